@@ -1,0 +1,47 @@
+# `make train` and `make test` do everything by themselves on a fresh machine with Python 3.11.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The pair that the README's figures were measured with. Other builds, such as the CPU-only ones of
+# PyTorch's own index, are a matter of: make setup TORCH='torch torchvision --index-url URL'
+TORCH ?= torch==2.14.1 torchvision==0.29.1
+# Arguments for the command, as in: make train ARGS='optimizer.lr=3e-3 seed=1'
+ARGS ?=
+PORT ?= 6006
+
+.DEFAULT_GOAL := help
+.PHONY: setup train test lint bench dashboard clean help
+
+$(VENV)/.installed: pyproject.toml Makefile
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+setup: $(VENV)/.installed  ## make .venv with the project and its tools in it
+
+train: setup  ## train an MLP on MNIST; ARGS='…' for other settings
+	$(BIN)/python train.py $(ARGS)
+
+test: setup  ## run all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup  ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup  ## measure what the README claims (a quarter of an hour)
+	$(BIN)/python benchmarks/start.py
+	$(BIN)/python benchmarks/mlp_epoch.py
+
+dashboard: setup  ## TensorBoard on outputs/, at http://127.0.0.1:6006 (PORT=… for another)
+	$(BIN)/tensorboard --logdir outputs --host 127.0.0.1 --port $(PORT)
+
+clean:  ## remove caches and builds; outputs/ and .venv stay
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -1,0 +1,150 @@
+"""From a composed config to the objects of a run."""
+
+import os
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
+
+from discern.checkpoints import WholeFileCheckpointIO
+from discern.errors import DiscernError, first_line
+from discern.loop import use_lean_epoch_loop
+from discern.models.classifier import Classifier
+from discern.models.schedule import Schedule
+
+
+def build(setting: str, node: Any, **arguments: Any) -> Any:
+    """Instantiate the ``_target_`` of a config; a mistake in it becomes one sentence.
+
+    Raises:
+        DiscernError: the class does not exist, a package is missing, an argument is wrong.
+    """
+    try:
+        return instantiate(node, _convert_="all", **arguments)
+    except (InstantiationException, ModuleNotFoundError) as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, DiscernError):
+            raise cause from error
+        raise DiscernError(f"{setting}: {first_line(cause)}.") from error
+
+
+def build_all(setting: str, nodes: Any) -> list[Any]:
+    """Instantiate each entry of a group of many; entries that are null were switched off."""
+    if OmegaConf.is_config(nodes):
+        nodes = OmegaConf.to_container(nodes, resolve=True)
+    if not nodes:
+        return []
+    if isinstance(nodes, dict) and "_target_" in nodes:
+        nodes = [nodes]
+    items = nodes.items() if isinstance(nodes, dict) else enumerate(nodes)
+    return [build(f"{setting}.{name}", node) for name, node in items if node is not None]
+
+
+def build_trainer(cfg: DictConfig, always: list[Callback]) -> Trainer:
+    """The Lightning Trainer with the chosen callbacks and loggers, and with those of every run.
+
+    Raises:
+        DiscernError: an argument, or the machine lacks the device.
+    """
+    settings = OmegaConf.to_container(cfg.trainer, resolve=True)
+    assert isinstance(settings, dict)
+    _check_devices(settings["accelerator"], settings["devices"])
+    callbacks = build_all("callbacks", cfg.callbacks)
+    callbacks += build_all("trainer.callbacks", settings["callbacks"])
+    if settings["enable_checkpointing"] is False or settings["barebones"]:
+        callbacks = [c for c in callbacks if not isinstance(c, ModelCheckpoint)]
+    if settings["enable_progress_bar"] is False or settings["barebones"]:
+        callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]
+    changes: dict[str, Any] = {
+        "callbacks": always + callbacks,
+        "logger": _loggers(cfg.logger, settings["logger"]),
+        "plugins": [*build_all("trainer.plugins", settings["plugins"]), WholeFileCheckpointIO()],
+        "default_root_dir": settings["default_root_dir"] or cfg.folder,
+        # Where the groups chose none, none: Lightning would put in its own.
+        "enable_checkpointing": any(isinstance(c, ModelCheckpoint) for c in callbacks),
+        "enable_progress_bar": any(isinstance(c, ProgressBar) for c in callbacks),
+    }
+    if settings["barebones"]:
+        changes |= dict.fromkeys(("logger", "log_every_n_steps", "num_sanity_val_steps"))
+    try:
+        trainer: Trainer = build("trainer", settings | changes)
+    except (MisconfigurationException, ValueError) as error:
+        raise DiscernError(f"trainer: {first_line(error)}.") from error
+    use_lean_epoch_loop(trainer)
+    return trainer
+
+
+def _loggers(group: DictConfig, setting: Any) -> Any:
+    if setting in (None, True):
+        return build_all("logger", group) or False
+    return build_all("trainer.logger", setting) or False
+
+
+def _check_devices(accelerator: str, devices: int | str | list[int]) -> None:
+    """Lightning would train on another device, or start more processes than there are cores."""
+    gpus, mps = torch.cuda.device_count(), torch.backends.mps.is_available()
+    if accelerator in ("gpu", "cuda") and not gpus and not (accelerator == "gpu" and mps):
+        raise DiscernError(
+            f"trainer.accelerator={accelerator} is not allowed; this machine has no GPU that PyTorch "
+            "can use, so it must be cpu or auto."
+        )
+    if accelerator == "mps" and not mps:
+        raise DiscernError(
+            "trainer.accelerator=mps is not allowed; this is no Apple machine with a GPU that PyTorch "
+            "can use, so it must be cpu or auto."
+        )
+    if accelerator not in ("auto", "gpu", "cuda", "mps", "cpu") or not isinstance(devices, int):
+        return
+    on_cpu = accelerator == "cpu"
+    there = (os.cpu_count() or 1) if on_cpu else (gpus or 1)
+    if not (devices == -1 or 1 <= devices <= there):
+        kind = "CPU core" if on_cpu else "GPU" if gpus or mps else "device, the CPU"
+        plural = "s" if there > 1 else ""
+        raise DiscernError(
+            f"trainer.devices={devices} is not allowed; this machine has {there} {kind}{plural}."
+        )
+
+
+def build_data(cfg: DictConfig) -> LightningDataModule:
+    """The data module, its files found or downloaded, its splits made."""
+    data: LightningDataModule = build("data", cfg.data)
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def build_model(cfg: DictConfig, data: Any, validated: bool) -> Classifier:
+    """The classifier, told by the data module what it will see.
+
+    Args:
+        cfg: the whole config.
+        data: has ``input_shape`` (C, H, W) and ``num_classes``.
+        validated: whether there are validation metrics to watch.
+    """
+    network = build("model", cfg.model, input_shape=data.input_shape, num_classes=data.num_classes)
+    optimizer = build("optimizer", cfg.optimizer, _partial_=True)
+    return Classifier(network, data.num_classes, optimizer, _schedule(cfg.scheduler, validated))
+
+
+def _schedule(node: DictConfig, validated: bool) -> Schedule | None:
+    if node._target_ is None:
+        return None
+    settings = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(settings, dict)
+    monitor = settings.pop("monitor", None)
+    return Schedule(
+        interval=settings.pop("interval", "epoch"),
+        total_as=settings.pop("total_as", None),
+        monitor=monitor if validated or monitor is None else training_twin(monitor),
+        build=build("scheduler", settings, _partial_=True),
+    )
+
+
+def training_twin(metric: str) -> str:
+    """The training metric to watch where there is no validation: val/loss -> train/loss."""
+    return f"train/{metric.removeprefix('val/')}" if metric.startswith("val/") else metric

@@ -1,0 +1,77 @@
+"""Ctrl-C and SIGTERM: stop between two batches, keep everything."""
+
+import signal
+import threading
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+Handler = Any
+
+EXIT_STATUS = {"interrupted": 130, "terminated": 143}
+"""How the process ends, as shells count: 128 + the signal's number."""
+
+
+class GracefulStop(Callback):
+    """Turns the first Ctrl-C or SIGTERM into an end of training at the next batch's end.
+
+    In the middle of an optimizer step some parameters are new and others old; between batches the
+    saved checkpoint is one that training passed through. A second signal ends at once.
+
+    Used as a context manager round ``Trainer.fit``, which restores the handlers that it found.
+
+    Args:
+        checkpoint: where the state is saved when training is stopped; None saves nothing.
+
+    Attributes:
+        reason: "interrupted" or "terminated" once a signal has come.
+    """
+
+    def __init__(self, checkpoint: Path | None) -> None:
+        self.reason: str | None = None
+        self._checkpoint = checkpoint
+        self._found: dict[int, Handler] = {}
+
+    def __enter__(self) -> "GracefulStop":
+        # Python allows handlers in the main thread only.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._found[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._found.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        again = self.reason is not None
+        self.reason = "interrupted" if number == signal.SIGINT else "terminated"
+        if again:
+            raise KeyboardInterrupt
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop here, unless the epoch is over: then its validation and checkpoint come first."""
+        if self.reason is not None and not trainer.is_last_batch:
+            raise KeyboardInterrupt
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop between two epochs."""
+        if self.reason is not None:
+            raise KeyboardInterrupt
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Save the state that training has reached."""
+        midway = trainer.global_step > 0 and not trainer.sanity_checking
+        if self.reason is not None and self._checkpoint is not None and midway:
+            trainer.save_checkpoint(self._checkpoint)

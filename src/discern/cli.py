@@ -1,0 +1,101 @@
+"""The one door: ``discern train`` and whatever stands beside it."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from discern import __version__
+from discern.errors import DiscernError, refuse
+
+if TYPE_CHECKING:
+    from hydra.types import TaskFunction
+    from omegaconf import DictConfig
+
+HELP = f"""\
+discern {__version__}: image-classification experiments that explain themselves.
+
+Usage: discern COMMAND [GROUP=CHOICE] [SETTING=VALUE] …
+
+Commands:
+  train      train a model and measure it; -m sweeps over several values
+             discern train model.hidden=[256] optimizer.lr=3e-3
+
+discern COMMAND --help shows a command's settings; the pages in docs/ explain them.
+Shell completion: eval "$(discern -sc install=bash)"   (or zsh, fish)
+"""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command that ``argv`` (default: the process's arguments) names."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+    elif arguments[0] in ("-V", "--version"):
+        print(f"discern {__version__}")
+    elif arguments[0] in ("-sc", "--shell_completion"):
+        _complete(arguments)
+    elif arguments[0] in COMMANDS:
+        COMMANDS[arguments[0]](arguments[1:])
+    else:
+        from discern.nearest import did_you_mean
+
+        wrong = arguments[0]
+        refuse(DiscernError(f"{wrong} is not a command; {did_you_mean(wrong, COMMANDS)}"))
+
+
+def train(arguments: list[str] | None = None) -> None:
+    """``discern train …`` and ``python train.py …``: one run, or a sweep with ``-m``."""
+    _hydra_command("train", _train_job, sys.argv[1:] if arguments is None else arguments)
+
+
+def _train_job(cfg: "DictConfig") -> float | None:
+    begun = time.perf_counter()
+    # torch and lightning: seconds, paid only by a config that has been composed and checked.
+    from discern.run import job
+
+    return job(cfg, import_seconds=time.perf_counter() - begun)
+
+
+def _hydra_command(name: str, job: "TaskFunction", arguments: list[str]) -> None:
+    import hydra
+
+    from discern.config import conf_dir
+
+    started = False
+
+    def composed(cfg: "DictConfig") -> object:
+        nonlocal started
+        started = True
+        return job(cfg)
+
+    main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)
+    sys.argv = [sys.argv[0], *arguments]
+    # Hydra would print its exceptions in several lines; with this it hands them on.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        main(composed)()
+    except DiscernError as error:
+        refuse(error)
+    except Exception as error:
+        if started:
+            raise
+        from discern.composition import explain
+
+        overrides = [argument for argument in arguments if not argument.startswith("-")]
+        refuse(DiscernError(explain(error, conf_dir(), name, overrides)))
+
+
+def _complete(arguments: list[str]) -> None:
+    """Answer the shell: names of commands for the first word, then what Hydra knows of the command."""
+    first, _, rest = os.environ.get("COMP_LINE", "").lstrip().partition(" ")
+    command, space, typed = rest.lstrip().partition(" ")
+    if first and not space:
+        print(" ".join(name for name in COMMANDS if name.startswith(command)))
+        return
+    os.environ["COMP_LINE"] = f"{first} {typed}"
+    COMMANDS.get(command, train)(arguments)
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {"train": train}

@@ -1,0 +1,343 @@
+"""What the settings may be: the config files' place, and the check of a composed config.
+
+Nothing heavy is imported here, so that a wrong setting is reported in the time that Python and Hydra
+take to start. A choice whose ``_target_`` has no schema below (a user's own class) is not checked.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from discern.errors import DiscernError, first_line
+from discern.models.activations import ACTIVATIONS
+from discern.nearest import did_you_mean
+
+
+def conf_dir() -> Path:
+    """The folder of the config groups: inside the installed package, else the repository's ``conf``."""
+    package = Path(__file__).resolve().parent
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parents[1] / "conf"
+
+
+def _one_of(names: Any) -> AfterValidator:
+    def check(name: str) -> str:
+        if name not in names:
+            raise ValueError(did_you_mean(name, names))
+        return name
+
+    return AfterValidator(check)
+
+
+# The description of a field says what is allowed; it becomes the second half of the error's sentence.
+PositiveInt = Annotated[int, Field(ge=1, description="a whole number above 0")]
+NonNegativeInt = Annotated[int, Field(ge=0, description="a whole number, 0 or above")]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False, description="a number above 0")]
+NonNegativeFloat = Annotated[
+    float, Field(ge=0, allow_inf_nan=False, description="a number, 0 or above")
+]
+Probability = Annotated[
+    float, Field(ge=0, lt=1, description="a probability, 0 or above and below 1")
+]
+Flag = Annotated[bool, Field(description="true or false")]
+Text = Annotated[str, Field(description="a text")]
+Seed = Annotated[int, Field(ge=0, lt=2**32, description="a whole number from 0 to 4294967295")]
+Monitor = Annotated[str, Field(min_length=1, description="a metric's name, such as val/loss")]
+Mode = Annotated[Literal["min", "max"], Field(description="min or max")]
+
+
+class Settings(BaseModel):
+    """Settings that are all named here: another key is an error."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+
+
+class OpenSettings(BaseModel):
+    """Settings of a class of a library: its further arguments are passed on unchecked."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class MLPSettings(Settings):  # noqa: D101
+    hidden: Annotated[
+        list[PositiveInt], Field(description="a list of whole numbers above 0, such as [128,64]")
+    ]
+    activation: Annotated[
+        str, _one_of(ACTIVATIONS), Field(description=f"one of {', '.join(ACTIVATIONS)}")
+    ]
+    dropout: Probability
+
+
+class MNISTSettings(Settings):  # noqa: D101
+    dir: Annotated[str, Field(min_length=1, description="a folder's path")]
+    source: Annotated[Literal["auto", "full", "sample"], Field(description="auto, full or sample")]
+    val_size: Annotated[
+        Annotated[int, Field(ge=0, lt=60_000)] | Annotated[float, Field(ge=0, lt=1)],
+        Field(description="a count from 0 to 59999 or a fraction below 1"),
+    ]
+    batch_size: PositiveInt
+    eval_batch_size: PositiveInt
+    num_workers: NonNegativeInt
+    mean: Annotated[float, Field(allow_inf_nan=False, description="a number")]
+    std: PositiveFloat
+    seed: Seed
+
+
+class OptimizerSettings(OpenSettings):  # noqa: D101
+    lr: PositiveFloat
+    weight_decay: NonNegativeFloat = 0.0
+    momentum: Probability = 0.0
+    betas: Annotated[
+        list[Probability],
+        Field(min_length=2, max_length=2, description="two numbers, each 0 or above and below 1"),
+    ] = [0.9, 0.999]  # noqa: RUF012
+    eps: PositiveFloat = 1e-8
+    nesterov: Flag = False
+
+
+class SchedulerSettings(OpenSettings):  # noqa: D101
+    interval: Annotated[Literal["step", "epoch"], Field(description="step or epoch")]
+    monitor: Monitor = "val/loss"
+    total_as: Text = ""
+    eta_min: NonNegativeFloat = 0.0
+    step_size: PositiveInt = 1
+    gamma: Annotated[float, Field(gt=0, le=1, description="a number above 0, at most 1")] = 1.0
+    factor: Annotated[float, Field(gt=0, lt=1, description="a number above 0 and below 1")] = 0.1
+    patience: NonNegativeInt = 0
+    pct_start: Annotated[float, Field(ge=0, le=1, description="a fraction, 0 to 1")] = 0.3
+
+
+class EarlyStoppingSettings(OpenSettings):  # noqa: D101
+    monitor: Monitor
+    mode: Mode
+    patience: NonNegativeInt
+    min_delta: Annotated[float, Field(description="a number")] = 0.0
+
+
+class ModelCheckpointSettings(OpenSettings):  # noqa: D101
+    monitor: Monitor | None
+    mode: Mode = "min"
+
+
+_Limit = Annotated[
+    Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)] | None,
+    Field(description="a count of batches, 0 or above, or a fraction from 0.0 to 1.0"),
+]
+_EpochLimit = Annotated[
+    Annotated[int, Field(ge=-1)] | None,
+    Field(description="a whole number, 0 or above, or -1 for no limit"),
+]
+_TimeSpan = Annotated[str | dict[str, int] | None, Field(description="a time DD:HH:MM:SS")]
+_PRECISIONS = (
+    "64", "32", "16", "bf16", "64-true", "32-true", "16-true", "bf16-true", "16-mixed", "bf16-mixed",
+    "transformer-engine", "transformer-engine-float16",
+)  # fmt: skip
+
+
+class TrainerSettings(Settings):
+    """Every argument of ``lightning.Trainer``; a test compares the names with its signature."""
+
+    accelerator: Annotated[
+        str,
+        _one_of(("auto", "cpu", "gpu", "cuda", "mps", "tpu")),
+        Field(description="auto, cpu, gpu, cuda, mps or tpu"),
+    ]
+    devices: Annotated[
+        int | str | list[int], Field(description="a count, a list of device numbers, or auto")
+    ]
+    strategy: str | dict[str, Any]
+    num_nodes: PositiveInt
+    precision: Annotated[
+        Annotated[str, _one_of(_PRECISIONS)] | Literal[64, 32, 16] | None,
+        Field(description=f"one of {', '.join(_PRECISIONS)}"),
+    ]
+    logger: Annotated[
+        bool | dict[str, Any] | list[dict[str, Any]] | None,
+        Field(description="false, or null for the group `logger`, or a _target_ entry"),
+    ]
+    callbacks: Annotated[
+        dict[str, Any] | list[dict[str, Any]] | None,
+        Field(description="null, or a list of _target_ entries"),
+    ]
+    fast_dev_run: Annotated[
+        bool | Annotated[int, Field(ge=0)], Field(description="true, false or a count of batches")
+    ]
+    max_epochs: _EpochLimit
+    min_epochs: NonNegativeInt | None
+    max_steps: Annotated[int, Field(ge=-1, description="a whole number, -1 for no limit")]
+    min_steps: NonNegativeInt | None
+    max_time: _TimeSpan
+    limit_train_batches: _Limit
+    limit_val_batches: _Limit
+    limit_test_batches: _Limit
+    limit_predict_batches: _Limit
+    overfit_batches: _Limit
+    val_check_interval: Annotated[
+        Annotated[int, Field(ge=1)]
+        | Annotated[float, Field(ge=0, le=1)]
+        | str
+        | dict[str, int]
+        | None,
+        Field(description="a count of batches, a fraction from 0.0 to 1.0, or a time DD:HH:MM:SS"),
+    ]
+    check_val_every_n_epoch: PositiveInt | None
+    num_sanity_val_steps: Annotated[
+        Annotated[int, Field(ge=-1)] | None,
+        Field(description="a count of batches, -1 for all"),
+    ]
+    log_every_n_steps: NonNegativeInt | None
+    enable_checkpointing: Flag | None
+    enable_progress_bar: Flag | None
+    enable_model_summary: Flag | None
+    accumulate_grad_batches: PositiveInt
+    gradient_clip_val: NonNegativeFloat | None
+    gradient_clip_algorithm: Annotated[
+        Literal["norm", "value"] | None, Field(description="norm or value")
+    ]
+    deterministic: Annotated[
+        bool | Literal["warn"] | None, Field(description="true, false or warn")
+    ]
+    benchmark: Flag | None
+    inference_mode: Flag
+    use_distributed_sampler: Flag
+    profiler: Annotated[
+        Literal["simple", "advanced", "pytorch", "xla"] | dict[str, Any] | None,
+        Field(description="simple, advanced, pytorch, xla or a _target_ entry"),
+    ]
+    detect_anomaly: Flag
+    barebones: Flag
+    plugins: Annotated[
+        str | dict[str, Any] | list[str | dict[str, Any]] | None,
+        Field(description="null, or a list of _target_ entries"),
+    ]
+    sync_batchnorm: Flag
+    reload_dataloaders_every_n_epochs: NonNegativeInt
+    default_root_dir: Text | None
+    enable_autolog_hparams: Flag
+    model_registry: Text | None
+
+
+class RunSettings(OpenSettings):
+    """The settings that belong to no group."""
+
+    seed: Seed
+    threads: Annotated[
+        Annotated[int, Field(ge=1)] | Literal["auto"],
+        Field(description="a whole number above 0, or auto"),
+    ]
+    train: Flag
+    test: Flag
+    ckpt_path: Annotated[str | None, Field(description="a checkpoint's path, or null")]
+    tags: Annotated[list[str | int | float], Field(description="a list of words, such as [a,b]")]
+    folder: Text | None
+
+
+SCHEMAS: dict[str, type[BaseModel]] = {
+    "discern.models.mlp.MLP": MLPSettings,
+    "discern.data.mnist.MNIST": MNISTSettings,
+    "discern.data.mnist.FashionMNIST": MNISTSettings,
+    "torch.optim.SGD": OptimizerSettings,
+    "torch.optim.Adam": OptimizerSettings,
+    "torch.optim.AdamW": OptimizerSettings,
+    "torch.optim.lr_scheduler.CosineAnnealingLR": SchedulerSettings,
+    "torch.optim.lr_scheduler.StepLR": SchedulerSettings,
+    "torch.optim.lr_scheduler.ReduceLROnPlateau": SchedulerSettings,
+    "torch.optim.lr_scheduler.OneCycleLR": SchedulerSettings,
+    "lightning.pytorch.Trainer": TrainerSettings,
+    "lightning.pytorch.callbacks.EarlyStopping": EarlyStoppingSettings,
+    "lightning.pytorch.callbacks.ModelCheckpoint": ModelCheckpointSettings,
+}
+"""``_target_`` of a group's choice -> what its settings may be."""
+
+
+def check(cfg: DictConfig) -> None:
+    """Raise for the first setting of a composed config that has a value which is not allowed.
+
+    Raises:
+        DiscernError: names the setting, its value, and what is allowed.
+    """
+    try:
+        # `hydra` is Hydra's own and checked by it.
+        values = OmegaConf.to_container(
+            OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]), resolve=True
+        )
+    except OmegaConfBaseException as error:
+        raise DiscernError(f"The config cannot be resolved: {first_line(error)}.") from error
+    assert isinstance(values, dict)
+    _check_part(RunSettings, values, "")
+    _check_targets(values, "")
+    _check_checkpoint(values["ckpt_path"], values["train"])
+
+
+def _check_targets(values: dict[Any, Any], path: str) -> None:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            here = f"{path}{key}"
+            target = value.get("_target_")
+            settings = {name: part for name, part in value.items() if name != "_target_"}
+            if target in SCHEMAS:
+                _check_part(SCHEMAS[target], settings, f"{here}.")
+            _check_targets(settings, f"{here}.")
+
+
+def _check_part(schema: type[BaseModel], values: dict[Any, Any], prefix: str) -> None:
+    try:
+        schema.model_validate(values)
+    except ValidationError as error:
+        raise DiscernError(_sentence(error.errors()[0], schema, values, prefix)) from error
+
+
+def _sentence(
+    error: ErrorDetails, schema: type[BaseModel], values: dict[Any, Any], prefix: str
+) -> str:
+    name = str(error["loc"][0])
+    setting = f"{prefix}{name}"
+    if error["type"] == "extra_forbidden":
+        return f"{setting} is not a setting; {did_you_mean(name, schema.model_fields)}"
+    allowed = _allowed(schema.model_fields[name])
+    if error["type"] == "missing":
+        return f"{setting} is missing; it must be {allowed}."
+    hint = (
+        f" ({error['msg'].removeprefix('Value error, ')})" if error["type"] == "value_error" else ""
+    )
+    return f"{setting}={as_override(values[name])} is not allowed; it must be {allowed}{hint}."
+
+
+def _allowed(field: FieldInfo) -> str:
+    if field.description:
+        return field.description
+    # `Annotated[int, Field(description=…)] | None`: the description is inside the union.
+    parts = [meta.description for arg in get_args(field.annotation) for meta in get_args(arg)[1:]]
+    return f"{' or '.join(part for part in parts if part)}, or null"
+
+
+def as_override(value: Any) -> str:
+    """A plain value as one would type it in an override: ``[128,64]``, ``null``, ``true``."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{','.join(as_override(item) for item in value)}]"
+    if isinstance(value, dict):
+        return "{%s}" % ",".join(f"{key}:{as_override(item)}" for key, item in value.items())
+    return str(value)
+
+
+def _check_checkpoint(path: str | None, train: bool) -> None:
+    if path is None:
+        if not train:
+            raise DiscernError(
+                "train=false leaves nothing to do without a model: give ckpt_path=FILE as well."
+            )
+        return
+    if not Path(path).is_file():
+        raise DiscernError(
+            f"ckpt_path={path} does not exist; it must be the path of a checkpoint, "
+            "such as outputs/…/checkpoints/last.ckpt."
+        )

@@ -1,0 +1,123 @@
+"""The IDX file format, in which MNIST and its relatives are published.
+
+A file is a header followed by the raw bytes of one array in C order. The header is two zero bytes,
+the type code (8 for uint8), the number of dimensions, and each dimension's size as a big-endian
+uint32.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import math
+import os
+import struct
+import zlib
+from io import BufferedIOBase
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from discern.errors import DiscernError
+
+_UINT8 = 0x08
+_GZIP_MAGIC = b"\x1f\x8b"
+# Deflate spends at least two bits on 258 bytes, so a stream cannot grow by more than this factor.
+_DEFLATE_MAX_RATIO = 1032
+_KINDS = {1: "labels", 3: "images"}
+
+
+def idx_header(shape: tuple[int, ...]) -> bytes:
+    """Header of the IDX file that holds a uint8 array of this shape."""
+    return struct.pack(f">HBB{len(shape)}I", 0, _UINT8, len(shape), *shape)
+
+
+def idx_sha256(array: NDArray[np.uint8]) -> str:
+    """Hex SHA-256 of the uncompressed IDX file that holds ``array``."""
+    digest = hashlib.sha256(idx_header(array.shape))
+    digest.update(np.ascontiguousarray(array).reshape(-1).data)
+    return digest.hexdigest()
+
+
+def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
+    """Array in the IDX file at ``path``, gzipped or not: 3 dimensions for images, 1 for labels.
+
+    Raises:
+        DiscernError: the file cannot be read, or is not exactly one such array.
+    """
+    try:
+        with path.open("rb") as file:
+            return parse_idx(file, os.fstat(file.fileno()).st_size, str(path), dimensions)
+    except OSError as error:
+        raise DiscernError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def parse_idx(file: BufferedIOBase, size: int, name: str, dimensions: int) -> NDArray[np.uint8]:
+    """Array in an open IDX file of ``size`` bytes; ``name`` is what errors call it.
+
+    Raises:
+        DiscernError: the content is not exactly one uint8 array of so many dimensions.
+    """
+    gzipped = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+    file.seek(0)
+    if not gzipped:
+        return _read_array(file, size, name, dimensions)
+    try:
+        with gzip.GzipFile(fileobj=file) as content:
+            return _read_array(content, size * _DEFLATE_MAX_RATIO, name, dimensions)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        reason = str(error).rstrip(".")
+        raise DiscernError(f"{name} is not a complete gzip file: {reason}.") from error
+
+
+def _read_array(
+    file: BufferedIOBase, max_size: int, name: str, dimensions: int
+) -> NDArray[np.uint8]:
+    """Array in uncompressed content, which cannot be longer than ``max_size`` bytes."""
+    shape = _read_shape(file, name, dimensions)
+    announced = len(idx_header(shape)) + math.prod(shape)
+    truncated = DiscernError(
+        f"{name} is truncated: its header announces {announced:,} bytes, more than it holds."
+    )
+    # Before anything is allocated: the header may be junk that announces terabytes.
+    if announced > max_size:
+        raise truncated
+    array = np.empty(shape, np.uint8)
+    if not _fill(file, array.reshape(-1).data):
+        raise truncated
+    if file.read(1):
+        raise DiscernError(
+            f"{name} is too long: its header announces {announced:,} bytes, fewer than it holds."
+        )
+    return array
+
+
+def _read_shape(file: BufferedIOBase, name: str, dimensions: int) -> tuple[int, ...]:
+    magic = file.read(4)
+    wanted = idx_header((0,) * dimensions)[:4]
+    if magic != wanted:
+        for other, kind in _KINDS.items():
+            if other != dimensions and magic == idx_header((0,) * other)[:4]:
+                raise DiscernError(
+                    f"{name} holds {kind} (magic number {int.from_bytes(magic, 'big')}) where "
+                    f"{_KINDS[dimensions]} ({int.from_bytes(wanted, 'big')}) are expected."
+                )
+        raise DiscernError(
+            f"{name} is not an IDX file of {_KINDS[dimensions]}: it starts with "
+            f"{magic.hex() or 'nothing'} instead of {wanted.hex()}."
+        )
+    sizes = file.read(4 * dimensions)
+    if len(sizes) < 4 * dimensions:
+        raise DiscernError(f"{name} is truncated: it ends within its header.")
+    return struct.unpack(f">{dimensions}I", sizes)
+
+
+def _fill(file: BufferedIOBase, buffer: memoryview) -> bool:
+    """Read until ``buffer`` is full, which is True, or the file ends, which is False."""
+    while len(buffer):
+        count = file.readinto(buffer)
+        if not count:
+            return False
+        buffer = buffer[count:]
+    return True

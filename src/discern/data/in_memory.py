@@ -1,0 +1,87 @@
+"""Images that fit in memory, served a whole batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from discern.errors import DiscernError
+
+
+class InMemoryImages(Dataset[tuple[Tensor, Tensor]]):
+    """Labelled images kept as uint8 and normalised as they are served.
+
+    An item is an image, float32 (C, H, W), equal to ``(pixels / 255 - mean) / std``, with its
+    label, int64 (). ``__getitems__`` serves many items as one batch, (B, C, H, W) and (B,), so that
+    a data loader has nothing left to collate: give it ``as_batch`` as its ``collate_fn``.
+
+    Args:
+        images: uint8 (N, C, H, W), shared, not copied.
+        labels: int64 (N,).
+        mean: subtracted from pixels scaled to [0, 1]; one number, or one per channel.
+        std: what the difference is divided by; one number, or one per channel.
+        indices: int64 (M,), the images that belong to this data set, or None for all.
+
+    Raises:
+        DiscernError: a mean or std does not suit the images.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        mean: float | Sequence[float] = 0.0,
+        std: float | Sequence[float] = 1.0,
+        indices: Tensor | None = None,
+    ) -> None:
+        if images.dtype != torch.uint8 or images.ndim != 4 or labels.shape != images.shape[:1]:
+            raise ValueError(
+                f"expected uint8 images (N, C, H, W) with labels (N,), got {images.dtype} "
+                f"{tuple(images.shape)} with {tuple(labels.shape)}"
+            )
+        channels = images.shape[1]
+        means = _per_channel("data.mean", mean, channels)
+        stds = _per_channel("data.std", std, channels)
+        if not bool((stds > 0).all()):
+            raise DiscernError(f"data.std={std} must be above 0.")
+        self.images = images
+        self.labels = labels
+        self.indices = indices
+        # (x / 255 - mean) / std as one multiplication and one addition
+        self._scale = (1 / (255 * stds)).float()
+        self._shift = (-means / stds).float()
+
+    def __len__(self) -> int:
+        return len(self.labels if self.indices is None else self.indices)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        images, labels = self.__getitems__([index])
+        return images[0], labels[0]
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        """Images, float32 (B, C, H, W), and labels, int64 (B,), at ``indices``."""
+        # By way of NumPy, which reads a list of ints several times faster than torch does.
+        chosen = torch.from_numpy(np.array(indices, dtype=np.int64))
+        if self.indices is not None:
+            chosen = self.indices.index_select(0, chosen)
+        images = self.images.index_select(0, chosen).to(torch.float32)
+        return images.mul_(self._scale).add_(self._shift), self.labels.index_select(0, chosen)
+
+
+def as_batch(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """``collate_fn`` for a data set whose ``__getitems__`` already returns a batch."""
+    return batch
+
+
+def _per_channel(setting: str, value: float | Sequence[float], channels: int) -> Tensor:
+    """``value`` as float64 (1, 1, 1) or (C, 1, 1), which broadcasts over images."""
+    values = torch.as_tensor(value, dtype=torch.float64).reshape(-1)
+    if len(values) not in (1, channels):
+        raise DiscernError(
+            f"{setting}={value} must be one number, or one for each of the {channels} channels."
+        )
+    return values.reshape(-1, 1, 1)

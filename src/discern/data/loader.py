@@ -1,0 +1,63 @@
+"""A data loader that continues an epoch where a checkpoint left it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset
+
+from discern.data.sampler import EpochSampler
+
+
+class ResumableDataLoader(DataLoader[Any]):
+    """A ``DataLoader`` whose place in the epoch is saved in Lightning's checkpoints.
+
+    Lightning saves ``state_dict()`` with a checkpoint and hands it to ``load_state_dict()`` before
+    the first iteration of a resumed run. That iteration then leaves out the batches already trained
+    on, by index, without loading them. ``len()`` stays the number of batches in a whole epoch, by
+    which Lightning, having restored its own count of batches, knows the last one.
+
+    Args:
+        dataset: the data set that batches are cut from.
+        sampler: the order of the samples.
+        batch_size: samples in a batch; the last of an epoch may hold fewer.
+        batches_done: tells how many batches of the epoch have been trained on. The loader cannot
+            count them itself: a run interrupted in the middle of a step has taken a batch from it
+            and not learned from that batch.
+        **options: any other argument of ``DataLoader``.
+    """
+
+    sampler: EpochSampler
+    batch_size: int
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        *,
+        sampler: EpochSampler,
+        batch_size: int,
+        batches_done: Callable[[], int],
+        **options: Any,
+    ) -> None:
+        super().__init__(dataset, sampler=sampler, batch_size=batch_size, **options)
+        self.batches_done = batches_done
+        self._resume_from: dict[str, int] | None = None
+
+    def state_dict(self) -> dict[str, int]:
+        """The place in training: the epoch, from 0, and the number of its batches trained on."""
+        return {"epoch": self.sampler.epoch, "batches": self.batches_done()}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Start the next iteration at this place, if it is an iteration of that epoch."""
+        self._resume_from = state_dict
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        # A generator, so that nothing here is looked at before the first batch is asked for: by
+        # then Lightning has set the epoch, which worker processes would otherwise miss, since
+        # they are sent their first indices at once. The epoch tells whether there is something to
+        # skip: a checkpoint made at the end of an epoch is resumed in the following one.
+        place, self._resume_from = self._resume_from, None
+        if place is not None and place["epoch"] == self.sampler.epoch:
+            self.sampler.skip_next(place["batches"] * self.batch_size)
+        yield from super().__iter__()

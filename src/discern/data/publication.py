@@ -1,0 +1,92 @@
+"""Data sets as their authors published them: files, digests, mirrors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+TRAIN_IMAGES = "train-images-idx3-ubyte"
+TRAIN_LABELS = "train-labels-idx1-ubyte"
+TEST_IMAGES = "t10k-images-idx3-ubyte"
+TEST_LABELS = "t10k-labels-idx1-ubyte"
+DIMENSIONS = {TRAIN_IMAGES: 3, TRAIN_LABELS: 1, TEST_IMAGES: 3, TEST_LABELS: 1}
+"""Number of dimensions of the array in each of the four files."""
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A data set in four IDX files of 28 x 28 grey images and their labels.
+
+    Attributes:
+        title: name for people.
+        folder: name of its folder under ``data.dir``, which is torchvision's.
+        class_names: names of the classes, in the order of their labels.
+        sha256: hex SHA-256 of each file, uncompressed.
+        mirrors: addresses, each ending in a slash, under which the files lie gzipped.
+        system_folders: where a system package puts the files.
+        advice: what a user without the files can do, as the end of a sentence.
+    """
+
+    title: str
+    folder: str
+    class_names: tuple[str, ...]
+    sha256: Mapping[str, str]
+    mirrors: tuple[str, ...]
+    system_folders: tuple[Path, ...]
+    advice: str
+
+
+MNIST = Publication(
+    title="MNIST",
+    folder="MNIST",
+    class_names=tuple("0123456789"),
+    sha256={
+        TRAIN_IMAGES: "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        TRAIN_LABELS: "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        TEST_IMAGES: "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        TEST_LABELS: "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    },
+    mirrors=(
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    ),
+    system_folders=(),
+    advice=(
+        "set data.dir or DISCERN_DATA_DIR to a folder that has the files, connect to the network, "
+        "or use data.source=sample"
+    ),
+)
+
+FASHION_MNIST = Publication(
+    title="Fashion-MNIST",
+    folder="FashionMNIST",
+    class_names=(
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ),
+    sha256={
+        TRAIN_IMAGES: "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        TRAIN_LABELS: "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        TEST_IMAGES: "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        TEST_LABELS: "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    },
+    mirrors=(
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+    ),
+    # Debian's package dataset-fashion-mnist
+    system_folders=(Path("/usr/share/datasets/fashion-mnist"),),
+    advice=(
+        "apt install dataset-fashion-mnist, set data.dir or DISCERN_DATA_DIR to a folder that has "
+        "the files, or connect to the network"
+    ),
+)

@@ -1,0 +1,56 @@
+"""The order in which an epoch visits the training images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, DistributedSampler
+
+
+class EpochSampler(DistributedSampler[Any]):
+    """Shuffled indices whose order is a function of the seed and the epoch alone.
+
+    Each index comes once an epoch. With several replicas each visits its own share, and the shares
+    are made equally long by visiting the first few indices of the order twice.
+
+    It is a ``DistributedSampler`` even for a single process, because Lightning calls ``set_epoch``
+    on one and replaces any other sampler when it trains on several devices.
+
+    Args:
+        dataset: the data set whose indices are drawn.
+        seed: at least 0.
+        num_replicas: number of processes that train together.
+        rank: which of them this is, from 0.
+    """
+
+    def __init__(
+        self, dataset: Dataset[Any], seed: int, num_replicas: int = 1, rank: int = 0
+    ) -> None:
+        super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=True, seed=seed)
+        self._skipped = 0
+
+    def skip_next(self, samples: int) -> None:
+        """Leave out the first ``samples`` indices of this replica the next time it is iterated."""
+        self._skipped = samples
+
+    def __iter__(self) -> Iterator[int]:
+        # A generator reads the epoch when its first index is asked for, not when it is made:
+        # Lightning makes the iterator of a resumed epoch before it says which epoch that is.
+        skipped, self._skipped = self._skipped, 0
+        order = self._order()
+        padded = np.resize(order, self.total_size)
+        yield from padded[self.rank :: self.num_replicas][skipped:].tolist()
+
+    def _order(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        # SeedSequence mixes the two numbers, where their sum would give seed 0 in epoch 1 the
+        # order of seed 1 in epoch 0.
+        mixed = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(mixed[0]))
+        order: np.ndarray[Any, np.dtype[np.int64]] = torch.randperm(
+            len(self.dataset),  # type: ignore[arg-type]
+            generator=generator,
+        ).numpy()
+        return order

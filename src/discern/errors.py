@@ -1,0 +1,25 @@
+"""The one exception that discern raises for what a user can put right, and how it ends the process."""
+
+import os
+import traceback
+from typing import NoReturn
+
+# Read once: the entry point sets the variable itself so that Hydra hands its exceptions on.
+FULL_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+
+class DiscernError(Exception):
+    """A mistake in a setting, a file or the environment, told in one sentence."""
+
+
+def refuse(error: DiscernError) -> NoReturn:
+    """End the process with status 1 and the sentence; with ``HYDRA_FULL_ERROR=1`` the traceback too."""
+    if FULL_TRACEBACK:
+        traceback.print_exception(error)
+    raise SystemExit(f"Error: {error}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, without its full stop; its type if it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip().rstrip(".") if lines else type(error).__name__

@@ -1,0 +1,126 @@
+"""The steps that every classifier shares."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from discern.models.metrics import EpochMetrics
+from discern.models.schedule import Schedule
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Classifier(LightningModule):
+    """Trains a network that maps images to class logits with cross-entropy.
+
+    The state dict is that of the network alone, with the network's own keys, so that a checkpoint's
+    weights can be used without this class.
+
+    Args:
+        network: images (N, C, H, W) float32, normalised -> logits (N, num_classes).
+        num_classes: the number of classes.
+        optimizer: builds the optimizer from the trainable parameters.
+        schedule: changes the learning rate during the run.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        num_classes: int,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        schedule: Schedule | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self._build_optimizer = optimizer
+        self._schedule = schedule
+        self.train_metrics = EpochMetrics(num_classes, full=False)
+        self.val_metrics = EpochMetrics(num_classes, full=True)
+        self.test_metrics = EpochMetrics(num_classes, full=True)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, num_classes) of images (N, C, H, W)."""
+        logits: Tensor = self.network(images)
+        return logits
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The batch's mean cross-entropy, with its graph."""
+        loss = self._step(batch, self.train_metrics)
+        # The one value a step may log: each costs about 0.3 ms, as much as the step itself.
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and (batch_idx + 1) % every == 0:
+            self.log("train/step_loss", loss.detach(), on_step=True, on_epoch=False)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Take the batch into the validation metrics."""
+        self._step(batch, self.val_metrics)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Take the batch into the test metrics."""
+        self._step(batch, self.test_metrics)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Class probabilities (N, num_classes)."""
+        images, _ = batch
+        probabilities: Tensor = self(images).softmax(dim=1)
+        return probabilities
+
+    def _step(self, batch: Batch, metrics: EpochMetrics) -> Tensor:
+        images, labels = batch
+        logits = self.network(images)
+        loss = F.cross_entropy(logits, labels)
+        metrics.update(loss, logits, labels)
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Log the training metrics, each the mean over the epoch's images while it was training."""
+        self._log("train", self.train_metrics)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation metrics."""
+        self._log("val", self.val_metrics)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test metrics."""
+        self._log("test", self.test_metrics)
+
+    def _log(self, split: str, metrics: EpochMetrics) -> None:
+        for name, value in metrics.compute().items():
+            # Already summed over processes by torchmetrics.
+            self.log(f"{split}/{name}", value, rank_zero_only=False)
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer over the trainable parameters, and the schedule fitted to the run's length."""
+        trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = self._build_optimizer(trainable)
+        if self._schedule is None:
+            return optimizer
+        steps = int(self.trainer.estimated_stepping_batches)
+        epochs = self.trainer.max_epochs or -1
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": self._schedule.for_run(optimizer, steps, epochs),
+        }
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """The network's state dict."""
+        return self.network.state_dict(*args, **kwargs)
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load the network's state dict."""
+        return self.network.load_state_dict(state_dict, strict, assign)
+
+
+def count_parameters(network: nn.Module) -> dict[str, int]:
+    """The numbers of trainable and of frozen parameters."""
+    counts = {"trainable": 0, "frozen": 0}
+    for parameter in network.parameters():
+        counts["trainable" if parameter.requires_grad else "frozen"] += parameter.numel()
+    return counts

@@ -1,0 +1,73 @@
+"""The metrics of one split over one epoch, cheap enough to keep at every step."""
+
+from torch import Tensor, cat, nn, stack
+from torchmetrics import MeanMetric, Metric, MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassPrecision,
+    MulticlassRecall,
+)
+
+ROWS_AT_ONCE = 16_384
+"""Images whose logits wait before they are counted: 66 MB of float32 for 1,000 classes."""
+
+
+class EpochMetrics(nn.Module):
+    """Mean loss and accuracy, and for evaluation macro precision, recall and top-5 error.
+
+    A torchmetrics update takes longer than a small network's training step, so batches are kept and
+    counted many at a time; the result is the same. Between processes torchmetrics adds the counts up.
+
+    Args:
+        num_classes: the number of logits.
+        full: also precision, recall and (with more than five classes) top-5 error.
+    """
+
+    def __init__(self, num_classes: int, full: bool) -> None:
+        super().__init__()
+        metrics: dict[str, Metric | MetricCollection] = {
+            "accuracy": MulticlassAccuracy(num_classes=num_classes, average="micro")
+        }
+        if full:
+            metrics["precision"] = MulticlassPrecision(num_classes=num_classes, average="macro")
+            metrics["recall"] = MulticlassRecall(num_classes=num_classes, average="macro")
+            if num_classes > 5:
+                metrics["top5_accuracy"] = MulticlassAccuracy(
+                    num_classes=num_classes, average="micro", top_k=5
+                )
+        self.counts = MetricCollection(metrics)
+        self.loss = MeanMetric()
+        self._losses: list[Tensor] = []
+        self._logits: list[Tensor] = []
+        self._labels: list[Tensor] = []
+        self._rows = 0
+
+    def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Take in a batch: its mean loss (), logits (N, K) and labels (N,) int64."""
+        self._losses.append(loss.detach())
+        self._logits.append(logits.detach())
+        self._labels.append(labels)
+        self._rows += len(labels)
+        if self._rows >= ROWS_AT_ONCE:
+            self._count()
+
+    def compute(self) -> dict[str, Tensor]:
+        """The epoch's metrics, each a scalar tensor; empty if there was no batch. Starts afresh."""
+        self._count()
+        if not self.loss.update_called:
+            return {}
+        result = {"loss": self.loss.compute(), **self.counts.compute()}
+        if "top5_accuracy" in result:
+            result["top5_error"] = 1 - result.pop("top5_accuracy")
+        self.loss.reset()
+        self.counts.reset()
+        return result
+
+    def _count(self) -> None:
+        if not self._labels:
+            return
+        sizes = [len(labels) for labels in self._labels]
+        losses = stack(self._losses).float()
+        self.loss.update(losses, losses.new_tensor(sizes))
+        self.counts.update(cat(self._logits).float(), cat(self._labels))
+        self._losses, self._logits, self._labels, self._rows = [], [], [], 0

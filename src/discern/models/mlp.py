@@ -1,0 +1,50 @@
+"""A multi-layer perceptron on flattened images."""
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from discern.models.activations import ACTIVATIONS
+
+
+class MLP(nn.Module):
+    """Fully connected layers from the flattened pixels to the class logits.
+
+    Every hidden layer is followed by the activation and by dropout; the output layer by neither.
+
+    Args:
+        input_shape: (C, H, W) of an image.
+        num_classes: number of logits.
+        hidden: units of each hidden layer; empty for one linear layer.
+        activation: a key of :data:`discern.models.activations.ACTIVATIONS`.
+        dropout: probability of zeroing a hidden unit while training.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        num_classes: int,
+        hidden: Sequence[int] = (128, 64),
+        activation: str = "relu",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        widths = [math.prod(input_shape), *hidden]
+        self.hidden = nn.ModuleList(
+            nn.Linear(fan_in, fan_out) for fan_in, fan_out in zip(widths, widths[1:], strict=False)
+        )
+        self.output = nn.Linear(widths[-1], num_classes)
+        self.activation: nn.Module = getattr(nn, ACTIVATIONS[activation])()
+        # No dropout module at all for 0: it would cost a call a layer and draw random numbers.
+        self.dropout: nn.Module | None = nn.Dropout(dropout) if dropout > 0 else None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, num_classes) of images (N, C, H, W), float32, normalised."""
+        units = images.flatten(1)
+        for layer in self.hidden:
+            units = self.activation(layer(units))
+            if self.dropout is not None:
+                units = self.dropout(units)
+        logits: Tensor = self.output(units)
+        return logits

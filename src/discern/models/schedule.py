@@ -1,0 +1,33 @@
+"""When and how the learning rate changes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A learning-rate scheduler that still lacks its optimizer and the length of the run.
+
+    Attributes:
+        build: takes the optimizer and keyword arguments, as the classes of
+            ``torch.optim.lr_scheduler`` do.
+        interval: when the rate changes.
+        monitor: the metric that ``ReduceLROnPlateau`` watches.
+        total_as: the keyword argument of ``build`` that receives the run's number of intervals.
+    """
+
+    build: Callable[..., LRScheduler]
+    interval: Literal["step", "epoch"] = "epoch"
+    monitor: str | None = None
+    total_as: str | None = None
+
+    def for_run(self, optimizer: Optimizer, steps: int, epochs: int) -> dict[str, Any]:
+        """Lightning's ``lr_scheduler`` entry for a run of ``steps`` optimizer steps in ``epochs``."""
+        total = steps if self.interval == "step" else epochs
+        arguments = {self.total_as: total} if self.total_as else {}
+        entry = {"scheduler": self.build(optimizer, **arguments), "interval": self.interval}
+        return {**entry, "monitor": self.monitor} if self.monitor else entry

@@ -1,0 +1,94 @@
+"""What happens between composing a config and running it: the check, and a folder of its own."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, read_write
+
+from discern.config import check
+from discern.errors import DiscernError, refuse
+
+
+class Preflight(Callback):
+    """Hydra calls this after composition and before it makes a folder or a log file.
+
+    A wrong config therefore leaves nothing behind. A :class:`SystemExit` carries the refusal, since
+    Hydra turns any other exception of a callback into a warning.
+    """
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Check the config and give the run a folder that no other run has."""
+        # The folder's name is made of Hydra's own settings; Hydra sets them only later.
+        HydraConfig.instance().set_config(config)
+        try:
+            check(config)
+            with read_write(config.hydra.run):
+                config.hydra.run.dir = str(_claim(config, "run", config.ckpt_path))
+        except DiscernError as error:
+            refuse(error)
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Give the sweep a folder that no other sweep has; its jobs are checked one by one."""
+        HydraConfig.instance().set_config(config)
+        try:
+            folder = _claim(config, "sweep")
+            # Hydra composes each job's config anew from the overrides, so the folder must be one.
+            quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
+            with read_write(config.hydra):
+                config.hydra.sweep.dir = str(folder)
+                config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")
+        except DiscernError as error:
+            refuse(error)
+
+
+def _claim(config: DictConfig, kind: str, ckpt_path: str | None = None) -> Path:
+    setting = f"hydra.{kind}.dir"
+    named = any(o.startswith(f"{setting}=") for o in config.hydra.overrides.hydra)
+    return claim_folder(Path(config.hydra[kind].dir), setting if named else None, ckpt_path)
+
+
+def claim_folder(folder: Path, named_by: str | None = None, ckpt_path: str | None = None) -> Path:
+    """Create a folder that nobody else has claimed, numbering it if it exists; return its path.
+
+    Args:
+        folder: the wished path.
+        named_by: the setting by which the user named this folder, which is then taken as it is.
+        ckpt_path: a run that goes on from a checkpoint in ``folder`` may share it.
+
+    Raises:
+        DiscernError: the folder cannot be created, or was named and holds something already.
+    """
+    candidate, number = folder, 1
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            try:
+                candidate.mkdir()
+                return candidate
+            except FileExistsError:
+                if named_by:
+                    return _share(folder, named_by, ckpt_path)
+                number += 1
+                candidate = folder.with_name(f"{folder.name}_{number}")
+    except OSError as error:
+        raise DiscernError(
+            f"The output folder {folder} cannot be written ({error.strerror}); "
+            "choose another with hydra.run.dir=FOLDER (hydra.sweep.dir=FOLDER for a sweep)."
+        ) from error
+
+
+def _share(folder: Path, setting: str, ckpt_path: str | None) -> Path:
+    if not folder.is_dir():
+        raise DiscernError(f"{setting}={folder} is a file; it must be a folder.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise DiscernError(f"{setting}={folder} cannot be written; choose another folder.")
+    continues = ckpt_path is not None and folder.resolve() in Path(ckpt_path).resolve().parents
+    if any(folder.iterdir()) and not continues:
+        raise DiscernError(
+            f"{setting}={folder} is not empty; name a new folder, or continue the run in it "
+            "with ckpt_path=FILE."
+        )
+    return folder

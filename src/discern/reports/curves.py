@@ -1,0 +1,63 @@
+"""curves.png: loss and accuracy, training and validation, epoch by epoch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from discern.files import write_whole
+
+# Okabe & Ito's blue and vermilion: told apart in every common form of colour blindness, and in grey.
+TRAINING, VALIDATION = "#0072B2", "#D55E00"
+
+
+def draw_curves(
+    rows: Sequence[dict[str, float]], best_epoch: int | None, title: str, path: Path
+) -> None:
+    """Draw the rows of a run's history.
+
+    Args:
+        rows: one an epoch, with ``epoch`` (from 0) and ``train/…``, ``val/…`` metrics.
+        best_epoch: the epoch (from 0) whose checkpoint was kept as the best; None for none.
+        title: what was trained on what.
+        path: the PNG file.
+    """
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    _draw(loss, rows, "loss", "Loss (cross-entropy, nats)", best_epoch)
+    _draw(accuracy, rows, "accuracy", "Accuracy (fraction correct)", best_epoch)
+    figure.suptitle(title)
+    with write_whole(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=120)
+
+
+def _draw(
+    axes: Axes,
+    rows: Sequence[dict[str, float]],
+    metric: str,
+    label: str,
+    best_epoch: int | None,
+) -> None:
+    for split, name, colour, marker in (
+        ("train", "training", TRAINING, "o"),
+        ("val", "validation", VALIDATION, "s"),
+    ):
+        points = [
+            (row["epoch"] + 1, row[f"{split}/{metric}"])
+            for row in rows
+            if f"{split}/{metric}" in row
+        ]
+        if points:
+            epochs, values = zip(*points, strict=True)
+            axes.plot(epochs, values, color=colour, marker=marker, markersize=4, label=name)
+    if best_epoch is not None:
+        axes.axvline(
+            best_epoch + 1, color="0.4", linestyle=":", label=f"best epoch ({best_epoch + 1})"
+        )
+    axes.set_xlabel("Epoch")
+    axes.set_ylabel(label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(alpha=0.3)
+    axes.legend()

@@ -1,0 +1,85 @@
+"""summary.json: what a run was, what it gave, and where the time went."""
+
+import importlib.metadata
+import json
+import math
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from discern.files import write_whole
+
+PACKAGES = ("discern", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy")
+
+
+class Summary:
+    """A run's facts, filled in as they become known and written whenever the run ends.
+
+    Args:
+        path: the JSON file.
+        facts: what is known from the start.
+    """
+
+    def __init__(self, path: Path, **facts: Any) -> None:
+        self.path = path
+        self.facts: dict[str, Any] = {"seconds": {}, **facts, "metrics": {}}
+        self._began = time.perf_counter()
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time a phase of the run."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.facts["seconds"][name] = time.perf_counter() - began
+
+    def write(self, stopped: str) -> None:
+        """Write the file, with the reason why the run ended."""
+        seconds = self.facts["seconds"]
+        seconds["total"] = seconds.get("import", 0.0) + time.perf_counter() - self._began
+        facts = {"stopped": stopped, **self.facts}
+        with write_whole(self.path) as file:
+            json.dump(_plain(facts), file, indent=2, ensure_ascii=False, allow_nan=False)
+            file.write("\n")
+
+
+def _plain(value: Any) -> Any:
+    # JSON has no NaN; a metric that is none is null. Six digits are more than a metric is good for.
+    if isinstance(value, float):
+        return round(value, 6) if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return value
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """The commit of the repository that ``folder`` is in and whether files differ from it."""
+    if shutil.which("git") is None:
+        return None
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False
+        )
+
+    commit = git("rev-parse", "HEAD")
+    if commit.returncode != 0:
+        return None
+    changed = git("status", "--porcelain", "--untracked-files=no").stdout.strip()
+    return {"commit": commit.stdout.strip(), "dirty": bool(changed)}
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that a result depends on."""
+    return {
+        "python": platform.python_version(),
+        **{package: importlib.metadata.version(package) for package in PACKAGES},
+    }

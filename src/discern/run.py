@@ -1,0 +1,319 @@
+"""What a run does, from top to bottom."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from lightning.pytorch import LightningDataModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+from discern.build import build_data, build_model, build_trainer, training_twin
+from discern.callbacks.history import History
+from discern.callbacks.interrupt import EXIT_STATUS, GracefulStop
+from discern.checkpoints import WholeFileCheckpointIO
+from discern.config import as_override, check
+from discern.console import table
+from discern.errors import FULL_TRACEBACK, DiscernError, first_line
+from discern.files import write_whole
+from discern.models.classifier import Classifier, count_parameters
+from discern.quiet import quiet_libraries
+from discern.reports.curves import draw_curves
+from discern.reports.summary import Summary, git_state, versions
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run gave.
+
+    Attributes:
+        metrics: split ("train", "val", "test") -> metric -> value, of the checkpoint kept as the best.
+        model: the classifier with that checkpoint's weights, in eval mode.
+        folder: the run's folder.
+        stopped: why training ended.
+    """
+
+    metrics: dict[str, dict[str, float]]
+    model: Classifier
+    folder: Path
+    stopped: str
+
+
+def job(cfg: DictConfig, import_seconds: float) -> float | None:
+    """Hydra's task: one run in the folder that Hydra made. Returns the lowest validation loss."""
+    hydra: Any = HydraConfig.get()
+    cfg.folder = hydra.runtime.output_dir
+    identity = {
+        "name": hydra.runtime.choices.model,
+        "overrides": list(hydra.overrides.task),
+        "seconds": {"import": import_seconds},
+    }
+    try:
+        result = train(cfg, identity)
+    except DiscernError as error:
+        log.error("Error: %s", error, exc_info=FULL_TRACEBACK)
+        if hydra.mode == RunMode.MULTIRUN:
+            raise
+        raise SystemExit(1) from error
+    except Exception as error:
+        log.exception("Failed, which is a mistake in the code rather than in a setting:")
+        if hydra.mode == RunMode.MULTIRUN:
+            raise
+        raise SystemExit(1) from error
+    if result.stopped in EXIT_STATUS:
+        raise SystemExit(EXIT_STATUS[result.stopped])
+    return result.metrics.get("val", {}).get("loss")
+
+
+def train(cfg: DictConfig, identity: dict[str, Any] | None = None) -> Result:
+    """Run the experiment that a composed config describes, in ``cfg.folder``.
+
+    Args:
+        cfg: conf/train.yaml, composed; ``folder`` is set.
+        identity: what the summary says of the run besides: its model's name, the overrides, the
+            seconds already spent.
+
+    Raises:
+        DiscernError: a setting, a file or the machine does not allow the run.
+    """
+    check(cfg)
+    quiet_libraries()
+    summary = Summary(
+        Path(cfg.folder) / "summary.json",
+        **{
+            "name": cfg.model._target_.rpartition(".")[2].lower(),
+            "overrides": [],
+            **(identity or {}),
+        },
+        tags=list(cfg.tags),
+        seed=cfg.seed,
+        git=git_state(Path.cwd()),
+        versions=versions(),
+    )
+    try:
+        return _train(cfg, summary)
+    except KeyboardInterrupt:
+        summary.write("interrupted")
+        raise
+    except BaseException as error:
+        summary.write(f"failed: {first_line(error)}")
+        raise
+
+
+def _train(cfg: DictConfig, summary: Summary) -> Result:
+    facts, folder = summary.facts, Path(cfg.folder)
+    save_config(cfg, facts["overrides"])
+    seed_everything(cfg.seed, workers=True, verbose=False)
+
+    history = History()
+    stop = GracefulStop(folder / "checkpoints" / "last.ckpt")
+    # Before the data: that the machine lacks a device is said before a file is read.
+    trainer = build_trainer(cfg, [history, stop])
+    with summary.phase("data"):
+        data: Any = build_data(cfg)
+    validated = data.has_validation and trainer.limit_val_batches != 0
+    if cfg.train and not validated:
+        watch_training(trainer)
+    model = build_model(cfg, data, validated)
+    facts |= {"title": f"{facts['name']} on {data.title}", **describe(model, data)}
+    use_threads(cfg.threads, model, data)
+    announce(cfg, facts)
+
+    stopped, best = "not trained (train=false)", cfg.ckpt_path
+    if cfg.train:
+        with summary.phase("fit"):
+            stopped = fit(trainer, model, data, cfg.ckpt_path, stop)
+        best = best_checkpoint(trainer)
+        record_fit(summary, history, trainer, best)
+        draw_curves(history.rows, facts["best_epoch"], facts["title"], folder / "curves.png")
+    if best is not None:
+        load_weights(model, best)
+    if cfg.test and stopped not in EXIT_STATUS:
+        with summary.phase("test"):
+            facts["metrics"]["test"] = test(trainer, model, data)
+    summary.write(stopped)
+    conclude(facts, stopped, folder)
+    return Result(facts["metrics"], model.eval(), folder, stopped)
+
+
+# The parts, in the order of the story.
+
+
+@rank_zero_only
+def save_config(cfg: DictConfig, overrides: list[str]) -> None:
+    """Write config.yaml (every interpolation resolved) and overrides.yaml (what was typed)."""
+    for name, content in (("config", cfg), ("overrides", OmegaConf.create(overrides))):
+        with write_whole(Path(cfg.folder) / f"{name}.yaml") as file:
+            file.write(OmegaConf.to_yaml(content, resolve=True))
+
+
+def watch_training(trainer: Trainer) -> None:
+    """Without validation, let whatever watches a validation metric watch the training metric."""
+    watched = set()
+    for callback in (*trainer.early_stopping_callbacks, *trainer.checkpoint_callbacks):
+        if isinstance(callback, (EarlyStopping, ModelCheckpoint)) and callback.monitor:
+            callback.monitor = training_twin(callback.monitor)
+            watched.add(callback.monitor)
+    if watched:
+        metrics = ", ".join(sorted(watched))
+        log.info("No validation images: checkpoints and early stopping watch %s.", metrics)
+
+
+SMALL_STEP = 1e8
+"""Multiply-adds and adds of a forward pass up to which one CPU thread is the fastest."""
+
+
+def use_threads(setting: int | str, model: Classifier, data: Any) -> None:
+    """Set the number of CPU threads that an operation may use.
+
+    A small network's matrix products are shorter than the threads' waiting for each other: the
+    default MLP gains nothing from a second core, and falls from 60,000 to 2,000 images/s when
+    another process wants that core. One thread also gives the same sums on every machine.
+    """
+    if setting == "auto":
+        operations = 2 * sum(count_parameters(model.network).values()) * data.batch_size
+        if operations > SMALL_STEP:
+            return
+        setting = 1
+    torch.set_num_threads(int(setting))
+
+
+def describe(model: Classifier, data: Any) -> dict[str, Any]:
+    """What the summary says of the data and the model."""
+    return {
+        "parameters": count_parameters(model.network),
+        "data": {
+            "title": data.title,
+            "source": data.source_used,
+            "fingerprint": data.fingerprint,
+            "images": data.num_images,
+            "classes": data.class_names,
+        },
+    }
+
+
+def announce(cfg: DictConfig, facts: dict[str, Any]) -> None:
+    """Say in a few lines what was composed."""
+    images = facts["data"]["images"]
+    counts = " + ".join(f"{images[split]:,} {split}" for split in images if images[split])
+    log.info("%s, seed %d", facts["title"], cfg.seed)
+    for group in ("model", "data", "optimizer", "scheduler", "trainer"):
+        node = cfg[group]
+        if node._target_ is not None:
+            shown = {"data": ("batch_size",), "trainer": ("accelerator", "devices", "max_epochs")}
+            keys = shown.get(group, tuple(key for key in node if key != "_target_"))
+            text = " ".join(f"{key}={as_override(plain(node[key]))}" for key in keys)
+            name = node._target_.rpartition(".")[2]
+            log.info("  %-10s %s", group, f"{name} {text}" if group != "trainer" else text)
+    log.info(
+        "  %-10s %s, %s parameters", "images", counts, f"{sum(facts['parameters'].values()):,}"
+    )
+
+
+def plain(node: Any) -> Any:
+    """A config node as plain Python values."""
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+def fit(
+    trainer: Trainer,
+    model: Classifier,
+    data: LightningDataModule,
+    ckpt_path: str | None,
+    stop: GracefulStop,
+) -> str:
+    """Train; return why training ended."""
+    with stop:
+        try:
+            trainer.fit(model, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+        except SystemExit:
+            # Lightning's own end after a KeyboardInterrupt.
+            if not trainer.interrupted:
+                raise
+            return stop.reason or "interrupted"
+    if stop.reason is not None:
+        return stop.reason
+    for callback in trainer.early_stopping_callbacks:
+        if callback.stopped_epoch:
+            return (
+                f"early stopping in epoch {callback.stopped_epoch + 1}: {callback.monitor} has not "
+                f"improved for {callback.patience} epochs"
+            )
+    if trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps:
+        return f"trainer.max_steps={trainer.max_steps} reached"
+    if trainer.max_epochs is not None and trainer.current_epoch >= trainer.max_epochs >= 0:
+        return f"trainer.max_epochs={trainer.max_epochs} reached"
+    return "trainer.max_time reached" if trainer.should_stop else "all batches seen"
+
+
+def best_checkpoint(trainer: Trainer) -> str | None:
+    """The file of the checkpoint that was best by the metric it watches."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_path:
+            return callback.best_model_path
+    return None
+
+
+def record_fit(summary: Summary, history: History, trainer: Trainer, best: str | None) -> None:
+    """Put into the summary what training gave: the metrics of the best epoch, or of the last."""
+    rows, facts = history.rows, summary.facts
+    row = rows[-1] if rows else {}
+    facts["best_epoch"] = None
+    if best is not None and rows:
+        epoch = WholeFileCheckpointIO().load_checkpoint(best)["epoch"]
+        facts["best_epoch"] = epoch
+        row = next(row for row in rows if row["epoch"] == epoch)
+    for split in ("train", "val"):
+        names = ("loss", "accuracy", "precision", "recall", "top5_error")
+        metrics = {name: row[f"{split}/{name}"] for name in names if f"{split}/{name}" in row}
+        if metrics:
+            facts["metrics"][split] = metrics
+    facts["epochs"], facts["steps"] = len(rows), trainer.global_step
+    seconds = facts["seconds"]
+    seconds["validation"] = history.seconds["validation"]
+    seconds["fit"] -= seconds["validation"]
+    trained = history.seconds["fit"]
+    facts["images_per_second"] = history.images / trained if trained else None
+
+
+def load_weights(model: Classifier, path: str) -> None:
+    """Load a checkpoint's weights."""
+    model.load_state_dict(WholeFileCheckpointIO().load_checkpoint(path)["state_dict"])
+
+
+def test(trainer: Trainer, model: Classifier, data: LightningDataModule) -> dict[str, float]:
+    """The metrics of the model on the test split."""
+    trainer.test(model, datamodule=data, verbose=False)
+    return {
+        name.removeprefix("test/"): float(value)
+        for name, value in trainer.callback_metrics.items()
+        if name.startswith("test/")
+    }
+
+
+def conclude(facts: dict[str, Any], stopped: str, folder: Path) -> None:
+    """Say what came out, and where it is."""
+    log.info("Ended: %s.", stopped)
+    metrics = facts["metrics"]
+    if metrics:
+        names = list(dict.fromkeys(name for part in metrics.values() for name in part))
+        rows = [
+            [split, *(f"{part[name]:.4f}" if name in part else "" for name in names)]
+            for split, part in metrics.items()
+        ]
+        header = [facts["title"], *(name.replace("_", " ") for name in names)]
+        log.info("\n%s\n", table(header, rows))
+    log.info("Everything is in %s", relative(folder))
+
+
+def relative(path: Path) -> Path:
+    """The path as seen from the working directory, if it lies below it."""
+    path = path.resolve()
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from collections import Counter
+from itertools import chain
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader, TensorDataset
+
+from discern.data.sampler import EpochSampler
+
+SIZES = st.integers(1, 60)
+SEEDS = st.integers(0, 2**32)
+EPOCHS = st.integers(0, 1000)
+
+
+def order(size: int, seed: int, epoch: int, num_replicas: int = 1, rank: int = 0) -> list[int]:
+    sampler = EpochSampler(TensorDataset(torch.arange(size)), seed, num_replicas, rank)
+    sampler.set_epoch(epoch)
+    return list(sampler)
+
+
+@given(SIZES, SEEDS, EPOCHS, st.integers(1, 70))
+def test_batches_visit_each_index_once_an_epoch_and_keep_the_last(size, seed, epoch, batch_size):
+    dataset = TensorDataset(torch.arange(size))
+    sampler = EpochSampler(dataset, seed)
+    sampler.set_epoch(epoch)
+    loader = DataLoader(dataset, batch_size=batch_size, sampler=sampler)
+    batches = [indices.tolist() for (indices,) in loader]
+    assert len(batches) == len(loader) == -(-size // batch_size)
+    assert all(len(batch) == batch_size for batch in batches[:-1])
+    assert sorted(chain.from_iterable(batches)) == list(range(size))
+
+
+@given(SIZES, SEEDS, EPOCHS, st.integers(1, 9))
+def test_replicas_share_an_epoch_equally_between_them(size, seed, epoch, world_size):
+    shares = [order(size, seed, epoch, world_size, rank) for rank in range(world_size)]
+    assert {len(share) for share in shares} == {-(-size // world_size)}
+    visits = Counter(chain.from_iterable(shares))
+    assert set(visits) == set(range(size))
+    surplus = -(-size // world_size) * world_size - size
+    if size >= world_size:
+        assert sum(count == 2 for count in visits.values()) == surplus
+        assert max(visits.values()) <= 2
+
+
+@given(SIZES, SEEDS, EPOCHS)
+def test_the_order_is_a_function_of_seed_and_epoch(size, seed, epoch):
+    torch.manual_seed(epoch)
+    first = order(size, seed, epoch)
+    torch.manual_seed(seed)
+    assert order(size, seed, epoch) == first
+
+
+def test_the_order_differs_between_epochs_and_between_seeds():
+    orders = {tuple(order(50, seed, epoch)) for seed in range(5) for epoch in range(5)}
+    assert len(orders) == 25
+
+
+def test_the_order_leaves_the_global_random_numbers_alone():
+    state = torch.get_rng_state()
+    order(50, seed=1, epoch=2)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_an_iterator_follows_an_epoch_set_after_it_was_made():
+    sampler = EpochSampler(TensorDataset(torch.arange(50)), seed=3)
+    iterator = iter(sampler)
+    sampler.set_epoch(7)
+    assert list(iterator) == order(50, seed=3, epoch=7)
+
+
+@given(SIZES, st.integers(0, 70), st.integers(1, 4))
+def test_samples_can_be_left_out_of_the_next_iteration_only(size, skipped, world_size):
+    dataset = TensorDataset(torch.arange(size))
+    sampler = EpochSampler(dataset, 5, num_replicas=world_size, rank=world_size - 1)
+    complete = list(sampler)
+    sampler.skip_next(skipped)
+    assert list(sampler) == complete[skipped:]
+    assert list(sampler) == complete

@@ -1,0 +1,6 @@
+"""Train an image classifier: ``python train.py --help`` tells what can be chosen."""
+
+from discern.cli import train
+
+if __name__ == "__main__":
+    train()
