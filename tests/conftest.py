@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 from discern.data.idx import idx_header, idx_sha256
 from discern.data.mnist import MNIST
 from discern.data.packaged import read_sample
+from discern.run import Result, train
+from runs import TINY, composed
 
 TINY_IMAGES = {"train": 300, "t10k": 100}
 
@@ -35,3 +38,24 @@ def tiny_mnist(_tiny_mnist: tuple[Path, dict[str, str]], monkeypatch: pytest.Mon
     tiny = dataclasses.replace(MNIST.published, sha256=digests)
     monkeypatch.setattr(MNIST, "published", tiny)
     return folder
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden",
+        action="store_true",
+        help="write the golden losses anew instead of comparing with them; the commit says why",
+    )
+
+
+@pytest.fixture
+def tiny_run(tiny_mnist: Path, tmp_path: Path) -> Callable[..., Result]:
+    """Trains on ``tiny_mnist`` in this process, in a folder of ``tmp_path``."""
+
+    def run(*overrides: str, name: str = "run") -> Result:
+        cfg = composed(*TINY, *overrides)
+        cfg.data.dir = str(tiny_mnist)
+        cfg.folder = str(tmp_path / name)
+        return train(cfg)
+
+    return run

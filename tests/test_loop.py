@@ -23,6 +23,7 @@ from lightning.pytorch.callbacks import (
     TQDMProgressBar,
 )
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
@@ -79,6 +80,24 @@ class Bulk(Dataset[Any]):
 class BulkDicts(Bulk):
     def make(self, x: Tensor, y: Tensor) -> Any:
         return {"x": x, "y": y}
+
+
+class Pair:
+    """A batch that knows how to move itself, and can tell that it was."""
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        self.x, self.y = x, y
+
+    def to(self, device: Any) -> Pair:
+        return Pair(self.x.to(device) * 2, self.y.to(device))
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter((self.x, self.y))
+
+
+class BulkPairs(Bulk):
+    def make(self, x: Tensor, y: Tensor) -> Any:
+        return Pair(x, y)
 
 
 class Lengthless(IterableDataset[Any]):
@@ -213,6 +232,18 @@ class ChangesItsLoss(Net):
         self.log("kept", self.kept.detach())
 
 
+class ChangesItsLossInBackward(Net):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        self.kept = self.loss(batch)
+        return self.kept
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        loss.mul_(2).backward()
+
+    def on_after_backward(self) -> None:
+        self.log("kept", self.kept.detach())
+
+
 class ClearsGradients(Net):
     def on_before_zero_grad(self, optimizer: Any) -> None:
         self.norms = [p.grad.norm() for p in self.parameters() if p.grad is not None]
@@ -247,6 +278,26 @@ class MovesItsBatchesInData(LightningDataModule):
 class TwoLoaders(Net):
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         return self.loss(batch["a"]) + self.loss(batch["b"])
+
+
+class AsksWhereItIs(Net):
+    """Notes under which hook's name Lightning would file what is logged, wherever it can."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Any] = []
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        self.seen.append(("step", self._current_fx_name))
+        loss = self.loss(batch)
+        loss.register_hook(lambda _: self.seen.append(("gradient", self._current_fx_name)))
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        optimizer = super().configure_optimizers()
+        for register in (optimizer.register_step_pre_hook, optimizer.register_step_post_hook):
+            register(lambda *_: self.seen.append(("optimizer", self._current_fx_name)))
+        return optimizer
 
 
 def scheduled(make: Callable[[Any], Any], module: type[Net] = Net, **config: Any) -> type[Net]:
@@ -364,6 +415,7 @@ def observed(trainer: Trainer) -> dict[str, Any]:
         "step": trainer.global_step,
         "at": (trainer.current_epoch, trainer.fit_loop.batch_idx, module._current_fx_name),
         "last": trainer.is_last_batch,
+        "first": trainer._logger_connector._first_loop_iter,
         "gradients": told([p.grad for p in module.parameters()]),
         "weights": told([p.detach().sum() for p in module.parameters()]),
         "grad_mode": torch.is_grad_enabled(),
@@ -522,6 +574,8 @@ def run(case: Case, lean: bool, folder: Path, trace: Callback | None) -> Outcome
             trainer.fit(module, data, val, ckpt_path=resume)
     except Exception as raised:
         error = f"{type(raised).__name__}: {raised}"
+    except SIGTERMException:
+        error = "SIGTERM"
     if loop is not None:
         assert loop.lean == case.lean, loop.why_stock
     return Outcome(
@@ -624,6 +678,7 @@ CASES = {
     "no validation": Case(validate=False),
     "bulk batches": Case(data=lambda: bulk(Bulk())),
     "dicts for batches": Case(data=lambda: bulk(BulkDicts())),
+    "batches that move themselves": Case(data=lambda: bulk(BulkPairs())),
     "iterable without length": Case(
         data=lambda: DataLoader(Lengthless(), batch_size=BATCH),
         trainer={"val_check_interval": 1.0},
@@ -663,6 +718,8 @@ CASES = {
     "dropout": Case(Drops),
     "stops at batch 7": Case(StopsEarlyInEpoch),
     "changes its loss": Case(ChangesItsLoss),
+    "changes its loss in backward": Case(ChangesItsLossInBackward),
+    "asks where it is": Case(AsksWhereItIs),
     "own zero_grad, backward, clipping": Case(ClearsGradients),
     "moves its batches": Case(MovesItsBatches),
     "data module moves the batches": Case(data=MovesItsBatchesInData),
@@ -713,22 +770,21 @@ CASES = {
         scheduled(cosine, LogsSometimes, interval="step"),
         callbacks=lambda folder: [LearningRateMonitor("step", log_momentum=True)],
     ),
-    # those that are left to Lightning
-    "accumulate_grad_batches=4": Case(trainer={"accumulate_grad_batches": 4}, lean=False),
-    "accumulation from epoch 1": Case(
-        callbacks=lambda folder: [GradientAccumulationScheduler({1: 3})], lean=False
-    ),
-    "bf16-mixed": Case(trainer={"precision": "bf16-mixed"}, lean=False),
-    "64-true": Case(trainer={"precision": "64-true"}, lean=False),
-    "profiler": Case(trainer={"profiler": "simple"}, lean=False),
-    "own optimizer step": Case(OwnOptimizerStep, lean=False),
-    "manual optimization": Case(Manual, lean=False),
-    "dataloader_iter": Case(TakesIterator, lean=False),
     "weight averaging": Case(
         trainer={"max_epochs": 4},
         callbacks=lambda folder: [StochasticWeightAveraging(0.01, 2)],
-        lean=False,
     ),
+    "accumulate_grad_batches=4": Case(trainer={"accumulate_grad_batches": 4}),
+    "accumulation from epoch 1": Case(
+        callbacks=lambda folder: [GradientAccumulationScheduler({1: 3})]
+    ),
+    "own optimizer step": Case(OwnOptimizerStep),
+    # those that are left to Lightning
+    "bf16-mixed": Case(trainer={"precision": "bf16-mixed"}, lean=False),
+    "64-true": Case(trainer={"precision": "64-true"}, lean=False),
+    "profiler": Case(trainer={"profiler": "simple"}, lean=False),
+    "manual optimization": Case(Manual, lean=False),
+    "dataloader_iter": Case(TakesIterator, lean=False),
 }
 
 
@@ -800,21 +856,44 @@ def test_resumes_from_either_loops_checkpoint(every: int, saved_by: str, tmp_pat
     assert outcome.step > every
 
 
+def _wrap_step(trainer: Trainer) -> None:
+    wrapper = trainer.strategy._lightning_optimizers[0]
+    step = wrapper.step
+    wrapper.step = lambda closure: (step(closure), step(closure))
+
+
+def _before_step(trainer: Trainer) -> None:
+    module, wrapper = trainer.lightning_module, trainer.strategy._lightning_optimizers[0]
+    wrapper._on_before_step = lambda: module.net[0].weight.data.mul_(0.9)
+
+
+def _after_step(trainer: Trainer) -> None:
+    module, wrapper = trainer.lightning_module, trainer.strategy._lightning_optimizers[0]
+    wrapper._on_after_step = lambda: module.net[0].weight.data.mul_(0.9)
+
+
+def _skip_backward(trainer: Trainer) -> None:
+    trainer.fit_loop._skip_backward = True
+
+
 @pytest.mark.parametrize(
-    ("swap", "lean"),
+    "swap",
     [
-        (lambda trainer: trainer.callbacks.append(Nudges()), True),
-        (_new_optimizer, True),
-        (_accumulate, False),
-        (_clip, True),
+        lambda trainer: trainer.callbacks.append(Nudges()),
+        _new_optimizer,
+        _accumulate,
+        _clip,
+        _wrap_step,
+        _before_step,
+        _after_step,
+        _skip_backward,
     ],
-    ids=["callbacks", "optimizer", "accumulation", "clipping"],
 )
 @pytest.mark.parametrize("when", ["start", "end"])
 def test_notices_what_a_hook_exchanges(
-    swap: Callable[[Trainer], None], lean: bool, when: str, tmp_path: Path
+    swap: Callable[[Trainer], None], when: str, tmp_path: Path
 ) -> None:
-    case = Case(callbacks=lambda folder: [Swaps(swap, when)], lean=lean)
+    case = Case(callbacks=lambda folder: [Swaps(swap, when)])
     swapped = check(case, tmp_path)
     untouched = tmp_path / "untouched"
     untouched.mkdir()
@@ -839,6 +918,14 @@ def test_an_error_in_a_step_leaves_the_same_counts(tmp_path: Path) -> None:
             return super().training_step(batch, batch_idx)
 
     assert check(Case(Fails), tmp_path).error == "ValueError: no more"
+
+
+def test_leaves_off_at_the_same_batch_when_terminated(tmp_path: Path) -> None:
+    def terminate(trainer: Trainer) -> None:
+        trainer._signal_connector.received_sigterm = True
+
+    outcome = check(Case(callbacks=lambda folder: [Swaps(terminate)]), tmp_path)
+    assert (outcome.error, outcome.step) == ("SIGTERM", 5)
 
 
 def test_a_closure_that_is_never_called_is_refused_alike(tmp_path: Path) -> None:

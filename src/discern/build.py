@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from discern.checkpoints import WholeFileCheckpointIO
@@ -90,13 +90,13 @@ def _check_devices(accelerator: str, devices: int | str | list[int]) -> None:
     gpus, mps = torch.cuda.device_count(), torch.backends.mps.is_available()
     if accelerator in ("gpu", "cuda") and not gpus and not (accelerator == "gpu" and mps):
         raise DiscernError(
-            f"trainer.accelerator={accelerator} is not allowed; this machine has no GPU that PyTorch "
-            "can use, so it must be cpu or auto."
+            f"trainer.accelerator={accelerator} is not allowed; this machine has no GPU that "
+            "PyTorch can use, so it must be cpu or auto."
         )
     if accelerator == "mps" and not mps:
         raise DiscernError(
-            "trainer.accelerator=mps is not allowed; this is no Apple machine with a GPU that PyTorch "
-            "can use, so it must be cpu or auto."
+            "trainer.accelerator=mps is not allowed; this is no Apple machine with a GPU that "
+            "PyTorch can use, so it must be cpu or auto."
         )
     if accelerator not in ("auto", "gpu", "cuda", "mps", "cpu") or not isinstance(devices, int):
         return

@@ -15,8 +15,8 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint whole or not at all, and reads tensors and plain values only.
 
     Lightning writes to the system's temporary folder and moves: killed in the middle across file
-    systems it leaves an empty file, into a folder without write permission it returns as if all were
-    well. Here the new file is complete, on disk and in the same folder before it takes the name.
+    systems it leaves an empty file, into a folder without write permission it returns as if all
+    were well. Here the new file is complete and on disk before it takes the name.
     """
 
     def save_checkpoint(

@@ -3,7 +3,8 @@
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from discern import __version__
@@ -63,19 +64,20 @@ def _hydra_command(name: str, job: "TaskFunction", arguments: list[str]) -> None
 
     from discern.config import conf_dir
 
-    started = False
+    started, asked = False, os.environ.get("HYDRA_FULL_ERROR")
 
     def composed(cfg: "DictConfig") -> object:
         nonlocal started
         started = True
-        return job(cfg)
+        with _environment("HYDRA_FULL_ERROR", asked):  # for the processes that the job starts
+            return job(cfg)
 
     main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)
     sys.argv = [sys.argv[0], *arguments]
     # Hydra would print its exceptions in several lines; with this it hands them on.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        main(composed)()
+        with _environment("HYDRA_FULL_ERROR", "1"):
+            main(composed)()
     except DiscernError as error:
         refuse(error)
     except Exception as error:
@@ -87,8 +89,22 @@ def _hydra_command(name: str, job: "TaskFunction", arguments: list[str]) -> None
         refuse(DiscernError(explain(error, conf_dir(), name, overrides)))
 
 
+@contextmanager
+def _environment(name: str, value: str | None) -> Iterator[None]:
+    """Set an environment variable, or with None remove it, for the length of the block."""
+    before = os.environ.pop(name, None)
+    if value is not None:
+        os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
+        if before is not None:
+            os.environ[name] = before
+
+
 def _complete(arguments: list[str]) -> None:
-    """Answer the shell: names of commands for the first word, then what Hydra knows of the command."""
+    """Answer the shell: names of commands, then what Hydra knows of the command."""
     first, _, rest = os.environ.get("COMP_LINE", "").lstrip().partition(" ")
     command, space, typed = rest.lstrip().partition(" ")
     if first and not space:

@@ -22,8 +22,8 @@ def explain(
         return f"{group}={choice} is not a choice; {did_you_mean(choice, error.options)}"
     if isinstance(error, OverrideParseException):
         return (
-            f"{error.override} cannot be read; write SETTING=VALUE or GROUP=CHOICE, in single quotes "
-            "where it holds spaces, brackets or other marks of the shell."
+            f"{error.override} cannot be read; write SETTING=VALUE or GROUP=CHOICE, in single "
+            "quotes where it holds spaces, brackets or other marks of the shell."
         )
     text = [line.strip() for line in str(error).splitlines() if line.strip()]
     if text[0].startswith("Could not override '"):
@@ -31,7 +31,7 @@ def explain(
     if text[0].startswith("Ambiguous value for argument"):
         argument = text[0].split("'")[1]
         key, _, value = argument.partition("=")
-        return f"{argument} is several values: add -m for a sweep, or write {key}=[{value}] for a list."
+        return f"{argument} is several values; add -m for a sweep or write {key}=[{value}]."
     # Hydra's first line says what is wrong, its second (the cause's first) where.
     cause = str(error.__cause__).splitlines()[:1] if error.__cause__ else []
     return " ".join(line.rstrip(".") + "." for line in [*text[:1], *cause] if line)
@@ -40,7 +40,7 @@ def explain(
 def _unknown_key(key: str, conf_dir: Path, config_name: str, overrides: list[str]) -> str:
     others = [o for o in overrides if o.lstrip("+~").partition("=")[0].partition("@")[0] != key]
     cfg = _compose(conf_dir, config_name, others)
-    parent, _, name = key.rpartition(".")
+    parent = key.rpartition(".")[0]
     node = OmegaConf.select(cfg, parent) if parent else cfg
     prefix = f"{parent}." if parent else ""
     if not isinstance(node, DictConfig):

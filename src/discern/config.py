@@ -1,7 +1,7 @@
 """What the settings may be: the config files' place, and the check of a composed config.
 
-Nothing heavy is imported here, so that a wrong setting is reported in the time that Python and Hydra
-take to start. A choice whose ``_target_`` has no schema below (a user's own class) is not checked.
+Nothing heavy is imported here, so that a wrong setting is reported in the time that Python and
+Hydra take to start. A choice whose ``_target_`` has no schema here (a user's own class) is free.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from discern.nearest import did_you_mean
 
 
 def conf_dir() -> Path:
-    """The folder of the config groups: inside the installed package, else the repository's ``conf``."""
+    """The folder of the config groups: the installed package's, else the repository's."""
     package = Path(__file__).resolve().parent
     installed = package / "conf"
     return installed if installed.is_dir() else package.parents[1] / "conf"
@@ -34,7 +34,7 @@ def _one_of(names: Any) -> AfterValidator:
     return AfterValidator(check)
 
 
-# The description of a field says what is allowed; it becomes the second half of the error's sentence.
+# The description of a field says what is allowed; it ends the error's sentence.
 PositiveInt = Annotated[int, Field(ge=1, description="a whole number above 0")]
 NonNegativeInt = Annotated[int, Field(ge=0, description="a whole number, 0 or above")]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False, description="a number above 0")]
@@ -95,7 +95,7 @@ class OptimizerSettings(OpenSettings):  # noqa: D101
     betas: Annotated[
         list[Probability],
         Field(min_length=2, max_length=2, description="two numbers, each 0 or above and below 1"),
-    ] = [0.9, 0.999]  # noqa: RUF012
+    ] = [0.9, 0.999]
     eps: PositiveFloat = 1e-8
     nesterov: Flag = False
 
@@ -134,8 +134,8 @@ _EpochLimit = Annotated[
 ]
 _TimeSpan = Annotated[str | dict[str, int] | None, Field(description="a time DD:HH:MM:SS")]
 _PRECISIONS = (
-    "64", "32", "16", "bf16", "64-true", "32-true", "16-true", "bf16-true", "16-mixed", "bf16-mixed",
-    "transformer-engine", "transformer-engine-float16",
+    "64", "32", "16", "bf16", "64-true", "32-true", "16-true", "bf16-true", "16-mixed",
+    "bf16-mixed", "transformer-engine", "transformer-engine-float16",
 )  # fmt: skip
 
 
@@ -251,6 +251,7 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "lightning.pytorch.Trainer": TrainerSettings,
     "lightning.pytorch.callbacks.EarlyStopping": EarlyStoppingSettings,
     "lightning.pytorch.callbacks.ModelCheckpoint": ModelCheckpointSettings,
+    "discern.callbacks.checkpoints.RunCheckpoint": ModelCheckpointSettings,
 }
 """``_target_`` of a group's choice -> what its settings may be."""
 
@@ -325,7 +326,8 @@ def as_override(value: Any) -> str:
     if isinstance(value, list):
         return f"[{','.join(as_override(item) for item in value)}]"
     if isinstance(value, dict):
-        return "{%s}" % ",".join(f"{key}:{as_override(item)}" for key, item in value.items())
+        items = ",".join(f"{key}:{as_override(item)}" for key, item in value.items())
+        return f"{{{items}}}"
     return str(value)
 
 

@@ -1,4 +1,4 @@
-"""The one exception that discern raises for what a user can put right, and how it ends the process."""
+"""The one exception for what a user can put right, and how it ends the process."""
 
 import os
 import traceback
@@ -13,7 +13,7 @@ class DiscernError(Exception):
 
 
 def refuse(error: DiscernError) -> NoReturn:
-    """End the process with status 1 and the sentence; with ``HYDRA_FULL_ERROR=1`` the traceback too."""
+    """End the process with status 1 and the sentence (``HYDRA_FULL_ERROR=1``: a traceback too)."""
     if FULL_TRACEBACK:
         traceback.print_exception(error)
     raise SystemExit(f"Error: {error}") from error

@@ -18,7 +18,9 @@ def write_whole(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     encoding = None if "b" in mode else "utf-8"
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with open(descriptor, mode, encoding=encoding, newline="" if encoding else None) as file:
+        with os.fdopen(
+            descriptor, mode, encoding=encoding, newline="" if encoding else None
+        ) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.fabric.loggers.tensorboard import TensorBoardLogger as FabricTensorBoardLogger
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from discern.files import write_whole
+from discern.models.metrics import STEP_LOSS
 
 
 class MetricsCSV(Logger):
@@ -58,14 +59,17 @@ class MetricsCSV(Logger):
         epoch_metrics = {
             name: value
             for name, value in metrics.items()
-            if name.startswith(("train/", "val/")) and name != "train/step_loss"
+            if name.startswith(("train/", "val/")) and name != STEP_LOSS
         }
         if "epoch" not in metrics or not epoch_metrics:
             return
-        epoch = int(metrics["epoch"])
+        # People count epochs from 1, as the terminal and the curves do; Lightning from 0.
+        epoch = int(metrics["epoch"]) + 1
         row = self.rows.setdefault(epoch, {"epoch": epoch})
-        row.update(step=step if step is not None else 0, **epoch_metrics)
-        self._write()
+        # Lightning counts from 0 here; a row says how many optimizer steps were taken.
+        row.update(step=0 if step is None else step + 1, **epoch_metrics)
+        if any(name.startswith("train/") for name in epoch_metrics):
+            self._write()
 
     def _write(self) -> None:
         metrics = {column for row in self.rows.values() for column in row} - {"epoch", "step"}

@@ -1,35 +1,28 @@
-"""A training epoch loop that does what Lightning's does without its price per batch.
+"""A training epoch loop that does what Lightning's does, without what Lightning's costs per batch.
 
-Lightning's Trainer spends about as long on a batch of a small network as the network does: every
-hook is looked up, wrapped in a profiler's context and called on every callback although nearly all
-of them are empty, signatures are inspected, and results are collected although nothing was logged.
-:class:`LeanEpochLoop` finds out once an epoch which hooks anybody overrides and then calls those,
-in the same order, with the same arguments and the same counters around them. Where a step is not
-the plain one (another strategy, precision, profiler, ...; see :func:`_why_stock`) it leaves the
-batch to Lightning's own code, so it can be slower than hoped, but not different.
+On a small network the Trainer spends as long on a batch as the network does. Every hook is looked
+up, put into a profiler's context and called on every callback, although most are empty; signatures
+are inspected and results collected although nothing was logged. :class:`LeanEpochLoop` finds out
+once an epoch which hooks anybody overrides, and calls those: in the same order, with the same
+arguments, between the same counters. An epoch that is not of the plain kind (another strategy,
+precision, profiler, ...: see :func:`_why_stock`) is run by Lightning's own code altogether, so it
+can be slower than it might be, but never different.
+
+It is subclassing of private classes, for which ``pyproject.toml`` bounds Lightning's version, and
+tests/test_loop.py compares it with the stock loop hook by hook.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.core.hooks import DataHooks
 from lightning.pytorch.core.optimizer import LightningOptimizer, do_nothing_closure
-from lightning.pytorch.loops.fetchers import (
-    _DataFetcher,
-    _PrefetchDataFetcher,
-    _profile_nothing,
-)
-from lightning.pytorch.loops.optimization.automatic import (
-    Closure,
-    ClosureResult,
-    _AutomaticOptimization,
-)
-from lightning.pytorch.loops.optimization.closure import AbstractClosure
+from lightning.pytorch.loops.fetchers import _DataFetcher, _PrefetchDataFetcher
+from lightning.pytorch.loops.optimization.automatic import ClosureResult, _AutomaticOptimization
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.plugins.precision import Precision
 from lightning.pytorch.profilers import PassThroughProfiler
@@ -38,7 +31,7 @@ from lightning.pytorch.trainer import call
 from lightning.pytorch.trainer.connectors.logger_connector.logger_connector import _LoggerConnector
 from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection
 from torch import Tensor
-from typing_extensions import override
+from torch.optim import Optimizer
 
 _HOOKS = (
     "on_train_batch_start",
@@ -48,213 +41,191 @@ _HOOKS = (
     "on_before_optimizer_step",
     "on_train_batch_end",
 )
-_TRANSFER_HOOKS = (
-    "on_before_batch_transfer",
-    "transfer_batch_to_device",
-    "on_after_batch_transfer",
-)
+_STEPS = ("optimizer_step", "optimizer_zero_grad", "backward", "configure_gradient_clipping")
+_TRANSFER = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
 
 def use_lean_epoch_loop(trainer: Trainer) -> LeanEpochLoop:
-    """Give ``trainer`` a lean epoch loop, in the way ``Trainer.__init__`` gives it the stock one.
-
-    To be called before anything is fitted, validated or loaded with that trainer.
-    """
+    """Give a new ``trainer`` a lean epoch loop, as ``Trainer.__init__`` gives it the stock one."""
     loop = LeanEpochLoop(trainer, min_steps=trainer.min_steps, max_steps=trainer.max_steps)
     trainer.fit_loop.epoch_loop = loop
     return loop
 
 
 def _inherits(thing: object, base: type, *names: str) -> bool:
-    """Whether ``thing`` has every one of these methods as ``base`` defines it.
+    """Whether these methods of ``thing`` are those of ``base``, neither overridden nor replaced.
 
-    Stricter than Lightning's ``is_overridden``, which sees through wrappers and mocks.
+    Lightning's ``is_overridden`` would see through a wrapper and call it not overridden.
     """
     return all(
         getattr(getattr(thing, name), "__func__", None) is getattr(base, name) for name in names
     )
 
 
-def _pristine(thing: object, cls: type) -> bool:
-    """Whether ``thing`` is a ``cls``, not of a subclass, and none of its methods was replaced."""
+def _is_plain(thing: object, cls: type) -> bool:
+    """Whether ``thing`` is a ``cls``, not of a subclass, with none of its methods replaced."""
     return type(thing) is cls and not any(hasattr(cls, name) for name in vars(thing))
 
 
+def _is_on_cpu(batch: Any) -> bool:
+    """Whether moving a batch to the CPU would leave it as it is."""
+    parts = batch if type(batch) in (tuple, list) else (batch,)
+    return all(type(part) is Tensor and part.is_cpu for part in parts)
+
+
 def _why_stock(loop: LeanEpochLoop, data_fetcher: _DataFetcher) -> str | None:
-    """What about this epoch only Lightning's own code does exactly right; ``None`` if nothing."""
+    """What there is about this epoch that only Lightning's own code does exactly right."""
     trainer, module = loop.trainer, loop.trainer.lightning_module
-    parts = (
+    for part, plain in (
         (trainer.strategy, SingleDeviceStrategy),
         (trainer.precision_plugin, Precision),
         (trainer.profiler, PassThroughProfiler),
-        (data_fetcher, _PrefetchDataFetcher),
-        (loop.automatic_optimization, _AutomaticOptimization),
         (trainer._logger_connector, _LoggerConnector),
-    )
-    for part, expected in parts:
-        if not _pristine(part, expected):
-            return f"{type(part).__name__} is not the plain {expected.__name__}"
+        (loop.automatic_optimization, _AutomaticOptimization),
+        (data_fetcher, _PrefetchDataFetcher),
+    ):
+        if not _is_plain(part, plain):
+            return f"{type(part).__name__} is not the plain {plain.__name__}"
     if not module.automatic_optimization:
         return "manual optimization"
-    if len(trainer.optimizers) != 1:
-        return "there is not exactly one optimizer"
-    if trainer.accumulate_grad_batches != 1 or loop.automatic_optimization._skip_backward:
-        return "gradients are accumulated, or not computed"
     if trainer.strategy.model is not module or module._compiler_ctx is not None:
         return "the module is wrapped or compiled"
-    if not _inherits(module, LightningModule, "optimizer_step"):
-        return "optimizer_step is overridden"
-    optimizer = trainer.strategy._lightning_optimizers[0]
-    if (
-        not _inherits(optimizer, LightningOptimizer, "step")
-        or optimizer._on_before_step is not do_nothing_closure
-        or optimizer._on_after_step is not do_nothing_closure
-    ):
-        return "the optimizer's step is wrapped"
     return None
 
 
 class _Results(_ResultCollection):
-    """What was logged, and whether any of it was since the flag was last lowered."""
+    """What was logged, and whether any of it was since ``fresh`` was last lowered."""
 
     fresh = True
 
-    @override
     def update_metrics(self, key: str, value: Any, batch_size: int) -> None:
         self.fresh = True
         super().update_metrics(key, value, batch_size)
 
 
-class _Plan:
-    """What an epoch's batches have in common: who overrides what, resolved once."""
+class _Hooks:
+    """The hooks around a batch that somebody overrides; Lightning's empty ones are left out.
 
-    def __init__(self, loop: LeanEpochLoop) -> None:
-        self.trainer = trainer = loop.trainer
-        self.module = module = trainer.lightning_module
-        self.optimizer = trainer.optimizers[0]
-        self._look_up_hooks()
-        owners = [module] if trainer.datamodule is None else [module, trainer.datamodule]
-        self.plain_transfer = trainer.strategy.root_device.type == "cpu" and all(
-            _inherits(owner, DataHooks, *_TRANSFER_HOOKS) for owner in owners
-        )
-        self.plain_zero_grad = _inherits(module, LightningModule, "optimizer_zero_grad")
-        self.plain_clipping = _inherits(module, LightningModule, "configure_gradient_clipping")
-        self.plain_backward = _inherits(module, LightningModule, "backward")
-        self.takes_batch_idx = "batch_idx" in loop._build_kwargs(OrderedDict(), None, 0)
+    A hook that is replaced on a live object in the middle of an epoch is called from the next one
+    on; callbacks that come and go are noticed at once.
+    """
 
-    def _look_up_hooks(self) -> None:
+    def __init__(self, trainer: Any) -> None:  # most of its attributes are set by other classes
+        self.trainer, self.module = trainer, trainer.lightning_module
+        self._look_up()
+
+    def _look_up(self) -> None:
         self.callbacks = list(self.trainer.callbacks)
-        self.hooks = {name: self._overridden(name) for name in _HOOKS}
-
-    def _overridden(
-        self, name: str
-    ) -> tuple[tuple[Callable[..., Any], ...], Callable[..., Any] | None]:
-        """The callbacks' hooks of this name, and the module's, without Lightning's empty ones."""
-        of_callbacks = tuple(
-            hook
-            for callback in self.callbacks
-            if not _inherits(callback, Callback, name) and callable(hook := getattr(callback, name))
-        )
-        of_module = getattr(self.module, name)
-        empty = _inherits(self.module, LightningModule, name) or not callable(of_module)
-        return of_callbacks, None if empty else of_module
-
-    def can_step(self) -> bool:
-        """Whether the optimizer is still the one planned for, and steps on every batch."""
-        trainer = self.trainer
-        return trainer.accumulate_grad_batches == 1 and trainer.optimizers[0] is self.optimizer
+        self.of: dict[str, tuple[list[Callable[..., Any]], Callable[..., Any] | None]] = {}
+        for name in _HOOKS:
+            overriding = [c for c in self.callbacks if not _inherits(c, Callback, name)]
+            hooks = [hook for c in overriding if callable(hook := getattr(c, name))]
+            own = None if _inherits(self.module, LightningModule, name) else name
+            self.of[name] = hooks, getattr(self.module, own) if own else None
 
     def call(self, name: str, *args: Any) -> Any:
-        """Call a hook on the callbacks, then on the module, and return what the module's did."""
+        """Call a hook on the callbacks, then on the module, and return what the module's does."""
         if self.trainer.callbacks != self.callbacks:
-            self._look_up_hooks()  # a callback brought or took another
-        of_callbacks, of_module = self.hooks[name]
+            self._look_up()
+        of_callbacks, of_module = self.of[name]
         if not of_callbacks and of_module is None:
             return None
-        # ``self.log`` asks this attribute where it is; past ``Module.__setattr__`` it costs nothing
+        # where ``self.log`` finds out what it is called from; ``Module.__setattr__`` costs 1 us
         state = self.module.__dict__
         outer, state["_current_fx_name"] = state["_current_fx_name"], name
         for hook in of_callbacks:
             hook(self.trainer, self.module, *args)
-        answer = None if of_module is None else of_module(*args)
+        answer = of_module(*args) if callable(of_module) else None
         state["_current_fx_name"] = outer
         return answer
 
 
-class _LeanClosure(AbstractClosure[ClosureResult]):
-    """Training step, ``zero_grad`` and backward, as the optimizer's ``step`` calls them."""
+class _LeanOptimization(_AutomaticOptimization):
+    """Lightning's optimization of a batch, calling only such hooks as are overridden."""
 
-    def __init__(self, loop: LeanEpochLoop, plan: _Plan, batch: Any, batch_idx: int) -> None:
-        super().__init__()
-        self.loop, self.plan, self.batch, self.batch_idx = loop, plan, batch, batch_idx
+    def __init__(self, stock: _AutomaticOptimization, hooks: _Hooks) -> None:
+        super().__init__(stock.trainer)
+        self.optim_progress = stock.optim_progress
+        self.hooks, self.module = hooks, hooks.module
+        self.state = self.module.__dict__
+        self.plain = {name: _inherits(self.module, LightningModule, name) for name in _STEPS}
 
-    @override
-    def __call__(self, *args: Any, **kwargs: Any) -> Tensor | None:
-        if torch.is_grad_enabled():
-            self._result = self.closure()
-        else:
-            with torch.enable_grad():
-                self._result = self.closure()
-        plan, trainer = self.plan, self.plan.trainer
-        plan.call("on_before_optimizer_step", plan.optimizer)
-        if trainer.gradient_clip_val is not None or not plan.plain_clipping:
-            trainer.precision_plugin._clip_gradients(
-                plan.module,
-                plan.optimizer,
-                trainer.gradient_clip_val,
-                gradient_clip_algorithm=trainer.gradient_clip_algorithm,
-            )
-        return self._result.loss
+    def _training_step(self, kwargs: OrderedDict[str, Any]) -> ClosureResult:
+        outer, self.state["_current_fx_name"] = self.state["_current_fx_name"], "training_step"
+        output = self.module.training_step(*kwargs.values())
+        self.state["_current_fx_name"] = outer
+        share = self.trainer.accumulate_grad_batches
+        seen = not self.plain["backward"] or any(self.hooks.of["on_before_backward"])
+        if share == 1 and type(output) is Tensor and not seen:
+            return ClosureResult(output)  # nobody can tell whether it was divided by one
+        return ClosureResult.from_training_step_output(output, share)
 
-    @override
-    def closure(self, *args: Any, **kwargs: Any) -> ClosureResult:
-        plan, optimization = self.plan, self.loop.automatic_optimization
-        module, optimizer = plan.module, plan.optimizer
-        state = module.__dict__
-        outer, state["_current_fx_name"] = state["_current_fx_name"], "training_step"
-        if plan.takes_batch_idx:
-            output = module.training_step(self.batch, self.batch_idx)
-        else:
-            output = module.training_step(self.batch)
-        state["_current_fx_name"] = outer
+    def _on_before_zero_grad(self, optimizer: Optimizer) -> None:
+        self.optim_progress.optimizer.zero_grad.increment_ready()
+        self.hooks.call("on_before_zero_grad", optimizer)
+        self.optim_progress.optimizer.zero_grad.increment_started()
+
+    def _optimizer_zero_grad(self, batch_idx: int, optimizer: Optimizer) -> None:
+        if not self.plain["optimizer_zero_grad"]:
+            super()._optimizer_zero_grad(batch_idx, optimizer)
+            return
+        optimizer.zero_grad()
+        self.optim_progress.optimizer.zero_grad.increment_completed()
+
+    def _make_backward_fn(self, optimizer: Optimizer) -> Callable[[Tensor], None] | None:
+        return None if self._skip_backward else self._backward
+
+    def _backward(self, loss: Tensor) -> None:
+        outer, self.state["_current_fx_name"] = self.state["_current_fx_name"], "backward"
+        self.hooks.call("on_before_backward", loss)
+        self.module.backward(loss)
+        self.hooks.call("on_after_backward")
+        self.state["_current_fx_name"] = outer
+
+    def _optimizer_step(self, batch_idx: int, closure: Callable[[], Tensor | None]) -> None:
+        wrapper: LightningOptimizer = self.trainer.strategy._lightning_optimizers[0]
         if (
-            type(output) is Tensor
-            and plan.plain_backward
-            and not any(plan.hooks["on_before_backward"])
+            not self.plain["optimizer_step"]
+            or not _inherits(wrapper, LightningOptimizer, "step")
+            or wrapper._on_before_step is not do_nothing_closure
+            or wrapper._on_after_step is not do_nothing_closure
         ):
-            result = ClosureResult(output)  # without a division by one, and its gradient
-        else:
-            result = ClosureResult.from_training_step_output(output)
-        loss = result.closure_loss
-        if loss is None:
-            Closure.warning_cache.warn(
-                "`training_step` returned `None`. If this was on purpose, ignore this warning..."
-            )
+            super()._optimizer_step(batch_idx, closure)
+            return
+        trainer, optimizer = self.trainer, wrapper.optimizer
 
-        zeroed = optimization.optim_progress.optimizer.zero_grad
-        zeroed.increment_ready()
-        plan.call("on_before_zero_grad", optimizer)
-        zeroed.increment_started()
-        if plan.plain_zero_grad:
-            optimizer.zero_grad()
-            zeroed.increment_completed()
-        else:
-            optimization._optimizer_zero_grad(self.batch_idx, optimizer)
+        def closure_and_clipping() -> Any:
+            loss = closure()
+            self.hooks.call("on_before_optimizer_step", optimizer)
+            if (
+                trainer.gradient_clip_val is not None
+                or not self.plain["configure_gradient_clipping"]
+            ):
+                clip = trainer.gradient_clip_val, trainer.gradient_clip_algorithm
+                trainer.precision_plugin._clip_gradients(self.module, optimizer, *clip)
+            return loss
 
-        if loss is not None:
-            state["_current_fx_name"] = "backward"
-            plan.call("on_before_backward", loss)
-            module.backward(loss)
-            plan.call("on_after_backward")
-            state["_current_fx_name"] = outer
-        return result
+        self.optim_progress.optimizer.step.increment_ready()
+        outer, self.state["_current_fx_name"] = self.state["_current_fx_name"], "optimizer_step"
+        optimizer.step(closure=closure_and_clipping)
+        self.state["_current_fx_name"] = outer
+        self.optim_progress.optimizer.step.increment_completed()
+
+
+class _Plan(NamedTuple):
+    """What the batches of an epoch have in common; no ``_Loop``, so it is not saved with one."""
+
+    hooks: _Hooks
+    optimization: _LeanOptimization
+    stays: bool  # a batch on the CPU is where it belongs, and nobody wants to know
+    takes_index: bool  # so does the training step
 
 
 class LeanEpochLoop(_TrainingEpochLoop):
-    """Lightning's epoch loop at a fraction of its cost per batch, or Lightning's own; see above.
+    """Lightning's epoch loop at a sixth of its cost per batch, or else Lightning's own.
 
     Attributes:
-        why_stock: Why the latest epoch ran through Lightning's own code; ``None`` if it did not.
+        why_stock: Why the latest epoch was run by Lightning's own code; ``None`` if it was not.
     """
 
     def __init__(self, trainer: Trainer, min_steps: int | None = None, max_steps: int = -1) -> None:
@@ -268,16 +239,23 @@ class LeanEpochLoop(_TrainingEpochLoop):
         """Whether the latest epoch was run in the lean way."""
         return self.why_stock is None
 
-    @override
     def on_run_start(self, data_fetcher: _DataFetcher) -> None:
+        """Look at what the epoch's batches will have in common."""
         super().on_run_start(data_fetcher)
-        self.why_stock = _why_stock(self, data_fetcher)
-        self._plan = _Plan(self) if self.lean else None
+        self._plan, self.why_stock = None, _why_stock(self, data_fetcher)
         if self.lean:
-            data_fetcher._start_profiler = data_fetcher._stop_profiler = _profile_nothing
+            trainer, hooks = self.trainer, _Hooks(self.trainer)
+            movers = (trainer.lightning_module, trainer.datamodule)
+            plain = all(m is None or _inherits(m, DataHooks, *_TRANSFER) for m in movers)
+            self._plan = _Plan(
+                hooks,
+                _LeanOptimization(self.automatic_optimization, hooks),
+                stays=plain and trainer.strategy.root_device.type == "cpu",
+                takes_index="batch_idx" in self._build_kwargs(OrderedDict(), None, 0),
+            )
 
-    @override
     def advance(self, data_fetcher: _DataFetcher) -> None:
+        """Train on a batch: Lightning's ``advance``, step by step, without its detours."""
         plan = self._plan
         if plan is None or self._restarting:
             super().advance(data_fetcher)
@@ -285,74 +263,57 @@ class LeanEpochLoop(_TrainingEpochLoop):
         if self.val_loop.restarting:
             self.val_loop.restarting = False
         trainer, progress, results = self.trainer, self.batch_progress, self._results
-        connector = trainer._logger_connector
+        connector, hooks = trainer._logger_connector, plan.hooks
 
         batch, _, _ = next(data_fetcher)
         batch_idx = progress.current.ready
         progress.is_last_batch = data_fetcher.done
-        if plan.plain_transfer and _is_on_cpu(batch):
-            batch = list(batch) if type(batch) is list else batch  # as a transfer would copy it
-        else:
-            batch = plan.module._on_before_batch_transfer(batch, dataloader_idx=0)
+        if not (plan.stays and _is_on_cpu(batch)):
+            batch = trainer.lightning_module._on_before_batch_transfer(batch, dataloader_idx=0)
             batch = call._call_strategy_hook(trainer, "batch_to_device", batch, dataloader_idx=0)
+        elif type(batch) is list:
+            batch = list(batch)  # the loader's own is left alone, as a transfer leaves it
 
         progress.increment_ready()
         connector._first_loop_iter = connector._first_loop_iter is None
         results.batch, results.batch_size, results.dataloader_idx = batch, None, None
         output: dict[str, Any] | None = None
-        stop = False
+        skips_the_rest = False
         if batch is None:
             self._warning_cache.warn(
                 "train_dataloader yielded None. If this was on purpose, ignore this warning..."
             )
+        elif hooks.call("on_train_batch_start", batch, batch_idx) == -1:
+            skips_the_rest = True
+            progress.increment_by(0, is_last_batch=True)
         else:
-            stop = plan.call("on_train_batch_start", batch, batch_idx) == -1
-            if stop:
-                progress.increment_by(0, is_last_batch=True)
-            else:
-                progress.increment_started()
-                if plan.can_step():
-                    output = self._optimize(plan, batch, batch_idx)
-                else:
-                    kwargs = self._build_kwargs(OrderedDict(), batch, batch_idx)
-                    optimization = self.automatic_optimization
-                    output = optimization.run(trainer.optimizers[0], batch_idx, kwargs)
+            progress.increment_started()
+            kwargs = OrderedDict(batch=batch)
+            if plan.takes_index:
+                kwargs["batch_idx"] = batch_idx
+            plan.optimization._skip_backward = self.automatic_optimization._skip_backward
+            output = plan.optimization.run(trainer.optimizers[0], batch_idx, kwargs)
         progress.increment_processed()
 
         if trainer.lr_scheduler_configs:
             self.update_lr_schedulers("step", update_plateau_schedulers=False)
             if self._num_ready_batches_reached():
                 self.update_lr_schedulers("epoch", update_plateau_schedulers=False)
-        if stop:
+        if skips_the_rest:
             raise StopIteration
 
-        plan.call("on_train_batch_end", output, batch, batch_idx)
+        hooks.call("on_train_batch_end", output, batch, batch_idx)
         if results.fresh:
             connector.on_batch_end()
             results.fresh = False
-        else:  # the values on show are those of the latest logging, and are there already
+        else:  # what was logged last is on show already
             results.batch = results.batch_size = None
         progress.increment_completed()
         if results:
             connector.update_train_step_metrics()
 
-    def _optimize(self, plan: _Plan, batch: Any, batch_idx: int) -> dict[str, Any]:
-        """Step the optimizer on a batch and return what ``on_train_batch_end`` is to be given."""
-        state, steps = (
-            plan.module.__dict__,
-            self.automatic_optimization.optim_progress.optimizer.step,
-        )
-        closure = _LeanClosure(self, plan, batch, batch_idx)
-        steps.increment_ready()
-        outer, state["_current_fx_name"] = state["_current_fx_name"], "optimizer_step"
-        plan.optimizer.step(closure=closure)
-        state["_current_fx_name"] = outer
-        steps.increment_completed()
-        result = closure.consume_result()
-        return {} if result.loss is None else result.asdict()
-
-    @override
     def on_advance_end(self, data_fetcher: _DataFetcher) -> None:
+        """Count the batch, and do whatever else is due after it."""
         if self._plan is not None and self._only_counts():
             self._batches_that_stepped += 1
         else:
@@ -363,23 +324,16 @@ class LeanEpochLoop(_TrainingEpochLoop):
         """Whether there is nothing to do after this batch but to count it."""
         trainer, every = self.trainer, self.trainer.val_check_batch
         if (
-            trainer.should_stop
+            not isinstance(every, int)
+            or trainer._val_check_time_interval is not None
+            or trainer.accumulate_grad_batches != 1
+            or trainer.should_stop
             or trainer.received_sigterm
             or self._restarting
-            or self._skip_next_val
-            or trainer.accumulate_grad_batches != 1
             or self.batch_progress.is_last_batch
-            or trainer._val_check_time_interval is not None
-            or not isinstance(every, int)
             or any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs)
         ):
             return False
         across_epochs = trainer.check_val_every_n_epoch is None
         progress = self.batch_progress.total if across_epochs else self.batch_progress.current
         return progress.ready % every != 0
-
-
-def _is_on_cpu(batch: Any) -> bool:
-    """Whether moving a batch to the CPU would leave it as it is."""
-    parts = batch if type(batch) in (tuple, list) else (batch,)
-    return all(type(part) is Tensor and part.is_cpu for part in parts)

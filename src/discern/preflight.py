@@ -83,6 +83,8 @@ def claim_folder(folder: Path, named_by: str | None = None, ckpt_path: str | Non
 def _share(folder: Path, setting: str, ckpt_path: str | None) -> Path:
     if not folder.is_dir():
         raise DiscernError(f"{setting}={folder} is a file; it must be a folder.")
+    if int(os.environ.get("LOCAL_RANK", 0)) > 0:
+        return folder  # one more process of the run that has claimed it
     if not os.access(folder, os.W_OK | os.X_OK):
         raise DiscernError(f"{setting}={folder} cannot be written; choose another folder.")
     continues = ckpt_path is not None and folder.resolve() in Path(ckpt_path).resolve().parents

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from discern.build import build_data, build_model, build_trainer, training_twin
 from discern.callbacks.history import History
 from discern.callbacks.interrupt import EXIT_STATUS, GracefulStop
+from discern.callbacks.randomness import Randomness
 from discern.checkpoints import WholeFileCheckpointIO
 from discern.config import as_override, check
 from discern.console import table
@@ -34,7 +35,7 @@ class Result:
     """What a run gave.
 
     Attributes:
-        metrics: split ("train", "val", "test") -> metric -> value, of the checkpoint kept as the best.
+        metrics: split ("train", "val", "test") -> metric -> value, of the best checkpoint.
         model: the classifier with that checkpoint's weights, in eval mode.
         folder: the run's folder.
         stopped: why training ended.
@@ -49,6 +50,9 @@ class Result:
 def job(cfg: DictConfig, import_seconds: float) -> float | None:
     """Hydra's task: one run in the folder that Hydra made. Returns the lowest validation loss."""
     hydra: Any = HydraConfig.get()
+    if getattr(rank_zero_only, "rank", 0):
+        # One of several processes of the run: the first one speaks for all.
+        logging.getLogger().setLevel(logging.ERROR)
     cfg.folder = hydra.runtime.output_dir
     identity = {
         "name": hydra.runtime.choices.model,
@@ -100,10 +104,10 @@ def train(cfg: DictConfig, identity: dict[str, Any] | None = None) -> Result:
     try:
         return _train(cfg, summary)
     except KeyboardInterrupt:
-        summary.write("interrupted")
+        write_summary(summary, "interrupted")
         raise
     except BaseException as error:
-        summary.write(f"failed: {first_line(error)}")
+        write_summary(summary, f"failed: {first_line(error)}")
         raise
 
 
@@ -115,7 +119,7 @@ def _train(cfg: DictConfig, summary: Summary) -> Result:
     history = History()
     stop = GracefulStop(folder / "checkpoints" / "last.ckpt")
     # Before the data: that the machine lacks a device is said before a file is read.
-    trainer = build_trainer(cfg, [history, stop])
+    trainer = build_trainer(cfg, [history, Randomness(), stop])
     with summary.phase("data"):
         data: Any = build_data(cfg)
     validated = data.has_validation and trainer.limit_val_batches != 0
@@ -132,13 +136,13 @@ def _train(cfg: DictConfig, summary: Summary) -> Result:
             stopped = fit(trainer, model, data, cfg.ckpt_path, stop)
         best = best_checkpoint(trainer)
         record_fit(summary, history, trainer, best)
-        draw_curves(history.rows, facts["best_epoch"], facts["title"], folder / "curves.png")
+        draw(history, facts, folder)
     if best is not None:
         load_weights(model, best)
     if cfg.test and stopped not in EXIT_STATUS:
         with summary.phase("test"):
             facts["metrics"]["test"] = test(trainer, model, data)
-    summary.write(stopped)
+    write_summary(summary, stopped)
     conclude(facts, stopped, folder)
     return Result(facts["metrics"], model.eval(), folder, stopped)
 
@@ -267,7 +271,7 @@ def record_fit(summary: Summary, history: History, trainer: Trainer, best: str |
     row = rows[-1] if rows else {}
     facts["best_epoch"] = None
     if best is not None and rows:
-        epoch = WholeFileCheckpointIO().load_checkpoint(best)["epoch"]
+        epoch = WholeFileCheckpointIO().load_checkpoint(best)["epoch"] + 1
         facts["best_epoch"] = epoch
         row = next(row for row in rows if row["epoch"] == epoch)
     for split in ("train", "val"):
@@ -277,10 +281,22 @@ def record_fit(summary: Summary, history: History, trainer: Trainer, best: str |
             facts["metrics"][split] = metrics
     facts["epochs"], facts["steps"] = len(rows), trainer.global_step
     seconds = facts["seconds"]
-    seconds["validation"] = history.seconds["validation"]
-    seconds["fit"] -= seconds["validation"]
-    trained = history.seconds["fit"]
-    facts["images_per_second"] = history.images / trained if trained else None
+    totals = history.totals
+    seconds["validation"] = totals.validation_seconds
+    seconds["fit"] -= totals.validation_seconds
+    facts["images_per_second"] = totals.images / totals.fit_seconds if totals.fit_seconds else None
+
+
+@rank_zero_only
+def draw(history: History, facts: dict[str, Any], folder: Path) -> None:
+    """Draw curves.png."""
+    draw_curves(history.rows, facts["best_epoch"], facts["title"], folder / "curves.png")
+
+
+@rank_zero_only
+def write_summary(summary: Summary, stopped: str) -> None:
+    """Write summary.json."""
+    summary.write(stopped)
 
 
 def load_weights(model: Classifier, path: str) -> None:

@@ -23,7 +23,7 @@ def train(checkpoint=None, callbacks=(), limit=None, **settings):
         callbacks=list(callbacks),
         enable_checkpointing=bool(callbacks),
     )
-    trainer.fit(model, NumberedImages(**settings), ckpt_path=checkpoint, weights_only=False)
+    trainer.fit(model, NumberedImages(**settings), ckpt_path=checkpoint, weights_only=True)
     return model
 
 
@@ -107,7 +107,7 @@ def train_on_two(folder: Path, checkpoint: Path | None = None) -> list[list[tupl
         enable_checkpointing=True,
     )
     model = RankRecorder(folder)
-    trainer.fit(model, NumberedImages(), ckpt_path=checkpoint, weights_only=False)
+    trainer.fit(model, NumberedImages(), ckpt_path=checkpoint, weights_only=True)
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -76,8 +78,8 @@ def test_the_whole_data_set_or_nothing(tmp_path):
 
 @pytest.mark.parametrize("source", ["auto", "full", "sample"])
 def test_fashion_mnist_has_no_sample(tmp_path, monkeypatch, source):
-    nowhere = {**vars(publication.FASHION_MNIST), "system_folders": ()}
-    monkeypatch.setattr(FashionMNIST, "published", publication.Publication(**nowhere))
+    nowhere = dataclasses.replace(publication.FASHION_MNIST, system_folders=())
+    monkeypatch.setattr(FashionMNIST, "published", nowhere)
     with pytest.raises(DiscernError, match=r"apt install dataset-fashion-mnist.*DISCERN_DATA_DIR"):
         ready(FashionMNIST(dir=tmp_path, source=source))
 

@@ -12,7 +12,6 @@ from discern.data import sources
 from discern.data.download import DownloadError
 from discern.data.publication import TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 from discern.data.sources import (
-    default_dir,
     find_files,
     obtain,
     parse_source,
@@ -173,11 +172,3 @@ def test_the_source_is_one_of_three():
         DiscernError, match=r"^data\.source=best is not known: use auto, full or sample\.$"
     ):
         parse_source("best")
-
-
-def test_the_default_folder_is_the_environments_or_in_the_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.delenv("DISCERN_DATA_DIR", raising=False)
-    assert default_dir() == tmp_path / "discern"
-    monkeypatch.setenv("DISCERN_DATA_DIR", "~/data")
-    assert default_dir() == Path.home() / "data"

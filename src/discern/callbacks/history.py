@@ -2,117 +2,156 @@
 
 import logging
 import time
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+
+from discern.loggers import MetricsCSV
+from discern.models.metrics import STEP_LOSS
 
 log = logging.getLogger(__name__)
 
 Row = dict[str, float]
 
 
+@dataclass
+class Totals:
+    """Sums over all epochs of a run: images with repeats, seconds of training and of validation."""
+
+    images: int = 0
+    fit_seconds: float = 0.0
+    validation_seconds: float = 0.0
+
+
+@dataclass
+class Epoch:
+    """The epoch under way: what it has seen, and whether it is over."""
+
+    number: int
+    images: int = 0
+    fit_seconds: float = 0.0
+    validated: bool = False
+    over: bool = False
+
+
 class History(Callback):
     """Keeps a row of metrics for each epoch, and says a line about it.
 
+    All of it travels in checkpoints, so that a continued run has the rows of its first part too,
+    also where that ended in the middle of an epoch.
+
     Attributes:
-        rows: one an epoch: ``epoch``, ``step`` and every metric logged in it. They travel in
-            checkpoints, so that a continued run has the rows of its first part too.
-        seconds: of training (``fit``) and of ``validation``, summed over the epochs.
-        images: the training images seen, repeats counted.
+        rows: one an epoch: ``epoch`` (from 1), ``step`` (optimizer steps so far) and every metric
+            logged in it.
+        totals: sums over the epochs.
     """
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
-        self.seconds = {"fit": 0.0, "validation": 0.0}
-        self.images = 0
+        self.totals = Totals()
+        self._epoch: Epoch | None = None
         self._trainer: Trainer | None = None
-        self._open_epoch: int | None = None
-        self._epoch_images = 0
-        self._began = 0.0
-        self._validation_before = 0.0
-        self._validation_began = 0.0
+        self._clock = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Remember the trainer, whose metrics are read when a checkpoint is made."""
         self._trainer = trainer
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock; give metrics.csv the rows of a continued run's first part."""
+        self._clock = time.perf_counter()
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsCSV):
+                logger.rows = {int(row["epoch"]): dict(row) for row in self.rows}
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the epoch before and open this one."""
-        self._close_epoch(say=True)
-        self._open_epoch = trainer.current_epoch
-        self._epoch_images = 0
-        self._validation_before = self.seconds["validation"]
-        self._began = time.perf_counter()
+        self._close_epoch()
+        self._epoch = Epoch(trainer.current_epoch)
+        self._clock = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the images."""
-        self._epoch_images += len(batch[1])
+        assert self._epoch is not None
+        self._epoch.images += len(batch[1])
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start validation's clock."""
-        self._validation_began = time.perf_counter()
+        """Stop training's clock."""
+        if self._epoch is not None:
+            self._epoch.fit_seconds += self._lap()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop validation's clock."""
-        self.seconds["validation"] += time.perf_counter() - self._validation_began
+        if self._epoch is not None:
+            self.totals.validation_seconds += self._lap()
+            self._epoch.validated = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the epoch's speed and learning rate, as the module logs its metrics after this."""
-        if self._open_epoch is None:  # continued from a checkpoint made at the end of this epoch
-            return
-        validation = self.seconds["validation"] - self._validation_before
-        seconds = time.perf_counter() - self._began - validation
-        self.seconds["fit"] += seconds
-        self.images += self._epoch_images
-        pl_module.log("train/seconds", seconds)
-        pl_module.log("train/images_per_second", self._epoch_images / seconds)
-        pl_module.log("train/lr", trainer.optimizers[0].param_groups[0]["lr"])
+        """Log the epoch's speed and learning rate; the module logs its metrics after this."""
+        epoch = self._epoch
+        assert epoch is not None
+        epoch.fit_seconds += self._lap()
+        epoch.over = True
+        self.totals.fit_seconds += epoch.fit_seconds
+        self.totals.images += epoch.images
+        pl_module.log("train/seconds", epoch.fit_seconds, sync_dist=True)
+        speed = epoch.images * trainer.world_size / epoch.fit_seconds
+        pl_module.log("train/images_per_second", speed, sync_dist=True)
+        pl_module.log("train/lr", trainer.optimizers[0].param_groups[0]["lr"], sync_dist=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the last epoch."""
-        self._close_epoch(say=True)
+        self._close_epoch()
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows so far; at the end of an epoch that includes this epoch's."""
-        rows = list(self.rows)
-        if (row := self._current_row()) is not None:
-            rows.append(row)
-        return {"rows": rows}
+        """The rows so far and the epoch under way, as plain values."""
+        row = self._row()
+        epoch = None if self._epoch is None or self._epoch.over else asdict(self._epoch)
+        return {
+            "rows": [*self.rows, row] if row else list(self.rows),
+            "totals": asdict(self.totals),
+            "epoch": epoch,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the rows of the run that is continued."""
+        """Take over from the run that is continued."""
         self.rows = list(state_dict["rows"])
+        self.totals = Totals(**state_dict["totals"])
+        epoch = state_dict["epoch"]
+        self._epoch = None if epoch is None else Epoch(**epoch)
 
-    def _current_row(self) -> Row | None:
-        if self._trainer is None or self._open_epoch is None:
+    def _lap(self) -> float:
+        before, self._clock = self._clock, time.perf_counter()
+        return self._clock - before
+
+    def _row(self) -> Row | None:
+        if self._trainer is None or self._epoch is None or not self._epoch.over:
             return None
-        metrics = self._trainer.callback_metrics
-        # Before the module has logged its training metrics the epoch is not over.
-        if "train/loss" not in metrics:
-            return None
-        step = self._trainer.global_step
-        row: Row = {"epoch": self._open_epoch, "step": step}
-        row |= {name: float(value) for name, value in sorted(metrics.items())}
+        row: Row = {"epoch": self._epoch.number + 1, "step": self._trainer.global_step}
+        for name, value in sorted(self._trainer.callback_metrics.items()):
+            # Lightning keeps the last validation's metrics through epochs without one.
+            kept = self._epoch.validated or not name.startswith("val/")
+            if kept and name != STEP_LOSS:
+                row[name] = float(value)
         return row
 
-    def _close_epoch(self, say: bool) -> None:
-        row = self._current_row()
-        self._open_epoch = None
-        if row is not None:
+    def _close_epoch(self) -> None:
+        if row := self._row():
             self.rows.append(row)
-            if say:
-                log.info(epoch_line(row))
+            log.info(epoch_line(row))
+        self._epoch = None
 
 
 def epoch_line(row: Row) -> str:
     """What a terminal shows of an epoch."""
-    parts = [f"epoch {row['epoch'] + 1:.0f}"]
+    parts = [f"epoch {row['epoch']:.0f}"]
     for split in ("train", "val"):
-        if f"{split}/loss" in row:
-            parts.append(
-                f"{split} loss {row[f'{split}/loss']:.4f} accuracy {row[f'{split}/accuracy']:.4f}"
-            )
-    parts.append(f"{row['train/images_per_second']:,.0f} images/s")
+        loss, accuracy = row.get(f"{split}/loss"), row.get(f"{split}/accuracy")
+        if loss is not None and accuracy is not None:
+            parts.append(f"{split} loss {loss:.4f} accuracy {accuracy:.4f}")
+    if "train/images_per_second" in row:
+        parts.append(f"{row['train/images_per_second']:,.0f} images/s")
     return "   ".join(parts)

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from discern.console import is_terminal
 
 SECONDS_BETWEEN_DRAWS = 0.2
-"""A redrawn tqdm costs 60 µs, a tenth of a small network's step, and nobody reads 1,000 a second."""
+"""A redrawn tqdm costs 60 µs, a tenth of a small network's step."""
 
 
 class Progress(ProgressBar):

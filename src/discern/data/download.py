@@ -107,7 +107,7 @@ def _get(url: str, name: str) -> bytes:
     """Body at ``url``, with a progress bar on a terminal, cut off at ``_MAX_DOWNLOAD_BYTES``."""
     body = bytearray()
     with urllib.request.urlopen(url, timeout=_STALL_SECONDS) as response:
-        total = int(response.headers.get("Content-Length") or 0) or None
+        total = response.length
         with tqdm(desc=name, total=total, unit="B", unit_scale=True, disable=None) as progress:
             while len(body) < _MAX_DOWNLOAD_BYTES and (chunk := response.read(_CHUNK_BYTES)):
                 body += chunk

@@ -25,8 +25,7 @@ class MNIST(InMemoryDataModule):
     against its published digest.
 
     Args:
-        dir: folder of data sets; None for ``DISCERN_DATA_DIR`` or else a folder in the user's
-            cache.
+        dir: folder of data sets.
         source: ``full`` for the published files, ``sample`` for the packaged sample of 8,000 and
             1,500 images, ``auto`` for the files if they can be had and else the sample.
         val_size, batch_size, eval_batch_size, num_workers, mean, std, seed: see
@@ -43,7 +42,7 @@ class MNIST(InMemoryDataModule):
     def __init__(
         self,
         *,
-        dir: str | Path | None = None,  # noqa: A002 - it is the name of the setting
+        dir: str | Path = "data",  # noqa: A002 - it is the name of the setting
         source: str = "auto",
         val_size: int | float = 0.1,
         batch_size: int = 64,
@@ -62,7 +61,7 @@ class MNIST(InMemoryDataModule):
             std=std,
             seed=seed,
         )
-        self.dir = sources.default_dir() if dir is None else Path(dir).expanduser()
+        self.dir = Path(dir).expanduser()
         self.source = sources.parse_source(source)
         self.class_names = list(self.published.class_names)
         self._prepared = False

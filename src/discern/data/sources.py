@@ -24,14 +24,6 @@ Source = Literal["auto", "full", "sample"]
 """The setting ``data.source``: whichever can be had, the published files, or the sample."""
 
 
-def default_dir() -> Path:
-    """``DISCERN_DATA_DIR`` where it is set, else a folder in the user's cache."""
-    if folder := os.environ.get("DISCERN_DATA_DIR"):
-        return Path(folder).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "discern"
-
-
 def parse_source(source: str) -> Source:
     """``source`` as a known source.
 

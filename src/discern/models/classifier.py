@@ -5,10 +5,10 @@ from typing import Any
 
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
-from discern.models.metrics import EpochMetrics
+from discern.models.metrics import STEP_LOSS, EpochMetrics
 from discern.models.schedule import Schedule
 
 Batch = tuple[Tensor, Tensor]
@@ -53,7 +53,7 @@ class Classifier(LightningModule):
         # The one value a step may log: each costs about 0.3 ms, as much as the step itself.
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (batch_idx + 1) % every == 0:
-            self.log("train/step_loss", loss.detach(), on_step=True, on_epoch=False)
+            self.log(STEP_LOSS, loss.detach(), on_step=True, on_epoch=False)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -73,7 +73,7 @@ class Classifier(LightningModule):
     def _step(self, batch: Batch, metrics: EpochMetrics) -> Tensor:
         images, labels = batch
         logits = self.network(images)
-        loss = F.cross_entropy(logits, labels)
+        loss = cross_entropy(logits, labels)
         metrics.update(loss, logits, labels)
         return loss
 
@@ -91,11 +91,11 @@ class Classifier(LightningModule):
 
     def _log(self, split: str, metrics: EpochMetrics) -> None:
         for name, value in metrics.compute().items():
-            # Already summed over processes by torchmetrics.
-            self.log(f"{split}/{name}", value, rank_zero_only=False)
+            # Torchmetrics has summed over the processes: the mean of equal values asks for nothing.
+            self.log(f"{split}/{name}", value, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
-        """The optimizer over the trainable parameters, and the schedule fitted to the run's length."""
+        """The optimizer over the trainable parameters, and the schedule for the run's length."""
         trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
         optimizer = self._build_optimizer(trainable)
         if self._schedule is None:
@@ -106,6 +106,14 @@ class Classifier(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": self._schedule.for_run(optimizer, steps, epochs),
         }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what training has measured of the epoch under way."""
+        checkpoint["train_metrics"] = self.train_metrics.snapshot()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on measuring the epoch under way."""
+        self.train_metrics.restore(checkpoint["train_metrics"])
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """The network's state dict."""

@@ -1,5 +1,8 @@
 """The metrics of one split over one epoch, cheap enough to keep at every step."""
 
+from collections.abc import Iterator
+from typing import Any
+
 from torch import Tensor, cat, nn, stack
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import (
@@ -7,6 +10,9 @@ from torchmetrics.classification import (
     MulticlassPrecision,
     MulticlassRecall,
 )
+
+STEP_LOSS = "train/step_loss"
+"""The loss of single steps, for TensorBoard's curve; every other metric is one an epoch."""
 
 ROWS_AT_ONCE = 16_384
 """Images whose logits wait before they are counted: 66 MB of float32 for 1,000 classes."""
@@ -16,7 +22,8 @@ class EpochMetrics(nn.Module):
     """Mean loss and accuracy, and for evaluation macro precision, recall and top-5 error.
 
     A torchmetrics update takes longer than a small network's training step, so batches are kept and
-    counted many at a time; the result is the same. Between processes torchmetrics adds the counts up.
+    counted many at a time; the result is the same. Torchmetrics adds the counts of several
+    processes up.
 
     Args:
         num_classes: the number of logits.
@@ -62,6 +69,25 @@ class EpochMetrics(nn.Module):
         self.loss.reset()
         self.counts.reset()
         return result
+
+    def snapshot(self) -> dict[str, Any]:
+        """The counts so far, for a checkpoint made in the middle of an epoch."""
+        self._count()
+        return {
+            name: {"updates": metric._update_count, "states": dict(metric.metric_state)}
+            for name, metric in self._parts()
+        }
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Go on from a snapshot."""
+        for name, metric in self._parts():
+            metric._update_count = snapshot[name]["updates"]
+            for state, value in snapshot[name]["states"].items():
+                setattr(metric, state, value.to(metric.device))
+
+    def _parts(self) -> Iterator[tuple[str, Metric]]:
+        yield "loss", self.loss
+        yield from self.counts.items(keep_base=True, copy_state=False)
 
     def _count(self) -> None:
         if not self._labels:

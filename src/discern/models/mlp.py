@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -32,7 +33,7 @@ class MLP(nn.Module):
         super().__init__()
         widths = [math.prod(input_shape), *hidden]
         self.hidden = nn.ModuleList(
-            nn.Linear(fan_in, fan_out) for fan_in, fan_out in zip(widths, widths[1:], strict=False)
+            nn.Linear(fan_in, fan_out) for fan_in, fan_out in pairwise(widths)
         )
         self.output = nn.Linear(widths[-1], num_classes)
         self.activation: nn.Module = getattr(nn, ACTIVATIONS[activation])()

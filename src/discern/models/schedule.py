@@ -26,7 +26,7 @@ class Schedule:
     total_as: str | None = None
 
     def for_run(self, optimizer: Optimizer, steps: int, epochs: int) -> dict[str, Any]:
-        """Lightning's ``lr_scheduler`` entry for a run of ``steps`` optimizer steps in ``epochs``."""
+        """Lightning's ``lr_scheduler`` entry for a run of so many optimizer steps and epochs."""
         total = steps if self.interval == "step" else epochs
         arguments = {self.total_as: total} if self.total_as else {}
         entry = {"scheduler": self.build(optimizer, **arguments), "interval": self.interval}

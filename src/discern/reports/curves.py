@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from discern.files import write_whole
 
-# Okabe & Ito's blue and vermilion: told apart in every common form of colour blindness, and in grey.
+# Okabe & Ito's blue and vermilion: told apart in colour blindness and in grey.
 TRAINING, VALIDATION = "#0072B2", "#D55E00"
 
 
@@ -19,8 +19,8 @@ def draw_curves(
     """Draw the rows of a run's history.
 
     Args:
-        rows: one an epoch, with ``epoch`` (from 0) and ``train/…``, ``val/…`` metrics.
-        best_epoch: the epoch (from 0) whose checkpoint was kept as the best; None for none.
+        rows: one an epoch, with ``epoch`` (from 1) and ``train/…``, ``val/…`` metrics.
+        best_epoch: the epoch (from 1) whose checkpoint was kept as the best; None for none.
         title: what was trained on what.
         path: the PNG file.
     """
@@ -45,17 +45,13 @@ def _draw(
         ("val", "validation", VALIDATION, "s"),
     ):
         points = [
-            (row["epoch"] + 1, row[f"{split}/{metric}"])
-            for row in rows
-            if f"{split}/{metric}" in row
+            (row["epoch"], row[f"{split}/{metric}"]) for row in rows if f"{split}/{metric}" in row
         ]
         if points:
             epochs, values = zip(*points, strict=True)
             axes.plot(epochs, values, color=colour, marker=marker, markersize=4, label=name)
     if best_epoch is not None:
-        axes.axvline(
-            best_epoch + 1, color="0.4", linestyle=":", label=f"best epoch ({best_epoch + 1})"
-        )
+        axes.axvline(best_epoch, color="0.4", linestyle=":", label=f"best epoch ({best_epoch})")
     axes.set_xlabel("Epoch")
     axes.set_ylabel(label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -1,0 +1,69 @@
+"""Checkpoints of a run that may go on in another folder."""
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from discern.files import write_whole
+
+log = logging.getLogger(__name__)
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """Lightning's ModelCheckpoint, which knows what was best also after a change of folder.
+
+    Lightning forgets the best score when a run is continued in a new folder, and the continued run
+    would call its first epoch the best. Here the checkpoints kept so far are copied along.
+    """
+
+    _continued_from: Path | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Remember the folder of the checkpoint that is continued."""
+        super().setup(trainer, pl_module, stage)
+        if trainer.ckpt_path:
+            self._continued_from = Path(trainer.ckpt_path).parent
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the best score so far, and the files it belongs to."""
+        if state_dict["dirpath"] != self.dirpath:
+            state_dict = self._moved(state_dict)
+        super().load_state_dict(state_dict)
+
+    def _moved(self, state: dict[str, Any]) -> dict[str, Any]:
+        best = {self._fetch(path): score for path, score in state["best_k_models"].items()}
+        kept: dict[str, Any] = {path: score for path, score in best.items() if path}
+        if len(kept) < len(best):
+            log.warning(
+                "The best checkpoint so far, %s, is gone; the best of the epochs to come is kept.",
+                state["best_model_path"],
+            )
+            state = {**state, "best_model_score": None, "best_model_path": ""}
+        return {
+            **state,
+            "dirpath": self.dirpath,
+            "best_k_models": kept,
+            "best_model_path": self._fetch(state["best_model_path"]) or "",
+            "kth_best_model_path": self._fetch(state["kth_best_model_path"]) or "",
+            "last_model_path": "",
+        }
+
+    def _fetch(self, path: str) -> str | None:
+        """Copy a checkpoint of the continued run here; None where it is not to be found."""
+        assert self.dirpath is not None
+        name = Path(path).name
+        target = Path(self.dirpath) / name
+        # Beside the checkpoint that is continued first: a run's folder may have been moved.
+        folders = [self._continued_from, Path(path).parent] if path else []
+        places = [folder / name for folder in folders if folder]
+        source = next((place for place in places if place.is_file()), None)
+        if source is None:
+            return None
+        if not target.exists():
+            with source.open("rb") as old, write_whole(target, "wb") as new:
+                shutil.copyfileobj(old, new)
+        return str(target)

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from discern.models.classifier import Classifier, count_parameters
+from discern.models.mlp import MLP
+
+
+def classifier(network: nn.Module | None = None) -> Classifier:
+    network = network or MLP((1, 4, 4), 10, hidden=[3])
+    return Classifier(network, 10, partial(torch.optim.SGD, lr=0.1))
+
+
+def test_its_weights_have_the_networks_own_names():
+    network = MLP((1, 4, 4), 10, hidden=[3])
+    model = classifier(network)
+    assert model.state_dict().keys() == network.state_dict().keys()
+    other = classifier()
+    other.load_state_dict(network.state_dict())
+    images = torch.randn(2, 1, 4, 4)
+    assert torch.equal(other(images), network(images))
+
+
+def test_weights_of_another_network_are_not_loaded():
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        classifier().load_state_dict(MLP((1, 4, 4), 10, hidden=[4]).state_dict())
+    with pytest.raises(RuntimeError, match="Missing key"):
+        classifier().load_state_dict({})
+
+
+def test_a_forward_pass_gives_the_networks_logits_and_a_prediction_probabilities():
+    model = classifier()
+    images = torch.randn(5, 1, 4, 4)
+    assert torch.equal(model(images), model.network(images))
+    probabilities = model.predict_step((images, torch.zeros(5)), 0)
+    torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(5))
+    assert torch.equal(probabilities.argmax(dim=1), model(images).argmax(dim=1))
+
+
+def test_frozen_parameters_are_counted_apart_and_not_optimised():
+    network = MLP((1, 4, 4), 10, hidden=[3])
+    network.hidden[0].requires_grad_(False)
+    assert count_parameters(network) == {"trainable": 3 * 10 + 10, "frozen": 16 * 3 + 3}
+    optimizer = classifier(network).configure_optimizers()
+    assert sum(p.numel() for group in optimizer.param_groups for p in group["params"]) == 40
+
+
+def test_frozen_parameters_stay_as_they_are(tiny_run):
+    result = tiny_run(
+        *("~model.hidden", "~model.activation", "~model.dropout"),
+        *("model._target_=test_classifier.HalfFrozen", "optimizer.lr=0.1"),
+    )
+    weights = result.model.state_dict()
+    assert torch.equal(weights["0.weight"], torch.ones(4, 784) / 784)
+    assert not torch.equal(weights["2.weight"], torch.zeros(10, 4))
+
+
+class HalfFrozen(nn.Sequential):
+    def __init__(self, input_shape: tuple[int, int, int], num_classes: int) -> None:
+        super().__init__(nn.Linear(784, 4), nn.Tanh(), nn.Linear(4, num_classes))
+        nn.init.constant_(self[0].weight, 1 / 784)
+        nn.init.zeros_(self[2].weight)
+        self[0].requires_grad_(False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images.flatten(1))
+
+
+def test_the_losses_of_single_steps_are_logged_as_often_as_asked(tiny_run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result = tiny_run("trainer.log_every_n_steps=2", "trainer.max_epochs=1")
+    steps = {}
+    for path in result.folder.glob("events*"):
+        events = EventAccumulator(str(path)).Reload()
+        if "train/step_loss" in events.Tags()["scalars"]:
+            steps = {event.step: event.value for event in events.Scalars("train/step_loss")}
+    assert list(steps) == [1, 3, 5]
+    assert all(1 < loss < 4 for loss in steps.values())

@@ -1,0 +1,158 @@
+"""Runs for tests to look at: composed and trained in this process, or as a user's own command."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from hydra import compose, initialize_config_dir
+from lightning.pytorch import Callback
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from discern.config import conf_dir
+from discern.data.packaged import read_sample
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+TRAIN = [sys.executable, str(REPOSITORY / "train.py")]
+DISCERN = [str(Path(sys.executable).with_name("discern"))]
+
+# 300 digits: 240 in six batches, 60 held out; a network that takes no time.
+TINY = (
+    "data.source=full",
+    "data.val_size=60",
+    "data.batch_size=40",
+    "model.hidden=[8]",
+    "trainer.max_epochs=2",
+    "trainer.accelerator=cpu",
+)
+STEPS_PER_EPOCH = 6
+
+
+def composed(*overrides: str) -> DictConfig:
+    """The config that ``python train.py`` would compose from these overrides."""
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose("train", list(overrides))
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """This process's environment, without what a run in it may have left there."""
+    left = ("HYDRA_FULL_ERROR", "DISCERN_DATA_DIR", "PL_GLOBAL_SEED", "PL_SEED_WORKERS")
+    kept = {name: value for name, value in os.environ.items() if name not in left}
+    return {**kept, "OMP_NUM_THREADS": "1", **changes}
+
+
+def command(
+    program: Sequence[str], *arguments: str, cwd: Path, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a program as a user does, to its end."""
+    return subprocess.run(
+        [*program, *arguments],
+        cwd=cwd,
+        env=environment(**env),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def metrics_csv(folder: Path) -> list[dict[str, float]]:
+    """The rows of a run's metrics.csv; an empty cell is an error."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [{name: float(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def checkpoint(folder: Path, name: str = "last") -> dict[str, Any]:
+    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+def weights(folder: Path, name: str = "last") -> dict[str, Tensor]:
+    return checkpoint(folder, name)["state_dict"]
+
+
+def same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    assert one.keys() == other.keys()
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def sample_test_split() -> tuple[Tensor, Tensor]:
+    """The test images of the packaged sample as a network sees them, made by hand, and labels."""
+    arrays = read_sample()
+    images = torch.from_numpy(arrays["t10k-images-idx3-ubyte"]).float().unsqueeze(1)
+    return (images / 255 - 0.5) / 0.5, torch.from_numpy(arrays["t10k-labels-idx1-ubyte"]).long()
+
+
+# What a user might name in a config
+
+
+class Events(Callback):
+    """Writes down what Lightning does: chosen by ``trainer.callbacks=[{_target_: runs.Events}]``."""
+
+    seen: ClassVar[list[tuple[str, Any]]] = []
+
+    def __init__(self) -> None:
+        Events.seen = []
+
+    @classmethod
+    def of(cls, kind: str) -> list[Any]:
+        return [value for event, value in cls.seen if event == kind]
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        self.seen.append(("lr", trainer.optimizers[0].param_groups[0]["lr"]))
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        self.seen.append(("batch", (trainer.current_epoch, batch_idx)))
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
+        self.seen.append(("step", trainer.global_step))
+
+    def on_validation_start(self, trainer, pl_module) -> None:
+        self.seen.append(("validation", (trainer.current_epoch, trainer.global_step)))
+
+
+class Signal(Callback):
+    """Sends this process a signal in the step that makes the count."""
+
+    def __init__(self, step: int, number: int) -> None:
+        self.step, self.number = step, number
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
+        if trainer.global_step + 1 == self.step:
+            os.kill(os.getpid(), self.number)
+
+
+class Raises(Callback):
+    """A user's own callback with a mistake in it."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        raise RuntimeError("a mistake of mine\nin two lines")
+
+
+class Convolution(nn.Module):
+    """A user's own network."""
+
+    def __init__(self, input_shape: tuple[int, int, int], num_classes: int, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(input_shape[0], width, 5, stride=4),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.LazyLinear(num_classes),
+        )
+        self.layers(torch.zeros(1, *input_shape))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)

@@ -1,0 +1,327 @@
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from discern.config import conf_dir
+from runs import (
+    DISCERN,
+    REPOSITORY,
+    TRAIN,
+    checkpoint,
+    command,
+    composed,
+    environment,
+    metrics_csv,
+    same_bits,
+    summary,
+    weights,
+)
+
+QUICK = ("data.source=sample", "trainer.accelerator=cpu", "debug=limit")
+
+
+def refused(done: subprocess.CompletedProcess[str], cwd, *words: str) -> str:
+    """Check that the command was refused in the promised way; return its sentence."""
+    assert done.returncode == 1, done
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("Error: ")
+    assert "Traceback" not in done.stdout + done.stderr
+    for word in words:
+        assert word in done.stderr
+    assert not [path for path in cwd.rglob("*") if path.is_file() and path.parent.name != "data"]
+    return done.stderr
+
+
+# A setting that is wrong, and what the sentence must say of it
+
+
+WRONG = {
+    "optimizer.lr=-1": ["optimizer.lr=-1 ", "above 0"],
+    "optimizer.lr=abc": ["optimizer.lr=abc ", "a number"],
+    "optimizer.lrr=1": ["optimizer.lrr ", "did you mean optimizer.lr?"],
+    "model.hidden=[0]": ["model.hidden=[0] ", "[128,64]"],
+    "model.hidden=-3": ["model.hidden=-3 ", "a list"],
+    "model.activation=swishh": ["model.activation=swishh ", "relu", "did you mean hardswish?"],
+    "model.dropout=1.5": ["model.dropout=1.5 ", "below 1"],
+    "data.batch_size=0": ["data.batch_size=0 ", "above 0"],
+    "data.val_size=99999999": ["data.val_size=99999999 ", "fraction"],
+    "data.num_workers=-1": ["data.num_workers=-1 ", "0 or above"],
+    "modle=mlp": ["modle ", "did you mean model?"],
+    "model=mpl": ["model=mpl ", "did you mean mlp?"],
+    "trainer.max_epoch=3": ["trainer.max_epoch ", "did you mean trainer.max_epochs?"],
+    "seed=x": ["seed=x ", "a whole number"],
+    "ckpt_path=missing.ckpt": ["ckpt_path=missing.ckpt ", "does not exist"],
+    "train=false": ["train=false ", "ckpt_path=FILE"],
+    "nonsense": ["nonsense ", "SETTING=VALUE"],
+    "seed=1,2": ["seed=1,2 ", "-m", "[1,2]"],
+    "~model": ["model"],
+    "trainer.max_time=soon": ["trainer.max_time=soon ", "DD:HH:MM:SS"],
+    "hydra.run.dir=data/file/run": ["data/file/run", "hydra.run.dir"],
+}
+
+
+@pytest.mark.parametrize("override", WRONG)
+def test_a_wrong_setting_is_one_sentence(tmp_path, override):
+    # A data folder that would be refused as well: the setting is looked at before.
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "file").write_text("no folder")
+    done = command(TRAIN, "data.dir=data/file", override, cwd=tmp_path)
+    refused(done, tmp_path, *WRONG[override])
+
+
+def test_the_traceback_is_there_for_who_wants_it(tmp_path):
+    done = command(TRAIN, "optimizer.lr=-1", cwd=tmp_path, HYDRA_FULL_ERROR="1")
+    assert done.returncode == 1
+    assert "Traceback (most recent call last):" in done.stderr
+    assert "Error: optimizer.lr=-1 is not allowed" in done.stderr.splitlines()[-1]
+
+
+def test_what_the_machine_or_the_data_do_not_allow_is_one_sentence_too(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "file").write_text("no folder")
+    wrong = {
+        "devices": (["trainer.accelerator=cpu", "trainer.devices=4096"], "trainer.devices=4096 "),
+        "data": (["data.dir=data/file"], "data.dir=data/file "),
+    }
+    if not torch.cuda.is_available():
+        wrong["gpu"] = (["trainer.accelerator=gpu"], "trainer.accelerator=gpu ")
+    running = {
+        name: subprocess.Popen(
+            [*TRAIN, *arguments, f"hydra.run.dir={name}"],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name, (arguments, _) in wrong.items()
+    }
+    for name, process in running.items():
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 1
+        assert err.startswith(f"Error: {wrong[name][1]}"), (out, err)
+        assert err.count("\n") == 1
+        assert out == ""
+        assert "Traceback" not in (tmp_path / name / "train.log").read_text()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_one_sentence(tmp_path):
+    (tmp_path / "outputs").mkdir(mode=0o500)
+    refused(command(TRAIN, cwd=tmp_path), tmp_path, "outputs", "hydra.run.dir")
+
+
+# What is cheap stays cheap: nothing heavy is imported
+
+
+CHEAP = {
+    "train --cfg job": (0, "batch_size: 64"),
+    "train --help": (0, "Choices, by group"),
+    "--help": (0, "Commands:"),
+    "train model.hidden=-3": (1, "Error: model.hidden=-3"),
+    "train model=mpl": (1, "Error: model=mpl"),
+    "train trainer.max_epoch=3": (1, "Error: trainer.max_epoch"),
+    "train -sc query=bash": (0, "model="),
+}
+
+
+@pytest.mark.parametrize("line", CHEAP)
+def test_nothing_heavy_is_imported(tmp_path, line):
+    status, says = CHEAP[line]
+    program = (
+        "import atexit, sys\n"
+        "heavy = 'torch', 'lightning', 'torchmetrics', 'torchvision', 'numpy', 'matplotlib'\n"
+        "atexit.register(lambda: print('IMPORTED', [m for m in heavy if m in sys.modules]))\n"
+        "from discern.cli import main\n"
+        "main()\n"
+    )
+    done = command(
+        [sys.executable, "-c", program], *line.split(), cwd=tmp_path, COMP_LINE="discern train mod"
+    )
+    assert done.returncode == status
+    assert says in done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "IMPORTED []"
+
+
+def test_the_help_of_the_command_needs_not_even_hydra(tmp_path):
+    program = (
+        "import sys\nfrom discern.cli import main\nmain()\n"
+        "print('IMPORTED', [m for m in ('hydra', 'pydantic', 'omegaconf') if m in sys.modules])"
+    )
+    done = command([sys.executable, "-c", program], "--help", cwd=tmp_path)
+    assert done.stdout.endswith("IMPORTED []\n")
+
+
+# Help
+
+
+def test_the_help_page_lists_every_group_with_its_choices(tmp_path):
+    done = command(TRAIN, "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    for folder in conf_dir().iterdir():
+        if folder.is_dir() and folder.name != "hydra":
+            (line,) = re.findall(rf"^ *{folder.name}: (.*)$", done.stdout, re.MULTILINE)
+            assert set(line.split(", ")) == {path.stem for path in folder.glob("*.yaml")}
+    commands = re.findall(r"^  (python train\.py.*?)(?:  |$)", done.stdout, re.MULTILINE)
+    assert len(commands) >= 6
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_commands_that_the_help_page_tries_compose(tmp_path):
+    """Each without what it needs a file for, and as a single run."""
+    page = command(TRAIN, "--help", cwd=tmp_path).stdout
+    shown = re.findall(r"^  python train\.py(.*?)(?:  .*)?$", page, re.MULTILINE)
+    assert shown
+    for line in shown:
+        words = [word for word in line.split() if not word.startswith(("-", "ckpt_path", "job"))]
+        words = [word.partition(",")[0] if "[" not in word else word for word in words]
+        composed(*(word for word in words if "=" in word))
+
+
+def test_the_help_of_the_command(tmp_path):
+    for arguments in ([], ["--help"], ["-h"]):
+        done = command(DISCERN, *arguments, cwd=tmp_path)
+        assert done.returncode == 0
+        assert "train" in done.stdout
+        assert done.stderr == ""
+
+
+def test_the_version(tmp_path):
+    from discern import __version__
+
+    assert command(DISCERN, "--version", cwd=tmp_path).stdout == f"discern {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "hint"), [("trian", "did you mean train?"), ("xyz", "there are train")]
+)
+def test_an_unknown_command_is_one_sentence(tmp_path, wrong, hint):
+    refused(command(DISCERN, wrong, cwd=tmp_path), tmp_path, f"{wrong} is not a command", hint)
+
+
+def test_cfg_job_prints_the_composed_config_and_leaves_nothing(tmp_path):
+    done = command(TRAIN, "--cfg", "job", "-p", "optimizer", "optimizer=sgd", cwd=tmp_path)
+    assert "_target_: torch.optim.SGD" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+# Shell completion
+
+
+def completions(line: str, cwd) -> set[str]:
+    done = command(DISCERN, "-sc", "query=bash", cwd=cwd, COMP_LINE=line, COMP_POINT=str(len(line)))
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def test_completion_knows_commands_groups_choices_and_settings(tmp_path):
+    assert completions("discern tr", tmp_path) == {"train"}
+    assert {"model=", "optimizer="} <= completions("discern train ", tmp_path)
+    assert completions("discern train optimizer=", tmp_path) == {
+        "optimizer=adam",
+        "optimizer=adamw",
+        "optimizer=sgd",
+    }
+    assert completions("discern train trainer.max_e", tmp_path) == {"trainer.max_epochs="}
+    assert completions("discern train seed=3 model=m", tmp_path) == {"model=mlp"}
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_installed_by_a_script(tmp_path, shell):
+    done = command(DISCERN, "-sc", f"install={shell}", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "discern" in done.stdout
+    assert "query=" in done.stdout
+
+
+@pytest.mark.skipif(not os.path.exists("/bin/bash"), reason="no bash")  # noqa: PTH110
+def test_bash_accepts_the_completion_script(tmp_path):
+    script = command(DISCERN, "-sc", "install=bash", cwd=tmp_path).stdout
+    done = subprocess.run(
+        ["/bin/bash", "-c", f"{script}\ncomplete -p"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "discern" in done.stdout
+
+
+# Whole runs
+
+
+def test_a_sweep_has_a_folder_for_each_run_and_experiments_come_by_pattern(tmp_path):
+    done = command(
+        DISCERN, "train", "-m", *QUICK, "experiment=glob(mnist*)", "seed=1,2", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (sweep,) = (tmp_path / "outputs").glob("*/*_sweep")
+    folders = sorted(path for path in sweep.iterdir() if path.is_dir())
+    assert [summary(folder)["seed"] for folder in folders] == [1, 2]
+    assert not same_bits(weights(folders[0]), weights(folders[1]))
+    assert all(len(metrics_csv(folder)) == 2 for folder in folders)
+    assert "torch.optim.SGD" in (folders[0] / "config.yaml").read_text()
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_wrong_setting_ends_a_sweep_in_one_sentence(tmp_path):
+    done = command(TRAIN, "-m", *QUICK, "optimizer.lr=-1,-2", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    assert done.stderr.splitlines()[-1].startswith("Error: optimizer.lr=-1 ")
+
+
+def test_a_named_folder_is_used_and_not_used_twice(tmp_path):
+    done = command(TRAIN, *QUICK, "hydra.run.dir=my run/1", "test=false", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert summary(tmp_path / "my run" / "1")["metrics"].keys() == {"train", "val"}
+    before = (tmp_path / "my run" / "1" / "summary.json").read_bytes()
+    again = command(TRAIN, *QUICK, "hydra.run.dir=my run/1", cwd=tmp_path)
+    assert again.returncode == 1
+    assert again.stderr.startswith("Error: hydra.run.dir=my run/1 is not empty")
+    assert (tmp_path / "my run" / "1" / "summary.json").read_bytes() == before
+
+
+def test_signals_end_a_run_gracefully(tmp_path):
+    endless = ("data.source=sample", "trainer.accelerator=cpu", "trainer.max_epochs=-1")
+    wishes = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "terminated")}
+    running = {
+        number: subprocess.Popen(
+            [*TRAIN, *endless, "callbacks.early_stopping=null", f"hydra.run.dir={reason}"],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number, (_, reason) in wishes.items()
+    }
+    for number, process in running.items():
+        _, reason = wishes[number]
+        while not (tmp_path / reason / "metrics.csv").exists() and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(number)
+    for number, process in running.items():
+        status, reason = wishes[number]
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == status, (out, err)
+        assert err == ""
+        facts = summary(tmp_path / reason)
+        assert facts["stopped"] == reason
+        assert facts["epochs"] >= 1
+        assert facts["metrics"].keys() == {"train", "val"}
+        saved = checkpoint(tmp_path / reason)
+        assert saved["global_step"] == facts["steps"]
+        assert out.splitlines()[-1] == f"Everything is in {reason}"
+
+
+def test_the_entry_points_are_one(tmp_path):
+    program = (REPOSITORY / "train.py").read_text()
+    assert "discern.cli" in program
+    one = command(TRAIN, "--cfg", "job", cwd=tmp_path).stdout
+    assert one == command(DISCERN, "train", "--cfg", "job", cwd=tmp_path).stdout

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import os
+import stat
+
+import pytest
+
+from discern.files import write_whole
+
+
+def test_a_file_is_written_and_its_folder_made(tmp_path):
+    path = tmp_path / "new" / "folder" / "file.txt"
+    with write_whole(path) as file:
+        file.write("é\n")
+    assert path.read_bytes() == "é\n".encode()
+    with write_whole(path, "wb") as file:
+        file.write(b"\x00\xff")
+    assert path.read_bytes() == b"\x00\xff"
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(error), write_whole(path) as file:
+        file.write("new, but not all of")
+        raise error
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_exception_leaves_no_file_where_there_was_none(tmp_path):
+    with pytest.raises(ValueError, match="no"), write_whole(tmp_path / "file") as file:
+        file.write("half")
+        raise ValueError("no")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with write_whole(path) as file:
+        file.write("new")
+        file.flush()
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_permissions_are_those_of_any_new_file(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        with write_whole(tmp_path / "whole") as file:
+            file.write("")
+        (tmp_path / "plain").write_text("")
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {0o666 & ~umask}
+
+
+def test_a_folder_that_cannot_be_made_is_an_os_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"), write_whole(tmp_path / "file" / "below"):
+        pass
