@@ -65,10 +65,13 @@ def command(
     )
 
 
-def metrics_csv(folder: Path) -> list[dict[str, float]]:
-    """The rows of a run's metrics.csv; an empty cell is an error."""
+def metrics_csv(folder: Path, complete: bool = True) -> list[dict[str, float]]:
+    """The rows of a run's metrics.csv; an empty cell is an error if they must be complete."""
     with (folder / "metrics.csv").open(newline="") as file:
-        return [{name: float(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
+        return [
+            {name: float(cell) for name, cell in row.items() if cell or complete}
+            for row in csv.DictReader(file)
+        ]
 
 
 def summary(folder: Path) -> dict[str, Any]:
@@ -99,7 +102,7 @@ def sample_test_split() -> tuple[Tensor, Tensor]:
 
 
 class Events(Callback):
-    """Writes down what Lightning does: chosen by ``trainer.callbacks=[{_target_: runs.Events}]``."""
+    """Writes down what Lightning does; ``trainer.callbacks=[{_target_: runs.Events}]``."""
 
     seen: ClassVar[list[tuple[str, Any]]] = []
 

@@ -86,7 +86,7 @@ def test_a_file_of_something_else_is_no_checkpoint(tmp_path, content):
 def test_a_run_refuses_a_checkpoint_that_it_cannot_read(tiny_run, tmp_path, train):
     path = tmp_path / "x.ckpt"
     garbage(path, "half")
-    with pytest.raises(DiscernError, match="ckpt_path=.*cannot be read"):
+    with pytest.raises(DiscernError, match=r"ckpt_path=.*cannot be read"):
         tiny_run(f"ckpt_path={path}", train)
 
 
@@ -95,7 +95,7 @@ def test_a_run_executes_nothing_of_a_checkpoint(tiny_run, tmp_path, train):
     path, trace = tmp_path / "x.ckpt", tmp_path / "executed"
     good = tiny_run(name="good")
     torch.save({**checkpoint(good.folder), "extra": Payload(trace)}, path)
-    with pytest.raises(DiscernError, match="ckpt_path=.*cannot be read"):
+    with pytest.raises(DiscernError, match=r"ckpt_path=.*cannot be read"):
         tiny_run(f"ckpt_path={path}", train)
     assert not trace.exists()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from itertools import pairwise
 from pathlib import Path
 
 import lightning
@@ -104,7 +105,7 @@ def test_trainer_settings_differ_from_lightning_only_where_a_comment_says_so():
     lines = FILES["trainer/default.yaml"].read_text().splitlines()
     explained = {
         line.partition(":")[0]
-        for before, line in zip(lines, lines[1:], strict=False)
+        for before, line in pairwise(lines)
         if before.startswith("# Not Lightning's") or before.startswith("# null:")
     }
     settings = yaml.safe_load(FILES["trainer/default.yaml"].read_text())

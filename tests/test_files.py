@@ -18,21 +18,25 @@ def test_a_file_is_written_and_its_folder_made(tmp_path):
     assert path.read_bytes() == b"\x00\xff"
 
 
+def write_in_part(path, error) -> None:
+    with write_whole(path) as file:
+        file.write("new, but not all of")
+        raise error
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
 def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path, error):
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(error), write_whole(path) as file:
-        file.write("new, but not all of")
-        raise error
+    with pytest.raises(error):
+        write_in_part(path, error)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_an_exception_leaves_no_file_where_there_was_none(tmp_path):
-    with pytest.raises(ValueError, match="no"), write_whole(tmp_path / "file") as file:
-        file.write("half")
-        raise ValueError("no")
+    with pytest.raises(ValueError, match="no"):
+        write_in_part(tmp_path / "file", ValueError("no"))
     assert list(tmp_path.iterdir()) == []
 
 

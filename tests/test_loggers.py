@@ -13,8 +13,8 @@ def test_an_epoch_is_one_row_however_it_is_logged(tmp_path):
         logger.log_metrics({"epoch": epoch, "val/loss": 2.5 - epoch}, step=9 * epoch + 8)
         logger.log_metrics({"epoch": epoch, "train/loss": 2.0 - epoch}, step=9 * epoch + 8)
     assert metrics_csv(tmp_path) == [
-        {"epoch": 0, "step": 9, "train/loss": 2.0, "val/loss": 2.5},
-        {"epoch": 1, "step": 18, "train/loss": 1.0, "val/loss": 1.5},
+        {"epoch": 1, "step": 9, "train/loss": 2.0, "val/loss": 2.5},
+        {"epoch": 2, "step": 18, "train/loss": 1.0, "val/loss": 1.5},
     ]
 
 
@@ -30,7 +30,7 @@ def test_numbers_have_the_digits_of_their_precision(tmp_path):
     logger = MetricsCSV(tmp_path / "metrics.csv")
     logger.log_metrics({"epoch": 0, "train/loss": 0.1 + 1e-9, "train/lr": 1.25e-7}, step=0)
     assert (tmp_path / "metrics.csv").read_text() == (
-        "epoch,step,train/loss,train/lr\n0,1,0.1,1.25e-07\n"
+        "epoch,step,train/loss,train/lr\n1,1,0.1,1.25e-07\n"
     )
 
 

@@ -409,7 +409,7 @@ def told(value: Any) -> Any:
 
 def observed(trainer: Trainer) -> dict[str, Any]:
     """All that a hook could find out about where training is."""
-    module = trainer.lightning_module
+    module, results = trainer.lightning_module, trainer.fit_loop.epoch_loop._results
     return {
         "progress": trainer.fit_loop.state_dict(),
         "step": trainer.global_step,
@@ -418,6 +418,7 @@ def observed(trainer: Trainer) -> dict[str, Any]:
         "first": trainer._logger_connector._first_loop_iter,
         "gradients": told([p.grad for p in module.parameters()]),
         "weights": told([p.detach().sum() for p in module.parameters()]),
+        "held": (told(results.batch), results.batch_size, list(results)),
         "grad_mode": torch.is_grad_enabled(),
         "metrics": told(trainer.callback_metrics) if trainer.training else None,
         "stored": told(trainer._logger_connector._callback_metrics),

@@ -114,7 +114,7 @@ def test_config_yaml_is_resolved_and_composes_the_same_run(finished):
 def test_metrics_csv_has_a_full_row_an_epoch(finished):
     _, folder = finished
     rows = metrics_csv(folder)
-    assert [row["epoch"] for row in rows] == [0, 1, 2]
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
     assert [row["step"] for row in rows] == [20, 40, 60]
     columns = {"train/loss", "train/accuracy", "train/lr"} | {f"val/{m}" for m in SPLIT_METRICS}
     for row in rows:
@@ -187,7 +187,7 @@ def test_the_test_metrics_are_those_of_the_best_checkpoint(finished):
 def test_the_last_checkpoint_is_where_training_ended(finished):
     _, folder = finished
     assert checkpoint(folder, "last")["global_step"] == 60
-    assert checkpoint(folder, "best")["epoch"] == summary(folder)["best_epoch"]
+    assert checkpoint(folder, "best")["epoch"] + 1 == summary(folder)["best_epoch"]
 
 
 def test_another_process_computes_the_same_bits(finished, tmp_path):
@@ -318,7 +318,7 @@ def test_without_validation_images_the_training_loss_is_watched_and_it_is_said(t
     rows = metrics_csv(result.folder)
     assert not any(name.startswith("val/") for name in rows[0])
     best = min(rows, key=lambda row: row["train/loss"])
-    assert checkpoint(result.folder, "best")["epoch"] == best["epoch"]
+    assert checkpoint(result.folder, "best")["epoch"] + 1 == best["epoch"]
     assert set(result.metrics) == {"train", "test"}
 
 
@@ -623,7 +623,7 @@ def test_a_run_continued_between_epochs_is_the_undisturbed_run(tiny_run, schedul
     settings = (f"scheduler={scheduler}", "model.dropout=0.2")
     whole = tiny_run(*settings, "trainer.max_epochs=4", name="whole")
     # Interrupted after the second epoch, as otherwise a schedule would be that of a shorter run.
-    stop = "{_target_: runs.Signal, step: %d, number: %d}" % (12, signal.SIGINT)
+    stop = f"{{_target_: runs.Signal, step: 12, number: {int(signal.SIGINT)}}}"
     half = tiny_run(*settings, "trainer.max_epochs=4", f"trainer.callbacks=[{stop}]", name="half")
     assert summary(half.folder)["stopped"] == "interrupted"
     last = half.folder / "checkpoints" / "last.ckpt"

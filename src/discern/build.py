@@ -11,11 +11,14 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
-from discern.checkpoints import WholeFileCheckpointIO
+from discern.callbacks.checkpoints import WholeFileCheckpointIO
+from discern.checkpoints import Card, ModelCard, Preprocessing, fill, read
 from discern.errors import DiscernError, first_line
 from discern.loop import use_lean_epoch_loop
 from discern.models.classifier import Classifier
+from discern.models.registry import name_of
 from discern.models.schedule import Schedule
+from discern.reports.summary import versions
 
 
 def build(setting: str, node: Any, **arguments: Any) -> Any:
@@ -42,7 +45,9 @@ def build_all(setting: str, nodes: Any) -> list[Any]:
     if isinstance(nodes, dict) and "_target_" in nodes:
         nodes = [nodes]
     items = nodes.items() if isinstance(nodes, dict) else enumerate(nodes)
-    return [build(f"{setting}.{name}", node) for name, node in items if node is not None]
+    built = [build(f"{setting}.{name}", node) for name, node in items if node is not None]
+    # A factory may find in its settings that there is nothing to build.
+    return [thing for thing in built if thing is not None]
 
 
 def build_trainer(cfg: DictConfig, always: list[Callback]) -> Trainer:
@@ -126,9 +131,43 @@ def build_model(cfg: DictConfig, data: Any, validated: bool) -> Classifier:
         data: has ``input_shape`` (C, H, W) and ``num_classes``.
         validated: whether there are validation metrics to watch.
     """
-    network = build("model", cfg.model, input_shape=data.input_shape, num_classes=data.num_classes)
-    optimizer = build("optimizer", cfg.optimizer, _partial_=True)
-    return Classifier(network, data.num_classes, optimizer, _schedule(cfg.scheduler, validated))
+    settings = OmegaConf.to_container(cfg.model, resolve=True)
+    assert isinstance(settings, dict)
+    smoothing, init_from = settings.pop("label_smoothing"), settings.pop("init_from")
+    network = build("model", settings, input_shape=data.input_shape, num_classes=data.num_classes)
+    if init_from is not None:
+        fill(network, read(init_from)["state_dict"], init_from)
+    return Classifier(
+        network,
+        data.num_classes,
+        optimizer=build("optimizer", cfg.optimizer, _partial_=True),
+        schedule=_schedule(cfg.scheduler, validated),
+        label_smoothing=smoothing,
+        card=_card(cfg, settings, data).model_dump(),
+    )
+
+
+def _card(cfg: DictConfig, settings: dict[Any, Any], data: Any) -> Card:
+    model = {key: value for key, value in settings.items() if key != "_target_"}
+    return Card(
+        model=ModelCard(name=name_of(settings["_target_"]) or "", settings=model),
+        class_names=data.class_names,
+        input_shape=data.input_shape,
+        preprocessing=Preprocessing(**data.preprocessing),
+        data={"title": data.title, "fingerprint": data.fingerprint},
+        versions=versions(),
+        config=portable(cfg),
+    )
+
+
+def portable(cfg: DictConfig) -> dict[str, Any]:
+    """A config as plain values, without the paths of the machine and the run."""
+    config = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(config, dict)
+    parts = {key: config[key] for key in ("seed", "model", "data", "optimizer", "scheduler")}
+    parts["data"] = {key: value for key, value in parts["data"].items() if key != "dir"}
+    parts["model"] = {key: value for key, value in parts["model"].items() if key != "init_from"}
+    return parts
 
 
 def _schedule(node: DictConfig, validated: bool) -> Schedule | None:

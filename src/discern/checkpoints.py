@@ -1,49 +1,214 @@
-"""What a saved model is, and how it is trusted."""
+"""What a saved model is, and how it is trusted.
+
+A checkpoint is a file of ``torch.save`` that holds tensors and plain values only. Beside what
+Lightning keeps in it stands a card, which says all that is needed to use the model without the run
+that made it. A file may come from a stranger: whatever it holds, reading it executes nothing, and a file
+that is not what it should be is refused in one sentence.
+"""
 
 import pickle
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from lightning.fabric.plugins import TorchCheckpointIO
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor, nn
 
-from discern.errors import DiscernError
-from discern.files import write_whole
+from discern.errors import DiscernError, first_line
+from discern.models.registry import model_class
+
+CARD = "discern"
+"""The key of the card in a checkpoint."""
+
+_Size = Annotated[int, Field(ge=1, le=2**20)]
+_Floats = float | list[float]
 
 
-class WholeFileCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint whole or not at all, and reads tensors and plain values only.
+class ModelCard(BaseModel):
+    """A registered model and the settings it was built with."""
 
-    Lightning writes to the system's temporary folder and moves: killed in the middle across file
-    systems it leaves an empty file, into a folder without write permission it returns as if all
-    were well. Here the new file is complete and on disk before it takes the name.
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    settings: dict[str, Any]
+
+
+class Preprocessing(BaseModel):
+    """How pixels became the network's input: ``(x / 255 - mean) / std``."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    mean: _Floats
+    std: _Floats
+
+
+class Card(BaseModel):
+    """What a checkpoint says of its model.
+
+    Attributes:
+        model: the registered name and the settings; the name is empty for a class of a user's own
+            that is not registered.
+        class_names: in the order of the logits.
+        input_shape: (C, H, W) of an image.
+        preprocessing: of an image for evaluation.
+        data: title and fingerprint of the data set.
+        metrics: the latest when the checkpoint was written.
+        versions: of the packages that wrote it.
+        config: the run's settings, without its paths.
     """
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
-    ) -> None:
-        """Write ``checkpoint`` to ``path``; raises OSError if that is not possible."""
-        with write_whole(Path(path), "wb") as file:
-            torch.save(checkpoint, file)
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
-    def load_checkpoint(
-        self,
-        path: str | Path,
-        map_location: Any = "cpu",
-        weights_only: bool | None = True,
-    ) -> dict[str, Any]:
-        """Read a checkpoint; nothing in it is ever executed, whatever the caller asks for.
+    format: Annotated[int, Field(ge=1, le=1)] = 1
+    model: ModelCard
+    class_names: Annotated[list[str], Field(min_length=1, max_length=2**20)]
+    input_shape: tuple[_Size, _Size, _Size]
+    preprocessing: Preprocessing
+    data: dict[str, str]
+    metrics: dict[str, float] = {}
+    versions: dict[str, str] = {}
+    config: dict[str, Any] = {}
 
-        Raises:
-            DiscernError: the file is not a checkpoint, or holds more than tensors and plain values.
-        """
-        try:
-            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-            raise DiscernError(
-                f"ckpt_path={path} cannot be read; it must be a checkpoint that holds tensors and "
-                "plain values only and is complete."
-            ) from error
-        if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-            raise DiscernError(f"ckpt_path={path} is not a checkpoint of a training run.")
-        return checkpoint
+
+def load(path: str | Path) -> nn.Module:
+    """The model in a checkpoint, in eval mode on the CPU, rebuilt from the file alone.
+
+    Its attribute ``card`` (:class:`Card`) holds class names, preprocessing and the rest. Also reads
+    the dictionary that the course notes save: ``input_size``, ``output_size``, ``hidden_layers``,
+    ``state_dict``.
+
+    Raises:
+        DiscernError: there is no such file, or it is not a checkpoint of a registered model.
+    """
+    content = read(path)
+    card, state = _card_and_state(Path(path), content)
+    # On the meta device nothing is allocated, whatever sizes the file claims.
+    try:
+        with torch.device("meta"):
+            network = model_class(card.model.name)(
+                input_shape=card.input_shape,
+                num_classes=len(card.class_names),
+                **card.model.settings,
+            )
+    except DiscernError:
+        raise
+    except Exception as error:
+        raise DiscernError(
+            f"{path} describes a {card.model.name} that cannot be built: {first_line(error)}."
+        ) from error
+    fill(network, state, path)
+    network.card = card  # type: ignore[assignment]
+    return network.eval()
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """What a checkpoint holds: tensors and plain values, on the CPU.
+
+    Raises:
+        DiscernError: the file is missing, damaged, or holds anything else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DiscernError(f"{path} is not a file; it must be a checkpoint.")
+    _check_archive(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, MemoryError, *_UNPICKLING) as error:
+        raise DiscernError(
+            f"{path} cannot be read; a checkpoint is whole and holds tensors and plain values only."
+        ) from error
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+        raise DiscernError(f"{path} is not a checkpoint: it holds no state_dict.")
+    _check_state(path, content["state_dict"])
+    return content
+
+
+# All that torch's restricted unpickler was seen to raise on damaged and hostile files.
+_UNPICKLING = (
+    pickle.UnpicklingError, RuntimeError, ValueError, TypeError, KeyError, IndexError,
+    AttributeError, AssertionError, OverflowError,
+)  # fmt: skip
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse a damaged or inflated archive; torch checks neither sizes nor checksums."""
+    if not zipfile.is_zipfile(path):
+        return  # torch's format before 1.6, as the notes may have saved it
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
+            size = sum(member.file_size for member in members)
+            if not stored or size > path.stat().st_size:
+                raise DiscernError(
+                    f"{path} is not a checkpoint: its archive is compressed, as torch.save's never is."
+                )
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+        raise DiscernError(f"{path} is damaged: {first_line(error)}.") from error
+    if damaged is not None:
+        raise DiscernError(f"{path} is damaged: the checksum of {damaged} in it is wrong.")
+
+
+def _check_state(path: Path, state: dict[Any, Any]) -> None:
+    if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
+        raise DiscernError(f"{path} is not a checkpoint: its state_dict holds more than tensors.")
+    # A tensor may claim any size by repeating its few numbers; none of ours does.
+    claimed = sum(value.numel() * value.element_size() for value in state.values())
+    if claimed > path.stat().st_size:
+        raise DiscernError(f"{path} is no checkpoint: its tensors claim more than it holds.")
+
+
+def _card_and_state(path: Path, content: dict[str, Any]) -> tuple[Card, dict[str, Tensor]]:
+    if CARD not in content and {"input_size", "output_size", "hidden_layers"} <= content.keys():
+        content = _from_notes(content)
+    if CARD not in content:
+        raise DiscernError(f"{path} does not say what model it is; discern did not write it.")
+    try:
+        card = Card.model_validate(content[CARD])
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        where = ".".join(str(part) for part in wrong["loc"]) or "card"
+        raise DiscernError(f"{path} does not describe a model: {where}: {wrong['msg']}.") from error
+    return card, content["state_dict"]
+
+
+def _from_notes(content: dict[str, Any]) -> dict[str, Any]:
+    """The notes' dictionary as a checkpoint: an MLP with ``hidden_layers`` on 28 × 28 images."""
+    inputs, outputs = content["input_size"], content["output_size"]
+    state = {
+        key.replace("hidden_layers.", "hidden.", 1): value
+        for key, value in content["state_dict"].items()
+    }
+    card = {
+        "model": {"name": "mlp", "settings": {"hidden": content["hidden_layers"]}},
+        "class_names": [str(number) for number in range(min(int(outputs), 2**20))],
+        "input_shape": (1, 28, 28) if inputs == 784 else (1, 1, inputs),
+        "preprocessing": {"mean": 0.5, "std": 0.5},
+        "data": {},
+    }
+    return {CARD: card, "state_dict": state}
+
+
+def fill(network: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
+    """Give ``network`` the weights of a state dict.
+
+    Raises:
+        DiscernError: names every layer that differs, with both shapes.
+    """
+    expected = network.state_dict()
+    differences = [
+        f"{key} is {_shape(state.get(key))} there and {_shape(expected.get(key))} in the model"
+        for key in sorted(expected.keys() | state.keys())
+        if _shape(state.get(key)) != _shape(expected.get(key))
+    ]
+    if differences:
+        raise DiscernError(f"{path} has weights of another architecture: {'; '.join(differences)}.")
+    # Assigned rather than copied, since the network's own may be on the meta device.
+    own = {key: value.to(expected[key].dtype) for key, value in state.items()}
+    network.load_state_dict(own, assign=True)
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "missing" if tensor is None else "×".join(map(str, tensor.shape)) or "a number"

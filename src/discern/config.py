@@ -63,7 +63,16 @@ class OpenSettings(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
 
-class MLPSettings(Settings):  # noqa: D101
+class AnyModelSettings(OpenSettings):
+    """What every model has besides its own settings, which are a user's own class's."""
+
+    label_smoothing: Probability = 0.0
+    init_from: Annotated[str | None, Field(description="a checkpoint's path, or null")] = None
+
+
+class MLPSettings(AnyModelSettings):  # noqa: D101
+    model_config = ConfigDict(extra="forbid", strict=True)
+
     hidden: Annotated[
         list[PositiveInt], Field(description="a list of whole numbers above 0, such as [128,64]")
     ]
@@ -71,6 +80,7 @@ class MLPSettings(Settings):  # noqa: D101
         str, _one_of(ACTIVATIONS), Field(description=f"one of {', '.join(ACTIVATIONS)}")
     ]
     dropout: Probability
+    norm: Annotated[Literal["none", "batch"], Field(description="none or batch")]
 
 
 class MNISTSettings(Settings):  # noqa: D101
@@ -85,6 +95,10 @@ class MNISTSettings(Settings):  # noqa: D101
     num_workers: NonNegativeInt
     mean: Annotated[float, Field(allow_inf_nan=False, description="a number")]
     std: PositiveFloat
+    augment: Annotated[
+        Literal["none", "flip", "shift", "flip_shift"],
+        Field(description="none, flip, shift or flip_shift"),
+    ]
     seed: Seed
 
 
@@ -117,6 +131,14 @@ class EarlyStoppingSettings(OpenSettings):  # noqa: D101
     mode: Mode
     patience: NonNegativeInt
     min_delta: Annotated[float, Field(description="a number")] = 0.0
+
+
+class EMASettings(Settings):  # noqa: D101
+    decay: Annotated[
+        Annotated[float, Field(gt=0, lt=1)] | None,
+        Field(description="a number above 0 and below 1, or null for no averaging"),
+    ]
+    update_every_n_steps: PositiveInt
 
 
 class ModelCheckpointSettings(OpenSettings):  # noqa: D101
@@ -249,11 +271,15 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "torch.optim.lr_scheduler.ReduceLROnPlateau": SchedulerSettings,
     "torch.optim.lr_scheduler.OneCycleLR": SchedulerSettings,
     "lightning.pytorch.Trainer": TrainerSettings,
+    "discern.callbacks.averaging.ema": EMASettings,
     "lightning.pytorch.callbacks.EarlyStopping": EarlyStoppingSettings,
     "lightning.pytorch.callbacks.ModelCheckpoint": ModelCheckpointSettings,
     "discern.callbacks.checkpoints.RunCheckpoint": ModelCheckpointSettings,
 }
 """``_target_`` of a group's choice -> what its settings may be."""
+
+UNKNOWN: dict[str, type[BaseModel]] = {"model": AnyModelSettings}
+"""Group -> what the settings of a ``_target_`` without a schema may be."""
 
 
 def check(cfg: DictConfig) -> None:
@@ -279,10 +305,10 @@ def _check_targets(values: dict[Any, Any], path: str) -> None:
     for key, value in values.items():
         if isinstance(value, dict):
             here = f"{path}{key}"
-            target = value.get("_target_")
+            schema = SCHEMAS.get(str(value.get("_target_"))) or UNKNOWN.get(here)
             settings = {name: part for name, part in value.items() if name != "_target_"}
-            if target in SCHEMAS:
-                _check_part(SCHEMAS[target], settings, f"{here}.")
+            if schema is not None:
+                _check_part(schema, settings, f"{here}.")
             _check_targets(settings, f"{here}.")
 
 

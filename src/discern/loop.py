@@ -324,13 +324,10 @@ class LeanEpochLoop(_TrainingEpochLoop):
         """Whether there is nothing to do after this batch but to count it."""
         trainer, every = self.trainer, self.trainer.val_check_batch
         if (
-            not isinstance(every, int)
-            or trainer._val_check_time_interval is not None
+            not isinstance(every, int)  # a validation is due by the clock, or by the loader's end
             or trainer.accumulate_grad_batches != 1
             or trainer.should_stop
             or trainer.received_sigterm
-            or self._restarting
-            or self.batch_progress.is_last_batch
             or any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs)
         ):
             return False

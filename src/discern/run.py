@@ -17,7 +17,7 @@ from discern.build import build_data, build_model, build_trainer, training_twin
 from discern.callbacks.history import History
 from discern.callbacks.interrupt import EXIT_STATUS, GracefulStop
 from discern.callbacks.randomness import Randomness
-from discern.checkpoints import WholeFileCheckpointIO
+from discern.checkpoints import fill, read
 from discern.config import as_override, check
 from discern.console import table
 from discern.errors import FULL_TRACEBACK, DiscernError, first_line
@@ -271,7 +271,7 @@ def record_fit(summary: Summary, history: History, trainer: Trainer, best: str |
     row = rows[-1] if rows else {}
     facts["best_epoch"] = None
     if best is not None and rows:
-        epoch = WholeFileCheckpointIO().load_checkpoint(best)["epoch"] + 1
+        epoch = read(best)["epoch"] + 1
         facts["best_epoch"] = epoch
         row = next(row for row in rows if row["epoch"] == epoch)
     for split in ("train", "val"):
@@ -301,7 +301,7 @@ def write_summary(summary: Summary, stopped: str) -> None:
 
 def load_weights(model: Classifier, path: str) -> None:
     """Load a checkpoint's weights."""
-    model.load_state_dict(WholeFileCheckpointIO().load_checkpoint(path)["state_dict"])
+    fill(model.network, read(path)["state_dict"], path)
 
 
 def test(trainer: Trainer, model: Classifier, data: LightningDataModule) -> dict[str, float]:

@@ -21,7 +21,7 @@ def test_an_epoch_is_one_line_as_soon_as_it_is_over(tiny_run, caplog):
 
 def test_a_line_without_validation():
     row = {
-        "epoch": 4,
+        "epoch": 5,
         "train/loss": 0.12345,
         "train/accuracy": 0.5,
         "train/images_per_second": 12345.6,
@@ -35,7 +35,7 @@ def test_the_rows_travel_in_checkpoints(tiny_run):
         state for name, state in checkpoint(result.folder)["callbacks"].items() if "History" in name
     )
     rows = metrics_csv(result.folder)
-    assert [row["epoch"] for row in state["rows"]] == [0, 1, 2]
+    assert [row["epoch"] for row in state["rows"]] == [1, 2, 3]
     for kept, written in zip(state["rows"], rows, strict=True):
         assert kept == pytest.approx(written, rel=1e-6)
 
@@ -50,7 +50,8 @@ def test_the_speed_is_images_by_seconds(tiny_run):
 
 
 def test_a_short_epoch_counts_its_own_images(tiny_run):
-    (row,) = metrics_csv(tiny_run("trainer.max_steps=7", "trainer.max_epochs=9").folder)[1:]
+    folder = tiny_run("data.val_size=60", "trainer.max_steps=7", "trainer.max_epochs=9").folder
+    (row,) = metrics_csv(folder, complete=False)[1:]
     assert row["train/images_per_second"] * row["train/seconds"] == pytest.approx(40, rel=1e-5)
 
 

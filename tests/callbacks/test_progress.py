@@ -15,15 +15,21 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def terminal(monkeypatch):
-    screen = Terminal()
-    monkeypatch.setattr(sys, "stderr", screen)
+    """Turns standard error into a terminal, when called; gives what is shown there."""
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_DRAWS", 0)
-    return screen
+
+    def turn() -> Terminal:
+        screen = Terminal()
+        monkeypatch.setattr(sys, "stderr", screen)
+        return screen
+
+    return turn
 
 
 def test_a_terminal_shows_epoch_images_and_loss_and_is_left_clean(tiny_run, terminal):
+    screen = terminal()
     tiny_run()
-    shown = terminal.getvalue()
+    shown = screen.getvalue()
     assert "epoch 1/2" in shown
     assert "epoch 2/2" in shown
     assert "240/240" in shown
@@ -34,16 +40,18 @@ def test_a_terminal_shows_epoch_images_and_loss_and_is_left_clean(tiny_run, term
 
 
 def test_the_images_are_those_of_the_batches_that_are_used(tiny_run, terminal):
+    screen = terminal()
     tiny_run("trainer.limit_train_batches=2", "trainer.max_epochs=-1", "trainer.max_steps=7")
-    assert "80/80" in terminal.getvalue()
-    assert "epoch 1:" in terminal.getvalue()
+    assert "80/80" in screen.getvalue()
+    assert "epoch 1:" in screen.getvalue()
 
 
 def test_the_loss_on_show_is_that_of_the_batch_also_when_gradients_are_accumulated(
     tiny_run, terminal
 ):
+    screen = terminal()
     tiny_run("trainer.accumulate_grad_batches=6", "trainer.max_epochs=1")
-    losses = [float(part.split()[0].rstrip("]")) for part in terminal.getvalue().split("loss ")[1:]]
+    losses = [float(part.split()[0].rstrip("]")) for part in screen.getvalue().split("loss ")[1:]]
     assert losses
     assert all(1.5 < loss < 4 for loss in losses)
 
@@ -57,12 +65,14 @@ def test_nobody_watches_and_nothing_is_drawn(tiny_run, capfd):
     "override", ["trainer.enable_progress_bar=false", "callbacks=none", "callbacks=checkpoints"]
 )
 def test_switched_off_it_is_off_on_a_terminal_too(tiny_run, terminal, override):
+    screen = terminal()
     tiny_run(override)
-    assert "epoch" not in terminal.getvalue()
+    assert "epoch" not in screen.getvalue()
 
 
 def test_an_error_takes_the_bar_away_first(tiny_run, terminal):
+    screen = terminal()
     with pytest.raises(RuntimeError, match="mistake"):
         tiny_run("trainer.callbacks=[{_target_: runs.Raises}]")
-    assert "epoch 1/2" in terminal.getvalue()
-    assert terminal.getvalue().rpartition("\r")[2].strip() == ""
+    assert "epoch 1/2" in screen.getvalue()
+    assert screen.getvalue().rpartition("\r")[2].strip() == ""

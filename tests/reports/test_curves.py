@@ -11,12 +11,12 @@ from discern.reports.curves import draw_curves
 ROWS = [
     {
         "epoch": epoch,
-        "train/loss": 2.0 / (epoch + 1),
+        "train/loss": 2.0 / epoch,
         "train/accuracy": 0.5 + 0.1 * epoch,
         "val/loss": 1.5 - 0.2 * epoch,
         "val/accuracy": 0.6 + 0.1 * epoch,
     }
-    for epoch in range(4)
+    for epoch in range(1, 5)
 ]
 
 
@@ -47,7 +47,7 @@ def lines(axes) -> dict[str, tuple[list[float], list[float]]]:
 
 
 def test_loss_and_accuracy_of_training_and_validation_are_drawn(drawn):
-    figure = drawn(ROWS, best_epoch=2)
+    figure = drawn(ROWS, best_epoch=3)
     for axes, metric in zip(figure.axes, ("loss", "accuracy"), strict=True):
         found = lines(axes)
         assert found["training"] == ([1, 2, 3, 4], [row[f"train/{metric}"] for row in ROWS])
@@ -58,7 +58,7 @@ def test_loss_and_accuracy_of_training_and_validation_are_drawn(drawn):
 
 
 def test_it_can_be_read_by_itself(drawn, tmp_path):
-    figure = drawn(ROWS, best_epoch=0, title="mlp on MNIST sample")
+    figure = drawn(ROWS, best_epoch=1, title="mlp on MNIST sample")
     assert figure.get_suptitle() == "mlp on MNIST sample"
     assert [axes.get_xlabel() for axes in figure.axes] == ["Epoch", "Epoch"]
     loss, accuracy = (axes.get_ylabel().lower() for axes in figure.axes)
@@ -78,7 +78,9 @@ def test_without_validation_and_best_epoch_the_training_curve_stands_alone(drawn
 
 
 def test_a_validation_every_other_epoch_has_points_there_only(drawn):
-    rows = [row if row["epoch"] % 2 else {k: row[k] for k in row if "val" not in k} for row in ROWS]
+    rows = [
+        row if row["epoch"] % 2 == 0 else {k: row[k] for k in row if "val" not in k} for row in ROWS
+    ]
     figure = drawn(rows, best_epoch=3)
     assert lines(figure.axes[0])["validation"][0] == [2, 4]
 

@@ -1,16 +1,49 @@
-"""Checkpoints of a run that may go on in another folder."""
+"""Writing checkpoints, and going on from them, also in another folder."""
 
 import logging
 import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from discern.checkpoints import read
+from discern.errors import DiscernError
 from discern.files import write_whole
 
 log = logging.getLogger(__name__)
+
+
+class WholeFileCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint whole or not at all, and reads tensors and plain values only.
+
+    Lightning writes to the system's temporary folder and moves: killed in the middle across file
+    systems it leaves an empty file, into a folder without write permission it returns as if all
+    were well. Here the new file is complete and on disk before it takes the name.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write ``checkpoint`` to ``path``; raises OSError if that is not possible."""
+        with write_whole(Path(path), "wb") as file:
+            torch.save(checkpoint, file)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        """Read a checkpoint to the CPU; nothing in it is executed, whatever the caller asks for.
+
+        Raises:
+            DiscernError: it is not one.
+        """
+        try:
+            return read(path)
+        except DiscernError as error:
+            raise DiscernError(f"ckpt_path={error}") from error
 
 
 class RunCheckpoint(ModelCheckpoint):

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from discern.data.augment import Augmentation
 from discern.errors import DiscernError
 
 
@@ -65,11 +67,51 @@ class InMemoryImages(Dataset[tuple[Tensor, Tensor]]):
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         """Images, float32 (B, C, H, W), and labels, int64 (B,), at ``indices``."""
         # By way of NumPy, which reads a list of ints several times faster than torch does.
-        chosen = torch.from_numpy(np.array(indices, dtype=np.int64))
+        pixels, labels = self.cut(np.array(indices, dtype=np.int64))
+        return self.normalised(pixels), labels
+
+    def cut(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Pixels, uint8 (B, C, H, W), and labels, int64 (B,), at ``indices``."""
+        chosen = torch.from_numpy(indices)
         if self.indices is not None:
             chosen = self.indices.index_select(0, chosen)
-        images = self.images.index_select(0, chosen).to(torch.float32)
-        return images.mul_(self._scale).add_(self._shift), self.labels.index_select(0, chosen)
+        return self.images.index_select(0, chosen), self.labels.index_select(0, chosen)
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Pixels, uint8 (B, C, H, W), as the network sees them, float32."""
+        return pixels.to(torch.float32).mul_(self._scale).add_(self._shift)
+
+
+class AugmentedImages(Dataset[tuple[Tensor, Tensor]]):
+    """The images of a data set, each changed at random anew in every epoch.
+
+    It is asked for places rather than indices: index ``i`` in epoch ``e`` is at ``e * N + i``. So
+    the epoch reaches worker processes with every batch, however long these have been running.
+
+    Args:
+        images: the data set of N images.
+        augmentation: what is done to them.
+        seed: together with epoch and index decides how an image is changed.
+    """
+
+    def __init__(self, images: InMemoryImages, augmentation: Augmentation, seed: int) -> None:
+        self.plain = images
+        self.augmentation = augmentation
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.plain)
+
+    def __getitem__(self, place: int) -> tuple[Tensor, Tensor]:
+        images, labels = self.__getitems__([place])
+        return images[0], labels[0]
+
+    def __getitems__(self, places: list[int]) -> tuple[Tensor, Tensor]:
+        """Images, float32 (B, C, H, W), and labels, int64 (B,), at places of one epoch."""
+        epoch, indices = places[0] // len(self), np.array(places, dtype=np.int64) % len(self)
+        pixels, labels = self.plain.cut(indices)
+        changed = self.augmentation(pixels.numpy(), self.seed, epoch, indices)
+        return self.plain.normalised(torch.from_numpy(changed)), labels
 
 
 def as_batch(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,7 @@ class MNIST(InMemoryDataModule):
         dir: folder of data sets.
         source: ``full`` for the published files, ``sample`` for the packaged sample of 8,000 and
             1,500 images, ``auto`` for the files if they can be had and else the sample.
-        val_size, batch_size, eval_batch_size, num_workers, mean, std, seed: see
+        val_size, batch_size, eval_batch_size, num_workers, mean, std, augment, seed: see
             ``InMemoryDataModule``.
 
     Raises:
@@ -50,6 +50,7 @@ class MNIST(InMemoryDataModule):
         num_workers: int = 0,
         mean: float | Sequence[float] = 0.5,
         std: float | Sequence[float] = 0.5,
+        augment: str = "none",
         seed: int = 0,
     ) -> None:
         super().__init__(
@@ -59,6 +60,7 @@ class MNIST(InMemoryDataModule):
             num_workers=num_workers,
             mean=mean,
             std=std,
+            augment=augment,
             seed=seed,
         )
         self.dir = Path(dir).expanduser()

@@ -13,9 +13,10 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.accelerators import CUDAAccelerator
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from discern.data.in_memory import InMemoryImages, as_batch
+from discern.data.augment import AUGMENTATIONS
+from discern.data.in_memory import AugmentedImages, InMemoryImages, as_batch
 from discern.data.loader import ResumableDataLoader
 from discern.data.sampler import EpochSampler
 from discern.data.splits import stratified_split
@@ -66,7 +67,8 @@ class InMemoryDataModule(LightningDataModule, ABC):
         num_workers: processes that load batches; with 0 the training process does.
         mean: subtracted from pixels scaled to [0, 1]; one number, or one per channel.
         std: what the difference is divided by; one number, or one per channel.
-        seed: decides which images are held out and the order of each epoch.
+        augment: what is done to training images, a key of ``AUGMENTATIONS``.
+        seed: decides which images are held out, the order of each epoch and the augmentation.
     """
 
     class_names: list[str]
@@ -85,8 +87,10 @@ class InMemoryDataModule(LightningDataModule, ABC):
         mean: float | Sequence[float],
         std: float | Sequence[float],
         seed: int,
+        augment: str = "none",
     ) -> None:
         super().__init__()
+        self.augment = augment
         self.val_size = val_size
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
@@ -118,6 +122,11 @@ class InMemoryDataModule(LightningDataModule, ABC):
     def num_classes(self) -> int:
         """Number of classes."""
         return len(self.class_names)
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """What turns pixels into the network's input, for whoever has the model alone."""
+        return {"mean": self.mean, "std": self.std}
 
     @property
     def title(self) -> str:
@@ -166,14 +175,19 @@ class InMemoryDataModule(LightningDataModule, ABC):
         if trainer is not None and trainer.overfit_batches:  # type: ignore[attr-defined]
             # Lightning overfits on batches in a fixed order, and would replace the sampler.
             return self._sequential_loader(self.train_dataset, self.batch_size)
+        augmentation = AUGMENTATIONS[self.augment]
+        dataset: Dataset[Any] = self.train_dataset
+        if augmentation is not None:
+            dataset = AugmentedImages(self.train_dataset, augmentation, self.seed)
         sampler = EpochSampler(
-            self.train_dataset,
+            dataset,
             self.seed,
             num_replicas=1 if trainer is None else trainer.world_size,
             rank=0 if trainer is None else trainer.global_rank,
+            places=augmentation is not None,
         )
         return ResumableDataLoader(
-            self.train_dataset,
+            dataset,
             sampler=sampler,
             batch_size=self.batch_size,
             batches_done=self._batches_done,

@@ -24,12 +24,20 @@ class EpochSampler(DistributedSampler[Any]):
         seed: at least 0.
         num_replicas: number of processes that train together.
         rank: which of them this is, from 0.
+        places: yield ``epoch * len(dataset) + index`` instead of the index, which tells a data set
+            that augments what epoch it is.
     """
 
     def __init__(
-        self, dataset: Dataset[Any], seed: int, num_replicas: int = 1, rank: int = 0
+        self,
+        dataset: Dataset[Any],
+        seed: int,
+        num_replicas: int = 1,
+        rank: int = 0,
+        places: bool = False,
     ) -> None:
         super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=True, seed=seed)
+        self.places = places
         self._skipped = 0
 
     def skip_next(self, samples: int) -> None:
@@ -41,6 +49,8 @@ class EpochSampler(DistributedSampler[Any]):
         # Lightning makes the iterator of a resumed epoch before it says which epoch that is.
         skipped, self._skipped = self._skipped, 0
         order = self._order()
+        if self.places:
+            order = order + self.epoch * len(order)
         padded = np.resize(order, self.total_size)
         yield from padded[self.rank :: self.num_replicas][skipped:].tolist()
 

@@ -1,6 +1,6 @@
 """The steps that every classifier shares."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from lightning.pytorch import LightningModule
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
+from discern.checkpoints import CARD
 from discern.models.metrics import STEP_LOSS, EpochMetrics
 from discern.models.schedule import Schedule
 
@@ -25,6 +26,9 @@ class Classifier(LightningModule):
         num_classes: the number of classes.
         optimizer: builds the optimizer from the trainable parameters.
         schedule: changes the learning rate during the run.
+        label_smoothing: part of the target that training spreads over all classes; the validation
+            and test losses are without it.
+        card: what checkpoints say of the model, as plain values.
     """
 
     def __init__(
@@ -33,11 +37,19 @@ class Classifier(LightningModule):
         num_classes: int,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
         schedule: Schedule | None = None,
+        label_smoothing: float = 0.0,
+        card: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
+        # Hooks rather than methods of this class: they also serve where it is part of another
+        # module, as in an average of weights.
+        self.register_state_dict_post_hook(_leave_out_network)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_put_back_network)  # type: ignore[no-untyped-call]
         self._build_optimizer = optimizer
         self._schedule = schedule
+        self._label_smoothing = label_smoothing
+        self._card = card
         self.train_metrics = EpochMetrics(num_classes, full=False)
         self.val_metrics = EpochMetrics(num_classes, full=True)
         self.test_metrics = EpochMetrics(num_classes, full=True)
@@ -49,7 +61,7 @@ class Classifier(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The batch's mean cross-entropy, with its graph."""
-        loss = self._step(batch, self.train_metrics)
+        loss = self._step(batch, self.train_metrics, self._label_smoothing)
         # The one value a step may log: each costs about 0.3 ms, as much as the step itself.
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (batch_idx + 1) % every == 0:
@@ -70,10 +82,10 @@ class Classifier(LightningModule):
         probabilities: Tensor = self(images).softmax(dim=1)
         return probabilities
 
-    def _step(self, batch: Batch, metrics: EpochMetrics) -> Tensor:
+    def _step(self, batch: Batch, metrics: EpochMetrics, smoothing: float = 0.0) -> Tensor:
         images, labels = batch
         logits = self.network(images)
-        loss = cross_entropy(logits, labels)
+        loss = cross_entropy(logits, labels, label_smoothing=smoothing)
         metrics.update(loss, logits, labels)
         return loss
 
@@ -108,22 +120,27 @@ class Classifier(LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what training has measured of the epoch under way."""
+        """Add the card, and what training has measured of the epoch under way."""
         checkpoint["train_metrics"] = self.train_metrics.snapshot()
+        if self._card is not None:
+            metrics = {k: float(value) for k, value in self.trainer.callback_metrics.items()}
+            checkpoint[CARD] = {**self._card, "metrics": metrics}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on measuring the epoch under way."""
         self.train_metrics.restore(checkpoint["train_metrics"])
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """The network's state dict."""
-        return self.network.state_dict(*args, **kwargs)
 
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:
-        """Load the network's state dict."""
-        return self.network.load_state_dict(state_dict, strict, assign)
+def _leave_out_network(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """network.hidden.0.weight -> hidden.0.weight, as a state dict is given out."""
+    for key in [key for key in state if key.startswith(f"{prefix}network.")]:
+        state[prefix + key.removeprefix(f"{prefix}network.")] = state.pop(key)
+
+
+def _put_back_network(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """hidden.0.weight -> network.hidden.0.weight, as a state dict is taken in."""
+    for key in [key for key in state if key.startswith(prefix)]:
+        state[f"{prefix}network.{key.removeprefix(prefix)}"] = state.pop(key)
 
 
 def count_parameters(network: nn.Module) -> dict[str, int]:

@@ -12,7 +12,8 @@ from discern.models.activations import ACTIVATIONS
 class MLP(nn.Module):
     """Fully connected layers from the flattened pixels to the class logits.
 
-    Every hidden layer is followed by the activation and by dropout; the output layer by neither.
+    A hidden layer is a linear map, batch normalisation if asked for, the activation, and dropout;
+    the output layer is the linear map alone.
 
     Args:
         input_shape: (C, H, W) of an image.
@@ -20,6 +21,7 @@ class MLP(nn.Module):
         hidden: units of each hidden layer; empty for one linear layer.
         activation: a key of :data:`discern.models.activations.ACTIVATIONS`.
         dropout: probability of zeroing a hidden unit while training.
+        norm: ``batch`` for batch normalisation (Ioffe & Szegedy, 2015), or ``none``.
     """
 
     def __init__(
@@ -29,12 +31,15 @@ class MLP(nn.Module):
         hidden: Sequence[int] = (128, 64),
         activation: str = "relu",
         dropout: float = 0.0,
+        norm: str = "none",
     ) -> None:
         super().__init__()
         widths = [math.prod(input_shape), *hidden]
         self.hidden = nn.ModuleList(
             nn.Linear(fan_in, fan_out) for fan_in, fan_out in pairwise(widths)
         )
+        # Empty without normalisation, so that the state dict holds the linear layers alone.
+        self.norms = nn.ModuleList(nn.BatchNorm1d(w) for w in hidden if norm == "batch")
         self.output = nn.Linear(widths[-1], num_classes)
         self.activation: nn.Module = getattr(nn, ACTIVATIONS[activation])()
         # No dropout module at all for 0: it would cost a call a layer and draw random numbers.
@@ -43,8 +48,11 @@ class MLP(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, num_classes) of images (N, C, H, W), float32, normalised."""
         units = images.flatten(1)
-        for layer in self.hidden:
-            units = self.activation(layer(units))
+        for number, layer in enumerate(self.hidden):
+            units = layer(units)
+            if self.norms:
+                units = self.norms[number](units)
+            units = self.activation(units)
             if self.dropout is not None:
                 units = self.dropout(units)
         logits: Tensor = self.output(units)

@@ -1,0 +1,75 @@
+"""Augmentation of small images a batch at a time, as a function of seed, epoch and index alone.
+
+No generator is drawn from, so that any image which training saw can be made again, whatever the
+number of workers, the batch size or the order; and a continued run sees what it would have seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Words = NDArray[np.uint64]
+
+
+def random_words(seed: int, epoch: int, indices: NDArray[np.int64], draw: int) -> Words:
+    """Uniform 64-bit words (B,), a function of the arguments; ``draw`` tells uses apart.
+
+    Each word is the output of SplitMix64 (Steele, Lea & Flood, 2014) at a state that is mixed from
+    the four numbers in turn.
+    """
+    state = np.zeros(len(indices), np.uint64)
+    for part in (seed, epoch, draw, indices):
+        state = _mix(state + np.asarray(part).astype(np.uint64))
+    return state
+
+
+def _mix(state: Words) -> Words:
+    # Overflow is the arithmetic modulo 2^64 that the algorithm is made of.
+    with np.errstate(over="ignore"):
+        state = state + np.uint64(0x9E3779B97F4A7C15)
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return state ^ (state >> np.uint64(31))
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of an image that leave its class as it is.
+
+    Attributes:
+        flip: mirror every other image, left to right.
+        shift: move each image by up to so many pixels along each axis; what comes in is black.
+    """
+
+    flip: bool = False
+    shift: int = 0
+
+    def __call__(
+        self, images: NDArray[np.uint8], seed: int, epoch: int, indices: NDArray[np.int64]
+    ) -> NDArray[np.uint8]:
+        """Changed copies of ``images``, uint8 (B, C, H, W), whose ``indices`` are int64 (B,)."""
+        if self.shift:
+            images = self._shifted(images, random_words(seed, epoch, indices, draw=0))
+        if self.flip:
+            mirrored = random_words(seed, epoch, indices, draw=1) % 2 == 1
+            images = np.where(mirrored[:, None, None, None], images[..., ::-1], images)
+        return images
+
+    def _shifted(self, images: NDArray[np.uint8], words: Words) -> NDArray[np.uint8]:
+        margin, choices = self.shift, np.uint64(2 * self.shift + 1)
+        padded = np.pad(images, ((0, 0), (0, 0), (margin, margin), (margin, margin)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, images.shape[2:], axis=(2, 3))
+        down, right = words % choices, (words // choices) % choices
+        return windows[np.arange(len(images)), :, down.astype(np.intp), right.astype(np.intp)]
+
+
+AUGMENTATIONS = {
+    "none": None,
+    "flip": Augmentation(flip=True),
+    "shift": Augmentation(shift=2),
+    "flip_shift": Augmentation(flip=True, shift=2),
+}
+"""What ``data.augment`` may name for images in memory."""
