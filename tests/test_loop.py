@@ -23,6 +23,7 @@ from lightning.pytorch.callbacks import (
     TQDMProgressBar,
 )
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
@@ -300,6 +301,20 @@ class AsksWhereItIs(Net):
         return optimizer
 
 
+class HalvesGradients(SingleDeviceStrategy):
+    def post_backward(self, closure_loss: Tensor) -> None:
+        for p in self.model.parameters():
+            p.grad.mul_(0.5)
+
+
+class ReplacesMethods(Callback):
+    """Puts other methods on the objects Lightning works with, as some libraries do."""
+
+    def on_train_start(self, trainer: Trainer, module: Any) -> None:
+        trainer.precision_plugin.convert_input = lambda batch: [batch[0] * 2, batch[1]]
+        trainer._logger_connector.on_batch_end = lambda: None
+
+
 def scheduled(make: Callable[[Any], Any], module: type[Net] = Net, **config: Any) -> type[Net]:
     class Scheduled(module):  # type: ignore[misc,valid-type]
         def configure_optimizers(self) -> Any:
@@ -554,6 +569,9 @@ def run(case: Case, lean: bool, folder: Path, trace: Callback | None) -> Outcome
     callbacks = [*([trace] if trace else []), *case.callbacks(folder)]
     quiet = {"enable_model_summary": False, "enable_checkpointing": False}
     settings = {"max_epochs": 2, "log_every_n_steps": 2, **quiet, **case.trainer}
+    settings = {
+        key: value() if isinstance(value, type) else value for key, value in settings.items()
+    }
     settings["enable_checkpointing"] = any(isinstance(c, ModelCheckpoint) for c in callbacks)
     settings["enable_progress_bar"] = any(isinstance(c, TQDMProgressBar) for c in callbacks)
     trainer = Trainer(
@@ -784,6 +802,8 @@ CASES = {
     "bf16-mixed": Case(trainer={"precision": "bf16-mixed"}, lean=False),
     "64-true": Case(trainer={"precision": "64-true"}, lean=False),
     "profiler": Case(trainer={"profiler": "simple"}, lean=False),
+    "own strategy": Case(trainer={"strategy": HalvesGradients}, lean=False),
+    "methods replaced": Case(LogsEachStep, callbacks=lambda _: [ReplacesMethods()], lean=False),
     "manual optimization": Case(Manual, lean=False),
     "dataloader_iter": Case(TakesIterator, lean=False),
 }

@@ -286,7 +286,10 @@ def test_fast_dev_run_is_one_batch_of_everything(tiny_run):
 
 
 def test_overfitting_one_batch_drives_its_loss_down(tiny_run):
-    result = tiny_run("debug=overfit", "trainer.max_epochs=50", "optimizer.lr=0.01", EVENTS)
+    result = tiny_run(
+        *("debug=overfit", "trainer.max_epochs=50", "model.hidden=[32]", "optimizer.lr=0.01"),
+        EVENTS,
+    )
     assert {batch for _, batch in Events.of("batch")} == {0}
     losses = [row["train/loss"] for row in metrics_csv(result.folder)]
     assert len(losses) == 50
@@ -300,6 +303,18 @@ def test_val_check_interval_of_a_half_validates_twice_an_epoch(tiny_run):
     result = tiny_run("trainer.val_check_interval=0.5", EVENTS)
     assert Events.of("validation") == [(0, 3), (0, 6), (1, 9), (1, 12)]
     assert len(metrics_csv(result.folder)) == 2
+
+
+def test_the_best_of_several_validations_an_epoch_is_the_one_reported(tiny_run):
+    result = tiny_run(
+        *("trainer.val_check_interval=2", "optimizer=sgd", "optimizer.lr=3"), "trainer.max_epochs=3"
+    )
+    validation = MNIST(dir=MNIST_DIR[0], source="full", val_size=60, seed=0)
+    validation.setup()
+    ((images, labels),) = validation.val_dataloader()
+    with torch.no_grad():
+        loss = cross_entropy(result.model(images), labels).item()
+    assert result.metrics["val"]["loss"] == pytest.approx(loss, rel=1e-5)
 
 
 def test_check_val_every_n_epoch(tiny_run):

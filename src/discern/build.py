@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from discern.callbacks.checkpoints import WholeFileCheckpointIO
 from discern.checkpoints import Card, ModelCard, Preprocessing, fill, read
-from discern.errors import DiscernError, first_line
+from discern.errors import DiscernError, about, first_line
 from discern.loop import use_lean_epoch_loop
 from discern.models.classifier import Classifier
 from discern.models.registry import name_of
@@ -136,7 +136,8 @@ def build_model(cfg: DictConfig, data: Any, validated: bool) -> Classifier:
     smoothing, init_from = settings.pop("label_smoothing"), settings.pop("init_from")
     network = build("model", settings, input_shape=data.input_shape, num_classes=data.num_classes)
     if init_from is not None:
-        fill(network, read(init_from)["state_dict"], init_from)
+        with about("model.init_from"):
+            fill(network, read(init_from)["state_dict"], init_from)
     return Classifier(
         network,
         data.num_classes,

@@ -2,8 +2,8 @@
 
 A checkpoint is a file of ``torch.save`` that holds tensors and plain values only. Beside what
 Lightning keeps in it stands a card, which says all that is needed to use the model without the run
-that made it. A file may come from a stranger: whatever it holds, reading it executes nothing, and a file
-that is not what it should be is refused in one sentence.
+that made it. A file may come from a stranger: reading it executes nothing, whatever it holds, and a
+file that is not what it should be is refused in one sentence.
 """
 
 import pickle
@@ -82,7 +82,7 @@ def load(path: str | Path) -> nn.Module:
         DiscernError: there is no such file, or it is not a checkpoint of a registered model.
     """
     content = read(path)
-    card, state = _card_and_state(Path(path), content)
+    card, state = card_and_state(Path(path), content)
     # On the meta device nothing is allocated, whatever sizes the file claims.
     try:
         with torch.device("meta"):
@@ -141,9 +141,7 @@ def _check_archive(path: Path) -> None:
             stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
             size = sum(member.file_size for member in members)
             if not stored or size > path.stat().st_size:
-                raise DiscernError(
-                    f"{path} is not a checkpoint: its archive is compressed, as torch.save's never is."
-                )
+                raise DiscernError(f"{path} is not a checkpoint: its archive is compressed.")
             damaged = archive.testzip()
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
         raise DiscernError(f"{path} is damaged: {first_line(error)}.") from error
@@ -160,7 +158,8 @@ def _check_state(path: Path, state: dict[Any, Any]) -> None:
         raise DiscernError(f"{path} is no checkpoint: its tensors claim more than it holds.")
 
 
-def _card_and_state(path: Path, content: dict[str, Any]) -> tuple[Card, dict[str, Tensor]]:
+def card_and_state(path: Path, content: dict[str, Any]) -> tuple[Card, dict[str, Tensor]]:
+    """The card and the weights in what was read from ``path``; DiscernError without a card."""
     if CARD not in content and {"input_size", "output_size", "hidden_layers"} <= content.keys():
         content = _from_notes(content)
     if CARD not in content:
@@ -197,6 +196,15 @@ def fill(network: nn.Module, state: dict[str, Tensor], path: str | Path) -> None
     Raises:
         DiscernError: names every layer that differs, with both shapes.
     """
+    check_shapes(network, state, path)
+    # Assigned rather than copied, since the network's own may be on the meta device.
+    expected = network.state_dict()
+    own = {key: value.to(expected[key].dtype) for key, value in state.items()}
+    network.load_state_dict(own, assign=True)
+
+
+def check_shapes(network: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
+    """Raise a DiscernError that names every layer that differs, with both shapes."""
     expected = network.state_dict()
     differences = [
         f"{key} is {_shape(state.get(key))} there and {_shape(expected.get(key))} in the model"
@@ -205,9 +213,6 @@ def fill(network: nn.Module, state: dict[str, Tensor], path: str | Path) -> None
     ]
     if differences:
         raise DiscernError(f"{path} has weights of another architecture: {'; '.join(differences)}.")
-    # Assigned rather than copied, since the network's own may be on the meta device.
-    own = {key: value.to(expected[key].dtype) for key, value in state.items()}
-    network.load_state_dict(own, assign=True)
 
 
 def _shape(tensor: Tensor | None) -> str:

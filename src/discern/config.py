@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from discern.errors import DiscernError, first_line
 from discern.models.activations import ACTIVATIONS
 from discern.nearest import did_you_mean
+from discern.runs import find_checkpoint
 
 
 def conf_dir() -> Path:
@@ -364,8 +365,4 @@ def _check_checkpoint(path: str | None, train: bool) -> None:
                 "train=false leaves nothing to do without a model: give ckpt_path=FILE as well."
             )
         return
-    if not Path(path).is_file():
-        raise DiscernError(
-            f"ckpt_path={path} does not exist; it must be the path of a checkpoint, "
-            "such as outputs/…/checkpoints/last.ckpt."
-        )
+    find_checkpoint(path)

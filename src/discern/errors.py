@@ -2,6 +2,8 @@
 
 import os
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 # Read once: the entry point sets the variable itself so that Hydra hands its exceptions on.
@@ -17,6 +19,15 @@ def refuse(error: DiscernError) -> NoReturn:
     if FULL_TRACEBACK:
         traceback.print_exception(error)
     raise SystemExit(f"Error: {error}") from error
+
+
+@contextmanager
+def about(setting: str) -> Iterator[None]:
+    """Name the setting in errors that begin with its value, as ``setting=value …``."""
+    try:
+        yield
+    except DiscernError as error:
+        raise DiscernError(f"{setting}={error}") from error
 
 
 def first_line(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, read_write
 
 from discern.config import check
 from discern.errors import DiscernError, refuse
+from discern.runs import find_checkpoint
 
 
 class Preflight(Callback):
@@ -87,7 +88,7 @@ def _share(folder: Path, setting: str, ckpt_path: str | None) -> Path:
         return folder  # one more process of the run that has claimed it
     if not os.access(folder, os.W_OK | os.X_OK):
         raise DiscernError(f"{setting}={folder} cannot be written; choose another folder.")
-    continues = ckpt_path is not None and folder.resolve() in Path(ckpt_path).resolve().parents
+    continues = ckpt_path and folder.resolve() in find_checkpoint(ckpt_path).resolve().parents
     if any(folder.iterdir()) and not continues:
         raise DiscernError(
             f"{setting}={folder} is not empty; name a new folder, or continue the run in it "

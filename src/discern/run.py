@@ -13,19 +13,21 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from discern.build import build_data, build_model, build_trainer, training_twin
+from discern.build import build_data, build_model, build_trainer, portable, training_twin
+from discern.callbacks.continuation import Continuation
 from discern.callbacks.history import History
 from discern.callbacks.interrupt import EXIT_STATUS, GracefulStop
 from discern.callbacks.randomness import Randomness
-from discern.checkpoints import fill, read
+from discern.checkpoints import card_and_state, check_shapes, fill, read
 from discern.config import as_override, check
 from discern.console import table
-from discern.errors import FULL_TRACEBACK, DiscernError, first_line
+from discern.errors import FULL_TRACEBACK, DiscernError, about, first_line
 from discern.files import write_whole
 from discern.models.classifier import Classifier, count_parameters
 from discern.quiet import quiet_libraries
 from discern.reports.curves import draw_curves
 from discern.reports.summary import Summary, git_state, versions
+from discern.runs import find_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -129,11 +131,14 @@ def _train(cfg: DictConfig, summary: Summary) -> Result:
     facts |= {"title": f"{facts['name']} on {data.title}", **describe(model, data)}
     use_threads(cfg.threads, model, data)
     announce(cfg, facts)
+    start = find_checkpoint(cfg.ckpt_path) if cfg.ckpt_path else None
+    if start is not None:
+        continue_from(start, cfg, trainer, model)
 
-    stopped, best = "not trained (train=false)", cfg.ckpt_path
+    stopped, best = "not trained (train=false)", start
     if cfg.train:
         with summary.phase("fit"):
-            stopped = fit(trainer, model, data, cfg.ckpt_path, stop)
+            stopped = fit(trainer, model, data, start, stop)
         best = best_checkpoint(trainer)
         record_fit(summary, history, trainer, best)
         draw(history, facts, folder)
@@ -226,17 +231,26 @@ def plain(node: Any) -> Any:
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
 
+def continue_from(start: Path, cfg: DictConfig, trainer: Trainer, model: Classifier) -> None:
+    """Check that a checkpoint is of this model; say which settings differ, let them count."""
+    with about("ckpt_path"):
+        card, state = card_and_state(start, read(start))
+        check_shapes(model.network, state, start)
+    log.info("  %-10s %s", "from", relative(start))
+    trainer.callbacks.append(Continuation(card, portable(cfg)))  # type: ignore[attr-defined]
+
+
 def fit(
     trainer: Trainer,
     model: Classifier,
     data: LightningDataModule,
-    ckpt_path: str | None,
+    start: Path | None,
     stop: GracefulStop,
 ) -> str:
     """Train; return why training ended."""
     with stop:
         try:
-            trainer.fit(model, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+            trainer.fit(model, datamodule=data, ckpt_path=start, weights_only=True)
         except SystemExit:
             # Lightning's own end after a KeyboardInterrupt.
             if not trainer.interrupted:
@@ -257,15 +271,15 @@ def fit(
     return "trainer.max_time reached" if trainer.should_stop else "all batches seen"
 
 
-def best_checkpoint(trainer: Trainer) -> str | None:
+def best_checkpoint(trainer: Trainer) -> Path | None:
     """The file of the checkpoint that was best by the metric it watches."""
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_path:
-            return callback.best_model_path
+            return Path(callback.best_model_path)
     return None
 
 
-def record_fit(summary: Summary, history: History, trainer: Trainer, best: str | None) -> None:
+def record_fit(summary: Summary, history: History, trainer: Trainer, best: Path | None) -> None:
     """Put into the summary what training gave: the metrics of the best epoch, or of the last."""
     rows, facts = history.rows, summary.facts
     row = rows[-1] if rows else {}
@@ -299,7 +313,7 @@ def write_summary(summary: Summary, stopped: str) -> None:
     summary.write(stopped)
 
 
-def load_weights(model: Classifier, path: str) -> None:
+def load_weights(model: Classifier, path: Path) -> None:
     """Load a checkpoint's weights."""
     fill(model.network, read(path)["state_dict"], path)
 

@@ -31,9 +31,10 @@ def test_statuses_are_those_of_shells():
     assert EXIT_STATUS == {"interrupted": 128 + 2, "terminated": 128 + 15}
 
 
+@pytest.mark.parametrize("scheduler", ["none", "cosine"])
 @pytest.mark.parametrize("step", [1, STEPS_PER_EPOCH - 1, STEPS_PER_EPOCH, STEPS_PER_EPOCH + 2])
-def test_an_interrupted_run_that_is_continued_is_the_undisturbed_run(tiny_run, step):
-    settings = ("trainer.max_epochs=3", "model.dropout=0.2", "scheduler=cosine")
+def test_an_interrupted_run_that_is_continued_is_the_undisturbed_run(tiny_run, step, scheduler):
+    settings = ("trainer.max_epochs=3", "model.dropout=0.2", f"scheduler={scheduler}")
     whole = tiny_run(*settings, name="whole")
     part = tiny_run(*settings, sends(step), name="part")
     last = part.folder / "checkpoints" / "last.ckpt"

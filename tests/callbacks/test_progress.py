@@ -42,7 +42,8 @@ def test_a_terminal_shows_epoch_images_and_loss_and_is_left_clean(tiny_run, term
 def test_the_images_are_those_of_the_batches_that_are_used(tiny_run, terminal):
     screen = terminal()
     tiny_run("trainer.limit_train_batches=2", "trainer.max_epochs=-1", "trainer.max_steps=7")
-    assert "80/80" in screen.getvalue()
+    assert "/80.0 [" in screen.getvalue()
+    assert "/240" not in screen.getvalue()
     assert "epoch 1:" in screen.getvalue()
 
 

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from discern.checkpoints import read
-from discern.errors import DiscernError
+from discern.errors import about
 from discern.files import write_whole
 
 log = logging.getLogger(__name__)
@@ -40,10 +40,8 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
         Raises:
             DiscernError: it is not one.
         """
-        try:
+        with about("ckpt_path"):
             return read(path)
-        except DiscernError as error:
-            raise DiscernError(f"ckpt_path={error}") from error
 
 
 class RunCheckpoint(ModelCheckpoint):

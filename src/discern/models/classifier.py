@@ -50,6 +50,7 @@ class Classifier(LightningModule):
         self._schedule = schedule
         self._label_smoothing = label_smoothing
         self._card = card
+        self.schedule_total: dict[str, int] = {}
         self.train_metrics = EpochMetrics(num_classes, full=False)
         self.val_metrics = EpochMetrics(num_classes, full=True)
         self.test_metrics = EpochMetrics(num_classes, full=True)
@@ -114,6 +115,7 @@ class Classifier(LightningModule):
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
         epochs = self.trainer.max_epochs or -1
+        self.schedule_total = self._schedule.total(steps, epochs)
         return {
             "optimizer": optimizer,
             "lr_scheduler": self._schedule.for_run(optimizer, steps, epochs),

@@ -25,9 +25,13 @@ class Schedule:
     monitor: str | None = None
     total_as: str | None = None
 
+    def total(self, steps: int, epochs: int) -> dict[str, int]:
+        """The keyword argument that tells ``build`` the run's length, if it wants to know."""
+        length = steps if self.interval == "step" else epochs
+        return {self.total_as: length} if self.total_as else {}
+
     def for_run(self, optimizer: Optimizer, steps: int, epochs: int) -> dict[str, Any]:
         """Lightning's ``lr_scheduler`` entry for a run of so many optimizer steps and epochs."""
-        total = steps if self.interval == "step" else epochs
-        arguments = {self.total_as: total} if self.total_as else {}
-        entry = {"scheduler": self.build(optimizer, **arguments), "interval": self.interval}
+        scheduler = self.build(optimizer, **self.total(steps, epochs))
+        entry = {"scheduler": scheduler, "interval": self.interval}
         return {**entry, "monitor": self.monitor} if self.monitor else entry

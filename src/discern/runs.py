@@ -1,0 +1,37 @@
+"""Finding runs and the checkpoints in them."""
+
+from pathlib import Path
+
+from discern.errors import DiscernError
+
+OUTPUTS = Path("outputs")
+"""Where runs are kept, below the working directory."""
+
+
+def find_checkpoint(wanted: str) -> Path:
+    """The file that a setting ``ckpt_path`` means.
+
+    Args:
+        wanted: a checkpoint's path; a run's folder, for its last checkpoint; ``last`` or ``best``,
+            for that checkpoint of the newest run in ``outputs``.
+
+    Raises:
+        DiscernError: there is none.
+    """
+    path = Path(wanted).expanduser()
+    if path.is_file():
+        return path
+    if path.is_dir():
+        last = path / "checkpoints" / "last.ckpt"
+        if last.is_file():
+            return last
+        raise DiscernError(f"ckpt_path={wanted} is a folder without checkpoints/last.ckpt in it.")
+    if wanted in ("last", "best"):
+        found = list(OUTPUTS.glob(f"**/checkpoints/{wanted}.ckpt"))
+        if found:
+            return max(found, key=lambda file: file.stat().st_mtime_ns)
+        raise DiscernError(f"ckpt_path={wanted} needs a run in {OUTPUTS}, and there is none.")
+    raise DiscernError(
+        f"ckpt_path={wanted} does not exist; it must be a checkpoint's path, a run's folder, "
+        "or last or best for the newest run's."
+    )
