@@ -9,7 +9,7 @@ import torch
 
 from discern.checkpoints import WholeFileCheckpointIO
 from discern.errors import DiscernError
-from runs import TRAIN, checkpoint, command
+from runs import checkpoint
 
 CHECKPOINTS = WholeFileCheckpointIO()
 
@@ -98,14 +98,6 @@ def test_a_run_executes_nothing_of_a_checkpoint(tiny_run, tmp_path, train):
     with pytest.raises(DiscernError, match=r"ckpt_path=.*cannot be read"):
         tiny_run(f"ckpt_path={path}", train)
     assert not trace.exists()
-
-
-def test_a_bad_checkpoint_is_one_sentence_of_the_command(tmp_path):
-    (tmp_path / "x.ckpt").write_bytes(b"hello")
-    done = command(TRAIN, "data.source=sample", "train=false", "ckpt_path=x.ckpt", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "Traceback" not in done.stdout + done.stderr
-    assert "Error: ckpt_path=x.ckpt cannot be read" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("name", ["best", "last"])

@@ -4,8 +4,15 @@ import difflib
 from collections.abc import Iterable
 
 
+FEW = 12
+"""So many names are all shown beside the closest."""
+
+
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
-    """'did you mean NAME?' for the closest known name, else the list of them all."""
+    """'did you mean NAME?' for the closest known name, and the list of names unless it is long."""
     names = sorted(known)
     close = difflib.get_close_matches(wrong, names, n=1, cutoff=0.6)
-    return f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}."
+    if not close:
+        return f"there are {', '.join(names)}."
+    choice = f" (there are {', '.join(names)})" if 1 < len(names) <= FEW else ""
+    return f"did you mean {close[0]}{choice}?"

@@ -24,6 +24,7 @@ from discern.console import table
 from discern.errors import FULL_TRACEBACK, DiscernError, about, first_line
 from discern.files import write_whole
 from discern.models.classifier import Classifier, count_parameters
+from discern.nearest import did_you_mean
 from discern.quiet import quiet_libraries
 from discern.reports.curves import draw_curves
 from discern.reports.summary import Summary, git_state, versions
@@ -125,9 +126,9 @@ def _train(cfg: DictConfig, summary: Summary) -> Result:
     with summary.phase("data"):
         data: Any = build_data(cfg)
     validated = data.has_validation and trainer.limit_val_batches != 0
-    if cfg.train and not validated:
-        watch_training(trainer)
     model = build_model(cfg, data, validated)
+    if cfg.train:
+        check_monitors(trainer, model, validated)
     facts |= {"title": f"{facts['name']} on {data.title}", **describe(model, data)}
     use_threads(cfg.threads, model, data)
     announce(cfg, facts)
@@ -163,15 +164,26 @@ def save_config(cfg: DictConfig, overrides: list[str]) -> None:
             file.write(OmegaConf.to_yaml(content, resolve=True))
 
 
-def watch_training(trainer: Trainer) -> None:
-    """Without validation, let whatever watches a validation metric watch the training metric."""
-    watched = set()
+def check_monitors(trainer: Trainer, model: Classifier, validated: bool) -> None:
+    """Let the callbacks watch what there is: without validation, the training metrics.
+
+    Raises:
+        DiscernError: a callback is to watch a metric that no epoch logs.
+    """
+    replaced = set()
     for callback in (*trainer.early_stopping_callbacks, *trainer.checkpoint_callbacks):
-        if isinstance(callback, (EarlyStopping, ModelCheckpoint)) and callback.monitor:
+        if not isinstance(callback, (EarlyStopping, ModelCheckpoint)) or not callback.monitor:
+            continue
+        if callback.monitor not in model.metric_names:
+            raise DiscernError(
+                f"monitor={callback.monitor} is not logged; "
+                f"{did_you_mean(callback.monitor, model.metric_names)}"
+            )
+        if not validated and callback.monitor.startswith("val/"):
             callback.monitor = training_twin(callback.monitor)
-            watched.add(callback.monitor)
-    if watched:
-        metrics = ", ".join(sorted(watched))
+            replaced.add(callback.monitor)
+    if replaced:
+        metrics = ", ".join(sorted(replaced))
         log.info("No validation images: checkpoints and early stopping watch %s.", metrics)
 
 

@@ -55,6 +55,12 @@ class Classifier(LightningModule):
         self.val_metrics = EpochMetrics(num_classes, full=True)
         self.test_metrics = EpochMetrics(num_classes, full=True)
 
+    @property
+    def metric_names(self) -> list[str]:
+        """What a fit logs and a callback may therefore watch."""
+        train = [f"train/{name}" for name in self.train_metrics.names]
+        return train + [f"val/{name}" for name in self.val_metrics.names]
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, num_classes) of images (N, C, H, W)."""
         logits: Tensor = self.network(images)

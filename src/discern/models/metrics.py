@@ -14,6 +14,9 @@ from torchmetrics.classification import (
 STEP_LOSS = "train/step_loss"
 """The loss of single steps, for TensorBoard's curve; every other metric is one an epoch."""
 
+TOP5 = "top5_accuracy"
+"""What torchmetrics counts; what is shown is its complement, the top-5 error."""
+
 ROWS_AT_ONCE = 16_384
 """Images whose logits wait before they are counted: 66 MB of float32 for 1,000 classes."""
 
@@ -39,7 +42,7 @@ class EpochMetrics(nn.Module):
             metrics["precision"] = MulticlassPrecision(num_classes=num_classes, average="macro")
             metrics["recall"] = MulticlassRecall(num_classes=num_classes, average="macro")
             if num_classes > 5:
-                metrics["top5_accuracy"] = MulticlassAccuracy(
+                metrics[TOP5] = MulticlassAccuracy(
                     num_classes=num_classes, average="micro", top_k=5
                 )
         self.counts = MetricCollection(metrics)
@@ -48,6 +51,11 @@ class EpochMetrics(nn.Module):
         self._logits: list[Tensor] = []
         self._labels: list[Tensor] = []
         self._rows = 0
+
+    @property
+    def names(self) -> list[str]:
+        """The names that :meth:`compute` returns."""
+        return ["loss", *(_shown(str(name)) for name in self.counts)]
 
     def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Take in a batch: its mean loss (), logits (N, K) and labels (N,) int64."""
@@ -63,9 +71,9 @@ class EpochMetrics(nn.Module):
         self._count()
         if not self.loss.update_called:
             return {}
-        result = {"loss": self.loss.compute(), **self.counts.compute()}
-        if "top5_accuracy" in result:
-            result["top5_error"] = 1 - result.pop("top5_accuracy")
+        result = {"loss": self.loss.compute()}
+        for name, value in self.counts.compute().items():
+            result[_shown(name)] = 1 - value if name == TOP5 else value
         self.loss.reset()
         self.counts.reset()
         return result
@@ -97,3 +105,7 @@ class EpochMetrics(nn.Module):
         self.loss.update(losses, losses.new_tensor(sizes))
         self.counts.update(cat(self._logits).float(), cat(self._labels))
         self._losses, self._logits, self._labels, self._rows = [], [], [], 0
+
+
+def _shown(name: str) -> str:
+    return "top5_error" if name == TOP5 else name
