@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+import yaml
 from hydra import compose, initialize_config_dir
 from lightning.pytorch import Callback
 from omegaconf import DictConfig
@@ -99,6 +100,13 @@ def sample_test_split() -> tuple[Tensor, Tensor]:
 
 
 # What a user might name in a config
+
+
+def own_model(target: str, *settings: str) -> list[str]:
+    """Overrides that put a class of one's own in the place of the MLP and its settings."""
+    mlp = yaml.safe_load((conf_dir() / "model" / "mlp.yaml").read_text())
+    others = [f"~model.{name}" for name in mlp if name != "_target_"]
+    return [*others, f"model._target_={target}", *settings]
 
 
 class Events(Callback):

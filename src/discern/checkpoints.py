@@ -23,6 +23,7 @@ CARD = "discern"
 
 _Size = Annotated[int, Field(ge=1, le=2**20)]
 _Floats = float | list[float]
+_Setting = bool | int | float | str | None
 
 
 class ModelCard(BaseModel):
@@ -31,7 +32,8 @@ class ModelCard(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str
-    settings: dict[str, Any]
+    # Plain values, and few: a list of a million layers would take a minute to build and refuse.
+    settings: dict[str, _Setting | Annotated[list[_Setting], Field(max_length=1000)]]
 
 
 class Preprocessing(BaseModel):

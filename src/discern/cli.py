@@ -22,6 +22,10 @@ Usage: discern COMMAND [GROUP=CHOICE] [SETTING=VALUE] …
 Commands:
   train      train a model and measure it; -m sweeps over several values
              discern train model.hidden=[256] optimizer.lr=3e-3
+  evaluate   measure a saved model, with confidence intervals and pictures
+             discern evaluate ckpt_path=best split=test
+  predict    classify pictures in files
+             discern predict ckpt_path=best input=photos
 
 discern COMMAND --help shows a command's settings; the pages in docs/ explain them.
 Shell completion: eval "$(discern -sc install=bash)"   (or zsh, fish)
@@ -57,6 +61,28 @@ def _train_job(cfg: "DictConfig") -> float | None:
     from discern.run import job
 
     return job(cfg, import_seconds=time.perf_counter() - begun)
+
+
+def evaluate(arguments: list[str]) -> None:
+    """``discern evaluate …``: one evaluation of a saved model, or several with ``-m``."""
+    _hydra_command("evaluate", _evaluate_job, arguments)
+
+
+def _evaluate_job(cfg: "DictConfig") -> None:
+    from discern.evaluate import job
+
+    job(cfg)
+
+
+def predict(arguments: list[str]) -> None:
+    """``discern predict …``: what a saved model says of pictures."""
+    _hydra_command("predict", _predict_job, arguments)
+
+
+def _predict_job(cfg: "DictConfig") -> None:
+    from discern.predict import job
+
+    job(cfg)
 
 
 def _hydra_command(name: str, job: "TaskFunction", arguments: list[str]) -> None:
@@ -114,4 +140,8 @@ def _complete(arguments: list[str]) -> None:
     COMMANDS.get(command, train)(arguments)
 
 
-COMMANDS: dict[str, Callable[[list[str]], None]] = {"train": train}
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+}

@@ -4,6 +4,7 @@ Nothing heavy is imported here, so that a wrong setting is reported in the time 
 Hydra take to start. A choice whose ``_target_`` has no schema here (a user's own class) is free.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -13,9 +14,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from discern.data.search import find_files
 from discern.errors import DiscernError, first_line
 from discern.models.activations import ACTIVATIONS
-from discern.nearest import did_you_mean
+from discern.nearest import closest, did_you_mean
 from discern.runs import find_checkpoint
 
 
@@ -29,7 +31,8 @@ def conf_dir() -> Path:
 def _one_of(names: Any) -> AfterValidator:
     def check(name: str) -> str:
         if name not in names:
-            raise ValueError(did_you_mean(name, names))
+            close = closest(name, names)
+            raise ValueError(f" (did you mean {close}?)" if close else "")
         return name
 
     return AfterValidator(check)
@@ -82,6 +85,12 @@ class MLPSettings(AnyModelSettings):  # noqa: D101
     ]
     dropout: Probability
     norm: Annotated[Literal["none", "batch"], Field(description="none or batch")]
+
+
+class AnyDataSettings(OpenSettings):
+    """What ``discern evaluate`` knows of a data set that only the checkpoint will name."""
+
+    dir: Annotated[str, Field(min_length=1, description="a folder's path")] = "data"
 
 
 class MNISTSettings(Settings):  # noqa: D101
@@ -246,7 +255,7 @@ class TrainerSettings(Settings):
 
 
 class RunSettings(OpenSettings):
-    """The settings that belong to no group."""
+    """The settings of ``discern train`` that belong to no group."""
 
     seed: Seed
     threads: Annotated[
@@ -258,6 +267,43 @@ class RunSettings(OpenSettings):
     ckpt_path: Annotated[str | None, Field(description="a checkpoint's path, or null")]
     tags: Annotated[list[str | int | float], Field(description="a list of words, such as [a,b]")]
     folder: Text | None
+
+
+_Model = Annotated[
+    str,
+    Field(
+        min_length=1,
+        description="a checkpoint's path, a run's folder, or last or best for the newest run's",
+    ),
+]
+
+
+class EvaluationSettings(Settings):
+    """The settings of ``discern evaluate``; ``data`` is a group."""
+
+    ckpt_path: _Model
+    split: Annotated[
+        str, _one_of(("test", "val", "train")), Field(description="test, val or train")
+    ]
+    data: dict[str, Any]
+    seed: Seed
+    folder: Text | None
+
+
+class PredictionSettings(Settings):
+    """The settings of ``discern predict``."""
+
+    ckpt_path: _Model
+    input: Annotated[
+        str,
+        Field(
+            min_length=1,
+            description="a picture, a folder of pictures, or a pattern such as 'photos/*.png'",
+        ),
+    ]
+    out: Annotated[str, Field(min_length=1, description="a folder's path")]
+    invert: Annotated[bool | Literal["auto"], Field(description="auto, true or false")]
+    pictures: NonNegativeInt
 
 
 SCHEMAS: dict[str, type[BaseModel]] = {
@@ -279,12 +325,16 @@ SCHEMAS: dict[str, type[BaseModel]] = {
 }
 """``_target_`` of a group's choice -> what its settings may be."""
 
-UNKNOWN: dict[str, type[BaseModel]] = {"model": AnyModelSettings}
+UNKNOWN: dict[str, type[BaseModel]] = {"model": AnyModelSettings, "data": AnyDataSettings}
 """Group -> what the settings of a ``_target_`` without a schema may be."""
 
 
-def check(cfg: DictConfig) -> None:
+def check(cfg: DictConfig, command: str = "train") -> None:
     """Raise for the first setting of a composed config that has a value which is not allowed.
+
+    Args:
+        cfg: the config.
+        command: the one that it was composed for, a key of ``COMMANDS``.
 
     Raises:
         DiscernError: names the setting, its value, and what is allowed.
@@ -297,9 +347,10 @@ def check(cfg: DictConfig) -> None:
     except OmegaConfBaseException as error:
         raise DiscernError(f"The config cannot be resolved: {first_line(error)}.") from error
     assert isinstance(values, dict)
-    _check_part(RunSettings, values, "")
+    settings, check_files = COMMANDS[command]
+    _check_part(settings, values, "")
     _check_targets(values, "")
-    _check_checkpoint(values["ckpt_path"], values["train"])
+    check_files(values)
 
 
 def _check_targets(values: dict[Any, Any], path: str) -> None:
@@ -330,9 +381,7 @@ def _sentence(
     allowed = _allowed(schema.model_fields[name])
     if error["type"] == "missing":
         return f"{setting} is missing; it must be {allowed}."
-    hint = (
-        f" ({error['msg'].removeprefix('Value error, ')})" if error["type"] == "value_error" else ""
-    )
+    hint = error["msg"].removeprefix("Value error, ") if error["type"] == "value_error" else ""
     return f"{setting}={as_override(values[name])} is not allowed; it must be {allowed}{hint}."
 
 
@@ -358,11 +407,30 @@ def as_override(value: Any) -> str:
     return str(value)
 
 
-def _check_checkpoint(path: str | None, train: bool) -> None:
-    if path is None:
-        if not train:
-            raise DiscernError(
-                "train=false leaves nothing to do without a model: give ckpt_path=FILE as well."
-            )
-        return
-    find_checkpoint(path)
+# The files that the settings name are there, before anything that takes seconds is imported.
+
+
+def _check_files_of_train(values: dict[Any, Any]) -> None:
+    if values["ckpt_path"] is not None:
+        find_checkpoint(values["ckpt_path"])
+    elif not values["train"]:
+        raise DiscernError(
+            "train=false leaves nothing to do without a model: give ckpt_path=FILE as well."
+        )
+
+
+def _check_files_of_evaluate(values: dict[Any, Any]) -> None:
+    find_checkpoint(values["ckpt_path"])
+
+
+def _check_files_of_predict(values: dict[Any, Any]) -> None:
+    find_checkpoint(values["ckpt_path"])
+    next(find_files(values["input"]))
+
+
+COMMANDS: dict[str, tuple[type[BaseModel], Callable[[dict[Any, Any]], None]]] = {
+    "train": (RunSettings, _check_files_of_train),
+    "evaluate": (EvaluationSettings, _check_files_of_evaluate),
+    "predict": (PredictionSettings, _check_files_of_predict),
+}
+"""Command -> what its settings outside of groups may be, and the check of the files they name."""

@@ -8,8 +8,22 @@ arguments, between the same counters. An epoch that is not of the plain kind (an
 precision, profiler, ...: see :func:`_why_stock`) is run by Lightning's own code altogether, so it
 can be slower than it might be, but never different.
 
-It is subclassing of private classes, for which ``pyproject.toml`` bounds Lightning's version, and
-tests/test_loop.py compares it with the stock loop hook by hook.
+Microseconds per batch, with a network of one weight on one core: a bare loop 56, this one 107,
+Lightning's 323. What it costs to give one of the savings back:
+
+====  ==============================================================================
+ 145  the optimizer's step through six wrappers, four rounds of these hooks included
+  93  six rounds of hooks that nobody overrides
+  36  moving to the CPU a batch that is there
+  21  inspecting the training step's signature for every batch
+  15  finding out that neither a validation nor a scheduler is due
+  11  collecting what was logged when nothing was
+   9  dividing the loss by an accumulation of one, and its gradient
+====  ==============================================================================
+
+With the network and the images of benchmarks/mlp_epoch.py that is 1.18 times a bare loop instead of
+1.65. The classes extended here are private to Lightning, for which pyproject.toml bounds its
+version; tests/test_loop.py compares the two loops hook by hook.
 """
 
 from __future__ import annotations
@@ -222,7 +236,7 @@ class _Plan(NamedTuple):
 
 
 class LeanEpochLoop(_TrainingEpochLoop):
-    """Lightning's epoch loop at a sixth of its cost per batch, or else Lightning's own.
+    """Lightning's epoch loop at a fifth of its cost per batch, or else Lightning's own.
 
     Attributes:
         why_stock: Why the latest epoch was run by Lightning's own code; ``None`` if it was not.

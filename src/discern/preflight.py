@@ -25,9 +25,10 @@ class Preflight(Callback):
         # The folder's name is made of Hydra's own settings; Hydra sets them only later.
         HydraConfig.instance().set_config(config)
         try:
-            check(config)
+            command = config.hydra.job.config_name
+            check(config, command)
             with read_write(config.hydra.run):
-                config.hydra.run.dir = str(_claim(config, "run", config.ckpt_path))
+                config.hydra.run.dir = str(_claim_for(command, config))
         except DiscernError as error:
             refuse(error)
 
@@ -45,19 +46,32 @@ class Preflight(Callback):
             refuse(error)
 
 
+def _claim_for(command: str, config: DictConfig) -> Path:
+    """The folder of one run of a command."""
+    if command == "predict" and any(o.startswith("out=") for o in config.hydra.overrides.task):
+        return claim_folder(Path(config.hydra.run.dir), "out", shared=True)
+    return _claim(config, "run", config.ckpt_path if command == "train" else None)
+
+
 def _claim(config: DictConfig, kind: str, ckpt_path: str | None = None) -> Path:
     setting = f"hydra.{kind}.dir"
     named = any(o.startswith(f"{setting}=") for o in config.hydra.overrides.hydra)
     return claim_folder(Path(config.hydra[kind].dir), setting if named else None, ckpt_path)
 
 
-def claim_folder(folder: Path, named_by: str | None = None, ckpt_path: str | None = None) -> Path:
+def claim_folder(
+    folder: Path,
+    named_by: str | None = None,
+    ckpt_path: str | None = None,
+    shared: bool = False,
+) -> Path:
     """Create a folder that nobody else has claimed, numbering it if it exists; return its path.
 
     Args:
         folder: the wished path.
         named_by: the setting by which the user named this folder, which is then taken as it is.
         ckpt_path: a run that goes on from a checkpoint in ``folder`` may share it.
+        shared: a folder that was named may hold something already.
 
     Raises:
         DiscernError: the folder cannot be created, or was named and holds something already.
@@ -71,7 +85,7 @@ def claim_folder(folder: Path, named_by: str | None = None, ckpt_path: str | Non
                 return candidate
             except FileExistsError:
                 if named_by:
-                    return _share(folder, named_by, ckpt_path)
+                    return _share(folder, named_by, ckpt_path, shared)
                 number += 1
                 candidate = folder.with_name(f"{folder.name}_{number}")
     except OSError as error:
@@ -81,7 +95,7 @@ def claim_folder(folder: Path, named_by: str | None = None, ckpt_path: str | Non
         ) from error
 
 
-def _share(folder: Path, setting: str, ckpt_path: str | None) -> Path:
+def _share(folder: Path, setting: str, ckpt_path: str | None, shared: bool) -> Path:
     if not folder.is_dir():
         raise DiscernError(f"{setting}={folder} is a file; it must be a folder.")
     if int(os.environ.get("LOCAL_RANK", 0)) > 0:
@@ -89,9 +103,9 @@ def _share(folder: Path, setting: str, ckpt_path: str | None) -> Path:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise DiscernError(f"{setting}={folder} cannot be written; choose another folder.")
     continues = ckpt_path and folder.resolve() in find_checkpoint(ckpt_path).resolve().parents
-    if any(folder.iterdir()) and not continues:
+    if any(folder.iterdir()) and not (continues or shared):
         raise DiscernError(
             f"{setting}={folder} is not empty; name a new folder, or continue the run in it "
-            "with ckpt_path=FILE."
+            "with discern train ckpt_path=FILE."
         )
     return folder

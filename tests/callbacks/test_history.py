@@ -64,8 +64,11 @@ def test_the_learning_rate_of_a_row_is_the_epochs_last(tiny_run):
     assert len(set(rates)) == 3
 
 
-def test_an_epoch_without_validation_does_not_repeat_the_one_before(tiny_run):
-    result = tiny_run("trainer.check_val_every_n_epoch=2", "trainer.max_epochs=4")
+def test_an_epoch_without_validation_does_not_repeat_the_one_before(tiny_run, caplog):
+    with caplog.at_level(logging.INFO, "discern"):
+        result = tiny_run("trainer.check_val_every_n_epoch=2", "trainer.max_epochs=4")
+    said = [line for line in caplog.messages if line.startswith("epoch ")]
+    assert ["val loss" in line for line in said] == [False, True, False, True]
     lines = (result.folder / "metrics.csv").read_text().splitlines()
     column = lines[0].split(",").index("val/loss")
     cells = [line.split(",")[column] for line in lines[1:]]

@@ -8,6 +8,7 @@ from torch import nn
 
 from discern.models.classifier import Classifier, count_parameters
 from discern.models.mlp import MLP
+from runs import own_model
 
 
 def classifier(network: nn.Module | None = None) -> Classifier:
@@ -51,8 +52,8 @@ def test_frozen_parameters_are_counted_apart_and_not_optimised():
 
 def test_frozen_parameters_stay_as_they_are(tiny_run):
     result = tiny_run(
-        *("~model.hidden", "~model.activation", "~model.dropout"),
-        *("model._target_=test_classifier.HalfFrozen", "optimizer.lr=0.1"),
+        *own_model("test_classifier.HalfFrozen"),
+        "optimizer.lr=0.1",
     )
     weights = result.model.state_dict()
     assert torch.equal(weights["0.weight"], torch.ones(4, 784) / 784)

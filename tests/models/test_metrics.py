@@ -98,6 +98,19 @@ def test_an_epoch_starts_afresh_and_an_empty_one_has_no_metrics():
     assert float(metrics.compute()["accuracy"]) == 0
 
 
+def test_an_epoch_without_a_mistake_does_not_tie_the_top_five_to_the_first():
+    """torchmetrics lets metrics share their counts once these were equal."""
+    metrics = EpochMetrics(10, full=True)
+    labels = torch.arange(10)
+    metrics.update(torch.tensor(0.0), torch.eye(10), labels)
+    assert float(metrics.compute()["top5_error"]) == 0
+    second_best = torch.eye(10) + 2 * torch.eye(10).roll(1, 1)
+    metrics.update(torch.tensor(0.0), second_best, labels)
+    result = metrics.compute()
+    assert float(result["accuracy"]) == 0
+    assert float(result["top5_error"]) == 0
+
+
 def test_half_precision_is_added_up_in_single():
     logits = torch.randn(4000, 10).bfloat16()
     labels = torch.randint(10, (4000,))

@@ -42,11 +42,14 @@ class Continuation(Callback):
             log.info("  changed    %s=%s, was %s in the checkpoint", setting, now, saved)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Apply the changed settings to the optimizer that has just been restored.
+        """Set the loader to its place; apply the changed settings to the restored optimizer.
 
         Raises:
             DiscernError: the learning-rate schedule was planned for a run of another length.
         """
+        # A schedule that asks for the run's length makes Lightning set up the loader before the
+        # checkpoint is read, and Lightning then forgets to tell the loader its place in the epoch.
+        trainer.fit_loop._load_combined_loader_states()
         self._check_schedule(trainer, pl_module)
         optimizer = {k: v for k, v in self.changes.items() if k.startswith("optimizer.")}
         if "optimizer._target_" in optimizer:

@@ -33,6 +33,7 @@ class GracefulStop(Callback):
         self.reason: str | None = None
         self._checkpoint = checkpoint
         self._found: dict[int, Handler] = {}
+        self._midway = False
 
     def __enter__(self) -> "GracefulStop":
         # Python allows handlers in the main thread only.
@@ -61,6 +62,7 @@ class GracefulStop(Callback):
     ) -> None:
         """Stop here, unless the epoch is over: then its validation and checkpoint come first."""
         if self.reason is not None and not trainer.is_last_batch:
+            self._midway = True
             raise KeyboardInterrupt
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -71,7 +73,6 @@ class GracefulStop(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Save the state that training has reached."""
-        midway = trainer.global_step > 0 and not trainer.sanity_checking
-        if self.reason is not None and self._checkpoint is not None and midway:
+        """Save the state within an epoch; at an epoch's end the checkpoint callbacks have."""
+        if self._midway and self._checkpoint is not None:
             trainer.save_checkpoint(self._checkpoint)

@@ -45,7 +45,11 @@ class EpochMetrics(nn.Module):
                 metrics[TOP5] = MulticlassAccuracy(
                     num_classes=num_classes, average="micro", top_k=5
                 )
-        self.counts = MetricCollection(metrics)
+        # Left alone, torchmetrics groups metrics whose counts agree after the first batch: after one
+        # that is all right or all wrong, accuracy and top-5 accuracy would be one from then on.
+        alike = [["precision", "recall"]] if full else []
+        alone = [[name] for name in metrics if [name] not in ([n] for group in alike for n in group)]
+        self.counts = MetricCollection(metrics, compute_groups=alike + alone)
         self.loss = MeanMetric()
         self._losses: list[Tensor] = []
         self._logits: list[Tensor] = []

@@ -1,0 +1,120 @@
+"""What `discern evaluate` and `discern predict` take beyond their imports.
+
+    python benchmarks/evaluate.py [--data-dir DIR] [--repeats 5]
+
+A model is trained for one epoch on Fashion-MNIST. It is then measured on the 10,000 test images, and
+used on 1,000 of them as PNG files, each time in a new process, in turn. The clock starts when all
+modules are imported and the config is composed, and stops when every file, pictures included, is
+on disk. `bare` is the same without discern: the arrays through the network; 1,000 files through
+Pillow and the network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+from discern.config import conf_dir
+from discern.data.idx import read_idx
+from discern.data.publication import TEST_IMAGES
+
+IMAGES, FILES = 10_000, 1_000
+
+SETUP = """
+import glob, sys, time
+import numpy as np, torch
+from hydra import compose, initialize_config_dir
+from PIL import Image, PngImagePlugin
+import discern.data.mnist, discern.evaluate, discern.predict
+from discern.checkpoints import load
+from discern.data.idx import read_idx
+conf, model, folder, data, out = sys.argv[1:]
+def composed(command, *overrides):
+    with initialize_config_dir(conf, version_base="1.3"):
+        return compose(command, [f"ckpt_path='{model}'", *overrides])
+"""
+TASKS = {
+    "evaluate": """
+cfg = composed("evaluate", f"data.dir='{data}'", f"folder='{out}'")
+began = time.perf_counter()
+discern.evaluate.evaluate(cfg)
+""",
+    "evaluate, bare": """
+began = time.perf_counter()
+network = load(model)
+images = torch.from_numpy(read_idx(discern.evaluate.Path(f"{folder}/images"), 3))
+with torch.inference_mode():
+    network(((images / 255 - 0.5) / 0.5)[:, None]).softmax(1)
+""",
+    "predict": """
+cfg = composed("predict", f"input='{folder}/files'", f"out='{out}'")
+began = time.perf_counter()
+discern.predict.predict(cfg)
+""",
+    "predict, bare": """
+began = time.perf_counter()
+network = load(model)
+arrays = [np.asarray(Image.open(path)) for path in sorted(glob.glob(f"{folder}/files/*"))]
+images = torch.from_numpy(np.array(arrays))
+with torch.inference_mode():
+    network(((images / 255 - 0.5) / 0.5)[:, None]).softmax(1)
+""",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", type=Path, default=Path("data"))
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        prepare(folder, options.data_dir)
+        times: dict[str, list[float]] = {task: [] for task in TASKS}
+        for repeat in range(options.repeats + 1):
+            for task in TASKS:
+                out = folder / f"{len(times[task])} {task}"
+                took = seconds(task, folder, options.data_dir, out)
+                if repeat:  # the first round fills the file cache
+                    times[task].append(took)
+    print(f"{'':16} {'seconds':>8} {'images/s':>10}   (medians of {options.repeats})")
+    for task, measured in times.items():
+        median = statistics.median(measured)
+        images = IMAGES if task.startswith("evaluate") else FILES
+        print(f"{task:16} {median:8.3f} {images / median:10,.0f}")
+
+
+def prepare(folder: Path, data: Path) -> None:
+    """Train the model and write the files."""
+    train = ["train", "data=fashion_mnist", f"data.dir='{data}'", "trainer.max_epochs=1"]
+    train += ["trainer.accelerator=cpu", "test=false", f"hydra.run.dir='{folder}/run'"]
+    subprocess.run([sys.executable, "-m", "discern", *train], check=True, capture_output=True)
+    images = read_idx(data / "FashionMNIST" / "raw" / TEST_IMAGES, 3)
+    (folder / "images").symlink_to((data / "FashionMNIST" / "raw" / TEST_IMAGES).resolve())
+    (folder / "files").mkdir()
+    for number, image in enumerate(images[:FILES]):
+        Image.fromarray(image).save(folder / "files" / f"{number:04}.png")
+
+
+def seconds(task: str, folder: Path, data: Path, out: Path) -> float:
+    """Run a task in a new process; return what its clock showed."""
+    program = f"{SETUP}{TASKS[task]}print(time.perf_counter() - began)"
+    model = folder / "run" / "checkpoints" / "best.ckpt"
+    arguments = [conf_dir(), model, folder, data.resolve(), out]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return float(done.stdout.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    main()

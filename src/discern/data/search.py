@@ -1,0 +1,60 @@
+"""Finding the files that a setting names: one file, all in a folder, or those a pattern matches."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from discern.errors import DiscernError
+
+
+def find_files(wanted: str) -> Iterator[Path]:
+    """The files that the setting ``input`` means, in the order of their names, at least one.
+
+    Args:
+        wanted: a file's path; a folder's, for the files in it and its subfolders that are not
+            hidden; or a pattern such as ``photos/**/*.jpg``.
+
+    Raises:
+        DiscernError: there are none.
+    """
+    path = Path(wanted).expanduser()
+    if path.is_file():
+        files = iter([path])
+    elif path.is_dir():
+        files = _walk(path, set())
+    else:
+        matches = map(Path, sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207
+        files = (match for match in matches if match.is_file())
+    first = next(files, None)
+    if first is None:
+        what = "is a folder without files" if path.is_dir() else "is no file and matches none"
+        raise DiscernError(
+            f"input={wanted} {what}; it must be a picture, a folder of pictures, or a pattern "
+            "such as 'photos/*.png'."
+        )
+    yield first
+    yield from files
+
+
+def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
+    """Files below ``folder``; a folder that links lead to again is entered once."""
+    try:
+        status = folder.stat()
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError:
+        # Reading it as a picture will say why it cannot be read.
+        yield folder
+        return
+    if (status.st_dev, status.st_ino) in seen:
+        return
+    seen.add((status.st_dev, status.st_ino))
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _walk(folder / entry.name, seen)
+        elif entry.is_file() or entry.is_symlink():
+            yield folder / entry.name

@@ -1,0 +1,297 @@
+"""``discern evaluate``: a saved model measured on a split of a data set."""
+
+import hashlib
+import json
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
+from torch import nn
+
+from discern.build import build_data
+from discern.checkpoints import Card, load
+from discern.config import check, conf_dir
+from discern.console import table
+from discern.errors import DiscernError
+from discern.files import write_whole
+from discern.jobs import relative, reported
+from discern.quiet import quiet_libraries
+from discern.reports.calibration import draw_reliability, reliability
+from discern.reports.confusion import (
+    ClassScores,
+    class_scores,
+    confusion_matrix,
+    draw_confusion,
+    write_class_scores,
+)
+from discern.reports.intervals import Estimate
+from discern.reports.measures import measure
+from discern.reports.predictions import Predictions, write_predictions
+from discern.reports.samples import as_pixels, draw_top_losses
+from discern.runs import find_checkpoint
+
+log = logging.getLogger(__name__)
+
+WORST = 25
+"""Images in top_losses.png."""
+
+CLASSES_PRINTED = 20
+"""Classes up to which the terminal shows the scores of each."""
+
+
+def job(cfg: DictConfig) -> None:
+    """Hydra's task: one evaluation in the folder that Hydra made."""
+    cfg.folder = HydraConfig.get().runtime.output_dir
+    with reported():
+        evaluate(cfg)
+
+
+def evaluate(cfg: DictConfig) -> dict[str, Estimate]:
+    """Measure the model in ``cfg.ckpt_path``; write and print what is known of it.
+
+    Args:
+        cfg: conf/evaluate.yaml, composed; ``folder`` is set.
+
+    Returns:
+        The metrics of the split.
+
+    Raises:
+        DiscernError: a setting, the checkpoint or the data are wrong, or do not fit each other.
+    """
+    check(cfg, "evaluate")
+    quiet_libraries()
+    checkpoint, folder = find_checkpoint(cfg.ckpt_path), Path(cfg.folder)
+    network = load(checkpoint)
+    card: Card = network.card  # type: ignore[assignment]
+    with open_dict(cfg):
+        cfg.data = data_settings(cfg, card, checkpoint)
+    check(cfg, "evaluate")
+    with write_whole(folder / "config.yaml") as file:
+        file.write(OmegaConf.to_yaml(cfg, resolve=True))
+    data: Any = build_data(cfg)
+    check_fit(card, data, checkpoint)
+    predictions = classify(network, data, cfg.split)
+    metrics = measure(predictions, cfg.seed)
+    facts = {
+        **describe(card, data, cfg.split),
+        "images": len(predictions),
+        "checkpoint": {"path": str(checkpoint), "sha256": sha256(checkpoint)},
+        "metrics": {name: asdict(estimate) for name, estimate in metrics.items()},
+    }
+    if card.data and not facts["data"]["as_in_training"] and cfg.split != "test":
+        log.warning(
+            "The data are not those that the model was trained on, so split=%s is not what it was "
+            "there.",
+            cfg.split,
+        )
+    write_report(predictions, metrics, facts, data, folder)
+    conclude(facts, metrics, predictions, folder)
+    return metrics
+
+
+# The data: the model's own, or what was asked for
+
+
+def data_settings(cfg: DictConfig, card: Card, checkpoint: Path) -> dict[str, Any]:
+    """The settings of the data set to evaluate on.
+
+    With a choice of the group ``data`` they are the choice's, else those of the model's run. The
+    pixels become what the model knows, and the images held out are those of its run.
+
+    Raises:
+        DiscernError: the checkpoint does not name a data set of discern's own.
+    """
+    given = OmegaConf.to_container(cfg.data, resolve=True)
+    assert isinstance(given, dict)
+    settings: dict[str, Any] = {str(key): value for key, value in given.items()}
+    if "_target_" not in settings:
+        settings = {**_settings_of_run(card, checkpoint), **settings}
+    elif settings.get("seed") == cfg.seed:
+        # Not a seed that was typed as data.seed=…: the split is that of the model's run.
+        settings["seed"] = card.config.get("seed", cfg.seed)
+    own = _own_data_sets().get(settings["_target_"])
+    if own is not None and "dir" not in own:
+        settings.pop("dir")
+    return settings | {
+        name: value for name, value in card.preprocessing.model_dump().items() if name in settings
+    }
+
+
+def _settings_of_run(card: Card, checkpoint: Path) -> dict[str, Any]:
+    """What the checkpoint says of its data set, as far as a file from a stranger is believed.
+
+    The class is only compared with discern's own, since to import what a file names would be to run
+    it; and a value is a number, a word or a list of numbers, since Hydra would instantiate a
+    mapping and resolve an interpolation.
+    """
+    saved = card.config.get("data")
+    own = _own_data_sets()
+    target = saved.get("_target_") if isinstance(saved, dict) else None
+    if not isinstance(saved, dict) or target not in own:
+        choices = ", ".join(f"data={path.stem}" for path in _data_choices())
+        raise DiscernError(
+            f"{checkpoint} does not name a data set that discern has; say which one is meant: "
+            f"{choices}."
+        )
+    settings = {key: saved[key] for key in own[target] if key in saved}
+    for name, value in settings.items():
+        if not _is_plain(value):
+            raise DiscernError(f"{checkpoint} has a data.{name} that is no plain value.")
+    return settings
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(isinstance(item, (int, float)) for item in value)
+    return isinstance(value, (int, float)) or (isinstance(value, str) and "${" not in value)
+
+
+def _data_choices() -> list[Path]:
+    return sorted((conf_dir() / "data").glob("*.yaml"))
+
+
+def _own_data_sets() -> dict[str, dict[str, Any]]:
+    """``_target_`` -> settings, of the choices in conf/data."""
+    nodes: list[Any] = [OmegaConf.to_container(OmegaConf.load(path)) for path in _data_choices()]
+    return {node["_target_"]: node for node in nodes if "_target_" in node}
+
+
+def check_fit(card: Card, data: Any, checkpoint: Path) -> None:
+    """Check that the data are such as the model was made for.
+
+    Raises:
+        DiscernError: the images have another shape, or the classes other names. Where the
+            checkpoint knows no names, as the notes' do not, only their number must agree.
+    """
+    shape = tuple(data.input_shape)
+    if shape != card.input_shape:
+        raise DiscernError(
+            f"{data.title} has images of shape {_shape(shape)}, and the model in {checkpoint} "
+            f"takes {_shape(card.input_shape)}."
+        )
+    names = list(data.class_names)
+    if len(names) != len(card.class_names) or (card.data and names != card.class_names):
+        raise DiscernError(
+            f"{data.title} has the classes {_some(names)}, and the model in {checkpoint} knows "
+            f"{_some(card.class_names)}."
+        )
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape))
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown}, … ({len(names)} in all)"
+
+
+# What the model says
+
+
+def classify(network: nn.Module, data: Any, split: str) -> Predictions:
+    """What a network in eval mode says of a split, in the order of its images.
+
+    Raises:
+        DiscernError: the split is empty.
+    """
+    dataset = getattr(data, f"{split}_dataset")
+    if not len(dataset):
+        raise DiscernError(
+            f"split={split} has no images: with data.val_size={data.val_size} none are held out."
+        )
+    everything = torch.arange(len(dataset))
+    logits, labels = [], []
+    with torch.inference_mode():
+        for places in torch.split(everything, data.eval_batch_size):
+            images, truth = dataset.__getitems__(places.tolist())
+            logits.append(network(images))
+            labels.append(truth)
+    indices = everything if dataset.indices is None else dataset.indices
+    names = list(data.class_names)
+    return Predictions.of(torch.cat(logits), torch.cat(labels), indices, names)
+
+
+# What is kept of it
+
+
+def describe(card: Card, data: Any, split: str) -> dict[str, Any]:
+    """What metrics.json says of the model and the data."""
+    return {
+        "title": f"{card.model.name} on {data.title}, {split}",
+        "split": split,
+        "classes": len(data.class_names),
+        "data": {
+            "title": data.title,
+            "fingerprint": data.fingerprint,
+            "as_in_training": data.fingerprint == card.data.get("fingerprint"),
+        },
+    }
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_report(
+    predictions: Predictions,
+    metrics: dict[str, Estimate],
+    facts: dict[str, Any],
+    data: Any,
+    folder: Path,
+) -> None:
+    """Write the tables and the pictures."""
+    title, names = facts["title"], predictions.class_names
+    with write_whole(folder / "metrics.json") as file:
+        json.dump(facts, file, indent=2, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
+    write_predictions(predictions, folder / "predictions.csv")
+    matrix = confusion_matrix(predictions.labels, predictions.predicted, len(names))
+    write_class_scores(class_scores(matrix), names, folder / "per_class.csv")
+    draw_confusion(matrix, names, title, folder / "confusion_matrix.png")
+    bins = reliability(predictions.confidences, predictions.correct)
+    draw_reliability(bins, metrics["ece"], title, folder / "reliability.png")
+    worst = predictions.worst(WORST)
+    images, _ = getattr(data, f"{facts['split']}_dataset").__getitems__(worst.tolist())
+    draw_top_losses(
+        predictions,
+        worst,
+        as_pixels(images, data.mean, data.std),
+        f"{title}: the {len(worst)} images with the highest loss of {len(predictions):,}",
+        folder / "top_losses.png",
+    )
+
+
+def conclude(
+    facts: dict[str, Any], metrics: dict[str, Estimate], predictions: Predictions, folder: Path
+) -> None:
+    """Say what came out, and where it is."""
+    rows = [
+        [name.replace("_", " "), *(f"{x:.4f}" for x in (part.value, part.low, part.high))]
+        for name, part in metrics.items()
+    ]
+    header = [f"{facts['title']}: {facts['images']:,} images", "value", "95 % from", "to"]
+    log.info("\n%s\n", table(header, rows))
+    names = predictions.class_names
+    if len(names) <= CLASSES_PRINTED:
+        matrix = confusion_matrix(predictions.labels, predictions.predicted, len(names))
+        log.info("%s\n", _class_table(class_scores(matrix), names))
+    log.info("Everything is in %s", relative(folder))
+
+
+def _class_table(scores: ClassScores, names: list[str]) -> str:
+    rows = [
+        [
+            name,
+            *(f"{part[number]:.4f}" for part in (scores.precision, scores.recall, scores.f1)),
+            f"{scores.support[number]:,}",
+        ]
+        for number, name in enumerate(names)
+    ]
+    return table(["class", "precision", "recall", "F1", "support"], rows)

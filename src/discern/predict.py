@@ -1,0 +1,226 @@
+"""``discern predict``: what a saved model says of pictures in files."""
+
+import csv
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from hydra.core.hydra_config import HydraConfig
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+from torch import nn
+from tqdm import tqdm
+
+from discern.checkpoints import Card, load
+from discern.config import as_override, check
+from discern.console import is_terminal
+from discern.data.in_memory import InMemoryImages
+from discern.data.pictures import PictureError, dark_on_light, read_picture
+from discern.data.search import find_files
+from discern.errors import DiscernError
+from discern.files import write_whole
+from discern.jobs import relative, reported
+from discern.reports.classified import Classified, draw_classified
+from discern.reports.predictions import TOP
+from discern.runs import find_checkpoint
+
+log = logging.getLogger(__name__)
+
+BATCH = 256
+"""Files that are in memory at a time, each only as large as the network's input."""
+
+
+def job(cfg: DictConfig) -> None:
+    """Hydra's task: predict into the folder that Hydra made."""
+    cfg.out = HydraConfig.get().runtime.output_dir
+    with reported():
+        predict(cfg)
+
+
+@dataclass
+class Outcome:
+    """How it went.
+
+    Attributes:
+        read: pictures that were classified.
+        inverted: pictures of these that were inverted.
+        unreadable: files that could not be read.
+        shown: the first of the pictures, to be drawn.
+    """
+
+    read: int = 0
+    inverted: int = 0
+    unreadable: int = 0
+    shown: list[Classified] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Some of the files.
+
+    Attributes:
+        reasons: file -> why it could not be read; None where it could.
+        pixels: of those that could, as the network sees them, uint8 (M, C, H, W).
+        inverted: which of these were inverted, bool (M,).
+        probabilities: of their classes, float32 (M, K).
+    """
+
+    reasons: dict[Path, str | None]
+    pixels: NDArray[np.uint8]
+    inverted: NDArray[np.bool_]
+    probabilities: NDArray[np.float32]
+
+
+def predict(cfg: DictConfig) -> Outcome:
+    """Classify the pictures in ``cfg.input``; write predictions.csv and predictions.png.
+
+    Args:
+        cfg: conf/predict.yaml, composed; the folder ``cfg.out`` need not exist.
+
+    Raises:
+        DiscernError: a setting or the checkpoint is wrong, or no file could be read as a picture.
+    """
+    check(cfg, "predict")
+    checkpoint, folder = find_checkpoint(cfg.ckpt_path), Path(cfg.out)
+    network = load(checkpoint)
+    card: Card = network.card  # type: ignore[assignment]
+    if card.input_shape[0] not in (1, 3):
+        raise DiscernError(
+            f"{checkpoint} takes images of {card.input_shape[0]} channels; pictures are read as "
+            "grey (1) or colour (3)."
+        )
+    files = list(find_files(cfg.input))
+    outcome = Outcome()
+    with write_whole(folder / "predictions.csv") as table:
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(_columns(card))
+        for batch in _batches(files, network, card, cfg.invert):
+            writer.writerows(_rows(batch, card.class_names))
+            _count(outcome, batch, cfg.pictures)
+    if outcome.shown:
+        title = f"{card.model.name} trained on {card.data.get('title', 'unknown data')}"
+        title = f"{title}: what it says of each picture as it sees it"
+        draw_classified(outcome.shown, card.class_names, title, folder / "predictions.png")
+    _conclude(outcome, cfg, card)
+    return outcome
+
+
+def _batches(
+    files: list[Path], network: nn.Module, card: Card, invert: bool | str
+) -> Iterator[_Batch]:
+    """Read and classify the files, some at a time, behind a progress bar on a terminal."""
+    with tqdm(
+        desc="predict", total=len(files), unit=" files", leave=False, dynamic_ncols=True,
+        disable=not is_terminal(),
+    ) as bar:  # fmt: skip
+        for start in range(0, len(files), BATCH):
+            reasons, pixels = _read(files[start : start + BATCH], card)
+            inverted = _to_invert(pixels, invert)
+            pixels[inverted] = 255 - pixels[inverted]
+            yield _Batch(reasons, pixels, inverted, probabilities_of(network, card, pixels))
+            bar.update(len(reasons))
+
+
+def _read(files: list[Path], card: Card) -> tuple[dict[Path, str | None], NDArray[np.uint8]]:
+    reasons: dict[Path, str | None] = {}
+    pictures = []
+    for path in files:
+        try:
+            pictures.append(read_picture(path, card.input_shape))
+            reasons[path] = None
+        except PictureError as error:
+            reasons[path] = str(error)
+    return reasons, np.array(pictures, np.uint8).reshape(-1, *card.input_shape)
+
+
+def _to_invert(pixels: NDArray[np.uint8], invert: bool | str) -> NDArray[np.bool_]:
+    """Which pictures, uint8 (M, C, H, W), are to be inverted, bool (M,)."""
+    if invert == "auto":
+        # In colour, light on dark means nothing.
+        return dark_on_light(pixels) if pixels.shape[1] == 1 else np.zeros(len(pixels), np.bool_)
+    return np.full(len(pixels), invert)
+
+
+def probabilities_of(
+    network: nn.Module, card: Card, pixels: NDArray[np.uint8]
+) -> NDArray[np.float32]:
+    """Class probabilities (M, K) of pixels, uint8 (M, C, H, W)."""
+    images = torch.from_numpy(pixels)
+    # The data set's own arithmetic, so that the network sees to the bit what it would see there.
+    labels = torch.zeros(len(images), dtype=torch.int64)
+    data = InMemoryImages(images, labels, card.preprocessing.mean, card.preprocessing.std)
+    with torch.inference_mode():
+        probabilities: NDArray[np.float32] = network(data.normalised(images)).softmax(1).numpy()
+    return probabilities
+
+
+def _columns(card: Card) -> list[str]:
+    places = range(1, min(TOP, len(card.class_names)) + 1)
+    top = [column for place in places for column in (f"top{place}", f"top{place}_probability")]
+    return ["file", "label", "probability", *top, "inverted", "error"]
+
+
+def _rows(batch: _Batch, class_names: list[str]) -> Iterator[list[str]]:
+    """A row a file; one that could not be read has its name and the reason only."""
+    top = np.argsort(-batch.probabilities, axis=1, kind="stable")[:, :TOP]
+    read = 0
+    for path, reason in batch.reasons.items():
+        if reason is not None:
+            yield [_printable(path), *[""] * (2 + 2 * top.shape[1] + 1), reason]
+            continue
+        cells = []
+        for number in top[read]:
+            cells += [class_names[number], f"{batch.probabilities[read, number]:.7g}"]
+        inverted = as_override(bool(batch.inverted[read]))
+        yield [_printable(path), *cells[:2], *cells, inverted, ""]
+        read += 1
+
+
+def _printable(path: Path) -> str:
+    """The path as text; a name that is no UTF-8 shows its bytes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _count(outcome: Outcome, batch: _Batch, pictures: int) -> None:
+    read = [path for path, reason in batch.reasons.items() if reason is None]
+    wanted = max(0, pictures - len(outcome.shown))
+    for number, path in enumerate(read[:wanted]):
+        # A copy, since a view would keep the whole batch.
+        pixels, probabilities = batch.pixels[number].copy(), batch.probabilities[number].copy()
+        note = " (inverted)" if batch.inverted[number] else ""
+        outcome.shown.append(Classified(f"{_printable(path)}{note}", pixels, probabilities))
+    outcome.read += len(read)
+    outcome.inverted += int(batch.inverted.sum())
+    outcome.unreadable += len(batch.reasons) - len(read)
+
+
+def _conclude(outcome: Outcome, cfg: DictConfig, card: Card) -> None:
+    """Say what came out, and where it is."""
+    if not outcome.read:
+        raise DiscernError(
+            f"input={cfg.input} has no picture that can be read: "
+            f"{relative(Path(cfg.out) / 'predictions.csv')} says why of each file."
+        )
+    log.info(_about_inversion(outcome, cfg.invert, card.input_shape[0]))
+    if outcome.unreadable:
+        log.warning(
+            "%s of %s files could not be read; predictions.csv says why.",
+            f"{outcome.unreadable:,}",
+            f"{outcome.read + outcome.unreadable:,}",
+        )
+    log.info("%s pictures classified.", f"{outcome.read:,}")
+    log.info("Everything is in %s", relative(Path(cfg.out)))
+
+
+def _about_inversion(outcome: Outcome, invert: bool | str, channels: int) -> str:
+    if invert == "auto" and channels == 3:
+        said = "no picture was inverted, since the model takes colour"
+    elif invert == "auto":
+        said = f"{outcome.inverted:,} of {outcome.read:,} pictures, dark on light, were inverted"
+    else:
+        said = f"all {outcome.read:,} pictures were inverted" if invert else "none was inverted"
+    return f"invert={as_override(invert)}: {said}."

@@ -1,0 +1,104 @@
+"""Whether a model is right as often as it says: the calibration error and reliability.png."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from discern.files import write_whole
+from discern.reports.intervals import Estimate
+from discern.reports.sheet import BLUE, FAST_PNG, VERMILION
+
+BINS = 15
+"""Equal parts of the confidences from 0 to 1, as in Guo et al. (2017)."""
+
+
+def bin_of(confidences: NDArray[np.float32]) -> NDArray[np.intp]:
+    """The bin of each confidence (N,): b for those above b / 15, up to and with (b + 1) / 15."""
+    return np.clip(np.ceil(confidences * BINS).astype(np.intp) - 1, 0, BINS - 1)
+
+
+def calibration_error(
+    excess: NDArray[np.floating], images: NDArray[np.floating] | float
+) -> NDArray[np.float64]:
+    """The expected calibration error, Σ_b (n_b / n) |confidence_b - accuracy_b|.
+
+    Args:
+        excess: sum over the images in each bin of confidence minus correctness, (…, BINS).
+        images: number of images in all, (…).
+    """
+    error: NDArray[np.float64] = np.abs(excess.astype(np.float64)).sum(axis=-1) / images
+    return error
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Images by their confidence.
+
+    Attributes:
+        counts: images in each bin, int64 (BINS,).
+        confidence: mean confidence of a bin's images, 0 for none, float64 (BINS,).
+        accuracy: part of a bin's images that are classified correctly, 0 for none, (BINS,).
+    """
+
+    counts: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+
+
+def reliability(confidences: NDArray[np.float32], correct: NDArray[np.bool_]) -> Reliability:
+    """The bins of images with these confidences (N,) and correctness (N,)."""
+    bins = bin_of(confidences)
+    counts = np.bincount(bins, minlength=BINS)
+    safe = np.maximum(counts, 1)
+    return Reliability(
+        counts,
+        confidence=np.bincount(bins, confidences, BINS) / safe,
+        accuracy=np.bincount(bins, correct, BINS) / safe,
+    )
+
+
+def draw_reliability(bins: Reliability, error: Estimate, title: str, path: Path) -> None:
+    """Draw accuracy against confidence, and under it how many images have that confidence."""
+    figure = Figure(figsize=(6, 7))
+    FigureCanvasAgg(figure)
+    diagram = figure.add_axes((0.13, 0.36, 0.83, 0.56))
+    histogram = figure.add_axes((0.13, 0.08, 0.83, 0.21))
+    _draw_diagram(diagram, bins)
+    edges = np.arange(BINS) / BINS
+    histogram.bar(edges, bins.counts, 1 / BINS, align="edge", color=BLUE, edgecolor="white")
+    histogram.set(
+        xlim=(0, 1), xlabel="Confidence (probability of the predicted class)", ylabel="Images"
+    )
+    # Nearly all images are in the last bin of a good model; the others would be invisible.
+    histogram.set_yscale("symlog", linthresh=1)
+    histogram.set_ylim(0, max(2, 2 * bins.counts.max()))
+    histogram.grid(alpha=0.3, axis="y")
+    figure.suptitle(
+        f"{title}\nexpected calibration error {error.value:.4f} "
+        f"(95 % interval {error.low:.4f} to {error.high:.4f})",
+        fontsize=11,
+        y=0.985,
+        parse_math=False,
+    )
+    with write_whole(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=120, pil_kwargs=FAST_PNG)
+
+
+def _draw_diagram(axes: Axes, bins: Reliability) -> None:
+    left = (np.arange(BINS) / BINS)[bins.counts > 0]
+    accuracy, confidence = bins.accuracy[bins.counts > 0], bins.confidence[bins.counts > 0]
+    width = 1 / BINS
+    axes.bar(left, accuracy, width, align="edge", color=BLUE, edgecolor="white", label="accuracy")
+    axes.bar(
+        left, confidence - accuracy, width, bottom=accuracy, align="edge", color="none",
+        edgecolor=VERMILION, hatch="///", linewidth=1, label="gap to the mean confidence",
+    )  # fmt: skip
+    axes.plot([0, 1], [0, 1], color="0.3", linestyle="--", label="perfectly calibrated")
+    axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="Accuracy (fraction correct)")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper left")

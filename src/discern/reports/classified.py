@@ -1,0 +1,104 @@
+"""predictions.png: each picture beside the probabilities of its classes."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from discern.reports.sheet import BLUE, GREY, Sheet, fitting, shorten
+
+BARS = 10
+"""Classes that are shown: all in their order where there are no more, else the most probable."""
+
+PICTURE, NAMES, SCALE, GAP, LINE, FONT = 1.6, 1.15, 1.9, 0.25, 0.17, 8.0
+"""Inches of a picture's side, of class names, of a bar of probability 1, between panels and of a
+line of text; points of the letters."""
+
+
+@dataclass(frozen=True)
+class Classified:
+    """A picture and what the model says of it.
+
+    Attributes:
+        name: whose picture it is.
+        pixels: as the network sees them, uint8 (C, H, W).
+        probabilities: float32 (K,).
+    """
+
+    name: str
+    pixels: NDArray[np.uint8]
+    probabilities: NDArray[np.float32]
+
+
+def draw_classified(
+    pictures: Sequence[Classified], class_names: Sequence[str], title: str, path: Path
+) -> None:
+    """Draw each picture beside a horizontal bar chart of its class probabilities."""
+    columns = max(1, min(3, math.ceil(len(pictures) / 2)))
+    bars = min(BARS, len(class_names))
+    width = PICTURE + NAMES + SCALE + 2 * GAP
+    height = 3 * LINE + max(PICTURE, bars * LINE) + GAP
+    rows = math.ceil(len(pictures) / columns)
+    sheet = Sheet(
+        max(GAP + columns * width, 0.09 * len(title)), Sheet.TITLE + LINE + rows * height, title
+    )
+    _draw_legend(sheet)
+    for number, picture in enumerate(pictures):
+        row, column = divmod(number, columns)
+        left, top = GAP + column * width, Sheet.TITLE + LINE + row * height
+        heading = shorten(picture.name, fitting(width - GAP, FONT))
+        sheet.text(heading, left, top + LINE / 2, size=FONT, weight="bold")
+        body = max(PICTURE, bars * LINE)
+        sheet.picture(picture.pixels, left, top + LINE, PICTURE, body)
+        _draw_bars(sheet, picture, class_names, left + PICTURE + NAMES, top + LINE)
+    sheet.save(path)
+
+
+def _draw_legend(sheet: Sheet) -> None:
+    x, y = GAP, Sheet.TITLE
+    for colour, name in ((BLUE, "predicted class"), (GREY, "other classes")):
+        sheet.bars([(x, y - 0.05, x + 0.2, y + 0.05)], [colour])
+        sheet.text(name, x + 0.28, y, size=FONT)
+        x += 1.5
+
+
+def _draw_bars(
+    sheet: Sheet, picture: Classified, class_names: Sequence[str], left: float, top: float
+) -> None:
+    """Draw the chart whose zero is at ``left``, with its scale below."""
+    probabilities = picture.probabilities
+    best = int(probabilities.argmax())
+    shown = range(len(class_names))
+    if len(class_names) > BARS:
+        shown = np.argsort(-probabilities, kind="stable")[:BARS].tolist()
+    bottom = top + len(shown) * LINE
+    sheet.lines(
+        [(left + at * SCALE, top, left + at * SCALE, bottom) for at in (0, 0.25, 0.5, 0.75, 1)],
+        GREY,
+    )
+    for row, number in enumerate(shown):
+        middle, probability = top + (row + 0.5) * LINE, float(probabilities[number])
+        weight = "bold" if number == best else "normal"
+        name = shorten(class_names[number], fitting(NAMES - 0.1, FONT))
+        sheet.text(name, left - 0.05, middle, size=FONT, ha="right", weight=weight)
+        end = left + probability * SCALE
+        # Inside the bar where there is no room behind it.
+        inside = probability > 0.75
+        sheet.text(
+            f"{probability:.1%}", end + (-0.05 if inside else 0.05), middle, size=FONT - 1,
+            ha="right" if inside else "left", color="white" if inside else "black",
+        )  # fmt: skip
+    sheet.bars(
+        [
+            (left, top + row * LINE + 0.02, left + float(probabilities[n]) * SCALE,
+             top + (row + 1) * LINE - 0.02)
+            for row, n in enumerate(shown)
+        ],
+        [BLUE if number == best else GREY for number in shown],
+    )  # fmt: skip
+    for at in (0, 0.5, 1):
+        sheet.text(f"{at:g}", left + at * SCALE, bottom + LINE / 2, size=FONT - 1, ha="center")
+    sheet.text("probability", left + 0.25 * SCALE, bottom + LINE / 2, size=FONT - 1, ha="center")

@@ -1,0 +1,99 @@
+"""Grids of images as the network sees them: samples.png and top_losses.png."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, as_tensor
+
+from discern.reports.predictions import Predictions
+from discern.reports.sheet import Sheet, fitting, shorten
+
+CELL, GAP, LINE, FONT = 1.3, 0.2, 0.15, 8.0
+"""Inches of an image's side, between images and of a line of text; points of the letters."""
+
+Caption = tuple[str, ...]
+
+
+def draw_samples(
+    images: Tensor,
+    labels: Tensor,
+    class_names: Sequence[str],
+    mean: float | Sequence[float],
+    std: float | Sequence[float],
+    title: str,
+    path: Path,
+) -> None:
+    """Draw images with the names of their classes.
+
+    Args:
+        images: float32 (N, C, H, W), normalised, of 1 or 3 channels.
+        labels: int64 (N,).
+        class_names: in the order of the labels.
+        mean, std: what normalised the images, one number each or one per channel.
+        title: what the images are.
+        path: the PNG file.
+    """
+    captions = [(class_names[label],) for label in labels.tolist()]
+    draw_grid(as_pixels(images, mean, std), captions, title, path)
+
+
+def draw_top_losses(
+    predictions: Predictions,
+    rows: NDArray[np.int64],
+    pixels: NDArray[np.uint8],
+    title: str,
+    path: Path,
+) -> None:
+    """Draw images with label, predicted class, its probability and the loss.
+
+    Args:
+        predictions: of a whole split.
+        rows: those that are drawn, int64 (M,).
+        pixels: of these images, uint8 (M, C, H, W).
+        title: what the images are.
+        path: the PNG file.
+    """
+    names, confidences = predictions.class_names, predictions.confidences
+    captions = [
+        (
+            f"is {names[predictions.labels[row]]}",
+            f"said {names[predictions.predicted[row]]}",
+            f"{confidences[row]:.1%}, loss {predictions.losses[row]:.2f}",
+        )
+        for row in rows
+    ]
+    draw_grid(pixels, captions, title, path)
+
+
+def draw_grid(
+    pixels: NDArray[np.uint8], captions: Sequence[Caption], title: str, path: Path
+) -> None:
+    """Draw images, uint8 (N, C, H, W), each under the lines of its caption."""
+    columns = max(1, min(len(pixels), math.ceil(math.sqrt(len(pixels)))))
+    rows = math.ceil(len(pixels) / columns)
+    lines = max((len(caption) for caption in captions), default=0)
+    step = CELL + GAP, CELL + GAP + lines * LINE
+    # The title has room even over a single image.
+    width = max(GAP + columns * step[0], 0.09 * len(title) + 2 * GAP)
+    margin = (width - columns * step[0] + GAP) / 2
+    sheet = Sheet(width, Sheet.TITLE + rows * step[1], title)
+    for number, (image, caption) in enumerate(zip(pixels, captions, strict=True)):
+        row, column = divmod(number, columns)
+        left, top = margin + column * step[0], Sheet.TITLE + row * step[1]
+        for line, text in enumerate(caption):
+            short = shorten(text, fitting(CELL + GAP, FONT))
+            middle = top + (line + 0.5) * LINE
+            sheet.text(short, left + CELL / 2, middle, size=FONT, ha="center")
+        sheet.picture(image, left, top + lines * LINE, CELL, CELL)
+    sheet.save(path)
+
+
+def as_pixels(images: Tensor, mean: Any, std: Any) -> NDArray[np.uint8]:
+    """Normalised images (N, C, H, W) as the uint8 pixels that they were."""
+    means, stds = (as_tensor(value, dtype=images.dtype).reshape(-1, 1, 1) for value in (mean, std))
+    pixels: NDArray[np.uint8] = ((images * stds + means) * 255).round().clamp(0, 255).byte().numpy()
+    return pixels
