@@ -2,10 +2,10 @@
 
     python benchmarks/evaluate.py [--data-dir DIR] [--repeats 5]
 
-A model is trained for one epoch on Fashion-MNIST. It is then measured on the 10,000 test images, and
-used on 1,000 of them as PNG files, each time in a new process, in turn. The clock starts when all
-modules are imported and the config is composed, and stops when every file, pictures included, is
-on disk. `bare` is the same without discern: the arrays through the network; 1,000 files through
+A model is trained for one epoch on Fashion-MNIST. It is then measured on the 10,000 test images,
+and used on 1,000 of them as PNG files, each time in a new process, in turn. The clock starts when
+all modules are imported and the config is composed, and stops when every file, pictures included,
+is on disk. `bare` is the same without discern: the arrays through the network; 1,000 files through
 Pillow and the network.
 """
 
@@ -20,7 +20,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from discern.config import conf_dir
 from discern.data.idx import read_idx
 from discern.data.publication import TEST_IMAGES
 
@@ -29,41 +28,39 @@ IMAGES, FILES = 10_000, 1_000
 SETUP = """
 import glob, sys, time
 import numpy as np, torch
-from hydra import compose, initialize_config_dir
 from PIL import Image, PngImagePlugin
 import discern.data.mnist, discern.evaluate, discern.predict
 from discern.checkpoints import load
+from discern.cli import main
 from discern.data.idx import read_idx
-conf, model, folder, data, out = sys.argv[1:]
-def composed(command, *overrides):
-    with initialize_config_dir(conf, version_base="1.3"):
-        return compose(command, [f"ckpt_path='{model}'", *overrides])
+model, folder, data, out = sys.argv[1:]
+def timed(function):
+    def run(*arguments):
+        began = time.perf_counter()
+        function(*arguments)
+        print(time.perf_counter() - began)
+    return run
+def classify(arrays):
+    images = torch.from_numpy(np.asarray(arrays))
+    with torch.inference_mode():
+        load(model)(((images / 255 - 0.5) / 0.5)[:, None]).softmax(1)
 """
 TASKS = {
     "evaluate": """
-cfg = composed("evaluate", f"data.dir='{data}'", f"folder='{out}'")
-began = time.perf_counter()
-discern.evaluate.evaluate(cfg)
+discern.evaluate.evaluate = timed(discern.evaluate.evaluate)
+main(["evaluate", f"ckpt_path='{model}'", f"data.dir='{data}'", f"hydra.run.dir='{out}'"])
 """,
     "evaluate, bare": """
-began = time.perf_counter()
-network = load(model)
-images = torch.from_numpy(read_idx(discern.evaluate.Path(f"{folder}/images"), 3))
-with torch.inference_mode():
-    network(((images / 255 - 0.5) / 0.5)[:, None]).softmax(1)
+timed(lambda: classify(read_idx(discern.evaluate.Path(folder, "images"), 3)))()
 """,
     "predict": """
-cfg = composed("predict", f"input='{folder}/files'", f"out='{out}'")
-began = time.perf_counter()
-discern.predict.predict(cfg)
+discern.predict.predict = timed(discern.predict.predict)
+main(["predict", f"ckpt_path='{model}'", f"input='{folder}/files'", f"out='{out}'"])
 """,
     "predict, bare": """
-began = time.perf_counter()
-network = load(model)
-arrays = [np.asarray(Image.open(path)) for path in sorted(glob.glob(f"{folder}/files/*"))]
-images = torch.from_numpy(np.array(arrays))
-with torch.inference_mode():
-    network(((images / 255 - 0.5) / 0.5)[:, None]).softmax(1)
+timed(lambda: classify(
+    [np.asarray(Image.open(path)) for path in sorted(glob.glob(f"{folder}/files/*"))]
+))()
 """,
 }
 
@@ -104,9 +101,9 @@ def prepare(folder: Path, data: Path) -> None:
 
 def seconds(task: str, folder: Path, data: Path, out: Path) -> float:
     """Run a task in a new process; return what its clock showed."""
-    program = f"{SETUP}{TASKS[task]}print(time.perf_counter() - began)"
+    program = f"{SETUP}{TASKS[task]}"
     model = folder / "run" / "checkpoints" / "best.ckpt"
-    arguments = [conf_dir(), model, folder, data.resolve(), out]
+    arguments = [model, folder, data.resolve(), out]
     done = subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],
         check=True,

@@ -185,7 +185,7 @@ def test_the_version(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "hint"), [("trian", "did you mean train"), ("xyz", "there are train")]
+    ("wrong", "hint"), [("trian", "did you mean train"), ("xyz", "there are ")]
 )
 def test_an_unknown_command_is_one_sentence(tmp_path, wrong, hint):
     refused(command(DISCERN, wrong, cwd=tmp_path), tmp_path, f"{wrong} is not a command", hint)

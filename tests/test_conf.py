@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import lightning
 import pytest
 import yaml
 from hydra.utils import get_object
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from discern.config import SCHEMAS, AnyModelSettings, check, conf_dir
 from runs import composed
@@ -23,6 +24,11 @@ CHOICES = [
 ]
 # Settings that discern itself takes out before the class gets the rest.
 OF_THE_SCHEDULE = {"interval", "monitor", "total_as"}
+
+
+@cache
+def chosen(group: str, choice: str) -> DictConfig:
+    return composed(f"{group}={choice}")
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -55,14 +61,14 @@ def test_a_file_is_yaml_without_a_key_twice(name):
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_a_choice_composes_and_is_allowed(group, choice):
-    cfg = composed(f"{group}={choice}")
+    cfg = chosen(group, choice).copy()
     cfg.folder = "outputs/here"
     check(cfg)
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_a_choice_has_no_key_that_nothing_reads(group, choice):
-    for target, settings in targets(composed(f"{group}={choice}")):
+    for target, settings in targets(chosen(group, choice)):
         if target in SCHEMAS and SCHEMAS[target].model_config["extra"] == "forbid":
             assert set(settings) == set(SCHEMAS[target].model_fields), target
         if not target.startswith(
@@ -125,7 +131,7 @@ def test_trainer_settings_differ_from_lightning_only_where_a_comment_says_so():
 @pytest.mark.parametrize("group", ["model", "data", "optimizer", "scheduler", "trainer"])
 def test_a_group_that_builds_one_thing_names_its_class(group):
     for choice in (choice for of, choice in CHOICES if of == group):
-        assert "_target_" in composed(f"{group}={choice}")[group]
+        assert "_target_" in chosen(group, choice)[group]
 
 
 EXPERIMENTS = [choice for group, choice in CHOICES if group == "experiment"]

@@ -256,6 +256,13 @@ def test_max_steps_may_end_in_the_middle_of_an_epoch(tiny_run):
     assert same_bits(saved["state_dict"], by_hand("adam", steps=8).state_dict())
 
 
+def test_max_steps_may_end_in_the_middle_of_the_first_epoch(tiny_run):
+    result = tiny_run("trainer.max_steps=3")
+    assert result.stopped == "trainer.max_steps=3 reached"
+    assert checkpoint(result.folder)["global_step"] == 3
+    assert result.metrics["test"]["loss"] > 0
+
+
 @pytest.mark.parametrize(("limit", "batches"), [("4", 4), ("0.5", 3), ("1.0", 6), ("1", 1)])
 def test_limit_train_batches_is_a_count_or_a_fraction(tiny_run, limit, batches):
     tiny_run(f"trainer.limit_train_batches={limit}", "trainer.max_epochs=1", EVENTS)
@@ -405,7 +412,7 @@ def by_hand(
     return network
 
 
-SGD = ("optimizer=sgd", "optimizer.lr=0.5")
+SGD = ("optimizer=sgd", "optimizer.lr=0.5", "callbacks.early_stopping=null")
 
 
 def trained(tiny_run, *overrides: str) -> dict[str, torch.Tensor]:

@@ -1,5 +1,7 @@
 """From a composed config to the objects of a run."""
 
+import functools
+import inspect
 import os
 from typing import Any
 
@@ -8,7 +10,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
 from discern.callbacks.checkpoints import WholeFileCheckpointIO
@@ -28,8 +30,12 @@ def build(setting: str, node: Any, **arguments: Any) -> Any:
         DiscernError: the class does not exist, a package is missing, an argument is wrong.
     """
     try:
-        return instantiate(node, _convert_="all", **arguments)
-    except (InstantiationException, ModuleNotFoundError) as error:
+        built = instantiate(node, _convert_="all", **arguments)
+        if isinstance(built, functools.partial):
+            # Or else a wrong argument would show only when training has begun.
+            inspect.signature(built.func).bind_partial(**built.keywords)
+        return built
+    except (InstantiationException, ModuleNotFoundError, TypeError) as error:
         cause = error.__cause__ or error
         if isinstance(cause, DiscernError):
             raise cause from error
@@ -63,6 +69,8 @@ def build_trainer(cfg: DictConfig, always: list[Callback]) -> Trainer:
     callbacks += build_all("trainer.callbacks", settings["callbacks"])
     if settings["enable_checkpointing"] is False or settings["barebones"]:
         callbacks = [c for c in callbacks if not isinstance(c, ModelCheckpoint)]
+    if settings["barebones"]:  # nothing is logged that it could watch
+        callbacks = [c for c in callbacks if not isinstance(c, EarlyStopping)]
     if settings["enable_progress_bar"] is False or settings["barebones"]:
         callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]
     changes: dict[str, Any] = {

@@ -55,6 +55,17 @@ Monitor = Annotated[str, Field(min_length=1, description="a metric's name, such 
 Mode = Annotated[Literal["min", "max"], Field(description="min or max")]
 
 
+def _has_target(choice: dict[str, Any]) -> dict[str, Any]:
+    if "_target_" not in choice:
+        raise ValueError("")
+    return choice
+
+
+Group = Annotated[
+    dict[str, Any], AfterValidator(_has_target), Field(description="a choice of its group")
+]
+
+
 class Settings(BaseModel):
     """Settings that are all named here: another key is an error."""
 
@@ -164,7 +175,10 @@ _EpochLimit = Annotated[
     Annotated[int, Field(ge=-1)] | None,
     Field(description="a whole number, 0 or above, or -1 for no limit"),
 ]
-_TimeSpan = Annotated[str | dict[str, int] | None, Field(description="a time DD:HH:MM:SS")]
+_TimeSpan = Annotated[
+    Annotated[str, Field(pattern=r"^\d+:\d\d:\d\d:\d\d$")] | dict[str, int] | None,
+    Field(description="a time DD:HH:MM:SS"),
+]
 _PRECISIONS = (
     "64", "32", "16", "bf16", "64-true", "32-true", "16-true", "bf16-true", "16-mixed",
     "bf16-mixed", "transformer-engine", "transformer-engine-float16",
@@ -255,8 +269,13 @@ class TrainerSettings(Settings):
 
 
 class RunSettings(OpenSettings):
-    """The settings of ``discern train`` that belong to no group."""
+    """The groups that training cannot do without, and its settings that belong to no group."""
 
+    model: Group
+    data: Group
+    optimizer: Group
+    scheduler: Group
+    trainer: Group
     seed: Seed
     threads: Annotated[
         Annotated[int, Field(ge=1)] | Literal["auto"],

@@ -12,13 +12,14 @@ from tqdm import tqdm
 
 
 class ConsoleHandler(logging.Handler):
-    """Prints log records to standard output above a progress bar that may be showing."""
+    """Prints log records above a progress bar that may be showing, warnings to standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record."""
         try:
-            tqdm.write(self.format(record), file=sys.stdout)
-            sys.stdout.flush()
+            stream = sys.stdout if record.levelno < logging.WARNING else sys.stderr
+            tqdm.write(self.format(record), file=stream)
+            stream.flush()
         except BrokenPipeError:
             raise
         except Exception:

@@ -18,7 +18,7 @@ from discern.config import check, conf_dir
 from discern.console import table
 from discern.errors import DiscernError
 from discern.files import write_whole
-from discern.jobs import relative, reported
+from discern.jobs import as_job, relative
 from discern.quiet import quiet_libraries
 from discern.reports.calibration import draw_reliability, reliability
 from discern.reports.confusion import (
@@ -46,7 +46,7 @@ CLASSES_PRINTED = 20
 def job(cfg: DictConfig) -> None:
     """Hydra's task: one evaluation in the folder that Hydra made."""
     cfg.folder = HydraConfig.get().runtime.output_dir
-    with reported():
+    with as_job():
         evaluate(cfg)
 
 
@@ -130,7 +130,7 @@ def _settings_of_run(card: Card, checkpoint: Path) -> dict[str, Any]:
     """
     saved = card.config.get("data")
     own = _own_data_sets()
-    target = saved.get("_target_") if isinstance(saved, dict) else None
+    target = str(saved.get("_target_")) if isinstance(saved, dict) else None
     if not isinstance(saved, dict) or target not in own:
         choices = ", ".join(f"data={path.stem}" for path in _data_choices())
         raise DiscernError(

@@ -23,7 +23,7 @@ from discern.data.pictures import PictureError, dark_on_light, read_picture
 from discern.data.search import find_files
 from discern.errors import DiscernError
 from discern.files import write_whole
-from discern.jobs import relative, reported
+from discern.jobs import as_job, relative
 from discern.reports.classified import Classified, draw_classified
 from discern.reports.predictions import TOP
 from discern.runs import find_checkpoint
@@ -37,7 +37,7 @@ BATCH = 256
 def job(cfg: DictConfig) -> None:
     """Hydra's task: predict into the folder that Hydra made."""
     cfg.out = HydraConfig.get().runtime.output_dir
-    with reported():
+    with as_job():
         predict(cfg)
 
 
@@ -102,8 +102,8 @@ def predict(cfg: DictConfig) -> Outcome:
             writer.writerows(_rows(batch, card.class_names))
             _count(outcome, batch, cfg.pictures)
     if outcome.shown:
-        title = f"{card.model.name} trained on {card.data.get('title', 'unknown data')}"
-        title = f"{title}: what it says of each picture as it sees it"
+        model = f"{card.model.name} trained on {card.data.get('title', 'unknown data')}"
+        title = f"{model}: class probabilities of each picture, shown as the model sees it"
         draw_classified(outcome.shown, card.class_names, title, folder / "predictions.png")
     _conclude(outcome, cfg, card)
     return outcome

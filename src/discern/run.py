@@ -18,7 +18,7 @@ from discern.callbacks.continuation import Continuation
 from discern.callbacks.history import History
 from discern.callbacks.interrupt import EXIT_STATUS, GracefulStop
 from discern.callbacks.randomness import Randomness
-from discern.checkpoints import card_and_state, check_shapes, fill, read
+from discern.checkpoints import CARD, card_and_state, check_shapes, fill, read
 from discern.config import as_override, check
 from discern.console import table
 from discern.errors import FULL_TRACEBACK, DiscernError, about, first_line
@@ -182,6 +182,8 @@ def check_monitors(trainer: Trainer, model: Classifier, validated: bool) -> None
         if not validated and callback.monitor.startswith("val/"):
             callback.monitor = training_twin(callback.monitor)
             replaced.add(callback.monitor)
+            if isinstance(callback, EarlyStopping):
+                callback._check_on_train_epoch_end = True
     if replaced:
         metrics = ", ".join(sorted(replaced))
         log.info("No validation images: checkpoints and early stopping watch %s.", metrics)
@@ -293,24 +295,31 @@ def best_checkpoint(trainer: Trainer) -> Path | None:
 
 def record_fit(summary: Summary, history: History, trainer: Trainer, best: Path | None) -> None:
     """Put into the summary what training gave: the metrics of the best epoch, or of the last."""
-    rows, facts = history.rows, summary.facts
-    row = rows[-1] if rows else {}
+    facts, row = summary.facts, history.rows[-1] if history.rows else {}
     facts["best_epoch"] = None
-    if best is not None and rows:
-        epoch = read(best)["epoch"] + 1
-        facts["best_epoch"] = epoch
-        row = next(row for row in rows if row["epoch"] == epoch)
+    if best is not None:
+        content = read(best)
+        facts["best_epoch"] = content["epoch"] + 1
+        rows = [row for row in history.rows if row["epoch"] == content["epoch"] + 1]
+        # Of several validations in its epoch, the checkpoint knows the one that it was best in.
+        row = {**rows[0], **at_validation(content)} if rows else at_validation(content)
     for split in ("train", "val"):
         names = ("loss", "accuracy", "precision", "recall", "top5_error")
         metrics = {name: row[f"{split}/{name}"] for name in names if f"{split}/{name}" in row}
         if metrics:
             facts["metrics"][split] = metrics
-    facts["epochs"], facts["steps"] = len(rows), trainer.global_step
+    facts["epochs"], facts["steps"] = len(history.rows), trainer.global_step
     seconds = facts["seconds"]
     totals = history.totals
     seconds["validation"] = totals.validation_seconds
     seconds["fit"] -= totals.validation_seconds
     facts["images_per_second"] = totals.images / totals.fit_seconds if totals.fit_seconds else None
+
+
+def at_validation(content: dict[str, Any]) -> dict[str, float]:
+    """The validation metrics when a checkpoint was written."""
+    metrics: dict[str, float] = content[CARD]["metrics"]
+    return {name: value for name, value in metrics.items() if name.startswith("val/")}
 
 
 @rank_zero_only

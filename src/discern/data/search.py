@@ -26,7 +26,7 @@ def find_files(wanted: str) -> Iterator[Path]:
     elif path.is_dir():
         files = _walk(path, set())
     else:
-        matches = map(Path, sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207
+        matches = sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207
         files = (match for match in matches if match.is_file())
     first = next(files, None)
     if first is None:

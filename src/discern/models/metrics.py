@@ -45,11 +45,12 @@ class EpochMetrics(nn.Module):
                 metrics[TOP5] = MulticlassAccuracy(
                     num_classes=num_classes, average="micro", top_k=5
                 )
-        # Left alone, torchmetrics groups metrics whose counts agree after the first batch: after one
-        # that is all right or all wrong, accuracy and top-5 accuracy would be one from then on.
-        alike = [["precision", "recall"]] if full else []
-        alone = [[name] for name in metrics if [name] not in ([n] for group in alike for n in group)]
-        self.counts = MetricCollection(metrics, compute_groups=alike + alone)
+        # Left alone, torchmetrics groups metrics whose counts agree after the first batch: after
+        # one that is all right or all wrong, accuracy and top-5 accuracy would be one for ever.
+        shared = ["precision", "recall"] if full else []
+        alone = [[name] for name in metrics if name not in shared]
+        groups = [*alone, shared] if shared else alone
+        self.counts = MetricCollection(metrics, compute_groups=groups)
         self.loss = MeanMetric()
         self._losses: list[Tensor] = []
         self._logits: list[Tensor] = []

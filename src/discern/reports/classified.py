@@ -13,7 +13,7 @@ from discern.reports.sheet import BLUE, GREY, Sheet, fitting, shorten
 BARS = 10
 """Classes that are shown: all in their order where there are no more, else the most probable."""
 
-PICTURE, NAMES, SCALE, GAP, LINE, FONT = 1.6, 1.15, 1.9, 0.25, 0.17, 8.0
+PICTURE, NAMES, SCALE, GAP, LINE, FONT = 1.6, 1.4, 1.9, 0.25, 0.17, 8.0
 """Inches of a picture's side, of class names, of a bar of probability 1, between panels and of a
 line of text; points of the letters."""
 
@@ -40,7 +40,7 @@ def draw_classified(
     columns = max(1, min(3, math.ceil(len(pictures) / 2)))
     bars = min(BARS, len(class_names))
     width = PICTURE + NAMES + SCALE + 2 * GAP
-    height = 3 * LINE + max(PICTURE, bars * LINE) + GAP
+    height = 2 * LINE + max(PICTURE, bars * LINE) + GAP
     rows = math.ceil(len(pictures) / columns)
     sheet = Sheet(
         max(GAP + columns * width, 0.09 * len(title)), Sheet.TITLE + LINE + rows * height, title

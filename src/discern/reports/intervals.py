@@ -76,13 +76,14 @@ def bootstrap_weights(
 
     Each image counts a number of times drawn from Poisson(1), independently: the bootstrap for many
     images, without drawing and counting indices (Hanley & MacGibbon, 2006). A statistic is a ratio
-    of weighted sums.
+    of weighted sums; the few samples of a few images in which none counts are left out.
     """
     generator = np.random.default_rng(seed)
     rows = max(1, WEIGHTS_AT_ONCE // images)
     for start in range(0, replicates, rows):
         size = (min(rows, replicates - start), images)
-        yield _POISSON[generator.integers(0, len(_POISSON), size, dtype=np.uint16)]
+        weights = _POISSON[generator.integers(0, len(_POISSON), size, dtype=np.uint16)]
+        yield weights[weights.any(axis=1)] if images < 50 else weights
 
 
 def _poisson_table() -> NDArray[np.float32]:

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from discern.data.packaged import read_sample
+from discern.data.pictures import PictureError, dark_on_light, read_picture
+
+GREY, COLOUR = (1, 4, 6), (3, 4, 6)
+RAMP = np.arange(0, 240, 10, dtype=np.uint8).reshape(4, 6)
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Saves an image in a format, and reads it as a picture of a shape."""
+
+    def read(image: Image.Image, shape=GREY, kind="PNG", **options):
+        path = tmp_path / f"picture.{kind.lower()}"
+        image.save(path, kind, **options)
+        pixels = read_picture(path, shape)
+        assert pixels.dtype == np.uint8
+        assert pixels.shape == shape
+        return pixels
+
+    return read
+
+
+def plain(colour, mode="RGB") -> Image.Image:
+    return Image.new(mode, (6, 4), colour)
+
+
+# What has the shape keeps its pixels
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "GIF", "PPM", "WEBP"])
+def test_pixels_of_the_shape_are_untouched(read, kind):
+    options = {"lossless": True} if kind == "WEBP" else {}
+    assert np.array_equal(read(Image.fromarray(RAMP), kind=kind, **options)[0], RAMP)
+
+
+def test_colour_becomes_grey_by_its_luminance_where_the_model_is_grey(read):
+    assert np.all(read(plain((255, 0, 0))) == 76)  # 0.299 · 255
+    assert np.all(read(plain((0, 255, 0))) == 150)  # 0.587 · 255
+
+
+def test_grey_becomes_colour_where_the_model_is_in_colour(read):
+    assert np.array_equal(read(Image.fromarray(RAMP), COLOUR), np.stack([RAMP] * 3))
+
+
+def test_channels_keep_their_order(read):
+    assert read(plain((10, 20, 30)), COLOUR)[:, 0, 0].tolist() == [10, 20, 30]
+
+
+# Modes
+
+
+def test_what_is_transparent_shows_white_paper(read):
+    assert np.all(read(plain((0, 0, 0, 0), "RGBA")) == 255)
+    assert np.all(read(plain((0, 0, 0, 255), "RGBA")) == 0)
+    assert np.all(np.abs(read(plain((0, 0, 0, 127), "RGBA")).astype(int) - 128) <= 1)
+    assert np.all(read(plain((0, 0), "LA")) == 255)
+    assert np.all(read(plain(7, "L"), transparency=7) == 255)
+
+
+def test_a_palette_is_looked_up_and_may_have_a_transparent_colour(read):
+    image = plain(1, "P")
+    image.putpalette([0, 0, 0, 10, 20, 30])
+    assert read(image, COLOUR)[:, 0, 0].tolist() == [10, 20, 30]
+    assert np.all(read(image, COLOUR, transparency=1) == 255)
+
+
+def test_black_and_white_of_one_bit(read):
+    assert np.all(read(plain(1, "1")) == 255)
+    assert np.all(read(plain(0, "1")) == 0)
+
+
+def test_inks_become_light(read):
+    assert np.all(read(plain((0, 0, 0, 255), "CMYK"), COLOUR, "TIFF") == 0)
+    cyan = read(plain((255, 0, 0, 0), "CMYK"), COLOUR, "TIFF")[:, 0, 0]
+    assert cyan.tolist() == [0, 255, 255]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bits_are_scaled_and_not_cut_off(read, kind):
+    wide = RAMP.astype(np.uint16) * 257
+    assert np.array_equal(read(Image.fromarray(wide), kind=kind)[0], RAMP)
+    # Dark, not white, although each value is above 255.
+    assert np.all(read(Image.fromarray(np.full((4, 6), 2570, np.uint16)), kind=kind) == 10)
+
+
+@pytest.mark.parametrize("white", [1.0, 255.0])
+def test_numbers_with_a_fraction_are_scaled_by_their_range(read, white):
+    values = (RAMP / 255 * white).astype(np.float32)
+    values[0, 0] = np.nan
+    assert np.array_equal(read(Image.fromarray(values), kind="TIFF")[0], RAMP)
+
+
+def test_32_bits_beyond_16_are_scaled_by_the_brightest(read):
+    values = np.full((4, 6), 1_000_000, np.int32)
+    values[0] = -5
+    pixels = read(Image.fromarray(values), kind="TIFF")
+    assert np.all(pixels[0, 0] == 0)
+    assert np.all(pixels[0, 1:] == 255)
+
+
+# Geometry
+
+
+def test_it_stands_upright_as_the_camera_says(read):
+    sideways = Image.fromarray(np.rot90(RAMP))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise by a quarter
+    assert np.array_equal(read(sideways, exif=exif)[0], RAMP)
+
+
+def test_the_middle_is_cut_out_in_the_models_aspect(read):
+    wide = np.zeros((4, 20), np.uint8)
+    wide[:, 7:13] = 200
+    assert np.all(read(Image.fromarray(wide)) == 200)
+
+
+def test_scaling_down_averages(read):
+    fine = np.indices((40, 60)).sum(axis=0) % 2 * 255
+    pixels = read(Image.fromarray(fine.astype(np.uint8)))
+    assert np.all(np.abs(pixels.astype(int) - 127) <= 2)
+
+
+def test_scaling_up_works_from_a_single_pixel(read):
+    assert np.all(read(Image.new("L", (1, 1), 99)) == 99)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_of_an_animation_it_is_the_first_frame(read, kind):
+    frames = [plain(10, "L"), plain(200, "L")]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    pixels = read(frames[0], kind=kind, save_all=True, append_images=frames[1:], **options)
+    assert np.all(pixels == 10)
+
+
+# What cannot be read
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """A PNG of a few bytes that claims a size."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">2I5B", width, height, 8, 0, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def whole_png() -> bytes:
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (100, 100), dtype=np.uint8)
+    Image.fromarray(noise).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+UNREADABLE = {
+    "empty": (b"", "not a picture"),
+    "text": (b"hello\n", "not a picture"),
+    "pdf": (b"%PDF-1.4\n%%EOF\n", "not a picture"),
+    "half": (whole_png()[:2000], "truncated"),
+    "bomb": (png_of_size(10_000, 10_000), "89,478,485 pixels"),
+    "larger bomb": (png_of_size(2**31 - 1, 2**31 - 1), "89,478,485 pixels"),
+    "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 4\n%%EndComments\n", "EPS"),
+}
+
+
+@pytest.mark.parametrize("what", UNREADABLE)
+def test_what_is_no_picture_says_why(tmp_path, what):
+    content, reason = UNREADABLE[what]
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(PictureError, match=reason):
+        read_picture(tmp_path / "file", GREY)
+
+
+def test_what_cannot_be_opened_says_why(tmp_path):
+    with pytest.raises(PictureError, match=r"^No such file or directory$"):
+        read_picture(tmp_path / "missing.png", GREY)
+    with pytest.raises(PictureError, match=r"^Is a directory$"):
+        read_picture(tmp_path, GREY)
+
+
+# Dark on light
+
+
+def test_digits_and_their_negatives_are_told_apart():
+    digits = read_sample()["t10k-images-idx3-ubyte"][:, None]
+    assert not dark_on_light(digits).any()
+    assert dark_on_light(255 - digits).all()
+
+
+def test_dim_paper_is_light_beside_its_ink():
+    paper = np.full((1, 1, 28, 28), 90, np.uint8)
+    paper[..., 8:20, 12:15] = 30
+    assert dark_on_light(paper).tolist() == [True]
+    assert dark_on_light(120 - paper).tolist() == [False]
+
+
+def test_a_thing_that_touches_the_edge_is_not_the_ground():
+    thing = np.zeros((1, 1, 28, 28), np.uint8)
+    thing[..., :10, :] = 255
+    thing[..., 10:, 4:24] = 100
+    assert dark_on_light(thing).tolist() == [False]
+
+
+def test_without_an_inside_nothing_is_inverted():
+    assert dark_on_light(np.full((3, 1, 1, 50), 255, np.uint8)).tolist() == [False] * 3

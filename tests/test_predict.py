@@ -1,0 +1,356 @@
+from __future__ import annotations
+
+import csv
+import os
+import sys
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from PIL import Image
+
+from discern.checkpoints import CARD, Card, load
+from discern.config import check, conf_dir
+from discern.data.packaged import read_sample
+from discern.errors import DiscernError
+from discern.evaluate import evaluate
+from discern.models.mlp import MLP
+from discern.predict import predict
+from runs import DISCERN, command
+
+DIGITS = read_sample()["t10k-images-idx3-ubyte"]
+
+
+def composed(name: str, *overrides: str):
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose(name, list(overrides))
+
+
+def save_model(path: Path, shape: tuple[int, int, int] = (1, 28, 28), classes: int = 10) -> Path:
+    """A checkpoint of an untrained network."""
+    torch.manual_seed(0)
+    settings = {"hidden": [8], "activation": "relu", "dropout": 0.5, "norm": "none"}
+    network = MLP(shape, classes, **settings)
+    card = Card.model_validate(
+        {
+            "model": {"name": "mlp", "settings": settings},
+            "class_names": [f"class {number}" for number in range(classes)],
+            "input_shape": shape,
+            "preprocessing": {"mean": 0.5, "std": 0.5},
+            "data": {"title": "Something"},
+        }
+    )
+    torch.save({"state_dict": network.state_dict(), CARD: card.model_dump()}, path)
+    return path
+
+
+@pytest.fixture
+def model(tmp_path) -> Path:
+    return save_model(tmp_path / "model.ckpt")
+
+
+@pytest.fixture
+def predicted(tmp_path):
+    """Predicts; returns how it went and the rows of the table."""
+
+    def run(model: Path, wanted: Path | str, *overrides: str):
+        out = tmp_path / "out"
+        overrides = (f"ckpt_path='{model}'", f"input='{wanted}'", f"out='{out}'", *overrides)
+        try:
+            return predict(composed("predict", *overrides)), table(out)
+        finally:
+            run.out = out
+
+    return run
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    with (folder / "predictions.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def save_digits(folder: Path, count: int, negative: bool = False) -> Path:
+    folder.mkdir()
+    for number, digit in enumerate(DIGITS[:count]):
+        Image.fromarray(255 - digit if negative else digit).save(folder / f"{number:04}.png")
+    return folder
+
+
+def expected_probabilities(model: Path, digits: np.ndarray) -> np.ndarray:
+    images = (torch.from_numpy(digits).float().unsqueeze(1) / 255 - 0.5) / 0.5
+    with torch.no_grad():
+        return load(model)(images).softmax(1).numpy()
+
+
+# The numbers
+
+
+def test_the_table_holds_what_the_module_says(predicted, model, tmp_path):
+    outcome, rows = predicted(model, save_digits(tmp_path / "digits", 300))
+    expected = expected_probabilities(model, DIGITS[:300])
+    assert (outcome.read, outcome.unreadable, outcome.inverted) == (300, 0, 0)
+    for number, (row, probabilities) in enumerate(zip(rows, expected, strict=True)):
+        order = np.argsort(-probabilities)[:5]
+        assert row["file"] == str(tmp_path / "digits" / f"{number:04}.png")
+        assert row["label"] == row["top1"]
+        assert row["probability"] == row["top1_probability"]
+        assert [row[f"top{place}"] for place in range(1, 6)] == [f"class {n}" for n in order]
+        found = [float(row[f"top{place}_probability"]) for place in range(1, 6)]
+        assert found == pytest.approx(probabilities[order], abs=1e-6)
+        assert row["error"] == ""
+
+
+def test_evaluate_predict_and_the_module_say_the_same(tiny_run, tiny_mnist, predicted, tmp_path):
+    folder = tiny_run("data.mean=0.1307", "data.std=0.3081").folder
+    cfg = composed("evaluate", f"ckpt_path='{folder}'", f"data.dir='{tiny_mnist}'")
+    cfg.folder = str(tmp_path / "evaluation")
+    evaluate(cfg)
+    _, rows = predicted(folder, save_digits(tmp_path / "digits", 100))
+    measured = table(tmp_path / "evaluation")
+    images = (torch.from_numpy(DIGITS[:100]).float().unsqueeze(1) / 255 - 0.1307) / 0.3081
+    with torch.no_grad():
+        module = load(folder / "checkpoints" / "last.ckpt")(images).softmax(1).numpy()
+    for of_file, of_set, row in zip(rows, measured, module, strict=True):
+        assert of_file["label"] == of_set["predicted"] == str(row.argmax())
+        of_label = of_set[f"probability_{of_set['predicted']}"]
+        assert float(of_file["probability"]) == pytest.approx(float(of_label), rel=1e-5)
+        assert float(of_file["probability"]) == pytest.approx(row.max(), rel=1e-5)
+
+
+def test_fewer_than_five_classes_have_fewer_columns(predicted, tmp_path):
+    model = save_model(tmp_path / "two.ckpt", classes=2)
+    _, rows = predicted(model, save_digits(tmp_path / "digits", 1))
+    assert list(rows[0]) == [
+        *("file", "label", "probability", "top1", "top1_probability", "top2", "top2_probability"),
+        *("inverted", "error"),
+    ]
+
+
+def test_a_model_in_colour_takes_grey_and_colour(predicted, tmp_path, caplog):
+    caplog.set_level("INFO")
+    model = save_model(tmp_path / "colour.ckpt", shape=(3, 10, 20))
+    save_digits(tmp_path / "pictures", 2, negative=True)
+    Image.new("RGB", (300, 200), "red").save(tmp_path / "pictures" / "red.jpg")
+    outcome, rows = predicted(model, tmp_path / "pictures")
+    assert (outcome.read, outcome.inverted) == (3, 0)
+    assert "the model takes colour" in caplog.text
+    assert rows[0]["label"]
+
+
+# Dark on light
+
+
+@pytest.mark.parametrize(
+    ("invert", "negative", "inverted", "says"),
+    [
+        ("auto", False, 0, "invert=auto: 0 of 20"),
+        ("auto", True, 20, "invert=auto: 20 of 20"),
+        ("true", False, 20, "invert=true: all 20"),
+        ("true", True, 20, "invert=true: all 20"),
+        ("false", True, 0, "invert=false: none"),
+    ],
+)
+def test_invert_does_what_it_says_and_says_what_it_did(
+    predicted, model, tmp_path, caplog, invert, negative, inverted, says
+):
+    caplog.set_level("INFO")
+    folder = save_digits(tmp_path / "digits", 20, negative)
+    outcome, rows = predicted(model, folder, f"invert={invert}")
+    assert outcome.inverted == inverted
+    assert {row["inverted"] for row in rows} == {"true" if inverted else "false"}
+    assert says in caplog.text
+    seen = 255 - DIGITS[:20] if negative != bool(inverted) else DIGITS[:20]
+    found = [float(row["probability"]) for row in rows]
+    assert found == pytest.approx(expected_probabilities(model, seen).max(axis=1), abs=1e-6)
+
+
+def test_auto_decides_for_each_picture(predicted, model, tmp_path):
+    folder = save_digits(tmp_path / "mixed", 4)
+    save_digits(folder / "negative", 3, negative=True)
+    outcome, rows = predicted(model, folder)
+    assert outcome.inverted == 3
+    assert {row["file"] for row in rows if row["inverted"] == "true"} == {
+        str(folder / "negative" / f"{number:04}.png") for number in range(3)
+    }
+
+
+# What cannot be read
+
+
+def test_what_cannot_be_read_is_listed_and_does_not_stop_the_rest(
+    predicted, model, tmp_path, caplog
+):
+    folder = save_digits(tmp_path / "digits", 3)
+    (folder / "0001.txt").write_text("no picture")
+    (folder / "0002.png").write_bytes((folder / "0002.png").read_bytes()[:60])
+    (folder / "zz.png").symlink_to("nowhere")
+    outcome, rows = predicted(model, folder)
+    assert (outcome.read, outcome.unreadable) == (2, 3)
+    assert [bool(row["label"]) for row in rows] == [True, True, False, False, False]
+    assert [Path(row["file"]).name for row in rows if row["error"]] == [
+        "0001.txt",
+        "0002.png",
+        "zz.png",
+    ]
+    assert all(len(row) == len(rows[0]) and None not in row.values() for row in rows)
+    assert "3 of 5 files could not be read" in caplog.text
+
+
+def test_nothing_that_can_be_read_is_an_error_with_the_reasons_in_the_table(
+    predicted, model, tmp_path
+):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "a.txt").write_text("no picture")
+    with pytest.raises(DiscernError, match=r"has no picture that can be read: .*predictions\.csv"):
+        predicted(model, folder)
+    assert [row["error"] for row in table(predicted.out)] == [
+        "not a picture in a format that Pillow reads"
+    ]
+
+
+def test_a_name_that_is_no_unicode_is_written_readably(predicted, model, tmp_path):
+    folder = save_digits(tmp_path / "digits", 1)
+    odd = os.fsdecode(b"caf\xe9, $x$.png")
+    (folder / "0000.png").rename(folder / odd)
+    _, rows = predicted(model, folder)
+    assert rows[0]["file"].endswith(r"caf\xe9, $x$.png")
+
+
+# The picture of the pictures
+
+
+@pytest.mark.parametrize(("wanted", "shown"), [(12, 12), (3, 3), (100, 40), (0, 0)])
+def test_the_first_pictures_are_drawn(predicted, model, tmp_path, monkeypatch, wanted, shown):
+    drawn = []
+    monkeypatch.setattr("discern.predict.BATCH", 16)
+    monkeypatch.setattr(
+        "discern.predict.draw_classified", lambda pictures, *_: drawn.extend(pictures)
+    )
+    predicted(model, save_digits(tmp_path / "digits", 40), f"pictures={wanted}")
+    assert [Path(picture.name).name for picture in drawn] == [f"{n:04}.png" for n in range(shown)]
+    for picture, digit in zip(drawn, DIGITS, strict=False):
+        assert np.array_equal(picture.pixels[0], digit)
+        assert picture.probabilities.base is None  # keeps no batch alive
+
+
+def test_the_files_are_written(predicted, model, tmp_path):
+    predicted(model, save_digits(tmp_path / "digits", 2))
+    assert {path.name for path in predicted.out.iterdir()} == {"predictions.csv", "predictions.png"}
+    assert min(Image.open(predicted.out / "predictions.png").size) > 200
+
+
+def test_memory_does_not_grow_with_the_files(predicted, model, tmp_path, monkeypatch):
+    """Pictures of a megabyte each, of which only one at a time is held."""
+    monkeypatch.setattr("discern.predict.BATCH", 8)
+    folder = tmp_path / "large"
+    folder.mkdir()
+    large = Image.new("L", (1000, 1000))
+    for number in range(40):
+        large.save(folder / f"{number}.png", compress_level=1)
+    predicted(model, folder / "0.png")  # what is loaded once is loaded
+    tracemalloc.start()
+    predicted(model, folder, "pictures=1")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10e6
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("ckpt_path=missing.ckpt", r"ckpt_path=missing\.ckpt does not exist"),
+        ("ckpt_path=null", r"ckpt_path=null is not allowed"),
+        ("input=null", r"input=null is not allowed; it must be a picture, a folder"),
+        ("input='nowhere/*.png'", r"input=nowhere/\*\.png is no file and matches none"),
+        ("invert=maybe", r"invert=maybe is not allowed; it must be auto, true or false"),
+        ("pictures=-1", r"pictures=-1 is not allowed"),
+        ("+split=val", r"split is not a setting"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence(model, override, sentence):
+    with pytest.raises(DiscernError, match=sentence):
+        check(composed("predict", f"ckpt_path='{model}'", f"input='{model}'", override), "predict")
+
+
+def test_a_folder_without_files(model, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DiscernError, match=r"^input=.*empty is a folder without files; it must"):
+        check(
+            composed("predict", f"ckpt_path='{model}'", f"input='{tmp_path / 'empty'}'"), "predict"
+        )
+
+
+def test_a_model_of_two_channels(predicted, tmp_path):
+    model = save_model(tmp_path / "two.ckpt", shape=(2, 28, 28))
+    with pytest.raises(DiscernError, match=r"takes images of 2 channels"):
+        predicted(model, save_digits(tmp_path / "digits", 1))
+
+
+# The command
+
+
+def test_the_command(tmp_path, model):
+    save_digits(tmp_path / "digits", 30, negative=True)
+    arguments = ("predict", "ckpt_path=model.ckpt", "input=digits")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "predictions.csv").write_text("an earlier result, which is replaced")
+    for extra in ((), ("out=mine", "invert=false")):
+        done = command(DISCERN, *arguments, *extra, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "invert=false: none was inverted.",
+        "30 pictures classified.",
+        "Everything is in mine",
+    ]
+    (folder,) = (tmp_path / "outputs").glob("*/*_predict")
+    for place in (folder, tmp_path / "mine"):
+        assert {path.name for path in place.iterdir()} == {
+            "predictions.csv",
+            "predictions.png",
+            "predict.log",
+        }
+    assert {row["inverted"] for row in table(folder)} == {"true"}
+    assert {row["inverted"] for row in table(tmp_path / "mine")} == {"false"}
+
+
+@pytest.mark.parametrize(
+    ("argument", "sentence"),
+    [
+        ("out=file", "Error: out=file is a file; it must be a folder."),
+        ("input=none", "Error: input=none is no file and matches none"),
+        ("ckpt_path=none", "Error: ckpt_path=none does not exist"),
+    ],
+)
+def test_a_refusal_is_one_sentence_and_leaves_nothing(tmp_path, model, argument, sentence):
+    (tmp_path / "file").write_text("")
+    before = set(tmp_path.iterdir())
+    arguments = ("ckpt_path=model.ckpt", "input=file", argument)
+    done = command(DISCERN, "predict", *arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(sentence)
+    assert done.stderr.count("\n") == 1
+    assert set(tmp_path.iterdir()) - before <= {tmp_path / "outputs"}
+
+
+def test_none_that_could_be_read_ends_with_1_and_nothing_heavy_was_imported(tmp_path, model):
+    (tmp_path / "file").write_text("no picture")
+    program = (
+        "import atexit, sys\n"
+        "heavy = 'lightning', 'torchmetrics', 'torchvision', 'tensorboard'\n"
+        "atexit.register(lambda: print('IMPORTED', [m for m in heavy if m in sys.modules]))\n"
+        "from discern.cli import main\nmain(sys.argv[1:])"
+    )
+    run = [sys.executable, "-c", program]
+    done = command(run, "predict", "ckpt_path=model.ckpt", "input=file", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Error: input=file has no picture that can be read: outputs" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "IMPORTED []"
