@@ -76,7 +76,7 @@ def main() -> None:
         times: dict[str, list[float]] = {task: [] for task in TASKS}
         for repeat in range(options.repeats + 1):
             for task in TASKS:
-                out = folder / f"{len(times[task])} {task}"
+                out = folder / f"{repeat} {task}"
                 took = seconds(task, folder, options.data_dir, out)
                 if repeat:  # the first round fills the file cache
                     times[task].append(took)

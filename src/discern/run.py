@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
@@ -21,12 +20,14 @@ from discern.callbacks.randomness import Randomness
 from discern.checkpoints import CARD, card_and_state, check_shapes, fill, read
 from discern.config import as_override, check
 from discern.console import table
-from discern.errors import FULL_TRACEBACK, DiscernError, about, first_line
+from discern.errors import DiscernError, about, first_line
 from discern.files import write_whole
+from discern.jobs import as_job, relative
 from discern.models.classifier import Classifier, count_parameters
 from discern.nearest import did_you_mean
 from discern.quiet import quiet_libraries
 from discern.reports.curves import draw_curves
+from discern.reports.samples import draw_samples
 from discern.reports.summary import Summary, git_state, versions
 from discern.runs import find_checkpoint
 
@@ -62,18 +63,8 @@ def job(cfg: DictConfig, import_seconds: float) -> float | None:
         "overrides": list(hydra.overrides.task),
         "seconds": {"import": import_seconds},
     }
-    try:
+    with as_job():
         result = train(cfg, identity)
-    except DiscernError as error:
-        log.error("Error: %s", error, exc_info=FULL_TRACEBACK)
-        if hydra.mode == RunMode.MULTIRUN:
-            raise
-        raise SystemExit(1) from error
-    except Exception as error:
-        log.exception("Failed, which is a mistake in the code rather than in a setting:")
-        if hydra.mode == RunMode.MULTIRUN:
-            raise
-        raise SystemExit(1) from error
     if result.stopped in EXIT_STATUS:
         raise SystemExit(EXIT_STATUS[result.stopped])
     return result.metrics.get("val", {}).get("loss")
@@ -138,6 +129,8 @@ def _train(cfg: DictConfig, summary: Summary) -> Result:
 
     stopped, best = "not trained (train=false)", start
     if cfg.train:
+        with summary.phase("samples"):
+            show_samples(data, facts, folder)
         with summary.phase("fit"):
             stopped = fit(trainer, model, data, start, stop)
         best = best_checkpoint(trainer)
@@ -254,6 +247,25 @@ def continue_from(start: Path, cfg: DictConfig, trainer: Trainer, model: Classif
     trainer.callbacks.append(Continuation(card, portable(cfg)))  # type: ignore[attr-defined]
 
 
+SAMPLES = 25
+"""Training images in samples.png."""
+
+
+@rank_zero_only
+def show_samples(data: Any, facts: dict[str, Any], folder: Path) -> None:
+    """Draw samples.png: the first training images, augmented as the network will see them."""
+    images, labels = next(iter(data.train_dataloader()))
+    title = f"{facts['data']['title']}: training images as the network sees them"
+    draw_samples(
+        images[:SAMPLES],
+        labels[:SAMPLES],
+        data.class_names,
+        **data.preprocessing,
+        title=title,
+        path=folder / "samples.png",
+    )
+
+
 def fit(
     trainer: Trainer,
     model: Classifier,
@@ -362,9 +374,3 @@ def conclude(facts: dict[str, Any], stopped: str, folder: Path) -> None:
         header = [facts["title"], *(name.replace("_", " ") for name in names)]
         log.info("\n%s\n", table(header, rows))
     log.info("Everything is in %s", relative(folder))
-
-
-def relative(path: Path) -> Path:
-    """The path as seen from the working directory, if it lies below it."""
-    path = path.resolve()
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
