@@ -10,7 +10,7 @@ ARGS ?=
 PORT ?= 6006
 
 .DEFAULT_GOAL := help
-.PHONY: setup train test lint bench dashboard clean help
+.PHONY: setup train test lint bench recipes dashboard clean help
 
 $(VENV)/.installed: pyproject.toml Makefile
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -35,6 +35,10 @@ lint: setup  ## check style and types
 bench: setup  ## measure what the README claims (a quarter of an hour)
 	$(BIN)/python benchmarks/start.py
 	$(BIN)/python benchmarks/mlp_epoch.py
+	$(BIN)/python benchmarks/evaluate.py
+
+recipes: setup  ## rerun every recipe; fail if one is outside its stated spread (half an hour)
+	$(BIN)/python benchmarks/recipes.py $(ARGS)
 
 dashboard: setup  ## TensorBoard on outputs/, at http://127.0.0.1:6006 (PORT=… for another)
 	$(BIN)/tensorboard --logdir outputs --host 127.0.0.1 --port $(PORT)

@@ -33,6 +33,7 @@ from discern.reports.measures import measure
 from discern.reports.predictions import Predictions, write_predictions
 from discern.reports.samples import as_pixels, draw_top_losses
 from discern.runs import find_checkpoint
+from discern.threads import use_threads
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Estimate]:
     quiet_libraries()
     checkpoint, folder = find_checkpoint(cfg.ckpt_path), Path(cfg.folder)
     network = load(checkpoint)
+    use_threads(network)
     card: Card = network.card  # type: ignore[assignment]
     with open_dict(cfg):
         cfg.data = data_settings(cfg, card, checkpoint)

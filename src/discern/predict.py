@@ -27,6 +27,7 @@ from discern.jobs import as_job, relative
 from discern.reports.classified import Classified, draw_classified
 from discern.reports.predictions import TOP
 from discern.runs import find_checkpoint
+from discern.threads import use_threads
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +88,7 @@ def predict(cfg: DictConfig) -> Outcome:
     check(cfg, "predict")
     checkpoint, folder = find_checkpoint(cfg.ckpt_path), Path(cfg.out)
     network = load(checkpoint)
+    use_threads(network)
     card: Card = network.card  # type: ignore[assignment]
     if card.input_shape[0] not in (1, 3):
         raise DiscernError(

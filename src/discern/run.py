@@ -284,6 +284,8 @@ def fit(
             return stop.reason or "interrupted"
     if stop.reason is not None:
         return stop.reason
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return "trainer.fast_dev_run batches seen"
     for callback in trainer.early_stopping_callbacks:
         if callback.stopped_epoch:
             return (

@@ -155,8 +155,7 @@ def test_one_line_tells_that_the_sample_takes_the_place_of_the_files(tmp_path, n
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("discern.data.sources", logging.WARNING)
     assert record.getMessage() == (
-        f"Tiny is not in {tmp_path} and cannot be downloaded (http://mirror/: no answer), "
-        "so its packaged sample is used."
+        f"Tiny is not in {tmp_path} and cannot be downloaded: its packaged sample is used."
     )
 
 

@@ -81,11 +81,11 @@ def obtain(publication: Publication, folder: Path, source: Source, sample: bool)
                 f"{publication.title} is not in {folder} and cannot be downloaded ({error}): "
                 f"{publication.advice}."
             ) from error
+        log.debug("The download failed: %s.", error)
         log.warning(
-            "%s is not in %s and cannot be downloaded (%s), so its packaged sample is used.",
+            "%s is not in %s and cannot be downloaded: its packaged sample is used.",
             publication.title,
             folder,
-            error,
         )
 
 
