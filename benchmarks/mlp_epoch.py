@@ -4,8 +4,8 @@
 
 All train 784-128-64-10 on the 60,000 images of MNIST with SGD and batches of 64, in one process and
 on one thread, in turn, so that a slow moment of the machine hits them all. discern is the whole of
-``experiment=mnist_sgd`` as ``train.py`` runs it: loggers, progress, metrics, checkpoints, curves. The
-ratio is the median of those of each turn.
+``experiment=mnist_sgd`` within ``Trainer.fit``, set-up included: loggers, progress, metrics and
+checkpoints as ``train.py`` has them. The ratio is the median of those of each turn.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import gc
 import io
+import json
 import logging
 import os
 import statistics
@@ -23,6 +24,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from hydra import compose, initialize_config_dir
@@ -35,9 +37,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision import datasets, transforms
 
-import discern.build
 from discern.config import conf_dir
-from discern.reports.summary import Summary
 from discern.run import train
 
 BATCH, RATE = 64, 0.003
@@ -130,33 +130,18 @@ class Bench:
 
     def stock(self) -> float:
         """Run the recipe with Lightning's own epoch loop in place of ours."""
-        lean = discern.build.use_lean_epoch_loop
-        discern.build.use_lean_epoch_loop = _use_stock_loop
-        try:
+        with patch("discern.build.use_lean_epoch_loop", _use_stock_loop):
             return self._run()
-        finally:
-            discern.build.use_lean_epoch_loop = lean
 
     def _run(self) -> float:
         settings = ["experiment=mnist_sgd", f"trainer.max_epochs={self.epochs}", "test=false"]
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             cfg = compose("train", [*settings, f"data.dir={self.data_dir}"])
-        seconds = 0.0
-        write = Summary.write
-
-        def note_seconds(summary: Summary, stopped: str) -> None:
-            nonlocal seconds
-            seconds = summary.facts["seconds"]["fit"]
-            write(summary, stopped)
-
         with tempfile.TemporaryDirectory() as folder:
             cfg.folder = folder
-            Summary.write = note_seconds  # type: ignore[method-assign]
-            try:
-                train(cfg)
-            finally:
-                Summary.write = write  # type: ignore[method-assign]
-        return seconds
+            train(cfg)
+            facts = json.loads((Path(folder) / "summary.json").read_text())
+        return float(facts["seconds"]["fit"])
 
     def usual(self) -> float:
         """Train as most people use Lightning."""
@@ -204,8 +189,8 @@ def main() -> None:
         for name in chosen:
             gc.collect()
             torch.manual_seed(0)
-            # The bars are drawn, but not shown.
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            hidden = io.StringIO()  # the bars are drawn, but not shown
+            with contextlib.redirect_stdout(hidden), contextlib.redirect_stderr(hidden):
                 seconds[name].append(rows[name][1]() / args.epochs)
 
     print(f"an epoch of {len(bench.labels)} images, median of {args.repeats} times {args.epochs}")

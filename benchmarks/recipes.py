@@ -2,8 +2,8 @@
 
     python benchmarks/recipes.py [NAME …]
 
-A recipe is a file in conf/experiment whose comment says ``test accuracy MEAN ± DEVIATION`` over five
-seeds. A result further than three deviations from the mean fails, and so does the command.
+A recipe is a file in conf/experiment whose comment says ``test accuracy MEAN ± DEVIATION`` over
+five seeds. A result further than three deviations from the mean fails, and so does the command.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
     python benchmarks/start.py [--repeats 5]
 
-Nothing heavy is imported before a config has been composed and checked, so the commands below take a
-fraction of what importing torch alone takes. Each repeat runs all commands once, in turn.
+Nothing heavy is imported before a config has been composed and checked, so the commands below
+take a fraction of what importing torch alone takes. Each repeat runs all commands once, in turn.
 """
 
 import argparse
