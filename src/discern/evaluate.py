@@ -67,8 +67,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Estimate]:
     quiet_libraries()
     checkpoint, folder = find_checkpoint(cfg.ckpt_path), Path(cfg.folder)
     network = load(checkpoint)
-    use_threads(network)
     card: Card = network.card  # type: ignore[assignment]
+    use_threads(network, card.input_shape)
     with open_dict(cfg):
         cfg.data = data_settings(cfg, card, checkpoint)
     check(cfg, "evaluate")

@@ -88,8 +88,8 @@ def predict(cfg: DictConfig) -> Outcome:
     check(cfg, "predict")
     checkpoint, folder = find_checkpoint(cfg.ckpt_path), Path(cfg.out)
     network = load(checkpoint)
-    use_threads(network)
     card: Card = network.card  # type: ignore[assignment]
+    use_threads(network, card.input_shape)
     if card.input_shape[0] not in (1, 3):
         raise DiscernError(
             f"{checkpoint} takes images of {card.input_shape[0]} channels; pictures are read as "

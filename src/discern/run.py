@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
@@ -30,6 +29,7 @@ from discern.reports.curves import draw_curves
 from discern.reports.samples import draw_samples
 from discern.reports.summary import Summary, git_state, versions
 from discern.runs import find_checkpoint
+from discern.threads import use_threads
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ def _train(cfg: DictConfig, summary: Summary) -> Result:
     if cfg.train:
         check_monitors(trainer, model, validated)
     facts |= {"title": f"{facts['name']} on {data.title}", **describe(model, data)}
-    use_threads(cfg.threads, model, data)
+    use_threads(model.network, data.input_shape, cfg.threads)
     announce(cfg, facts)
     start = find_checkpoint(cfg.ckpt_path) if cfg.ckpt_path else None
     if start is not None:
@@ -180,25 +180,6 @@ def check_monitors(trainer: Trainer, model: Classifier, validated: bool) -> None
     if replaced:
         metrics = ", ".join(sorted(replaced))
         log.info("No validation images: checkpoints and early stopping watch %s.", metrics)
-
-
-SMALL_STEP = 1e8
-"""Multiply-adds and adds of a forward pass up to which one CPU thread is the fastest."""
-
-
-def use_threads(setting: int | str, model: Classifier, data: Any) -> None:
-    """Set the number of CPU threads that an operation may use.
-
-    A small network's matrix products are shorter than the threads' waiting for each other: the
-    default MLP gains nothing from a second core, and falls from 60,000 to 2,000 images/s when
-    another process wants that core. One thread also gives the same sums on every machine.
-    """
-    if setting == "auto":
-        operations = 2 * sum(count_parameters(model.network).values()) * data.batch_size
-        if operations > SMALL_STEP:
-            return
-        setting = 1
-    torch.set_num_threads(int(setting))
 
 
 def describe(model: Classifier, data: Any) -> dict[str, Any]:

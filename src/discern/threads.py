@@ -1,17 +1,27 @@
-"""How many CPU threads to use with a saved model."""
+"""How many CPU threads an operation may use."""
+
+import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-SMALL = 1_000_000
-"""Parameters up to which one thread serves a network best."""
+SMALL_NETWORK, SMALL_IMAGE = 1_000_000, 64 * 64 * 3
+"""Parameters and values of an image up to which one thread serves best."""
 
 
-def use_threads(network: nn.Module) -> None:
-    """Take one thread for a small network, else leave as many as there are cores.
+def use_threads(
+    network: nn.Module, input_shape: Sequence[int], setting: int | str = "auto"
+) -> None:
+    """Set the number of threads; ``auto`` is one for a small network on small images.
 
-    Threads wait for each other after each of the short operations: where another process wants a
-    core, measuring the default MLP takes twice as long with two threads as with one.
+    Its operations are shorter than the threads' waiting for each other: the default MLP gains
+    nothing from a second core, and falls from 60,000 to 2,000 images/s when another process wants
+    that core. One thread also gives the same sums on every machine.
     """
-    if sum(parameter.numel() for parameter in network.parameters()) <= SMALL:
-        torch.set_num_threads(1)
+    if setting == "auto":
+        parameters = sum(parameter.numel() for parameter in network.parameters())
+        if parameters > SMALL_NETWORK or math.prod(input_shape) > SMALL_IMAGE:
+            return
+        setting = 1
+    torch.set_num_threads(int(setting))

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import nn
+
+from discern.threads import SMALL_IMAGE, SMALL_NETWORK, use_threads
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "shape", "expected"),
+    [
+        (10, (1, 28, 28), 1),
+        (SMALL_NETWORK, (3, 64, 64), 1),
+        (SMALL_NETWORK + 1, (1, 28, 28), 2),
+        (10, (1, 1, SMALL_IMAGE + 1), 2),
+    ],
+)
+def test_a_small_network_on_small_images_gets_one_thread(parameters, shape, expected):
+    use_threads(nn.Linear(parameters, 1, bias=False), shape)
+    assert torch.get_num_threads() == expected
+
+
+def test_a_number_is_that_number():
+    use_threads(nn.Linear(10, 1), (1, 28, 28), setting=2)
+    assert torch.get_num_threads() == 2
