@@ -35,6 +35,7 @@ lint: setup  ## check style and types
 bench: setup  ## measure what the README claims (a quarter of an hour)
 	$(BIN)/python benchmarks/start.py
 	$(BIN)/python benchmarks/mlp_epoch.py
+	$(BIN)/python benchmarks/recipe_epoch.py
 	$(BIN)/python benchmarks/evaluate.py
 
 recipes: setup  ## rerun every recipe; fail if one is outside its stated spread (half an hour)
