@@ -13,13 +13,15 @@ import yaml
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
+import runs
 from discern.checkpoints import CARD, load
 from discern.config import check, conf_dir
 from discern.data.packaged import read_sample
 from discern.data.splits import stratified_split
 from discern.errors import DiscernError
 from discern.evaluate import evaluate
-from runs import DISCERN, TINY, command, summary
+from discern.run import train
+from runs import DISCERN, command, summary
 
 FILES = {
     "metrics.json",
@@ -341,9 +343,11 @@ def test_a_wrong_setting_is_one_sentence(tmp_path, override, sentence):
 
 
 def test_the_command(tmp_path):
-    train = ("data.source=sample", "debug=limit", "trainer.accelerator=cpu", "test=false")
-    trained = command(DISCERN, "train", *TINY[3:4], *train, "hydra.run.dir=run", cwd=tmp_path)
-    assert trained.returncode == 0, trained.stderr
+    run = runs.composed(
+        "data.source=sample", "debug=limit", "trainer.accelerator=cpu", "test=false"
+    )
+    run.folder = str(tmp_path / "run")
+    train(run)
     done = command(DISCERN, "evaluate", "ckpt_path=run", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     (folder,) = (tmp_path / "outputs").glob("*/*_evaluate")
