@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import inspect
 
 import lightning
@@ -263,3 +264,12 @@ def test_what_is_shown_can_be_typed(value):
 
     (override,) = OverridesParser.create().parse_overrides([f"key={as_override(value)}"])
     assert override.value() == value
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_a_missing_extra_is_named_with_the_command_that_installs_it(name, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda package: None)
+    assert complaint(f"logger={name}") == (
+        f"logger.{name} needs the package {name}, which is not installed; "
+        f"pip install 'discern[{name}]' brings it."
+    )

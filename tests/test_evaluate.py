@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -358,6 +359,15 @@ def test_the_command(tmp_path):
     again = command(DISCERN, "evaluate", "ckpt_path=run", "hydra.run.dir=run", cwd=tmp_path)
     assert again.returncode == 1
     assert again.stderr.startswith("Error: hydra.run.dir=run is not empty")
+
+
+def test_the_help_page_and_what_it_says_to_try(tmp_path):
+    done = command(DISCERN, "evaluate", "--help", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    tried = re.findall(r"^  discern evaluate (.*)$", done.stdout.partition("Try:")[2], re.MULTILINE)
+    assert len(tried) >= 4
+    for line in tried:
+        composed(*(word for word in line.split() if not word.startswith("hydra.")))
 
 
 def test_a_refusal_leaves_nothing(tmp_path):

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import csv
 import os
+import re
+import shlex
 import sys
 import tracemalloc
 from pathlib import Path
@@ -319,6 +321,15 @@ def test_the_command(tmp_path, model):
         }
     assert {row["inverted"] for row in table(folder)} == {"true"}
     assert {row["inverted"] for row in table(tmp_path / "mine")} == {"false"}
+
+
+def test_the_help_page_and_what_it_says_to_try(tmp_path):
+    done = command(DISCERN, "predict", "--help", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    tried = re.findall(r"^  discern predict (.*)$", done.stdout.partition("Try:")[2], re.MULTILINE)
+    assert len(tried) >= 3
+    for line in tried:
+        composed("predict", *shlex.split(line))
 
 
 @pytest.mark.parametrize(

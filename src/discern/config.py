@@ -4,6 +4,7 @@ Nothing heavy is imported here, so that a wrong setting is reported in the time 
 Hydra take to start. A choice whose ``_target_`` has no schema here (a user's own class) is free.
 """
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -344,6 +345,12 @@ SCHEMAS: dict[str, type[BaseModel]] = {
 }
 """``_target_`` of a group's choice -> what its settings may be."""
 
+EXTRAS = {
+    "lightning.pytorch.loggers.WandbLogger": "wandb",
+    "lightning.pytorch.loggers.MLFlowLogger": "mlflow",
+}
+"""``_target_`` -> the package it needs and the extra of that name."""
+
 UNKNOWN: dict[str, type[BaseModel]] = {"model": AnyModelSettings, "data": AnyDataSettings}
 """Group -> what the settings of a ``_target_`` without a schema may be."""
 
@@ -378,6 +385,12 @@ def _check_targets(values: dict[Any, Any], path: str) -> None:
             here = f"{path}{key}"
             schema = SCHEMAS.get(str(value.get("_target_"))) or UNKNOWN.get(here)
             settings = {name: part for name, part in value.items() if name != "_target_"}
+            extra = EXTRAS.get(str(value.get("_target_")))
+            if extra is not None and importlib.util.find_spec(extra) is None:
+                raise DiscernError(
+                    f"{here} needs the package {extra}, which is not installed; "
+                    f"pip install 'discern[{extra}]' brings it."
+                )
             if schema is not None:
                 _check_part(schema, settings, f"{here}.")
             _check_targets(settings, f"{here}.")

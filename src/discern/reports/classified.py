@@ -14,8 +14,8 @@ BARS = 10
 """Classes that are shown: all in their order where there are no more, else the most probable."""
 
 PICTURE, NAMES, SCALE, GAP, LINE, FONT = 1.6, 1.4, 1.9, 0.25, 0.17, 8.0
-"""Inches of a picture's side, of class names, of a bar of probability 1, between panels and of a
-line of text; points of the letters."""
+"""Inches of a picture's side, of the longest class name, of a bar of probability 1, between panels
+and of a line of text; points of the letters."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ def draw_classified(
     """Draw each picture beside a horizontal bar chart of its class probabilities."""
     columns = max(1, min(3, math.ceil(len(pictures) / 2)))
     bars = min(BARS, len(class_names))
-    width = PICTURE + NAMES + SCALE + 2 * GAP
+    names = min(NAMES, 0.2 + 0.08 * max(map(len, class_names)))
+    width = PICTURE + names + SCALE + 2 * GAP
     height = 2 * LINE + max(PICTURE, bars * LINE) + GAP
     rows = math.ceil(len(pictures) / columns)
     sheet = Sheet(
@@ -53,7 +54,7 @@ def draw_classified(
         sheet.text(heading, left, top + LINE / 2, size=FONT, weight="bold")
         body = max(PICTURE, bars * LINE)
         sheet.picture(picture.pixels, left, top + LINE, PICTURE, body)
-        _draw_bars(sheet, picture, class_names, left + PICTURE + NAMES, top + LINE)
+        _draw_bars(sheet, picture, class_names, left + PICTURE + names, top + LINE)
     sheet.save(path)
 
 
