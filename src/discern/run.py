@@ -59,7 +59,7 @@ def job(cfg: DictConfig, import_seconds: float) -> float | None:
         logging.getLogger().setLevel(logging.ERROR)
     cfg.folder = hydra.runtime.output_dir
     identity = {
-        "name": hydra.runtime.choices.model,
+        "name": hydra.runtime.choices.experiment or hydra.runtime.choices.model,
         "overrides": list(hydra.overrides.task),
         "seconds": {"import": import_seconds},
     }

@@ -82,3 +82,29 @@ def test_the_losses_of_single_steps_are_logged_as_often_as_asked(tiny_run):
             steps = {event.step: event.value for event in events.Scalars("train/step_loss")}
     assert list(steps) == [1, 3, 5]
     assert all(1 < loss < 4 for loss in steps.values())
+
+
+def test_validation_is_a_hand_made_pass_in_eval_mode_without_autograd(tiny_run, monkeypatch):
+    from discern.models.mlp import MLP
+
+    seen = []
+    forward = MLP.forward
+
+    def watched(self, images):
+        logits = forward(self, images)
+        seen.append((self.training, logits.requires_grad, images, logits.detach().clone()))
+        return logits
+
+    monkeypatch.setattr(MLP, "forward", watched)
+    run = tiny_run("model.dropout=0.5", "trainer.max_epochs=1", "test=false")
+    training, validation = seen[:6], seen[6:]
+    assert all(mode and graph for mode, graph, _, _ in training)
+    assert not any(mode or graph for mode, graph, _, _ in validation)
+    network = run.model.network.eval()
+    for _, _, images, logits in validation:
+        assert torch.equal(forward(network, images), logits), "the best weights, nothing dropped"
+    before = torch.get_rng_state()
+    assert torch.equal(network(images), network(images))
+    assert torch.equal(torch.get_rng_state(), before)
+    network.train()
+    assert not torch.equal(network(images), network(images))

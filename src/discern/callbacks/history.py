@@ -26,9 +26,10 @@ class Totals:
 
 @dataclass
 class Epoch:
-    """The epoch under way: what it has seen, and whether it is over."""
+    """The epoch under way: the learning rate it began with, what it has seen, if it is over."""
 
     number: int
+    lr: float
     images: int = 0
     fit_seconds: float = 0.0
     validated: bool = False
@@ -68,7 +69,9 @@ class History(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the epoch before and open this one."""
         self._close_epoch()
-        self._epoch = Epoch(trainer.current_epoch)
+        # Now, since at its end some schedules have moved on to the next epoch's rate.
+        rate = float(trainer.optimizers[0].param_groups[0]["lr"])
+        self._epoch = Epoch(trainer.current_epoch, rate)
         self._clock = time.perf_counter()
 
     def on_train_batch_end(
@@ -100,7 +103,7 @@ class History(Callback):
         pl_module.log("train/seconds", epoch.fit_seconds, sync_dist=True)
         speed = epoch.images * trainer.world_size / epoch.fit_seconds
         pl_module.log("train/images_per_second", speed, sync_dist=True)
-        pl_module.log("train/lr", trainer.optimizers[0].param_groups[0]["lr"], sync_dist=True)
+        pl_module.log("train/lr", epoch.lr, sync_dist=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the last epoch."""
