@@ -76,6 +76,7 @@ def test_the_folder_is_named_for_the_run_and_holds_what_it_was(finished):
     events = {name for name in files if name.startswith("events.out.tfevents")}
     assert events
     assert files - events == {
+        "samples.png",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
         "config.yaml",
@@ -154,7 +155,9 @@ def test_summary_says_where_the_time_went(finished):
     _, folder = finished
     facts, rows = summary(folder), metrics_csv(folder)
     seconds = facts["seconds"]
-    assert seconds.keys() == {"import", "data", "fit", "validation", "test", "total"}
+    assert seconds.keys() == {
+        "import", "data", "figures", "fit", "validation", "test", "total",
+    }  # fmt: skip
     assert all(value > 0 for value in seconds.values())
     assert sum(seconds.values()) - seconds["total"] <= seconds["total"]
     trained = sum(row["train/seconds"] for row in rows)

@@ -27,7 +27,7 @@ Commands:
   predict    classify pictures in files
              discern predict ckpt_path=best input=photos
 
-discern COMMAND --help shows a command's settings; the pages in docs/ explain them.
+discern COMMAND --help shows a command's choices and settings.
 Shell completion: eval "$(discern -sc install=bash)"   (or zsh, fish)
 """
 

@@ -129,13 +129,14 @@ def _train(cfg: DictConfig, summary: Summary) -> Result:
 
     stopped, best = "not trained (train=false)", start
     if cfg.train:
-        with summary.phase("samples"):
+        with summary.phase("figures"):
             show_samples(data, facts, folder)
         with summary.phase("fit"):
             stopped = fit(trainer, model, data, start, stop)
         best = best_checkpoint(trainer)
         record_fit(summary, history, trainer, best)
-        draw(history, facts, folder)
+        with summary.phase("figures"):
+            draw(history, facts, folder)
     if best is not None:
         load_weights(model, best)
     if cfg.test and stopped not in EXIT_STATUS:

@@ -32,12 +32,13 @@ class Summary:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time a phase of the run."""
+        """Time a phase of the run, or one more part of it."""
         began = time.perf_counter()
         try:
             yield
         finally:
-            self.facts["seconds"][name] = time.perf_counter() - began
+            seconds = self.facts["seconds"]
+            seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - began
 
     def write(self, stopped: str) -> None:
         """Write the file, with the reason why the run ended."""
