@@ -10,9 +10,10 @@ from discern.threads import SMALL_IMAGE, SMALL_NETWORK, use_threads
 
 
 @pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
+def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
+    monkeypatch.setattr("discern.threads.ALL", 2)
+    torch.set_num_threads(3)
     yield
     torch.set_num_threads(before)
 
@@ -29,6 +30,12 @@ def threads() -> Iterator[None]:
 def test_a_small_network_on_small_images_gets_one_thread(parameters, shape, expected):
     use_threads(nn.Linear(parameters, 1, bias=False), shape)
     assert torch.get_num_threads() == expected
+
+
+def test_a_large_network_after_a_small_one_has_all_threads_again():
+    use_threads(nn.Linear(10, 1), (1, 28, 28))
+    use_threads(nn.Linear(SMALL_NETWORK, 2), (1, 28, 28))
+    assert torch.get_num_threads() == 2
 
 
 def test_a_number_is_that_number():

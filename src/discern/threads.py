@@ -9,6 +9,9 @@ from torch import nn
 SMALL_NETWORK, SMALL_IMAGE = 1_000_000, 64 * 64 * 3
 """Parameters and values of an image up to which one thread serves best."""
 
+ALL = torch.get_num_threads()
+"""What torch takes by itself: the cores, or what OMP_NUM_THREADS says."""
+
 
 def use_threads(
     network: nn.Module, input_shape: Sequence[int], setting: int | str = "auto"
@@ -21,7 +24,7 @@ def use_threads(
     """
     if setting == "auto":
         parameters = sum(parameter.numel() for parameter in network.parameters())
-        if parameters > SMALL_NETWORK or math.prod(input_shape) > SMALL_IMAGE:
-            return
-        setting = 1
+        small = parameters <= SMALL_NETWORK and math.prod(input_shape) <= SMALL_IMAGE
+        # Set in either case: the job before in a sweep may have set it otherwise.
+        setting = 1 if small else ALL
     torch.set_num_threads(int(setting))
