@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -159,3 +160,11 @@ def test_the_notes_recipes_are_the_notes_networks():
     assert sgd.optimizer.get("momentum", 0) == 0
     assert (adam.model.hidden, adam.optimizer.lr) == ([256, 128, 64], 0.003)
     assert adam.data._target_.endswith("FashionMNIST")
+
+
+@pytest.mark.parametrize("path", sorted((conf_dir() / "experiment").glob("*.yaml")), ids=str)
+def test_a_recipe_states_its_command_and_its_result(path):
+    comment = "\n".join(x for x in path.read_text().splitlines() if x.startswith("#"))
+    assert f"python train.py experiment={path.stem}\n" in comment
+    assert re.search(r"test accuracy 0\.\d{4} ± 0\.\d{4}", comment)
+    assert re.search(r"over \d seeds \(mean ± standard deviation; [\d.]+ (s|minutes?) ", comment)
