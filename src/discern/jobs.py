@@ -22,8 +22,9 @@ def as_job() -> Iterator[None]:
     a sweep raise what they raised instead, which ends the sweep.
     """
     # What has been imported stays. A collection would look through all of it, a million objects,
-    # and take a quarter of a second.
-    gc.freeze()
+    # and take a quarter of a second. Once only: what a job of a sweep leaves has to be collected.
+    if not gc.get_freeze_count():
+        gc.freeze()
     try:
         yield
     except KeyboardInterrupt as error:

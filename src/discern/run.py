@@ -307,8 +307,8 @@ def record_fit(summary: Summary, history: History, trainer: Trainer, best: Path 
     facts["epochs"], facts["steps"] = len(history.rows), trainer.global_step
     seconds = facts["seconds"]
     totals = history.totals
-    seconds["validation"] = totals.validation_seconds
-    seconds["fit"] -= totals.validation_seconds
+    seconds["validation"] = history.validation_seconds
+    seconds["fit"] -= history.validation_seconds
     facts["images_per_second"] = totals.images / totals.fit_seconds if totals.fit_seconds else None
 
 

@@ -6,12 +6,13 @@ import logging
 import shutil
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from discern.callbacks.continuation import differences
 from discern.errors import DiscernError
-from runs import checkpoint, metrics_csv, same_bits, weights
+from runs import checkpoint, metrics_csv, same_bits, summary, weights
 
 ARMED = (
     "model.dropout=0.2",
@@ -129,3 +130,15 @@ def test_differences_are_those_settings_that_differ(saved, now):
             assert f"group.{key}" not in changes
         else:
             assert changes[f"group.{key}"] == (saved.get(key), now.get(key))
+
+
+def test_the_seconds_of_a_continued_run_are_its_own(tiny_run):
+    first = tiny_run(name="first")
+    last = first.folder / "checkpoints" / "last.ckpt"
+    content = checkpoint(first.folder)
+    content["callbacks"]["History"]["totals"]["validation_seconds"] = 1000.0
+    torch.save(content, last)
+    rest = tiny_run(f"ckpt_path={last}", "trainer.max_epochs=3", name="rest")
+    seconds = summary(rest.folder)["seconds"]
+    assert 0 < seconds["fit"] < 1000
+    assert 0 < seconds["validation"] < 1000

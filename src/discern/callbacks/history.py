@@ -46,11 +46,13 @@ class History(Callback):
         rows: one an epoch: ``epoch`` (from 1), ``step`` (optimizer steps so far) and every metric
             logged in it.
         totals: sums over the epochs.
+        validation_seconds: of these, what this process took, and not the run it continues.
     """
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
         self.totals = Totals()
+        self.validation_seconds = 0.0
         self._epoch: Epoch | None = None
         self._trainer: Trainer | None = None
         self._clock = 0.0
@@ -89,7 +91,9 @@ class History(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop validation's clock."""
         if self._epoch is not None:
-            self.totals.validation_seconds += self._lap()
+            seconds = self._lap()
+            self.validation_seconds += seconds
+            self.totals.validation_seconds += seconds
             self._epoch.validated = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
