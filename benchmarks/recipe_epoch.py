@@ -26,6 +26,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
 from discern.config import conf_dir
 from discern.data.augment import AUGMENTATIONS
+from discern.data.in_memory import InMemoryImages
 from discern.data.mnist import MNIST
 from discern.models.mlp import MLP
 from discern.run import train
@@ -37,6 +38,7 @@ def bare(data: MNIST, epochs: int) -> float:
     """Train without any framework; return the seconds."""
     torch.manual_seed(0)
     split = data.train_dataset
+    assert isinstance(split, InMemoryImages)
     assert split.indices is not None
     pixels, labels = split.images[split.indices], split.labels[split.indices]
     network = MLP((1, 28, 28), 10, [1024, 512, 256], "gelu", dropout=0.25, norm="batch")

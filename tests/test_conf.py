@@ -14,7 +14,8 @@ import yaml
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from discern.config import SCHEMAS, AnyModelSettings, check, conf_dir
+from discern.build import FOR_TRAINING
+from discern.config import SCHEMAS, check, conf_dir
 from runs import composed
 
 FILES = {str(path.relative_to(conf_dir())): path for path in sorted(conf_dir().rglob("*.yaml"))}
@@ -27,9 +28,17 @@ CHOICES = [
 OF_THE_SCHEDULE = {"interval", "monitor", "total_as"}
 
 
+# What a choice asks its user for.
+ASKED = {
+    ("data", "image_folder"): "data.dir=pictures",
+    ("callbacks", "finetune"): "model=vit_transfer",
+}
+
+
 @cache
 def chosen(group: str, choice: str) -> DictConfig:
-    return composed(f"{group}={choice}")
+    asked = ASKED.get((group, choice))
+    return composed(f"{group}={choice}", *([asked] if asked else []))
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -77,13 +86,22 @@ def test_a_choice_has_no_key_that_nothing_reads(group, choice):
         if not target.startswith(
             ("lightning.pytorch.loggers.WandbLogger", "lightning.pytorch.loggers.MLFlow")
         ):
-            known = set(inspect.signature(get_object(target)).parameters)
+            known = parameters_of(get_object(target))
             if ".lr_scheduler." in target:
                 known |= OF_THE_SCHEDULE
                 known -= {settings.get("total_as"), "optimizer"}
             if ".models." in target:
-                known |= AnyModelSettings.model_fields.keys()
+                known |= set(FOR_TRAINING)
             assert set(settings) <= known, target
+
+
+def parameters_of(target) -> set[str]:
+    """The arguments of a callable; where it hands the rest on, those of its base classes too."""
+    signature = inspect.signature(target).parameters
+    names = {name for name, it in signature.items() if it.kind != inspect.Parameter.VAR_KEYWORD}
+    if len(names) == len(signature) or not inspect.isclass(target):
+        return names
+    return names.union(*(parameters_of(base) for base in target.__bases__ if base is not object))
 
 
 def targets(node) -> list[tuple[str, dict]]:

@@ -197,7 +197,7 @@ def test_not_allowed_in_a_choice(overrides, setting, allowed):
         ("+model.hiden=[3]", "did you mean hidden"),
         ("+data.batchsize=3", "did you mean batch_size"),
         ("+trainer.max_epoch=3", "did you mean max_epochs"),
-        ("+model.xyz=3", "there are activation, dropout, hidden, "),
+        ("+model.xyz=3", "there are activation, class_weights, cutmix, dropout, "),
     ],
 )
 def test_a_setting_added_with_a_plus_is_not_taken_for_another(override, nearest):

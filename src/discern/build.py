@@ -1,8 +1,12 @@
 """From a composed config to the objects of a run."""
 
+import csv
 import functools
 import inspect
 import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,15 +15,35 @@ from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from discern.callbacks.checkpoints import WholeFileCheckpointIO
-from discern.checkpoints import Card, ModelCard, Preprocessing, fill, read
+from discern.checkpoints import (
+    CARD,
+    BackboneCard,
+    Card,
+    ModelCard,
+    Preprocessing,
+    card_and_state,
+    check_backbone,
+    fill,
+    has_backbone,
+    read,
+)
+from discern.config import as_override
+from discern.data.image_folder import BadFile, TooManyBadFilesError
 from discern.errors import DiscernError, about, first_line
+from discern.files import printable, write_whole
+from discern.jobs import relative
 from discern.loop import use_lean_epoch_loop
+from discern.models.backbones import PUBLISHED, backbone_preprocessing
 from discern.models.classifier import Classifier
-from discern.models.registry import name_of
+from discern.models.mixing import mixing
+from discern.models.registry import MODELS, name_of
 from discern.models.schedule import Schedule
+from discern.models.transfer import TransferClassifier
 from discern.reports.summary import versions
 
 
@@ -124,11 +148,62 @@ def _check_devices(accelerator: str, devices: int | str | list[int]) -> None:
 
 
 def build_data(cfg: DictConfig) -> LightningDataModule:
-    """The data module, its files found or downloaded, its splits made."""
-    data: LightningDataModule = build("data", cfg.data)
-    data.prepare_data()
-    data.setup("fit")
+    """The data module, its files found or downloaded, its splits made.
+
+    What its settings leave open of the pictures' preparation is what the model, where ``cfg`` has
+    one, was trained with. Files that cannot be used are listed in bad_files.csv.
+
+    Raises:
+        DiscernError: the data cannot be had, or too much of it cannot be used.
+    """
+    settings = OmegaConf.to_container(cfg.data, resolve=True)
+    assert isinstance(settings, dict)
+    data: LightningDataModule = build("data", _with_preprocessing(settings, cfg.get("model")))
+    try:
+        data.prepare_data()
+        data.setup("fit")
+    except TooManyBadFilesError as error:
+        path = _list_bad_files(error.bad, cfg)
+        raise DiscernError(f"{error}; {relative(path)} lists them.") from error
+    if getattr(data, "bad_files", None):
+        _list_bad_files(data.bad_files, cfg)  # type: ignore[attr-defined]
     return data
+
+
+_PLAIN = {
+    "image_size": 64,
+    "resize": 73,
+    "interpolation": "bilinear",
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.5, 0.5, 0.5],
+}
+"""How pictures are prepared for a model without weights that were trained with something else."""
+
+
+def _with_preprocessing(settings: dict[Any, Any], model: DictConfig | None) -> dict[Any, Any]:
+    """The settings of a data set, with the numbers that they leave open."""
+    left_open = [name for name in _PLAIN if name in settings and settings[name] is None]
+    if not left_open:
+        return settings
+    known = _PLAIN
+    if model is not None and model._target_ == MODELS["transfer"]:
+        backbone = backbone_preprocessing(model.library, model.backbone)
+        known = {**asdict(backbone), "mean": list(backbone.mean), "std": list(backbone.std)}
+    settings = settings | {name: known[name] for name in left_open if name != "resize"}
+    if "resize" in left_open:
+        # In proportion, for a size that was chosen.
+        settings["resize"] = round(known["resize"] * settings["image_size"] / known["image_size"])
+    return settings
+
+
+def _list_bad_files(bad: Sequence[BadFile], cfg: DictConfig) -> Path:
+    path = Path(cfg.folder) / "bad_files.csv"
+    if not getattr(rank_zero_only, "rank", 0):
+        with write_whole(path) as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["file", "class", "reason"])
+            writer.writerows([printable(b.path), b.label, b.reason] for b in bad)
+    return path
 
 
 def build_model(cfg: DictConfig, data: Any, validated: bool) -> Classifier:
@@ -141,28 +216,73 @@ def build_model(cfg: DictConfig, data: Any, validated: bool) -> Classifier:
     """
     settings = OmegaConf.to_container(cfg.model, resolve=True)
     assert isinstance(settings, dict)
-    smoothing, init_from = settings.pop("label_smoothing"), settings.pop("init_from")
+    training = {name: settings.pop(name, None) for name in FOR_TRAINING}
     network = build("model", settings, input_shape=data.input_shape, num_classes=data.num_classes)
-    if init_from is not None:
+    card = _card(cfg, settings, data, network)
+    if training["init_from"] is not None:
         with about("model.init_from"):
-            fill(network, read(init_from)["state_dict"], init_from)
+            start_from(network, training["init_from"])
     return Classifier(
         network,
         data.num_classes,
         optimizer=build("optimizer", cfg.optimizer, _partial_=True),
         schedule=_schedule(cfg.scheduler, validated),
-        label_smoothing=smoothing,
-        card=_card(cfg, settings, data).model_dump(),
+        label_smoothing=training["label_smoothing"],
+        class_weights=_class_weights(training["class_weights"], data),
+        mixing=mixing(data.num_classes, training["mixup"], training["cutmix"]),
+        lr_factor=training["lr_factor"] or 1.0,
+        full_checkpoints=cfg.checkpoint.full,
+        card=card.model_dump(),
     )
 
 
-def _card(cfg: DictConfig, settings: dict[Any, Any], data: Any) -> Card:
+FOR_TRAINING = ("label_smoothing", "class_weights", "mixup", "cutmix", "lr_factor", "init_from")
+"""Settings of ``model`` that are of its training, not of its network."""
+
+
+def start_from(network: nn.Module, path: str) -> None:
+    """Give a network the weights of a checkpoint.
+
+    Raises:
+        DiscernError: it is none, or of another architecture or backbone.
+    """
+    content = read(path)
+    state = content["state_dict"]
+    if hasattr(network, "backbone") and CARD in content and not has_backbone(state):
+        check_backbone(network.backbone, card_and_state(Path(path), content)[0], path)
+    fill(network, state, path)
+
+
+def _class_weights(setting: str | list[float] | None, data: Any) -> torch.Tensor | None:
+    """What an image of each class counts for, float32 (num_classes,)."""
+    if setting is None:
+        return None
+    if setting == "auto":
+        counts = data.train_class_counts.float()
+        return counts.sum() / (len(counts) * counts.clamp(min=1))  # type: ignore[no-any-return]
+    if len(setting) != data.num_classes:
+        raise DiscernError(
+            f"model.class_weights={as_override(setting)} has {len(setting)} numbers; it must have "
+            f"one for each of the {data.num_classes} classes."
+        )
+    return torch.tensor(setting, dtype=torch.float32)
+
+
+def _card(cfg: DictConfig, settings: dict[Any, Any], data: Any, network: nn.Module) -> Card:
     model = {key: value for key, value in settings.items() if key != "_target_"}
+    backbone = None
+    if isinstance(network, TransferClassifier):
+        backbone = BackboneCard(
+            **asdict(network.backbone.provenance), digest=network.backbone.digest()
+        )
+        if backbone.weights != PUBLISHED:
+            model["weights"] = None  # they are in the checkpoint
     return Card(
         model=ModelCard(name=name_of(settings["_target_"]) or "", settings=model),
         class_names=data.class_names,
         input_shape=data.input_shape,
         preprocessing=Preprocessing(**data.preprocessing),
+        backbone=backbone,
         data={"title": data.title, "fingerprint": data.fingerprint},
         versions=versions(),
         config=portable(cfg),
@@ -176,6 +296,8 @@ def portable(cfg: DictConfig) -> dict[str, Any]:
     parts = {key: config[key] for key in ("seed", "model", "data", "optimizer", "scheduler")}
     parts["data"] = {key: value for key, value in parts["data"].items() if key != "dir"}
     parts["model"] = {key: value for key, value in parts["model"].items() if key != "init_from"}
+    if parts["model"].get("weights"):
+        parts["model"]["weights"] = Path(parts["model"]["weights"]).name
     return parts
 
 

@@ -9,7 +9,7 @@ file that is not what it should be is refused in one sentence.
 import pickle
 import zipfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -20,6 +20,9 @@ from discern.models.registry import model_class
 
 CARD = "discern"
 """The key of the card in a checkpoint."""
+
+BACKBONE = "backbone."
+"""What the keys of a backbone's weights begin with."""
 
 _Size = Annotated[int, Field(ge=1, le=2**20)]
 _Floats = float | list[float]
@@ -37,12 +40,37 @@ class ModelCard(BaseModel):
 
 
 class Preprocessing(BaseModel):
-    """How pixels became the network's input: ``(x / 255 - mean) / std``."""
+    """How a picture became the network's input: ``(x / 255 - mean) / std`` of its pixels.
+
+    Photographs were scaled before, their shorter side to ``resize`` pixels, and a square of the
+    network's input size was cut from the centre.
+    """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     mean: _Floats
     std: _Floats
+    resize: Annotated[int, Field(ge=1, le=2**16)] | None = None
+    interpolation: Literal["bilinear", "bicubic"] | None = None
+
+
+class BackboneCard(BaseModel):
+    """Where a model's backbone is from, for checkpoints that do not hold it.
+
+    Attributes:
+        library, name: the architecture.
+        weights: ``default`` for the published ones, a file's name, None for random ones.
+        file_sha256: of the file that they were read from.
+        digest: of the weights themselves, whatever file they are in.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    library: str
+    name: str
+    weights: str | None
+    file_sha256: str | None
+    digest: str
 
 
 class Card(BaseModel):
@@ -54,6 +82,7 @@ class Card(BaseModel):
         class_names: in the order of the logits.
         input_shape: (C, H, W) of an image.
         preprocessing: of an image for evaluation.
+        backbone: of a model that has one, as it was before any training.
         data: title and fingerprint of the data set.
         metrics: the latest when the checkpoint was written.
         versions: of the packages that wrote it.
@@ -67,6 +96,7 @@ class Card(BaseModel):
     class_names: Annotated[list[str], Field(min_length=1, max_length=2**20)]
     input_shape: tuple[_Size, _Size, _Size]
     preprocessing: Preprocessing
+    backbone: BackboneCard | None = None
     data: dict[str, str]
     metrics: dict[str, float] = {}
     versions: dict[str, str] = {}
@@ -99,7 +129,7 @@ def load(path: str | Path) -> nn.Module:
         raise DiscernError(
             f"{path} describes a {card.model.name} that cannot be built: {first_line(error)}."
         ) from error
-    fill(network, state, path)
+    fill(network, _with_known_backbone(network, state, card, path), path)
     network.card = card  # type: ignore[assignment]
     return network.eval()
 
@@ -192,12 +222,55 @@ def _from_notes(content: dict[str, Any]) -> dict[str, Any]:
     return {CARD: card, "state_dict": state}
 
 
+def has_backbone(state: dict[str, Tensor]) -> bool:
+    """Whether a backbone's weights are among those of a state dict."""
+    return any(key.startswith(BACKBONE) for key in state)
+
+
+def with_backbone(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict that may lack the backbone's weights, with those that ``network`` has."""
+    backbone = getattr(network, "backbone", None)
+    if backbone is None or has_backbone(state):
+        return state
+    return {**{BACKBONE + key: value for key, value in backbone.state_dict().items()}, **state}
+
+
+def _with_known_backbone(
+    network: nn.Module, state: dict[str, Tensor], card: Card, path: str | Path
+) -> dict[str, Tensor]:
+    """A checkpoint's weights with those of the published backbone that it only names.
+
+    Raises:
+        DiscernError: the backbone cannot be had, or is not the one that was trained on.
+    """
+    if card.backbone is None or has_backbone(state) or not hasattr(network, "backbone"):
+        return state
+    from discern.models.backbones import build
+
+    try:
+        backbone = build(card.backbone.library, card.backbone.name)
+    except DiscernError as error:
+        raise DiscernError(f"{path} holds a head alone, without its backbone: {error}") from error
+    check_backbone(backbone, card, path)
+    return {**{BACKBONE + key: value for key, value in backbone.state_dict().items()}, **state}
+
+
+def check_backbone(backbone: Any, card: Card, path: str | Path) -> None:
+    """Raise a DiscernError where a head was trained on another backbone than this one."""
+    if card.backbone is not None and (found := backbone.digest()) != card.backbone.digest:
+        raise DiscernError(
+            f"{path} holds a head for {card.backbone.name} with weights whose SHA-256 starts with "
+            f"{card.backbone.digest[:12]}, and those at hand start with {found[:12]}."
+        )
+
+
 def fill(network: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
     """Give ``network`` the weights of a state dict.
 
     Raises:
         DiscernError: names every layer that differs, with both shapes.
     """
+    state = with_backbone(network, state)
     check_shapes(network, state, path)
     # Assigned rather than copied, since the network's own may be on the meta device.
     expected = network.state_dict()
@@ -207,7 +280,7 @@ def fill(network: nn.Module, state: dict[str, Tensor], path: str | Path) -> None
 
 def check_shapes(network: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
     """Raise a DiscernError that names every layer that differs, with both shapes."""
-    expected = network.state_dict()
+    expected, state = network.state_dict(), with_backbone(network, state)
     differences = [
         f"{key} is {_shape(state.get(key))} there and {_shape(expected.get(key))} in the model"
         for key in sorted(expected.keys() | state.keys())

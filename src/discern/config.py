@@ -11,7 +11,15 @@ from typing import Annotated, Any, Literal, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)  # fmt: skip
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
@@ -83,20 +91,54 @@ class AnyModelSettings(OpenSettings):
     """What every model has besides its own settings, which are a user's own class's."""
 
     label_smoothing: Probability = 0.0
+    class_weights: Annotated[
+        Literal["auto"]
+        | Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2)]
+        | None,
+        Field(description="auto, a list of a number above 0 for each class, or null"),
+    ] = None
+    mixup: NonNegativeFloat = 0.0
+    cutmix: NonNegativeFloat = 0.0
     init_from: Annotated[str | None, Field(description="a checkpoint's path, or null")] = None
 
 
-class MLPSettings(AnyModelSettings):  # noqa: D101
+_Widths = Annotated[
+    list[PositiveInt], Field(description="a list of whole numbers above 0, such as [128,64]")
+]
+
+
+class LayersSettings(AnyModelSettings):
+    """What fully connected layers have."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    hidden: Annotated[
-        list[PositiveInt], Field(description="a list of whole numbers above 0, such as [128,64]")
-    ]
     activation: Annotated[
         str, _one_of(ACTIVATIONS), Field(description=f"one of {', '.join(ACTIVATIONS)}")
     ]
     dropout: Probability
     norm: Annotated[Literal["none", "batch"], Field(description="none or batch")]
+
+
+class MLPSettings(LayersSettings):  # noqa: D101
+    hidden: _Widths
+
+
+class TransferSettings(LayersSettings):  # noqa: D101
+    library: Annotated[
+        Literal["torchvision", "timm", "efficientnet_lite"],
+        Field(description="torchvision, timm or efficientnet_lite"),
+    ]
+    backbone: Annotated[str, Field(min_length=1, description="the name of a backbone")]
+    weights: Annotated[
+        Annotated[str, Field(min_length=1)] | None,
+        Field(description="default, a file's path, or null for random ones"),
+    ]
+    head: _Widths
+    unfreeze: Annotated[
+        Literal["head", "last_block", "all"], Field(description="head, last_block or all")
+    ]
+    train_bn: Flag
+    lr_factor: Annotated[float, Field(gt=0, le=1, description="a number above 0, at most 1")]
 
 
 class AnyDataSettings(OpenSettings):
@@ -105,23 +147,119 @@ class AnyDataSettings(OpenSettings):
     dir: Annotated[str, Field(min_length=1, description="a folder's path")] = "data"
 
 
-class MNISTSettings(Settings):  # noqa: D101
-    dir: Annotated[str, Field(min_length=1, description="a folder's path")]
-    source: Annotated[Literal["auto", "full", "sample"], Field(description="auto, full or sample")]
-    val_size: Annotated[
-        Annotated[int, Field(ge=0, lt=60_000)] | Annotated[float, Field(ge=0, lt=1)],
-        Field(description="a count from 0 to 59999 or a fraction below 1"),
-    ]
+_Folder = Annotated[str, Field(min_length=1, description="a folder's path")]
+_Size = Annotated[
+    Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)],
+    Field(description="a count, 0 or above, or a fraction below 1"),
+]
+_Fraction = Annotated[float, Field(gt=0, le=1, description="a fraction above 0, at most 1")]
+
+
+class DataSettings(Settings):
+    """What every data set of discern's own has."""
+
+    dir: _Folder
+    val_size: _Size
     batch_size: PositiveInt
     eval_batch_size: PositiveInt
-    num_workers: NonNegativeInt
-    mean: Annotated[float, Field(allow_inf_nan=False, description="a number")]
-    std: PositiveFloat
-    augment: Annotated[
-        Literal["none", "flip", "shift", "flip_shift"],
-        Field(description="none, flip, shift or flip_shift"),
+    sampler: Annotated[Literal["none", "balanced"], Field(description="none or balanced")]
+    fraction: _Fraction
+    folds: Annotated[
+        Annotated[int, Field(ge=2)] | None,
+        Field(description="a whole number above 1, or null for no folds"),
+    ]
+    fold: Annotated[
+        int, Field(ge=0, description="a fold's number, from 0 to one less than data.folds")
     ]
     seed: Seed
+
+    @field_validator("fold")
+    @classmethod
+    def _is_one_of_the_folds(cls, fold: int, info: ValidationInfo) -> int:
+        folds = info.data.get("folds")
+        if fold >= (folds or 1):
+            raise ValueError(f" (data.folds={as_override(folds)})")
+        return fold
+
+
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_AboveZero = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# The augmentations' names; a test compares them with those that there are.
+_FOR_SMALL_IMAGES = ("none", "flip", "shift", "flip_shift")
+_FOR_PHOTOS = ("none", "notes", "light", "strong", "trivial")
+_Three = Field(min_length=3, max_length=3)
+
+
+class InMemorySettings(DataSettings):  # noqa: D101
+    num_workers: NonNegativeInt
+    mean: Annotated[
+        _Finite | Annotated[list[_Finite], Field(min_length=1)],
+        Field(description="a number, or a list of one for each channel"),
+    ]
+    std: Annotated[
+        _AboveZero | Annotated[list[_AboveZero], Field(min_length=1)],
+        Field(description="a number above 0, or a list of one for each channel"),
+    ]
+    augment: Annotated[
+        str,
+        _one_of(_FOR_SMALL_IMAGES),
+        Field(description=f"one of {', '.join(_FOR_SMALL_IMAGES)}"),
+    ]
+
+
+def _size_below(images: int) -> Any:
+    """Part of so many images: a count that leaves one, or a fraction."""
+    return Annotated[
+        Annotated[int, Field(ge=0, lt=images)] | Annotated[float, Field(ge=0, lt=1)],
+        Field(description=f"a count from 0 to {images - 1} or a fraction below 1"),
+    ]
+
+
+class CIFARSettings(InMemorySettings):  # noqa: D101
+    val_size: _size_below(50_000)  # type: ignore[valid-type]
+
+
+class MNISTSettings(InMemorySettings):  # noqa: D101
+    val_size: _size_below(60_000)  # type: ignore[valid-type]
+    source: Annotated[Literal["auto", "full", "sample"], Field(description="auto, full or sample")]
+
+
+class PhotoSettings(DataSettings):
+    """What data sets of photographs have; null is what the model's weights were trained with."""
+
+    num_workers: NonNegativeInt | None
+    image_size: PositiveInt | None
+    resize: PositiveInt | None
+    interpolation: Annotated[
+        Literal["bilinear", "bicubic"] | None, Field(description="bilinear, bicubic or null")
+    ]
+    mean: Annotated[
+        Annotated[list[_Finite], _Three] | None,
+        Field(description="a list of three numbers, or null"),
+    ]
+    std: Annotated[
+        Annotated[list[_AboveZero], _Three] | None,
+        Field(description="a list of three numbers above 0, or null"),
+    ]
+    augment: Annotated[
+        str,
+        _one_of(_FOR_PHOTOS),
+        Field(description=f"one of {', '.join(_FOR_PHOTOS)}"),
+    ]
+    max_bad: Annotated[float, Field(ge=0, le=1, description="a fraction from 0 to 1")]
+
+    @field_validator("resize")
+    @classmethod
+    def _holds_the_image(cls, resize: int | None, info: ValidationInfo) -> int | None:
+        size = info.data.get("image_size")
+        if resize is not None and size is not None and resize < size:
+            raise ValueError(f" that is at least data.image_size={size}")
+        return resize
+
+
+class FolderSettings(PhotoSettings):  # noqa: D101
+    csv: Annotated[str | None, Field(description="a file's name in data.dir, or null")]
+    test_size: _Size
 
 
 class OptimizerSettings(OpenSettings):  # noqa: D101
@@ -161,6 +299,16 @@ class EMASettings(Settings):  # noqa: D101
         Field(description="a number above 0 and below 1, or null for no averaging"),
     ]
     update_every_n_steps: PositiveInt
+
+
+class FinetuneSettings(Settings):  # noqa: D101
+    stages: Annotated[
+        dict[Annotated[int, Field(ge=1)], Literal["last_block", "all"]],
+        Field(
+            min_length=1,
+            description="a mapping of epochs, from 1, to last_block or all, such as {3:last_block}",
+        ),
+    ]
 
 
 class ModelCheckpointSettings(OpenSettings):  # noqa: D101
@@ -269,6 +417,10 @@ class TrainerSettings(Settings):
     model_registry: Text | None
 
 
+class CheckpointSettings(Settings):  # noqa: D101
+    full: Flag
+
+
 class RunSettings(OpenSettings):
     """The groups that training cannot do without, and its settings that belong to no group."""
 
@@ -278,6 +430,7 @@ class RunSettings(OpenSettings):
     scheduler: Group
     trainer: Group
     seed: Seed
+    checkpoint: Annotated[CheckpointSettings, Field(description="full: true or false")]
     threads: Annotated[
         Annotated[int, Field(ge=1)] | Literal["auto"],
         Field(description="a whole number above 0, or auto"),
@@ -328,8 +481,12 @@ class PredictionSettings(Settings):
 
 SCHEMAS: dict[str, type[BaseModel]] = {
     "discern.models.mlp.MLP": MLPSettings,
+    "discern.models.transfer.TransferClassifier": TransferSettings,
     "discern.data.mnist.MNIST": MNISTSettings,
     "discern.data.mnist.FashionMNIST": MNISTSettings,
+    "discern.data.cifar.CIFAR10": CIFARSettings,
+    "discern.data.cifar.CIFAR100": CIFARSettings,
+    "discern.data.image_folder.ImageFolder": FolderSettings,
     "torch.optim.SGD": OptimizerSettings,
     "torch.optim.Adam": OptimizerSettings,
     "torch.optim.AdamW": OptimizerSettings,
@@ -339,6 +496,7 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "torch.optim.lr_scheduler.OneCycleLR": SchedulerSettings,
     "lightning.pytorch.Trainer": TrainerSettings,
     "discern.callbacks.averaging.ema": EMASettings,
+    "discern.callbacks.finetune.Finetune": FinetuneSettings,
     "lightning.pytorch.callbacks.EarlyStopping": EarlyStoppingSettings,
     "lightning.pytorch.callbacks.ModelCheckpoint": ModelCheckpointSettings,
     "discern.callbacks.checkpoints.RunCheckpoint": ModelCheckpointSettings,

@@ -118,9 +118,8 @@ def data_settings(cfg: DictConfig, card: Card, checkpoint: Path) -> dict[str, An
     own = _own_data_sets().get(settings["_target_"])
     if own is not None and "dir" not in own:
         settings.pop("dir")
-    return settings | {
-        name: value for name, value in card.preprocessing.model_dump().items() if name in settings
-    }
+    known = {**card.preprocessing.model_dump(exclude_none=True), "image_size": card.input_shape[1]}
+    return settings | {name: value for name, value in known.items() if name in settings}
 
 
 def _settings_of_run(card: Card, checkpoint: Path) -> dict[str, Any]:
@@ -149,7 +148,11 @@ def _settings_of_run(card: Card, checkpoint: Path) -> dict[str, Any]:
 def _is_plain(value: Any) -> bool:
     if isinstance(value, list):
         return all(isinstance(item, (int, float)) for item in value)
-    return isinstance(value, (int, float)) or (isinstance(value, str) and "${" not in value)
+    return value is None or isinstance(value, (int, float)) or _is_word(value)
+
+
+def _is_word(value: Any) -> bool:
+    return isinstance(value, str) and "${" not in value
 
 
 def _data_choices() -> list[Path]:
@@ -158,8 +161,15 @@ def _data_choices() -> list[Path]:
 
 def _own_data_sets() -> dict[str, dict[str, Any]]:
     """``_target_`` -> settings, of the choices in conf/data."""
-    nodes: list[Any] = [OmegaConf.to_container(OmegaConf.load(path)) for path in _data_choices()]
-    return {node["_target_"]: node for node in nodes if "_target_" in node}
+    nodes = [_choice(path) for path in _data_choices()]
+    return {node["_target_"]: node for node in nodes}
+
+
+def _choice(path: Path) -> dict[str, Any]:
+    """A choice of a group with those that it builds on."""
+    node: Any = OmegaConf.to_container(OmegaConf.load(path))
+    parents = [_choice(path.with_stem(name)) for name in node.pop("defaults", ())]
+    return {key: value for part in (*parents, node) for key, value in part.items()}
 
 
 def check_fit(card: Card, data: Any, checkpoint: Path) -> None:
@@ -206,16 +216,16 @@ def classify(network: nn.Module, data: Any, split: str) -> Predictions:
         raise DiscernError(
             f"split={split} has no images: with data.val_size={data.val_size} none are held out."
         )
-    everything = torch.arange(len(dataset))
     logits, labels = [], []
     with torch.inference_mode():
-        for places in torch.split(everything, data.eval_batch_size):
-            images, truth = dataset.__getitems__(places.tolist())
+        for images, truth in data.sequential_loader(dataset, data.eval_batch_size):
             logits.append(network(images))
             labels.append(truth)
-    indices = everything if dataset.indices is None else dataset.indices
+    indices = torch.arange(len(dataset)) if dataset.indices is None else dataset.indices
     names = list(data.class_names)
-    return Predictions.of(torch.cat(logits), torch.cat(labels), indices, names)
+    return Predictions.of(
+        torch.cat(logits), torch.cat(labels), indices, names, files=dataset.names()
+    )
 
 
 # What is kept of it
@@ -264,7 +274,7 @@ def write_report(
     draw_top_losses(
         predictions,
         worst,
-        as_pixels(images, data.mean, data.std),
+        as_pixels(images, data.preprocessing["mean"], data.preprocessing["std"]),
         f"{title}: the {len(worst)} images with the highest loss of {len(predictions):,}",
         folder / "top_losses.png",
     )

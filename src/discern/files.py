@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all."""
+"""Files: writing one whole or not at all, printing the name of any."""
 
 import os
 import tempfile
@@ -6,6 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+
+def printable(path: Path) -> str:
+    """The path as text; a name that is no UTF-8 shows its bytes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 @contextmanager

@@ -2,8 +2,10 @@
 
 import csv
 import logging
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,10 +21,11 @@ from discern.checkpoints import Card, load
 from discern.config import as_override, check
 from discern.console import is_terminal
 from discern.data.in_memory import InMemoryImages
-from discern.data.pictures import PictureError, dark_on_light, read_picture
+from discern.data.pictures import PictureError, dark_on_light, fit_picture
+from discern.data.preprocessing import Preprocessing as PhotoPreprocessing
 from discern.data.search import find_files
 from discern.errors import DiscernError
-from discern.files import write_whole
+from discern.files import printable, write_whole
 from discern.jobs import as_job, relative
 from discern.reports.classified import Classified, draw_classified
 from discern.reports.predictions import TOP
@@ -31,8 +34,9 @@ from discern.threads import use_threads
 
 log = logging.getLogger(__name__)
 
-BATCH = 256
-"""Files that are in memory at a time, each only as large as the network's input."""
+BATCH, VALUES = 256, 2**23
+"""Files that are in memory at a time, each only as large as the network's input, and the most
+values of all of these together."""
 
 
 def job(cfg: DictConfig) -> None:
@@ -115,28 +119,53 @@ def _batches(
     files: list[Path], network: nn.Module, card: Card, invert: bool | str
 ) -> Iterator[_Batch]:
     """Read and classify the files, some at a time, behind a progress bar on a terminal."""
-    with tqdm(
-        desc="predict", total=len(files), unit=" files", leave=False, dynamic_ncols=True,
-        disable=not is_terminal(),
-    ) as bar:  # fmt: skip
-        for start in range(0, len(files), BATCH):
-            reasons, pixels = _read(files[start : start + BATCH], card)
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        tqdm(
+            desc="predict", total=len(files), unit=" files", leave=False, dynamic_ncols=True,
+            disable=not is_terminal(),
+        ) as bar,
+    ):  # fmt: skip
+        size = max(1, min(BATCH, VALUES // math.prod(card.input_shape)))
+        for start in range(0, len(files), size):
+            reasons, pixels = _read(files[start : start + size], card, pool)
             inverted = _to_invert(pixels, invert)
             pixels[inverted] = 255 - pixels[inverted]
             yield _Batch(reasons, pixels, inverted, probabilities_of(network, card, pixels))
             bar.update(len(reasons))
 
 
-def _read(files: list[Path], card: Card) -> tuple[dict[Path, str | None], NDArray[np.uint8]]:
-    reasons: dict[Path, str | None] = {}
-    pictures = []
-    for path in files:
+def _read(
+    files: list[Path], card: Card, pool: ThreadPoolExecutor
+) -> tuple[dict[Path, str | None], NDArray[np.uint8]]:
+    """Why each file cannot be read, or None, and the pixels of those that can."""
+    prepare = _preparation(card)
+
+    def read(path: Path) -> NDArray[np.uint8] | str:
         try:
-            pictures.append(read_picture(path, card.input_shape))
-            reasons[path] = None
+            return prepare(path)
         except PictureError as error:
-            reasons[path] = str(error)
+            return str(error)
+
+    found = dict(zip(files, pool.map(read, files), strict=True))
+    pictures = [pixels for pixels in found.values() if not isinstance(pixels, str)]
+    reasons = {path: it if isinstance(it, str) else None for path, it in found.items()}
     return reasons, np.array(pictures, np.uint8).reshape(-1, *card.input_shape)
+
+
+def _preparation(card: Card) -> Callable[[Path], NDArray[np.uint8]]:
+    """How a file becomes the pixels, uint8 (C, H, W), that the model takes."""
+    known = card.preprocessing
+    if known.resize is None or known.interpolation is None:
+        return lambda path: fit_picture(path, card.input_shape)
+    photos = PhotoPreprocessing(
+        card.input_shape[1],
+        known.resize,
+        known.interpolation,
+        tuple(known.mean) if isinstance(known.mean, list) else (known.mean,),
+        tuple(known.std) if isinstance(known.std, list) else (known.std,),
+    )
+    return lambda path: photos.read(path).numpy()
 
 
 def _to_invert(pixels: NDArray[np.uint8], invert: bool | str) -> NDArray[np.bool_]:
@@ -172,19 +201,14 @@ def _rows(batch: _Batch, class_names: list[str]) -> Iterator[list[str]]:
     read = 0
     for path, reason in batch.reasons.items():
         if reason is not None:
-            yield [_printable(path), *[""] * (2 + 2 * top.shape[1] + 1), reason]
+            yield [printable(path), *[""] * (2 + 2 * top.shape[1] + 1), reason]
             continue
         cells = []
         for number in top[read]:
             cells += [class_names[number], f"{batch.probabilities[read, number]:.7g}"]
         inverted = as_override(bool(batch.inverted[read]))
-        yield [_printable(path), *cells[:2], *cells, inverted, ""]
+        yield [printable(path), *cells[:2], *cells, inverted, ""]
         read += 1
-
-
-def _printable(path: Path) -> str:
-    """The path as text; a name that is no UTF-8 shows its bytes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _count(outcome: Outcome, batch: _Batch, pictures: int) -> None:
@@ -194,7 +218,7 @@ def _count(outcome: Outcome, batch: _Batch, pictures: int) -> None:
         # A copy, since a view would keep the whole batch.
         pixels, probabilities = batch.pixels[number].copy(), batch.probabilities[number].copy()
         note = " (inverted)" if batch.inverted[number] else ""
-        outcome.shown.append(Classified(f"{_printable(path)}{note}", pixels, probabilities))
+        outcome.shown.append(Classified(f"{printable(path)}{note}", pixels, probabilities))
     outcome.read += len(read)
     outcome.inverted += int(batch.inverted.sum())
     outcome.unreadable += len(batch.reasons) - len(read)

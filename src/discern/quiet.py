@@ -23,3 +23,5 @@ def quiet_libraries() -> None:
     )
     # The run's folder holds config.yaml before the first checkpoint is written.
     warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
+    # A frozen backbone is meant to be in eval mode.
+    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
@@ -16,7 +17,15 @@ from discern.callbacks.continuation import Continuation
 from discern.callbacks.history import History
 from discern.callbacks.interrupt import EXIT_STATUS, GracefulStop
 from discern.callbacks.randomness import Randomness
-from discern.checkpoints import CARD, card_and_state, check_shapes, fill, read
+from discern.checkpoints import (
+    CARD,
+    card_and_state,
+    check_backbone,
+    check_shapes,
+    fill,
+    has_backbone,
+    read,
+)
 from discern.config import as_override, check
 from discern.console import table
 from discern.errors import DiscernError, about, first_line
@@ -26,7 +35,7 @@ from discern.models.classifier import Classifier, count_parameters
 from discern.nearest import did_you_mean
 from discern.quiet import quiet_libraries
 from discern.reports.curves import draw_curves
-from discern.reports.samples import draw_samples
+from discern.reports.samples import as_pixels, draw_grid
 from discern.reports.summary import Summary, git_state, versions
 from discern.runs import find_checkpoint
 from discern.threads import use_threads
@@ -139,7 +148,7 @@ def _train(cfg: DictConfig, summary: Summary) -> Result:
             draw(history, facts, folder)
     if best is not None:
         load_weights(model, best)
-    if cfg.test and stopped not in EXIT_STATUS:
+    if cfg.test and len(data.test_dataset) and stopped not in EXIT_STATUS:
         with summary.phase("test"):
             facts["metrics"]["test"] = test(trainer, model, data)
     write_summary(summary, stopped)
@@ -185,8 +194,10 @@ def check_monitors(trainer: Trainer, model: Classifier, validated: bool) -> None
 
 def describe(model: Classifier, data: Any) -> dict[str, Any]:
     """What the summary says of the data and the model."""
+    backbone = model.card and model.card["backbone"]
     return {
         "parameters": count_parameters(model.network),
+        **({"backbone": backbone} if backbone else {}),
         "data": {
             "title": data.title,
             "source": data.source_used,
@@ -210,9 +221,10 @@ def announce(cfg: DictConfig, facts: dict[str, Any]) -> None:
             text = " ".join(f"{key}={as_override(plain(node[key]))}" for key in keys)
             name = node._target_.rpartition(".")[2]
             log.info("  %-10s %s", group, f"{name} {text}" if group != "trainer" else text)
-    log.info(
-        "  %-10s %s, %s parameters", "images", counts, f"{sum(facts['parameters'].values()):,}"
-    )
+    log.info("  %-10s %s", "images", counts)
+    trained, frozen = facts["parameters"]["trainable"], facts["parameters"]["frozen"]
+    also = f", {frozen:,} frozen" if frozen else ""
+    log.info("  %-10s %s trained%s", "parameters", f"{trained:,}", also)
 
 
 def plain(node: Any) -> Any:
@@ -225,6 +237,8 @@ def continue_from(start: Path, cfg: DictConfig, trainer: Trainer, model: Classif
     with about("ckpt_path"):
         card, state = card_and_state(start, read(start))
         check_shapes(model.network, state, start)
+        if hasattr(model.network, "backbone") and not has_backbone(state):
+            check_backbone(model.network.backbone, card, start)
     log.info("  %-10s %s", "from", relative(start))
     trainer.callbacks.append(Continuation(card, portable(cfg)))  # type: ignore[attr-defined]
 
@@ -232,20 +246,39 @@ def continue_from(start: Path, cfg: DictConfig, trainer: Trainer, model: Classif
 SAMPLES = 25
 """Training images in samples.png."""
 
+AUGMENTED, EPOCHS_SHOWN = 5, 4
+"""Training images in augmented.png, and epochs in whose views each is shown beside itself."""
+
 
 @rank_zero_only
 def show_samples(data: Any, facts: dict[str, Any], folder: Path) -> None:
-    """Draw samples.png: the first training images, augmented as the network will see them."""
-    images, labels = next(iter(data.train_dataloader()))
-    title = f"{facts['data']['title']}: training images as the network sees them"
-    draw_samples(
-        images[:SAMPLES],
-        labels[:SAMPLES],
-        data.class_names,
-        **data.preprocessing,
-        title=title,
-        path=folder / "samples.png",
-    )
+    """Draw samples.png and augmented.png: training images as the network will see them."""
+    title, train = facts["data"]["title"], data.train_dataset
+    step = max(1, len(train) // SAMPLES)
+    few = list(range(0, len(train), step))[:SAMPLES]
+    images, labels = data.seen_in_epoch(few, 0)
+    names = [data.class_names[label] for label in labels.tolist()]
+    shown = f"{title}: training images as the network sees them"
+    draw_grid(pixels_of(images, data), [(name,) for name in names], shown, folder / "samples.png")
+    if data.augmentation is not None:
+        few = few[:: max(1, len(few) // AUGMENTED)][:AUGMENTED]
+        plain, labels = train.__getitems__(few)
+        views = [data.seen_in_epoch(few, epoch)[0] for epoch in range(EPOCHS_SHOWN)]
+        captions = [
+            (caption,)
+            for label in labels.tolist()
+            for caption in (data.class_names[label], *(f"epoch {n + 1}" for n in range(len(views))))
+        ]
+        images = torch.stack([plain, *views], dim=1).flatten(0, 1)
+        shown = f"{title}: a few images and what training makes of them"
+        draw_grid(
+            pixels_of(images, data), captions, shown, folder / "augmented.png", 1 + len(views)
+        )
+
+
+def pixels_of(images: torch.Tensor, data: Any) -> Any:
+    """Normalised images as pixels again."""
+    return as_pixels(images, data.preprocessing["mean"], data.preprocessing["std"])
 
 
 def fit(

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from discern.data.in_memory import InMemoryImages, as_batch
+from discern.data.images import as_batch
+from discern.data.in_memory import InMemoryImages
 from discern.errors import DiscernError
 
 IMAGES = torch.randint(0, 256, (9, 3, 4, 5), dtype=torch.uint8, generator=torch.Generator())

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from numbered_images import NumberedImages, Recorder, indices_of, quiet_trainer
 
-from discern.data.in_memory import as_batch
+from discern.data.images import as_batch
 from discern.data.loader import ResumableDataLoader
 from discern.data.sampler import EpochSampler
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from discern.data.packaged import read_sample
-from discern.data.pictures import PictureError, dark_on_light, read_picture
+from discern.data.pictures import PictureError, dark_on_light, fit_picture
 
 GREY, COLOUR = (1, 4, 6), (3, 4, 6)
 RAMP = np.arange(0, 240, 10, dtype=np.uint8).reshape(4, 6)
@@ -22,7 +22,7 @@ def read(tmp_path):
     def read(image: Image.Image, shape=GREY, kind="PNG", **options):
         path = tmp_path / f"picture.{kind.lower()}"
         image.save(path, kind, **options)
-        pixels = read_picture(path, shape)
+        pixels = fit_picture(path, shape)
         assert pixels.dtype == np.uint8
         assert pixels.shape == shape
         return pixels
@@ -182,14 +182,14 @@ def test_what_is_no_picture_says_why(tmp_path, what):
     content, reason = UNREADABLE[what]
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(PictureError, match=reason):
-        read_picture(tmp_path / "file", GREY)
+        fit_picture(tmp_path / "file", GREY)
 
 
 def test_what_cannot_be_opened_says_why(tmp_path):
     with pytest.raises(PictureError, match=r"^No such file or directory$"):
-        read_picture(tmp_path / "missing.png", GREY)
+        fit_picture(tmp_path / "missing.png", GREY)
     with pytest.raises(PictureError, match=r"^Is a directory$"):
-        read_picture(tmp_path, GREY)
+        fit_picture(tmp_path, GREY)
 
 
 # Dark on light

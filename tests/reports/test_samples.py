@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from discern.reports.predictions import Predictions
-from discern.reports.samples import as_pixels, draw_samples, draw_top_losses
+from discern.reports.samples import as_pixels, draw_grid, draw_top_losses
 from discern.reports.sheet import Sheet, shorten
 
 
@@ -41,10 +41,10 @@ def test_samples_show_the_pixels_that_were_normalised(page, tmp_path, shape, mea
     images = (torch.from_numpy(pixels) / 255 - means) / stds
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        draw_samples(
-            images, torch.tensor([0, 1, 0, 1, 1, 1, 0]), ["$x", "b"], mean, std, "Seven images",
-            tmp_path / "samples.png",
-        )  # fmt: skip
+        captions = [(name,) for name in ("$x", "b", "$x", "b", "b", "b", "$x")]
+        draw_grid(
+            as_pixels(images, mean, std), captions, "Seven images", tmp_path / "samples.png"
+        )
     assert page["texts"] == ["Seven images", "$x", "b", "$x", "b", "b", "b", "$x"]
     assert np.array_equal(page["pictures"], pixels)
     assert Image.open(tmp_path / "samples.png").width > 300
@@ -60,7 +60,7 @@ def test_what_was_out_of_range_is_cut_and_not_wrapped():
 def test_the_image_itself_is_on_the_page(tmp_path):
     images = torch.full((1, 1, 4, 4), 1.0)
     images[..., :2, :] = -1
-    draw_samples(images, torch.tensor([0]), ["a"], 0.5, 0.5, "", tmp_path / "x.png")
+    draw_grid(as_pixels(images, 0.5, 0.5), [("a",)], "", tmp_path / "x.png")
     drawn = np.asarray(Image.open(tmp_path / "x.png").convert("L"))
     dark = np.argwhere(drawn[60:] < 5)  # below the title
     high, wide = dark.max(axis=0) - dark.min(axis=0)

@@ -66,7 +66,7 @@ class Augmentation:
         return windows[np.arange(len(images)), :, down.astype(np.intp), right.astype(np.intp)]
 
 
-AUGMENTATIONS = {
+AUGMENTATIONS: dict[str, Augmentation | None] = {
     "none": None,
     "flip": Augmentation(flip=True),
     "shift": Augmentation(shift=2),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from discern.data.augment import Augmentation
+from discern.data.images import Batch
 from discern.errors import DiscernError
 
 
@@ -64,11 +66,28 @@ class InMemoryImages(Dataset[tuple[Tensor, Tensor]]):
         images, labels = self.__getitems__([index])
         return images[0], labels[0]
 
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+    def __getitems__(self, indices: list[int]) -> Batch:
         """Images, float32 (B, C, H, W), and labels, int64 (B,), at ``indices``."""
         # By way of NumPy, which reads a list of ints several times faster than torch does.
         pixels, labels = self.cut(np.array(indices, dtype=np.int64))
         return self.normalised(pixels), labels
+
+    def augmented(
+        self, indices: NDArray[np.int64], augmentation: Augmentation, seed: int, epoch: int
+    ) -> Batch:
+        """As ``__getitems__``, of images changed by ``augmentation``."""
+        pixels, labels = self.cut(indices)
+        changed = augmentation(pixels.numpy(), seed, epoch, indices)
+        return self.normalised(torch.from_numpy(changed)), labels
+
+    def subset(self, indices: Tensor) -> InMemoryImages:
+        """Those of all images that ``indices``, int64 (M,), name; the pixels are shared."""
+        part = copy.copy(self)
+        part.indices = indices
+        return part
+
+    def names(self) -> None:
+        """None: the images come from no files of their own."""
 
     def cut(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Pixels, uint8 (B, C, H, W), and labels, int64 (B,), at ``indices``."""
@@ -80,43 +99,6 @@ class InMemoryImages(Dataset[tuple[Tensor, Tensor]]):
     def normalised(self, pixels: Tensor) -> Tensor:
         """Pixels, uint8 (B, C, H, W), as the network sees them, float32."""
         return pixels.to(torch.float32).mul_(self._scale).add_(self._shift)
-
-
-class AugmentedImages(Dataset[tuple[Tensor, Tensor]]):
-    """The images of a data set, each changed at random anew in every epoch.
-
-    It is asked for places rather than indices: index ``i`` in epoch ``e`` is at ``e * N + i``. So
-    the epoch reaches worker processes with every batch, however long these have been running.
-
-    Args:
-        images: the data set of N images.
-        augmentation: what is done to them.
-        seed: together with epoch and index decides how an image is changed.
-    """
-
-    def __init__(self, images: InMemoryImages, augmentation: Augmentation, seed: int) -> None:
-        self.plain = images
-        self.augmentation = augmentation
-        self.seed = seed
-
-    def __len__(self) -> int:
-        return len(self.plain)
-
-    def __getitem__(self, place: int) -> tuple[Tensor, Tensor]:
-        images, labels = self.__getitems__([place])
-        return images[0], labels[0]
-
-    def __getitems__(self, places: list[int]) -> tuple[Tensor, Tensor]:
-        """Images, float32 (B, C, H, W), and labels, int64 (B,), at places of one epoch."""
-        epoch, indices = places[0] // len(self), np.array(places, dtype=np.int64) % len(self)
-        pixels, labels = self.plain.cut(indices)
-        changed = self.augmentation(pixels.numpy(), self.seed, epoch, indices)
-        return self.plain.normalised(torch.from_numpy(changed)), labels
-
-
-def as_batch(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """``collate_fn`` for a data set whose ``__getitems__`` already returns a batch."""
-    return batch
 
 
 def _per_channel(setting: str, value: float | Sequence[float], channels: int) -> Tensor:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -28,8 +28,7 @@ class MNIST(InMemoryDataModule):
         dir: folder of data sets.
         source: ``full`` for the published files, ``sample`` for the packaged sample of 8,000 and
             1,500 images, ``auto`` for the files if they can be had and else the sample.
-        val_size, batch_size, eval_batch_size, num_workers, mean, std, augment, seed: see
-            ``InMemoryDataModule``.
+        **options: see ``InMemoryDataModule``.
 
     Raises:
         DiscernError: ``source`` is not known.
@@ -44,25 +43,9 @@ class MNIST(InMemoryDataModule):
         *,
         dir: str | Path = "data",  # noqa: A002 - it is the name of the setting
         source: str = "auto",
-        val_size: int | float = 0.1,
-        batch_size: int = 64,
-        eval_batch_size: int = 1000,
-        num_workers: int = 0,
-        mean: float | Sequence[float] = 0.5,
-        std: float | Sequence[float] = 0.5,
-        augment: str = "none",
-        seed: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            val_size=val_size,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            num_workers=num_workers,
-            mean=mean,
-            std=std,
-            augment=augment,
-            seed=seed,
-        )
+        super().__init__(**options)
         self.dir = Path(dir).expanduser()
         self.source = sources.parse_source(source)
         self.class_names = list(self.published.class_names)

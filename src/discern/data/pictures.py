@@ -1,11 +1,12 @@
-"""Reading any picture as the pixels that a network of some input shape takes."""
+"""Reading any picture, whatever its format, as upright grey or colour."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,56 +19,118 @@ class PictureError(Exception):
     """A file is no picture that can be read; the message says why."""
 
 
-def read_picture(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """The picture in a file, upright, on white, cut at the centre and scaled to ``shape``.
+def no_reduction(width: int, height: int) -> int:
+    """Decode at full size."""
+    return 1
 
-    Of an animation it is the first frame. Scaling averages over what a pixel covers; a picture that
-    has the shape keeps its pixels. Sixteen bits of grey become eight.
+
+def read_picture(
+    source: Path | IO[bytes],
+    channels: int,
+    reduction: Callable[[int, int], int] = no_reduction,
+) -> Image.Image:
+    """The picture in a file, upright, on white; of an animation it is the first frame.
+
+    Sixteen bits of grey become eight.
 
     Args:
-        path: a file of any format that Pillow reads, but EPS.
-        shape: (C, H, W), with 1 channel for grey or 3 for red, green and blue.
+        source: a file of any format that Pillow reads, but EPS; its path, or open.
+        channels: 1 for grey, 3 for red, green and blue.
+        reduction: from width and height in pixels to how many times smaller the picture may be
+            decoded, which for a JPEG saves most of its time; it is then reduced by the largest of
+            1, 2, 4 and 8 that is allowed.
 
     Returns:
-        uint8 (C, H, W).
+        An image in mode L or RGB, in memory.
 
     Raises:
         PictureError: the file cannot be opened, is no picture, is damaged, or has more than
             ``PIL.Image.MAX_IMAGE_PIXELS`` pixels.
     """
-    channels, height, width = shape
     with _refusing():
         # A path of 250 characters that Pillow prints would hide the reason, so it gets the file.
-        with path.open("rb") as file, Image.open(file) as opened:
+        with _open(source) as file, Image.open(file) as opened:
             if opened.format == "EPS":
                 raise PictureError("EPS is a program for a printer, and is not run")
+            if opened.width * opened.height > _MOST_PIXELS:
+                raise PictureError(_TOO_LARGE)
+            if opened.format in ("JPEG", "MPO") and reduction is not no_reduction:
+                factor = max(1, reduction(*upright_size(opened)))
+                width, height = opened.size
+                opened.draft(None, (max(1, width // factor), max(1, height // factor)))
             ImageOps.exif_transpose(opened, in_place=True)
             image = _in_eight_bits(opened)
-        image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
-        image = _on_white(image).convert("L" if channels == 1 else "RGB")
-    pixels = np.asarray(image)
+        return _on_white(image).convert("L" if channels == 1 else "RGB")
+
+
+def check_picture(path: Path) -> tuple[int, int]:
+    """Decode all of a picture; its width and height, upright.
+
+    Raises:
+        PictureError: as :func:`read_picture`.
+    """
+    return read_picture(path, channels=3).size
+
+
+def fit_picture(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """The picture in a file, cut at the centre and scaled to ``shape`` (C, H, W), uint8.
+
+    Scaling averages over what a pixel covers; a picture that has the shape keeps its pixels.
+
+    Raises:
+        PictureError: as :func:`read_picture`.
+    """
+    channels, height, width = shape
+    image = read_picture(path, channels)
+    pixels = np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR))
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+ORIENTATION = 0x0112
+"""The EXIF tag that says which side of a photograph is up; from 5 on it lies on its side."""
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of an opened image once its EXIF orientation is undone."""
+    width, height = image.size
+    sideways = image.getexif().get(ORIENTATION, 1) in range(5, 9)
+    return (height, width) if sideways else (width, height)
+
+
+@contextmanager
+def _open(source: Path | IO[bytes]) -> Iterator[IO[bytes]]:
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            yield file
+    else:
+        yield source
+
+
+# What Pillow warns of is a flaw that it reads past; too many pixels are refused below. Filters are
+# set here for good, since they belong to the process and pictures are read in several threads.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 @contextmanager
 def _refusing() -> Iterator[None]:
     """Turn whatever Pillow raises into :class:`PictureError`."""
     try:
-        with warnings.catch_warnings():
-            # What Pillow warns of is a flaw that it reads past, but for this one.
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            yield
+        yield
     except PictureError:
         raise
     except UnidentifiedImageError as error:
         raise PictureError("not a picture in a format that Pillow reads") from error
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise PictureError(f"more than {Image.MAX_IMAGE_PIXELS:,} pixels") from error
+    except Image.DecompressionBombError as error:
+        raise PictureError(_TOO_LARGE) from error
     except OSError as error:
         raise PictureError(error.strerror or first_line(error)) from error
     except Exception as error:  # each of Pillow's readers has errors of its own
         raise PictureError(first_line(error)) from error
+
+
+_MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 2**27
+_TOO_LARGE = f"more than {_MOST_PIXELS:,} pixels"
 
 
 # What the brightest value of a picture may mean by white; the least that holds it is taken.

@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler
 
 
 class EpochSampler(DistributedSampler[Any]):
     """Shuffled indices whose order is a function of the seed and the epoch alone.
 
-    Each index comes once an epoch. With several replicas each visits its own share, and the shares
-    are made equally long by visiting the first few indices of the order twice.
+    Each index comes once an epoch, unless classes are balanced. With several replicas each visits
+    its own share, and the shares are made equally long by visiting the first few indices of the
+    order twice.
 
     It is a ``DistributedSampler`` even for a single process, because Lightning calls ``set_epoch``
     on one and replaces any other sampler when it trains on several devices.
@@ -24,6 +26,8 @@ class EpochSampler(DistributedSampler[Any]):
         seed: at least 0.
         num_replicas: number of processes that train together.
         rank: which of them this is, from 0.
+        labels: class of each image, int64 (N,), to draw as many images as there are, with
+            replacement, each class equally often on average; None for each image once.
         places: yield ``epoch * len(dataset) + index`` instead of the index, which tells a data set
             that augments what epoch it is.
     """
@@ -34,10 +38,12 @@ class EpochSampler(DistributedSampler[Any]):
         seed: int,
         num_replicas: int = 1,
         rank: int = 0,
+        labels: Tensor | None = None,
         places: bool = False,
     ) -> None:
         super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=True, seed=seed)
         self.places = places
+        self._weights = None if labels is None else 1 / torch.bincount(labels)[labels]
         self._skipped = 0
 
     def skip_next(self, samples: int) -> None:
@@ -59,8 +65,11 @@ class EpochSampler(DistributedSampler[Any]):
         # order of seed 1 in epoch 0.
         mixed = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(mixed[0]))
-        order: np.ndarray[Any, np.dtype[np.int64]] = torch.randperm(
-            len(self.dataset),  # type: ignore[arg-type]
-            generator=generator,
-        ).numpy()
+        if self._weights is not None:
+            drawn = torch.multinomial(
+                self._weights, len(self._weights), replacement=True, generator=generator
+            )
+        else:
+            drawn = torch.randperm(len(self.dataset), generator=generator)  # type: ignore[arg-type]
+        order: np.ndarray[Any, np.dtype[np.int64]] = drawn.numpy()
         return order

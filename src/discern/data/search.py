@@ -24,7 +24,7 @@ def find_files(wanted: str) -> Iterator[Path]:
     if path.is_file():
         files = iter([path])
     elif path.is_dir():
-        files = _walk(path, set())
+        files = walk(path)
     else:
         matches = sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207
         files = (match for match in matches if match.is_file())
@@ -39,8 +39,12 @@ def find_files(wanted: str) -> Iterator[Path]:
     yield from files
 
 
-def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
-    """Files below ``folder``; a folder that links lead to again is entered once."""
+def walk(folder: Path, seen: set[tuple[int, int]] | None = None) -> Iterator[Path]:
+    """Files below ``folder`` that are not hidden, in the order of their names.
+
+    A folder that links lead to again is entered once: ``seen`` holds those already entered.
+    """
+    seen = set() if seen is None else seen
     try:
         status = folder.stat()
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -55,6 +59,6 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            yield from _walk(folder / entry.name, seen)
+            yield from walk(folder / entry.name, seen)
         elif entry.is_file() or entry.is_symlink():
             yield folder / entry.name

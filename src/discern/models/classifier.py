@@ -1,6 +1,6 @@
 """The steps that every classifier shares."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from lightning.pytorch import LightningModule
@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
-from discern.checkpoints import CARD
+from discern.checkpoints import BACKBONE, CARD, with_backbone
 from discern.models.metrics import STEP_LOSS, EpochMetrics
+from discern.models.mixing import Mixing
 from discern.models.schedule import Schedule
 
 Batch = tuple[Tensor, Tensor]
@@ -26,8 +27,13 @@ class Classifier(LightningModule):
         num_classes: the number of classes.
         optimizer: builds the optimizer from the trainable parameters.
         schedule: changes the learning rate during the run.
-        label_smoothing: part of the target that training spreads over all classes; the validation
-            and test losses are without it.
+        label_smoothing: part of the target that training spreads over all classes.
+        class_weights: (num_classes,) float32, what an image of each class counts for in training.
+        mixing: makes of a training batch mixtures of its images, with labels (N, num_classes) that
+            are shares. The validation and test losses are without these three.
+        lr_factor: what the learning rate is multiplied by from each of the network's parameter
+            groups to the next, if it has any (``parameter_groups``).
+        full_checkpoints: store a frozen backbone with published weights all the same.
         card: what checkpoints say of the model, as plain values.
     """
 
@@ -35,9 +41,13 @@ class Classifier(LightningModule):
         self,
         network: nn.Module,
         num_classes: int,
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         schedule: Schedule | None = None,
         label_smoothing: float = 0.0,
+        class_weights: Tensor | None = None,
+        mixing: Mixing | None = None,
+        lr_factor: float = 1.0,
+        full_checkpoints: bool = False,
         card: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -49,7 +59,15 @@ class Classifier(LightningModule):
         self._build_optimizer = optimizer
         self._schedule = schedule
         self._label_smoothing = label_smoothing
-        self._card = card
+        self._mixing = mixing
+        self._lr_factor = lr_factor
+        self._full_checkpoints = full_checkpoints
+        self.trained_later: set[str] = set()
+        """Parameter groups that are frozen and that a callback will unfreeze."""
+        # Not persistent: a setting, not something learnt.
+        self._class_weights: Tensor | None
+        self.register_buffer("_class_weights", class_weights, persistent=False)
+        self.card = card
         self.schedule_total: dict[str, int] = {}
         self.train_metrics = EpochMetrics(num_classes, full=False)
         self.val_metrics = EpochMetrics(num_classes, full=True)
@@ -68,7 +86,15 @@ class Classifier(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The batch's mean cross-entropy, with its graph."""
-        loss = self._step(batch, self.train_metrics, self._label_smoothing)
+        images, labels = batch
+        targets = labels
+        if self._mixing is not None:
+            images, targets = self._mixing(images, labels)
+        logits = self.network(images)
+        loss = cross_entropy(
+            logits, targets, weight=self._class_weights, label_smoothing=self._label_smoothing
+        )
+        self.train_metrics.update(loss, logits, labels)
         # The one value a step may log: each costs about 0.3 ms, as much as the step itself.
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (batch_idx + 1) % every == 0:
@@ -77,11 +103,11 @@ class Classifier(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Take the batch into the validation metrics."""
-        self._step(batch, self.val_metrics)
+        self._measure(batch, self.val_metrics)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Take the batch into the test metrics."""
-        self._step(batch, self.test_metrics)
+        self._measure(batch, self.test_metrics)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Class probabilities (N, num_classes)."""
@@ -89,12 +115,10 @@ class Classifier(LightningModule):
         probabilities: Tensor = self(images).softmax(dim=1)
         return probabilities
 
-    def _step(self, batch: Batch, metrics: EpochMetrics, smoothing: float = 0.0) -> Tensor:
+    def _measure(self, batch: Batch, metrics: EpochMetrics) -> None:
         images, labels = batch
         logits = self.network(images)
-        loss = cross_entropy(logits, labels, label_smoothing=smoothing)
-        metrics.update(loss, logits, labels)
-        return loss
+        metrics.update(cross_entropy(logits, labels), logits, labels)
 
     def on_train_epoch_end(self) -> None:
         """Log the training metrics, each the mean over the epoch's images while it was training."""
@@ -115,8 +139,9 @@ class Classifier(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer over the trainable parameters, and the schedule for the run's length."""
-        trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = self._build_optimizer(trainable)
+        optimizer = self._build_optimizer(self._parameter_groups())
+        for group in optimizer.param_groups:
+            group["lr"] *= group.get("factor", 1.0)
         if self._schedule is None:
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
@@ -127,28 +152,48 @@ class Classifier(LightningModule):
             "lr_scheduler": self._schedule.for_run(optimizer, steps, epochs),
         }
 
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """What the optimizer is given: the parameters that are or will be trained."""
+        groups: Any = getattr(self.network, "parameter_groups", None)
+        if groups is None:
+            return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+        return [
+            {"params": parameters, "factor": self._lr_factor**number, "name": name}
+            for number, (name, parameters) in enumerate(groups())
+            if name in self.trained_later or any(p.requires_grad for p in parameters)
+        ]
+
+    @property
+    def omits_backbone(self) -> bool:
+        """Whether the state dict leaves out a backbone that is frozen and can be had elsewhere."""
+        return not self._full_checkpoints and getattr(self.network, "stored_elsewhere", False)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the card, and what training has measured of the epoch under way."""
         checkpoint["train_metrics"] = self.train_metrics.snapshot()
-        if self._card is not None:
+        if self.card is not None:
             metrics = {k: float(value) for k, value in self.trainer.callback_metrics.items()}
-            checkpoint[CARD] = {**self._card, "metrics": metrics}
+            checkpoint[CARD] = {**self.card, "metrics": metrics}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on measuring the epoch under way."""
         self.train_metrics.restore(checkpoint["train_metrics"])
 
 
-def _leave_out_network(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+def _leave_out_network(module: Classifier, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """network.hidden.0.weight -> hidden.0.weight, as a state dict is given out."""
     for key in [key for key in state if key.startswith(f"{prefix}network.")]:
-        state[prefix + key.removeprefix(f"{prefix}network.")] = state.pop(key)
+        value, plain = state.pop(key), key.removeprefix(f"{prefix}network.")
+        if not (module.omits_backbone and plain.startswith(BACKBONE)):
+            state[prefix + plain] = value
 
 
-def _put_back_network(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+def _put_back_network(module: Classifier, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """hidden.0.weight -> network.hidden.0.weight, as a state dict is taken in."""
-    for key in [key for key in state if key.startswith(prefix)]:
-        state[f"{prefix}network.{key.removeprefix(prefix)}"] = state.pop(key)
+    plain = {key.removeprefix(prefix): key for key in state if key.startswith(prefix)}
+    given = {short: state.pop(key) for short, key in plain.items()}
+    for key, value in with_backbone(module.network, given).items():
+        state[f"{prefix}network.{key}"] = value
 
 
 def count_parameters(network: nn.Module) -> dict[str, int]:

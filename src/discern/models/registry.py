@@ -7,7 +7,10 @@ from torch import nn
 from discern.errors import DiscernError
 from discern.nearest import did_you_mean
 
-MODELS = {"mlp": "discern.models.mlp.MLP"}
+MODELS = {
+    "mlp": "discern.models.mlp.MLP",
+    "transfer": "discern.models.transfer.TransferClassifier",
+}
 """Name in a checkpoint -> class. A checkpoint never names a class itself: importing what a
 file from a stranger names would run the stranger's choice of code."""
 

@@ -32,6 +32,13 @@ class Schedule:
 
     def for_run(self, optimizer: Optimizer, steps: int, epochs: int) -> dict[str, Any]:
         """Lightning's ``lr_scheduler`` entry for a run of so many optimizer steps and epochs."""
-        scheduler = self.build(optimizer, **self.total(steps, epochs))
+        scheduler = self.build(optimizer, **self._peaks(optimizer), **self.total(steps, epochs))
         entry = {"scheduler": scheduler, "interval": self.interval}
         return {**entry, "monitor": self.monitor} if self.monitor else entry
+
+    def _peaks(self, optimizer: Optimizer) -> dict[str, list[float]]:
+        """The highest rate of each parameter group, where the scheduler is told one for all."""
+        peak = getattr(self.build, "keywords", {}).get("max_lr")
+        if not isinstance(peak, (int, float)):
+            return {}
+        return {"max_lr": [peak * group.get("factor", 1.0) for group in optimizer.param_groups]}

@@ -1,6 +1,7 @@
 """What a model says of labelled images: the arrays, and predictions.csv."""
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ class Predictions:
         probabilities: float32 (N, K).
         losses: float32 (N,), cross-entropy in nats.
         in_top: bool (N,), whether the label is among the ``TOP`` most probable classes.
+        files: N names of the images' files, or None where they have none.
     """
 
     class_names: list[str]
@@ -39,10 +41,16 @@ class Predictions:
     probabilities: NDArray[np.float32]
     losses: NDArray[np.float32]
     in_top: NDArray[np.bool_]
+    files: list[str] | None = None
 
     @classmethod
     def of(
-        cls, logits: Tensor, labels: Tensor, indices: Tensor, class_names: list[str]
+        cls,
+        logits: Tensor,
+        labels: Tensor,
+        indices: Tensor,
+        class_names: list[str],
+        files: list[str] | None = None,
     ) -> "Predictions":
         """From logits (N, K) float32, with labels and indices int64 (N,)."""
         top = logits.topk(min(TOP, logits.shape[1]), dim=1).indices
@@ -54,6 +62,7 @@ class Predictions:
             probabilities=logits.softmax(dim=1).numpy(),
             losses=cross_entropy(logits, labels, reduction="none").numpy(),
             in_top=(top == labels[:, None]).any(dim=1).numpy(),
+            files=files,
         )
 
     def __len__(self) -> int:
@@ -96,22 +105,22 @@ def _rows(predictions: Predictions, part: slice) -> str:
     work, which takes a tenth of a second where torch and lightning are imported.
     """
     cells = _as_cells(predictions.class_names)
+    files = _as_cells((predictions.files or [""] * len(predictions))[part])
     indices, labels = predictions.indices[part].tolist(), predictions.labels[part].tolist()
     predicted = predictions.predicted[part].tolist()
     # Seven digits, which is what a float32 has.
     row = ",".join(["%.7g"] * len(cells)) + "\n"
     numbers = row * len(labels) % tuple(predictions.probabilities[part].ravel().tolist())
     return "".join(
-        f"{index},,{cells[label]},{cells[said]},{probabilities}"
-        for index, label, said, probabilities in zip(
-            indices, labels, predicted, numbers.splitlines(keepends=True), strict=True
+        f"{index},{file},{cells[label]},{cells[said]},{probabilities}"
+        for index, file, label, said, probabilities in zip(
+            indices, files, labels, predicted, numbers.splitlines(keepends=True), strict=True
         )
     )
 
 
-def _as_cells(names: list[str]) -> list[str]:
-    """Texts as cells of a CSV file, quoted where they need be."""
+def _as_cells(names: Sequence[str]) -> list[str]:
+    """Texts as cells of a CSV file, quoted where they need be; a byte that is no UTF-8 is shown."""
     special = set(',"\r\n')
-    return [
-        '"{}"'.format(name.replace('"', '""')) if special & set(name) else name for name in names
-    ]
+    texts = (name.encode("utf-8", "backslashreplace").decode() for name in names)
+    return ['"{}"'.format(t.replace('"', '""')) if special & set(t) else t for t in texts]

@@ -18,29 +18,6 @@ CELL, GAP, LINE, FONT = 1.3, 0.2, 0.15, 8.0
 Caption = tuple[str, ...]
 
 
-def draw_samples(
-    images: Tensor,
-    labels: Tensor,
-    class_names: Sequence[str],
-    mean: float | Sequence[float],
-    std: float | Sequence[float],
-    title: str,
-    path: Path,
-) -> None:
-    """Draw images with the names of their classes.
-
-    Args:
-        images: float32 (N, C, H, W), normalised, of 1 or 3 channels.
-        labels: int64 (N,).
-        class_names: in the order of the labels.
-        mean, std: what normalised the images, one number each or one per channel.
-        title: what the images are.
-        path: the PNG file.
-    """
-    captions = [(class_names[label],) for label in labels.tolist()]
-    draw_grid(as_pixels(images, mean, std), captions, title, path)
-
-
 def draw_top_losses(
     predictions: Predictions,
     rows: NDArray[np.int64],
@@ -70,10 +47,18 @@ def draw_top_losses(
 
 
 def draw_grid(
-    pixels: NDArray[np.uint8], captions: Sequence[Caption], title: str, path: Path
+    pixels: NDArray[np.uint8],
+    captions: Sequence[Caption],
+    title: str,
+    path: Path,
+    columns: int | None = None,
 ) -> None:
-    """Draw images, uint8 (N, C, H, W), each under the lines of its caption."""
-    columns = max(1, min(len(pixels), math.ceil(math.sqrt(len(pixels)))))
+    """Draw images, uint8 (N, C, H, W), each under the lines of its caption, row by row.
+
+    Without a number of columns the grid is about as wide as it is high.
+    """
+    if columns is None:
+        columns = max(1, min(len(pixels), math.ceil(math.sqrt(len(pixels)))))
     rows = math.ceil(len(pixels) / columns)
     lines = max((len(caption) for caption in captions), default=0)
     step = CELL + GAP, CELL + GAP + lines * LINE

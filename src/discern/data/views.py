@@ -1,0 +1,118 @@
+"""Augmentation of photographs, as a function of the seed, the epoch and the image alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import RandomResizedCrop, RandomRotation, v2
+
+from discern.data.preprocessing import Preprocessing, as_tensor
+
+
+@dataclass(frozen=True)
+class View:
+    """What is cut out of a picture, in the pixels of its full size.
+
+    Attributes:
+        angle: degrees by which the picture is turned, counter-clockwise about its centre.
+        left, top, width, height: the box that is then cut out of it.
+        mirrored: whether left and right are swapped in the end.
+    """
+
+    angle: float
+    left: int
+    top: int
+    width: int
+    height: int
+    mirrored: bool
+
+
+@dataclass(frozen=True)
+class PhotoAugmentation:
+    """A random view of a photograph.
+
+    The distributions are torchvision's: RandomRotation, RandomResizedCrop, RandomHorizontalFlip.
+    They are drawn before the picture is decoded, so that only what is seen is computed: a JPEG of
+    many pixels is decoded at a reduced size where the box is larger than the view, and only the box
+    is turned.
+
+    Attributes:
+        degrees: the picture is turned by up to so much either way; what comes in is black.
+        scale: least and greatest part of the picture's area that the box covers.
+        ratio: least and greatest ratio of the box's width to its height.
+        colour: what is done to the view afterwards, on pixels uint8 (3, H, W); it draws from
+            torch's global generator.
+    """
+
+    degrees: float = 0.0
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    colour: Callable[[Tensor], Tensor] | None = None
+
+    def draw(self, width: int, height: int) -> View:
+        """A view of a picture of that size, drawn from torch's global generator."""
+        turned = self.degrees > 0
+        limits = [-self.degrees, self.degrees]
+        angle = RandomRotation.get_params(limits) if turned else 0.0
+        # It only asks for the size.
+        picture = torch.empty(1, device="meta").expand(1, height, width)
+        top, left, tall, wide = RandomResizedCrop.get_params(
+            picture, list(self.scale), list(self.ratio)
+        )
+        mirrored = bool(torch.rand(()) < 0.5)
+        return View(angle, left, top, wide, tall, mirrored)
+
+    def show(self, image: Image.Image, view: View, full: int, target: Preprocessing) -> Tensor:
+        """The view of a picture, uint8 (3, image_size, image_size).
+
+        Args:
+            image: the picture in mode RGB, perhaps reduced.
+            view: what is seen of it, in the pixels of its full size.
+            full: its full width in pixels.
+            target: the size of the result, and the interpolation.
+        """
+        box = _box(image, view, image.width / full)
+        pixels = target.scaled(as_tensor(box), [target.image_size, target.image_size])
+        if view.mirrored:
+            pixels = pixels.flip(-1)
+        return pixels if self.colour is None else self.colour(pixels)
+
+
+def reduction_of(view: View, image_size: int) -> int:
+    """How many times smaller a JPEG may be decoded and still hold the view in full detail."""
+    return min(view.width, view.height) // image_size
+
+
+def _box(image: Image.Image, view: View, scale: float) -> Image.Image:
+    """The box of the turned picture, nearest pixel, as ``Image.rotate`` and ``Image.crop`` do."""
+    left, top = round(view.left * scale), round(view.top * scale)
+    width, height = max(1, round(view.width * scale)), max(1, round(view.height * scale))
+    if not view.angle:
+        return image.crop((left, top, left + width, top + height))
+    angle = -math.radians(view.angle)
+    cos, sin = math.cos(angle), math.sin(angle)
+    x, y = image.width / 2, image.height / 2
+    # From a pixel of the box to one of the picture: move by the corner, turn about the centre.
+    matrix = (
+        cos, sin, cos * (left - x) + sin * (top - y) + x,
+        -sin, cos, -sin * (left - x) + cos * (top - y) + y,
+    )  # fmt: skip
+    nearest = Image.Resampling.NEAREST
+    return image.transform((width, height), Image.Transform.AFFINE, matrix, nearest)
+
+
+PHOTO_AUGMENTATIONS: dict[str, PhotoAugmentation | None] = {
+    "none": None,
+    "notes": PhotoAugmentation(degrees=30),
+    "light": PhotoAugmentation(scale=(0.5, 1.0)),
+    "strong": PhotoAugmentation(
+        colour=v2.Compose([v2.RandAugment(), v2.RandomErasing(p=0.25, value=0)])
+    ),
+    "trivial": PhotoAugmentation(colour=v2.TrivialAugmentWide()),
+}
+"""What ``data.augment`` may name for photographs."""

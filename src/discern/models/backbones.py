@@ -1,0 +1,169 @@
+"""Backbones: networks of other libraries without their last layer, with weights that are known."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from discern.data.preprocessing import Preprocessing
+from discern.errors import DiscernError, first_line
+from discern.models.libraries import LIBRARIES, Library
+from discern.models.weights import load_weights, sha256_of
+from discern.nearest import FEW, closest, did_you_mean
+
+PUBLISHED = "default"
+"""The setting for the weights that a library publishes."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a backbone comes from.
+
+    Attributes:
+        library: a key of :data:`discern.models.libraries.LIBRARIES`.
+        name: the library's, of the architecture.
+        weights: ``default`` for the published ones, the name of a file, None for random ones.
+        file_sha256: of the file that the weights were read from, None for random ones.
+    """
+
+    library: str
+    name: str
+    weights: str | None
+    file_sha256: str | None
+
+
+class Backbone(nn.Module):
+    """Maps images (N, 3, H, W), float32, normalised, to pooled features (N, num_features).
+
+    Args:
+        network: does so.
+        provenance: of its weights.
+        image_size: height and width of the images that the network is meant for.
+
+    Raises:
+        DiscernError: what the network gives are not features of the whole image.
+    """
+
+    def __init__(self, network: nn.Module, provenance: Provenance, image_size: int) -> None:
+        super().__init__()
+        self.network = network
+        self.provenance = provenance
+        self.image_size = image_size
+        self.num_features = self.features_for(image_size, image_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (N, num_features) of images (N, 3, H, W)."""
+        features: Tensor = self.network(images)
+        return features
+
+    def features_for(self, height: int, width: int) -> int:
+        """The number of features of an image of that size.
+
+        Raises:
+            DiscernError: the network does not take such images.
+        """
+        name = f"model.backbone={self.provenance.name}"
+        try:
+            shape = _output_shape(self.network, (1, 3, height, width))
+        except Exception as error:  # each network has its own
+            raise DiscernError(
+                f"{name} does not take images of {height}×{width} pixels, but such of "
+                f"{self.image_size}×{self.image_size} ({first_line(error)})."
+            ) from error
+        if len(shape) != 2:
+            raise DiscernError(
+                f"{name} gives no pooled features; it must be a network for classification."
+            )
+        return shape[1]
+
+    def digest(self) -> str:
+        """SHA-256 of names, types, shapes and values of all weights, whatever file they were in.
+
+        It is that of the weights as they are now, and takes some 5 ms a million.
+        """
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.network.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            # Flattened in the order of the indices, which no memory format changes.
+            flat = tensor.detach().cpu().reshape(-1)
+            digest.update(flat.view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+
+def _output_shape(network: nn.Module, shape: tuple[int, ...]) -> torch.Size:
+    """The shape of what a network gives in evaluation, without computing or changing anything."""
+    tensors: dict[str, Tensor] = dict(network.named_buffers())
+    tensors.update(network.named_parameters())
+    meta = {name: tensor.detach().to("meta") for name, tensor in tensors.items()}
+    training = [module for module in network.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        with torch.inference_mode(), torch.device("meta"):
+            output: Tensor = torch.func.functional_call(network, meta, (torch.empty(shape),))
+    finally:
+        for module in training:
+            module.training = True
+    return output.shape
+
+
+def backbone_preprocessing(library: str, backbone: str) -> Preprocessing:
+    """How images are prepared for a backbone's published weights; builds no network.
+
+    Raises:
+        DiscernError: there is no such library or backbone, or its package is not installed.
+    """
+    return _library(library, backbone).preprocessing(backbone)
+
+
+def build(library: str, backbone: str, weights: str | None = PUBLISHED) -> Backbone:
+    """A backbone with its weights, on the CPU, the channels last in memory.
+
+    Args:
+        library: a key of :data:`discern.models.libraries.LIBRARIES`.
+        backbone: a name that the library has.
+        weights: ``default`` for the published ones, None for random ones, or the path of a file:
+            see :func:`discern.models.weights.read_weights`.
+
+    Raises:
+        DiscernError: there is no such library or backbone, its package is not installed, or the
+            weights cannot be had or do not fit.
+    """
+    source = _library(library, backbone)
+    image_size = source.preprocessing(backbone).image_size
+    # Libraries compute with what they build, which the meta device of discern.load would not let.
+    with torch.device("cpu"):
+        stripped = source.published(backbone) if weights == PUBLISHED else source.random(backbone)
+        if weights not in (None, PUBLISHED):
+            stripped.file = Path(weights).expanduser()
+            load_weights(stripped.network, stripped.file, stripped.heads)
+    provenance = Provenance(
+        library=library,
+        name=backbone,
+        weights=stripped.file.name if stripped.file and weights != PUBLISHED else weights,
+        file_sha256=sha256_of(stripped.file) if stripped.file else None,
+    )
+    # Convolutions are fastest so, on the CPU as well as on a GPU.
+    network = stripped.network.to(memory_format=torch.channels_last)
+    return Backbone(network, provenance, image_size)
+
+
+def _library(library: str, backbone: str) -> Library:
+    """The library, if it has the backbone."""
+    if library not in LIBRARIES:
+        raise DiscernError(
+            f"model.library={library} is not a library of backbones; "
+            f"{did_you_mean(library, LIBRARIES)}"
+        )
+    source = LIBRARIES[library]()
+    names = source.names()
+    if backbone not in names:
+        near = closest(backbone, names)
+        hint = did_you_mean(backbone, names) if near or len(names) <= FEW else ""
+        raise DiscernError(
+            f"model.backbone={backbone} is not a backbone of {library}; "
+            f"{hint or f'its list_models() has all {len(names)}.'}"
+        )
+    return source

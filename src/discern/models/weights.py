@@ -1,0 +1,248 @@
+"""Weights of backbones: where the published ones are kept, and reading any file of them safely."""
+
+import hashlib
+import re
+import socket
+import sys
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# How a file is read so that nothing in it is executed stands in one place, which is that module.
+from discern.checkpoints import _UNPICKLING, _check_archive, _check_state
+from discern.data.download import DownloadError, answering_mirrors
+from discern.errors import DiscernError, about, first_line
+
+SETTING = "model.weights"
+"""The setting that messages about weights begin with."""
+
+WITHOUT_DOWNLOAD = "choose model=efficientnet_lite_transfer, which needs no download"
+"""The way out where published weights cannot be had."""
+
+SHOWN = 10
+"""So many of the layers that differ are named in a message."""
+
+_STALL_SECONDS = 10.0
+
+# Under which key training scripts keep the weights: Lightning's and timm's, the tutorials' of
+# PyTorch, torchvision's and DeiT's.
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+
+# What DataParallel and torch.compile put before every key.
+_PREFIXES = ("module.", "_orig_mod.")
+
+_OWN_PREFIX = "backbone.network."
+"""Before the backbone's keys in a checkpoint of ``discern.models.transfer.TransferClassifier``."""
+
+# Names of layers in files that torchvision publishes, where the classes of today have others.
+_RENAMED = (
+    # DenseNet: denselayer1.norm.1.weight -> denselayer1.norm1.weight
+    (re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$"), r"\1\2"),
+    # Vision transformers: mlp.linear_1.weight -> mlp.0.weight, mlp.linear_2.weight -> mlp.3.weight
+    (re.compile(r"^(.*\.mlp)\.linear_1\.(\w+)$"), r"\1.0.\2"),
+    (re.compile(r"^(.*\.mlp)\.linear_2\.(\w+)$"), r"\1.3.\2"),
+)
+
+# Batch normalisation counts its batches only since PyTorch 0.4.1; older files lack the count.
+_COUNT = "num_batches_tracked"
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# Published files
+
+
+def published_file(url: str) -> Path:
+    """The file at ``url`` in the checkpoints folder of torch.hub, downloaded if it is not there.
+
+    Its SHA-256 begins as the file's own name says, as in ``resnet18-f37072fd.pth``.
+
+    Raises:
+        DiscernError: it is neither there nor to be had, or it is another file.
+    """
+    address, _, name = url.rpartition("/")
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    match = torch.hub.HASH_REGEX.search(name)
+    start = match.group(1) if match else ""
+    if not path.is_file():
+        _download(f"{address}/", path, start)
+    elif not (found := sha256_of(path)).startswith(start):
+        raise DiscernError(
+            f"{SETTING}=default: {path} is not the published file, for its SHA-256 begins with "
+            f"{found[: len(start)]} instead of {start}; delete it."
+        )
+    return path
+
+
+def _download(address: str, path: Path, start: str) -> None:
+    try:
+        require_answer(address, path.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _stalling_fails():
+            torch.hub.download_url_to_file(
+                address + path.name, str(path), start or None, progress=sys.stderr.isatty()
+            )
+    except (DownloadError, OSError, HTTPException, RuntimeError) as error:
+        raise not_to_be_had(path.name, f"put it at {path}", error) from error
+
+
+def require_answer(address: str, name: str = "") -> None:
+    """Raise a DownloadError within seconds where a server cannot be reached."""
+    try:
+        answering_mirrors((address,), name)
+    except DownloadError as error:
+        if "HTTP status" not in str(error):  # a server that refuses is there
+            raise
+
+
+def not_to_be_had(name: str, remedy: str, error: BaseException) -> DiscernError:
+    """What is raised for a published file that cannot be downloaded."""
+    return DiscernError(
+        f"{SETTING}=default needs {name}, which cannot be downloaded ({first_line(error)}); "
+        f"{remedy}, or {WITHOUT_DOWNLOAD}."
+    )
+
+
+@contextmanager
+def _stalling_fails() -> Iterator[None]:
+    """torch.hub sets no time limit: without one, a server that falls silent would hold the run."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_STALL_SECONDS)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+# Files of weights
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The weights in a file, on the CPU.
+
+    The file is a state dict, alone or within a checkpoint, or has safetensors' format. Prefixes of
+    wrappers are taken off; of a checkpoint of a ``TransferClassifier`` only the backbone is taken.
+
+    Raises:
+        DiscernError: the file is missing, damaged, or holds anything but weights.
+    """
+    with about(SETTING):
+        if not path.is_file():
+            raise DiscernError(
+                f"{path} is not a file; it must be default, null, or a file of weights."
+            )
+        read = _read_safetensors if path.suffix == ".safetensors" else _read_pickled
+        state: Any = read(path)
+        state = next((state[key] for key in _WRAPPERS if isinstance(state.get(key), dict)), state)
+        _check_state(path, state)
+        if not all(_is_plain(tensor) for tensor in state.values()):
+            raise DiscernError(f"{path} holds tensors that are no arrays of numbers.")
+    return _without_prefixes(state)
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise DiscernError(
+            f"{path} is not a whole safetensors file: {first_line(error)}."
+        ) from error
+    return state
+
+
+def _read_pickled(path: Path) -> dict[Any, Any]:
+    _check_archive(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, MemoryError, *_UNPICKLING) as error:
+        raise DiscernError(
+            f"{path} cannot be read; a file of weights is whole and holds tensors and plain "
+            "values only."
+        ) from error
+    if not isinstance(content, dict):
+        raise DiscernError(f"{path} is no file of weights: it holds no state_dict.")
+    return content
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.layout is torch.strided and tensor.device.type == "cpu"
+
+
+def _without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    for prefix in (*_PREFIXES, *_PREFIXES):  # each may stand before the other
+        if all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
+    own = {key: tensor for key, tensor in state.items() if key.startswith(_OWN_PREFIX)}
+    return {key.removeprefix(_OWN_PREFIX): tensor for key, tensor in own.items()} or state
+
+
+def _todays_name(key: str) -> str:
+    for pattern, name in _RENAMED:
+        key = pattern.sub(name, key)
+    return key
+
+
+def load_weights(network: nn.Module, path: Path, heads: Sequence[str]) -> None:
+    """Give a backbone the weights in a file.
+
+    Args:
+        network: its state dict is filled, in its own dtypes and memory formats.
+        path: see :func:`read_weights`.
+        heads: modules whose weights in the file are left aside where ``network`` lacks them.
+
+    Raises:
+        DiscernError: the file cannot be read, or any other layer differs.
+    """
+    expected = network.state_dict()
+    given = {key: tensor for key, tensor in expected.items() if key.endswith(_COUNT)}
+    prefixes = tuple(f"{head}." for head in heads)
+    for key, tensor in read_weights(path).items():
+        name = key if key in expected else _todays_name(key)
+        if name in expected or not name.startswith(prefixes):
+            given[name] = tensor
+    _check_layers(path, given, expected)
+    state = OrderedDict(given)
+    # The layers' versions are those of the network, for the names are; MNASNet insists on one.
+    state._metadata = expected._metadata  # type: ignore[attr-defined]
+    network.load_state_dict(state)
+
+
+def _check_layers(path: Path, given: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    differences = [
+        f"{key} is {_shape(given.get(key))} there and {_shape(expected.get(key))} in the backbone"
+        for key in sorted(expected.keys() | given.keys())
+        if _shape(given.get(key)) != _shape(expected.get(key))
+    ]
+    if differences:
+        more = len(differences) - SHOWN
+        end = f"; and {more} more" if more > 0 else ""
+        raise DiscernError(
+            f"{SETTING}={path} has weights of another architecture: "
+            f"{'; '.join(differences[:SHOWN])}{end}."
+        )
+
+
+def _shape(tensor: Tensor | None) -> str:
+    if tensor is None:
+        return "missing"
+    shape = "×".join(map(str, tensor.shape)) or "a number"
+    return shape if tensor.is_floating_point() else f"{shape} of {_kind(tensor)}"
+
+
+def _kind(tensor: Tensor) -> str:
+    """Whole numbers of any width are alike, quantised and complex ones are not."""
+    whole = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+    return "whole numbers" if tensor.dtype in whole else str(tensor.dtype).removeprefix("torch.")
