@@ -103,6 +103,11 @@ class Card(BaseModel):
     config: dict[str, Any] = {}
 
 
+def model_name(card: Card) -> str:
+    """What a model is called in titles: its backbone's name, else its own."""
+    return card.backbone.name if card.backbone else card.model.name
+
+
 def load(path: str | Path) -> nn.Module:
     """The model in a checkpoint, in eval mode on the CPU, rebuilt from the file alone.
 

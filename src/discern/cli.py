@@ -22,6 +22,8 @@ Usage: discern COMMAND [GROUP=CHOICE] [SETTING=VALUE] …
 Commands:
   train      train a model and measure it; -m sweeps over several values
              discern train model.hidden=[256] optimizer.lr=3e-3
+  inspect    see what is in a data set: classes, sizes, bad files, images that are there twice
+             discern inspect data=image_folder data.dir=photos
   evaluate   measure a saved model, with confidence intervals and pictures
              discern evaluate ckpt_path=best split=test
   predict    classify pictures in files
@@ -61,6 +63,17 @@ def _train_job(cfg: "DictConfig") -> float | None:
     from discern.run import job
 
     return job(cfg, import_seconds=time.perf_counter() - begun)
+
+
+def inspect(arguments: list[str]) -> None:
+    """``discern inspect …``: what is in a data set."""
+    _hydra_command("inspect", _inspect_job, arguments)
+
+
+def _inspect_job(cfg: "DictConfig") -> None:
+    from discern.inspection import job
+
+    job(cfg)
 
 
 def evaluate(arguments: list[str]) -> None:
@@ -142,6 +155,7 @@ def _complete(arguments: list[str]) -> None:
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train,
+    "inspect": inspect,
     "evaluate": evaluate,
     "predict": predict,
 }

@@ -463,6 +463,14 @@ class EvaluationSettings(Settings):
     folder: Text | None
 
 
+class InspectionSettings(Settings):
+    """The settings of ``discern inspect``; ``data`` is a group."""
+
+    data: Group
+    seed: Seed
+    folder: Text | None
+
+
 class PredictionSettings(Settings):
     """The settings of ``discern predict``."""
 
@@ -618,9 +626,14 @@ def _check_files_of_predict(values: dict[Any, Any]) -> None:
     next(find_files(values["input"]))
 
 
+def _no_files(values: dict[Any, Any]) -> None:
+    """What the data set needs is looked for when it is built."""
+
+
 COMMANDS: dict[str, tuple[type[BaseModel], Callable[[dict[Any, Any]], None]]] = {
     "train": (RunSettings, _check_files_of_train),
     "evaluate": (EvaluationSettings, _check_files_of_evaluate),
+    "inspect": (InspectionSettings, _no_files),
     "predict": (PredictionSettings, _check_files_of_predict),
 }
 """Command -> what its settings outside of groups may be, and the check of the files they name."""

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
 from discern.build import build_data
-from discern.checkpoints import Card, load
+from discern.checkpoints import Card, load, model_name
 from discern.config import check, conf_dir
 from discern.console import table
 from discern.errors import DiscernError
@@ -234,7 +234,7 @@ def classify(network: nn.Module, data: Any, split: str) -> Predictions:
 def describe(card: Card, data: Any, split: str) -> dict[str, Any]:
     """What metrics.json says of the model and the data."""
     return {
-        "title": f"{card.model.name} on {data.title}, {split}",
+        "title": f"{model_name(card)} on {data.title}, {split}",
         "split": split,
         "classes": len(data.class_names),
         "data": {

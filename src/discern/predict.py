@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from torch import nn
 from tqdm import tqdm
 
-from discern.checkpoints import Card, load
+from discern.checkpoints import Card, load, model_name
 from discern.config import as_override, check
 from discern.console import is_terminal
 from discern.data.in_memory import InMemoryImages
@@ -108,7 +108,7 @@ def predict(cfg: DictConfig) -> Outcome:
             writer.writerows(_rows(batch, card.class_names))
             _count(outcome, batch, cfg.pictures)
     if outcome.shown:
-        model = f"{card.model.name} trained on {card.data.get('title', 'unknown data')}"
+        model = f"{model_name(card)} trained on {card.data.get('title', 'unknown data')}"
         title = f"{model}: class probabilities of each picture, shown as the model sees it"
         draw_classified(outcome.shown, card.class_names, title, folder / "predictions.png")
     _conclude(outcome, cfg, card)

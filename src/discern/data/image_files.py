@@ -106,6 +106,11 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
         part.indices = indices
         return part
 
+    def content_keys(self) -> NDArray[np.int64]:
+        """Numbers, int64 (M,), that are equal for files of the same content."""
+        keys: NDArray[np.int64] = self.keys[self._of_all(np.arange(len(self))).numpy()]
+        return keys
+
     def names(self) -> list[str]:
         """The images' files."""
         return [str(name) for name in self.files[self._of_all(np.arange(len(self))).numpy()]]

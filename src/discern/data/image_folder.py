@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +121,24 @@ class ImageFolder(ImageDataModule):
             "interpolation": photos.interpolation,
         }
 
+    def setup(self, stage: str | None = None) -> None:
+        """As of the base class; warns of images that are in training and elsewhere alike."""
+        new = not self.parts
+        super().setup(stage)
+        if not new:
+            return
+        seen = self.train_dataset.content_keys()
+        for split, images in (("val", self.val_dataset), ("test", self.test_dataset)):
+            known = int(np.isin(images.content_keys(), seen).sum())
+            if known:
+                log.warning(
+                    "%s of the %s images of split=%s are in training as well; discern inspect "
+                    "lists them.",
+                    f"{known:,}",
+                    f"{len(images):,}",
+                    split,
+                )
+
     def _title(self) -> str:
         """Name for people of the data."""
         return self.dir.resolve().name
@@ -129,6 +146,10 @@ class ImageFolder(ImageDataModule):
     def _listing(self) -> Listing:
         """The data set's files."""
         return list_folder(self.dir, self.csv)
+
+    def _in_label_order(self, names: set[str]) -> list[str]:
+        """The classes in the order of their labels, from the names that training images have."""
+        return sorted(names)
 
     def _load_parts(self) -> Parts:
         listing = self._listing()
@@ -187,7 +208,7 @@ class ImageFolder(ImageDataModule):
             )
 
     def _check_classes(self) -> list[str]:
-        names = sorted({photo.label for photo in self.parts["train"]})
+        names = self._in_label_order({photo.label for photo in self.parts["train"]})
         if len(names) < 2:
             found = f"only the class {names[0]}" if names else "no class"
             raise DiscernError(
@@ -230,13 +251,3 @@ def _digest(photos: Iterable[Photo]) -> str:
         total.update(photo.facts.sha256 + photo.label.encode("utf-8", "surrogateescape") + b"\0")
     return total.hexdigest()
 
-
-def repeated(parts: dict[str, list[Photo]]) -> dict[bytes, list[tuple[str, Photo]]]:
-    """Contents that more than one file has: digest -> part and file of each."""
-    counts = Counter(photo.facts.sha256 for photos in parts.values() for photo in photos)
-    groups: dict[bytes, list[tuple[str, Photo]]] = {}
-    for part, photos in parts.items():
-        for photo in photos:
-            if counts[photo.facts.sha256] > 1:
-                groups.setdefault(photo.facts.sha256, []).append((part, photo))
-    return groups

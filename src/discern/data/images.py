@@ -37,6 +37,9 @@ class Images(Protocol):
     def subset(self, indices: Tensor) -> Self:
         """Those of the whole data set's images that ``indices``, int64 (M,), name."""
 
+    def content_keys(self) -> NDArray[np.int64]:
+        """Numbers, int64 (M,), that are equal for images of the same content."""
+
     def names(self) -> list[str] | None:
         """The images' files, or None if they come from no files of their own."""
 
