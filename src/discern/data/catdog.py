@@ -60,8 +60,8 @@ class CatDog(ImageFolder):
         folder = self.dir / COURSE
         if folder.exists():
             raise DiscernError(
-                f"{folder} is not complete, it has no train/ with cat/ and dog/: delete it to have it "
-                "made anew."
+                f"{folder} is not complete, it has no train/ with cat/ and dog/: delete it to have "
+                "it made anew."
             )
         archive = self.dir / f"{COURSE}.zip"
         try:
@@ -90,29 +90,30 @@ def _find(folder: Path) -> Listing | None:
     """The files of the first form that is in ``folder``, or None.
 
     Raises:
-        DiscernError: ``folder``, the setting ``data.dir``, cannot be looked into, or all forms in it
-            lack training pictures of a class.
+        DiscernError: ``folder``, the setting ``data.dir``, cannot be looked into, or all forms that
+            are there lack training pictures of a class.
     """
-    if not folder.exists():
-        return None
-    check_folder(folder)
     lacking = None
-    for name, form in _FORMS:
-        try:
+    try:
+        if not folder.exists():
+            return None
+        check_folder(folder)
+        for name, form in _FORMS:
             listing = form(folder / name)
-        except OSError as error:
-            raise DiscernError(
-                f"data.dir={folder} cannot be read: {error.filename}: {error.strerror}."
-            ) from error
-        missing = {"cat", "dog"} - {entry.label for entry in listing.parts["train"]}
-        if not missing:
-            return listing
-        if lacking is None and any(listing.parts.values()):
-            lacking = (
-                f"{folder / name} has no training pictures of a {' or a '.join(sorted(missing))}"
-            )
+            missing = {"cat", "dog"} - {entry.label for entry in listing.parts["train"]}
+            if not missing:
+                return listing
+            if lacking is None and any(listing.parts.values()):
+                lacking = folder / name, " or a ".join(sorted(missing))
+    except OSError as error:
+        raise DiscernError(
+            f"data.dir={folder} cannot be read: {error.strerror or error}."
+        ) from error
     if lacking is not None:
-        raise DiscernError(f"{lacking}; data.dir={folder} must have {_LAYOUTS}.")
+        raise DiscernError(
+            f"{lacking[0]} has no training pictures of a {lacking[1]}; data.dir={folder} must have "
+            f"{_LAYOUTS}."
+        )
     return None
 
 

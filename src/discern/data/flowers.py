@@ -140,10 +140,16 @@ class Flowers102(ImageFolder):
 
 def _root(folder: Path) -> Path:
     """The folder of the files, in ``folder`` or that itself."""
-    if folder.exists():
-        check_folder(folder)
-    inside = folder / FOLDER
-    return folder if not inside.exists() and (folder / _LABELS).is_file() else inside
+    try:
+        if folder.exists():
+            check_folder(folder)
+        inside = folder / FOLDER
+        here = (folder / _LABELS).is_file() and not (inside / _LABELS).is_file()
+        return folder if here else inside
+    except OSError as error:
+        raise DiscernError(
+            f"data.dir={folder} cannot be read: {error.strerror or error}."
+        ) from error
 
 
 def _loadmat() -> Any:

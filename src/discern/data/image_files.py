@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from discern.data.augment import random_words
 from discern.data.images import Batch
@@ -52,6 +52,12 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
         self.keys = keys
         self.preprocessing = preprocessing
         self.indices = indices
+        mean, std = (
+            torch.tensor(values, dtype=torch.float64).reshape(-1, 1, 1)
+            for values in (preprocessing.mean, preprocessing.std)
+        )
+        # (x / 255 - mean) / std as one multiplication and one addition
+        self._scale, self._shift = (1 / (255 * std)).float(), (-mean / std).float()
 
     def __len__(self) -> int:
         return len(self.labels if self.indices is None else self.indices)
@@ -67,14 +73,14 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
             DiscernError: a file can no longer be read.
         """
         chosen = self._of_all(np.array(indices, dtype=np.int64))
-        pixels = self._room(len(chosen))
+        images = self._room(len(chosen))
         for place, index in enumerate(chosen.tolist()):
             path = Path(self.files[index])
             try:
-                pixels[place] = self.preprocessing.read(path)
+                self._put(self.preprocessing.read(path), images[place])
             except PictureError as error:
                 raise DiscernError(f"{path} can no longer be read: {error}.") from error
-        return self.normalised(pixels), self.labels[chosen]
+        return images, self.labels[chosen]
 
     def augmented(
         self, indices: NDArray[np.int64], augmentation: PhotoAugmentation, seed: int, epoch: int
@@ -86,19 +92,19 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
         """
         chosen = self._of_all(indices)
         words = random_words(seed, epoch, self.keys[chosen.numpy()], draw=0)
-        pixels, read = self._room(len(chosen)), []
+        images, read = self._room(len(chosen)), []
         for place, (index, word) in enumerate(zip(chosen.tolist(), words.tolist(), strict=True)):
             path = Path(self.files[index])
             try:
-                pixels[place] = self._view(path, augmentation, word)
+                self._put(self._view(path, augmentation, word), images[place])
                 read.append(place)
             except PictureError as error:
                 log.warning("%s can no longer be read and is left out: %s.", path, error)
         if not read:
             raise DiscernError(f"{path} and the others of a batch can no longer be read.")
         if len(read) < len(chosen):
-            pixels, chosen = pixels[read], chosen[read]
-        return self.normalised(pixels), self.labels[chosen]
+            images, chosen = images[read], chosen[read]
+        return images, self.labels[chosen]
 
     def subset(self, indices: Tensor) -> ImageFiles:
         """Those of all images that ``indices``, int64 (M,), name."""
@@ -115,14 +121,10 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
         """The images' files."""
         return [str(name) for name in self.files[self._of_all(np.arange(len(self))).numpy()]]
 
-    def normalised(self, pixels: Tensor) -> Tensor:
-        """Pixels, uint8 (B, 3, S, S), as the network sees them, float32."""
-        mean, std = (
-            torch.tensor(values, dtype=torch.float64).reshape(-1, 1, 1)
-            for values in (self.preprocessing.mean, self.preprocessing.std)
-        )
-        scale, shift = (1 / (255 * std)).float(), (-mean / std).float()
-        return pixels.to(torch.float32).mul_(scale).add_(shift)
+    def _put(self, pixels: Tensor, image: Tensor) -> None:
+        """Put pixels, uint8 (3, S, S), as the network sees them into an image, float32."""
+        # One image at a time stays in the processor's cache, where a batch would not.
+        torch.mul(pixels, self._scale, out=image).add_(self._shift)
 
     def _view(self, path: Path, augmentation: PhotoAugmentation, word: int) -> Tensor:
         # What torchvision draws comes from the global generator, which others use as well.
@@ -147,6 +149,14 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
         return chosen if self.indices is None else self.indices[chosen]
 
     def _room(self, count: int) -> Tensor:
-        return torch.empty((count, *self.preprocessing.shape), dtype=torch.uint8).contiguous(
-            memory_format=torch.channels_last
-        )
+        """Room for a batch, float32 (count, 3, S, S), the channels last in memory."""
+        channels, height, width = self.preprocessing.shape
+        if get_worker_info() is None:
+            room = torch.empty((count, height, width, channels))
+        else:
+            # In shared memory at once, as torch's own collation does: a batch is then not copied
+            # on its way to the training process.
+            values = count * height * width * channels
+            shared = torch.UntypedStorage._new_shared(4 * values)  # type: ignore[no-untyped-call]
+            room = torch.empty(0).set_(shared).view(count, height, width, channels)
+        return room.permute(0, 3, 1, 2)

@@ -250,4 +250,3 @@ def _digest(photos: Iterable[Photo]) -> str:
     for photo in photos:
         total.update(photo.facts.sha256 + photo.label.encode("utf-8", "surrogateescape") + b"\0")
     return total.hexdigest()
-

@@ -48,8 +48,7 @@ class ImageNetFolder(ImageFolder):
         return "ImageNet" if _are_all(self._wnids) else f"ImageNet, {len(self._wnids):,} classes"
 
     def _listing(self) -> Listing:
-        if self.dir.exists():
-            check_folder(self.dir)
+        check_folder(self.dir)
         place, listing = self._found()
         wnids = {entry.label for files in listing.parts.values() for entry in files}
         self._wnids = sorted({entry.label for entry in listing.parts["train"]})

@@ -131,10 +131,16 @@ class _Entry:
 
 def _root(folder: Path) -> Path:
     """The folder of the files, in ``folder`` or that itself."""
-    if folder.exists():
-        check_folder(folder)
-    inside = folder / FOLDER
-    return folder if not inside.exists() and (folder / _TRAIN).is_file() else inside
+    try:
+        if folder.exists():
+            check_folder(folder)
+        inside = folder / FOLDER
+        here = (folder / _TRAIN).is_file() and not (inside / _TRAIN).is_file()
+        return folder if here else inside
+    except OSError as error:
+        raise DiscernError(
+            f"data.dir={folder} cannot be read: {error.strerror or error}."
+        ) from error
 
 
 def _entries(path: Path) -> Iterator[_Entry]:

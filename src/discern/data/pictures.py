@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from discern.data.jpeg import JPEG, ORIENTATION, decode_jpeg
 from discern.errors import first_line
 
 
@@ -49,7 +50,10 @@ def read_picture(
     """
     with _refusing():
         # A path of 250 characters that Pillow prints would hide the reason, so it gets the file.
-        with _open(source) as file, Image.open(file) as opened:
+        with _open(source) as file:
+            if channels == 3 and (image := _plain_jpeg(file, reduction)) is not None:
+                return image
+            opened = Image.open(file)
             if opened.format == "EPS":
                 raise PictureError("EPS is a program for a printer, and is not run")
             if opened.width * opened.height > _MOST_PIXELS:
@@ -60,7 +64,17 @@ def read_picture(
                 opened.draft(None, (max(1, width // factor), max(1, height // factor)))
             ImageOps.exif_transpose(opened, in_place=True)
             image = _in_eight_bits(opened)
-        return _on_white(image).convert("L" if channels == 1 else "RGB")
+        return _as_mode(_on_white(image), "L" if channels == 1 else "RGB")
+
+
+def _plain_jpeg(file: IO[bytes], reduction: Callable[[int, int], int]) -> Image.Image | None:
+    """A JPEG that needs nothing but decoding; None leaves the file at its beginning."""
+    image = None
+    if file.read(len(JPEG)) == JPEG:
+        image = decode_jpeg(JPEG + file.read(), _MOST_PIXELS, reduction)
+    if image is None:
+        file.seek(0)
+    return image
 
 
 def check_picture(path: Path) -> tuple[int, int]:
@@ -84,10 +98,6 @@ def fit_picture(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     image = read_picture(path, channels)
     pixels = np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR))
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
-
-
-ORIENTATION = 0x0112
-"""The EXIF tag that says which side of a photograph is up; from 5 on it lies on its side."""
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
@@ -146,8 +156,16 @@ def _in_eight_bits(image: Image.Image) -> Image.Image:
         white = next((level for level in usual if brightest <= level), brightest)
         return Image.fromarray((values * (255 / white)).round().astype(np.uint8))
     if image.has_transparency_data:
-        return image.convert("RGBA")
-    return image.convert("L" if image.mode in ("1", "L") else "RGB")
+        return _as_mode(image, "RGBA")
+    return _as_mode(image, "L" if image.mode in ("1", "L") else "RGB")
+
+
+def _as_mode(image: Image.Image, mode: str) -> Image.Image:
+    """The image in that mode and in memory; itself where it has the mode, which saves a copy."""
+    if image.mode != mode:
+        return image.convert(mode)
+    image.load()
+    return image
 
 
 def _on_white(image: Image.Image) -> Image.Image:
