@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import os
 import re
 import shlex
@@ -20,7 +21,9 @@ from discern.data.packaged import read_sample
 from discern.errors import DiscernError
 from discern.evaluate import evaluate
 from discern.models.mlp import MLP
+from discern.models.transfer import TransferClassifier
 from discern.predict import predict
+from discern.reports.explain import GradCam
 from runs import DISCERN, command
 
 DIGITS = read_sample()["t10k-images-idx3-ubyte"]
@@ -42,6 +45,29 @@ def save_model(path: Path, shape: tuple[int, int, int] = (1, 28, 28), classes: i
             "class_names": [f"class {number}" for number in range(classes)],
             "input_shape": shape,
             "preprocessing": {"mean": 0.5, "std": 0.5},
+            "data": {"title": "Something"},
+        }
+    )
+    torch.save({"state_dict": network.state_dict(), CARD: card.model_dump()}, path)
+    return path
+
+
+def save_transfer_model(path: Path) -> Path:
+    """A checkpoint of an untrained network with a backbone, for photographs of 64 pixels."""
+    torch.manual_seed(0)
+    settings = {"backbone": "mobilenet_v3_small", "weights": None, "head": [8]}
+    network = TransferClassifier((3, 64, 64), 3, **settings)
+    card = Card.model_validate(
+        {
+            "model": {"name": "transfer", "settings": settings},
+            "class_names": ["cat", "dog", "owl"],
+            "input_shape": (3, 64, 64),
+            "preprocessing": {
+                "mean": [0.5, 0.4, 0.3],
+                "std": [0.2, 0.3, 0.4],
+                "resize": 72,
+                "interpolation": "bilinear",
+            },
             "data": {"title": "Something"},
         }
     )
@@ -261,6 +287,76 @@ def test_memory_does_not_grow_with_the_files(predicted, model, tmp_path, monkeyp
     assert peak < 10e6
 
 
+# What speaks for a class
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 9, 12, 3), np.uint8)
+    for number, small in enumerate(pixels):
+        Image.fromarray(small).resize((120, 90)).save(folder / f"{number}.png")
+    return folder
+
+
+def test_each_drawn_picture_is_explained_for_its_predicted_class(predicted, photos, tmp_path):
+    model = save_transfer_model(tmp_path / "model.ckpt")
+    outcome, _ = predicted(model, photos, "pictures=3", "explain=true")
+    assert len(outcome.shown) == 3
+    explainer = GradCam(load(model), (3, 64, 64), "mobilenet")
+    mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.4])
+    for picture in outcome.shown:
+        pixels = torch.from_numpy(picture.pixels).float() / 255
+        image = (pixels - mean[:, None, None]) / std[:, None, None]
+        by_class = [explainer(image, label) for label in range(3)]
+        expected = by_class[int(picture.probabilities.argmax())]
+        assert picture.importance.shape == (64, 64)
+        peak = expected.max()
+        assert np.abs(picture.importance - expected).max() < 1e-3 * peak
+        assert any(np.abs(expected - it).max() > 0.1 * peak for it in by_class), "proves nothing"
+
+
+def test_only_what_is_drawn_is_explained_and_nothing_else_changes(
+    predicted, photos, tmp_path, monkeypatch
+):
+    asked = []
+    explain = GradCam.__call__
+    monkeypatch.setattr(
+        GradCam, "__call__", lambda it, *args: asked.append(args) or explain(it, *args)
+    )
+    monkeypatch.setattr("discern.predict.BATCH", 2)
+    model = save_transfer_model(tmp_path / "model.ckpt")
+    outcome, plain = predicted(model, photos, "pictures=3")
+    assert asked == []
+    assert all(picture.importance is None for picture in outcome.shown)
+    narrow = Image.open(predicted.out / "predictions.png").size
+    _, rows = predicted(model, photos, "pictures=3", "explain=true")
+    assert len(asked) == 3
+    assert rows == plain
+    assert Image.open(predicted.out / "predictions.png").size > narrow
+
+
+def test_a_model_without_convolutions_is_refused_before_anything_is_read(
+    predicted, model, tmp_path
+):
+    with pytest.raises(DiscernError, match=r"^explain=true needs a convolutional model, .* of mlp"):
+        predicted(model, save_digits(tmp_path / "digits", 1), "explain=true")
+    assert not predicted.out.exists()
+
+
+def test_a_missing_captum_is_named_with_the_command_that_installs_it(model, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda package: None)
+    settings = (f"ckpt_path='{model}'", f"input='{model}'")
+    check(composed("predict", *settings), "predict")
+    with pytest.raises(DiscernError) as refusal:
+        check(composed("predict", *settings, "explain=true"), "predict")
+    assert str(refusal.value) == (
+        "explain=true needs the package captum, which is not installed; "
+        "pip install 'discern[explain]' brings it."
+    )
+
+
 # What is refused
 
 
@@ -273,12 +369,19 @@ def test_memory_does_not_grow_with_the_files(predicted, model, tmp_path, monkeyp
         ("input='nowhere/*.png'", r"input=nowhere/\*\.png is no file and matches none"),
         ("invert=maybe", r"invert=maybe is not allowed; it must be auto, true or false"),
         ("pictures=-1", r"pictures=-1 is not allowed"),
+        ("explain=maybe", r"explain=maybe is not allowed; it must be true or false\.$"),
         ("+split=val", r"split is not a setting"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence(model, override, sentence):
     with pytest.raises(DiscernError, match=sentence):
         check(composed("predict", f"ckpt_path='{model}'", f"input='{model}'", override), "predict")
+
+
+def test_without_pictures_there_is_nothing_to_explain(model):
+    settings = (f"ckpt_path='{model}'", f"input='{model}'", "pictures=0", "explain=true")
+    with pytest.raises(DiscernError, match=r"^explain=true .*, and false with pictures=0"):
+        check(composed("predict", *settings), "predict")
 
 
 def test_a_folder_without_files(model, tmp_path):

@@ -60,8 +60,21 @@ Probability = Annotated[
 Flag = Annotated[bool, Field(description="true or false")]
 Text = Annotated[str, Field(description="a text")]
 Seed = Annotated[int, Field(ge=0, lt=2**32, description="a whole number from 0 to 4294967295")]
+Engine = Annotated[
+    Literal["auto", "torch", "onnxruntime", "openvino"],
+    Field(description="auto, torch, onnxruntime or openvino"),
+]
 Monitor = Annotated[str, Field(min_length=1, description="a metric's name, such as val/loss")]
 Mode = Annotated[Literal["min", "max"], Field(description="min or max")]
+
+
+def _is_share(share: str) -> str:
+    part, _, parts = share.partition("/")
+    if not (part.isascii() and part.isdigit() and parts.isascii() and parts.isdigit()):
+        raise ValueError("")
+    if not 1 <= int(part) <= int(parts):
+        raise ValueError("")
+    return share
 
 
 def _has_target(choice: dict[str, Any]) -> dict[str, Any]:
@@ -417,6 +430,30 @@ class TrainerSettings(Settings):
     model_registry: Text | None
 
 
+class CacheSettings(Settings):
+    """The settings ``cache.…`` of a frozen backbone's features."""
+
+    mode: Annotated[
+        Literal["auto", "off", "refresh", "require"],
+        Field(description="auto, off, refresh or require"),
+    ]
+    dir: Annotated[
+        Annotated[str, Field(min_length=1)] | None, Field(description="a folder's path, or null")
+    ]
+    max_gb: PositiveFloat
+    views: PositiveInt
+    precision: Annotated[
+        Literal["float32", "float16", "bfloat16"],
+        Field(description="float32, float16 or bfloat16"),
+    ]
+    on_full: Annotated[Literal["uncached", "stop"], Field(description="uncached or stop")]
+    batch_size: PositiveInt
+    shard: Annotated[
+        Annotated[str, AfterValidator(_is_share)] | None,
+        Field(description="a part such as 3/16, from 1/16 to 16/16, or null"),
+    ]
+
+
 class CheckpointSettings(Settings):  # noqa: D101
     full: Flag
 
@@ -429,8 +466,10 @@ class RunSettings(OpenSettings):
     optimizer: Group
     scheduler: Group
     trainer: Group
+    cache: dict[str, Any]
+    checkpoint: dict[str, Any]
+    engine: Engine
     seed: Seed
-    checkpoint: Annotated[CheckpointSettings, Field(description="full: true or false")]
     threads: Annotated[
         Annotated[int, Field(ge=1)] | Literal["auto"],
         Field(description="a whole number above 0, or auto"),
@@ -485,6 +524,14 @@ class PredictionSettings(Settings):
     out: Annotated[str, Field(min_length=1, description="a folder's path")]
     invert: Annotated[bool | Literal["auto"], Field(description="auto, true or false")]
     pictures: NonNegativeInt
+    explain: Flag
+
+    @field_validator("explain")
+    @classmethod
+    def _has_pictures(cls, explain: bool, info: ValidationInfo) -> bool:
+        if explain and info.data.get("pictures") == 0:
+            raise ValueError(", and false with pictures=0, which leaves none to explain")
+        return explain
 
 
 SCHEMAS: dict[str, type[BaseModel]] = {
@@ -517,6 +564,9 @@ EXTRAS = {
 }
 """``_target_`` -> the package it needs and the extra of that name."""
 
+PARTS: dict[str, type[BaseModel]] = {"cache": CacheSettings, "checkpoint": CheckpointSettings}
+"""Settings of a command that belong together without being a group."""
+
 UNKNOWN: dict[str, type[BaseModel]] = {"model": AnyModelSettings, "data": AnyDataSettings}
 """Group -> what the settings of a ``_target_`` without a schema may be."""
 
@@ -541,6 +591,9 @@ def check(cfg: DictConfig, command: str = "train") -> None:
     assert isinstance(values, dict)
     settings, check_files = COMMANDS[command]
     _check_part(settings, values, "")
+    for name, schema in PARTS.items():
+        if isinstance(values.get(name), dict):
+            _check_part(schema, values[name], f"{name}.")
     _check_targets(values, "")
     check_files(values)
 
@@ -552,14 +605,19 @@ def _check_targets(values: dict[Any, Any], path: str) -> None:
             schema = SCHEMAS.get(str(value.get("_target_"))) or UNKNOWN.get(here)
             settings = {name: part for name, part in value.items() if name != "_target_"}
             extra = EXTRAS.get(str(value.get("_target_")))
-            if extra is not None and importlib.util.find_spec(extra) is None:
-                raise DiscernError(
-                    f"{here} needs the package {extra}, which is not installed; "
-                    f"pip install 'discern[{extra}]' brings it."
-                )
+            if extra is not None:
+                _check_installed(here, extra, extra)
             if schema is not None:
                 _check_part(schema, settings, f"{here}.")
             _check_targets(settings, f"{here}.")
+
+
+def _check_installed(setting: str, package: str, extra: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise DiscernError(
+            f"{setting} needs the package {package}, which is not installed; "
+            f"pip install 'discern[{extra}]' brings it."
+        )
 
 
 def _check_part(schema: type[BaseModel], values: dict[Any, Any], prefix: str) -> None:
@@ -605,7 +663,8 @@ def as_override(value: Any) -> str:
     return str(value)
 
 
-# The files that the settings name are there, before anything that takes seconds is imported.
+# The files that the settings name are there, before anything that takes seconds is imported, and
+# what a setting needs is installed.
 
 
 def _check_files_of_train(values: dict[Any, Any]) -> None:
@@ -624,6 +683,8 @@ def _check_files_of_evaluate(values: dict[Any, Any]) -> None:
 def _check_files_of_predict(values: dict[Any, Any]) -> None:
     find_checkpoint(values["ckpt_path"])
     next(find_files(values["input"]))
+    if values["explain"]:
+        _check_installed("explain=true", "captum", "explain")
 
 
 def _no_files(values: dict[Any, Any]) -> None:

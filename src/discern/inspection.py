@@ -15,7 +15,7 @@ from omegaconf import DictConfig, open_dict
 from discern.build import build_data
 from discern.config import check
 from discern.console import table
-from discern.data.module import labels_of
+from discern.data.images import labels_of
 from discern.files import write_whole
 from discern.jobs import as_job, relative
 from discern.quiet import quiet_libraries

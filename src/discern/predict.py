@@ -6,15 +6,16 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
 from numpy.typing import NDArray
 from omegaconf import DictConfig
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from discern.checkpoints import Card, load, model_name
@@ -28,6 +29,7 @@ from discern.errors import DiscernError
 from discern.files import printable, write_whole
 from discern.jobs import as_job, relative
 from discern.reports.classified import Classified, draw_classified
+from discern.reports.explain import GradCam
 from discern.reports.predictions import TOP
 from discern.runs import find_checkpoint
 from discern.threads import use_threads
@@ -99,6 +101,7 @@ def predict(cfg: DictConfig) -> Outcome:
             f"{checkpoint} takes images of {card.input_shape[0]} channels; pictures are read as "
             "grey (1) or colour (3)."
         )
+    explainer = GradCam(network, card.input_shape, model_name(card)) if cfg.explain else None
     files = list(find_files(cfg.input))
     outcome = Outcome()
     with write_whole(folder / "predictions.csv") as table:
@@ -107,6 +110,8 @@ def predict(cfg: DictConfig) -> Outcome:
         for batch in _batches(files, network, card, cfg.invert):
             writer.writerows(_rows(batch, card.class_names))
             _count(outcome, batch, cfg.pictures)
+    if explainer is not None:
+        outcome.shown = list(_explained(outcome.shown, explainer, card))
     if outcome.shown:
         model = f"{model_name(card)} trained on {card.data.get('title', 'unknown data')}"
         title = f"{model}: class probabilities of each picture, shown as the model sees it"
@@ -121,11 +126,8 @@ def _batches(
     """Read and classify the files, some at a time, behind a progress bar on a terminal."""
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(
-            desc="predict", total=len(files), unit=" files", leave=False, dynamic_ncols=True,
-            disable=not is_terminal(),
-        ) as bar,
-    ):  # fmt: skip
+        _progress_bar("predict", len(files)) as bar,
+    ):
         size = max(1, min(BATCH, VALUES // math.prod(card.input_shape)))
         for start in range(0, len(files), size):
             reasons, pixels = _read(files[start : start + size], card, pool)
@@ -133,6 +135,13 @@ def _batches(
             pixels[inverted] = 255 - pixels[inverted]
             yield _Batch(reasons, pixels, inverted, probabilities_of(network, card, pixels))
             bar.update(len(reasons))
+
+
+def _progress_bar(doing: str, files: int) -> "tqdm[NoReturn]":
+    return tqdm(
+        desc=doing, total=files, unit=" files", leave=False, dynamic_ncols=True,
+        disable=not is_terminal(),
+    )  # fmt: skip
 
 
 def _read(
@@ -180,13 +189,29 @@ def probabilities_of(
     network: nn.Module, card: Card, pixels: NDArray[np.uint8]
 ) -> NDArray[np.float32]:
     """Class probabilities (M, K) of pixels, uint8 (M, C, H, W)."""
+    images = _normalised(card, pixels)
+    with torch.inference_mode():
+        probabilities: NDArray[np.float32] = network(images).softmax(1).numpy()
+    return probabilities
+
+
+def _normalised(card: Card, pixels: NDArray[np.uint8]) -> Tensor:
+    """Pixels, uint8 (M, C, H, W), as the network sees them, float32."""
     images = torch.from_numpy(pixels)
     # The data set's own arithmetic, so that the network sees to the bit what it would see there.
     labels = torch.zeros(len(images), dtype=torch.int64)
     data = InMemoryImages(images, labels, card.preprocessing.mean, card.preprocessing.std)
-    with torch.inference_mode():
-        probabilities: NDArray[np.float32] = network(data.normalised(images)).softmax(1).numpy()
-    return probabilities
+    return data.normalised(images)
+
+
+def _explained(pictures: list[Classified], explainer: GradCam, card: Card) -> Iterator[Classified]:
+    """The pictures with what speaks for their predicted classes, behind a progress bar."""
+    with _progress_bar("explain", len(pictures)) as bar:
+        for picture in pictures:
+            (image,) = _normalised(card, picture.pixels[None])
+            label = int(picture.probabilities.argmax())
+            yield replace(picture, importance=explainer(image, label))
+            bar.update()
 
 
 def _columns(card: Card) -> list[str]:

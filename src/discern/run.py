@@ -29,6 +29,8 @@ from discern.checkpoints import (
 from discern.config import as_override, check
 from discern.console import table
 from discern.errors import DiscernError, about, first_line
+from discern.features import run as features
+from discern.features.extraction import FeatureSource
 from discern.files import write_whole
 from discern.jobs import as_job, relative
 from discern.models.classifier import Classifier, count_parameters
@@ -135,11 +137,19 @@ def _train(cfg: DictConfig, summary: Summary) -> Result:
     start = find_checkpoint(cfg.ckpt_path) if cfg.ckpt_path else None
     if start is not None:
         continue_from(start, cfg, trainer, model)
-
-    stopped, best = "not trained (train=false)", start
     if cfg.train:
         with summary.phase("figures"):
             show_samples(data, facts, folder)
+    with summary.phase("features"):
+        source = serve_features(cfg, model, data, trainer)
+    if cfg.cache.shard is not None:
+        stopped = f"cache.shard={cfg.cache.shard} computed"
+        write_summary(summary, stopped)
+        conclude(facts, stopped, folder)
+        return Result({}, model.eval(), folder, stopped)
+
+    stopped, best = "not trained (train=false)", start
+    if cfg.train:
         with summary.phase("fit"):
             stopped = fit(trainer, model, data, start, stop)
         best = best_checkpoint(trainer)
@@ -151,6 +161,8 @@ def _train(cfg: DictConfig, summary: Summary) -> Result:
     if cfg.test and len(data.test_dataset) and stopped not in EXIT_STATUS:
         with summary.phase("test"):
             facts["metrics"]["test"] = test(trainer, model, data)
+    if source is not None:
+        facts["features"] = features.report(source)
     write_summary(summary, stopped)
     conclude(facts, stopped, folder)
     return Result(facts["metrics"], model.eval(), folder, stopped)
@@ -241,6 +253,25 @@ def continue_from(start: Path, cfg: DictConfig, trainer: Trainer, model: Classif
             check_backbone(model.network.backbone, card, start)
     log.info("  %-10s %s", "from", relative(start))
     trainer.callbacks.append(Continuation(card, portable(cfg)))  # type: ignore[attr-defined]
+
+
+def serve_features(
+    cfg: DictConfig, model: Classifier, data: Any, trainer: Trainer
+) -> FeatureSource | None:
+    """Put a frozen backbone's features in the place of the images; None where that cannot be."""
+    source = features.feature_source(cfg, model.network, data, trainer)
+    if source is None:
+        return None
+    if source.settings.share is not None:
+        features.compute_share(source, data)
+        features.announce(source)
+        return source
+    if not features.prepare(source, data, cfg.test):
+        return None
+    features.announce(source)
+    data.features = source
+    use_threads(model.network.head, (source.store.width, 1, 1), cfg.threads)  # type: ignore[arg-type]
+    return source
 
 
 SAMPLES = 25

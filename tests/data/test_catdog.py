@@ -266,6 +266,12 @@ def test_an_archive_that_is_there_is_unpacked_without_network(tmp_path):
     assert sum(ready(tmp_path).num_images.values()) == 12
 
 
+def test_an_archive_that_is_there_and_another_is_told_without_advice(tmp_path):
+    (tmp_path / "Cat_Dog_data.zip").write_bytes(archive())
+    with pytest.raises(DiscernError, match=r"^/.*\.zip is not the file expected: its SHA-256"):
+        ready(tmp_path, sha256="0" * 64)
+
+
 def test_an_archive_with_the_digest_given_is_used_and_no_other(tmp_path, mirror):
     url = f"{mirror.url}cats.zip"
     digest = hashlib.sha256(archive()).hexdigest()

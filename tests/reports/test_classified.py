@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image
 
 from discern.reports.classified import Classified, draw_classified
+from discern.reports.explain import overlay
 from discern.reports.sheet import BLUE, GREY, Sheet
 
 
@@ -60,6 +62,33 @@ def test_of_many_classes_the_most_probable_are_shown_in_order(page, tmp_path):
     shown = [text for text in page["texts"] if text.startswith("c")]
     assert shown == [f"c{n}" for n in range(99, 89, -1)]
     assert [colour for _, colour in page["bars"][0]] == [BLUE] + [GREY] * 9
+
+
+def test_what_speaks_for_the_class_is_beside_its_picture_and_the_legend_says_so(
+    page, tmp_path, monkeypatch
+):
+    drawn = []
+    monkeypatch.setattr(Sheet, "picture", lambda sheet, pixels, *box: drawn.append((pixels, box)))
+    plain = [picture(0.25, 0.75, channels=3), picture(0.5, 0.5)]
+    names = ["cat", "dog"]
+    width, _ = draw(plain, names, tmp_path / "x.png")
+    assert len(drawn) == 2
+    assert not any("Grad-CAM" in text for text in page["texts"])
+
+    drawn.clear()
+    importance = np.zeros((28, 28), np.float32)
+    importance[3, 4] = 2
+    explained = [dataclasses.replace(it, importance=importance) for it in plain]
+    wider, _ = draw(explained, names, tmp_path / "y.png")
+    (_, legend), *cells = drawn
+    assert sum("Grad-CAM" in text for text in page["texts"]) == 1
+    for (pixels, (left, top, side, _)), (colours, box) in zip(cells[::2], cells[1::2], strict=True):
+        assert legend[1] < top
+        assert box[1] == top
+        assert left + side < box[0] < left + 1.1 * side
+        assert not pixels.any()
+        assert np.array_equal(colours, overlay(pixels, importance))
+    assert wider > width
 
 
 def test_many_pictures_and_odd_names_fit_on_the_page(page, tmp_path):

@@ -6,9 +6,12 @@ number of workers, the batch size or the order; and a continued run sees what it
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torchvision
 from numpy.typing import NDArray
 
 Words = NDArray[np.uint64]
@@ -24,6 +27,25 @@ def random_words(seed: int, epoch: int, indices: NDArray[np.int64], draw: int) -
     for part in (seed, epoch, draw, indices):
         state = _mix(state + np.asarray(part).astype(np.uint64))
     return state
+
+
+def view_ids(contents: Words, augmentation: Any, seed: int, epoch: int) -> Words:
+    """Names of views: two words each, (N, 2), that differ wherever the pixels may.
+
+    Args:
+        contents: of the images, two words each, (N, 2).
+        augmentation: what is done to them; its ``repr`` tells all that it depends on. With None
+            neither seed nor epoch matter.
+    """
+    if augmentation is None:
+        return contents
+    told = f"{VIEWS}|{torchvision.__version__}|{augmentation!r}|{seed}|{epoch}"
+    words = np.frombuffer(hashlib.sha256(told.encode()).digest()[:16], dtype="<u8")
+    return _mix(contents ^ words)
+
+
+VIEWS = 1
+"""Raised when the same seed, epoch and image give another view than before."""
 
 
 def _mix(state: Words) -> Words:

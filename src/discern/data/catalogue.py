@@ -11,17 +11,20 @@ import hashlib
 import logging
 import os
 import sqlite3
+import stat
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import PIL
 from tqdm import tqdm
 
 from discern.cache import cache_dir
 from discern.console import is_terminal
 from discern.data.pictures import PictureError, check_picture
+from discern.errors import first_line
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +34,19 @@ FORMAT = 1
 AT_ONCE = 500
 """Files between two writes of what was found; a killed check loses no more."""
 
+MOST_THREADS = 16
+"""Each may hold a decoded picture of the greatest size."""
+
+PATIENCE = 10.0
+"""Seconds to wait for another process to finish writing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What is known of a picture file.
 
     Attributes:
-        sha256: digest of the content, 32 bytes; empty where the file could not be opened.
+        sha256: digest of the content, 32 bytes; empty where the file could not be read.
         width, height: in pixels, upright; 0 where it is no picture.
         reason: why it cannot be used, or empty.
     """
@@ -57,8 +66,8 @@ def examine(folder: Path, files: Sequence[Path]) -> list[Facts]:
     """
     root = os.fsencode(folder.resolve())
     paths = [os.fsencode(os.path.abspath(file)) for file in files]  # noqa: PTH100 - no links
-    with closing(_open()) as memory:
-        known = _recall(memory, root)
+    memory, known = _recall(root)
+    with closing(memory):
         stamps = [_stamp(file) for file in files]
         facts: list[Facts | None] = [
             remembered[1] if remembered is not None and remembered[0] == stamp else None
@@ -66,7 +75,7 @@ def examine(folder: Path, files: Sequence[Path]) -> list[Facts]:
         ]
         new = [number for number, fact in enumerate(facts) if fact is None]
         with (
-            ThreadPoolExecutor(os.cpu_count()) as pool,
+            ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool,
             tqdm(
                 desc="check", total=len(new), unit=" files", leave=False, dynamic_ncols=True,
                 disable=not is_terminal(),
@@ -74,13 +83,14 @@ def examine(folder: Path, files: Sequence[Path]) -> list[Facts]:
         ):  # fmt: skip
             for start in range(0, len(new), AT_ONCE):
                 part = new[start : start + AT_ONCE]
-                found = list(pool.map(_read, [files[number] for number in part]))
                 rows = []
+                found = pool.map(_read, [files[number] for number in part])
                 for number, fact in zip(part, found, strict=True):
                     facts[number] = fact
-                    rows.append((root, paths[number], *stamps[number], *_cells(fact)))
+                    if fact.sha256:
+                        rows.append((root, paths[number], *stamps[number], *_cells(fact)))
+                    bar.update()
                 _remember(memory, rows)
-                bar.update(len(part))
     return [fact for fact in facts if fact is not None]
 
 
@@ -95,56 +105,94 @@ def _stamp(file: Path) -> tuple[int, int]:
 
 def _read(file: Path) -> Facts:
     try:
+        kind = file.stat().st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+            return Facts(b"", 0, 0, "no regular file")  # a pipe or a device may have no end
         with file.open("rb") as content:
             digest = hashlib.file_digest(content, "sha256").digest()
-    except OSError as error:
-        return Facts(b"", 0, 0, error.strerror or str(error))
-    try:
         return Facts(digest, *check_picture(file), reason="")
+    except OSError as error:
+        return Facts(b"", 0, 0, error.strerror or first_line(error))
     except PictureError as error:
-        return Facts(digest, 0, 0, str(error))
+        # A disk's or a network's fault and a lack of memory are no property of the file: they may
+        # be over the next time.
+        cause = error.__cause__
+        passing = isinstance(cause, MemoryError) or getattr(cause, "errno", None) is not None
+        return Facts(b"" if passing else digest, 0, 0, _writable(str(error)))
+
+
+def _writable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 # The memory: a table in a file that SQLite keeps whole, whoever else writes to it or is killed.
 
 _TABLE = """CREATE TABLE IF NOT EXISTS files (
     folder BLOB, path BLOB, size INTEGER, mtime_ns INTEGER,
-    sha256 BLOB, width INTEGER, height INTEGER, reason TEXT, PRIMARY KEY (folder, path)
+    sha256 BLOB, width INTEGER, height INTEGER, reason TEXT, reader TEXT,
+    PRIMARY KEY (folder, path)
 ) WITHOUT ROWID"""
 
+_QUERY = """SELECT path, size, mtime_ns, sha256, width, height, reason FROM files
+WHERE folder = ? AND (reason = '' OR reader = ?)"""
 
-def _open() -> sqlite3.Connection:
-    """The memory; one that is forgotten at once where the cache folder cannot be used."""
-    path = cache_dir() / f"files-{FORMAT}.sqlite"
+Known = dict[bytes, tuple[tuple[int, int], Facts]]
+"""Path -> stamp and facts."""
+
+
+def _recall(root: bytes) -> tuple[sqlite3.Connection, Known]:
+    """The memory, and what it knows of a folder.
+
+    A damaged file is made anew. Where the cache folder cannot be used, the memory is one that is
+    forgotten at once.
+    """
+    path = cache_dir() / f"pictures-{FORMAT}.sqlite"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        memory = sqlite3.connect(path, timeout=30)
-        memory.execute(_TABLE)
+        try:
+            return _connect(path, root)
+        except sqlite3.OperationalError:  # locked, not to be written, of another making
+            raise
+        except sqlite3.DatabaseError as error:
+            log.debug("%s is damaged and made anew: %s.", path, error)
+            for name in (f"{path.name}-journal", path.name):
+                path.with_name(name).unlink(missing_ok=True)
+            return _connect(path, root)
     except (OSError, sqlite3.Error) as error:
         log.debug("%s is not used: %s.", path, error)
-        memory = sqlite3.connect(":memory:")
-        memory.execute(_TABLE)
-    return memory
+        return _connect(":memory:", root)
 
 
-def _recall(memory: sqlite3.Connection, root: bytes) -> dict[bytes, tuple[tuple[int, int], Facts]]:
-    """What is remembered of a folder: path -> stamp and facts."""
-    query = "SELECT path, size, mtime_ns, sha256, width, height, reason FROM files WHERE folder = ?"
+def _connect(path: Path | str, root: bytes) -> tuple[sqlite3.Connection, Known]:
+    memory = sqlite3.connect(path, timeout=PATIENCE)
     try:
-        rows = memory.execute(query, (root,)).fetchall()
-        return {row[0]: ((row[1], row[2]), Facts(*row[3:])) for row in rows}
-    except sqlite3.Error as error:
-        log.debug("What was known of %s cannot be read: %s.", os.fsdecode(root), error)
-        return {}
+        memory.execute(_TABLE)
+        rows = memory.execute(_QUERY, (root, PIL.__version__)).fetchall()
+    except BaseException:
+        memory.close()
+        raise
+    facts = {row[0]: (row[1:3], Facts(*row[3:])) for row in rows}
+    return memory, {path: known for path, known in facts.items() if _is_sound(known[1])}
 
 
-def _cells(fact: Facts) -> tuple[bytes, int, int, str]:
-    return fact.sha256, fact.width, fact.height, fact.reason
+def _is_sound(facts: Facts) -> bool:
+    """Whether a row holds what discern writes: SQLite keeps any type in any column."""
+    kinds = [type(value) for value in (facts.sha256, facts.width, facts.height, facts.reason)]
+    return (
+        kinds == [bytes, int, int, str]
+        and len(facts.sha256) == hashlib.sha256().digest_size
+        and (min(facts.width, facts.height) > 0) == (facts.reason == "")
+    )
+
+
+def _cells(fact: Facts) -> tuple[bytes, int, int, str, str]:
+    # A newer Pillow may read what this one does not.
+    return fact.sha256, fact.width, fact.height, fact.reason, PIL.__version__
 
 
 def _remember(memory: sqlite3.Connection, rows: Iterable[tuple[object, ...]]) -> None:
     try:
         with memory:
-            memory.executemany("INSERT OR REPLACE INTO files VALUES (?,?,?,?,?,?,?,?)", rows)
+            memory.executemany("INSERT OR REPLACE INTO files VALUES (?,?,?,?,?,?,?,?,?)", rows)
     except sqlite3.Error as error:  # a full disk, a folder that is only to be read
         log.debug("What was found is not remembered: %s.", error)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from discern.data.search import walk
 from discern.errors import DiscernError, first_line
@@ -24,7 +25,7 @@ PARTS = {
 
 @dataclass(frozen=True)
 class Labelled:
-    """A file and what it shows."""
+    """A file and what it shows; a byte of the label that is no UTF-8 is shown, as ``\\xff``."""
 
     path: Path
     label: str
@@ -49,8 +50,9 @@ def list_folder(folder: Path, table: str | None = None) -> Listing:
 
     They are, in this order of preference: those named in the CSV file ``table`` or in the only CSV
     file of the folder that has the columns ``file`` and ``label``; those in ``train/CLASS/``, with
-    ``val/``, ``valid/`` or ``validation/`` and ``test/`` where they exist; those in ``CLASS/``.
-    What is hidden is passed over, and so is a class without files.
+    ``val/``, ``valid/`` or ``validation/`` and ``test/`` where they exist, in capitals or not;
+    those in ``CLASS/``. What is hidden is passed over, and so is a class without files. Links are
+    followed, but not to a folder that this one is in, nor to another class.
 
     Raises:
         DiscernError: there is no such folder, or nothing of the kind in it.
@@ -59,38 +61,37 @@ def list_folder(folder: Path, table: str | None = None) -> Listing:
     path = folder / table if table is not None else _table_in(folder)
     if path is not None:
         return _from_table(path)
-    if any(_subfolders(folder / name) for name in TRAIN):
-        return _from_parts(folder)
+    parts = {name: PARTS[name.lower()] for name in _subfolders(folder) if name.lower() in PARTS}
+    with_classes = {name for name in parts if _subfolders(folder / name)}
+    if any(parts[name] == "train" for name in with_classes):
+        return _from_parts(folder, parts)
+    # Without training images, val/ and test/ would pass for two classes.
+    if with_classes or (parts and len(parts) == len(_subfolders(folder))):
+        raise DiscernError(
+            f"data.dir={folder} has {'/, '.join(parts)}/, but no train/ with a folder for each "
+            "class in it."
+        )
     found = Listing({"train": []})
     _add_classes(found, "train", folder)
-    if not found.parts["train"] and any((folder / name).is_dir() for name in PARTS):
-        raise DiscernError(
-            f"data.dir={folder} has no train/ with a folder for each class in it, which its "
-            "other parts need beside them."
-        )
     return found
 
 
 def check_folder(folder: Path) -> None:
     """Raise a DiscernError where ``data.dir`` is no folder that can be listed."""
-    if not folder.is_dir():
-        what = "is a file" if folder.exists() else "does not exist"
+    if not os.path.isdir(folder):  # noqa: PTH112 - is_dir raises for some paths
+        what = "is a file" if os.path.exists(folder) else "does not exist"  # noqa: PTH110
         raise DiscernError(f"data.dir={folder} {what}; it must be a folder of pictures.")
-    try:
-        os.listdir(folder)  # noqa: PTH208 - fails where the folder is closed
-    except OSError as error:
-        raise DiscernError(f"data.dir={folder} cannot be read: {error.strerror}.") from error
+    _visible(folder)
 
 
-def _from_parts(folder: Path) -> Listing:
+def _from_parts(folder: Path, parts: Mapping[str, str]) -> Listing:
     found = Listing({})
-    for name, part in PARTS.items():
-        if not (folder / name).is_dir():
-            continue
+    for name, part in parts.items():
         if part in found.parts:
+            several = ", ".join(name for name in parts if parts[name] == part)
             raise DiscernError(
-                f"data.dir={folder} has more than one folder for validation; it must be one of "
-                f"{', '.join(VAL)}."
+                f"data.dir={folder} has more than one folder for the same part ({several}); it "
+                "must have one."
             )
         found.parts[part] = []
         _add_classes(found, part, folder / name)
@@ -101,24 +102,38 @@ def _from_parts(folder: Path) -> Listing:
 
 def _add_classes(found: Listing, part: str, folder: Path) -> None:
     classes = _subfolders(folder)
+    resolved = folder.resolve()
+    above = {_identity(place) for place in (resolved, *resolved.parents)}
+    places = {name: _identity(folder / name) for name in classes}
     for name in classes:
-        found.parts[part] += [Labelled(file, name) for file in walk(folder / name)]
+        files = walk(folder / name, above | (set(places.values()) - {places[name]}))
+        found.parts[part] += [Labelled(file, _text(name)) for file in files]
     inside = set(classes)
-    found.strays += [
-        folder / name for name in _visible(folder) if name not in inside and name not in PARTS
-    ]
+    found.strays += [folder / name for name in _visible(folder) if name not in inside]
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """What ``walk`` knows a folder by, whatever links lead to it."""
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _subfolders(folder: Path) -> list[str]:
-    return [name for name in _visible(folder) if (folder / name).is_dir()]
+    return [name for name in _visible(folder) if os.path.isdir(folder / name)]  # noqa: PTH112
 
 
 def _visible(folder: Path) -> list[str]:
-    """Names in a folder that are not hidden, sorted; none where it is not there."""
-    if not folder.is_dir():
-        return []
-    names = os.listdir(folder)  # noqa: PTH208 - names are wanted
+    """Names in a folder that are not hidden, sorted."""
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 - names are wanted
+    except OSError as error:
+        raise DiscernError(f"data.dir: {folder} cannot be read: {error.strerror}.") from error
     return sorted(name for name in names if not name.startswith("."))
+
+
+def _text(name: str) -> str:
+    """A name as text that can be written; of one that is no UTF-8 the bytes are shown."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 # A table of files
@@ -127,7 +142,7 @@ def _visible(folder: Path) -> list[str]:
 def _table_in(folder: Path) -> Path | None:
     """The CSV file of a folder that names files and labels."""
     tables = [folder / name for name in _visible(folder) if name.lower().endswith(".csv")]
-    tables = [path for path in tables if path.is_file() and _is_table(path)]
+    tables = [path for path in tables if _is_table(path)]
     if len(tables) > 1:
         names = ", ".join(path.name for path in tables)
         raise DiscernError(
@@ -139,39 +154,55 @@ def _table_in(folder: Path) -> Path | None:
 
 def _is_table(path: Path) -> bool:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with _open_table(path) as file:
             header = next(csv.reader(file), [])
-    except (OSError, UnicodeDecodeError, csv.Error):
+    except (OSError, csv.Error):
         return False
     return {"file", "label"} <= {cell.strip() for cell in header}
 
 
+def _open_table(path: Path) -> IO[str]:
+    """Open a CSV file; bytes that are no UTF-8 stay what they are in the names of files.
+
+    Raises:
+        OSError: it is no file, or cannot be opened.
+    """
+    if not os.path.isfile(path):  # noqa: PTH113 - is_file raises for some paths
+        path.stat()
+        raise OSError("it is no file")  # a pipe would be waited for without end
+    return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
 def _from_table(path: Path) -> Listing:
-    found: dict[str, dict[Path, Labelled]] = {"train": {}}
+    found: dict[Path, tuple[str, Labelled]] = {}
     for line, row in _rows(path):
-        part = PARTS.get(row.get("split") or "train")
+        split = row.get("split") or "train"
+        part = PARTS.get(split.lower())
         if part is None:
             raise DiscernError(
-                f"{path}, line {line}: split={row['split']} is not allowed; it must be one of "
+                f"{path}, line {line}: split={split} is not allowed; it must be one of "
                 f"{', '.join(PARTS)}."
             )
         if not row["file"] or not row["label"]:
             raise DiscernError(f"{path}, line {line}: a file or its label is missing.")
-        entry = Labelled(path.parent / row["file"], row["label"])
-        before = found.setdefault(part, {}).setdefault(entry.path, entry)
-        if before != entry:
+        entry = Labelled(path.parent / row["file"], _text(row["label"]))
+        part_before, before = found.setdefault(entry.path, (part, entry))
+        if (part_before, before) != (part, entry):
             raise DiscernError(
-                f"{path}, line {line}: {row['file']} is {row['label']} here and {before.label} in "
-                "a line before."
+                f"{path}, line {line}: {row['file']} is {entry.label} for {part} here and "
+                f"{before.label} for {part_before} in a line before."
             )
-    _check_all_there(path, [file for part in found.values() for file in part])
-    return Listing({part: _in_order(files.values()) for part, files in found.items()})
+    _check_all_there(path, list(found))
+    parts: dict[str, list[Labelled]] = {"train": []}
+    for part, entry in found.values():
+        parts.setdefault(part, []).append(entry)
+    return Listing({part: _in_order(files) for part, files in parts.items()})
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Number of the line, and name of the column -> cell."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with _open_table(path) as file:
             reader = csv.reader(file, strict=True)
             header = [cell.strip() for cell in next(reader, [])]
             if not {"file", "label"} <= set(header):
@@ -180,15 +211,21 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                     "it must have file and label, and may have split."
                 )
             for cells in reader:
-                if cells:
+                if any(cells[len(header) :]):
+                    raise DiscernError(
+                        f"{path}, line {reader.line_num}: it has {len(cells)} cells for "
+                        f"{len(header)} columns; a name with a comma in it must be in quotes."
+                    )
+                if any(cells):
                     row = dict(zip(header, map(str.strip, cells), strict=False))
                     yield reader.line_num, {"file": "", "label": "", **row}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DiscernError(f"data.csv={path} cannot be read: {first_line(error)}.") from error
+    except (OSError, csv.Error) as error:
+        why = getattr(error, "strerror", None) or first_line(error)
+        raise DiscernError(f"data.csv={path} cannot be read: {why}.") from error
 
 
 def _check_all_there(path: Path, files: list[Path]) -> None:
-    missing = [file for file in files if not file.is_file()]
+    missing = [file for file in files if not os.path.isfile(file)]  # noqa: PTH113
     if missing:
         more = f" and {len(missing) - 1:,} more files" if len(missing) > 1 else ""
         raise DiscernError(f"{path} names {missing[0]}{more}, which cannot be found.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,14 +14,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from discern.data.augment import random_words
+from discern.data.augment import random_words, view_ids
 from discern.data.images import Batch
-from discern.data.pictures import PictureError, read_picture
+from discern.data.pictures import PictureError, check_picture, read_picture
 from discern.data.preprocessing import CHANNELS, Preprocessing
 from discern.data.views import PhotoAugmentation, View, reduction_of
 from discern.errors import DiscernError
+from discern.files import printable
 
 log = logging.getLogger(__name__)
+
+
+class UnreadableFileError(DiscernError):
+    """A file could be read when the data set was checked, and no longer can be."""
+
+    def __init__(self, message: str) -> None:
+        # torch makes a worker process's exception anew from the text of its whole traceback.
+        super().__init__(message.rpartition(f"{type(self).__name__}: ")[2].strip())
 
 
 class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
@@ -32,8 +42,8 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
     Args:
         files: N paths.
         labels: int64 (N,).
-        keys: int64 (N,), a number for each image by which its augmentation is drawn. It comes from
-            the image's content, so that an image keeps its views when others are added.
+        digests: uint8 (N, 32), SHA-256 of each file. By them the augmentation is drawn, so that an
+            image keeps its views when others are added.
         preprocessing: what is done to a picture.
         indices: int64 (M,), the images that belong to this data set, or None for all.
     """
@@ -42,14 +52,14 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
         self,
         files: Sequence[Path],
         labels: Tensor,
-        keys: NDArray[np.int64],
+        digests: NDArray[np.uint8],
         preprocessing: Preprocessing,
         indices: Tensor | None = None,
     ) -> None:
         # One array rather than a list: worker processes would copy a list as they count references.
-        self.files = np.array([str(file) for file in files], dtype=np.str_)
+        self.files = np.array([os.fsencode(file) for file in files], dtype=np.bytes_)
         self.labels = labels
-        self.keys = keys
+        self.digests = digests
         self.preprocessing = preprocessing
         self.indices = indices
         mean, std = (
@@ -70,41 +80,64 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
         """Images as in evaluation, float32 (B, 3, S, S), and labels, int64 (B,), at ``indices``.
 
         Raises:
-            DiscernError: a file can no longer be read.
+            UnreadableFileError: a file can no longer be read.
         """
         chosen = self._of_all(np.array(indices, dtype=np.int64))
         images = self._room(len(chosen))
         for place, index in enumerate(chosen.tolist()):
-            path = Path(self.files[index])
+            path = self._path(index)
             try:
                 self._put(self.preprocessing.read(path), images[place])
             except PictureError as error:
-                raise DiscernError(f"{path} can no longer be read: {error}.") from error
+                raise UnreadableFileError(
+                    f"{printable(path)} can no longer be read: {error}."
+                ) from error
         return images, self.labels[chosen]
 
     def augmented(
-        self, indices: NDArray[np.int64], augmentation: PhotoAugmentation, seed: int, epoch: int
+        self,
+        indices: NDArray[np.int64],
+        augmentation: PhotoAugmentation | None,
+        seed: int,
+        epoch: int,
     ) -> Batch:
-        """As ``__getitems__``, each image in its view of an epoch.
+        """As ``__getitems__``, each image in its view of an epoch; with None as in evaluation.
 
         A file that can no longer be read is left out of the batch with a warning: an epoch of
-        hours does not end for it.
+        hours does not end for it. Where none is left, the next image of the data set that can be
+        read takes their place.
+
+        Raises:
+            UnreadableFileError: no file of the data set can be read.
         """
         chosen = self._of_all(indices)
-        words = random_words(seed, epoch, self.keys[chosen.numpy()], draw=0)
+        words = random_words(seed, epoch, self._keys(chosen), draw=0)
         images, read = self._room(len(chosen)), []
         for place, (index, word) in enumerate(zip(chosen.tolist(), words.tolist(), strict=True)):
-            path = Path(self.files[index])
+            path = self._path(index)
             try:
                 self._put(self._view(path, augmentation, word), images[place])
                 read.append(place)
             except PictureError as error:
-                log.warning("%s can no longer be read and is left out: %s.", path, error)
+                log.warning("%s can no longer be read and is left out: %s.", printable(path), error)
         if not read:
-            raise DiscernError(f"{path} and the others of a batch can no longer be read.")
+            substitute = np.array([self._next_readable(int(indices[-1]))], dtype=np.int64)
+            return self.augmented(substitute, augmentation, seed, epoch)
         if len(read) < len(chosen):
             images, chosen = images[read], chosen[read]
         return images, self.labels[chosen]
+
+    def _next_readable(self, index: int) -> int:
+        """The first image after this one whose file can be read."""
+        for following in range(index + 1, index + len(self)):
+            place = following % len(self)
+            try:
+                check_picture(self._path(int(self._of_all(np.array([place]))[0])))
+                return place
+            except PictureError:
+                continue
+        path = printable(self._path(int(self._of_all(np.array([index]))[0])))
+        raise UnreadableFileError(f"{path} and all other training images can no longer be read.")
 
     def subset(self, indices: Tensor) -> ImageFiles:
         """Those of all images that ``indices``, int64 (M,), name."""
@@ -114,19 +147,40 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
 
     def content_keys(self) -> NDArray[np.int64]:
         """Numbers, int64 (M,), that are equal for files of the same content."""
-        keys: NDArray[np.int64] = self.keys[self._of_all(np.arange(len(self))).numpy()]
-        return keys
+        return self._keys(self._of_all(np.arange(len(self))))
+
+    def _keys(self, chosen: Tensor) -> NDArray[np.int64]:
+        words: NDArray[np.uint64] = self._words(chosen)[:, 0]
+        return (words >> np.uint64(1)).astype(np.int64)  # without a sign
+
+    def _words(self, chosen: Tensor) -> NDArray[np.uint64]:
+        """The first two words of digests, (B, 2)."""
+        return np.ascontiguousarray(self.digests[chosen.numpy(), :16]).view("<u8")
+
+    def identify(
+        self, augmentation: PhotoAugmentation | None = None, seed: int = 0, epoch: int = 0
+    ) -> NDArray[np.uint64]:
+        """Two words for each image, (M, 2), by its file's content and its view."""
+        words = self._words(self._of_all(np.arange(len(self))))
+        return view_ids(words, augmentation, seed, epoch)
 
     def names(self) -> list[str]:
-        """The images' files."""
-        return [str(name) for name in self.files[self._of_all(np.arange(len(self))).numpy()]]
+        """The images' files, as text."""
+        files = self.files[self._of_all(np.arange(len(self))).numpy()]
+        return [printable(Path(os.fsdecode(file))) for file in files]
+
+    def _path(self, index: int) -> Path:
+        """The file of an image of the whole data set."""
+        return Path(os.fsdecode(self.files[index]))
 
     def _put(self, pixels: Tensor, image: Tensor) -> None:
         """Put pixels, uint8 (3, S, S), as the network sees them into an image, float32."""
         # One image at a time stays in the processor's cache, where a batch would not.
         torch.mul(pixels, self._scale, out=image).add_(self._shift)
 
-    def _view(self, path: Path, augmentation: PhotoAugmentation, word: int) -> Tensor:
+    def _view(self, path: Path, augmentation: PhotoAugmentation | None, word: int) -> Tensor:
+        if augmentation is None:
+            return self.preprocessing.read(path)
         # What torchvision draws comes from the global generator, which others use as well.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(word)
@@ -139,7 +193,7 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
                 return reduction_of(view, self.preprocessing.image_size)
 
             image = read_picture(path, CHANNELS, reduction)
-            if view is None:  # not a JPEG
+            if view is None:  # it was not asked, since this is no JPEG
                 view, full = augmentation.draw(*image.size), image.width
             return augmentation.show(image, view, full, self.preprocessing)
 

@@ -17,11 +17,13 @@ from PIL import Image
 from discern.data.catalogue import Facts, examine
 from discern.data.folders import Labelled, Listing, list_folder
 from discern.data.image_files import ImageFiles
+from discern.data.images import AugmentedImages
 from discern.data.module import ImageDataModule, Parts
 from discern.data.preprocessing import Preprocessing
 from discern.data.splits import stratified_split
 from discern.data.views import PHOTO_AUGMENTATIONS
 from discern.errors import DiscernError
+from discern.files import printable
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,14 @@ class TooManyBadFilesError(DiscernError):
     def __init__(self, message: str, bad: Sequence[BadFile]) -> None:
         super().__init__(message)
         self.bad = list(bad)
+
+
+def picture_suffixes() -> set[str]:
+    """Suffixes, in small letters, of files that should be pictures, whether Pillow reads them."""
+    formats = Image.registered_extensions()
+    # Pillow writes PDF but does not read it, and knows films only by their names.
+    read = {suffix for suffix, name in formats.items() if name in Image.OPEN and name != "MPEG"}
+    return read | {".heic", ".heif", ".jxl"}
 
 
 @dataclass(frozen=True)
@@ -139,9 +149,13 @@ class ImageFolder(ImageDataModule):
                     split,
                 )
 
+    def _seen_in_training(self) -> AugmentedImages:
+        """As training sees them; even unchanged, an image whose file is gone is left out."""
+        return AugmentedImages(self._served(self.train_dataset), self.augmentation, self.seed)
+
     def _title(self) -> str:
         """Name for people of the data."""
-        return self.dir.resolve().name
+        return printable(Path(self.dir.resolve().name))
 
     def _listing(self) -> Listing:
         """The data set's files."""
@@ -155,7 +169,10 @@ class ImageFolder(ImageDataModule):
         listing = self._listing()
         files = [entry for part in listing.parts.values() for entry in part]
         if not files:
-            raise DiscernError(f"data.dir={self.dir} has no files in folders of classes.")
+            raise DiscernError(
+                f"data.dir={self.dir} has no pictures; it must have a folder for each class, or a "
+                "CSV file with the columns file and label."
+            )
         facts = iter(examine(self.dir, [entry.path for entry in files]))
         self.bad_files = [
             BadFile(path, "", "not in the folder of a class") for path in listing.strays
@@ -185,13 +202,13 @@ class ImageFolder(ImageDataModule):
 
     def _check_bad(self) -> None:
         """Refuse a data set of which too much cannot be used."""
-        suffixes = Image.registered_extensions()
         # A text or a film beside the pictures is no picture that went bad.
+        suffixes = picture_suffixes()
         bad = [b for b in self.bad_files if b.label and b.path.suffix.lower() in suffixes]
         good = sum(map(len, self.parts.values()))
         if not good:
             raise TooManyBadFilesError(
-                f"data.dir={self.dir} has no picture that can be read.", self.bad_files
+                f"data.dir={self.dir} has no picture that can be read", self.bad_files
             )
         if len(bad) > self.max_bad * (good + len(bad)):
             raise TooManyBadFilesError(
@@ -236,12 +253,10 @@ class ImageFolder(ImageDataModule):
         return torch.tensor([numbers[photo.label] for photo in photos], dtype=torch.int64)
 
     def _images(self, photos: Sequence[Photo]) -> ImageFiles:
-        # 63 bits of each digest: no sign.
-        keys = np.array(
-            [int.from_bytes(photo.facts.sha256[:8]) >> 1 for photo in photos], dtype=np.int64
-        )
+        joined = b"".join(photo.facts.sha256 for photo in photos)
+        digests = np.frombuffer(joined, dtype=np.uint8).reshape(-1, 32)
         files = [photo.path for photo in photos]
-        return ImageFiles(files, self._labels(photos), keys, self.photos)
+        return ImageFiles(files, self._labels(photos), digests, self.photos)
 
 
 def _digest(photos: Iterable[Photo]) -> str:

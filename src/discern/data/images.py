@@ -13,7 +13,18 @@ Batch = tuple[Tensor, Tensor]
 """Images, float32 (B, C, H, W), normalised, and labels, int64 (B,)."""
 
 
-class Images(Protocol):
+class Augmentable(Protocol):
+    """What can be served as it is in an epoch of training."""
+
+    def __len__(self) -> int: ...
+
+    def augmented(
+        self, indices: NDArray[np.int64], augmentation: Any, seed: int, epoch: int
+    ) -> Batch:
+        """The images at ``indices`` as the network sees them in an epoch of training."""
+
+
+class Images(Augmentable, Protocol):
     """Labelled images of a data set, or some of them, served a whole batch at a time."""
 
     labels: Tensor
@@ -22,23 +33,24 @@ class Images(Protocol):
     indices: Tensor | None
     """The images of the data set that belong to these, int64 (M,); None for all."""
 
-    def __len__(self) -> int: ...
-
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]: ...
 
     def __getitems__(self, indices: list[int]) -> Batch:
         """The images at ``indices`` as the network sees them in evaluation."""
-
-    def augmented(
-        self, indices: NDArray[np.int64], augmentation: Any, seed: int, epoch: int
-    ) -> Batch:
-        """The images at ``indices`` as the network sees them in an epoch of training."""
 
     def subset(self, indices: Tensor) -> Self:
         """Those of the whole data set's images that ``indices``, int64 (M,), name."""
 
     def content_keys(self) -> NDArray[np.int64]:
         """Numbers, int64 (M,), that are equal for images of the same content."""
+
+    def identify(
+        self, augmentation: Any = None, seed: int = 0, epoch: int = 0
+    ) -> NDArray[np.uint64]:
+        """Two words for each image, (M, 2), that tell its pixels, or those of its view, apart.
+
+        Without an augmentation they depend on nothing but the image.
+        """
 
     def names(self) -> list[str] | None:
         """The images' files, or None if they come from no files of their own."""
@@ -56,7 +68,7 @@ class AugmentedImages(Dataset[tuple[Tensor, Tensor]]):
         seed: together with epoch and image decides how an image is changed.
     """
 
-    def __init__(self, images: Images, augmentation: Any, seed: int) -> None:
+    def __init__(self, images: Augmentable, augmentation: Any, seed: int) -> None:
         self.plain = images
         self.augmentation = augmentation
         self.seed = seed
@@ -77,3 +89,8 @@ class AugmentedImages(Dataset[tuple[Tensor, Tensor]]):
 def as_batch(batch: Batch) -> Batch:
     """``collate_fn`` for a data set whose ``__getitems__`` already returns a batch."""
     return batch
+
+
+def labels_of(images: Images) -> Tensor:
+    """The labels of these images, int64 (M,), in their order."""
+    return images.labels if images.indices is None else images.labels[images.indices]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from discern.data.augment import Augmentation
+from discern.data.augment import Augmentation, view_ids
 from discern.data.images import Batch
 from discern.errors import DiscernError
 
@@ -89,9 +89,22 @@ class InMemoryImages(Dataset[tuple[Tensor, Tensor]]):
 
     def content_keys(self) -> NDArray[np.int64]:
         """Numbers, int64 (M,), that are equal for images of the same pixels."""
+        return self._digests()[:, 0].view(np.int64)
+
+    def identify(
+        self, augmentation: Augmentation | None = None, seed: int = 0, epoch: int = 0
+    ) -> NDArray[np.uint64]:
+        """Two words for each image, (M, 2), by its pixels and its view."""
+        words = self._digests()
+        if augmentation is not None:
+            # Its view is drawn by its place among these images.
+            words = words ^ np.arange(len(self), dtype=np.uint64)[:, None]
+        return view_ids(words, augmentation, seed, epoch)
+
+    def _digests(self) -> NDArray[np.uint64]:
         pixels = self.images if self.indices is None else self.images[self.indices]
-        digests = [hashlib.blake2b(image.data, digest_size=8).digest() for image in pixels.numpy()]
-        return np.frombuffer(b"".join(digests), dtype=np.int64)
+        digests = [hashlib.blake2b(image.data, digest_size=16).digest() for image in pixels.numpy()]
+        return np.frombuffer(b"".join(digests), dtype="<u8").reshape(-1, 2)
 
     def names(self) -> None:
         """None: the images come from no files of their own."""

@@ -17,10 +17,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from discern.data.augment import AUGMENTATIONS
-from discern.data.images import AugmentedImages, Batch, Images, as_batch
+from discern.data.images import AugmentedImages, Batch, Images, as_batch, labels_of
 from discern.data.in_memory import InMemoryImages
 from discern.data.loader import ResumableDataLoader
 from discern.data.sampler import EpochSampler
+from discern.data.served import Features, ServedFeatures
 from discern.data.splits import stratified_folds, stratified_sample, stratified_split
 
 
@@ -110,6 +111,8 @@ class ImageDataModule(LightningDataModule, ABC):
         self.folds = folds
         self.fold = fold
         self.seed = seed
+        self.features: Features | None = None
+        """Serves features in the place of images, where there are any."""
         self._splits: _Splits | None = None
 
     @abstractmethod
@@ -200,16 +203,14 @@ class ImageDataModule(LightningDataModule, ABC):
         if trainer is not None and trainer.overfit_batches:  # type: ignore[attr-defined]
             # Lightning overfits on batches in a fixed order, and would replace the sampler.
             return self.sequential_loader(self.train_dataset, self.batch_size)
-        dataset: Dataset[Any] = self.train_dataset  # type: ignore[assignment]
-        if self.augmentation is not None:
-            dataset = AugmentedImages(self.train_dataset, self.augmentation, self.seed)
+        dataset = self._seen_in_training()
         sampler = EpochSampler(
             dataset,
             self.seed,
             num_replicas=1 if trainer is None else trainer.world_size,
             rank=0 if trainer is None else trainer.global_rank,
             labels=labels_of(self.train_dataset) if self.sampler == "balanced" else None,
-            places=self.augmentation is not None,
+            places=isinstance(dataset, AugmentedImages),
         )
         return ResumableDataLoader(
             dataset,
@@ -218,6 +219,13 @@ class ImageDataModule(LightningDataModule, ABC):
             batches_done=self._batches_done,
             **self._loader_options(),
         )
+
+    def _seen_in_training(self) -> Dataset[Any]:
+        """The images trained on, as training sees them."""
+        images = self._served(self.train_dataset)
+        if self.augmentation is None:
+            return images  # type: ignore[return-value]
+        return AugmentedImages(images, self.augmentation, self.seed)
 
     def seen_in_epoch(self, indices: list[int], epoch: int) -> Batch:
         """Training images at ``indices`` as the network sees them in an epoch, from 0."""
@@ -247,15 +255,20 @@ class ImageDataModule(LightningDataModule, ABC):
     def sequential_loader(self, dataset: Images, batch_size: int) -> DataLoader[Any]:
         """Batches of ``dataset`` in order, as the network sees them in evaluation."""
         return DataLoader(
-            dataset,  # type: ignore[arg-type]
+            self._served(dataset),  # type: ignore[arg-type]
             batch_size=batch_size,
             **self._loader_options(),
         )
 
+    def _served(self, images: Images) -> Images | ServedFeatures:
+        return images if self.features is None else ServedFeatures(images, self.features)
+
     def _loader_options(self) -> dict[str, Any]:
+        # Features are read, not computed: processes for it would only cost.
+        num_workers = self.num_workers if self.features is None else 0
         return {
-            "num_workers": self.num_workers,
-            "persistent_workers": self.num_workers > 0,
+            "num_workers": num_workers,
+            "persistent_workers": num_workers > 0,
             "pin_memory": self.trainer is not None
             and isinstance(self.trainer.accelerator, CUDAAccelerator),
             "collate_fn": as_batch,
@@ -270,11 +283,6 @@ class ImageDataModule(LightningDataModule, ABC):
             return 0
         progress = self.trainer.fit_loop.epoch_loop.batch_progress
         return int(progress.current.processed)  # type: ignore[attr-defined]
-
-
-def labels_of(images: Images) -> Tensor:
-    """The labels of these images, int64 (M,), in their order."""
-    return images.labels if images.indices is None else images.labels[images.indices]
 
 
 @dataclass(frozen=True)

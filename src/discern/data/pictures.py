@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,9 +37,10 @@ def read_picture(
     Args:
         source: a file of any format that Pillow reads, but EPS; its path, or open.
         channels: 1 for grey, 3 for red, green and blue.
-        reduction: from width and height in pixels to how many times smaller the picture may be
-            decoded, which for a JPEG saves most of its time; it is then reduced by the largest of
-            1, 2, 4 and 8 that is allowed.
+        reduction: from width and height in pixels, upright, to how many times smaller a JPEG may
+            be decoded, which saves most of its time. One that lies upright is reduced by the
+            largest of 1, 2, 4 and 8 that is allowed, another by the largest that divides it: what
+            is left over at the right and lower edges of the image is part of its last pixels.
 
     Returns:
         An image in mode L or RGB, in memory.
@@ -59,12 +60,22 @@ def read_picture(
             if opened.width * opened.height > _MOST_PIXELS:
                 raise PictureError(_TOO_LARGE)
             if opened.format in ("JPEG", "MPO") and reduction is not no_reduction:
-                factor = max(1, reduction(*upright_size(opened)))
-                width, height = opened.size
-                opened.draft(None, (max(1, width // factor), max(1, height // factor)))
-            ImageOps.exif_transpose(opened, in_place=True)
+                _reduce(opened, reduction(*upright_size(opened)))
+            opened.load()
+            turn = _UPRIGHT.get(_orientation(opened))  # a PNG may say it after its pixels
             image = _in_eight_bits(opened)
-        return _as_mode(_on_white(image), "L" if channels == 1 else "RGB")
+        image = _as_mode(_on_white(image), "L" if channels == 1 else "RGB")
+        return image if turn is None else image.transpose(turn)
+
+
+def _reduce(opened: Image.Image, allowed: int) -> None:
+    """Have a JPEG decoded at a reduced size."""
+    width, height = opened.size
+    lies_upright = _orientation(opened) not in _UPRIGHT
+    power = next(
+        (p for p in (8, 4, 2) if p <= allowed and (lies_upright or width % p == height % p == 0)), 1
+    )
+    opened.draft(None, (max(1, width // power), max(1, height // power)))
 
 
 def _plain_jpeg(file: IO[bytes], reduction: Callable[[int, int], int]) -> Image.Image | None:
@@ -103,8 +114,26 @@ def fit_picture(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Width and height of an opened image once its EXIF orientation is undone."""
     width, height = image.size
-    sideways = image.getexif().get(ORIENTATION, 1) in range(5, 9)
-    return (height, width) if sideways else (width, height)
+    return (height, width) if _orientation(image) in _SIDEWAYS else (width, height)
+
+
+# Orientation -> what makes the picture upright. Pillow's exif_transpose also writes the rest of the
+# EXIF block anew, at which one that is damaged would fail.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = (5, 6, 7, 8)
+
+
+def _orientation(image: Image.Image) -> Any:
+    """What the EXIF block says: 1, and whatever ``_UPRIGHT`` does not have, is upright."""
+    return image.getexif().get(ORIENTATION, 1)
 
 
 @contextmanager

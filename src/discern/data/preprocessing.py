@@ -56,22 +56,40 @@ class Preprocessing:
         Raises:
             PictureError: it cannot be read.
         """
-        return self.centre(read_picture(path, CHANNELS, self.reduction))
+        full: tuple[int, int] | None = None
 
-    def centre(self, image: Image.Image) -> Tensor:
+        def reduction(width: int, height: int) -> int:
+            nonlocal full
+            full = width, height
+            return self.reduction(width, height)
+
+        return self.centre(read_picture(path, CHANNELS, reduction), full)
+
+    def centre(self, image: Image.Image, full: tuple[int, int] | None = None) -> Tensor:
         """The pixels that the network sees in evaluation, uint8 (3, image_size, image_size).
 
         As torchvision's Resize, antialiased, and CenterCrop.
+
+        Args:
+            image: in mode RGB, perhaps reduced.
+            full: width and height in pixels of the whole picture, if it was reduced.
         """
-        width, height = image.size
-        short = min(width, height)
-        side = self.image_size * short / self.resize
-        # Of a very long picture only the part is scaled that the cut can come from.
-        if max(width, height) > 2 * short:
-            image = _middle(image, round(side) + 2 * short)
-        scaled = self.scaled(as_tensor(image), self.resize)
-        cut: Tensor = F.center_crop(scaled, [self.image_size, self.image_size])
-        return cut
+        width, height = extent = [*map(extent_in, image.size, full or image.size)]
+        if width.is_integer() and height.is_integer() and max(extent) <= 2 * min(extent):
+            scaled = self.scaled(as_tensor(image), self.resize)
+            cut: Tensor = F.center_crop(scaled, [self.image_size, self.image_size])
+            return cut
+        # torch, which scales several times faster than Pillow, would scale all of a long picture,
+        # and knows no edges within a pixel.
+        (left, right), (top, bottom) = (self._cut(length, min(extent)) for length in extent)
+        side, resampling = self.image_size, Image.Resampling[self.interpolation.upper()]
+        return as_tensor(image.resize((side, side), resampling, (left, top, right, bottom)))
+
+    def _cut(self, length: float, shorter: float) -> tuple[float, float]:
+        """First and last coordinate of what ``centre`` cuts out along a side of that length."""
+        scaled = self.resize if length == shorter else int(self.resize * length / shorter)
+        first = round((scaled - self.image_size) / 2)
+        return first * length / scaled, min(length, (first + self.image_size) * length / scaled)
 
     def scaled(self, pixels: Tensor, size: int | list[int]) -> Tensor:
         """Pixels, uint8 (3, H, W), with their shorter side, or both sides, of that length."""
@@ -81,10 +99,13 @@ class Preprocessing:
         return scaled
 
 
-def _middle(image: Image.Image, length: int) -> Image.Image:
-    width, height = image.size
-    left, top = max(0, (width - length) // 2), max(0, (height - length) // 2)
-    return image.crop((left, top, width - left, height - top))
+def extent_in(length: int, full: int) -> float:
+    """How far a picture of ``full`` pixels reaches in an image that was reduced to ``length``.
+
+    An eighth of 1,001 pixels is 125.125, and most of the last of 126 is beyond the picture's edge.
+    """
+    factors = (factor for factor in (1, 2, 4, 8) if length == -(-full // factor))
+    return full / next(factors, full / length)
 
 
 def as_tensor(image: Image.Image) -> Tensor:

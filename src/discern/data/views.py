@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import RandomResizedCrop, RandomRotation, v2
 
-from discern.data.preprocessing import Preprocessing, as_tensor
+from discern.data.preprocessing import Preprocessing, as_tensor, extent_in
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class PhotoAugmentation:
             full: its full width in pixels.
             target: the size of the result, and the interpolation.
         """
-        box = _box(image, view, image.width / full)
+        box = _box(image, view, extent_in(image.width, full) / full)
         pixels = target.scaled(as_tensor(box), [target.image_size, target.image_size])
         if view.mirrored:
             pixels = pixels.flip(-1)
@@ -90,10 +90,10 @@ def reduction_of(view: View, image_size: int) -> int:
 
 def _box(image: Image.Image, view: View, scale: float) -> Image.Image:
     """The box of the turned picture, nearest pixel, as ``Image.rotate`` and ``Image.crop`` do."""
-    left, top = round(view.left * scale), round(view.top * scale)
-    width, height = max(1, round(view.width * scale)), max(1, round(view.height * scale))
+    left, right = _edges(view.left, view.width, scale, image.width)
+    top, bottom = _edges(view.top, view.height, scale, image.height)
     if not view.angle:
-        return image.crop((left, top, left + width, top + height))
+        return image.crop((left, top, right, bottom))
     angle = -math.radians(view.angle)
     cos, sin = math.cos(angle), math.sin(angle)
     x, y = image.width / 2, image.height / 2
@@ -103,7 +103,14 @@ def _box(image: Image.Image, view: View, scale: float) -> Image.Image:
         -sin, cos, -sin * (left - x) + cos * (top - y) + y,
     )  # fmt: skip
     nearest = Image.Resampling.NEAREST
-    return image.transform((width, height), Image.Transform.AFFINE, matrix, nearest)
+    size = right - left, bottom - top
+    return image.transform(size, Image.Transform.AFFINE, matrix, nearest)
+
+
+def _edges(start: int, length: int, scale: float, limit: int) -> tuple[int, int]:
+    """Where a side of the box begins and ends in a picture of that scale and no more pixels."""
+    first = min(round(start * scale), limit - 1)
+    return first, max(first + 1, min(round((start + length) * scale), limit))
 
 
 PHOTO_AUGMENTATIONS: dict[str, PhotoAugmentation | None] = {

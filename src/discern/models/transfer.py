@@ -1,6 +1,6 @@
 """A classifier on the features of a backbone that was trained before, on other images."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -78,11 +78,17 @@ class TransferClassifier(nn.Module):
         features = (self.backbone.num_features, 1, 1)
         self.head = MLP(features, num_classes, head, activation, dropout, norm)
         self.train_bn = train_bn
+        self.engine: Callable[[Tensor], Tensor] | None = None
+        """Computes the features of a frozen backbone in its place, where there is a faster one."""
         self.unfreeze(unfreeze)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, num_classes) of images (N, C, H, W), float32, normalised."""
-        logits: Tensor = self.head(self.features(images))
+        """Logits (N, num_classes) of images (N, C, H, W), float32, normalised.
+
+        Or of what :meth:`features` has made of them before, (N, F), while the backbone is frozen.
+        """
+        features = self.features(images) if images.ndim == 4 else images
+        logits: Tensor = self.head(features)
         return logits
 
     def features(self, images: Tensor) -> Tensor:
@@ -90,6 +96,8 @@ class TransferClassifier(nn.Module):
         # A gradient with respect to the images, as a saliency map asks for, needs the graph.
         if not self.frozen_backbone or (images.requires_grad and torch.is_grad_enabled()):
             return self.backbone(self._prepared(images))  # type: ignore[no-any-return]
+        if self.engine is not None:
+            return self.engine(images)
         with torch.inference_mode():
             features: Tensor = self.backbone(self._prepared(images))
         # The head saves its input for the backward pass, which tensors made inside forbid.
@@ -138,6 +146,8 @@ class TransferClassifier(nn.Module):
                 f"{DEPTHS[-1]}."
             )
         self.depth = depth
+        if not self.frozen_backbone:
+            self.engine = None  # it has the weights as they were
         trained = {id(p) for module in self._trained() for p in module.parameters(recurse=False)}
         for parameter in self.backbone.parameters():
             parameter.requires_grad_(id(parameter) in trained)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from discern.reports.explain import overlay, scale
 from discern.reports.sheet import BLUE, GREY, Sheet, fitting, shorten
 
 BARS = 10
@@ -16,6 +17,14 @@ BARS = 10
 PICTURE, NAMES, SCALE, GAP, LINE, FONT = 1.6, 1.4, 1.9, 0.25, 0.17, 8.0
 """Inches of a picture's side, of the longest class name, of a bar of probability 1, between panels
 and of a line of text; points of the letters."""
+
+BESIDE = 0.06
+"""Inches between a picture and what speaks for its class."""
+
+MEANING = (
+    "beside each picture, Grad-CAM: how much a part of it speaks for the predicted class, "
+    "from not at all to most"
+)
 
 
 @dataclass(frozen=True)
@@ -26,44 +35,58 @@ class Classified:
         name: whose picture it is.
         pixels: as the network sees them, uint8 (C, H, W).
         probabilities: float32 (K,).
+        importance: of each pixel for the predicted class, float32 (H, W), 0 or above; None where
+            it was not asked for.
     """
 
     name: str
     pixels: NDArray[np.uint8]
     probabilities: NDArray[np.float32]
+    importance: NDArray[np.float32] | None = None
 
 
 def draw_classified(
     pictures: Sequence[Classified], class_names: Sequence[str], title: str, path: Path
 ) -> None:
-    """Draw each picture beside a horizontal bar chart of its class probabilities."""
-    columns = max(1, min(3, math.ceil(len(pictures) / 2)))
+    """Draw each picture beside a horizontal bar chart of its class probabilities.
+
+    Where it is known, what speaks for the predicted class stands between the two.
+    """
+    explained = any(picture.importance is not None for picture in pictures)
+    columns = max(1, min(2 if explained else 3, math.ceil(len(pictures) / 2)))
     bars = min(BARS, len(class_names))
     names = min(NAMES, 0.2 + 0.08 * max(map(len, class_names)))
-    width = PICTURE + names + SCALE + 2 * GAP
+    shown = 2 * PICTURE + BESIDE if explained else PICTURE
+    width = shown + names + SCALE + 2 * GAP
     height = 2 * LINE + max(PICTURE, bars * LINE) + GAP
     rows = math.ceil(len(pictures) / columns)
-    sheet = Sheet(
-        max(GAP + columns * width, 0.09 * len(title)), Sheet.TITLE + LINE + rows * height, title
-    )
-    _draw_legend(sheet)
+    head = Sheet.TITLE + (2.5 if explained else 1) * LINE
+    sheet = Sheet(max(GAP + columns * width, 0.09 * len(title)), head + rows * height, title)
+    _draw_legend(sheet, explained)
     for number, picture in enumerate(pictures):
         row, column = divmod(number, columns)
-        left, top = GAP + column * width, Sheet.TITLE + LINE + row * height
+        left, top = GAP + column * width, head + row * height
         heading = shorten(picture.name, fitting(width - GAP, FONT))
         sheet.text(heading, left, top + LINE / 2, size=FONT, weight="bold")
         body = max(PICTURE, bars * LINE)
         sheet.picture(picture.pixels, left, top + LINE, PICTURE, body)
-        _draw_bars(sheet, picture, class_names, left + PICTURE + names, top + LINE)
+        if picture.importance is not None:
+            seen = overlay(picture.pixels, picture.importance)
+            sheet.picture(seen, left + PICTURE + BESIDE, top + LINE, PICTURE, body)
+        _draw_bars(sheet, picture, class_names, left + shown + names, top + LINE)
     sheet.save(path)
 
 
-def _draw_legend(sheet: Sheet) -> None:
+def _draw_legend(sheet: Sheet, explained: bool) -> None:
     x, y = GAP, Sheet.TITLE
     for colour, name in ((BLUE, "predicted class"), (GREY, "other classes")):
         sheet.bars([(x, y - 0.05, x + 0.2, y + 0.05)], [colour])
         sheet.text(name, x + 0.28, y, size=FONT)
         x += 1.5
+    if explained:
+        x, y = GAP, y + 1.5 * LINE
+        sheet.picture(scale(10, 60), x, y - 0.05, 0.6, 0.1)
+        sheet.text(MEANING, x + 0.68, y, size=FONT)
 
 
 def _draw_bars(

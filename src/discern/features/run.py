@@ -1,0 +1,186 @@
+"""Whether and how a run serves features in the place of images."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from omegaconf import DictConfig
+from torch import Tensor
+
+from discern.cache import cache_dir
+from discern.data.images import Images
+from discern.errors import DiscernError
+from discern.features.extraction import CacheFullError, FeatureSource, Kind, Settings
+from discern.models.transfer import TransferClassifier
+
+log = logging.getLogger(__name__)
+
+
+def feature_source(
+    cfg: DictConfig, network: Any, data: Any, trainer: Trainer
+) -> FeatureSource | None:
+    """The features of a run's frozen backbone, or None where it computes them with every batch.
+
+    Raises:
+        DiscernError: ``cache.mode=require``, and this run cannot use the cache.
+    """
+    mode = cfg.cache.mode
+    why = _why_not(cfg, network, trainer)
+    if why is not None:
+        if mode == "require" or cfg.cache.shard is not None:
+            setting = "mode=require" if mode == "require" else f"shard={cfg.cache.shard}"
+            raise DiscernError(f"cache.{setting} is not possible: {why}.")
+        if isinstance(network, TransferClassifier) and mode != "off":
+            log.info("  %-10s computed with every batch: %s", "features", why)
+        return None
+    if cfg.model.get("mixup"):
+        log.info("  %-10s model.mixup mixes them, two images', not the pixels", "features")
+    settings = _settings(cfg, data)
+    if settings.folder.exists() and not settings.folder.is_dir():
+        _warn(mode, f"cache.dir={cfg.cache.dir} is a file; it must be a folder")
+        return None
+    try:
+        return _source(cfg, network, data, trainer, settings)
+    except OSError as error:
+        _warn(mode, f"cache.dir={settings.folder} cannot be used: {error.strerror}")
+        return None
+
+
+def _why_not(cfg: DictConfig, network: Any, trainer: Trainer) -> str | None:
+    """Why features cannot be served in the place of images."""
+    limits = {name: getattr(trainer, name) for name in ("limit_train_batches", "limit_val_batches")}
+    limited = [name for name, value in limits.items() if value not in (1.0, 0, None)]
+    if not isinstance(network, TransferClassifier):
+        return "the model has no backbone"
+    if not network.frozen_backbone:
+        return f"model.unfreeze={network.depth} trains the backbone"
+    if cfg.cache.mode == "off":
+        return "cache.mode=off"
+    if cfg.model.get("cutmix"):
+        return "model.cutmix mixes pixels"
+    if trainer.fast_dev_run or trainer.overfit_batches:  # type: ignore[attr-defined]
+        return "the run sees a few batches only"
+    if limited:
+        return f"trainer.{limited[0]} leaves images out"
+    return None
+
+
+def _warn(mode: str, why: str) -> None:
+    if mode == "require":
+        raise DiscernError(f"{why}.")
+    log.warning("%s: training goes on without the cache.", why)
+
+
+def _settings(cfg: DictConfig, data: Any) -> Settings:
+    folder = Path(cfg.cache.dir).expanduser() if cfg.cache.dir else cache_dir() / "features"
+    share = cfg.cache.shard and tuple(int(part) for part in cfg.cache.shard.split("/"))
+    return Settings(
+        mode=cfg.cache.mode,
+        folder=folder,
+        max_bytes=int(cfg.cache.max_gb * 1e9),
+        views=cfg.cache.views,
+        stop_if_full=cfg.cache.on_full == "stop",
+        batch_size=cfg.cache.batch_size,
+        num_workers=data.num_workers,
+        share=share,
+    )
+
+
+def _source(
+    cfg: DictConfig, network: TransferClassifier, data: Any, trainer: Trainer, settings: Settings
+) -> FeatureSource:
+    device = trainer.strategy.root_device
+    network.to(device)
+    reduced = device.type == "cuda" and cfg.cache.precision == "bfloat16"
+
+    def compute(images: Tensor) -> Tensor:
+        images = images.to(device, non_blocking=True)
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=reduced):
+            features = network.features(images)
+        return features.float().cpu()
+
+    backbone = network.backbone
+    provenance = asdict(backbone.provenance)
+    kind = Kind(
+        backbone={
+            "library": provenance["library"],
+            "name": provenance["name"],
+            "digest": backbone.digest(),
+        },
+        shape=tuple(data.input_shape),
+        preprocessing=data.preprocessing,
+        engine=f"torch-{device.type}",
+        precision=cfg.cache.precision,
+    )
+    return FeatureSource(compute, backbone.num_features, kind, settings)
+
+
+def prepare(source: FeatureSource, data: Any, test: bool) -> bool:
+    """Have the features that the first epoch needs, of each split; whether there is room for them.
+
+    Later views of augmented images are computed when an epoch first shows them.
+
+    Raises:
+        DiscernError: a miss with ``cache.mode=require``, or no room with ``cache.on_full=stop``.
+    """
+    try:
+        for images, augmentation in _first_needed(data, test):
+            source.table(images, augmentation, data.seed, 0)
+    except CacheFullError as error:
+        if source.settings.stop_if_full or source.settings.mode == "require":
+            raise
+        log.warning("%s Training goes on without the cache.", error)
+        return False
+    return True
+
+
+def compute_share(source: FeatureSource, data: Any) -> None:
+    """Compute the part of all features that ``cache.shard`` names, and keep it."""
+    for images, augmentation in _first_needed(data, test=True):
+        for view in range(source.views if augmentation is not None else 1):
+            source.compute_share(images, augmentation, data.seed, view)
+
+
+def _first_needed(data: Any, test: bool) -> Iterator[tuple[Images, Any]]:
+    yield data.train_dataset, data.augmentation
+    if data.has_validation:
+        yield data.val_dataset, None
+    if test and len(data.test_dataset):
+        yield data.test_dataset, None
+
+
+def report(source: FeatureSource) -> dict[str, Any]:
+    """What the summary says of it."""
+    account, saved = source.account, source.seconds_saved
+    return {
+        "reused": account.reused,
+        "computed": account.computed,
+        "bytes": account.bytes,
+        "seconds": account.seconds,
+        "seconds_saved": saved if account.reused else 0.0,
+        "store": source.store.folder.name,
+        "damaged": len(source.store.damaged),
+    }
+
+
+def announce(source: FeatureSource) -> None:
+    """Say in one line what was reused and what computed."""
+    facts = report(source)
+    parts = []
+    if facts["computed"]:
+        rate = facts["computed"] / max(facts["seconds"], 1e-9)
+        parts.append(
+            f"{facts['computed']:,} computed in {facts['seconds']:.1f} s ({rate:.0f} images/s)"
+        )
+    if facts["reused"]:
+        saved = facts["seconds_saved"]
+        spared = f", which saves {saved:.0f} s" if saved else ""
+        parts.append(f"{facts['reused']:,} reused from the cache{spared}")
+    size = facts["bytes"] / 1e6
+    log.info("  %-10s %s; %.1f MB", "features", ", ".join(parts) or "none needed", size)
