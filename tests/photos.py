@@ -17,7 +17,7 @@ ORIENTATION = 0x0112
 def photo(colour: float, seed: str, size: tuple[int, int] = (40, 30)) -> Image.Image:
     """A picture of a colour, the hue from 0 to 1, whose noise the seed decides."""
     width, height = size
-    noise = np.random.default_rng(crc32(seed.encode())).normal(0, 40, (height, width, 3))
+    noise = np.random.default_rng(crc32(os.fsencode(seed))).normal(0, 40, (height, width, 3))
     base = 255 * np.array(colorsys.hsv_to_rgb(colour, 0.7, 0.7))
     return Image.fromarray((base + noise).clip(0, 255).astype(np.uint8))
 

@@ -26,6 +26,7 @@ from discern.checkpoints import (
     Card,
     ModelCard,
     Preprocessing,
+    adopt_backbone,
     card_and_state,
     check_backbone,
     fill,
@@ -218,10 +219,10 @@ def build_model(cfg: DictConfig, data: Any, validated: bool) -> Classifier:
     assert isinstance(settings, dict)
     training = {name: settings.pop(name, None) for name in FOR_TRAINING}
     network = build("model", settings, input_shape=data.input_shape, num_classes=data.num_classes)
-    card = _card(cfg, settings, data, network)
     if training["init_from"] is not None:
         with about("model.init_from"):
-            start_from(network, training["init_from"])
+            start_from(network, Path(training["init_from"]))
+    card = _card(cfg, settings, data, network)
     return Classifier(
         network,
         data.num_classes,
@@ -240,7 +241,7 @@ FOR_TRAINING = ("label_smoothing", "class_weights", "mixup", "cutmix", "lr_facto
 """Settings of ``model`` that are of its training, not of its network."""
 
 
-def start_from(network: nn.Module, path: str) -> None:
+def start_from(network: nn.Module, path: Path) -> None:
     """Give a network the weights of a checkpoint.
 
     Raises:
@@ -248,9 +249,23 @@ def start_from(network: nn.Module, path: str) -> None:
     """
     content = read(path)
     state = content["state_dict"]
-    if hasattr(network, "backbone") and CARD in content and not has_backbone(state):
-        check_backbone(network.backbone, card_and_state(Path(path), content)[0], path)
+    if CARD in content:
+        match_backbone(network, card_and_state(path, content)[0], state, path)
     fill(network, state, path)
+
+
+def match_backbone(
+    network: nn.Module, card: Card, state: dict[str, torch.Tensor], path: Path
+) -> None:
+    """Let a network's backbone be that of a checkpoint.
+
+    Raises:
+        DiscernError: the checkpoint holds a head alone, which was trained on another backbone.
+    """
+    if has_backbone(state):
+        adopt_backbone(network, state, path)
+    elif hasattr(network, "backbone"):
+        check_backbone(network.backbone, card, path)
 
 
 def _class_weights(setting: str | list[float] | None, data: Any) -> torch.Tensor | None:

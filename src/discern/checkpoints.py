@@ -8,6 +8,7 @@ file that is not what it should be is refused in one sentence.
 
 import pickle
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -238,6 +239,24 @@ def with_backbone(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Ten
     if backbone is None or has_backbone(state):
         return state
     return {**{BACKBONE + key: value for key, value in backbone.state_dict().items()}, **state}
+
+
+def adopt_backbone(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Give ``network`` the backbone in a state dict, if one is there and another than its own.
+
+    What the network says of its backbone's origin is then the checkpoint: it is no longer the
+    published one, so that checkpoints hold it.
+
+    Raises:
+        DiscernError: it is of another architecture.
+    """
+    backbone: Any = getattr(network, "backbone", None)
+    if backbone is None or not has_backbone(state):
+        return
+    before = backbone.digest()
+    fill(network, state, path)
+    if backbone.digest() != before:
+        backbone.provenance = replace(backbone.provenance, weights=path.name, file_sha256=None)
 
 
 def _with_known_backbone(

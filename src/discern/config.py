@@ -275,6 +275,14 @@ class FolderSettings(PhotoSettings):  # noqa: D101
     test_size: _Size
 
 
+class CatDogSettings(FolderSettings):  # noqa: D101
+    url: Annotated[str, Field(min_length=1, description="an archive's address")]
+    sha256: Annotated[
+        Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None,
+        Field(description="64 hexadecimal digits, or null"),
+    ]
+
+
 class OptimizerSettings(OpenSettings):  # noqa: D101
     lr: PositiveFloat
     weight_decay: NonNegativeFloat = 0.0
@@ -314,14 +322,15 @@ class EMASettings(Settings):  # noqa: D101
     update_every_n_steps: PositiveInt
 
 
+_Epoch = Annotated[
+    Annotated[int, Field(ge=1)] | None,
+    Field(description="an epoch's number, from 1, or null"),
+]
+
+
 class FinetuneSettings(Settings):  # noqa: D101
-    stages: Annotated[
-        dict[Annotated[int, Field(ge=1)], Literal["last_block", "all"]],
-        Field(
-            min_length=1,
-            description="a mapping of epochs, from 1, to last_block or all, such as {3:last_block}",
-        ),
-    ]
+    last_block: _Epoch
+    everything: _Epoch
 
 
 class ModelCheckpointSettings(OpenSettings):  # noqa: D101
@@ -542,6 +551,10 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "discern.data.cifar.CIFAR10": CIFARSettings,
     "discern.data.cifar.CIFAR100": CIFARSettings,
     "discern.data.image_folder.ImageFolder": FolderSettings,
+    "discern.data.imagenet.ImageNetFolder": FolderSettings,
+    "discern.data.catdog.CatDog": CatDogSettings,
+    "discern.data.flowers.Flowers102": PhotoSettings,
+    "discern.data.pets.OxfordPets": PhotoSettings,
     "torch.optim.SGD": OptimizerSettings,
     "torch.optim.Adam": OptimizerSettings,
     "torch.optim.AdamW": OptimizerSettings,

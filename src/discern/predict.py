@@ -23,7 +23,6 @@ from discern.config import as_override, check
 from discern.console import is_terminal
 from discern.data.in_memory import InMemoryImages
 from discern.data.pictures import PictureError, dark_on_light, fit_picture
-from discern.data.preprocessing import Preprocessing as PhotoPreprocessing
 from discern.data.search import find_files
 from discern.errors import DiscernError
 from discern.files import printable, write_whole
@@ -167,7 +166,10 @@ def _preparation(card: Card) -> Callable[[Path], NDArray[np.uint8]]:
     known = card.preprocessing
     if known.resize is None or known.interpolation is None:
         return lambda path: fit_picture(path, card.input_shape)
-    photos = PhotoPreprocessing(
+    # torchvision: half a second that a model of small images does not need.
+    from discern.data.preprocessing import Preprocessing
+
+    photos = Preprocessing(
         card.input_shape[1],
         known.resize,
         known.interpolation,

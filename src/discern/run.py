@@ -12,7 +12,14 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from discern.build import build_data, build_model, build_trainer, portable, training_twin
+from discern.build import (
+    build_data,
+    build_model,
+    build_trainer,
+    match_backbone,
+    portable,
+    training_twin,
+)
 from discern.callbacks.continuation import Continuation
 from discern.callbacks.history import History
 from discern.callbacks.interrupt import EXIT_STATUS, GracefulStop
@@ -20,10 +27,8 @@ from discern.callbacks.randomness import Randomness
 from discern.checkpoints import (
     CARD,
     card_and_state,
-    check_backbone,
     check_shapes,
     fill,
-    has_backbone,
     read,
 )
 from discern.config import as_override, check
@@ -135,15 +140,16 @@ def _train(cfg: DictConfig, summary: Summary) -> Result:
     use_threads(model.network, data.input_shape, cfg.threads)
     announce(cfg, facts)
     start = find_checkpoint(cfg.ckpt_path) if cfg.ckpt_path else None
-    if start is not None:
-        continue_from(start, cfg, trainer, model)
+    epoch = 1 if start is None else continue_from(start, cfg, trainer, model)
     if cfg.train:
         with summary.phase("figures"):
             show_samples(data, facts, folder)
     with summary.phase("features"):
-        source = serve_features(cfg, model, data, trainer)
+        source = serve_features(cfg, model, data, trainer, epoch)
     if cfg.cache.shard is not None:
         stopped = f"cache.shard={cfg.cache.shard} computed"
+        assert source is not None
+        facts["features"] = features.report(source)
         write_summary(summary, stopped)
         conclude(facts, stopped, folder)
         return Result({}, model.eval(), folder, stopped)
@@ -244,22 +250,27 @@ def plain(node: Any) -> Any:
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
 
-def continue_from(start: Path, cfg: DictConfig, trainer: Trainer, model: Classifier) -> None:
-    """Check that a checkpoint is of this model; say which settings differ, let them count."""
+def continue_from(start: Path, cfg: DictConfig, trainer: Trainer, model: Classifier) -> int:
+    """Check that a checkpoint is of this model; say which settings differ, let them count.
+
+    Returns:
+        The epoch, from 1, in which the checkpoint was written.
+    """
     with about("ckpt_path"):
-        card, state = card_and_state(start, read(start))
+        content = read(start)
+        card, state = card_and_state(start, content)
         check_shapes(model.network, state, start)
-        if hasattr(model.network, "backbone") and not has_backbone(state):
-            check_backbone(model.network.backbone, card, start)
+        match_backbone(model.network, card, state, start)
     log.info("  %-10s %s", "from", relative(start))
     trainer.callbacks.append(Continuation(card, portable(cfg)))  # type: ignore[attr-defined]
+    return int(content.get("epoch", 0)) + 1
 
 
 def serve_features(
-    cfg: DictConfig, model: Classifier, data: Any, trainer: Trainer
+    cfg: DictConfig, model: Classifier, data: Any, trainer: Trainer, epoch: int
 ) -> FeatureSource | None:
     """Put a frozen backbone's features in the place of the images; None where that cannot be."""
-    source = features.feature_source(cfg, model.network, data, trainer)
+    source = features.feature_source(cfg, model.network, data, trainer, epoch)
     if source is None:
         return None
     if source.settings.share is not None:

@@ -104,7 +104,7 @@ def test_parts_that_are_there_are_used_as_they_are(tmp_path):
 @pytest.mark.parametrize("parts", [(), ("train",), ("train", "test"), ("train", "val")])
 def test_parts_that_are_not_there_are_held_out_of_each_class_by_the_seed(tmp_path, parts):
     folder = photo_folder(tmp_path / "photos", parts=parts, per_class=10)
-    first, again, other = (set_up(folder, seed=s, val_size=0.2, test_size=4) for s in (1, 1, 2))
+    first, again, other = (set_up(folder, seed=s, val_size=4, test_size=0.2) for s in (1, 1, 2))
     counts = class_counts(first)
     assert counts["test"] == ([10, 10] if "test" in parts else [2, 2])
     left = 10 if "test" in parts else 8
@@ -187,7 +187,7 @@ def test_the_fingerprint_changes_with_any_pixel_label_or_image(tmp_path):
 def test_class_names_in_any_script_and_of_any_bytes(tmp_path):
     classes = ["żółć", "猫", os.fsdecode(b"caf\xe9")]
     folder = photo_folder(tmp_path / os.fsdecode(b"d\xe9"), classes, per_class=4)
-    data = build(folder, "data.test_size=3", "data.val_size=3")
+    data = set_up(folder, test_size=3, val_size=3)
     assert sorted(data.class_names) == sorted(["żółć", "猫", "caf\\xe9"])
     assert data.title == "d\\xe9"
     assert class_counts(data)["test"] == [1, 1, 1]
@@ -473,9 +473,8 @@ def test_each_file_left_out_is_warned_of(folder, caplog):
     assert f"{folder}/cat/3.jpg can no longer be read and is left out: No such" in caplog.text
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_file_that_goes_before_evaluation_is_an_error(folder, workers):
-    data = set_up(folder, num_workers=workers, val_size=4)
+def test_a_file_that_goes_before_evaluation_is_an_error(folder):
+    data = set_up(folder, val_size=4)
     gone = Path(data.val_dataset.names()[1])
     gone.unlink()
     with pytest.raises(DiscernError, match=rf"^{gone} can no longer be read: No such[^\n]*\.$"):

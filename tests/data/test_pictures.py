@@ -6,10 +6,17 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from discern.data.packaged import read_sample
-from discern.data.pictures import PictureError, dark_on_light, fit_picture
+from discern.data.pictures import (
+    PictureError,
+    check_picture,
+    dark_on_light,
+    fit_picture,
+    read_picture,
+)
+from photos import oriented, photo, smooth
 
 GREY, COLOUR = (1, 4, 6), (3, 4, 6)
 RAMP = np.arange(0, 240, 10, dtype=np.uint8).reshape(4, 6)
@@ -119,6 +126,31 @@ def test_it_stands_upright_as_the_camera_says(read):
     assert np.array_equal(read(sideways, exif=exif)[0], RAMP)
 
 
+@pytest.mark.parametrize("orientation", range(10))
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tif"])
+def test_every_orientation_is_undone_as_by_pillow(tmp_path, orientation, kind):
+    path = oriented(photo(0.3, "noise"), tmp_path / f"a.{kind}", orientation)
+    with Image.open(path) as image:
+        expected = ImageOps.exif_transpose(image)
+    assert np.array_equal(read_picture(path, 3), expected)
+    assert check_picture(path) == expected.size
+
+
+def test_an_exif_block_that_is_damaged_does_no_harm(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "Maker"
+    buffer = io.BytesIO()
+    photo(0.3, "noise").save(buffer, "JPEG", exif=exif)
+    whole = buffer.getvalue()
+    start, length = whole.index(b"Exif"), int.from_bytes(whole[4:6]) - 8
+    generator = np.random.default_rng(0)
+    for _ in range(300):
+        content = bytearray(whole)
+        for place in generator.integers(start + 6, start + 6 + length, 4):
+            content[place] = generator.integers(256)
+        assert sorted(read_picture(io.BytesIO(content), 3).size) == [30, 40]
+
+
 def test_the_middle_is_cut_out_in_the_models_aspect(read):
     wide = np.zeros((4, 20), np.uint8)
     wide[:, 7:13] = 200
@@ -190,6 +222,70 @@ def test_what_cannot_be_opened_says_why(tmp_path):
         fit_picture(tmp_path / "missing.png", GREY)
     with pytest.raises(PictureError, match=r"^Is a directory$"):
         fit_picture(tmp_path, GREY)
+
+
+# Reading at a reduced size
+
+
+def reduced(path, allowed: int) -> tuple[tuple[int, int], Image.Image]:
+    """The size that the reduction was asked about, and the image."""
+    asked = []
+    image = read_picture(path, 3, lambda *size: asked.append(size) or allowed)
+    return asked[-1], image
+
+
+@pytest.mark.parametrize(
+    ("allowed", "factor"),
+    [(-1, 1), (0, 1), (1, 1), (2, 2), (3, 2), (4, 4), (7, 4), (8, 8), (99, 8)],
+)
+def test_a_jpeg_is_reduced_by_the_largest_power_that_is_allowed(tmp_path, allowed, factor):
+    smooth((101, 75)).save(tmp_path / "a.jpg", progressive=True)
+    asked, image = reduced(tmp_path / "a.jpg", allowed)
+    assert asked == (101, 75)
+    assert image.size == (-(-101 // factor), -(-75 // factor))
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "RGB"])
+def test_a_reduced_jpeg_of_any_colours_looks_like_the_whole(tmp_path, mode):
+    smooth((160, 120)).convert(mode).save(tmp_path / "a.jpg", quality=95)
+    _, image = reduced(tmp_path / "a.jpg", 4)
+    assert image.size == (40, 30)
+    whole = read_picture(tmp_path / "a.jpg", 3).resize((40, 30), Image.Resampling.BOX)
+    assert np.abs(np.asarray(image, int) - np.asarray(whole, int)).mean() < 2
+
+
+@pytest.mark.parametrize(("size", "factor"), [((160, 120), 8), ((164, 120), 4), ((161, 120), 1)])
+def test_a_jpeg_on_its_side_is_reduced_by_what_divides_it(tmp_path, size, factor):
+    path = oriented(smooth(size), tmp_path / "a.jpg", 6)
+    asked, image = reduced(path, 8)
+    assert asked == size[::-1]
+    assert image.size == (size[1] // factor, size[0] // factor)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 100), (7, 3), (15, 16)])
+def test_a_small_jpeg_keeps_a_pixel(tmp_path, size):
+    Image.new("RGB", size, (90, 90, 90)).save(tmp_path / "a.jpg")
+    _, image = reduced(tmp_path / "a.jpg", 8)
+    assert min(image.size) >= 1
+    assert np.abs(np.asarray(image, int) - 90).max() <= 2
+
+
+def test_other_formats_are_read_whole(tmp_path):
+    smooth((80, 60)).save(tmp_path / "a.png")
+    image = read_picture(tmp_path / "a.png", 3, lambda width, height: 8)
+    assert image.size == (80, 60)
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png"])
+@pytest.mark.parametrize("kept", [0.2, 0.5, 0.9])
+def test_a_picture_cut_off_is_refused_at_any_size(tmp_path, kind, kept):
+    path = tmp_path / f"a.{kind}"
+    photo(0.3, "noise", (160, 120)).save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content))])
+    for reading in (check_picture, lambda path: read_picture(path, 3, lambda w, h: 8)):
+        with pytest.raises(PictureError):
+            reading(path)
 
 
 # Dark on light

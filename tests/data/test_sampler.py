@@ -79,3 +79,68 @@ def test_samples_can_be_left_out_of_the_next_iteration_only(size, skipped, world
     sampler.skip_next(skipped)
     assert list(sampler) == complete[skipped:]
     assert list(sampler) == complete
+
+
+# Balanced
+
+
+def drawn(labels: torch.Tensor, seed=1, epoch=0, num_replicas=1, rank=0, skipped=0) -> list[int]:
+    dataset = TensorDataset(labels)
+    sampler = EpochSampler(dataset, seed, num_replicas, rank, labels=labels)
+    sampler.set_epoch(epoch)
+    sampler.skip_next(skipped)
+    return list(sampler)
+
+
+UNEVEN = torch.tensor([0] * 70 + [1] * 20 + [3] * 10)  # and of class 2 there is none
+
+
+def test_each_class_comes_equally_often_on_average():
+    indices = torch.tensor([drawn(UNEVEN, epoch=epoch) for epoch in range(60)])
+    assert indices.shape == (60, 100)
+    counts = torch.bincount(UNEVEN[indices].flatten(), minlength=4)
+    assert counts[2] == 0
+    # Of 6,000 draws a third: 2,000, with a standard deviation of 37.
+    assert ((counts[[0, 1, 3]] - 2000).abs() < 150).all()
+
+
+def test_each_image_of_a_class_comes_equally_often_on_average():
+    indices = torch.tensor([drawn(UNEVEN, epoch=epoch) for epoch in range(60)])
+    counts = torch.bincount(indices.flatten(), minlength=100)[90:]
+    assert ((counts - 200).abs() < 70).all()  # a standard deviation is 14
+
+
+@given(SEEDS, EPOCHS)
+def test_a_balanced_order_is_a_function_of_seed_and_epoch(seed, epoch):
+    state = torch.get_rng_state()
+    first = drawn(UNEVEN, seed, epoch)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(seed)
+    assert drawn(UNEVEN, seed, epoch) == first
+    assert drawn(UNEVEN, seed, epoch + 1) != first
+
+
+@given(st.integers(0, 120), st.integers(1, 4))
+def test_a_balanced_epoch_is_continued(skipped, world_size):
+    whole = drawn(UNEVEN, num_replicas=world_size, rank=world_size - 1)
+    rest = drawn(UNEVEN, num_replicas=world_size, rank=world_size - 1, skipped=skipped)
+    assert rest == whole[skipped:]
+
+
+@given(st.integers(1, 9))
+def test_replicas_share_a_balanced_epoch(world_size):
+    shares = [drawn(UNEVEN, num_replicas=world_size, rank=rank) for rank in range(world_size)]
+    assert {len(share) for share in shares} == {-(-100 // world_size)}
+    dealt = [index for turn in zip(*shares, strict=True) for index in turn]
+    assert dealt[:100] == drawn(UNEVEN)
+
+
+def test_places_tell_the_epoch():
+    dataset = TensorDataset(torch.arange(7))
+    for labels in (None, torch.arange(7) % 2):
+        plain, places = (
+            EpochSampler(dataset, 1, labels=labels, places=asked) for asked in (False, True)
+        )
+        for sampler in (plain, places):
+            sampler.set_epoch(5)
+        assert list(places) == [5 * 7 + index for index in plain]

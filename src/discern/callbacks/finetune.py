@@ -1,7 +1,6 @@
 """Unfreezing a backbone step by step."""
 
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -12,6 +11,10 @@ from discern.models.transfer import DEPTHS
 log = logging.getLogger(__name__)
 
 
+NAMES = {"last_block": "last_block", "all": "everything"}
+"""What is trained -> the setting that says from when on."""
+
+
 class Finetune(Callback):
     """Trains more of a backbone from given epochs on, as fastai's ``fine_tune`` does.
 
@@ -19,13 +22,17 @@ class Finetune(Callback):
     learning rate (``model.lr_factor``), so that schedules and continued runs need not know of it;
     what is frozen has no gradient and is left alone.
 
+    Before the first of its stages what is trained is what ``model.unfreeze`` says.
+
     Args:
-        stages: epoch, from 1 -> what is trained from its beginning on: ``last_block`` or ``all``.
-            Before the first it is what ``model.unfreeze`` says.
+        last_block: the epoch, from 1, from whose beginning on the backbone's last block is trained
+            too; None for none.
+        everything: the epoch from which all of it is.
     """
 
-    def __init__(self, stages: Mapping[int, str]) -> None:
-        self.stages = {int(epoch): depth for epoch, depth in sorted(stages.items())}
+    def __init__(self, last_block: int | None = None, everything: int | None = None) -> None:
+        begins = [(last_block, "last_block"), (everything, "all")]
+        self.stages = {depth: epoch for epoch, depth in begins if epoch is not None}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Tell the model what will be trained, before it makes its optimizer.
@@ -39,28 +46,54 @@ class Finetune(Callback):
                 "callbacks=finetune needs a model with a backbone, such as "
                 "model=densenet_transfer, and this one has none."
             )
-        depths = [network.depth, *self.stages.values()]
+        order = sorted(self.stages, key=lambda depth: self.stages[depth])
+        depths = [network.depth, *order]
         if sorted(depths, key=DEPTHS.index) != depths and stage == "fit":
+            told = " ".join(f"callbacks.finetune.{NAMES[d]}={n}" for d, n in self.stages.items())
             raise DiscernError(
-                f"callbacks.finetune.stages={self.stages} is not allowed; after "
-                f"model.unfreeze={network.depth}, which is what is trained at first, each stage "
-                "must train as much as the one before or more."
+                f"{told} is not allowed after model.unfreeze={network.depth}; each stage must "
+                "train more than what is trained before it."
             )
         groups = {"last_block": ("last_block",), "all": ("last_block", "rest")}
         pl_module.trained_later = {  # type: ignore[assignment]
-            name for depth in self.stages.values() for name in groups.get(depth, ())
+            name for depth in self.stages for name in groups[depth]
         }
 
+    def depth_at(self, epoch: int) -> str | None:
+        """What the stages train in an epoch, from 1; None before the first of them."""
+        due = [depth for depth, first in self.stages.items() if first <= epoch]
+        return max(due, key=DEPTHS.index, default=None)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Unfreeze what was due before, in a continued run."""
+        self._enter_stage(trainer, pl_module)
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Unfreeze what is due; also in a continued run, whose stages lie behind it."""
+        """Unfreeze what is due."""
+        self._enter_stage(trainer, pl_module)
+
+    def _enter_stage(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Unfreeze what is due, and let the network see images again, not features of them."""
+        if not self._unfreeze(trainer, pl_module):
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if data is None or getattr(data, "features", None) is None:
+            return
+        data.features = None
+        loop = trainer.fit_loop
+        loop._combined_loader = loop.epoch_loop.val_loop._combined_loader = None
+        loop.setup_data()
+        loader: Any = trainer.train_dataloader
+        if hasattr(loader, "sampler") and hasattr(loader.sampler, "set_epoch"):
+            loader.sampler.set_epoch(trainer.current_epoch)
+
+    def _unfreeze(self, trainer: Trainer, pl_module: LightningModule) -> bool:
         network: Any = pl_module.network
-        due = [depth for epoch, depth in self.stages.items() if epoch <= trainer.current_epoch + 1]
-        if due and due[-1] != network.depth:
-            network.unfreeze(due[-1])
-            trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
-            log.info(
-                "Epoch %d: model.unfreeze=%s from here on, %s parameters are trained.",
-                trainer.current_epoch + 1,
-                due[-1],
-                f"{trained:,}",
-            )
+        epoch = trainer.current_epoch + 1
+        depth = self.depth_at(epoch)
+        if depth is None or depth == network.depth:
+            return False
+        network.unfreeze(depth)
+        trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+        log.info("From epoch %d on %s parameters are trained (%s).", epoch, f"{trained:,}", depth)
+        return True

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-import torchvision
 from numpy.typing import NDArray
 
 Words = NDArray[np.uint64]
@@ -39,7 +39,7 @@ def view_ids(contents: Words, augmentation: Any, seed: int, epoch: int) -> Words
     """
     if augmentation is None:
         return contents
-    told = f"{VIEWS}|{torchvision.__version__}|{augmentation!r}|{seed}|{epoch}"
+    told = f"{VIEWS}|{version('torchvision')}|{augmentation!r}|{seed}|{epoch}"
     words = np.frombuffer(hashlib.sha256(told.encode()).digest()[:16], dtype="<u8")
     return _mix(contents ^ words)
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from omegaconf import DictConfig
 from torch import Tensor
 
 from discern.cache import cache_dir
+from discern.callbacks.finetune import Finetune
 from discern.data.images import Images
 from discern.errors import DiscernError
 from discern.features.extraction import CacheFullError, FeatureSource, Kind, Settings
@@ -23,15 +24,22 @@ log = logging.getLogger(__name__)
 
 
 def feature_source(
-    cfg: DictConfig, network: Any, data: Any, trainer: Trainer
+    cfg: DictConfig, network: Any, data: Any, trainer: Trainer, epoch: int
 ) -> FeatureSource | None:
     """The features of a run's frozen backbone, or None where it computes them with every batch.
+
+    Args:
+        cfg: the run's config.
+        network: the model's.
+        data: the data module, set up.
+        trainer: the run's.
+        epoch: that training goes on in, from 1.
 
     Raises:
         DiscernError: ``cache.mode=require``, and this run cannot use the cache.
     """
     mode = cfg.cache.mode
-    why = _why_not(cfg, network, trainer)
+    why = _why_not(cfg, network, trainer, epoch)
     if why is not None:
         if mode == "require" or cfg.cache.shard is not None:
             setting = "mode=require" if mode == "require" else f"shard={cfg.cache.shard}"
@@ -52,7 +60,7 @@ def feature_source(
         return None
 
 
-def _why_not(cfg: DictConfig, network: Any, trainer: Trainer) -> str | None:
+def _why_not(cfg: DictConfig, network: Any, trainer: Trainer, epoch: int) -> str | None:
     """Why features cannot be served in the place of images."""
     limits = {name: getattr(trainer, name) for name in ("limit_train_batches", "limit_val_batches")}
     limited = [name for name, value in limits.items() if value not in (1.0, 0, None)]
@@ -60,6 +68,8 @@ def _why_not(cfg: DictConfig, network: Any, trainer: Trainer) -> str | None:
         return "the model has no backbone"
     if not network.frozen_backbone:
         return f"model.unfreeze={network.depth} trains the backbone"
+    if any(isinstance(c, Finetune) and c.depth_at(epoch) for c in _callbacks(trainer)):
+        return "callbacks.finetune has begun to train the backbone"
     if cfg.cache.mode == "off":
         return "cache.mode=off"
     if cfg.model.get("cutmix"):
@@ -69,6 +79,10 @@ def _why_not(cfg: DictConfig, network: Any, trainer: Trainer) -> str | None:
     if limited:
         return f"trainer.{limited[0]} leaves images out"
     return None
+
+
+def _callbacks(trainer: Trainer) -> list[Callback]:
+    return trainer.callbacks  # type: ignore[attr-defined,no-any-return]
 
 
 def _warn(mode: str, why: str) -> None:

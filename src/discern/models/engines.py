@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from discern.errors import DiscernError
-from discern.models.engines_export import MOST_BYTES, weight_bytes
-from discern.models.engines_exported import STARTERS, EngineError, Infer, as_float32, start
+from discern.models.backbones import Backbone
+from discern.models.engines_choice import fastest, memory, recall, remember
+from discern.models.engines_export import (
+    MOST_BYTES,
+    as_float32,
+    backbone_key,
+    release,
+    weight_bytes,
+)
+from discern.models.engines_runtime import STARTERS, EngineError, Infer, photographs, start
 from discern.models.transfer import TransferClassifier
 from discern.threads import ALL
 
@@ -28,14 +33,19 @@ SETTINGS = ("auto", *ENGINES)
 """What the setting ``engine`` may be."""
 
 FORMAT = 1
-"""Part of the names below: raised where an engine of the same version gives other numbers."""
+"""Raised where an engine of the same version gives other numbers than before."""
 
-BATCH, ROUNDS, SECONDS = 8, 3, 4.0
-"""Images that the engines are measured with, how often, and after what time no more."""
+MEASURED = 8
+"""Images in a batch that the engines are measured with."""
 
-# Beside the engine itself, what it needs; the export needs onnx.
-_PACKAGES = {"onnxruntime": ("onnxruntime", "onnx"), "openvino": ("openvino", "onnx")}
-_REMEDIES = {"onnxruntime": "onnxruntime onnx", "openvino": "'discern[openvino]'"}
+# What an engine needs, and what to give pip for it.
+_NEEDED = {
+    "torch": ((), ""),
+    "onnxruntime": (("onnxruntime", "onnx"), "onnxruntime onnx"),
+    "openvino": (("openvino", "onnx"), "'discern[openvino]'"),
+}
+
+_TOO_LARGE = "its weights take more than the 2 GB that an ONNX model has room for"
 
 
 class Engine(Protocol):
@@ -43,31 +53,30 @@ class Engine(Protocol):
 
     Attributes:
         name: one of :data:`ENGINES`.
-        version_class: the name with what can change the numbers it gives.
+        version_class: the name with what can change the numbers that it gives.
     """
 
     name: str
     version_class: str
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Features (N, F) of images (N, C, H, W), float32, without a graph."""
+        """Features (N, F) of images (N, C, H, W), both float32; they have no graph."""
 
 
 class TorchEngine:
-    """PyTorch itself, on the device that the network is on, with as many threads as it is set to.
+    """PyTorch itself, on the device that the network is on, with the threads it is set to.
 
     Args:
-        network: its backbone computes.
+        network: its backbone computes, with the weights that it has at the time.
     """
 
-    name = "torch"
-
     def __init__(self, network: TransferClassifier) -> None:
+        self.name = "torch"
         self.version_class = version_class(self.name)
         self._network = network
 
     def __call__(self, images: Tensor) -> Tensor:
-        """As :class:`Engine`; within ``torch.autocast`` with less precision."""
+        """As :class:`Engine`; less exact within ``torch.autocast``."""
         with torch.inference_mode():
             features: Tensor = self._network.backbone(self._network._prepared(images))
         with torch.inference_mode(False):
@@ -75,16 +84,16 @@ class TorchEngine:
 
 
 class ExportedEngine:
-    """ONNX Runtime or OpenVINO on the CPU; started by the first batch, or before.
+    """ONNX Runtime or OpenVINO, on the CPU; it starts with the first batch, or before.
 
-    Its weights are a copy of the backbone's as they were at the start. It is not to be used in a
-    process that was forked after that. Copies of a network share it.
+    It has a copy of the weights, and starts anew where they have changed. Copies of a network share
+    it; a fork of the process after its start cannot use it.
 
     Args:
-        name: a key of :data:`STARTERS`.
+        name: a key of :data:`discern.models.engines_runtime.STARTERS`.
         network: its backbone, frozen and on the CPU, is exported.
         input_shape: (C, H, W) of the images.
-        threads: CPU threads that compute.
+        threads: that compute.
         fall_back: whether torch computes where the engine cannot, rather than to raise.
     """
 
@@ -99,56 +108,49 @@ class ExportedEngine:
         self.name = name
         self.version_class = version_class(name)
         self._network = network
-        self._input_shape = tuple(input_shape)
+        self._shape = _prepared_shape(network, input_shape)
         self._threads = threads
         self._fall_back = fall_back
         self._infer: Infer | None = None
+        self._weights: list[tuple[int, int]] = []
 
     def __deepcopy__(self, memo: dict[int, object]) -> ExportedEngine:
         return self
 
     def start(self) -> None:
-        """Export the backbone, if that is not done, and compare its features with torch's.
+        """Export the backbone or find it exported, and compare the features with torch's.
 
         Raises:
-            EngineError: it cannot be exported, the engine cannot run it or gives other features.
+            EngineError: it cannot be exported, or the engine cannot run it or gives others.
         """
-        self._infer = start(self.name, self._network, self._input_shape, self._threads)
+        self._weights = _state(self._network.backbone)
+        self._infer = start(self.name, self._network.backbone, self._shape, self._threads)
 
     def __call__(self, images: Tensor) -> Tensor:
         """As :class:`Engine`.
 
         Raises:
-            EngineError: it cannot be started, and is not to fall back.
+            EngineError: it cannot start, and is not to fall back.
         """
-        if self._infer is None:
+        if self._infer is None or self._weights != _state(self._network.backbone):
             try:
                 self.start()
             except EngineError as error:
                 if not self._fall_back:
                     raise
-                log.warning("%s PyTorch runs it instead.", error)
-                self._infer = TorchEngine(self._network)
+                log.warning("%s PyTorch runs it.", error)
+                self._infer = self._network.backbone
         assert self._infer is not None
-        if not len(images):
-            return torch.empty(0, self._network.backbone.num_features)
-        if isinstance(self._infer, TorchEngine):
-            return self._infer(images)
         with as_float32():
-            return self._infer(self._network._prepared(images.detach()))
+            prepared = self._network._prepared(images.detach())
+            if not len(prepared):
+                return torch.empty(0, self._network.backbone.num_features)
+            return self._infer(prepared)
 
 
-def version_class(name: str) -> str:
-    """An engine's name with what can change the numbers it gives: ``onnxruntime-1.32-1``."""
-    return f"{name}-{_release(name)}-{FORMAT}"
-
-
-def _release(package: str) -> str:
-    """Major and minor version; empty without the package."""
-    try:
-        return ".".join(version(package).split(".")[:2])
-    except PackageNotFoundError:
-        return ""
+def version_class(engine: str) -> str:
+    """An engine's name with what can change the numbers that it gives: ``onnxruntime-1.32-1``."""
+    return f"{engine}-{release(engine)}-{FORMAT}"
 
 
 def engine_for(
@@ -160,11 +162,11 @@ def engine_for(
     """The engine for a network's frozen backbone.
 
     Args:
-        network: a classifier in whose place the engine computes features.
+        network: the classifier in whose place the engine computes features.
         input_shape: (C, H, W) of the images.
         setting: ``auto`` for the fastest on this machine, which is measured once and remembered;
             ``torch``; ``onnxruntime`` or ``openvino``, which start with the first batch.
-        threads: CPU threads of an engine other than torch; None for as many as torch takes.
+        threads: of an engine that is not torch; None for all that torch takes by itself.
 
     Raises:
         DiscernError: there is no such engine, it is not installed, or it is not for this network.
@@ -174,104 +176,90 @@ def engine_for(
             f"engine={setting} is not allowed; it must be {', '.join(SETTINGS[:-1])} or "
             f"{SETTINGS[-1]}."
         )
-    threads = threads or ALL
-    why_not = _why_torch_alone(network)
-    if setting == "torch" or (setting == "auto" and why_not):
-        if why_not and weight_bytes(network) > MOST_BYTES:
-            log.info("PyTorch runs the backbone, for %s.", why_not)
+    if setting == "torch":
         return TorchEngine(network)
+    why = _why_torch_alone(network)
     if setting == "auto":
-        return _fastest(network, tuple(input_shape), threads)
-    if why_not:
-        raise DiscernError(f"engine={setting} is not possible, for {why_not}; choose torch.")
-    _require(setting)
-    return ExportedEngine(setting, network, input_shape, threads)
+        if why is None:
+            return _fastest(network, input_shape, threads or ALL)
+        level = logging.INFO if why == _TOO_LARGE else logging.DEBUG
+        log.log(level, "PyTorch runs %s, for %s.", network.backbone.provenance.name, why)
+        return TorchEngine(network)
+    if why is not None:
+        raise DiscernError(f"engine={setting} is not possible, for {why}; choose torch.")
+    if missing := _missing(setting):
+        raise DiscernError(
+            f"engine={setting} needs the package {missing[0]}, which is not installed; "
+            f"pip install {_NEEDED[setting][1]} brings it."
+        )
+    return ExportedEngine(setting, network, input_shape, threads or ALL)
 
 
 def _why_torch_alone(network: TransferClassifier) -> str | None:
-    """Why no other engine can run the backbone, if none can."""
+    """Why no other engine can run the backbone, or None."""
     parameter = next(network.backbone.parameters())
     if not network.frozen_backbone:
-        return "the backbone is trained"
+        return f"model.unfreeze={network.depth} trains the backbone"
     if parameter.device.type != "cpu":
-        return f"the backbone is on {parameter.device.type} and not on the CPU"
+        return f"the backbone is on {parameter.device}"
     if parameter.dtype != torch.float32:
-        return f"the backbone computes in {str(parameter.dtype).removeprefix('torch.')}"
-    if weight_bytes(network) > MOST_BYTES:
-        return f"the backbone has {weight_bytes(network) / 1e9:.1f} GB of weights, more than 2"
+        return f"the backbone's weights are {str(parameter.dtype).removeprefix('torch.')}"
+    if weight_bytes(network.backbone) > MOST_BYTES:
+        return _TOO_LARGE
     return None
 
 
-def _installed(engine: str) -> bool:
-    return not _missing(engine)
+def _state(backbone: Backbone) -> list[tuple[int, int]]:
+    """Changes with every change of a weight's values, or of the place where they are."""
+    tensors = (*backbone.parameters(), *backbone.buffers())
+    return [(tensor.data_ptr(), tensor._version) for tensor in tensors]
 
 
 def _missing(engine: str) -> list[str]:
-    return [p for p in _PACKAGES.get(engine, ()) if importlib.util.find_spec(p) is None]
+    """The packages that an engine needs and that are not installed."""
+    packages, _ = _NEEDED[engine]
+    return [package for package in packages if importlib.util.find_spec(package) is None]
 
 
-def _require(engine: str) -> None:
-    if missing := _missing(engine):
-        raise DiscernError(
-            f"engine={engine} needs the package {missing[0]}, which is not installed; "
-            f"pip install {_REMEDIES[engine]} brings it."
-        )
-
-
-# The fastest
-
-
-def _fastest(network: TransferClassifier, input_shape: tuple[int, ...], threads: int) -> Engine:
-    """The engine that a measurement on this machine chose, now or before."""
-    names = [name for name in ENGINES if _installed(name)]
-    if names == ["torch"]:
+def _fastest(network: TransferClassifier, input_shape: Sequence[int], threads: int) -> Engine:
+    """The engine that was measured to be the fastest, now or before."""
+    names = tuple(name for name in ENGINES if not _missing(name))
+    if names == ("torch",):
         return TorchEngine(network)
-    path = _memory(network, input_shape, threads)
-    chosen = _recall(path)
-    if chosen not in names:
-        engines = _started(names[1:], network, input_shape, threads)
-        speeds = measure(engines, torch.randn(BATCH, *input_shape, generator=_generator()))
-        chosen = max(speeds, key=lambda name: speeds[name])
-        _remember(path, chosen, speeds)
-        backbone = network.backbone.provenance.name
-        listed = ", ".join(f"{name} {speed:.1f}" for name, speed in speeds.items())
-        log.info("%s runs in %s; images/s measured: %s", backbone, chosen, listed)
-        return engines[chosen]
+    key = backbone_key(network.backbone, _prepared_shape(network, input_shape))
+    path = memory(key, threads, names)
+    chosen = recall(path)
     if chosen == "torch":
         return TorchEngine(network)
-    return ExportedEngine(chosen, network, input_shape, threads, fall_back=True)
+    if chosen in names:
+        return ExportedEngine(chosen, network, input_shape, threads, fall_back=True)
+    engines = _started(names, network, input_shape, threads)
+    chosen, speeds = fastest(engines, photographs(MEASURED, tuple(input_shape)))
+    remember(path, chosen, speeds)
+    measured = ", ".join(f"{name} {speed:.1f}" for name, speed in speeds.items())
+    log.info("%s runs %s (images/s: %s).", chosen, network.backbone.provenance.name, measured)
+    return engines[chosen]
 
 
 def _started(
-    names: Sequence[str], network: TransferClassifier, input_shape: tuple[int, ...], threads: int
+    names: Sequence[str], network: TransferClassifier, input_shape: Sequence[int], threads: int
 ) -> dict[str, Engine]:
-    """torch, and those of the engines that can run the backbone."""
+    """torch, and those engines that can run the backbone."""
     engines: dict[str, Engine] = {"torch": TorchEngine(network)}
-    for name in names:
+    for name in names[1:]:
         engine = ExportedEngine(name, network, input_shape, threads)
         try:
             engine.start()
         except EngineError as error:
-            log.warning("%s It is left out.", error)
+            log.warning("%s It is not used.", error)
         else:
             engines[name] = engine
     return engines
 
 
-def measure(
-    engines: Mapping[str, Callable[[Tensor], Tensor]], images: Tensor, rounds: int = ROUNDS
-) -> dict[str, float]:
-    """Images a second of each engine, taken in turn; the median of some rounds after a first."""
-    seconds: dict[str, list[float]] = {name: [] for name in engines}
-    if len(engines) == 1:
-        return dict.fromkeys(engines, 1.0)
-    begun = time.perf_counter()
-    for number in range(rounds + 1):
-        for name, engine in engines.items():
-            start = time.perf_counter()
-            engine(images)
-            if number:
-                seconds[name].append(time.perf_counter() - start)
-        if number and time.perf_counter() - begun > SECONDS:
-            break
-    return {name: len(images) / statistics.median(taken) for name, taken in seconds.items()}
+def _prepared_shape(
+    network: TransferClassifier, input_shape: Sequence[int]
+) -> tuple[int, int, int]:
+    """(3, H, W) of an image as the backbone takes it."""
+    _, channels, height, width = network._prepared(torch.empty(1, *input_shape)).shape
+    return channels, height, width

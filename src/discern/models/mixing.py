@@ -28,4 +28,10 @@ def mixing(num_classes: int, mixup: float, cutmix: float) -> Mixing | None:
     if not kinds:
         return None
     chosen: Mixing = kinds[0] if len(kinds) == 1 else v2.RandomChoice(kinds)
-    return chosen
+
+    def mix(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        # Features (N, F) that are served in the place of images pass as images of one pixel.
+        mixed, shares = chosen(images if images.ndim == 4 else images[:, :, None, None], labels)
+        return mixed.reshape(images.shape), shares
+
+    return mix

@@ -1,0 +1,183 @@
+"""A backbone as an ONNX model: exported once, and kept in the cache folder."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from discern.cache import cache_dir
+from discern.files import write_whole
+from discern.models.backbones import Backbone
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+"""Part of the files' names: raised where the same backbone gives another model."""
+
+MOST_BYTES = 2**31 - 2**24
+"""Of weights. An ONNX model of 2 GiB would need files beside it; some room is for the rest."""
+
+INPUT, OUTPUT = "images", "features"
+
+# torch.export, which the newer exporter builds on, takes 38 s for DenseNet-121 where tracing takes
+# 0.7 s, and needs onnxscript besides onnx; both models run equally fast. With operators of this
+# version all of torchvision's and the usual ones of timm's networks can be exported.
+_OPSET = 18
+
+# Which package's code the network is, for it may change between two releases.
+_PACKAGES = {"efficientnet_lite": "efficientnet-lite-pytorch"}
+
+
+@contextmanager
+def as_float32() -> Iterator[None]:
+    """Compute without a graph, whatever is in force around: inference mode, autocast."""
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
+        yield
+
+
+def weight_bytes(network: nn.Module) -> int:
+    """What its parameters and buffers take."""
+    tensors = [*network.parameters(), *network.buffers()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def release(package: str) -> str:
+    """Its major and minor version, such as ``2.14``; ``none`` without the package."""
+    try:
+        return ".".join(version(package).split(".")[:2])
+    except PackageNotFoundError:
+        return "none"
+
+
+def backbone_key(backbone: Backbone, shape: Sequence[int]) -> str:
+    """Names what a backbone computes for images of a shape (3, H, W): architecture and weights."""
+    library, name = backbone.provenance.library, backbone.provenance.name
+    code = f"{library}-{release(_PACKAGES.get(library, library))}-{name}"
+    return f"{code}-{backbone.digest()}-{shape[1]}x{shape[2]}".replace("/", "_")
+
+
+def exported(backbone: Backbone, shape: Sequence[int]) -> bytes:
+    """The ONNX model of a frozen backbone on the CPU, for batches of any number of images.
+
+    It maps ``images`` (N, 3, H, W) to ``features`` (N, F), all float32. It is read from the cache
+    folder where it is there whole, and kept there where that can be written.
+
+    Args:
+        backbone: in evaluation mode.
+        shape: (3, H, W).
+
+    Raises:
+        Exception: of any kind, where the backbone has operations that ONNX lacks.
+    """
+    name = f"{backbone_key(backbone, shape)}-torch-{release('torch')}-{FORMAT}.onnx"
+    path = cache_dir() / "engines" / name
+    model = _kept(path)
+    if model is None:
+        model = _export(backbone.network, shape)
+        _keep(path, model)
+    return model
+
+
+def _export(network: nn.Module, shape: Sequence[int]) -> bytes:
+    example = torch.zeros((2, *shape), device="cpu")
+    model = io.BytesIO()
+    with as_float32(), _traceable(), warnings.catch_warnings():
+        # Of the tracer, that it keeps what does not depend on the images; and of its age.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network,
+            (example,),
+            model,  # type: ignore[arg-type] # it takes open files as well
+            dynamo=False,
+            opset_version=_OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_axes={INPUT: {0: "n"}, OUTPUT: {0: "n"}},
+        )
+    return model.getvalue()
+
+
+@contextmanager
+def _traceable() -> Iterator[None]:
+    """Have attention computed by operations that ONNX has; and no graph printed on failure."""
+    fused: bool = torch.backends.mha.get_fastpath_enabled()
+    printed = torch._C._jit_is_onnx_log_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    torch._C._jit_set_onnx_log_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+        torch._C._jit_set_onnx_log_enabled(printed)
+
+
+# The kept file
+
+
+def _kept(path: Path) -> bytes | None:
+    """The model in a file that is what was written, None if there is none."""
+    try:
+        model = path.read_bytes()
+        sha256 = _beside(path).read_text()
+    except (OSError, UnicodeDecodeError):
+        return None
+    if hashlib.sha256(model).hexdigest() != sha256.strip() or not _stands_alone(model):
+        log.debug("%s is damaged and made anew.", path)
+        return None
+    return model
+
+
+def _keep(path: Path, model: bytes) -> None:
+    try:
+        with write_whole(path, "wb") as file:
+            file.write(model)
+        with write_whole(_beside(path)) as file:
+            file.write(hashlib.sha256(model).hexdigest() + "\n")
+    except OSError as error:
+        log.debug("%s is not kept: %s.", path, error)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _stands_alone(model: bytes) -> bool:
+    """Whether a model is one of ONNX's own operators with all weights in it.
+
+    An engine reads whatever file a tensor names as the place of its values.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        content = onnx.load_model_from_string(model)
+    except DecodeError:
+        return False
+    if any(opset.domain not in ("", "ai.onnx") for opset in content.opset_import):
+        return False
+    tensors = (m for m in _messages(content) if isinstance(m, onnx.TensorProto))
+    return not any(
+        tensor.external_data or tensor.data_location == onnx.TensorProto.EXTERNAL
+        for tensor in tensors
+    )
+
+
+def _messages(message: Any) -> Iterator[Any]:
+    """A protobuf message and all that it contains."""
+    waiting = [message]
+    while waiting:
+        message = waiting.pop()
+        yield message
+        for field, value in message.ListFields():
+            if field.message_type is not None:
+                waiting.extend([value] if hasattr(value, "ListFields") else value)

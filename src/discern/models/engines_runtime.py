@@ -1,0 +1,135 @@
+"""The engines that run an exported backbone on the CPU."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from discern.errors import DiscernError, first_line
+from discern.models.backbones import Backbone
+from discern.models.engines_export import INPUT, OUTPUT, as_float32, exported
+
+TOLERANCE = 1e-4
+"""Features may differ from torch's by this fraction of the largest in the batch."""
+
+Infer = Callable[[Tensor], Tensor]
+"""Images (N, 3, H, W) as the backbone takes them, float32 -> features (N, F)."""
+
+
+class EngineError(DiscernError):
+    """An engine cannot run a backbone; the sentence says why."""
+
+
+def start(engine: str, backbone: Backbone, shape: tuple[int, int, int], threads: int) -> Infer:
+    """Start an engine with a frozen backbone, and compare its features with torch's.
+
+    Args:
+        engine: a key of :data:`STARTERS`.
+        backbone: in evaluation mode, on the CPU.
+        shape: (3, H, W) of the images as the backbone takes them.
+        threads: that compute.
+
+    Raises:
+        EngineError: the backbone cannot be exported, or the engine cannot run it or gives other
+            features.
+    """
+    cannot = f"engine={engine} cannot run {backbone.provenance.name}"
+    try:
+        infer = STARTERS[engine](exported(backbone, shape), threads)
+        difference = _difference(infer, backbone, shape)
+    except Exception as error:  # the exporter and each engine have errors of their own
+        raise EngineError(f"{cannot}: {first_line(error)}.") from error
+    if not difference <= TOLERANCE:
+        raise EngineError(
+            f"{cannot}: its features differ from PyTorch's by {difference:.1e} of the largest, "
+            f"more than {TOLERANCE:.0e}."
+        )
+    return infer
+
+
+def _difference(infer: Infer, backbone: Backbone, shape: tuple[int, int, int]) -> float:
+    """The largest difference of features from torch's, relative to the largest of the batch."""
+    images = photographs(3, shape)
+    with as_float32():
+        expected: Tensor = backbone(images.contiguous(memory_format=torch.channels_last))
+        # Not the number of images that was traced, and another one after it.
+        pairs = [(infer(images), expected), (infer(images[:1]), expected[:1])]
+    if all(torch.equal(one, two) for one, two in pairs):
+        return 0.0
+    # The maximum of tensors, unlike that of numbers, is NaN where one is.
+    return float(
+        torch.stack([(one - two).abs().max() / two.abs().max() for one, two in pairs]).max()
+    )
+
+
+def photographs(count: int, shape: tuple[int, ...]) -> Tensor:
+    """Images (N, C, H, W) with large areas and fine grain, normalised; always the same."""
+    generator = torch.Generator().manual_seed(0)
+    channels, height, width = shape
+    areas = torch.randn(count, channels, 7, 7, generator=generator)
+    grain = torch.randn(count, channels, height, width, generator=generator)
+    return interpolate(areas, (height, width), mode="bilinear") + 0.3 * grain
+
+
+def _onnxruntime(model: bytes, threads: int) -> Infer:
+    ort = importlib.import_module("onnxruntime")
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.intra_op_num_threads = threads
+    # Threads that wait spinning would take the cores from the loader's workers.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3  # errors; warnings are for those who write models
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return _on_arrays(lambda array: session.run([OUTPUT], {INPUT: array})[0])
+
+
+def _openvino(model: bytes, threads: int) -> Infer:
+    with _no_telemetry():
+        openvino = importlib.import_module("openvino")
+    core = openvino.Core()
+    settings = {
+        # Where the CPU has bfloat16, that is the default.
+        "INFERENCE_PRECISION_HINT": "f32",
+        "EXECUTION_MODE_HINT": "ACCURACY",
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        # The loader's workers use the same cores.
+        "ENABLE_CPU_PINNING": False,
+    }
+    compiled = core.compile_model(core.read_model(io.BytesIO(model)), "CPU", settings)
+    request = compiled.create_infer_request()
+    return _on_arrays(lambda array: request.infer([array])[0])
+
+
+@contextmanager
+def _no_telemetry() -> Iterator[None]:
+    """Importing openvino reports that to Google Analytics, unless this package is missing."""
+    package = "openvino_telemetry"
+    absent = package not in sys.modules
+    if absent:
+        sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if absent:
+            del sys.modules[package]
+
+
+def _on_arrays(run: Callable[[NDArray[Any]], NDArray[Any]]) -> Infer:
+    return lambda images: torch.from_numpy(run(images.contiguous().numpy()))
+
+
+STARTERS: dict[str, Callable[[bytes, int], Infer]] = {
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+}
+"""How each starts, with an ONNX model and a number of threads."""
