@@ -184,5 +184,7 @@ def test_the_notes_recipes_are_the_notes_networks():
 def test_a_recipe_states_its_command_and_its_result(path):
     comment = "\n".join(x for x in path.read_text().splitlines() if x.startswith("#"))
     assert f"python train.py experiment={path.stem}\n" in comment
+    if "Expected: not measured, since " in comment:
+        return
     assert re.search(r"test accuracy 0\.\d{4} ± 0\.\d{4}", comment)
     assert re.search(r"over \d seeds \(mean ± standard deviation; [\d.]+ (s|minutes?) ", comment)

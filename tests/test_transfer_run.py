@@ -215,7 +215,7 @@ def test_fine_tuning_is_the_same_with_and_without_the_cache(run):
     ("overrides", "said"),
     [
         (("callbacks=finetune", "model=mlp"), "needs a model with a backbone"),
-        (("callbacks=finetune", "model.unfreeze=all"), "must train more than what is trained before"),
+        (("callbacks=finetune", "model.unfreeze=all"), "must train more than what is trained"),
     ],
 )
 def test_stages_that_cannot_be_are_refused(run, overrides, said):

@@ -198,8 +198,8 @@ class DataSettings(Settings):
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _AboveZero = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 # The augmentations' names; a test compares them with those that there are.
-_FOR_SMALL_IMAGES = ("none", "flip", "shift", "flip_shift")
-_FOR_PHOTOS = ("none", "notes", "light", "strong", "trivial")
+FOR_SMALL_IMAGES = ("none", "flip", "shift", "flip_shift")
+FOR_PHOTOS = ("none", "notes", "light", "strong", "trivial")
 _Three = Field(min_length=3, max_length=3)
 
 
@@ -215,8 +215,8 @@ class InMemorySettings(DataSettings):  # noqa: D101
     ]
     augment: Annotated[
         str,
-        _one_of(_FOR_SMALL_IMAGES),
-        Field(description=f"one of {', '.join(_FOR_SMALL_IMAGES)}"),
+        _one_of(FOR_SMALL_IMAGES),
+        Field(description=f"one of {', '.join(FOR_SMALL_IMAGES)}"),
     ]
 
 
@@ -256,8 +256,8 @@ class PhotoSettings(DataSettings):
     ]
     augment: Annotated[
         str,
-        _one_of(_FOR_PHOTOS),
-        Field(description=f"one of {', '.join(_FOR_PHOTOS)}"),
+        _one_of(FOR_PHOTOS),
+        Field(description=f"one of {', '.join(FOR_PHOTOS)}"),
     ]
     max_bad: Annotated[float, Field(ge=0, le=1, description="a fraction from 0 to 1")]
 

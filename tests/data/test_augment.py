@@ -8,9 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discern.config import SCHEMAS
+from discern.config import FOR_PHOTOS, FOR_SMALL_IMAGES
 from discern.data.augment import AUGMENTATIONS, Augmentation, random_words
 from discern.data.mnist import MNIST
+from discern.data.views import PHOTO_AUGMENTATIONS
 
 IMAGES = np.random.default_rng(0).integers(1, 256, (20, 1, 8, 8), dtype=np.uint8)
 INDICES = np.arange(20)
@@ -88,6 +89,6 @@ def test_validation_and_test_images_are_left_as_they_are(tiny_mnist):
     assert all(torch.equal(one, other) for one, other in zip(*pairs, strict=True))
 
 
-def test_the_setting_names_what_there_is():
-    field = SCHEMAS["discern.data.mnist.MNIST"].model_fields["augment"]
-    assert set(field.annotation.__args__) == set(AUGMENTATIONS)
+def test_the_settings_name_what_there_is():
+    assert set(FOR_SMALL_IMAGES) == set(AUGMENTATIONS)
+    assert set(FOR_PHOTOS) == set(PHOTO_AUGMENTATIONS)

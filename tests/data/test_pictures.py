@@ -312,3 +312,14 @@ def test_a_thing_that_touches_the_edge_is_not_the_ground():
 
 def test_without_an_inside_nothing_is_inverted():
     assert dark_on_light(np.full((3, 1, 1, 50), 255, np.uint8)).tolist() == [False] * 3
+
+
+def test_a_jpeg_whose_orientation_is_in_xmp_alone_is_upright(tmp_path):
+    lying = plain((200, 0, 0))
+    xmp = (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf'
+        b'-syntax-ns#"><rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" '
+        b'tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+    )
+    lying.save(tmp_path / "lying.jpg", xmp=xmp)
+    assert read_picture(tmp_path / "lying.jpg", 3).size == (lying.height, lying.width)

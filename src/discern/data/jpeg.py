@@ -13,7 +13,7 @@ JPEG = b"\xff\xd8\xff"
 ORIENTATION = 0x0112
 """The EXIF tag that says which side of a photograph is up; from 5 on it lies on its side."""
 
-_EXIF = b"Exif\x00\x00"
+_EXIF, _XMP = b"Exif\x00\x00", b"tiff:Orientation"
 _HEAD = 1 << 16
 
 
@@ -45,6 +45,8 @@ def decode_jpeg(
 
 
 def _is_upright(content: bytes) -> bool:
+    if content.find(_XMP, 0, _HEAD) >= 0:
+        return False  # said in another way, which Pillow reads
     start = content.find(_EXIF, 0, _HEAD)
     if start < 0:
         return True

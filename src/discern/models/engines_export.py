@@ -66,29 +66,22 @@ def backbone_key(backbone: Backbone, shape: Sequence[int]) -> str:
     return f"{code}-{backbone.digest()}-{shape[1]}x{shape[2]}".replace("/", "_")
 
 
-def exported(backbone: Backbone, shape: Sequence[int]) -> bytes:
-    """The ONNX model of a frozen backbone on the CPU, for batches of any number of images.
+def model_path(backbone: Backbone, shape: Sequence[int]) -> Path:
+    """Where in the cache folder a backbone's model for images of a shape (3, H, W) is kept."""
+    name = f"{backbone_key(backbone, shape)}-torch-{release('torch')}-{FORMAT}.onnx"
+    return cache_dir() / "engines" / name
 
-    It maps ``images`` (N, 3, H, W) to ``features`` (N, F), all float32. It is read from the cache
-    folder where it is there whole, and kept there where that can be written.
+
+def export(network: nn.Module, shape: Sequence[int]) -> bytes:
+    """The ONNX model of a network: images (N, 3, H, W) -> features (N, F), float32, for any N.
 
     Args:
-        backbone: in evaluation mode.
+        network: in evaluation mode, on the CPU.
         shape: (3, H, W).
 
     Raises:
-        Exception: of any kind, where the backbone has operations that ONNX lacks.
+        Exception: of any kind, where the network has operations that ONNX lacks.
     """
-    name = f"{backbone_key(backbone, shape)}-torch-{release('torch')}-{FORMAT}.onnx"
-    path = cache_dir() / "engines" / name
-    model = _kept(path)
-    if model is None:
-        model = _export(backbone.network, shape)
-        _keep(path, model)
-    return model
-
-
-def _export(network: nn.Module, shape: Sequence[int]) -> bytes:
     example = torch.zeros((2, *shape), device="cpu")
     model = io.BytesIO()
     with as_float32(), _traceable(), warnings.catch_warnings():
@@ -109,23 +102,24 @@ def _export(network: nn.Module, shape: Sequence[int]) -> bytes:
 
 @contextmanager
 def _traceable() -> Iterator[None]:
-    """Have attention computed by operations that ONNX has; and no graph printed on failure."""
+    """Have attention computed by operations that ONNX has, and no graph printed on failure."""
     fused: bool = torch.backends.mha.get_fastpath_enabled()
-    printed = torch._C._jit_is_onnx_log_enabled()
+    log_graph = torch._C._jit_onnx_log
     torch.backends.mha.set_fastpath_enabled(False)
-    torch._C._jit_set_onnx_log_enabled(False)
+    # The exporter enables this log, through a slip, even where it is not to be verbose.
+    torch._C._jit_onnx_log = lambda *_: None
     try:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
-        torch._C._jit_set_onnx_log_enabled(printed)
+        torch._C._jit_onnx_log = log_graph
 
 
 # The kept file
 
 
-def _kept(path: Path) -> bytes | None:
-    """The model in a file that is what was written, None if there is none."""
+def kept(path: Path) -> bytes | None:
+    """The model in a file that is as it was written, None if there is none."""
     try:
         model = path.read_bytes()
         sha256 = _beside(path).read_text()
@@ -137,7 +131,8 @@ def _kept(path: Path) -> bytes | None:
     return model
 
 
-def _keep(path: Path, model: bytes) -> None:
+def keep(path: Path, model: bytes) -> None:
+    """Write a model where :func:`kept` finds it, if the folder can be written."""
     try:
         with write_whole(path, "wb") as file:
             file.write(model)
@@ -163,7 +158,11 @@ def _stands_alone(model: bytes) -> bool:
         content = onnx.load_model_from_string(model)
     except DecodeError:
         return False
-    if any(opset.domain not in ("", "ai.onnx") for opset in content.opset_import):
+    values = [
+        [value.name for value in part] for part in (content.graph.input, content.graph.output)
+    ]
+    domains = {opset.domain for opset in content.opset_import}
+    if values != [[INPUT], [OUTPUT]] or not domains <= {"", "ai.onnx"}:
         return False
     tensors = (m for m in _messages(content) if isinstance(m, onnx.TensorProto))
     return not any(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +17,9 @@ from torch.nn.functional import interpolate
 
 from discern.errors import DiscernError, first_line
 from discern.models.backbones import Backbone
-from discern.models.engines_export import INPUT, OUTPUT, as_float32, exported
+from discern.models.engines_export import INPUT, OUTPUT, as_float32, export, keep, kept, model_path
+
+log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-4
 """Features may differ from torch's by this fraction of the largest in the batch."""
@@ -30,7 +33,9 @@ class EngineError(DiscernError):
 
 
 def start(engine: str, backbone: Backbone, shape: tuple[int, int, int], threads: int) -> Infer:
-    """Start an engine with a frozen backbone, and compare its features with torch's.
+    """Start an engine with a frozen backbone, whose features are compared with torch's.
+
+    The exported backbone is read from the cache folder, or made and kept there.
 
     Args:
         engine: a key of :data:`STARTERS`.
@@ -42,16 +47,33 @@ def start(engine: str, backbone: Backbone, shape: tuple[int, int, int], threads:
         EngineError: the backbone cannot be exported, or the engine cannot run it or gives other
             features.
     """
-    cannot = f"engine={engine} cannot run {backbone.provenance.name}"
+    path = model_path(backbone, shape)
+    model = kept(path)
     try:
-        infer = STARTERS[engine](exported(backbone, shape), threads)
-        difference = _difference(infer, backbone, shape)
+        if model is not None:
+            try:
+                return _agreeing(engine, model, backbone, shape, threads)
+            except Exception as error:  # of another machine, or a stranger's
+                log.debug("%s is made anew: %s.", path, first_line(error))
+        model = export(backbone.network, shape)
+        infer = _agreeing(engine, model, backbone, shape, threads)
     except Exception as error:  # the exporter and each engine have errors of their own
-        raise EngineError(f"{cannot}: {first_line(error)}.") from error
+        name = backbone.provenance.name
+        raise EngineError(f"engine={engine} cannot run {name}: {first_line(error)}.") from error
+    keep(path, model)
+    return infer
+
+
+def _agreeing(
+    engine: str, model: bytes, backbone: Backbone, shape: tuple[int, int, int], threads: int
+) -> Infer:
+    """The started engine; ValueError where its features are not torch's."""
+    infer = STARTERS[engine](model, threads)
+    difference = _difference(infer, backbone, shape)
     if not difference <= TOLERANCE:
-        raise EngineError(
-            f"{cannot}: its features differ from PyTorch's by {difference:.1e} of the largest, "
-            f"more than {TOLERANCE:.0e}."
+        raise ValueError(
+            f"its features differ from PyTorch's by {difference:.1e} of the largest, more than "
+            f"{TOLERANCE:.0e}"
         )
     return infer
 

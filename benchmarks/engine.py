@@ -1,0 +1,131 @@
+"""Features of a frozen DenseNet-121 a second: the engines beside the course notes' forward pass.
+
+    python benchmarks/engine.py [--decode FOLDER] [--images 32] [--repeats 5] [--threads 2]
+
+All compute those of the same images of 224 × 224 pixels in one process, in turn, so that a slow
+moment of the machine hits them all; the ratio is the median of those of each turn. The weights are
+random. The notes' forward pass is torchvision's network in evaluation mode, called as it is.
+
+What no engine can exceed is given by the largest product of two matrices of float32 that torch
+reaches on all cores: DenseNet-121 takes 5.7 GFLOP an image. It is measured in the same turns; where
+others use the machine it is too low, so that the best turn counts.
+
+With --decode the images are those in FOLDER, an image folder such as Cat_Dog_data, decoded by two
+workers of discern's loader meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torchvision import models
+
+from discern.data.image_folder import ImageFolder
+from discern.data.images import as_batch
+from discern.models.engines import ENGINES, engine_for
+from discern.models.transfer import TransferClassifier
+
+SHAPE = (3, 224, 224)
+GFLOP = 5.73
+"""Of an image: two for each of the 2.87 G multiplications with an addition."""
+
+WORKERS, BATCH = 2, 32
+
+Compute = Callable[[Tensor], Tensor]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--decode", type=Path, metavar="FOLDER")
+    parser.add_argument("--images", default=32, type=int, help="in a turn")
+    parser.add_argument("--repeats", default=5, type=int)
+    parser.add_argument("--threads", type=int, help="of the engines but torch")
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    contestants = {"notes": notes(), **engines(arguments.threads)}
+    if arguments.decode:
+        batches = photographs(arguments.decode, arguments.images)
+    else:
+        batches = [torch.randn(arguments.images, *SHAPE)]
+    warm_up = torch.randn(4, *SHAPE)
+    for compute in contestants.values():
+        compute(warm_up)
+    rates: dict[str, list[float]] = {name: [] for name in contestants}
+    peaks = []
+    for _ in range(arguments.repeats):
+        for name, compute in contestants.items():
+            rates[name].append(rate(compute, batches))
+        peaks.append(gflops())
+    report(rates, max(peaks))
+
+
+def notes() -> Compute:
+    """The notes' network without its last layer."""
+    network = models.densenet121()
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+    network.classifier = nn.Identity()
+    return network.eval()
+
+
+def engines(threads: int | None) -> dict[str, Compute]:
+    """Those that are installed, with discern's network."""
+    network = TransferClassifier(SHAPE, 2, weights=None)
+    installed = [name for name in ENGINES if importlib.util.find_spec(name) is not None]
+    return {name: engine_for(network, SHAPE, name, threads) for name in installed}
+
+
+def photographs(folder: Path, count: int) -> DataLoader[Any]:
+    """Batches of training photographs, without augmentation."""
+    data = ImageFolder(dir=folder, augment="none", val_size=0)
+    data.setup()
+    images: Any = data.train_dataset
+    return DataLoader(images, BATCH, sampler=range(count), num_workers=WORKERS, collate_fn=as_batch)
+
+
+def rate(compute: Compute, batches: Iterable[Any]) -> float:
+    """Images a second, loading included."""
+    begun, images = time.perf_counter(), 0
+    for batch in batches:
+        batch = batch if isinstance(batch, Tensor) else batch[0]
+        images += len(compute(batch))
+    return images / (time.perf_counter() - begun)
+
+
+def gflops(side: int = 2048, products: int = 4) -> float:
+    """Floating-point operations a nanosecond of a product of two square matrices."""
+    one, two = torch.randn(side, side), torch.randn(side, side)
+    torch.mm(one, two)
+    begun = time.perf_counter()
+    for _ in range(products):
+        torch.mm(one, two)
+    return products * 2 * side**3 / (time.perf_counter() - begun) / 1e9
+
+
+def report(rates: dict[str, list[float]], peak: float) -> None:
+    """A line for each contestant, and one for the machine."""
+    for name, measured in rates.items():
+        ratio = statistics.median(
+            ours / theirs for ours, theirs in zip(measured, rates["notes"], strict=True)
+        )
+        print(f"{name:12} {statistics.median(measured):6.1f} images/s {ratio:6.2f} x the notes'")
+    print(
+        f"{torch.get_num_threads()} cores multiply {peak:.0f} GFLOP/s, which allows "
+        f"{peak / GFLOP:.1f} images/s; to reach: 2.4 x the notes'"
+    )
+
+
+if __name__ == "__main__":
+    main()
