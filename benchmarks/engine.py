@@ -55,10 +55,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.manual_seed(0)
     contestants = {"notes": notes(), **engines(arguments.threads)}
+    batches: Iterable[Any] = [torch.randn(arguments.images, *SHAPE)]
     if arguments.decode:
         batches = photographs(arguments.decode, arguments.images)
-    else:
-        batches = [torch.randn(arguments.images, *SHAPE)]
     warm_up = torch.randn(4, *SHAPE)
     for compute in contestants.values():
         compute(warm_up)
@@ -77,7 +76,8 @@ def notes() -> Compute:
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     network.classifier = nn.Identity()
-    return network.eval()
+    network.eval()
+    return lambda images: network(images)
 
 
 def engines(threads: int | None) -> dict[str, Compute]:
@@ -92,7 +92,8 @@ def photographs(folder: Path, count: int) -> DataLoader[Any]:
     data = ImageFolder(dir=folder, augment="none", val_size=0)
     data.setup()
     images: Any = data.train_dataset
-    return DataLoader(images, BATCH, sampler=range(count), num_workers=WORKERS, collate_fn=as_batch)
+    together: Any = as_batch
+    return DataLoader(images, BATCH, sampler=range(count), num_workers=WORKERS, collate_fn=together)
 
 
 def rate(compute: Compute, batches: Iterable[Any]) -> float:

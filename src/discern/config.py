@@ -507,6 +507,7 @@ class EvaluationSettings(Settings):
         str, _one_of(("test", "val", "train")), Field(description="test, val or train")
     ]
     data: dict[str, Any]
+    engine: Engine
     seed: Seed
     folder: Text | None
 
@@ -531,6 +532,7 @@ class PredictionSettings(Settings):
         ),
     ]
     out: Annotated[str, Field(min_length=1, description="a folder's path")]
+    engine: Engine
     invert: Annotated[bool | Literal["auto"], Field(description="auto, true or false")]
     pictures: NonNegativeInt
     explain: Flag

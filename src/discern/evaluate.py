@@ -19,6 +19,7 @@ from discern.console import table
 from discern.errors import DiscernError
 from discern.files import write_whole
 from discern.jobs import as_job, relative
+from discern.models.engines import use_engine
 from discern.quiet import quiet_libraries
 from discern.reports.calibration import draw_reliability, reliability
 from discern.reports.confusion import (
@@ -76,6 +77,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Estimate]:
         file.write(OmegaConf.to_yaml(cfg, resolve=True))
     data: Any = build_data(cfg)
     check_fit(card, data, checkpoint)
+    use_engine(network, card.input_shape, cfg.engine, data.num_images[cfg.split])
     predictions = classify(network, data, cfg.split)
     metrics = measure(predictions, cfg.seed)
     facts = {

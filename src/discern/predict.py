@@ -102,6 +102,11 @@ def predict(cfg: DictConfig) -> Outcome:
         )
     explainer = GradCam(network, card.input_shape, model_name(card)) if cfg.explain else None
     files = list(find_files(cfg.input))
+    if hasattr(network, "backbone") or cfg.engine != "auto":
+        # torchvision: half a second that other models do not need.
+        from discern.models.engines import use_engine
+
+        use_engine(network, card.input_shape, cfg.engine, len(files))
     outcome = Outcome()
     with write_whole(folder / "predictions.csv") as table:
         writer = csv.writer(table, lineterminator="\n")

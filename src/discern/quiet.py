@@ -25,3 +25,5 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
     # A frozen backbone is meant to be in eval mode.
     warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start")
+    # A file that is refused has its own sentence.
+    warnings.filterwarnings("ignore", message=r"Detected pickle protocol \d+ in the checkpoint")

@@ -18,6 +18,7 @@ from discern.callbacks.finetune import Finetune
 from discern.data.images import Images
 from discern.errors import DiscernError
 from discern.features.extraction import CacheFullError, FeatureSource, Kind, Settings
+from discern.models.engines import engine_for
 from discern.models.transfer import TransferClassifier
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ def feature_source(
     """
     mode = cfg.cache.mode
     why = _why_not(cfg, network, trainer, epoch)
+    engine = _set_engine(cfg, network, data, trainer)
     if why is not None:
         if mode == "require" or cfg.cache.shard is not None:
             setting = "mode=require" if mode == "require" else f"shard={cfg.cache.shard}"
@@ -54,7 +56,7 @@ def feature_source(
         _warn(mode, f"cache.dir={cfg.cache.dir} is a file; it must be a folder")
         return None
     try:
-        return _source(cfg, network, data, trainer, settings)
+        return _source(cfg, network, data, trainer, settings, engine)
     except OSError as error:
         _warn(mode, f"cache.dir={settings.folder} cannot be used: {error.strerror}")
         return None
@@ -74,7 +76,7 @@ def _why_not(cfg: DictConfig, network: Any, trainer: Trainer, epoch: int) -> str
         return "cache.mode=off"
     if cfg.model.get("cutmix"):
         return "model.cutmix mixes pixels"
-    if trainer.fast_dev_run or trainer.overfit_batches:  # type: ignore[attr-defined]
+    if _sees_few(trainer):
         return "the run sees a few batches only"
     if limited:
         return f"trainer.{limited[0]} leaves images out"
@@ -106,8 +108,35 @@ def _settings(cfg: DictConfig, data: Any) -> Settings:
     )
 
 
+def _set_engine(cfg: DictConfig, network: Any, data: Any, trainer: Trainer) -> str:
+    """Let a frozen backbone be run by the engine that is asked for; its name and version.
+
+    Raises:
+        DiscernError: another than torch is asked for, and there is no backbone that it could run.
+    """
+    device = trainer.strategy.root_device
+    frozen = isinstance(network, TransferClassifier) and network.frozen_backbone
+    if not frozen or device.type != "cpu":
+        if cfg.engine not in ("auto", "torch"):
+            why = f"training is on {device}" if frozen else "the model has no frozen backbone"
+            raise DiscernError(f"engine={cfg.engine} is not possible, for {why}; choose auto.")
+    elif cfg.engine != "auto" or not _sees_few(trainer):
+        network.engine = engine_for(network, data.input_shape, cfg.engine)
+        return str(network.engine.version_class)
+    return f"torch-{device.type}"
+
+
+def _sees_few(trainer: Trainer) -> bool:
+    return bool(trainer.fast_dev_run or trainer.overfit_batches)  # type: ignore[attr-defined]
+
+
 def _source(
-    cfg: DictConfig, network: TransferClassifier, data: Any, trainer: Trainer, settings: Settings
+    cfg: DictConfig,
+    network: TransferClassifier,
+    data: Any,
+    trainer: Trainer,
+    settings: Settings,
+    engine: str,
 ) -> FeatureSource:
     device = trainer.strategy.root_device
     network.to(device)
@@ -129,7 +158,7 @@ def _source(
         },
         shape=tuple(data.input_shape),
         preprocessing=data.preprocessing,
-        engine=f"torch-{device.type}",
+        engine=engine,
         precision=cfg.cache.precision,
     )
     return FeatureSource(compute, backbone.num_features, kind, settings)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from discern.errors import DiscernError
 from discern.models.backbones import Backbone
@@ -34,6 +34,9 @@ SETTINGS = ("auto", *ENGINES)
 
 FORMAT = 1
 """Raised where an engine of the same version gives other numbers than before."""
+
+FEW = 200
+"""Images that torch has seen before the engines are measured."""
 
 MEASURED = 8
 """Images in a batch that the engines are measured with."""
@@ -193,6 +196,30 @@ def engine_for(
             f"pip install {_NEEDED[setting][1]} brings it."
         )
     return ExportedEngine(setting, network, input_shape, threads or ALL)
+
+
+def use_engine(network: nn.Module, input_shape: Sequence[int], setting: str, images: int) -> None:
+    """Let a saved network's backbone, if it has one, be run by an engine.
+
+    Args:
+        network: in eval mode, on the CPU.
+        input_shape: (C, H, W) of the images.
+        setting: see :func:`engine_for`.
+        images: that will be seen; for few ``auto`` is torch, since to measure would take longer.
+
+    Raises:
+        DiscernError: as :func:`engine_for`; or another engine than torch is asked for, and the
+            network has no backbone.
+    """
+    if not isinstance(network, TransferClassifier):
+        if setting not in ("auto", "torch"):
+            raise DiscernError(
+                f"engine={setting} is not possible, for the model has no backbone; choose auto."
+            )
+    elif setting != "auto" or images >= FEW:
+        network.requires_grad_(False)
+        network.unfreeze("head")
+        network.engine = engine_for(network, input_shape, setting)
 
 
 def _why_torch_alone(network: TransferClassifier) -> str | None:
