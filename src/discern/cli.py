@@ -28,6 +28,8 @@ Commands:
              discern evaluate ckpt_path=best split=test
   predict    classify pictures in files
              discern predict ckpt_path=best input=photos
+  cache      see, check and clear what is kept of frozen backbones
+             discern cache list
 
 discern COMMAND --help shows a command's choices and settings.
 Shell completion: eval "$(discern -sc install=bash)"   (or zsh, fish)
@@ -98,6 +100,16 @@ def _predict_job(cfg: "DictConfig") -> None:
     job(cfg)
 
 
+def cache(arguments: list[str]) -> None:
+    """``discern cache …``: what is kept of frozen backbones' features."""
+    from discern.cache_command import run
+
+    try:
+        raise SystemExit(run(arguments))
+    except DiscernError as error:
+        refuse(error)
+
+
 def _hydra_command(name: str, job: "TaskFunction", arguments: list[str]) -> None:
     import hydra
 
@@ -149,6 +161,11 @@ def _complete(arguments: list[str]) -> None:
     if first and not space:
         print(" ".join(name for name in COMMANDS if name.startswith(command)))
         return
+    if command == "cache":
+        from discern.cache_command import completions
+
+        print(" ".join(completions(typed)))
+        return
     os.environ["COMP_LINE"] = f"{first} {typed}"
     COMMANDS.get(command, train)(arguments)
 
@@ -158,4 +175,5 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "inspect": inspect,
     "evaluate": evaluate,
     "predict": predict,
+    "cache": cache,
 }

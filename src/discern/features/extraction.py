@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,18 +21,24 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from discern.console import is_terminal
-from discern.data.images import AugmentedImages, Images, as_batch
+from discern.data.images import Batch, Images, as_batch
 from discern.errors import DiscernError, first_line
-from discern.features.chunks import PRECISIONS
-from discern.features.store import FeatureStore, FeatureTable, Ids, make_room
+from discern.features.arrays import DTYPES, Ids
+from discern.features.chunks import ID_BYTES, DamagedChunkError
+from discern.features.folders import make_room, size_of, stores
+from discern.features.store import FeatureStore
+from discern.features.table import FeatureTable
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
 """Raised when the same images and settings give other features than before."""
 
-FLUSH_SECONDS, FLUSH_BYTES = 10.0, 256 << 20
+FLUSH_SECONDS, FLUSH_BYTES = 10.0, 128 << 20
 """How much is computed between two writes; a killed extraction loses no more."""
+
+ATTEMPTS = 3
+"""Times that features are computed which the disk gives back damaged."""
 
 Key = dict[str, object]
 
@@ -138,11 +145,11 @@ class FeatureSource:
         self.views = settings.views
         self.account = Account()
         self.store = FeatureStore(
-            settings.folder / kind.digest(), width, PRECISIONS[kind.precision], kind.about()
+            settings.folder / kind.digest(), width, kind.precision, kind.about()
         )
         self._full = False
         self._refreshed: set[bytes] = set()
-        self._tables: dict[tuple[int, int | None], tuple[Images, FeatureTable]] = {}
+        self._tables: dict[tuple[object, ...], tuple[_Shown, FeatureTable]] = {}
 
     def rows(
         self,
@@ -155,22 +162,38 @@ class FeatureSource:
         """Features, float32 (B, width), of the images at ``indices`` in a view of theirs."""
         if not self._full:
             try:
-                return self.table(images, augmentation, seed, view).rows(indices)
+                return self._kept_rows(images, indices, augmentation, seed, view)
             except CacheFullError as error:
                 if self.settings.stop_if_full:
                     raise
                 self._full = True
                 log.warning("%s Training goes on without the cache.", error)
-        if augmentation is None:
-            batch, _ = images.__getitems__(indices.tolist())
-        else:
-            batch, _ = images.augmented(indices, augmentation, seed, view)
-        return self.compute(batch)
+        batch, _ = _Shown(images, augmentation, seed, view).__getitems__(indices.tolist())
+        _check_whole(batch, indices)
+        # Tensors made in inference mode cannot be what a head is trained on; a copy can.
+        return self.compute(batch).clone()
+
+    def _kept_rows(
+        self, images: Images, indices: NDArray[np.int64], augmentation: Any, seed: int, view: int
+    ) -> Tensor:
+        table = self.table(images, augmentation, seed, view)
+        try:
+            return table.rows(indices)
+        except OSError:  # removed while in use, or a fault of the disk
+            self._tables = {key: known for key, known in self._tables.items() if known[1] != table}
+        with self._on_disk("read"):
+            return self.table(images, augmentation, seed, view).rows(indices)
 
     def compute_share(self, images: Images, augmentation: Any, seed: int, view: int) -> None:
-        """Compute the part of the features that is missing and that ``share`` names."""
-        ids = images.identify(augmentation, seed, view)
-        self._compute(images, augmentation, seed, view, ids)
+        """Compute the part of the features that is missing and that ``share`` names.
+
+        Raises:
+            CacheMissError, CacheFullError, DiscernError: as of ``table``.
+        """
+        shown = _Shown(images, augmentation, seed, view)
+        ids = shown.ids()
+        if len(self._missing(ids)):
+            self._compute(shown, ids)
 
     def table(self, images: Images, augmentation: Any, seed: int, view: int) -> FeatureTable:
         """The features of all of ``images``, those missing computed first, behind a bar.
@@ -178,95 +201,120 @@ class FeatureSource:
         Raises:
             CacheMissError: some are missing, and the mode is ``require``.
             CacheFullError: they cannot be written.
-            DiscernError: a picture can no longer be read.
+            DiscernError: a picture can no longer be read, or they are too many or too large.
         """
-        key = (id(images), None if augmentation is None else view)
+        key = (id(images), id(augmentation), *((seed, view) if augmentation is not None else ()))
         if key not in self._tables:
-            table = self._complete(images, augmentation, seed, view)
-            # The images are kept with it: another object could get the same id.
-            self._tables[key] = images, table
+            shown = _Shown(images, augmentation, seed, view)
+            # The images are kept with it: other objects could get the same ids.
+            self._tables[key] = shown, self._complete(shown)
         return self._tables[key][1]
 
-    def _complete(self, images: Images, augmentation: Any, seed: int, view: int) -> FeatureTable:
-        ids = images.identify(augmentation, seed, view)
-        missing = self._missing(ids)
-        self.account.reused += len(ids) - len(missing)
-        if len(missing):
-            if self.settings.mode == "require":
-                raise CacheMissError(
-                    f"cache.mode=require, and the features of {len(missing):,} of {len(ids):,} "
-                    f"images are not in {self.settings.folder}."
-                )
-            self._compute(images, augmentation, seed, view, ids)
-        self.store.hold()
-        places = self.store.find(ids)
-        if (places < 0).any() or self.store.drop_damaged(np.unique(places[:, 0]).tolist()):
-            # Damaged meanwhile, or another's part of a division.
-            return self._complete(images, augmentation, seed, view)
-        self.account.bytes += len(ids) * self.store.width * self.store.dtype.itemsize
-        return FeatureTable(self.store, places)
+    def count_missing(self, images: Images, augmentation: Any, seed: int, view: int) -> int:
+        """Images whose features are to be computed."""
+        return len(self._missing(_Shown(images, augmentation, seed, view).ids()))
 
-    def _missing(self, ids: Ids) -> NDArray[np.int64]:
-        """Indices of what is to be computed."""
-        absent = (self.store.find(ids) < 0).any(axis=1)
-        if self.settings.mode == "refresh":
-            absent |= np.array([word.tobytes() not in self._refreshed for word in ids])
-        return np.flatnonzero(absent)
+    def check_room(self, count: int) -> None:
+        """Refuse more new features than the cache may ever hold.
 
-    def _compute(self, images: Images, augmentation: Any, seed: int, view: int, ids: Ids) -> None:
-        share = self.settings.share
-        part = f"{share[0]}of{share[1]}" if share else "all"
-        try:
-            with self.store.writing(part):
-                # What another process has computed while this one waited is there now. Of equal
-                # images one is enough.
-                missing = self._missing(ids)
-                if share is not None:
-                    missing = missing[ids[missing, 0] % np.uint64(share[1]) == share[0] - 1]
-                _, first = np.unique(ids[missing], axis=0, return_index=True)
-                missing = missing[np.sort(first)]
-                if len(missing):
-                    self._make_room(len(missing))
-                    self._extract(images, augmentation, seed, view, ids, missing)
-        except OSError as error:
-            why = "the disk is full" if error.errno == errno.ENOSPC else first_line(error)
-            raise CacheFullError(
-                f"cache.dir={self.settings.folder} cannot be written: {why}; what was computed "
-                "before is kept."
-            ) from error
-
-    def _make_room(self, count: int) -> None:
-        needed = count * (self.store.width * self.store.dtype.itemsize + 16)
-        most = self.settings.max_bytes
+        Raises:
+            DiscernError: ``cache.max_gb`` is too small.
+        """
+        needed, most = self._bytes(count), self.settings.max_bytes
         if needed > most:
             raise DiscernError(
                 f"cache.max_gb={most / 1e9:g} is too small for the features of {count:,} images, "
                 f"{needed / 1e9:.3g} GB; give more, or cache.mode=off."
             )
-        for folder in make_room(self.settings.folder, needed, most, keep=self.store.folder):
-            log.info("Features not used for the longest were removed: %s.", folder.name)
 
-    def _extract(
-        self,
-        images: Images,
-        augmentation: Any,
-        seed: int,
-        view: int,
-        ids: Ids,
-        missing: NDArray[np.int64],
-    ) -> None:
+    def _complete(self, shown: _Shown) -> FeatureTable:
+        ids, before = shown.ids(), self.account.computed
+        self.store.hold()
+        for _ in range(ATTEMPTS):
+            if len(self._missing(ids)):
+                self._compute(shown, ids)
+            places = self.store.find(ids)
+            if (places < 0).any() or self.store.drop_damaged(np.unique(places[:, 0]).tolist()):
+                continue
+            beside = sum(table.in_memory for _, table in self._tables.values())
+            with suppress(OSError, DamagedChunkError):  # removed since it was verified
+                table = FeatureTable(self.store, places, beside)
+                self.account.reused += max(0, len(ids) - (self.account.computed - before))
+                self.account.bytes += len(ids) * self.store.row_bytes
+                return table
+        raise CacheFullError(f"cache.dir={self.settings.folder} loses what is written to it.")
+
+    def _missing(self, ids: Ids) -> NDArray[np.int64]:
+        """Indices of what is to be computed."""
+        absent = (self.store.find(ids) < 0).any(axis=1)
+        if self.settings.mode == "refresh":
+            absent |= np.array([word.tobytes() not in self._refreshed for word in ids], dtype=bool)
+        return np.flatnonzero(absent)
+
+    def _compute(self, shown: _Shown, ids: Ids) -> None:
+        missing = self._missing(ids)
+        if self.settings.mode == "require":
+            raise CacheMissError(
+                f"cache.mode=require, and the features of {len(missing):,} of {len(ids):,} "
+                f"images are not in {self.settings.folder}."
+            )
+        share = self.settings.share
+        with ExitStack() as turn:
+            with self._on_disk():
+                part = f"{share[0]}of{share[1]}" if share else "all"
+                turn.enter_context(self.store.writing(part))
+            # What another process has computed while this one waited is there now. Of equal
+            # images one is enough.
+            missing = self._missing(ids)
+            if share is not None:
+                missing = missing[ids[missing, 0] % np.uint64(share[1]) == share[0] - 1]
+            _, first = np.unique(ids[missing], axis=0, return_index=True)
+            missing = missing[np.sort(first)]
+            if len(missing):
+                self._make_room(len(missing))
+                self._extract(shown, ids, missing)
+
+    @contextmanager
+    def _on_disk(self, used: str = "written") -> Iterator[None]:
+        """Tell what goes wrong with files in one sentence."""
+        try:
+            yield
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            why = "the disk is full" if full else error.strerror or first_line(error)
+            raise CacheFullError(
+                f"cache.dir={self.settings.folder} cannot be {used}: {why}; what was computed "
+                "before is kept."
+            ) from error
+
+    def _bytes(self, count: int) -> int:
+        return count * (self.store.row_bytes + ID_BYTES)
+
+    def _make_room(self, count: int) -> None:
+        self.check_room(count)
+        needed, most, folder = self._bytes(count), self.settings.max_bytes, self.settings.folder
+        with self._on_disk():
+            for removed in make_room(folder, needed, most, keep=self.store.folder):
+                log.info("Features not used for the longest were removed: %s.", removed.name)
+            taken = sum(size_of(path) for path in stores(folder))
+        if taken + needed > most:
+            raise CacheFullError(
+                f"cache.max_gb={most / 1e9:g} has no room for {needed / 1e9:.3g} GB of features "
+                f"beside the {taken / 1e9:.3g} GB in use."
+            )
+
+    def _extract(self, shown: _Shown, ids: Ids, missing: NDArray[np.int64]) -> None:
         begun = flushed = time.perf_counter()
         done: list[tuple[Ids, Tensor]] = []
         size = 0
-        shown = "features" if augmentation is None else f"features of view {view + 1}"
         with tqdm(
-            desc=shown, total=len(missing), unit=" images", leave=False, dynamic_ncols=True,
+            desc=shown.title, total=len(missing), unit=" images", leave=False, dynamic_ncols=True,
             disable=not is_terminal(),
         ) as bar:  # fmt: skip
-            for part, batch in self._batches(images, augmentation, seed, view, missing):
+            for part, batch in self._batches(shown, missing):
                 features = self.compute(batch)
                 done.append((ids[part], features))
-                size += features.numel() * 4
+                size += features.nbytes
                 bar.update(len(part))
                 now = time.perf_counter()
                 if now - flushed > FLUSH_SECONDS or size > FLUSH_BYTES:
@@ -275,9 +323,8 @@ class FeatureSource:
         if done:
             self._keep(done)
         seconds = time.perf_counter() - begun
-        self.account.computed += len(missing)
         self.account.seconds += seconds
-        self.store.remember_rate(seconds / len(missing))
+        self.store.remember_rate(len(missing), seconds)
 
     @property
     def seconds_saved(self) -> float | None:
@@ -286,33 +333,72 @@ class FeatureSource:
         return None if rate is None else rate * self.account.reused
 
     def _batches(
-        self, images: Images, augmentation: Any, seed: int, view: int, missing: NDArray[np.int64]
+        self, shown: _Shown, missing: NDArray[np.int64]
     ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         """Indices and images (N, C, H, W), in the order of ``missing``."""
-        dataset: Dataset[Any] = images  # type: ignore[assignment]
-        places = missing
-        if augmentation is not None:
-            dataset = AugmentedImages(images, augmentation, seed)
-            places = missing + view * len(images)
         settings = self.settings
         loader = DataLoader(
-            dataset,
-            sampler=places.tolist(),
+            shown,
+            sampler=missing.tolist(),
             batch_size=settings.batch_size,
             num_workers=settings.num_workers,
             collate_fn=as_batch,  # type: ignore[arg-type]
             generator=torch.Generator().manual_seed(0),
         )
-        at = 0
-        for batch, _ in loader:
-            part = missing[at : at + settings.batch_size]
-            if len(batch) != len(part):
-                raise DiscernError("A picture can no longer be read, so its features are unknown.")
-            at += len(part)
+        parts = np.split(missing, range(settings.batch_size, len(missing), settings.batch_size))
+        for part, (batch, _) in zip(parts, loader, strict=True):
+            _check_whole(batch, part)
             yield part, batch
 
     def _keep(self, done: list[tuple[Ids, Tensor]]) -> None:
         ids = np.concatenate([part for part, _ in done])
-        self.store.add(ids, torch.cat([features for _, features in done]))
+        features = torch.cat([features for _, features in done])
+        lost = features.to(DTYPES[self.kind.precision]).isinf() & features.isfinite()
+        if lost.any():
+            raise DiscernError(
+                f"cache.precision={self.kind.precision} cannot hold a feature of "
+                f"{features[lost][0]:.3g}; choose float32."
+            )
+        with self._on_disk():
+            self.store.add(ids, features)
+        self.account.computed += len(ids)
         if self.settings.mode == "refresh":
             self._refreshed.update(word.tobytes() for word in ids)
+
+
+@dataclass(frozen=True, eq=False)
+class _Shown(Dataset[Any]):
+    """Images as the network sees them: in evaluation, or with an augmentation in a view."""
+
+    images: Images
+    augmentation: Any
+    seed: int
+    view: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        if self.augmentation is None:
+            return self.images.__getitems__(indices)
+        # A picture that can no longer be read is left out. But where it is the only one another
+        # comes in its place, and where it is asked for twice, one for two.
+        twice = indices * 2 if len(indices) == 1 else indices
+        chosen = np.array(twice, dtype=np.int64)
+        shown, labels = self.images.augmented(chosen, self.augmentation, self.seed, self.view)
+        count = len(indices) if len(shown) == len(twice) else 0
+        return shown[:count], labels[:count]
+
+    def ids(self) -> Ids:
+        """Two words for each, (N, 2)."""
+        return self.images.identify(self.augmentation, self.seed, self.view)
+
+    @property
+    def title(self) -> str:
+        """Of the bar."""
+        return "features" if self.augmentation is None else f"features of view {self.view + 1}"
+
+
+def _check_whole(batch: Tensor, indices: NDArray[np.int64]) -> None:
+    if len(batch) != len(indices):
+        raise DiscernError("A picture can no longer be read, so its features are unknown.")

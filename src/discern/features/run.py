@@ -52,10 +52,10 @@ def feature_source(
     if cfg.model.get("mixup"):
         log.info("  %-10s model.mixup mixes them, two images', not the pixels", "features")
     settings = _settings(cfg, data)
-    if settings.folder.exists() and not settings.folder.is_dir():
-        _warn(mode, f"cache.dir={cfg.cache.dir} is a file; it must be a folder")
-        return None
     try:
+        if settings.folder.exists() and not settings.folder.is_dir():
+            _warn(mode, f"cache.dir={cfg.cache.dir} is a file; it must be a folder")
+            return None
         return _source(cfg, network, data, trainer, settings, engine)
     except OSError as error:
         _warn(mode, f"cache.dir={settings.folder} cannot be used: {error.strerror}")
@@ -170,10 +170,14 @@ def prepare(source: FeatureSource, data: Any, test: bool) -> bool:
     Later views of augmented images are computed when an epoch first shows them.
 
     Raises:
-        DiscernError: a miss with ``cache.mode=require``, or no room with ``cache.on_full=stop``.
+        DiscernError: a miss with ``cache.mode=require``, no room with ``cache.on_full=stop``, or
+            ``cache.max_gb`` is too small.
     """
     try:
-        for images, augmentation in _first_needed(data, test):
+        needed = list(_first_needed(data, test))
+        # Before hours are spent on the first of them.
+        source.check_room(sum(source.count_missing(*each, data.seed, 0) for each in needed))
+        for images, augmentation in needed:
             source.table(images, augmentation, data.seed, 0)
     except CacheFullError as error:
         if source.settings.stop_if_full or source.settings.mode == "require":

@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
-import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 import numpy as np
-import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from torch import Tensor
 
-from discern.features.chunks import (
-    SUFFIX,
-    Chunk,
-    DamagedChunkError,
-    forget_pages,
-    open_chunk,
-    write_chunk,
-)
+from discern.features.arrays import DTYPES, Ids, ids_of, write_chunk
+from discern.features.chunks import SUFFIX, Chunk, DamagedChunkError, open_chunk
+from discern.features.folders import ABOUT, hold, is_mark, read_json, remove_leftovers
 from discern.files import write_whole
 
 log = logging.getLogger(__name__)
 
-Ids = NDArray[np.uint64]
-"""Two words for each image and view, (N, 2)."""
-
-IN_MEMORY = 256 << 20
-"""Bytes up to which the features of a split are read into memory at once."""
-
-FORGET_AFTER = 128 << 20
-"""Bytes read through memory maps after which their pages are given back."""
+_MOST = 1 << 50
+"""Images, and seconds, that cannot have been."""
 
 
 class FeatureStore:
@@ -46,16 +31,14 @@ class FeatureStore:
     Args:
         folder: made when the first chunk is written.
         width: features of an image.
-        dtype: of the features that are kept.
+        precision: that features are kept with.
         about: what the features are, for people; written beside them.
     """
 
-    def __init__(
-        self, folder: Path, width: int, dtype: torch.dtype, about: dict[str, object]
-    ) -> None:
+    def __init__(self, folder: Path, width: int, precision: str, about: dict[str, object]) -> None:
         self.folder = folder
         self.width = width
-        self.dtype = dtype
+        self.precision = precision
         self.about = about
         self.chunks: list[Chunk] = []
         self.damaged: list[Path] = []
@@ -73,9 +56,11 @@ class FeatureStore:
                 continue
             self._known.add(path)
             try:
-                chunk = open_chunk(path, self.width, self.dtype)
-                words.append(chunk.ids().numpy().view(np.uint64))
-            except DamagedChunkError as error:
+                chunk = open_chunk(path, self.width, self.precision)
+                words.append(ids_of(chunk))
+            except FileNotFoundError:  # removed meanwhile
+                continue
+            except (DamagedChunkError, OSError) as error:
                 self._leave_out(path, error)
                 continue
             rows = np.arange(chunk.rows, dtype=np.int64)
@@ -94,24 +79,28 @@ class FeatureStore:
         there = (self._words[at] == ids).all(axis=1)
         return np.where(there[:, None], self._places[at], -1)
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes that the features of an image are kept in."""
+        return self.width * DTYPES[self.precision].itemsize
+
     def add(self, ids: Ids, features: Tensor) -> None:
         """Keep the features (N, width) of ids; OSError where that cannot be written."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        about = self.folder / "about.json"
-        if not about.exists():
-            with write_whole(about) as file:
+        self.hold()
+        if read_json(self.folder / ABOUT) != self.about:
+            with write_whole(self.folder / ABOUT) as file:
                 json.dump(self.about, file, indent=2, ensure_ascii=False)
-        words = torch.from_numpy(ids.view(np.int64).copy())
-        write_chunk(self.folder, words, features.to(self.dtype))
+        write_chunk(self.folder, ids, features.to(DTYPES[self.precision]))
         self.refresh()
 
-    def drop_damaged(self, numbers: Iterator[int]) -> bool:
-        """Verify chunks; leave out those that are damaged. Whether there was one."""
+    def drop_damaged(self, numbers: Iterable[int]) -> bool:
+        """Verify chunks; leave out those that are damaged or gone. Whether there was one."""
         wrong = set()
         for number in numbers:
             try:
                 self.chunks[number].verify()
-            except DamagedChunkError as error:
+            except (DamagedChunkError, OSError) as error:
                 self._leave_out(self.chunks[number].path, error)
                 wrong.add(number)
         if wrong:
@@ -119,25 +108,42 @@ class FeatureStore:
             self._words, self._places = self._words[keep], self._places[keep]
         return bool(wrong)
 
-    def _leave_out(self, path: Path, error: DamagedChunkError) -> None:
-        log.warning("%s is damaged (%s): its features are computed again.", path, error)
+    def _leave_out(self, path: Path, error: DamagedChunkError | OSError) -> None:
         self.damaged.append(path)
+        if isinstance(error, OSError):
+            # The fault may be the system's, and over the next time: the file stays.
+            why = error.strerror or str(error)
+            log.warning("%s cannot be read (%s): its features are computed again.", path, why)
+            return
+        log.warning("%s is damaged (%s): its features are computed again.", path, error)
         with suppress(OSError):
             path.unlink()
 
+    # What computing takes
+
     @property
     def seconds_per_image(self) -> float | None:
-        """What computing took the last time, if that is known."""
-        try:
-            seconds = json.loads((self.folder / "rate.json").read_text())["seconds_per_image"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return float(seconds) if isinstance(seconds, (int, float)) else None
+        """What computing has taken so far, if that is known."""
+        images, seconds = self._rate
+        return seconds / images if images else None
 
-    def remember_rate(self, seconds_per_image: float) -> None:
-        """Keep what computing took."""
-        with write_whole(self.folder / "rate.json") as file:
-            json.dump({"seconds_per_image": seconds_per_image}, file)
+    def remember_rate(self, images: int, seconds: float) -> None:
+        """Keep what computing the features of so many images took, if it can be written."""
+        known, before = self._rate
+        with suppress(OSError), write_whole(self.folder / "rate.json") as file:
+            json.dump({"images": known + images, "seconds": before + seconds}, file)
+
+    @property
+    def _rate(self) -> tuple[int, float]:
+        """Images computed so far, and the seconds that took."""
+        content = read_json(self.folder / "rate.json")
+        if not isinstance(content, dict):
+            return 0, 0.0
+        images, seconds = content.get("images"), content.get("seconds")
+        # JSON knows numbers of any size, and NaN.
+        if type(images) is not int or type(seconds) is not float or not 0 < images < _MOST:
+            return 0, 0.0
+        return (images, seconds) if 0 <= seconds < _MOST else (0, 0.0)
 
     # Who uses it
 
@@ -149,11 +155,15 @@ class FeatureStore:
             part: processes that compute different parts do not wait for each other.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.hold()
         lock = FileLock(self.folder / f".writing-{part}.lock")
-        if not lock.is_locked and not _try(lock):
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
             log.info("Another process is computing these features: waiting for it.")
             lock.acquire()
         try:
+            remove_leftovers(self.folder)
             self.refresh()
             yield
         finally:
@@ -161,107 +171,5 @@ class FeatureStore:
 
     def hold(self) -> None:
         """Mark the store as in use by this process until it ends, and as used now."""
-        if self._use is not None or not self.folder.is_dir():
-            return
-        with suppress(OSError):
-            self._use = (self.folder / ".use.lock").open("ab")
-            fcntl.flock(self._use, fcntl.LOCK_SH)
-            os.utime(self.folder / ".use.lock")
-
-
-def _try(lock: FileLock) -> bool:
-    try:
-        lock.acquire(blocking=False)
-    except TimeoutError:
-        return False
-    return True
-
-
-def in_use(folder: Path) -> bool:
-    """Whether a process holds the store in ``folder``."""
-    try:
-        with (folder / ".use.lock").open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
-
-
-def size_of(folder: Path) -> int:
-    """Bytes that a store takes."""
-    return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
-
-
-def last_used(folder: Path) -> float:
-    """When a store was last used, in seconds since 1970."""
-    marks = [folder / ".use.lock", folder / "about.json", folder]
-    return next(mark.stat().st_mtime for mark in marks if mark.exists())
-
-
-def stores(folder: Path) -> list[Path]:
-    """The stores in the cache's folder."""
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if (path / "about.json").is_file())
-
-
-def make_room(folder: Path, needed: int, most: int, keep: Path) -> list[Path]:
-    """Remove the least recently used stores until ``needed`` more bytes fit into ``most``.
-
-    What is in use, and ``keep``, stays. Returns the stores removed.
-    """
-    sizes = {path: size_of(path) for path in stores(folder)}
-    total, removed = sum(sizes.values()), []
-    for path in sorted(sizes, key=last_used):
-        if total + needed <= most:
-            break
-        if path != keep and not in_use(path):
-            shutil.rmtree(path, ignore_errors=True)
-            total -= sizes[path]
-            removed.append(path)
-    return removed
-
-
-class FeatureTable:
-    """The features of some images, in their order: in memory, or in maps where they are many.
-
-    Args:
-        store: has them all.
-        places: chunk and row of each, int64 (N, 2).
-    """
-
-    def __init__(self, store: FeatureStore, places: NDArray[np.int64]) -> None:
-        self.places = places
-        numbers = np.unique(places[:, 0]).tolist()
-        self._maps = {number: store.chunks[number].features() for number in numbers}
-        self.width, self.bytes = store.width, len(places) * store.width * store.dtype.itemsize
-        self._read = 0
-        self._all: Tensor | None = None
-        if self.bytes <= IN_MEMORY:
-            self._all = self._gather(places)
-            self._maps.clear()
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def rows(self, indices: NDArray[np.int64]) -> Tensor:
-        """Features, float32 (B, width), at ``indices``."""
-        if self._all is not None:
-            return self._all.index_select(0, torch.from_numpy(indices))
-        return self._gather(self.places[indices])
-
-    def _gather(self, places: NDArray[np.int64]) -> Tensor:
-        out = torch.empty((len(places), self.width), dtype=torch.float32)
-        order = np.argsort(places[:, 0], kind="stable")
-        numbers, starts = np.unique(places[order, 0], return_index=True)
-        for number, part in zip(numbers.tolist(), np.split(order, starts[1:]), strict=True):
-            rows = torch.from_numpy(places[part, 1])
-            out[torch.from_numpy(part)] = self._maps[number].index_select(0, rows).float()
-        self._read += out.numel() * 4
-        if self._read > FORGET_AFTER:
-            self._read = 0
-            for mapped in self._maps.values():
-                forget_pages(mapped)
-        return out
+        if self._use is None or not is_mark(self._use, self.folder):
+            self._use = hold(self.folder)

@@ -145,7 +145,7 @@ class ExportedEngine:
                 self._infer = self._network.backbone
         assert self._infer is not None
         with as_float32():
-            prepared = self._network._prepared(images.detach())
+            prepared = self._network._prepared(images)
             if not len(prepared):
                 return torch.empty(0, self._network.backbone.num_features)
             return self._infer(prepared)

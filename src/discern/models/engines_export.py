@@ -73,7 +73,7 @@ def model_path(backbone: Backbone, shape: Sequence[int]) -> Path:
 
 
 def export(network: nn.Module, shape: Sequence[int]) -> bytes:
-    """The ONNX model of a network: images (N, 3, H, W) -> features (N, F), float32, for any N.
+    """The ONNX model of a network: an image (1, 3, H, W) -> its features (1, F), float32.
 
     Args:
         network: in evaluation mode, on the CPU.
@@ -82,7 +82,7 @@ def export(network: nn.Module, shape: Sequence[int]) -> bytes:
     Raises:
         Exception: of any kind, where the network has operations that ONNX lacks.
     """
-    example = torch.zeros((2, *shape), device="cpu")
+    example = torch.zeros((1, *shape), device="cpu")
     model = io.BytesIO()
     with as_float32(), _traceable(), warnings.catch_warnings():
         # Of the tracer, that it keeps what does not depend on the images; and of its age.
@@ -95,7 +95,6 @@ def export(network: nn.Module, shape: Sequence[int]) -> bytes:
             opset_version=_OPSET,
             input_names=[INPUT],
             output_names=[OUTPUT],
-            dynamic_axes={INPUT: {0: "n"}, OUTPUT: {0: "n"}},
         )
     return model.getvalue()
 

@@ -6,10 +6,12 @@ import importlib
 import io
 import logging
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -26,6 +28,11 @@ TOLERANCE = 1e-4
 
 Infer = Callable[[Tensor], Tensor]
 """Images (N, 3, H, W) as the backbone takes them, float32 -> features (N, F)."""
+
+Floats = NDArray[np.float32]
+
+Run = Callable[[Floats], Floats]
+"""An image (1, 3, H, W) -> features (1, F), in any thread."""
 
 
 class EngineError(DiscernError):
@@ -68,7 +75,7 @@ def _agreeing(
     engine: str, model: bytes, backbone: Backbone, shape: tuple[int, int, int], threads: int
 ) -> Infer:
     """The started engine; ValueError where its features are not torch's."""
-    infer = STARTERS[engine](model, threads)
+    infer = _in_turn(STARTERS[engine](model, threads), threads)
     difference = _difference(infer, backbone, shape)
     if not difference <= TOLERANCE:
         raise ValueError(
@@ -79,18 +86,14 @@ def _agreeing(
 
 
 def _difference(infer: Infer, backbone: Backbone, shape: tuple[int, int, int]) -> float:
-    """The largest difference of features from torch's, relative to the largest of the batch."""
-    images = photographs(3, shape)
+    """The largest difference of features from torch's, relative to the largest of them."""
+    images = photographs(2, shape)
     with as_float32():
-        expected: Tensor = backbone(images.contiguous(memory_format=torch.channels_last))
-        # Not the number of images that was traced, and another one after it.
-        pairs = [(infer(images), expected), (infer(images[:1]), expected[:1])]
-    if all(torch.equal(one, two) for one, two in pairs):
+        right: Tensor = backbone(images.contiguous(memory_format=torch.channels_last))
+        found = infer(images)
+    if torch.equal(found, right):  # also where all are zero, and there is no largest
         return 0.0
-    # The maximum of tensors, unlike that of numbers, is NaN where one is.
-    return float(
-        torch.stack([(one - two).abs().max() / two.abs().max() for one, two in pairs]).max()
-    )
+    return float((found - right).abs().max() / right.abs().max())
 
 
 def photographs(count: int, shape: tuple[int, ...]) -> Tensor:
@@ -102,19 +105,22 @@ def photographs(count: int, shape: tuple[int, ...]) -> Tensor:
     return interpolate(areas, (height, width), mode="bilinear") + 0.3 * grain
 
 
-def _onnxruntime(model: bytes, threads: int) -> Infer:
+def _onnxruntime(model: bytes, threads: int) -> Run:
     ort = importlib.import_module("onnxruntime")
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.intra_op_num_threads = threads
-    # Threads that wait spinning would take the cores from the loader's workers.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.intra_op_num_threads = 1
     options.log_severity_level = 3  # errors; warnings are for those who write models
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return _on_arrays(lambda array: session.run([OUTPUT], {INPUT: array})[0])
+
+    def run(image: Floats) -> Floats:
+        features: Floats = session.run([OUTPUT], {INPUT: image})[0]
+        return features
+
+    return run
 
 
-def _openvino(model: bytes, threads: int) -> Infer:
+def _openvino(model: bytes, threads: int) -> Run:
     with _no_telemetry():
         openvino = importlib.import_module("openvino")
     core = openvino.Core()
@@ -123,13 +129,20 @@ def _openvino(model: bytes, threads: int) -> Infer:
         "INFERENCE_PRECISION_HINT": "f32",
         "EXECUTION_MODE_HINT": "ACCURACY",
         "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": 1,
+        "NUM_STREAMS": threads,
         # The loader's workers use the same cores.
         "ENABLE_CPU_PINNING": False,
     }
     compiled = core.compile_model(core.read_model(io.BytesIO(model)), "CPU", settings)
-    request = compiled.create_infer_request()
-    return _on_arrays(lambda array: request.infer([array])[0])
+    own = threading.local()  # a request serves one thread
+
+    def run(image: Floats) -> Floats:
+        if not hasattr(own, "request"):
+            own.request = compiled.create_infer_request()
+        features: Floats = own.request.infer([image])[0]
+        return features
+
+    return run
 
 
 @contextmanager
@@ -146,12 +159,25 @@ def _no_telemetry() -> Iterator[None]:
             del sys.modules[package]
 
 
-def _on_arrays(run: Callable[[NDArray[Any]], NDArray[Any]]) -> Infer:
-    return lambda images: torch.from_numpy(run(images.contiguous().numpy()))
+def _in_turn(run: Run, threads: int) -> Infer:
+    """Has each thread compute image after image.
+
+    No thread waits for another within an image, as it does where all share a batch of 32: measured
+    on 2 cores that gives 1.2 times as many images a second of DenseNet-121. And the features of an
+    image depend neither on the others in its batch nor on the number of threads.
+    """
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="engine")
+
+    def infer(images: Tensor) -> Tensor:
+        array = images.contiguous().numpy()
+        rows = pool.map(run, (array[index : index + 1] for index in range(len(array))))
+        return torch.from_numpy(np.concatenate(list(rows)))
+
+    return infer
 
 
-STARTERS: dict[str, Callable[[bytes, int], Infer]] = {
+STARTERS: dict[str, Callable[[bytes, int], Run]] = {
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
 }
-"""How each starts, with an ONNX model and a number of threads."""
+"""How each starts, with an ONNX model and the number of threads that will call it."""

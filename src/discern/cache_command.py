@@ -1,0 +1,299 @@
+"""``discern cache``: what is kept of frozen backbones' features, and how to be rid of it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from tqdm import tqdm
+
+from discern.cache import cache_dir
+from discern.console import is_terminal, table
+from discern.errors import DiscernError
+from discern.features.chunks import SUFFIX, DamagedChunkError, open_chunk
+from discern.features.folders import (
+    ABOUT,
+    in_use,
+    last_used,
+    make_room,
+    read_json,
+    remove,
+    size_of,
+    stores,
+)
+from discern.files import printable
+from discern.nearest import did_you_mean
+
+HELP = """\
+The features of frozen backbones, and what else discern keeps.
+
+Usage: discern cache COMMAND [dir=FOLDER] …
+
+Commands:
+  list      what there is: its size, when it was last used, whether a process uses it now
+  verify    read all features and compare their checksums; damaged ones are removed, and computed
+            again by the next run that needs them; exit status 1 if there were any
+  prune     remove what was not used for the longest, down to max_gb=N (50), or all that was not
+            used for unused_days=N
+  clear     remove all features
+
+What is in use stays. dir=FOLDER is a run's cache.dir; without it, $DISCERN_CACHE_DIR/features or
+that of the user's cache folder.
+"""
+
+MOST_GB = 50.0
+"""What a run's ``cache.max_gb`` is by default."""
+
+DAY = 86_400.0
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the command line asks for.
+
+    Attributes:
+        folder: of the features.
+        chosen: whether it was named.
+        max_gb, unused_days: of ``prune``, where given.
+    """
+
+    folder: Path
+    chosen: bool
+    max_gb: float | None = None
+    unused_days: float | None = None
+
+
+def run(arguments: list[str]) -> int:
+    """Run ``discern cache`` with these arguments; the exit status.
+
+    Raises:
+        DiscernError: a word that is not known, a folder that cannot be read.
+    """
+    if not arguments or {"-h", "--help", "help"} & set(arguments):
+        print(HELP, end="")
+        return 0
+    command, *settings = arguments
+    if command not in COMMANDS:
+        known = did_you_mean(command, COMMANDS)
+        raise DiscernError(f"{command} is not a command of discern cache; {known}")
+    wish = _parse(command, settings)
+    try:
+        return COMMANDS[command](wish)
+    except OSError as error:
+        where = printable(Path(error.filename or wish.folder))
+        raise DiscernError(f"{where} cannot be used: {error.strerror}.") from error
+
+
+def completions(typed: str) -> list[str]:
+    """Words that may follow what was typed after ``discern cache``."""
+    *before, begun = typed.split(" ")
+    words = _settings_of(before[0]) if before else COMMANDS
+    return [word for word in words if word.startswith(begun)]
+
+
+def _settings_of(command: str) -> list[str]:
+    return ["dir=", "max_gb=", "unused_days="] if command == "prune" else ["dir="]
+
+
+def _parse(command: str, settings: Iterable[str]) -> Wish:
+    found: dict[str, Any] = {}
+    known = _settings_of(command)
+    for word in settings:
+        name, equals, value = word.partition("=")
+        if not equals or f"{name}=" not in known:
+            names = did_you_mean(name, [setting.rstrip("=") for setting in known])
+            raise DiscernError(f"{word} is no setting of discern cache {command}; {names}")
+        found[name] = _folder(value) if name == "dir" else _number(name, value)
+    folder = found.pop("dir", None)
+    return Wish(folder or cache_dir() / "features", folder is not None, **found)
+
+
+def _folder(value: str) -> Path:
+    folder = Path(value).expanduser() if value else None
+    if folder is None or not folder.is_dir():
+        raise DiscernError(f"dir={value} must be a folder that exists.")
+    return folder
+
+
+def _number(name: str, value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise DiscernError(f"{name}={value} must be a number, 0 or above.")
+    return number
+
+
+# The commands
+
+
+def _list(wish: Wish) -> int:
+    found = stores(wish.folder)
+    print(f"Features in {printable(wish.folder)}:", "" if found else "none")
+    if found:
+        header = "name", "backbone", "image", "precision", "engine"
+        facts = "images", "size", "last used", "in use"
+        print(f"\n{table((*header, *facts), map(_row, found))}\n")
+        print(f"{_count(found)}, {_size(sum(map(size_of, found)))}")
+        print("Each view of an image that is augmented counts as an image.")
+    if not wish.chosen:
+        _list_others(wish.folder)
+    return 0
+
+
+def _row(store: Path) -> tuple[str, ...]:
+    about = _about(store)
+    rows, damaged = 0, 0
+    for path in _chunks(store):
+        try:
+            rows += open_chunk(path).rows
+        except (DamagedChunkError, OSError):
+            damaged += 1
+    shape = about.get("shape")
+    return (
+        store.name[:8],
+        _backbone(about),
+        _shown("x".join(map(str, shape[1:])) if isinstance(shape, list) else None),
+        _shown(about.get("precision")),
+        _shown(about.get("engine")),
+        f"{rows:,}" + (f" ({damaged} files damaged)" if damaged else ""),
+        _size(size_of(store)),
+        time.strftime("%Y-%m-%d %H:%M", time.localtime(last_used(store))),
+        "yes" if in_use(store) else "no",
+    )
+
+
+def _list_others(features: Path) -> None:
+    """What else is in discern's cache folder."""
+    folder = cache_dir()
+    others = [path for path in sorted(folder.glob("*")) if path != features]
+    if others:
+        print(f"\nBesides, in {printable(folder)}:")
+    for path in others:
+        files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+        size = sum(file.lstat().st_size for file in files)
+        print(f"  {_shown(printable(path.relative_to(folder)))}  {_size(size)}  {_purpose(path)}")
+
+
+def _purpose(path: Path) -> str:
+    if path.suffix == ".sqlite":
+        return "what is known of picture files"
+    return "backbones as other engines run them" if path.name == "engines" else ""
+
+
+def _verify(wish: Wish) -> int:
+    found = stores(wish.folder)
+    chunks = [path for store in found for path in _chunks(store)]
+    damaged = 0
+    with tqdm(
+        desc="verify", total=sum(path.lstat().st_size for path in chunks), unit="B",
+        unit_scale=True, leave=False, dynamic_ncols=True, disable=not is_terminal(),
+    ) as bar:  # fmt: skip
+        for path in chunks:
+            size = path.lstat().st_size
+            try:
+                open_chunk(path, precision=_about(path.parent).get("precision")).verify()
+            except DamagedChunkError as error:
+                damaged += 1
+                tqdm.write(f"{printable(path)} is damaged ({error}){_removed(path)}.")
+            bar.update(size)
+    print(f"{_count(found)}, {len(chunks):,} files: {damaged:,} damaged.")
+    return 1 if damaged else 0
+
+
+def _removed(path: Path) -> str:
+    try:
+        path.unlink()
+    except OSError as error:
+        return f" and cannot be removed: {error.strerror}"
+    return " and was removed"
+
+
+def _prune(wish: Wish) -> int:
+    before = _total(wish)
+    removed = []
+    if wish.unused_days is not None:
+        since = time.time() - wish.unused_days * DAY
+        removed += _remove(store for store in stores(wish.folder) if last_used(store) < since)
+    if wish.max_gb is not None or wish.unused_days is None:
+        most = MOST_GB if wish.max_gb is None else wish.max_gb
+        told = {store: _told(store) for store in stores(wish.folder)}
+        removed += [told[store] for store in make_room(wish.folder, 0, int(most * 1e9))]
+    return _report(wish, before, removed)
+
+
+def _clear(wish: Wish) -> int:
+    before = _total(wish)
+    return _report(wish, before, _remove(stores(wish.folder)))
+
+
+def _remove(found: Iterable[Path]) -> list[str]:
+    """Remove what is not in use; what it was."""
+    told = {store: _told(store) for store in found}
+    return [text for store, text in told.items() if remove(store)]
+
+
+def _report(wish: Wish, before: str, removed: list[str]) -> int:
+    for text in removed:
+        print(f"removed {text}")
+    for store in stores(wish.folder):
+        if in_use(store):
+            print(f"in use  {_told(store)}")
+    print(f"Before: {before}. Now: {_total(wish)}.")
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Wish], int]] = {
+    "list": _list,
+    "verify": _verify,
+    "prune": _prune,
+    "clear": _clear,
+}
+
+
+# What is said
+
+
+def _chunks(store: Path) -> list[Path]:
+    return sorted(store.glob(f"*{SUFFIX}"))
+
+
+def _about(store: Path) -> dict[str, Any]:
+    content = read_json(store / ABOUT)
+    return content if isinstance(content, dict) else {}
+
+
+def _told(store: Path) -> str:
+    return f"{store.name[:8]}  {_backbone(_about(store))}  {_size(size_of(store))}"
+
+
+def _backbone(about: dict[str, Any]) -> str:
+    backbone = about.get("backbone")
+    return _shown(backbone.get("name") if isinstance(backbone, dict) else None)
+
+
+def _shown(value: object) -> str:
+    """A value from a file, harmless to a terminal."""
+    if not isinstance(value, str):
+        return "?"
+    text = "".join(letter if letter.isprintable() else "?" for letter in value)
+    return escape(text[:40])
+
+
+def _total(wish: Wish) -> str:
+    found = stores(wish.folder)
+    return f"{_count(found)}, {_size(sum(map(size_of, found)))}"
+
+
+def _count(found: list[Path]) -> str:
+    return f"{len(found)} {'backbone' if len(found) == 1 else 'backbones'}"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,112 @@
+"""The values in chunks: written and read."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+import uuid
+import zlib
+from collections.abc import Mapping
+from io import FileIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save
+from torch import Tensor
+
+from discern.features.chunks import SUFFIX, Chunk, DamagedChunkError, open_chunk
+from discern.files import write_whole
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+"""Name of a precision -> type of the numbers that are kept."""
+
+Ids = NDArray[np.uint64]
+"""Two words for each image and view, (N, 2)."""
+
+
+MOST_OPEN = 128
+"""Chunks that a reader keeps open; there may be more of them than a process may open."""
+
+
+def write_chunk(folder: Path, ids: Ids, features: Tensor) -> Chunk:
+    """Write a new chunk of ``ids`` (N, 2) and ``features`` (N, F), whole or not at all."""
+    words = torch.from_numpy(ids.view(np.int64).copy())
+    tensors = {"ids": words, "features": features.contiguous()}
+    # Once without the checksum, to see the order in which the library lays the values out.
+    checksum = _checksum(save(tensors))
+    # Names sort by age: of two features for one image the newer counts.
+    path = folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}{SUFFIX}"
+    with write_whole(path, "wb") as file:
+        file.write(save(tensors, metadata={"crc32": f"{checksum:08x}"}))
+    return open_chunk(path)
+
+
+def _checksum(body: bytes) -> int:
+    return zlib.crc32(memoryview(body)[8 + int.from_bytes(body[:8], "little") :])
+
+
+def ids_of(chunk: Chunk) -> Ids:
+    """The ids in a chunk, (rows, 2), a copy in memory.
+
+    Raises:
+        DamagedChunkError: the file has become shorter.
+        OSError: it cannot be read.
+    """
+    words = np.fromfile(chunk.path, dtype="<u8", count=2 * chunk.rows, offset=chunk.ids_at)
+    if len(words) < 2 * chunk.rows:
+        raise DamagedChunkError("it is cut off")
+    return words.reshape(-1, 2)
+
+
+def features_of(chunk: Chunk) -> Tensor:
+    """The features in a chunk, (rows, width), a copy in memory; errors as of ``ids_of``."""
+    size = chunk.rows * chunk.row_bytes
+    values = np.fromfile(chunk.path, dtype=np.uint8, count=size, offset=chunk.features_at)
+    if len(values) < size:
+        raise DamagedChunkError("it is cut off")
+    return torch.from_numpy(values).view(DTYPES[chunk.precision]).view(chunk.rows, chunk.width)
+
+
+class Rows:
+    """Features that are read from chunks a few at a time.
+
+    Reading is as fast as through a memory map; but a map of pages that the system keeps in large
+    pieces takes 2 MB of the process's memory for a row, and a file that is cut off kills it.
+
+    Args:
+        chunks: number of a chunk -> chunk, all of one width and precision.
+    """
+
+    def __init__(self, chunks: Mapping[int, Chunk]) -> None:
+        self._chunks = chunks
+        first = next(iter(chunks.values()))
+        self._width, self._dtype = first.width, DTYPES[first.precision]
+        self._open: dict[int, FileIO] = {
+            number: FileIO(chunks[number].path) for number in list(chunks)[:MOST_OPEN]
+        }
+
+    def read(self, places: NDArray[np.int64]) -> Tensor:
+        """Features (B, width) at ``places``, chunk and row of each, int64 (B, 2).
+
+        Raises:
+            OSError: a file is gone, or cannot be read.
+        """
+        values = torch.empty((len(places), self._width), dtype=self._dtype)
+        buffers = values.view(torch.uint8).numpy()
+        for buffer, (number, row) in zip(buffers, places.tolist(), strict=True):
+            chunk = self._chunks[number]
+            if number in self._open:
+                _fill(buffer, self._open[number], chunk, row)
+            else:
+                with FileIO(chunk.path) as file:
+                    _fill(buffer, file, chunk, row)
+        return values
+
+
+def _fill(buffer: NDArray[np.uint8], file: FileIO, chunk: Chunk, row: int) -> None:
+    at = chunk.features_at + row * chunk.row_bytes
+    if os.preadv(file.fileno(), [buffer.data], at) < len(buffer):
+        raise OSError(errno.EIO, "it is cut off", str(chunk.path))

@@ -1,0 +1,156 @@
+"""The folders of the cache, one for each kind of features: who uses them, what room they take."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+ABOUT = "about.json"
+"""What the features in a folder are, for people."""
+
+MARK = ".use.lock"
+"""Locked by those who use a folder; changed when it was last used."""
+
+_NAME = re.compile(r"[0-9a-f]{32}")
+_MOST_JSON = 1 << 20
+
+STALE = 3600.0
+"""Seconds after which a half-written file is one that a killed process has left."""
+
+
+def stores(folder: Path) -> list[Path]:
+    """The folders of features in the cache's folder; nothing else in it is ever touched."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if _NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
+    )
+
+
+def size_of(folder: Path) -> int:
+    """Bytes that the files in a folder take."""
+    size = 0
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):  # removed meanwhile
+            size += path.lstat().st_size
+    return size
+
+
+def last_used(folder: Path) -> float:
+    """When features were last used, in seconds since 1970; 0 if they are gone."""
+    for mark in (folder / MARK, folder / ABOUT, folder):
+        with suppress(OSError):
+            return mark.lstat().st_mtime
+    return 0.0
+
+
+def read_json(path: Path) -> Any:
+    """The content of a small JSON file; None where there is none that can be read."""
+    try:
+        if not path.is_file() or path.stat().st_size > _MOST_JSON:
+            return None
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+# Who uses it
+
+
+def hold(folder: Path) -> IO[bytes] | None:
+    """Mark features as used now, and as in use until the file returned is closed.
+
+    None where they cannot be marked.
+    """
+    path, link = folder / MARK, os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | link, 0o666)
+        except OSError:  # a folder that is only to be read
+            descriptor = os.open(path, os.O_RDONLY | link)
+        file = os.fdopen(descriptor, "rb")
+        fcntl.flock(file, fcntl.LOCK_SH)
+        with suppress(OSError):
+            os.utime(file.fileno())
+        return file
+    except OSError:
+        return None
+
+
+def is_mark(file: IO[bytes], folder: Path) -> bool:
+    """Whether ``hold`` has marked this folder, and not one that was removed since."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), (folder / MARK).lstat())
+    except OSError:
+        return False
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a process holds the features."""
+    with _alone(folder) as alone:
+        return not alone
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[bool]:
+    """Keep others from holding the features; False where one does, or where that is unknown."""
+    try:
+        descriptor = os.open(folder / MARK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:  # never held; it is not made here, for it would tell of a use
+        yield True
+        return
+    except OSError:
+        yield False
+        return
+    with os.fdopen(descriptor, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone = True
+        except OSError:
+            alone = False
+        yield alone
+
+
+# What goes
+
+
+def remove(folder: Path) -> bool:
+    """Remove features unless a process uses them; whether they are gone."""
+    with _alone(folder) as alone:
+        if alone:
+            shutil.rmtree(folder, ignore_errors=True)
+        return not folder.exists()
+
+
+def make_room(folder: Path, needed: int, most: int, keep: Path | None = None) -> list[Path]:
+    """Remove the least recently used features until ``needed`` more bytes fit into ``most``.
+
+    What is in use, and ``keep``, stays. Returns what was removed.
+    """
+    sizes = {path: size_of(path) for path in stores(folder)}
+    total, removed = sum(sizes.values()), []
+    for path in sorted(sizes, key=last_used):
+        if total + needed <= most:
+            break
+        if path != keep and remove(path):
+            total -= sizes[path]
+            removed.append(path)
+    return removed
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes that were killed have left half written."""
+    for path in folder.glob(".*"):
+        with suppress(OSError):
+            if path.suffix != ".lock" and time.time() - path.lstat().st_mtime > STALE:
+                path.unlink()
