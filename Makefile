@@ -32,11 +32,16 @@ lint: setup  ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup  ## measure what the README claims (a quarter of an hour)
+bench: setup  ## measure what the README claims (half an hour)
 	$(BIN)/python benchmarks/start.py
 	$(BIN)/python benchmarks/mlp_epoch.py
 	$(BIN)/python benchmarks/recipe_epoch.py
 	$(BIN)/python benchmarks/evaluate.py
+	$(BIN)/python benchmarks/loading.py
+	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python benchmarks/frozen_step.py
+	$(BIN)/python benchmarks/transfer.py
+	$(BIN)/python benchmarks/devices.py
 
 recipes: setup  ## rerun every recipe; fail if one is outside its stated spread (half an hour)
 	$(BIN)/python benchmarks/recipes.py $(ARGS)

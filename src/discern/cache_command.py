@@ -18,9 +18,11 @@ from discern.errors import DiscernError
 from discern.features.chunks import SUFFIX, DamagedChunkError, open_chunk
 from discern.features.folders import (
     ABOUT,
+    file_size,
     in_use,
     last_used,
     make_room,
+    name_of,
     read_json,
     remove,
     size_of,
@@ -36,8 +38,8 @@ Usage: discern cache COMMAND [dir=FOLDER] …
 
 Commands:
   list      what there is: its size, when it was last used, whether a process uses it now
-  verify    read all features and compare their checksums; damaged ones are removed, and computed
-            again by the next run that needs them; exit status 1 if there were any
+  verify    read all features and compare their checksums; damaged files are removed, and what was
+            in them is computed again by the next run that needs it; exit status 1 if there were any
   prune     remove what was not used for the longest, down to max_gb=N (50), or all that was not
             used for unused_days=N
   clear     remove all features
@@ -156,7 +158,7 @@ def _row(store: Path) -> tuple[str, ...]:
         except (DamagedChunkError, OSError):
             damaged += 1
     shape = about.get("shape")
-    return (
+    facts = (
         store.name[:8],
         _backbone(about),
         _shown("x".join(map(str, shape[1:])) if isinstance(shape, list) else None),
@@ -164,9 +166,10 @@ def _row(store: Path) -> tuple[str, ...]:
         _shown(about.get("engine")),
         f"{rows:,}" + (f" ({damaged} files damaged)" if damaged else ""),
         _size(size_of(store)),
-        time.strftime("%Y-%m-%d %H:%M", time.localtime(last_used(store))),
+        time.strftime("%Y-%m-%d", time.localtime(last_used(store))),
         "yes" if in_use(store) else "no",
     )
+    return tuple(map(escape, facts))
 
 
 def _list_others(features: Path) -> None:
@@ -177,7 +180,7 @@ def _list_others(features: Path) -> None:
         print(f"\nBesides, in {printable(folder)}:")
     for path in others:
         files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-        size = sum(file.lstat().st_size for file in files)
+        size = sum(map(file_size, files))
         print(f"  {_shown(printable(path.relative_to(folder)))}  {_size(size)}  {_purpose(path)}")
 
 
@@ -189,30 +192,42 @@ def _purpose(path: Path) -> str:
 
 def _verify(wish: Wish) -> int:
     found = stores(wish.folder)
-    chunks = [path for store in found for path in _chunks(store)]
+    files = [path for store in found for path in (*_chunks(store), store / ABOUT)]
+    sizes = [file_size(path) for path in files]
     damaged = 0
     with tqdm(
-        desc="verify", total=sum(path.lstat().st_size for path in chunks), unit="B",
-        unit_scale=True, leave=False, dynamic_ncols=True, disable=not is_terminal(),
+        desc="verify", total=sum(sizes), unit="B", unit_scale=True, leave=False,
+        dynamic_ncols=True, disable=not is_terminal(),
     ) as bar:  # fmt: skip
-        for path in chunks:
-            size = path.lstat().st_size
-            try:
-                open_chunk(path, precision=_about(path.parent).get("precision")).verify()
-            except DamagedChunkError as error:
+        for path, size in zip(files, sizes, strict=True):
+            fault = _fault(path)
+            if fault is not None:
                 damaged += 1
-                tqdm.write(f"{printable(path)} is damaged ({error}){_removed(path)}.")
+                tqdm.write(f"{printable(path)} {fault}.")
             bar.update(size)
-    print(f"{_count(found)}, {len(chunks):,} files: {damaged:,} damaged.")
+    print(f"{_count(found)}, {len(files):,} files: {damaged:,} damaged.")
     return 1 if damaged else 0
 
 
-def _removed(path: Path) -> str:
+def _fault(path: Path) -> str | None:
+    """What is wrong with a file, and what became of it; None where all is well."""
     try:
-        path.unlink()
+        if path.name == ABOUT:
+            if path.exists() and name_of(read_json(path)) != path.parent.name:
+                raise DamagedChunkError("it is not about these features")
+        else:
+            open_chunk(path).verify()
+    except FileNotFoundError:  # removed meanwhile
+        return None
     except OSError as error:
-        return f" and cannot be removed: {error.strerror}"
-    return " and was removed"
+        return f"cannot be read: {error.strerror}"
+    except DamagedChunkError as damage:
+        try:
+            path.unlink()
+        except OSError as error:
+            return f"is damaged ({damage}) and cannot be removed: {error.strerror}"
+        return f"is damaged ({damage}) and was removed"
+    return None
 
 
 def _prune(wish: Wish) -> int:
@@ -283,7 +298,7 @@ def _shown(value: object) -> str:
     if not isinstance(value, str):
         return "?"
     text = "".join(letter if letter.isprintable() else "?" for letter in value)
-    return escape(text[:40])
+    return text[:40]
 
 
 def _total(wish: Wish) -> str:
@@ -292,7 +307,7 @@ def _total(wish: Wish) -> str:
 
 
 def _count(found: list[Path]) -> str:
-    return f"{len(found)} {'backbone' if len(found) == 1 else 'backbones'}"
+    return f"{len(found)} {'set' if len(found) == 1 else 'sets'} of features"
 
 
 def _size(count: int) -> str:

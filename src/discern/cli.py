@@ -105,9 +105,11 @@ def cache(arguments: list[str]) -> None:
     from discern.cache_command import run
 
     try:
-        raise SystemExit(run(arguments))
+        status = run(arguments)
     except DiscernError as error:
         refuse(error)
+    if status:
+        raise SystemExit(status)
 
 
 def _hydra_command(name: str, job: "TaskFunction", arguments: list[str]) -> None:

@@ -72,25 +72,29 @@ def test_an_empty_store_finds_nothing_and_makes_no_folder(tmp_path):
     assert not (tmp_path / NAME).exists()
 
 
-@settings(max_examples=50, deadline=None)
+PAIRS = st.tuples(st.integers(0, 3) | st.just(2**64 - 1), st.integers(0, 3))
+
+
+@settings(max_examples=60, deadline=None)
 @given(
-    st.lists(
-        st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=8, unique=True),
-        min_size=1,
-        max_size=4,
-    )
+    st.lists(st.lists(PAIRS, min_size=1, max_size=8, unique=True), min_size=1, max_size=4),
+    st.lists(PAIRS, max_size=20),
 )
-def test_of_several_features_of_an_image_the_newest_counts(tmp_path_factory, chunks):
+def test_each_id_is_found_at_its_newest_place_whatever_others_there_are(
+    tmp_path_factory, chunks, asked
+):
+    """Ids that share a word, are asked for twice, are in several chunks or in none."""
     folder = tmp_path_factory.mktemp("store") / NAME
-    newest = {}
-    for order, numbers in enumerate(chunks):
-        words = np.array([[n, n // 3] for n in numbers], dtype=np.uint64)
-        opened(folder).add(words, torch.full((len(numbers), WIDTH), float(order)))
-        newest |= dict.fromkeys(numbers, order)
+    newest: dict[tuple[int, int], int] = {}
+    for order, pairs in enumerate(chunks):
+        opened(folder).add(np.array(pairs, np.uint64), torch.full((len(pairs), WIDTH), order + 1.0))
+        newest |= dict.fromkeys(pairs, order + 1)
     store = opened(folder)
-    words = np.array([[n, n // 3] for n in newest], dtype=np.uint64)
-    found = FeatureTable(store, store.find(words)).rows(np.arange(len(newest)))
-    assert found[:, 0].tolist() == list(newest.values())
+    places = store.find(np.array(asked, np.uint64).reshape(-1, 2))
+    assert (places >= 0).all(axis=1).tolist() == [pair in newest for pair in asked]
+    there = [pair for pair in asked if pair in newest]
+    found = FeatureTable(store, places[places[:, 0] >= 0]).rows(np.arange(len(there)))
+    assert found[:, 0].tolist() == [newest[pair] for pair in there]
 
 
 def test_what_another_has_written_is_found_after_refresh(folder):
@@ -169,8 +173,8 @@ def test_a_damaged_chunk_is_left_out_removed_and_said(folder, caplog):
     content[-1] ^= 1
     chunk.write_bytes(content)
     store = opened(folder)
-    assert store.drop_damaged(range(2))
-    assert not store.drop_damaged([1])
+    assert store.drop_damaged(list(store.chunks))
+    assert not store.drop_damaged(list(store.chunks))
     assert (store.find(ids(3, 1)) == -1).all()
     assert torch.equal(read(store, 2, 5, 4), values(2, 5, 4))
     assert store.damaged == [chunk]
@@ -215,18 +219,15 @@ def test_what_is_no_chunk_harms_nobody(folder, tmp_path, monkeypatch, caplog):
     assert len(opened(folder).damaged) == 1
 
 
-def test_an_id_twice_in_a_chunk_and_two_that_share_a_word(tmp_path):
-    store = opened(tmp_path / NAME)
-    words = np.array([[1, 2], [1, 2], [1, 3]], dtype=np.uint64)
-    write_chunk(tmp_path, words, values(1, 1, 3))
-    store.folder.mkdir()
-    shutil.move(str(next(tmp_path.glob("*.safetensors"))), store.folder)
-    store.refresh()
-    # The one that another hides is computed again, and then found.
-    hidden = words[:1]
-    if (store.find(hidden) == -1).all():
-        store.add(hidden, values(1))
-    assert torch.equal(FeatureTable(store, store.find(hidden)).rows(np.array([0])), values(1))
+def test_a_chunk_whose_ids_can_no_longer_be_read_is_left_out(folder, caplog):
+    store = opened(folder)
+    gone, short = sorted(folder.glob("*.safetensors"))
+    gone.unlink()
+    os.truncate(short, short.stat().st_size - 3 * WIDTH * 4 - 5)
+    assert (store.find(ids(1, 2, 3, 4, 5)) == -1).all()
+    assert f"{gone} cannot be read (No such file or directory)" in caplog.text
+    assert f"{short} is damaged (it is cut off)" in caplog.text
+    assert len(store.damaged) == 2
 
 
 def test_a_fault_of_the_system_removes_nothing(folder, monkeypatch, caplog):

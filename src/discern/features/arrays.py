@@ -26,6 +26,9 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 Ids = NDArray[np.uint64]
 """Two words for each image and view, (N, 2)."""
 
+Places = NDArray[np.int32]
+"""Number of a chunk and row in it for each image, (N, 2)."""
+
 
 MOST_OPEN = 128
 """Chunks that a reader keeps open; there may be more of them than a process may open."""
@@ -88,8 +91,8 @@ class Rows:
             number: FileIO(chunks[number].path) for number in list(chunks)[:MOST_OPEN]
         }
 
-    def read(self, places: NDArray[np.int64]) -> Tensor:
-        """Features (B, width) at ``places``, chunk and row of each, int64 (B, 2).
+    def read(self, places: Places) -> Tensor:
+        """Features (B, width) at ``places`` (B, 2).
 
         Raises:
             OSError: a file is gone, or cannot be read.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +23,7 @@ from discern.data.images import Batch, Images, as_batch
 from discern.errors import DiscernError, first_line
 from discern.features.arrays import DTYPES, Ids
 from discern.features.chunks import ID_BYTES, DamagedChunkError
-from discern.features.folders import make_room, size_of, stores
+from discern.features.folders import make_room, name_of, size_of, stores
 from discern.features.store import FeatureStore
 from discern.features.table import FeatureTable
 
@@ -82,8 +80,7 @@ class Kind:
 
     def digest(self) -> str:
         """Hex digest that any change of the above changes."""
-        text = json.dumps(self.about(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
+        return name_of(self.about())
 
 
 @dataclass
@@ -148,7 +145,8 @@ class FeatureSource:
             settings.folder / kind.digest(), width, kind.precision, kind.about()
         )
         self._full = False
-        self._refreshed: set[bytes] = set()
+        # With ``refresh`` what was there before counts for nothing.
+        self._since = max(self.store.chunks, default=0) if settings.mode == "refresh" else -1
         self._tables: dict[tuple[object, ...], tuple[_Shown, FeatureTable]] = {}
 
     def rows(
@@ -231,9 +229,10 @@ class FeatureSource:
         ids, before = shown.ids(), self.account.computed
         self.store.hold()
         for _ in range(ATTEMPTS):
-            if len(self._missing(ids)):
-                self._compute(shown, ids)
             places = self.store.find(ids)
+            if (places[:, 0] <= self._since).any():
+                self._compute(shown, ids)
+                places = self.store.find(ids)
             if (places < 0).any() or self.store.drop_damaged(np.unique(places[:, 0]).tolist()):
                 continue
             beside = sum(table.in_memory for _, table in self._tables.values())
@@ -246,14 +245,11 @@ class FeatureSource:
 
     def _missing(self, ids: Ids) -> NDArray[np.int64]:
         """Indices of what is to be computed."""
-        absent = (self.store.find(ids) < 0).any(axis=1)
-        if self.settings.mode == "refresh":
-            absent |= np.array([word.tobytes() not in self._refreshed for word in ids], dtype=bool)
-        return np.flatnonzero(absent)
+        return np.flatnonzero(self.store.find(ids)[:, 0] <= self._since)
 
     def _compute(self, shown: _Shown, ids: Ids) -> None:
-        missing = self._missing(ids)
         if self.settings.mode == "require":
+            missing = self._missing(ids)
             raise CacheMissError(
                 f"cache.mode=require, and the features of {len(missing):,} of {len(ids):,} "
                 f"images are not in {self.settings.folder}."
@@ -362,8 +358,6 @@ class FeatureSource:
         with self._on_disk():
             self.store.add(ids, features)
         self.account.computed += len(ids)
-        if self.settings.mode == "refresh":
-            self._refreshed.update(word.tobytes() for word in ids)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -26,6 +27,12 @@ STALE = 3600.0
 """Seconds after which a half-written file is one that a killed process has left."""
 
 
+def name_of(about: object) -> str:
+    """The name of the folder for features that are so described; any change of it changes it."""
+    text = json.dumps(about, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
 def stores(folder: Path) -> list[Path]:
     """The folders of features in the cache's folder; nothing else in it is ever touched."""
     if not folder.is_dir():
@@ -39,11 +46,14 @@ def stores(folder: Path) -> list[Path]:
 
 def size_of(folder: Path) -> int:
     """Bytes that the files in a folder take."""
-    size = 0
-    for path in folder.iterdir():
-        with suppress(FileNotFoundError):  # removed meanwhile
-            size += path.lstat().st_size
-    return size
+    return sum(map(file_size, folder.iterdir())) if folder.is_dir() else 0
+
+
+def file_size(path: Path) -> int:
+    """Bytes in a file; 0 if it is gone."""
+    with suppress(FileNotFoundError):
+        return path.lstat().st_size
+    return 0
 
 
 def last_used(folder: Path) -> float:

@@ -11,10 +11,9 @@ from typing import IO
 
 import numpy as np
 from filelock import FileLock, Timeout
-from numpy.typing import NDArray
 from torch import Tensor
 
-from discern.features.arrays import DTYPES, Ids, ids_of, write_chunk
+from discern.features.arrays import DTYPES, Ids, Places, ids_of, write_chunk
 from discern.features.chunks import SUFFIX, Chunk, DamagedChunkError, open_chunk
 from discern.features.folders import ABOUT, hold, is_mark, read_json, remove_leftovers
 from discern.files import write_whole
@@ -39,45 +38,36 @@ class FeatureStore:
         self.folder = folder
         self.width = width
         self.precision = precision
-        self.about = about
-        self.chunks: list[Chunk] = []
+        self.about = json.loads(json.dumps(about))  # as it is read again
+        self.chunks: dict[int, Chunk] = {}
+        """By numbers that rise: of two features of an image those of the higher count."""
         self.damaged: list[Path] = []
         self._known: set[Path] = set()
-        self._words: Ids = np.empty((0, 2), np.uint64)
-        self._places: NDArray[np.int64] = np.empty((0, 2), np.int64)
         self._use: IO[bytes] | None = None
         self.refresh()
 
     def refresh(self) -> None:
         """Learn of chunks that were written since; a damaged one is left out and said."""
-        words, places = [self._words], [self._places]
         for path in sorted(self.folder.glob(f"*{SUFFIX}")):
             if path in self._known:
                 continue
             self._known.add(path)
             try:
-                chunk = open_chunk(path, self.width, self.precision)
-                words.append(ids_of(chunk))
+                self.chunks[len(self._known)] = open_chunk(path, self.width, self.precision)
             except FileNotFoundError:  # removed meanwhile
                 continue
             except (DamagedChunkError, OSError) as error:
                 self._leave_out(path, error)
-                continue
-            rows = np.arange(chunk.rows, dtype=np.int64)
-            places.append(np.stack([np.full_like(rows, len(self.chunks)), rows], axis=1))
-            self.chunks.append(chunk)
-        joined, where = np.concatenate(words), np.concatenate(places)
-        order = np.argsort(joined[:, 0], kind="stable")
-        self._words, self._places = joined[order], where[order]
 
-    def find(self, ids: Ids) -> NDArray[np.int64]:
-        """Where features are: chunk and row of each, int64 (N, 2), or -1 twice."""
-        if not len(self._words):
-            return np.full((len(ids), 2), -1, np.int64)
-        # The last of equal ones, which is the newest.
-        at = (np.searchsorted(self._words[:, 0], ids[:, 0], side="right") - 1).clip(min=0)
-        there = (self._words[at] == ids).all(axis=1)
-        return np.where(there[:, None], self._places[at], -1)
+    def find(self, ids: Ids) -> Places:
+        """Where features are: chunk and row of each, (N, 2), or -1 twice."""
+        index = _Index(ids)
+        for number, chunk in list(self.chunks.items()):
+            try:
+                index.match(number, ids_of(chunk))
+            except (DamagedChunkError, OSError) as error:
+                self._drop(number, error)
+        return index.places()
 
     @property
     def row_bytes(self) -> int:
@@ -88,25 +78,22 @@ class FeatureStore:
         """Keep the features (N, width) of ids; OSError where that cannot be written."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.hold()
-        if read_json(self.folder / ABOUT) != self.about:
-            with write_whole(self.folder / ABOUT) as file:
-                json.dump(self.about, file, indent=2, ensure_ascii=False)
         write_chunk(self.folder, ids, features.to(DTYPES[self.precision]))
         self.refresh()
 
     def drop_damaged(self, numbers: Iterable[int]) -> bool:
         """Verify chunks; leave out those that are damaged or gone. Whether there was one."""
-        wrong = set()
+        wrong = False
         for number in numbers:
             try:
                 self.chunks[number].verify()
             except (DamagedChunkError, OSError) as error:
-                self._leave_out(self.chunks[number].path, error)
-                wrong.add(number)
-        if wrong:
-            keep = ~np.isin(self._places[:, 0], list(wrong))
-            self._words, self._places = self._words[keep], self._places[keep]
-        return bool(wrong)
+                self._drop(number, error)
+                wrong = True
+        return wrong
+
+    def _drop(self, number: int, error: DamagedChunkError | OSError) -> None:
+        self._leave_out(self.chunks.pop(number).path, error)
 
     def _leave_out(self, path: Path, error: DamagedChunkError | OSError) -> None:
         self.damaged.append(path)
@@ -171,5 +158,49 @@ class FeatureStore:
 
     def hold(self) -> None:
         """Mark the store as in use by this process until it ends, and as used now."""
+        if not self.folder.is_dir():
+            return
         if self._use is None or not is_mark(self._use, self.folder):
             self._use = hold(self.folder)
+        if read_json(self.folder / ABOUT) != self.about:
+            with suppress(OSError), write_whole(self.folder / ABOUT) as file:
+                json.dump(self.about, file, indent=2, ensure_ascii=False)
+
+
+class _Index:
+    """Finds the places of ids, whatever their number and order; some of them may be equal.
+
+    It holds those that are asked for and not all that there are: a store may have many more.
+
+    Args:
+        ids: (N, 2).
+    """
+
+    def __init__(self, ids: Ids) -> None:
+        order = np.lexsort((ids[:, 1], ids[:, 0]))
+        ordered = ids[order]
+        first = np.ones(len(ids), dtype=bool)
+        first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+        self._ids = ordered[first]
+        self._found = np.full((len(self._ids), 2), -1, np.int32)
+        self._which = np.empty(len(ids), np.int32)
+        self._which[order] = np.cumsum(first, dtype=np.int32) - 1
+
+    def match(self, number: int, ids: Ids) -> None:
+        """Note which of the ids in a chunk are asked for."""
+        rows = np.argsort(ids[:, 0])  # neighbours are searched for in the same memory
+        ids = ids[rows]
+        at = np.searchsorted(self._ids[:, 0], ids[:, 0])
+        while len(rows):
+            inside = at < len(self._ids)
+            at, ids, rows = at[inside], ids[inside], rows[inside]
+            there = self._ids[at]
+            same = (there == ids).all(axis=1)
+            self._found[at[same]] = np.stack([np.full(same.sum(), number), rows[same]], axis=1)
+            # Others may share the first word.
+            next_ = ~same & (there[:, 0] == ids[:, 0])
+            at, ids, rows = at[next_] + 1, ids[next_], rows[next_]
+
+    def places(self) -> Places:
+        """Chunk and row of each id, (N, 2), or -1 twice."""
+        return self._found[self._which]

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from discern.features.arrays import Rows, features_of
+from discern.features.arrays import Places, Rows, features_of
 from discern.features.store import FeatureStore
 
 IN_MEMORY = 256 << 20
@@ -19,14 +19,14 @@ class FeatureTable:
 
     Args:
         store: has them all.
-        places: chunk and row of each, int64 (N, 2).
+        places: chunk and row of each, (N, 2).
         beside: bytes of other tables that are in memory.
 
     Raises:
         DamagedChunkError, OSError: a chunk can no longer be read.
     """
 
-    def __init__(self, store: FeatureStore, places: NDArray[np.int64], beside: int = 0) -> None:
+    def __init__(self, store: FeatureStore, places: Places, beside: int = 0) -> None:
         self.places = places
         chunks = {number: store.chunks[number] for number in np.unique(places[:, 0]).tolist()}
         size = len(places) * store.width * torch.float32.itemsize
@@ -37,7 +37,7 @@ class FeatureTable:
         self._all = torch.empty((len(places), store.width))
         for number, chunk in chunks.items():
             part = places[:, 0] == number
-            chosen = torch.from_numpy(places[part, 1])
+            chosen = torch.from_numpy(places[part, 1].astype(np.int64))
             self._all[torch.from_numpy(part)] = features_of(chunk).index_select(0, chosen).float()
 
     def __len__(self) -> int:

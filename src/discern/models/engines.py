@@ -29,6 +29,10 @@ log = logging.getLogger(__name__)
 ENGINES = ("torch", *STARTERS)
 """What there is to compute with."""
 
+AUTOMATIC = ("torch", "onnxruntime")
+"""What ``auto`` chooses from. OpenVINO is as fast as ONNX Runtime, and has ended a process that
+started it dozens of times: only who asks for it gets it."""
+
 SETTINGS = ("auto", *ENGINES)
 """What the setting ``engine`` may be."""
 
@@ -250,7 +254,7 @@ def _missing(engine: str) -> list[str]:
 
 def _fastest(network: TransferClassifier, input_shape: Sequence[int], threads: int) -> Engine:
     """The engine that was measured to be the fastest, now or before."""
-    names = tuple(name for name in ENGINES if not _missing(name))
+    names = tuple(name for name in AUTOMATIC if not _missing(name))
     if names == ("torch",):
         return TorchEngine(network)
     key = backbone_key(network.backbone, _prepared_shape(network, input_shape))
