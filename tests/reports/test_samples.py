@@ -42,9 +42,7 @@ def test_samples_show_the_pixels_that_were_normalised(page, tmp_path, shape, mea
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         captions = [(name,) for name in ("$x", "b", "$x", "b", "b", "b", "$x")]
-        draw_grid(
-            as_pixels(images, mean, std), captions, "Seven images", tmp_path / "samples.png"
-        )
+        draw_grid(as_pixels(images, mean, std), captions, "Seven images", tmp_path / "samples.png")
     assert page["texts"] == ["Seven images", "$x", "b", "$x", "b", "b", "b", "$x"]
     assert np.array_equal(page["pictures"], pixels)
     assert Image.open(tmp_path / "samples.png").width > 300
