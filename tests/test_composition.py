@@ -21,7 +21,11 @@ def explained(*overrides: str) -> str:
     [
         ("model=mpl", "model=mpl is not a choice; did you mean mlp"),
         ("scheduler=cosinus", "scheduler=cosinus is not a choice; did you mean cosine"),
-        ("data=imagenet", "data=imagenet is not a choice; there are fashion_mnist, mnist."),
+        (
+            "data=imagenet",
+            "data=imagenet is not a choice; did you mean imagenet_folder (there are ",
+        ),
+        ("scheduler=xyz", "scheduler=xyz is not a choice; there are cosine, none, "),
         ("modle=mlp", "modle is not a setting; did you mean model"),
         ("sed=3", "sed is not a setting; did you mean seed"),
         ("optimizer.lrr=1", "optimizer.lrr is not a setting; did you mean optimizer.lr"),

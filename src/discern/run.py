@@ -1,6 +1,7 @@
 """What a run does, from top to bottom."""
 
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,7 +145,7 @@ def _train(cfg: DictConfig, summary: Summary) -> Result:
     if cfg.train:
         with summary.phase("figures"):
             show_samples(data, facts, folder)
-    with summary.phase("features"):
+    with summary.phase("features") if hasattr(model.network, "backbone") else nullcontext():
         source = serve_features(cfg, model, data, trainer, epoch)
     if cfg.cache.shard is not None:
         stopped = f"cache.shard={cfg.cache.shard} computed"

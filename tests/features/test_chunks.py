@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from discern.features import arrays
-from discern.features.arrays import DTYPES, Rows, features_of, ids_of, write_chunk
+from discern.features.arrays import DTYPES, Places, Reader, features_of, ids_of, write_chunk
 from discern.features.chunks import Chunk, DamagedChunkError, open_chunk
 
 IDS = np.array([[1, 2], [3, 2**64 - 1], [5, 6]], dtype=np.uint64)
@@ -223,59 +222,60 @@ def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch, moment):
 # Reading rows
 
 
-def rows_of(*chunks: Chunk) -> Rows:
-    return Rows(dict(enumerate(chunks)))
-
-
-def places(*pairs: tuple[int, int]) -> NDArray[np.int64]:
-    return np.array(pairs, dtype=np.int64)
+def places(*pairs: tuple[int, int]) -> Places:
+    return np.array(pairs, dtype=np.int32)
 
 
 @pytest.mark.parametrize("precision", DTYPES)
 def test_rows_are_read_in_any_order_from_any_chunk(tmp_path, precision):
     features = torch.randn(2, 7, 5).to(DTYPES[precision])
     ids = np.arange(14, dtype=np.uint64).reshape(-1, 2)
-    rows = rows_of(*(write_chunk(tmp_path, ids, part) for part in features))
-    asked = np.random.default_rng(0).integers(0, (2, 7), size=(100, 2))
-    assert torch.equal(rows.read(asked), features[asked[:, 0], asked[:, 1]])
-    assert rows.read(places()[:0].reshape(0, 2)).shape == (0, 5)
+    chunks = dict(enumerate(write_chunk(tmp_path, ids, part) for part in features))
+    asked = np.random.default_rng(0).integers(0, (2, 7), size=(100, 2)).astype(np.int32)
+    assert torch.equal(Reader().read(chunks, asked), features[asked[:, 0], asked[:, 1]])
 
 
 def test_what_is_open_outlives_the_files_name(chunk):
-    rows = rows_of(chunk)
+    reader = Reader()
+    reader.read({3: chunk}, places((3, 1)))
     shutil.rmtree(chunk.path.parent)
-    assert torch.equal(rows.read(places((0, 2), (0, 0))), FEATURES[[2, 0]])
+    assert torch.equal(reader.read({3: chunk}, places((3, 2), (3, 0))), FEATURES[[2, 0]])
+    with pytest.raises(FileNotFoundError):
+        Reader().read({3: chunk}, places((3, 1)))
 
 
 def test_a_file_that_is_cut_off_meanwhile_is_an_error_and_no_crash(chunk):
-    rows = rows_of(chunk)
+    reader = Reader()
     os.truncate(chunk.path, chunk.features_at + 12)
-    assert torch.equal(rows.read(places((0, 0))), FEATURES[:1])
+    assert torch.equal(reader.read({0: chunk}, places((0, 0))), FEATURES[:1])
     with pytest.raises(OSError, match="cut off"):
-        rows.read(places((0, 0), (0, 1)))
+        reader.read({0: chunk}, places((0, 0), (0, 1)))
     with pytest.raises(DamagedChunkError, match="cut off"):
         features_of(chunk)
 
 
 def test_more_chunks_than_files_may_be_open(tmp_path, monkeypatch):
     monkeypatch.setattr(arrays, "MOST_OPEN", 5)
-    chunks = [write_chunk(tmp_path, IDS, FEATURES + number) for number in range(40)]
+    reader = Reader()
+    chunks = {number: write_chunk(tmp_path, IDS, FEATURES + number) for number in range(40)}
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = os.dup(0)
     os.close(highest)
     resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 10, hard))
     try:
-        found = rows_of(*chunks).read(places(*((number, 1) for number in range(40))))
+        found = reader.read(chunks, places(*((number, 1) for number in (*chunks, *chunks))))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert torch.equal(found, FEATURES[1] + torch.arange(40)[:, None])
+    assert torch.equal(found, FEATURES[1] + torch.arange(40).repeat(2)[:, None])
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="asks Linux for open files")
 def test_files_are_closed_with_the_reader(chunk):
-    before = os.dup(0)
-    rows = rows_of(chunk)
-    del rows
-    after = os.dup(0)
-    os.close(before)
-    os.close(after)
-    assert after == before + 1
+    def is_open() -> bool:
+        return chunk.path.resolve() in {link.resolve() for link in Path("/proc/self/fd").iterdir()}
+
+    reader = Reader()
+    reader.read({0: chunk}, places((0, 0)))
+    assert is_open()
+    del reader
+    assert not is_open()

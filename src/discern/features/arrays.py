@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import time
 import uuid
 import zlib
+from collections import OrderedDict
 from collections.abc import Mapping
 from io import FileIO
 from pathlib import Path
@@ -30,8 +32,8 @@ Places = NDArray[np.int32]
 """Number of a chunk and row in it for each image, (N, 2)."""
 
 
-MOST_OPEN = 128
-"""Chunks that a reader keeps open; there may be more of them than a process may open."""
+MOST_OPEN = 1024
+"""Files that a reader keeps open, if the process may open four times as many."""
 
 
 def write_chunk(folder: Path, ids: Ids, features: Tensor) -> Chunk:
@@ -73,43 +75,44 @@ def features_of(chunk: Chunk) -> Tensor:
     return torch.from_numpy(values).view(DTYPES[chunk.precision]).view(chunk.rows, chunk.width)
 
 
-class Rows:
-    """Features that are read from chunks a few at a time.
+class Reader:
+    """Reads features from chunks a few at a time.
 
-    Reading is as fast as through a memory map; but a map of pages that the system keeps in large
-    pieces takes 2 MB of the process's memory for a row, and a file that is cut off kills it.
-
-    Args:
-        chunks: number of a chunk -> chunk, all of one width and precision.
+    That is as fast as through a memory map; but of a map of pages that the system keeps in large
+    pieces a row takes 2 MB of the process's memory, and a file that is cut off kills the process.
     """
 
-    def __init__(self, chunks: Mapping[int, Chunk]) -> None:
-        self._chunks = chunks
-        first = next(iter(chunks.values()))
-        self._width, self._dtype = first.width, DTYPES[first.precision]
-        self._open: dict[int, FileIO] = {
-            number: FileIO(chunks[number].path) for number in list(chunks)[:MOST_OPEN]
-        }
+    def __init__(self) -> None:
+        self._open: OrderedDict[Path, FileIO] = OrderedDict()
+        allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        unlimited = allowed == resource.RLIM_INFINITY
+        self._most = MOST_OPEN if unlimited else min(MOST_OPEN, max(1, allowed // 4))
 
-    def read(self, places: Places) -> Tensor:
-        """Features (B, width) at ``places`` (B, 2).
+    def read(self, chunks: Mapping[int, Chunk], places: Places) -> Tensor:
+        """Features (B, width) at ``places`` (B, 2), as they are kept.
+
+        Args:
+            chunks: number of a chunk -> chunk, all of one width and precision.
+            places: at least one.
 
         Raises:
             OSError: a file is gone, or cannot be read.
         """
-        values = torch.empty((len(places), self._width), dtype=self._dtype)
+        first = chunks[int(places[0, 0])]
+        values = torch.empty((len(places), first.width), dtype=DTYPES[first.precision])
         buffers = values.view(torch.uint8).numpy()
         for buffer, (number, row) in zip(buffers, places.tolist(), strict=True):
-            chunk = self._chunks[number]
-            if number in self._open:
-                _fill(buffer, self._open[number], chunk, row)
-            else:
-                with FileIO(chunk.path) as file:
-                    _fill(buffer, file, chunk, row)
+            chunk = chunks[number]
+            at = chunk.features_at + row * chunk.row_bytes
+            if os.preadv(self._file(chunk.path), [buffer.data], at) < len(buffer):
+                raise OSError(errno.EIO, "it is cut off", str(chunk.path))
         return values
 
-
-def _fill(buffer: NDArray[np.uint8], file: FileIO, chunk: Chunk, row: int) -> None:
-    at = chunk.features_at + row * chunk.row_bytes
-    if os.preadv(file.fileno(), [buffer.data], at) < len(buffer):
-        raise OSError(errno.EIO, "it is cut off", str(chunk.path))
+    def _file(self, path: Path) -> int:
+        """The descriptor of a file that is open, or opened now in the place of another."""
+        file = self._open.get(path)
+        if file is None:
+            while len(self._open) >= self._most:
+                self._open.popitem(last=False)[1].close()
+            file = self._open[path] = FileIO(path)
+        return file.fileno()

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 """Raised when the same images and settings give other features than before."""
 
-FLUSH_SECONDS, FLUSH_BYTES = 10.0, 128 << 20
+FLUSH_SECONDS, FLUSH_BYTES = 10.0, 64 << 20
 """How much is computed between two writes; a killed extraction loses no more."""
 
 ATTEMPTS = 3

@@ -13,7 +13,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from discern.features.arrays import DTYPES, Ids, Places, ids_of, write_chunk
+from discern.features.arrays import DTYPES, Ids, Places, Reader, ids_of, write_chunk
 from discern.features.chunks import SUFFIX, Chunk, DamagedChunkError, open_chunk
 from discern.features.folders import ABOUT, hold, is_mark, read_json, remove_leftovers
 from discern.files import write_whole
@@ -41,6 +41,7 @@ class FeatureStore:
         self.about = json.loads(json.dumps(about))  # as it is read again
         self.chunks: dict[int, Chunk] = {}
         """By numbers that rise: of two features of an image those of the higher count."""
+        self.reader = Reader()
         self.damaged: list[Path] = []
         self._known: set[Path] = set()
         self._use: IO[bytes] | None = None
@@ -181,10 +182,10 @@ class _Index:
         ordered = ids[order]
         first = np.ones(len(ids), dtype=bool)
         first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-        self._ids = ordered[first]
-        self._found = np.full((len(self._ids), 2), -1, np.int32)
         self._which = np.empty(len(ids), np.int32)
         self._which[order] = np.cumsum(first, dtype=np.int32) - 1
+        self._ids = ordered if first.all() else ordered[first]
+        self._found = np.full((len(self._ids), 2), -1, np.int32)
 
     def match(self, number: int, ids: Ids) -> None:
         """Note which of the ids in a chunk are asked for."""

@@ -7,10 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from discern.features.arrays import Places, Rows, features_of
+from discern.features.arrays import Places, features_of
 from discern.features.store import FeatureStore
 
-IN_MEMORY = 256 << 20
+IN_MEMORY = 128 << 20
 """Bytes of features that a run reads into memory at once; others stay in their files."""
 
 
@@ -28,14 +28,14 @@ class FeatureTable:
 
     def __init__(self, store: FeatureStore, places: Places, beside: int = 0) -> None:
         self.places = places
-        chunks = {number: store.chunks[number] for number in np.unique(places[:, 0]).tolist()}
+        self._chunks = {number: store.chunks[number] for number in np.unique(places[:, 0]).tolist()}
+        self._reader = store.reader
         size = len(places) * store.width * torch.float32.itemsize
         self._all: Tensor | None = None
         if beside + size > IN_MEMORY:
-            self._rows = Rows(chunks)
             return
         self._all = torch.empty((len(places), store.width))
-        for number, chunk in chunks.items():
+        for number, chunk in self._chunks.items():
             part = places[:, 0] == number
             chosen = torch.from_numpy(places[part, 1].astype(np.int64))
             self._all[torch.from_numpy(part)] = features_of(chunk).index_select(0, chosen).float()
@@ -51,5 +51,5 @@ class FeatureTable:
     def rows(self, indices: NDArray[np.int64]) -> Tensor:
         """Features, float32 (B, width), at ``indices``; OSError where they are no longer there."""
         if self._all is None:
-            return self._rows.read(self.places[indices]).float()
+            return self._reader.read(self._chunks, self.places[indices]).float()
         return self._all.index_select(0, torch.from_numpy(indices))
