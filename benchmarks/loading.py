@@ -9,6 +9,8 @@ decode a photograph with each decoder that is installed.
 """
 
 import argparse
+import contextlib
+import importlib
 import io
 import statistics
 import time
@@ -16,6 +18,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import simplejpeg
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader
@@ -88,20 +91,13 @@ def decoders(files: list[Path]) -> None:
     known: dict[str, Callable[[bytes], Any]] = {
         "Pillow": lambda content: Image.open(io.BytesIO(content)).convert("RGB")
     }
-    try:
-        from simplejpeg import decode_jpeg
-
-        known["simplejpeg"] = decode_jpeg
-    except ImportError:
-        pass
-    try:
-        from torchcodec.decoders import (  # type: ignore[attr-defined]
-            decode_jpeg as codec,
+    known["simplejpeg"] = simplejpeg.decode_jpeg
+    # In no requirement: only to be compared with.
+    with contextlib.suppress(ImportError, RuntimeError):
+        codec: Any = importlib.import_module("torchcodec.decoders")
+        known["TorchCodec"] = lambda content: codec.decode_jpeg(
+            torch.frombuffer(bytearray(content), dtype=torch.uint8)
         )
-
-        known["TorchCodec"] = lambda b: codec(torch.frombuffer(bytearray(b), dtype=torch.uint8))
-    except (ImportError, RuntimeError):
-        pass
     for name, decode in known.items():
         taken = []
         for _ in range(3):
