@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -79,3 +80,9 @@ def test_images_must_be_bytes_with_a_label_each():
         InMemoryImages(IMAGES.float(), LABELS)
     with pytest.raises(ValueError, match="expected uint8 images"):
         InMemoryImages(IMAGES, LABELS[:-1])
+
+
+def test_an_image_is_known_by_its_pixels_however_they_lie_in_memory():
+    plain = InMemoryImages(IMAGES, LABELS)
+    turned = InMemoryImages(IMAGES.contiguous(memory_format=torch.channels_last), LABELS)
+    assert np.array_equal(plain.identify(), turned.identify())

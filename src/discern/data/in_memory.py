@@ -103,6 +103,7 @@ class InMemoryImages(Dataset[tuple[Tensor, Tensor]]):
 
     def _digests(self) -> NDArray[np.uint64]:
         pixels = self.images if self.indices is None else self.images[self.indices]
+        pixels = pixels.contiguous()
         digests = [hashlib.blake2b(image.data, digest_size=16).digest() for image in pixels.numpy()]
         return np.frombuffer(b"".join(digests), dtype="<u8").reshape(-1, 2)
 
