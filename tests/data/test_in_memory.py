@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import pytest
 import numpy as np
+import pytest
 import torch
 from torch.utils.data import DataLoader
 
