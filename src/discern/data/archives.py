@@ -83,6 +83,23 @@ def fetch(url: str, path: Path, sha256: str | None = None, md5: str | None = Non
 
 
 @contextmanager
+def advising(path: Path, missing: str, advice: str) -> Iterator[None]:
+    """Say what can be done where :func:`fetch` cannot have ``path``; one that is wrong says so.
+
+    Args:
+        path: the file that is fetched.
+        missing: what is not there, as the beginning of a sentence.
+        advice: what a user without it can do, as the end of one.
+    """
+    try:
+        yield
+    except DiscernError as error:
+        if path.exists():
+            raise
+        raise DiscernError(f"{missing}, and {str(error).rstrip('.')}: {advice}.") from error
+
+
+@contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Keep other processes from making ``path`` at the same time."""
     try:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from discern.data.archives import extract, fetch
+from discern.data.archives import advising, extract, fetch
 from discern.data.folders import PARTS, Labelled, Listing, check_folder
 from discern.data.image_folder import ImageFolder
 from discern.data.search import walk
@@ -64,14 +64,8 @@ class CatDog(ImageFolder):
                 "it made anew."
             )
         archive = self.dir / f"{COURSE}.zip"
-        try:
+        with advising(archive, f"{_TITLE} are not in {self.dir}", _ADVICE):
             fetch(self.url, archive, sha256=self.sha256)
-        except DiscernError as error:
-            if archive.exists():
-                raise
-            raise DiscernError(
-                f"{_TITLE} are not in {self.dir}, and {str(error).rstrip('.')}: {_ADVICE}."
-            ) from error
         extract(archive, folder, _MAX_BYTES, folder=COURSE)
 
     def _title(self) -> str:

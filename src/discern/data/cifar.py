@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from discern.data.archives import extract, fetch
+from discern.data.archives import advising, extract, fetch
 from discern.data.module import InMemoryDataModule, LoadedImages
 from discern.errors import DiscernError, first_line
 
@@ -199,15 +199,8 @@ class CIFAR10(InMemoryDataModule):
             raise DiscernError(
                 f"{folder} is not complete, it has no {missing[0]}: delete it to have it made anew."
             )
-        try:
+        with advising(archive, f"{published.title} is not in {self.dir}", published.advice):
             fetch(published.url, archive, md5=published.md5)
-        except DiscernError as error:
-            if archive.exists():
-                raise
-            raise DiscernError(
-                f"{published.title} is not in {self.dir}, and {str(error).rstrip('.')}: "
-                f"{published.advice}."
-            ) from error
         extract(archive, folder, _MAX_BYTES, folder=folder.name)
 
     def _load(self) -> LoadedImages:

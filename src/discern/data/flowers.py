@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from discern.data.archives import extract, fetch
+from discern.data.archives import advising, extract, fetch
 from discern.data.folders import Labelled, Listing, check_folder
 from discern.data.image_folder import ImageFolder
 from discern.errors import DiscernError
@@ -87,14 +87,8 @@ class Flowers102(ImageFolder):
 
     def _fetch(self, name: str, root: Path) -> None:
         path, published = root / name, self.published
-        try:
+        with advising(path, f"{_TITLE} is not in {self.dir}", _ADVICE):
             fetch(published.url + name, path, md5=published.md5[name])
-        except DiscernError as error:
-            if path.exists():
-                raise
-            raise DiscernError(
-                f"{_TITLE} is not in {self.dir}, and {str(error).rstrip('.')}: {_ADVICE}."
-            ) from error
 
     def _title(self) -> str:
         return _TITLE

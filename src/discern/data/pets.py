@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from discern.data.archives import extract, fetch
+from discern.data.archives import advising, extract, fetch
 from discern.data.folders import Labelled, Listing, check_folder
 from discern.data.image_folder import ImageFolder
 from discern.errors import DiscernError, first_line
@@ -77,14 +77,8 @@ class OxfordPets(ImageFolder):
             if (root / name).exists():
                 continue
             archive = root / f"{name}.tar.gz"
-            try:
+            with advising(archive, f"{_TITLE} is not in {self.dir}", _ADVICE):
                 fetch(self.published.url + archive.name, archive, md5=md5)
-            except DiscernError as error:
-                if archive.exists():
-                    raise
-                raise DiscernError(
-                    f"{_TITLE} is not in {self.dir}, and {str(error).rstrip('.')}: {_ADVICE}."
-                ) from error
             extract(archive, root / name, _MAX_BYTES, folder=name)
 
     def _title(self) -> str:
