@@ -135,13 +135,22 @@ class Events(Callback):
 
 
 class Signal(Callback):
-    """Sends this process a signal in the step that makes the count."""
+    """Sends this process a signal in, or after, the step that makes the count."""
 
-    def __init__(self, step: int, number: int) -> None:
-        self.step, self.number = step, number
+    def __init__(self, step: int, number: int, during: str = "step") -> None:
+        self.step, self.number, self.during = step, number, during
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
-        if trainer.global_step + 1 == self.step:
+        if self.during == "step" and trainer.global_step + 1 == self.step:
+            os.kill(os.getpid(), self.number)
+
+    def on_validation_batch_start(self, trainer, *rest: Any) -> None:
+        if self.during == "validation" and trainer.global_step == self.step:
+            os.kill(os.getpid(), self.number)
+            self.during = "over"
+
+    def on_train_epoch_end(self, trainer, pl_module) -> None:
+        if self.during == "epoch end" and trainer.global_step == self.step:
             os.kill(os.getpid(), self.number)
 
 

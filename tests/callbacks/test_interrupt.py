@@ -9,8 +9,9 @@ from discern.callbacks.interrupt import EXIT_STATUS, GracefulStop
 from runs import STEPS_PER_EPOCH, checkpoint, metrics_csv, same_bits, summary, weights
 
 
-def sends(step: int, number: int = signal.SIGINT) -> str:
-    return f"trainer.callbacks=[{{_target_: runs.Signal, step: {step}, number: {int(number)}}}]"
+def sends(step: int, number: int = signal.SIGINT, during: str = "step") -> str:
+    settings = f"step: {step}, number: {int(number)}, during: {during}"
+    return f"trainer.callbacks=[{{_target_: runs.Signal, {settings}}}]"
 
 
 @pytest.mark.parametrize(
@@ -44,10 +45,14 @@ def test_an_interrupted_run_that_is_continued_is_the_undisturbed_run(tiny_run, s
     assert [row["epoch"] for row in metrics_csv(rest.folder)] == [1, 2, 3]
 
 
-def test_a_signal_in_the_last_step_of_an_epoch_lets_it_be_validated(tiny_run):
-    result = tiny_run(sends(STEPS_PER_EPOCH))
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("during", ["step", "validation", "epoch end"])
+def test_a_signal_at_the_end_of_an_epoch_lets_it_end(tiny_run, number, during):
+    result = tiny_run(sends(STEPS_PER_EPOCH, number, during))
     (row,) = metrics_csv(result.folder)
-    assert "val/loss" in row
+    assert row.keys() >= {"train/loss", "val/loss"}
+    assert result.metrics.keys() == {"train", "val"}
+    assert summary(result.folder)["epochs"] == 1
     assert checkpoint(result.folder)["global_step"] == STEPS_PER_EPOCH
     assert checkpoint(result.folder, "best")["epoch"] == 0
 

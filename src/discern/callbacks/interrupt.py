@@ -42,6 +42,15 @@ class GracefulStop(Callback):
                 self._found[number] = signal.signal(number, self._on_signal)
         return self
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Be the only one that hears SIGTERM, unless there are other processes to pass it on to.
+
+        Lightning puts a handler of its own before this one, and then ends training in the middle of
+        a validation, or before the epoch that is over has been closed.
+        """
+        if self._found and trainer.world_size == 1:
+            signal.signal(signal.SIGTERM, self._on_signal)
+
     def __exit__(
         self,
         kind: type[BaseException] | None,
