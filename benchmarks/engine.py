@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader
 from torchvision import models
 
 from discern.data.image_folder import ImageFolder
-from discern.data.images import as_batch
+from discern.data.loader import ImageLoader
 from discern.models.engines import ENGINES, engine_for
 from discern.models.transfer import TransferClassifier
 
@@ -94,8 +94,7 @@ def photographs(folder: Path, count: int) -> DataLoader[Any]:
     data = ImageFolder(dir=folder, augment="none", val_size=0)
     data.setup()
     images: Any = data.train_dataset
-    together: Any = as_batch
-    return DataLoader(images, BATCH, sampler=range(count), num_workers=WORKERS, collate_fn=together)
+    return ImageLoader(images, batch_size=BATCH, sampler=range(count), num_workers=WORKERS)
 
 
 def rate(compute: Compute, batches: Iterable[Any]) -> float:

@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from torch.utils.data import DataLoader
 
 from discern.data.image_files import ImageFiles
-from discern.data.images import AugmentedImages, as_batch
+from discern.data.images import AugmentedImages
+from discern.data.loader import ImageLoader
 from discern.data.pictures import read_picture
 from discern.data.preprocessing import Preprocessing
 from discern.data.views import PHOTO_AUGMENTATIONS
@@ -149,9 +149,7 @@ def test_processes_that_load_change_nothing(folder, name):
     batches = [
         [
             images.clone()
-            for images, _ in DataLoader(
-                data, 4, sampler=places, num_workers=workers, collate_fn=as_batch
-            )
+            for images, _ in ImageLoader(data, batch_size=4, sampler=places, num_workers=workers)
         ]
         for workers in (0, 1, 3)
     ]
@@ -228,9 +226,8 @@ def test_training_ends_when_no_file_is_left(lacking):
 # torch takes five seconds to end a process that failed.
 @pytest.mark.parametrize(("workers", "gone"), [(0, 3), (0, 5), (1, 3)])
 def test_evaluation_says_in_a_sentence_what_can_no_longer_be_read(lacking, workers, gone):
-    loader = DataLoader(
-        lacking.subset(torch.tensor([0, gone])), 2, num_workers=workers, collate_fn=as_batch
-    )
+    part = lacking.subset(torch.tensor([0, gone]))
+    loader = ImageLoader(part, batch_size=2, num_workers=workers)
     with pytest.raises(DiscernError) as refused:
         list(loader)
     file = re.escape(lacking.names()[gone])

@@ -8,7 +8,6 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from numbered_images import NumberedImages, Recorder, indices_of, quiet_trainer
 
-from discern.data.images import as_batch
 from discern.data.loader import ResumableDataLoader
 from discern.data.sampler import EpochSampler
 
@@ -135,7 +134,6 @@ class Place:
             sampler=EpochSampler(data.train_dataset, seed=1),
             batch_size=3,
             batches_done=lambda: self.batches,
-            collate_fn=as_batch,
         )
 
     def epoch(self, number: int) -> list[list[int]]:

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch.utils.data import Dataset, get_worker_info
 from discern.data.augment import random_words, view_ids
 from discern.data.images import Batch
 from discern.data.pictures import PictureError, check_picture, read_picture
-from discern.data.preprocessing import CHANNELS, Preprocessing
+from discern.data.preprocessing import CHANNELS, Pixels, Preprocessing
 from discern.data.views import PhotoAugmentation, View, reduction_of
 from discern.errors import DiscernError
 from discern.files import printable
@@ -62,12 +63,6 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
         self.digests = digests
         self.preprocessing = preprocessing
         self.indices = indices
-        mean, std = (
-            torch.tensor(values, dtype=torch.float64).reshape(-1, 1, 1)
-            for values in (preprocessing.mean, preprocessing.std)
-        )
-        # (x / 255 - mean) / std as one multiplication and one addition
-        self._scale, self._shift = (1 / (255 * std)).float(), (-mean / std).float()
 
     def __len__(self) -> int:
         return len(self.labels if self.indices is None else self.indices)
@@ -83,16 +78,16 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
             UnreadableFileError: a file can no longer be read.
         """
         chosen = self._of_all(np.array(indices, dtype=np.int64))
-        images = self._room(len(chosen))
+        pixels = self._room(len(chosen))
         for place, index in enumerate(chosen.tolist()):
             path = self._path(index)
             try:
-                self._put(self.preprocessing.read(path), images[place])
+                pixels[place] = self.preprocessing.read(path)
             except PictureError as error:
                 raise UnreadableFileError(
                     f"{printable(path)} can no longer be read: {error}."
                 ) from error
-        return images, self.labels[chosen]
+        return self._as_seen(pixels), self.labels[chosen]
 
     def augmented(
         self,
@@ -112,11 +107,11 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
         """
         chosen = self._of_all(indices)
         words = random_words(seed, epoch, self._keys(chosen), draw=0)
-        images, read = self._room(len(chosen)), []
+        pixels, read = self._room(len(chosen)), []
         for place, (index, word) in enumerate(zip(chosen.tolist(), words.tolist(), strict=True)):
             path = self._path(index)
             try:
-                self._put(self._view(path, augmentation, word), images[place])
+                pixels[place] = self._view(path, augmentation, word)
                 read.append(place)
             except PictureError as error:
                 log.warning("%s can no longer be read and is left out: %s.", printable(path), error)
@@ -124,8 +119,8 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
             substitute = np.array([self._next_readable(int(indices[-1]))], dtype=np.int64)
             return self.augmented(substitute, augmentation, seed, epoch)
         if len(read) < len(chosen):
-            images, chosen = images[read], chosen[read]
-        return images, self.labels[chosen]
+            pixels, chosen = pixels[read], chosen[read]
+        return self._as_seen(pixels), self.labels[chosen]
 
     def _next_readable(self, index: int) -> int:
         """The first image after this one whose file can be read."""
@@ -173,11 +168,6 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
         """The file of an image of the whole data set."""
         return Path(os.fsdecode(self.files[index]))
 
-    def _put(self, pixels: Tensor, image: Tensor) -> None:
-        """Put pixels, uint8 (3, S, S), as the network sees them into an image, float32."""
-        # One image at a time stays in the processor's cache, where a batch would not.
-        torch.mul(pixels, self._scale, out=image).add_(self._shift)
-
     def _view(self, path: Path, augmentation: PhotoAugmentation | None, word: int) -> Tensor:
         if augmentation is None:
             return self.preprocessing.read(path)
@@ -203,14 +193,22 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
         return chosen if self.indices is None else self.indices[chosen]
 
     def _room(self, count: int) -> Tensor:
-        """Room for a batch, float32 (count, 3, S, S), the channels last in memory."""
+        """Room for the pixels of a batch, uint8 (count, 3, S, S), the channels last in memory."""
         channels, height, width = self.preprocessing.shape
         if get_worker_info() is None:
-            room = torch.empty((count, height, width, channels))
+            room = torch.empty((count, height, width, channels), dtype=torch.uint8)
         else:
             # In shared memory at once, as torch's own collation does: a batch is then not copied
             # on its way to the training process.
             values = count * height * width * channels
-            shared = torch.UntypedStorage._new_shared(4 * values)  # type: ignore[no-untyped-call]
-            room = torch.empty(0).set_(shared).view(count, height, width, channels)
+            shared = torch.UntypedStorage._new_shared(values)  # type: ignore[no-untyped-call]
+            room = (
+                torch.empty(0, dtype=torch.uint8).set_(shared).view(count, height, width, channels)
+            )
         return room.permute(0, 3, 1, 2)
+
+    def _as_seen(self, pixels: Tensor) -> Any:
+        """What the network is given; from a worker process, what :class:`ImageLoader` opens."""
+        if get_worker_info() is None:
+            return self.preprocessing.normalised(pixels)
+        return Pixels(pixels, self.preprocessing)

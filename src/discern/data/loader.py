@@ -1,4 +1,4 @@
-"""A data loader that continues an epoch where a checkpoint left it."""
+"""Data loaders: of whole batches, and one that continues an epoch where a checkpoint left it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,27 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
+from discern.data.images import as_batch
+from discern.data.preprocessing import Pixels
 from discern.data.sampler import EpochSampler
 
 
-class ResumableDataLoader(DataLoader[Any]):
-    """A ``DataLoader`` whose place in the epoch is saved in Lightning's checkpoints.
+class ImageLoader(DataLoader[Any]):
+    """A ``DataLoader`` of a data set that serves whole batches of images.
+
+    What its worker processes send as pixels is normalised in this one.
+    """
+
+    def __init__(self, dataset: Dataset[Any], **options: Any) -> None:
+        super().__init__(dataset, collate_fn=as_batch, **options)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        for images, labels in super().__iter__():
+            yield images.normalised() if isinstance(images, Pixels) else images, labels
+
+
+class ResumableDataLoader(ImageLoader):
+    """An ``ImageLoader`` whose place in the epoch is saved in Lightning's checkpoints.
 
     Lightning saves ``state_dict()`` with a checkpoint and hands it to ``load_state_dict()`` before
     the first iteration of a resumed run. That iteration then leaves out the batches already trained
@@ -25,7 +41,7 @@ class ResumableDataLoader(DataLoader[Any]):
         batches_done: tells how many batches of the epoch have been trained on. The loader cannot
             count them itself: a run interrupted in the middle of a step has taken a batch from it
             and not learned from that batch.
-        **options: any other argument of ``DataLoader``.
+        **options: any other argument of ``ImageLoader``.
     """
 
     sampler: EpochSampler

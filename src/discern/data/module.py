@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from discern.data.augment import AUGMENTATIONS
-from discern.data.images import AugmentedImages, Batch, Images, as_batch, labels_of
+from discern.data.images import AugmentedImages, Batch, Images, labels_of
 from discern.data.in_memory import InMemoryImages
-from discern.data.loader import ResumableDataLoader
+from discern.data.loader import ImageLoader, ResumableDataLoader
 from discern.data.sampler import EpochSampler
 from discern.data.served import Features, ServedFeatures
 from discern.data.splits import stratified_folds, stratified_sample, stratified_split
@@ -254,7 +254,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def sequential_loader(self, dataset: Images, batch_size: int) -> DataLoader[Any]:
         """Batches of ``dataset`` in order, as the network sees them in evaluation."""
-        return DataLoader(
+        return ImageLoader(
             self._served(dataset),  # type: ignore[arg-type]
             batch_size=batch_size,
             **self._loader_options(),
@@ -271,7 +271,6 @@ class ImageDataModule(LightningDataModule, ABC):
             "persistent_workers": num_workers > 0,
             "pin_memory": self.trainer is not None
             and isinstance(self.trainer.accelerator, CUDAAccelerator),
-            "collate_fn": as_batch,
             # A loader draws from its generator whenever it is iterated. With the global one, how
             # often validation runs would change the random numbers that training gets.
             "generator": torch.Generator().manual_seed(self.seed),

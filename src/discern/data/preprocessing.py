@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,12 +92,71 @@ class Preprocessing:
         first = round((scaled - self.image_size) / 2)
         return first * length / scaled, min(length, (first + self.image_size) * length / scaled)
 
+    def normalised(self, pixels: Tensor, room: Tensor | None = None) -> Tensor:
+        """What the network is given for pixels, uint8 (B, 3, S, S): float32, channels last.
+
+        Args:
+            pixels: of ``image_size``, the channels last in memory.
+            room: where the result is put.
+        """
+        mean, std = (torch.tensor(values, dtype=torch.float64) for values in (self.mean, self.std))
+        # (x / 255 - mean) / std as one multiplication and one addition, of whole rows: numbers of
+        # one channel each would be applied three at a time.
+        scale, shift = (
+            row.float().repeat(self.image_size).view(-1, CHANNELS)
+            for row in (1 / (255 * std), -mean / std)
+        )
+        room = torch.empty_like(pixels, dtype=torch.float32) if room is None else room
+        for image, result in zip(_strips(pixels), _strips(room), strict=True):
+            result.copy_(image).mul_(scale).add_(shift)
+        return room
+
     def scaled(self, pixels: Tensor, size: int | list[int]) -> Tensor:
         """Pixels, uint8 (3, H, W), with their shorter side, or both sides, of that length."""
         mode = InterpolationMode(self.interpolation)
         size = [size] if isinstance(size, int) else size
         scaled: Tensor = F.resize(pixels, size, interpolation=mode, antialias=True)
         return scaled
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Pictures on their way from the process that decoded them: a quarter of the bytes.
+
+    Memory that processes share is slow to get and to give back, by as much as a picture takes to
+    be decoded if it has to hold what the network is given.
+
+    Attributes:
+        values: uint8 (B, 3, S, S).
+        preprocessing: what is still to be done with them.
+    """
+
+    values: Tensor
+    preprocessing: Preprocessing
+
+    def pin_memory(self) -> Pixels:
+        """The same, in memory that a GPU can read by itself."""
+        return Pixels(self.values.pin_memory(), self.preprocessing)
+
+    def normalised(self) -> Tensor:
+        """What the network is given, float32 (B, 3, S, S), pinned where the pixels are."""
+        batch, channels, height, width = self.values.shape
+        room = torch.empty(
+            (batch, height, width, channels), pin_memory=self.values.is_pinned()
+        ).permute(0, 3, 1, 2)
+        return self.preprocessing.normalised(self.values, room)
+
+
+_FEW = 32_768
+"""Numbers that torch works on with one thread: others would keep the processes that decode from
+theirs. So few also stay in the processor's cache."""
+
+
+def _strips(images: Tensor) -> Iterator[Tensor]:
+    """Rows of each image in turn, (rows, S, 3), of few numbers."""
+    rows = max(1, _FEW // (images.shape[1] * images.shape[3]))
+    for image in images.permute(0, 2, 3, 1):
+        yield from image.split(rows)
 
 
 def extent_in(length: int, full: int) -> float:

@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from discern.console import is_terminal
-from discern.data.images import Batch, Images, as_batch
+from discern.data.images import Batch, Images
+from discern.data.loader import ImageLoader
 from discern.errors import DiscernError, first_line
 from discern.features.arrays import DTYPES, Ids
 from discern.features.chunks import ID_BYTES, DamagedChunkError
@@ -333,12 +334,11 @@ class FeatureSource:
     ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         """Indices and images (N, C, H, W), in the order of ``missing``."""
         settings = self.settings
-        loader = DataLoader(
+        loader = ImageLoader(
             shown,
             sampler=missing.tolist(),
             batch_size=settings.batch_size,
             num_workers=settings.num_workers,
-            collate_fn=as_batch,  # type: ignore[arg-type]
             generator=torch.Generator().manual_seed(0),
         )
         parts = np.split(missing, range(settings.batch_size, len(missing), settings.batch_size))
