@@ -15,8 +15,8 @@ import stat
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import PIL
 from tqdm import tqdm
@@ -41,8 +41,7 @@ PATIENCE = 10.0
 """Seconds to wait for another process to finish writing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """What is known of a picture file.
 
     Attributes:
@@ -65,13 +64,13 @@ def examine(folder: Path, files: Sequence[Path]) -> list[Facts]:
         files: their paths.
     """
     root = os.fsencode(folder.resolve())
-    paths = [os.fsencode(os.path.abspath(file)) for file in files]  # noqa: PTH100 - no links
+    paths = [_absolute(file) for file in files]
     memory, known = _recall(root)
     with closing(memory):
-        stamps = [_stamp(file) for file in files]
+        stamps = [_stamp(path) for path in paths]
         facts: list[Facts | None] = [
-            remembered[1] if remembered is not None and remembered[0] == stamp else None
-            for remembered, stamp in zip(map(known.get, paths), stamps, strict=True)
+            Facts._make(row[3:]) if row is not None and row[1:3] == stamp else None
+            for row, stamp in zip(map(known.get, paths), stamps, strict=True)
         ]
         new = [number for number, fact in enumerate(facts) if fact is None]
         with (
@@ -94,10 +93,19 @@ def examine(folder: Path, files: Sequence[Path]) -> list[Facts]:
     return [fact for fact in facts if fact is not None]
 
 
-def _stamp(file: Path) -> tuple[int, int]:
+def _absolute(file: Path) -> bytes:
+    """The path from the root, no link followed."""
+    path = os.fspath(file)
+    # A Path has nothing else to be put in order, which for most saves more than asking for a stamp.
+    if not file.is_absolute() or ".." in path:
+        path = os.path.abspath(path)  # noqa: PTH100 - that one follows links
+    return os.fsencode(path)
+
+
+def _stamp(path: bytes) -> tuple[int, int]:
     """Size in bytes and time of change in nanoseconds; what is not there has neither."""
     try:
-        status = file.stat()
+        status = os.stat(path)  # noqa: PTH116 - of many thousands
     except OSError:
         return -1, -1
     return status.st_size, status.st_mtime_ns
@@ -133,11 +141,17 @@ _TABLE = """CREATE TABLE IF NOT EXISTS files (
     PRIMARY KEY (folder, path)
 ) WITHOUT ROWID"""
 
-_QUERY = """SELECT path, size, mtime_ns, sha256, width, height, reason FROM files
-WHERE folder = ? AND (reason = '' OR reader = ?)"""
+# Only what discern writes: SQLite keeps any type in any column.
+_QUERY = f"""SELECT path, size, mtime_ns, sha256, width, height, reason FROM files
+WHERE folder = ? AND (reason = '' OR reader = ?)
+AND typeof(path) = 'blob' AND typeof(size) = 'integer' AND typeof(mtime_ns) = 'integer'
+AND typeof(sha256) = 'blob' AND length(sha256) = {hashlib.sha256().digest_size}
+AND typeof(width) = 'integer' AND typeof(height) = 'integer' AND typeof(reason) = 'text'
+AND (min(width, height) > 0) = (reason = '')"""
 
-Known = dict[bytes, tuple[tuple[int, int], Facts]]
-"""Path -> stamp and facts."""
+Row = tuple[bytes, int, int, bytes, int, int, str]
+Known = dict[bytes, Row]
+"""Path -> path, stamp and facts."""
 
 
 def _recall(root: bytes) -> tuple[sqlite3.Connection, Known]:
@@ -167,22 +181,11 @@ def _connect(path: Path | str, root: bytes) -> tuple[sqlite3.Connection, Known]:
     memory = sqlite3.connect(path, timeout=PATIENCE)
     try:
         memory.execute(_TABLE)
-        rows = memory.execute(_QUERY, (root, PIL.__version__)).fetchall()
+        known = {row[0]: row for row in memory.execute(_QUERY, (root, PIL.__version__))}
     except BaseException:
         memory.close()
         raise
-    facts = {row[0]: (row[1:3], Facts(*row[3:])) for row in rows}
-    return memory, {path: known for path, known in facts.items() if _is_sound(known[1])}
-
-
-def _is_sound(facts: Facts) -> bool:
-    """Whether a row holds what discern writes: SQLite keeps any type in any column."""
-    kinds = [type(value) for value in (facts.sha256, facts.width, facts.height, facts.reason)]
-    return (
-        kinds == [bytes, int, int, str]
-        and len(facts.sha256) == hashlib.sha256().digest_size
-        and (min(facts.width, facts.height) > 0) == (facts.reason == "")
-    )
+    return memory, known
 
 
 def _cells(fact: Facts) -> tuple[bytes, int, int, str, str]:
