@@ -86,7 +86,7 @@ class Epochs:
         self.data.setup()
         images = self.data.train_dataset
         self.features, self.labels = torch.randn(IMAGES, WIDTH), images.labels
-        kind = Kind({"name": "none"}, (1, 2, 2), {}, "none", "float32")
+        kind = Kind({"name": "none"}, (1, 2, 2), {}, {}, "none", "float32")
         self.source = FeatureSource(_compute_nothing, WIDTH, kind, _settings(folder))
         self.source.store.add(images.identify(), self.features)
 

@@ -104,6 +104,18 @@ def test_another_backbone_or_preprocessing_is_a_miss(run, change):
         run(change, "cache.mode=require", name="second")
 
 
+def test_another_release_of_what_reads_pictures_is_a_miss(run, monkeypatch):
+    run(name="first")
+    monkeypatch.setattr("discern.features.run.release", lambda name: "99.0")
+    assert summary(run(name="second").folder)["features"]["reused"] == 0
+
+
+def test_a_run_that_only_tests_computes_the_features_of_the_test_alone(run):
+    best = run("cache.mode=off", name="first").folder / "checkpoints" / "best.ckpt"
+    tested = run("train=false", f"ckpt_path={best}", name="second")
+    assert summary(tested.folder)["features"]["computed"] == 4
+
+
 def test_random_weights_of_another_seed_are_another_backbone(run):
     first = run(name="first")
     second = run("seed=3", name="second")

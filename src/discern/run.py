@@ -278,7 +278,7 @@ def serve_features(
         features.compute_share(source, data)
         features.announce(source)
         return source
-    if not features.prepare(source, data, cfg.test):
+    if not features.prepare(source, data, cfg.train, cfg.test):
         return None
     features.announce(source)
     data.features = source

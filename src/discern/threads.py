@@ -1,7 +1,8 @@
 """How many CPU threads an operation may use."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -11,6 +12,17 @@ SMALL_NETWORK, SMALL_IMAGE = 1_000_000, 64 * 64 * 3
 
 ALL = torch.get_num_threads()
 """What torch takes by itself: the cores, or what OMP_NUM_THREADS says."""
+
+
+@contextmanager
+def with_threads(count: int) -> Iterator[None]:
+    """Let torch use so many threads within the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def use_threads(

@@ -72,6 +72,7 @@ def kind(**changes: Any) -> Kind:
         "backbone": {"library": "none", "name": "sums", "digest": "0"},
         "shape": (1, 2, 3),
         "preprocessing": {"mean": 0.0, "std": 1 / 255},
+        "readers": {"pillow": "12.0"},
         "engine": "torch-2.0-1",
         "precision": "float32",
     }

@@ -176,6 +176,7 @@ CHANGES = {
         st.sampled_from(["mean", "std", "resize", "interpolation"]),
         st.floats(allow_nan=False) | st.lists(st.floats(allow_nan=False)) | st.text(),
     ),
+    "readers": st.dictionaries(st.sampled_from(["pillow", "simplejpeg"]), st.text()),
     "engine": st.text(),
     "precision": st.sampled_from(["float32", "float16", "bfloat16"]),
 }
@@ -197,6 +198,7 @@ def test_kinds_have_one_store_if_they_are_equal_and_only_then(one, other):
         {"shape": (1, 3, 2)},
         {"preprocessing": {"mean": 0.1, "std": 1 / 255}},
         {"preprocessing": {"mean": 0.0, "std": np.nextafter(1 / 255, 1).item()}},
+        {"readers": {"pillow": "12.1"}},
         {"engine": "torch-2.1-1"},
         {"precision": "float16"},
     ],

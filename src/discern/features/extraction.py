@@ -58,6 +58,7 @@ class Kind:
         backbone: digest of its weights, its library and name.
         shape: (C, H, W) of the images.
         preprocessing: from a picture to the images.
+        readers: what decodes and scales pictures -> its version.
         engine: what computes, with what can change the numbers.
         precision: that they are kept with.
     """
@@ -65,6 +66,7 @@ class Kind:
     backbone: Key
     shape: tuple[int, int, int]
     preprocessing: Key
+    readers: Key
     engine: str
     precision: str
 
@@ -75,6 +77,7 @@ class Kind:
             "backbone": self.backbone,
             "shape": list(self.shape),
             "preprocessing": self.preprocessing,
+            "readers": self.readers,
             "engine": self.engine,
             "precision": self.precision,
         }

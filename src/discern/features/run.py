@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import asdict
+from importlib.metadata import version as release
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,12 @@ from discern.errors import DiscernError
 from discern.features.extraction import CacheFullError, FeatureSource, Kind, Settings
 from discern.models.engines import engine_for
 from discern.models.transfer import TransferClassifier
+from discern.threads import with_threads
 
 log = logging.getLogger(__name__)
+
+READERS = ("pillow", "simplejpeg", "torchvision")
+"""Of these, another release may decode or scale a picture to slightly other pixels."""
 
 
 def feature_source(
@@ -123,7 +128,7 @@ def _set_engine(cfg: DictConfig, network: Any, data: Any, trainer: Trainer) -> s
     elif cfg.engine != "auto" or not _sees_few(trainer):
         network.engine = engine_for(network, data.input_shape, cfg.engine)
         return str(network.engine.version_class)
-    return f"torch-{device.type}"
+    return f"torch-{device.type}-{release('torch')}"
 
 
 def _sees_few(trainer: Trainer) -> bool:
@@ -140,11 +145,17 @@ def _source(
 ) -> FeatureSource:
     device = trainer.strategy.root_device
     network.to(device)
+    threads = torch.get_num_threads()
     reduced = device.type == "cuda" and cfg.cache.precision == "bfloat16"
 
     def compute(images: Tensor) -> Tensor:
         images = images.to(device, non_blocking=True)
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=reduced):
+        # In later epochs torch has the few threads that suit the head.
+        with (
+            with_threads(threads),
+            torch.inference_mode(),
+            torch.autocast(device.type, torch.bfloat16, enabled=reduced),
+        ):
             features = network.features(images)
         return features.float().cpu()
 
@@ -158,13 +169,14 @@ def _source(
         },
         shape=tuple(data.input_shape),
         preprocessing=data.preprocessing,
+        readers={name: release(name) for name in READERS},
         engine=engine,
         precision=cfg.cache.precision,
     )
     return FeatureSource(compute, backbone.num_features, kind, settings)
 
 
-def prepare(source: FeatureSource, data: Any, test: bool) -> bool:
+def prepare(source: FeatureSource, data: Any, train: bool, test: bool) -> bool:
     """Have the features that the first epoch needs, of each split; whether there is room for them.
 
     Later views of augmented images are computed when an epoch first shows them.
@@ -174,7 +186,7 @@ def prepare(source: FeatureSource, data: Any, test: bool) -> bool:
             ``cache.max_gb`` is too small.
     """
     try:
-        needed = list(_first_needed(data, test))
+        needed = list(_first_needed(data, train, test))
         # Before hours are spent on the first of them.
         source.check_room(sum(source.count_missing(*each, data.seed, 0) for each in needed))
         for images, augmentation in needed:
@@ -189,14 +201,15 @@ def prepare(source: FeatureSource, data: Any, test: bool) -> bool:
 
 def compute_share(source: FeatureSource, data: Any) -> None:
     """Compute the part of all features that ``cache.shard`` names, and keep it."""
-    for images, augmentation in _first_needed(data, test=True):
+    for images, augmentation in _first_needed(data, train=True, test=True):
         for view in range(source.views if augmentation is not None else 1):
             source.compute_share(images, augmentation, data.seed, view)
 
 
-def _first_needed(data: Any, test: bool) -> Iterator[tuple[Images, Any]]:
-    yield data.train_dataset, data.augmentation
-    if data.has_validation:
+def _first_needed(data: Any, train: bool, test: bool) -> Iterator[tuple[Images, Any]]:
+    if train:
+        yield data.train_dataset, data.augmentation
+    if train and data.has_validation:
         yield data.val_dataset, None
     if test and len(data.test_dataset):
         yield data.test_dataset, None
