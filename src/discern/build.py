@@ -159,6 +159,8 @@ def build_data(cfg: DictConfig) -> LightningDataModule:
     """
     settings = OmegaConf.to_container(cfg.data, resolve=True)
     assert isinstance(settings, dict)
+    if settings.get("batch_size") == "auto":
+        settings["batch_size"] = 1  # until it is found; other commands do not need it
     data: LightningDataModule = build("data", _with_preprocessing(settings, cfg.get("model")))
     try:
         data.prepare_data()

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -13,6 +14,9 @@ from discern.errors import DiscernError, refuse
 if TYPE_CHECKING:
     from hydra.types import TaskFunction
     from omegaconf import DictConfig
+
+# conf/hydra/launcher says what Hydra's own launchers have, under their names.
+warnings.filterwarnings("ignore", r"(?s).*is validated against ConfigStore schema")
 
 HELP = f"""\
 discern {__version__}: image-classification experiments that explain themselves.
@@ -59,7 +63,7 @@ def train(arguments: list[str] | None = None) -> None:
     _hydra_command("train", _train_job, sys.argv[1:] if arguments is None else arguments)
 
 
-def _train_job(cfg: "DictConfig") -> float | None:
+def _train_job(cfg: "DictConfig") -> object:
     begun = time.perf_counter()
     # torch and lightning: seconds, paid only by a config that has been composed and checked.
     from discern.run import job

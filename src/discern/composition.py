@@ -9,6 +9,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from discern.nearest import did_you_mean
 
+LAUNCHERS = {
+    "hydra_plugins.hydra_joblib_launcher": ("hydra/launcher=joblib", "joblib"),
+    "hydra_plugins.hydra_submitit_launcher": ("hydra/launcher=submitit_…", "submitit"),
+}
+"""Modules of Hydra's launchers -> the choice and the extra that brings it."""
+
 
 def explain(
     error: Exception,
@@ -25,6 +31,9 @@ def explain(
             f"{error.override} cannot be read; write SETTING=VALUE or GROUP=CHOICE, in single "
             "quotes where it holds spaces, brackets or other marks of the shell."
         )
+    for module, (choice, extra) in LAUNCHERS.items():
+        if module in str(error):
+            return f"{choice} needs an extra: pip install 'discern[{extra}]' brings it."
     text = [line.strip() for line in str(error).splitlines() if line.strip()]
     if text[0].startswith("Could not override '"):
         return _unknown_key(text[0].split("'")[1], conf_dir, config_name, overrides)

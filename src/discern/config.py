@@ -65,6 +65,7 @@ Engine = Annotated[
     Field(description="auto, torch, onnxruntime or openvino"),
 ]
 Monitor = Annotated[str, Field(min_length=1, description="a metric's name, such as val/loss")]
+_Metric = Annotated[str, Field(pattern=r"^(val|train)/.+")]
 Mode = Annotated[Literal["min", "max"], Field(description="min or max")]
 
 
@@ -173,7 +174,10 @@ class DataSettings(Settings):
 
     dir: _Folder
     val_size: _Size
-    batch_size: PositiveInt
+    batch_size: Annotated[
+        Annotated[int, Field(ge=1)] | Literal["auto"],
+        Field(description="a whole number above 0, or auto"),
+    ]
     eval_batch_size: PositiveInt
     sampler: Annotated[Literal["none", "balanced"], Field(description="none or balanced")]
     fraction: _Fraction
@@ -467,6 +471,18 @@ class CheckpointSettings(Settings):  # noqa: D101
     full: Flag
 
 
+class SweepSettings(Settings):
+    """The settings ``sweep.…``."""
+
+    resume: Annotated[
+        Annotated[str, Field(min_length=1)] | None,
+        Field(description="a sweep's folder, last, or null"),
+    ]
+    study: Text | None
+    name: Text | None
+    trial: NonNegativeInt | None
+
+
 class RunSettings(OpenSettings):
     """The groups that training cannot do without, and its settings that belong to no group."""
 
@@ -477,6 +493,13 @@ class RunSettings(OpenSettings):
     trainer: Group
     cache: dict[str, Any]
     checkpoint: dict[str, Any]
+    sweep: dict[str, Any]
+    objective: Annotated[
+        _Metric | Annotated[list[_Metric], Field(min_length=1)],
+        Field(
+            description="a metric of val or train, such as val/loss or val/accuracy, or a list"
+        ),
+    ]
     engine: Engine
     seed: Seed
     threads: Annotated[
@@ -485,6 +508,7 @@ class RunSettings(OpenSettings):
     ]
     train: Flag
     test: Flag
+    find_lr: Annotated[bool | Literal["use"], Field(description="true, use or false")]
     ckpt_path: Annotated[str | None, Field(description="a checkpoint's path, or null")]
     tags: Annotated[list[str | int | float], Field(description="a list of words, such as [a,b]")]
     folder: Text | None
@@ -579,7 +603,11 @@ EXTRAS = {
 }
 """``_target_`` -> the package it needs and the extra of that name."""
 
-PARTS: dict[str, type[BaseModel]] = {"cache": CacheSettings, "checkpoint": CheckpointSettings}
+PARTS: dict[str, type[BaseModel]] = {
+    "cache": CacheSettings,
+    "checkpoint": CheckpointSettings,
+    "sweep": SweepSettings,
+}
 """Settings of a command that belong together without being a group."""
 
 UNKNOWN: dict[str, type[BaseModel]] = {"model": AnyModelSettings, "data": AnyDataSettings}
@@ -683,12 +711,39 @@ def as_override(value: Any) -> str:
 
 
 def _check_files_of_train(values: dict[Any, Any]) -> None:
+    if values["sweep"]["resume"] is not None:
+        raise DiscernError(f"sweep.resume={values['sweep']['resume']} is for a sweep: add -m.")
     if values["ckpt_path"] is not None:
         find_checkpoint(values["ckpt_path"])
     elif not values["train"]:
         raise DiscernError(
             "train=false leaves nothing to do without a model: give ckpt_path=FILE as well."
         )
+    _check_searches(values)
+
+
+def _check_searches(values: dict[Any, Any]) -> None:
+    """Nothing stands in the way of what is to be found before training."""
+    searches = []
+    if values["find_lr"]:
+        searches.append(f"find_lr={as_override(values['find_lr'])}")
+    if values["data"].get("batch_size") == "auto":
+        searches.append("data.batch_size=auto")
+    fast = values["trainer"].get("fast_dev_run")
+    reasons = {
+        "train=false": not values["train"] and "with it nothing is trained",
+        "ckpt_path": values["ckpt_path"] and "a continued run keeps its own",
+        f"trainer.fast_dev_run={as_override(fast)}": fast and "it trains on too few batches",
+        "cache.shard": values["cache"].get("shard") and "with it nothing is trained",
+    }
+    for search in searches:
+        for other, why in reasons.items():
+            if why:
+                raise DiscernError(f"{search} is not possible together with {other}: {why}.")
+    lr = values["optimizer"].get("lr")
+    if values["find_lr"] and (isinstance(lr, bool) or not isinstance(lr, (int, float)) or lr <= 0):
+        optimizer = str(values["optimizer"]["_target_"]).rpartition(".")[2]
+        raise DiscernError(f"{searches[0]} needs optimizer.lr, and {optimizer} is given none here.")
 
 
 def _check_files_of_evaluate(values: dict[Any, Any]) -> None:

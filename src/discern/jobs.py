@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from discern.errors import FULL_TRACEBACK, DiscernError
+from discern.errors import FULL_TRACEBACK, DiscernError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -26,18 +27,48 @@ def as_job() -> Iterator[None]:
     if not gc.get_freeze_count():
         gc.freeze()
     try:
-        yield
+        with _torch_as_it_was():
+            yield
     except KeyboardInterrupt as error:
         log.warning("Interrupted.")
         raise SystemExit(130) from error
     except Exception as error:
         if isinstance(error, DiscernError):
             log.error("Error: %s", error, exc_info=FULL_TRACEBACK)
+        elif HydraConfig.get().mode == RunMode.MULTIRUN:
+            log.error("Failed: %s; train.log has the traceback.", first_line(error))
+            log.info("Failed, which is a mistake in the code:", exc_info=True)
         else:
             log.exception("Failed, which is a mistake in the code rather than in a setting:")
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
         raise SystemExit(1) from error
+
+
+@contextmanager
+def _torch_as_it_was() -> Iterator[None]:
+    """Undo what a job sets for the whole process, of which the next job of a sweep knows nothing.
+
+    Lightning sets most of it, as ``trainer.deterministic=true`` asks for, and leaves it.
+    """
+    import torch
+
+    environment = dict(os.environ)
+    strict = torch.are_deterministic_algorithms_enabled()
+    warning = torch.is_deterministic_algorithms_warn_only_enabled()
+    precision, dtype = torch.get_float32_matmul_precision(), torch.get_default_dtype()
+    anomaly = torch.is_anomaly_enabled()
+    convolutions = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(strict, warn_only=warning)
+        torch.set_float32_matmul_precision(precision)
+        torch.set_default_dtype(dtype)
+        torch.autograd.set_detect_anomaly(anomaly)
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = convolutions
+        os.environ.clear()
+        os.environ.update(environment)
 
 
 def relative(path: Path) -> Path:

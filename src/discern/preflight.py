@@ -10,7 +10,7 @@ from omegaconf import DictConfig, read_write
 
 from discern.config import check
 from discern.errors import DiscernError, refuse
-from discern.runs import find_checkpoint
+from discern.runs import find_checkpoint, find_sweep
 
 
 class Preflight(Callback):
@@ -36,7 +36,8 @@ class Preflight(Callback):
         """Give the sweep a folder that no other sweep has; its jobs are checked one by one."""
         HydraConfig.instance().set_config(config)
         try:
-            folder = _claim(config, "sweep")
+            resumed = config.get("sweep") and config.sweep.resume
+            folder = find_sweep(resumed) if resumed else _claim(config, "sweep")
             # Hydra composes each job's config anew from the overrides, so the folder must be one.
             quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
             with read_write(config.hydra):

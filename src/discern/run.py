@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from lightning.pytorch import LightningDataModule, Trainer, seed_everything
+from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from discern import finders
 from discern.build import (
     build_data,
     build_model,
@@ -24,6 +25,7 @@ from discern.build import (
 from discern.callbacks.continuation import Continuation
 from discern.callbacks.history import History
 from discern.callbacks.interrupt import EXIT_STATUS, GracefulStop
+from discern.callbacks.pruning import Pruning
 from discern.callbacks.randomness import Randomness
 from discern.checkpoints import (
     CARD,
@@ -36,7 +38,6 @@ from discern.config import as_override, check
 from discern.console import table
 from discern.errors import DiscernError, about, first_line
 from discern.features import run as features
-from discern.features.extraction import FeatureSource
 from discern.files import write_whole
 from discern.jobs import as_job, relative
 from discern.models.classifier import Classifier, count_parameters
@@ -68,8 +69,8 @@ class Result:
     stopped: str
 
 
-def job(cfg: DictConfig, import_seconds: float) -> float | None:
-    """Hydra's task: one run in the folder that Hydra made. Returns the lowest validation loss."""
+def job(cfg: DictConfig, import_seconds: float) -> Any:
+    """Hydra's task: one run in the folder that Hydra made. Returns the objective."""
     hydra: Any = HydraConfig.get()
     if getattr(rank_zero_only, "rank", 0):
         # One of several processes of the run: the first one speaks for all.
@@ -80,11 +81,26 @@ def job(cfg: DictConfig, import_seconds: float) -> float | None:
         "overrides": list(hydra.overrides.task),
         "seconds": {"import": import_seconds},
     }
-    with as_job():
-        result = train(cfg, identity)
+    try:
+        with as_job():
+            result = train(cfg, identity)
+    except Exception as error:
+        # A job of a sweep, whose settings are checked only now.
+        summary = Summary(Path(cfg.folder) / "summary.json", **identity)
+        if not summary.path.exists():
+            summary.write(f"failed: {first_line(error)}")
+        raise
     if result.stopped in EXIT_STATUS:
         raise SystemExit(EXIT_STATUS[result.stopped])
-    return result.metrics.get("val", {}).get("loss")
+    return objective_of(cfg.objective, result)
+
+
+def objective_of(setting: str | list[str], result: Result) -> Any:
+    """What a sweeper of Hydra's is told: the objective of the model that was kept, or several."""
+    if not isinstance(setting, str):
+        return [objective_of(metric, result) for metric in setting]
+    split, _, name = setting.partition("/")
+    return result.metrics.get(split, {}).get(name)
 
 
 def train(cfg: DictConfig, identity: dict[str, Any] | None = None) -> Result:
@@ -117,6 +133,10 @@ def train(cfg: DictConfig, identity: dict[str, Any] | None = None) -> Result:
     except KeyboardInterrupt:
         write_summary(summary, "interrupted")
         raise
+    except SystemExit as end:
+        reasons = [reason for reason, number in EXIT_STATUS.items() if number == end.code]
+        write_summary(summary, *reasons or [f"failed: it ended with status {end.code}"])
+        raise
     except BaseException as error:
         write_summary(summary, f"failed: {first_line(error)}")
         raise
@@ -130,9 +150,17 @@ def _train(cfg: DictConfig, summary: Summary) -> Result:
     history = History()
     stop = GracefulStop(folder / "checkpoints" / "last.ckpt")
     # Before the data: that the machine lacks a device is said before a file is read.
-    trainer = build_trainer(cfg, [history, Randomness(), stop])
+    always = [history, Randomness(), *of_a_search(cfg), stop]
+    trainer = build_trainer(cfg, always)
     with summary.phase("data"):
         data: Any = build_data(cfg)
+    suggested = None
+    if finders.is_searched(cfg):
+        with summary.phase("find"):
+            suggested = finders.find(cfg, data, facts)
+        save_config(cfg, facts["overrides"])
+        # Its settings may refer to those that have been found.
+        trainer = build_trainer(cfg, always)
     validated = data.has_validation and trainer.limit_val_batches != 0
     model = build_model(cfg, data, validated)
     if cfg.train:
@@ -140,13 +168,17 @@ def _train(cfg: DictConfig, summary: Summary) -> Result:
     facts |= {"title": f"{facts['name']} on {data.title}", **describe(model, data)}
     use_threads(model.network, data.input_shape, cfg.threads)
     announce(cfg, facts)
+    if suggested is not None:
+        write_summary(summary, suggested)
+        conclude(facts, suggested, folder)
+        return Result({}, model.eval(), folder, suggested)
     start = find_checkpoint(cfg.ckpt_path) if cfg.ckpt_path else None
     epoch = 1 if start is None else continue_from(start, cfg, trainer, model)
     if cfg.train:
         with summary.phase("figures"):
             show_samples(data, facts, folder)
     with summary.phase("features") if hasattr(model.network, "backbone") else nullcontext():
-        source = serve_features(cfg, model, data, trainer, epoch)
+        source = features.serve(cfg, model, data, trainer, epoch)
     if cfg.cache.shard is not None:
         stopped = f"cache.shard={cfg.cache.shard} computed"
         assert source is not None
@@ -176,6 +208,14 @@ def _train(cfg: DictConfig, summary: Summary) -> Result:
 
 
 # The parts, in the order of the story.
+
+
+def of_a_search(cfg: DictConfig) -> list[Callback]:
+    """What ends a job of a search that is hopeless; nothing for other runs."""
+    sweep = cfg.sweep
+    if sweep.trial is None:
+        return []
+    return [Pruning(sweep.study, sweep.name, sweep.trial, cfg.objective)]
 
 
 @rank_zero_only
@@ -267,25 +307,6 @@ def continue_from(start: Path, cfg: DictConfig, trainer: Trainer, model: Classif
     return int(content.get("epoch", 0)) + 1
 
 
-def serve_features(
-    cfg: DictConfig, model: Classifier, data: Any, trainer: Trainer, epoch: int
-) -> FeatureSource | None:
-    """Put a frozen backbone's features in the place of the images; None where that cannot be."""
-    source = features.feature_source(cfg, model.network, data, trainer, epoch)
-    if source is None:
-        return None
-    if source.settings.share is not None:
-        features.compute_share(source, data)
-        features.announce(source)
-        return source
-    if not features.prepare(source, data, cfg.train, cfg.test):
-        return None
-    features.announce(source)
-    data.features = source
-    use_threads(model.network.head, (source.store.width, 1, 1), cfg.threads)  # type: ignore[arg-type]
-    return source
-
-
 SAMPLES = 25
 """Training images in samples.png."""
 
@@ -342,6 +363,9 @@ def fit(
             return stop.reason or "interrupted"
     if stop.reason is not None:
         return stop.reason
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Pruning) and callback.reason is not None:
+            return callback.reason
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return "trainer.fast_dev_run batches seen"
     for callback in trainer.early_stopping_callbacks:

@@ -7,6 +7,31 @@ from discern.errors import DiscernError
 OUTPUTS = Path("outputs")
 """Where runs are kept, below the working directory."""
 
+SWEEP = "sweep.json"
+"""The list of a sweep's jobs, in its folder."""
+
+
+def find_sweep(wanted: str) -> Path:
+    """The folder that a setting ``sweep.resume`` means.
+
+    Args:
+        wanted: a sweep's folder, or ``last`` for the newest in ``outputs``.
+
+    Raises:
+        DiscernError: there is none.
+    """
+    if wanted == "last":
+        found = list(OUTPUTS.glob(f"**/{SWEEP}"))
+        if not found:
+            raise DiscernError(f"sweep.resume=last needs a sweep in {OUTPUTS}, and there is none.")
+        return max(found, key=lambda file: file.stat().st_mtime_ns).parent
+    folder = Path(wanted).expanduser()
+    if not (folder / SWEEP).is_file():
+        raise DiscernError(
+            f"sweep.resume={wanted} is not the folder of a sweep: it has no {SWEEP}."
+        )
+    return folder
+
 
 def find_checkpoint(wanted: str) -> Path:
     """The file that a setting ``ckpt_path`` means.

@@ -3,7 +3,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
-import sys
 import tarfile
 from pathlib import Path
 
@@ -12,11 +11,10 @@ import pytest
 import torchvision
 from mirror import closed_url, serving
 from PIL import Image
+from scipy.io import savemat
 
 from discern.data.flowers import CLASS_NAMES, Flowers102
 from discern.errors import DiscernError
-
-savemat = pytest.importorskip("scipy.io").savemat
 
 OPTIONS = {"image_size": 8, "batch_size": 4, "num_workers": 0, "val_size": 0.5}
 # The label of each picture, from the first; the numbers of the parts are mixed as in the real one.
@@ -184,15 +182,6 @@ def test_without_network_one_sentence_says_what_to_do(tmp_path):
     assert "set data.dir or DISCERN_DATA_DIR to a folder that has flowers-102" in str(told.value)
     with pytest.raises(DiscernError, match=r"^Oxford 102 Flowers is not in .*: set data\.dir"):
         Flowers102(dir=tmp_path, **OPTIONS).setup()
-
-
-def test_without_scipy_the_extra_is_named_before_anything_is_downloaded(
-    tmp_path, mirror, monkeypatch
-):
-    monkeypatch.setitem(sys.modules, "scipy.io", None)
-    with pytest.raises(DiscernError, match=r"needs the package scipy.*'discern\[flowers\]'"):
-        ready(tmp_path)
-    assert mirror.requests == []
 
 
 def test_a_dir_that_cannot_be_looked_at_is_told(tmp_path):

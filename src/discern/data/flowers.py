@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -76,7 +75,6 @@ class Flowers102(ImageFolder):
         Raises:
             DiscernError: it cannot be had, or SciPy is not installed.
         """
-        _loadmat()  # before a download that would be of no use
         root, published = _root(self.dir), self.published
         for name in (_LABELS, _SPLIT):
             if not (root / name).exists():
@@ -115,7 +113,8 @@ class Flowers102(ImageFolder):
 
         No other file is given to SciPy.
         """
-        loadmat = _loadmat()
+        from scipy.io import loadmat
+
         try:
             content = path.read_bytes()
         except FileNotFoundError as error:
@@ -143,16 +142,6 @@ def _root(folder: Path) -> Path:
     except OSError as error:
         raise DiscernError(
             f"data.dir={folder} cannot be read: {error.strerror or error}."
-        ) from error
-
-
-def _loadmat() -> Any:
-    try:
-        return importlib.import_module("scipy.io").loadmat
-    except ImportError as error:
-        raise DiscernError(
-            f"{_TITLE} needs the package scipy, which is not installed; "
-            "pip install 'discern[flowers]' brings it."
         ) from error
 
 

@@ -19,14 +19,34 @@ from discern.callbacks.finetune import Finetune
 from discern.data.images import Images
 from discern.errors import DiscernError
 from discern.features.extraction import CacheFullError, FeatureSource, Kind, Settings
+from discern.models.classifier import Classifier
 from discern.models.engines import engine_for
 from discern.models.transfer import TransferClassifier
-from discern.threads import with_threads
+from discern.threads import use_threads, with_threads
 
 log = logging.getLogger(__name__)
 
 READERS = ("pillow", "simplejpeg", "torchvision")
 """Of these, another release may decode or scale a picture to slightly other pixels."""
+
+
+def serve(
+    cfg: DictConfig, model: Classifier, data: Any, trainer: Trainer, epoch: int
+) -> FeatureSource | None:
+    """Put a frozen backbone's features in the place of the images; None where that cannot be."""
+    source = feature_source(cfg, model.network, data, trainer, epoch)
+    if source is None:
+        return None
+    if source.settings.share is not None:
+        compute_share(source, data)
+        announce(source)
+        return source
+    if not prepare(source, data, cfg.train, cfg.test):
+        return None
+    announce(source)
+    data.features = source
+    use_threads(model.network.head, (source.store.width, 1, 1), cfg.threads)  # type: ignore[arg-type]
+    return source
 
 
 def feature_source(

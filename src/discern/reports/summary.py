@@ -51,9 +51,12 @@ class Summary:
 
 
 def _plain(value: Any) -> Any:
-    # JSON has no NaN; a metric that is none is null. Six digits are more than a metric is good for.
+    # JSON has no NaN; a metric that is none is null. Six digits are more than a metric is good for;
+    # a learning rate begins with zeros.
     if isinstance(value, float):
-        return round(value, 6) if math.isfinite(value) else None
+        if not math.isfinite(value):
+            return None
+        return float(f"{value:.6g}") if abs(value) < 1e-3 else round(value, 6)
     if isinstance(value, dict):
         return {key: _plain(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):

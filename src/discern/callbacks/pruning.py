@@ -1,0 +1,100 @@
+"""Ends a job of a search whose validation curve is hopeless."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+from discern.errors import DiscernError
+
+PRUNED = "pruned"
+"""How the reason begins why training ended."""
+
+
+class Pruning(Callback):
+    """Reports the objective after each validation to Optuna, and stops where its pruner says so.
+
+    Args:
+        study: where the study is.
+        name: of the study.
+        trial: the job's number in it.
+        metric: the objective.
+
+    Attributes:
+        reason: why training was ended, or None.
+    """
+
+    def __init__(self, study: str, name: str, trial: int, metric: str) -> None:
+        self.metric = metric
+        self.reason: str | None = None
+        self._study, self._name, self._number = study, name, trial
+        self._trial: Any = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find the trial."""
+        if self._trial is None and trainer.is_global_zero:
+            self._trial = _find(self._study, self._name, self._number)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Report the epoch's value."""
+        if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+            return
+        stop = False
+        value = trainer.callback_metrics.get(self.metric)
+        if self._trial is not None and value is not None and math.isfinite(float(value)):
+            epoch = trainer.current_epoch + 1
+            if epoch not in self._trial.intermediate:  # a job that goes on may say it again
+                self._trial.report(float(value), epoch)
+            stop = self._trial.should_prune()
+        if trainer.strategy.broadcast(stop):
+            self.reason = (
+                f"{PRUNED} in epoch {trainer.current_epoch + 1}: {self.metric} is worse than that "
+                "of other jobs was there"
+            )
+            trainer.should_stop = True
+
+
+class _Trial:
+    """A trial of a study, in the process of its job."""
+
+    def __init__(self, trial: Any, known: dict[int, float]) -> None:
+        self._trial = trial
+        self.intermediate = set(known)
+
+    def report(self, value: float, epoch: int) -> None:
+        self._trial.report(value, epoch)
+        self.intermediate.add(epoch)
+
+    def should_prune(self) -> bool:
+        return bool(self._trial.should_prune())
+
+
+def _find(location: str, name: str, number: int) -> _Trial:
+    import optuna
+
+    from discern.sweeps.search import PRUNER, open_storage
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.load_study(study_name=name, storage=open_storage(location))
+    study.pruner = _pruner(study.user_attrs.get(PRUNER))
+    frozen = study.get_trials(deepcopy=False)[number]
+    return _Trial(optuna.Trial(study, frozen._trial_id), frozen.intermediate_values)
+
+
+def _pruner(told: Any) -> Any:
+    """The pruner that the study names: one of Optuna's own, whatever else a study may say."""
+    import optuna
+
+    if told is None:
+        return optuna.pruners.NopPruner()
+    settings = dict(told)
+    module, _, kind = str(settings.pop("_target_", "")).rpartition(".")
+    found = getattr(optuna.pruners, kind, None) if module == "optuna.pruners" else None
+    if not (isinstance(found, type) and issubclass(found, optuna.pruners.BasePruner)):
+        raise DiscernError(
+            f"hydra.sweeper.pruner names {module}.{kind}, which is no pruner of optuna.pruners."
+        )
+    return found(**settings)

@@ -1,0 +1,142 @@
+"""What a sweep ends in: a ranking, a picture, the best run and how to have it again."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from discern.config import conf_dir
+from discern.files import write_whole
+from discern.jobs import relative
+from discern.sweeps.ledger import Job, Ledger
+from discern.sweeps.picture import draw_sweep
+from discern.sweeps.ranking import best_group, best_row, group_rows, has_seeds, verdict
+from discern.sweeps.results import results_table, write_results
+from discern.sweeps.rows import Row
+
+log = logging.getLogger(__name__)
+
+Tester = Callable[[Ledger, Row], dict[str, float]]
+"""Measures a job's model on the test split."""
+
+NOT_THE_MODEL = ("hparams_search", "test", "train", "ckpt_path", "tags", "objective")
+"""Settings that say nothing of how a model is trained."""
+
+
+def conclude(ledger: Ledger, test: Tester | None, extra: Mapping[str, Any]) -> list[Row]:
+    """Tell what the jobs came to, and write it into the sweep's folder.
+
+    Args:
+        ledger: of the sweep.
+        test: measures the best; None for a sweep that was stopped.
+        extra: what results.json is to have besides.
+
+    Returns:
+        A row a job.
+    """
+    rows, objectives, folder = ledger.rows(), ledger.objectives, ledger.folder
+    best = _best(ledger, rows)
+    facts = dict(extra)
+    if best is not None:
+        job = ledger.jobs[best.number]
+        facts["best"] = {"folder": job.name, "command": command(job)}
+        _link(folder / "best", job.name)
+        with write_whole(folder / "best.yaml") as file:
+            file.write(as_experiment(job))
+        if test is not None:
+            facts["best"]["test"] = test(ledger, best)
+    write_results(folder, rows, objectives, facts)
+    title = f"{objectives[0].metric} of {len(rows)} jobs"
+    draw_sweep(rows, objectives[0], title, folder / "sweep.png")
+    log.info("\n%s\n", results_table(rows, objectives))
+    if best is not None and has_seeds(rows):
+        log.info("%s", verdict(group_rows(rows, objectives), objectives[0]))
+    if best is None:
+        _say_what_was_logged(ledger)
+    else:
+        _tell(facts["best"], folder)
+    log.info("Everything is in %s", relative(folder))
+    return rows
+
+
+def _best(ledger: Ledger, rows: list[Row]) -> Row | None:
+    """The job to keep: with seeds the best of the settings that are best on average."""
+    objectives = ledger.objectives
+    if has_seeds(rows):
+        group = best_group(group_rows(rows, objectives), objectives)
+        return None if group is None else best_row(group.rows, objectives)
+    return best_row(rows, objectives)
+
+
+def _tell(best: Mapping[str, Any], folder: Path) -> None:
+    if best.get("test"):
+        told = ", ".join(f"{name} {value:.4f}" for name, value in best["test"].items())
+        log.info("The best on the test split: %s", told)
+    log.info("The best again: %s", best["command"])
+    log.info(
+        "  or: python train.py experiment=%s", shlex.quote(str(relative(folder / "best.yaml")))
+    )
+
+
+def _say_what_was_logged(ledger: Ledger) -> None:
+    logged, metric = ledger.logged(), ledger.objectives[0].metric
+    if logged and metric not in logged:
+        log.error("objective=%s is in no job; they have %s.", metric, ", ".join(logged))
+
+
+def command(job: Job) -> str:
+    """What trains a job's model again, for a shell."""
+    overrides = [f"{key}={value}" for key, value in _of_the_model(job).items()]
+    return shlex.join(["python", "train.py", *overrides])
+
+
+def as_experiment(job: Job) -> str:
+    """A job's settings as a file of the group ``experiment``."""
+    choices: list[Any] = []
+    settings: dict[str, Any] = {}
+    parser = OverridesParser.create()
+    for key, text in _of_the_model(job).items():
+        (override,) = parser.parse_overrides([f"{key}={text}"])
+        name, value = override.key_or_group, override.value()
+        if override.is_delete():
+            continue
+        if (conf_dir() / name).is_dir() and isinstance(value, (str, list)) and "." not in name:
+            # An experiment may be one that came by a file's name, which is not in this group.
+            group = f"/{name}@_global_" if name == "experiment" else f"override /{name}"
+            choices.append({group: value})
+        else:
+            _put(settings, name.split("."), value)
+    header = "# The best job of a sweep: python train.py experiment=FILE trains it again.\n"
+    content = {"defaults": [*choices, "_self_"]} if choices else {}
+    return f"# @package _global_\n{header}" + yaml.safe_dump(
+        {**content, **settings}, sort_keys=False, allow_unicode=True
+    )
+
+
+def _of_the_model(job: Job) -> dict[str, str]:
+    return {key: value for key, value in job.overrides.items() if key not in NOT_THE_MODEL}
+
+
+def _put(settings: dict[str, Any], path: list[str], value: Any) -> None:
+    for part in path[:-1]:
+        settings = settings.setdefault(part, {})
+    settings[path[-1]] = value
+
+
+def _link(link: Path, name: str) -> None:
+    """Make a link to a folder beside it; where there are no links, a copy."""
+    if link.is_symlink() or link.is_file():
+        link.unlink()
+    elif link.is_dir():
+        shutil.rmtree(link)
+    try:
+        link.symlink_to(name, target_is_directory=True)
+    except OSError:
+        shutil.copytree(link.parent / name, link)

@@ -1,0 +1,402 @@
+"""Jobs in processes of this machine, which share what they have imported and outlive each other.
+
+A job that dies takes its process along and nothing else: the sweep goes on in a new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing import connection
+from types import FrameType
+from typing import Any
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.utils import JobReturn, JobStatus
+
+from discern.errors import DiscernError
+
+GRACE = 10.0
+"""Seconds that a job has to end by itself once the sweep is gone."""
+
+Overrides = Sequence[str]
+
+
+class JobDiedError(Exception):
+    """A job's process ended before the job did."""
+
+
+class InterruptedSweepError(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM came; the jobs under way have ended.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a worker tells of a job that it has run.
+
+    Attributes:
+        result: what Hydra's launchers return.
+        seconds: that the job took.
+        threads: of an operation on the CPU; 0 where the job was not on the CPU.
+    """
+
+    result: JobReturn
+    seconds: float
+    threads: int
+
+
+class JobsLauncher(BasicLauncher):
+    """Runs jobs one after the other in one process, or in several at the same time.
+
+    Args:
+        n_jobs: processes; ``auto`` begins with one, and takes more where the time that a job took
+            says that they pay.
+    """
+
+    def __init__(self, n_jobs: int | str = "auto") -> None:
+        super().__init__()
+        if n_jobs != "auto" and not (isinstance(n_jobs, int) and n_jobs >= 1):
+            raise DiscernError(
+                f"hydra.launcher.n_jobs={n_jobs} is not allowed; it must be auto or a whole number "
+                "above 0."
+            )
+        self.n_jobs = n_jobs
+        self.ended: Callable[[int, JobReturn], None] | None = None
+        """Is told of each job that has ended, with its place in the batch."""
+        self._open = False
+        self._workers: list[_Worker] = []
+        self._rate = _Rate()
+
+    @contextlib.contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """Keep the processes from one batch of jobs to the next, within the block."""
+        self._open = True
+        try:
+            yield
+        finally:
+            self._open = False
+            self._close()
+
+    def launch(
+        self, job_overrides: Sequence[Overrides], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Run jobs; what each returned, or the exception that it failed with.
+
+        Raises:
+            InterruptedSweepError: Ctrl-C or SIGTERM came; no further job was begun.
+        """
+        if not hasattr(os, "fork"):  # Windows: in this process
+            return super().launch(job_overrides, initial_job_idx)
+        batch = _Batch(job_overrides, initial_job_idx)
+        try:
+            with _Signals(self._workers) as signals:
+                self._run(batch, signals)
+        finally:
+            if not self._open:
+                self._close()
+        if signals.number is not None:
+            raise InterruptedSweepError(signals.number)
+        return batch.results
+
+    def _run(self, batch: _Batch, signals: _Signals) -> None:
+        while batch.waiting or any(worker.place is not None for worker in self._workers):
+            self._start_workers(batch)
+            for worker in self._workers:
+                if worker.place is None and batch.waiting and signals.number is None:
+                    worker.begin(*batch.next())
+            busy = [worker for worker in self._workers if worker.place is not None]
+            if not busy:
+                return  # interrupted
+            signals.pass_on()
+            for worker in _ready(busy):
+                place = worker.place
+                assert place is not None
+                done = worker.end()
+                batch.results[place] = done.result
+                if worker.alive:
+                    self._rate.learn(done)
+                else:
+                    self._workers.remove(worker)
+                if self.ended is not None:
+                    self.ended(place, done.result)
+
+    def _start_workers(self, batch: _Batch) -> None:
+        self._workers[:] = [worker for worker in self._workers if worker.is_able]
+        busy = sum(worker.place is not None for worker in self._workers)
+        left = busy + len(batch.waiting)
+        wanted = self._rate.processes(left) if self.n_jobs == "auto" else int(self.n_jobs)
+        threads = None if self.n_jobs == "auto" else max(1, cpus() // wanted)
+        while len(self._workers) < min(wanted, left):
+            self._workers.append(_Worker(self._one, threads, first=not self._workers))
+
+    def _one(self, overrides: Overrides, number: int) -> JobReturn:
+        """Run a job in this process."""
+        return super().launch([overrides], number)[0]
+
+    def _close(self) -> None:
+        for worker in self._workers:
+            worker.close()
+        self._workers.clear()
+
+
+class _Batch:
+    """Jobs that wait, and what has come of the others."""
+
+    def __init__(self, overrides: Sequence[Overrides], first: int) -> None:
+        self.waiting = deque(enumerate(overrides))
+        self.first = first
+        self.results = [JobReturn(overrides=list(each)) for each in overrides]
+
+    def next(self) -> tuple[int, Overrides, int]:
+        place, overrides = self.waiting.popleft()
+        return place, overrides, self.first + place
+
+
+class _Rate:
+    """What jobs cost, and so how many processes pay."""
+
+    def __init__(self) -> None:
+        self.first: float | None = None
+        self.later: float | None = None
+        self.threads = 0
+
+    def learn(self, done: Done) -> None:
+        """Remember what a job took; the first of a process has imported and loaded everything."""
+        if self.first is None:
+            self.first = done.seconds
+        else:
+            self.later = done.seconds
+        self.threads = done.threads
+
+    def processes(self, left: int) -> int:
+        """How many to have for the jobs that are left."""
+        if self.first is None or self.later is None or not self.threads:
+            return 1
+        most = min(cpus() // self.threads, left)
+        if most < 2:
+            return 1
+        start = max(0.0, self.first - self.later)
+        return most if left * self.later * (1 - 1 / most) > 1.5 * start else 1
+
+
+def cpus() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Worker:
+    """A process that runs jobs.
+
+    Attributes:
+        place: of the job that it runs, in its batch; None while it waits.
+        alive: whether it can run another one.
+    """
+
+    def __init__(
+        self, run: Callable[[Overrides, int], JobReturn], threads: int | None, first: bool
+    ) -> None:
+        # A fork of a process that has imported little shares what it has; it knows Hydra's state.
+        context = multiprocessing.get_context("fork")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_serve, args=(run, theirs, self._pipe, threads, first)
+        )
+        with _quietly():
+            self._process.start()
+        theirs.close()
+        self.place: int | None = None
+        self.alive = True
+
+    @property
+    def handles(self) -> list[Any]:
+        """What becomes readable when there is something to know."""
+        return [self._pipe, self._process.sentinel]
+
+    @property
+    def is_able(self) -> bool:
+        """Whether it runs a job, or can."""
+        return self.place is not None or self._process.is_alive()
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    def begin(self, place: int, overrides: Overrides, number: int) -> None:
+        self.place = place
+        with contextlib.suppress(OSError):  # it has died: to be noticed when its end is read
+            self._pipe.send((list(overrides), number))
+
+    def end(self) -> Done:
+        """What came of the job."""
+        self.place = None
+        try:
+            if self._pipe.poll():
+                done: Done = self._pipe.recv()
+                return done
+        except (EOFError, OSError):
+            pass
+        self._process.join()
+        self.alive = False
+        error = JobDiedError(_how_it_ended(self._process.exitcode or 0))
+        return Done(JobReturn(status=JobStatus.FAILED, _return_value=error), 0.0, 0)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._pipe.send(None)
+        self._process.join()
+
+
+def _ready(busy: Sequence[_Worker]) -> list[_Worker]:
+    handles = {handle: worker for worker in busy for handle in worker.handles}
+    found = connection.wait(list(handles))
+    return list(dict.fromkeys(handles[handle] for handle in found))
+
+
+def _how_it_ended(status: int) -> str:
+    if status >= 0:
+        return f"its process ended with status {status} in the middle of the job"
+    name = signal.Signals(-status).name
+    memory = ", as it is when memory is short" if -status == signal.SIGKILL else ""
+    return f"its process was ended by {name}{memory}"
+
+
+class _Signals:
+    """Ctrl-C and SIGTERM in the process of the sweep: passed on to the jobs under way, once.
+
+    They are in process groups of their own, or a terminal would send them Ctrl-C as well, and a
+    second one ends a job at once.
+    """
+
+    def __init__(self, workers: Sequence[_Worker]) -> None:
+        self.number: int | None = None
+        self._workers = workers
+        self._found: dict[int, Any] = {}
+        self._passed: set[tuple[int, int]] = set()
+        self._count = 0
+
+    def __enter__(self) -> _Signals:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._found[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._found.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
+        self._count += 1
+        self.pass_on()
+
+    def pass_on(self) -> None:
+        """Let the jobs under way know what has come; of a second one they die."""
+        if self.number is None:
+            return
+        for worker in self._workers:
+            if worker.place is not None and (worker.pid, self._count) not in self._passed:
+                self._passed.add((worker.pid, self._count))
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker.pid, self.number if self._count == 1 else signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """What is in the buffers is written once, and not by the fork as well."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    yield
+
+
+# In the worker's process
+
+
+def _serve(
+    run: Callable[[Overrides, int], JobReturn],
+    pipe: Any,
+    others: Any,
+    threads: int | None,
+    first: bool,
+) -> None:
+    """Run jobs until there are none."""
+    others.close()
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _terminate)
+    threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
+    # It says how many jobs it launches, of which there is one.
+    logging.getLogger("hydra._internal.core_plugins.basic_launcher").setLevel(logging.WARNING)
+    if threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+    if not first:
+        os.environ["TQDM_DISABLE"] = "1"  # bars of several processes would overwrite each other
+    while (job := _next(pipe)) is not None:
+        begun = time.perf_counter()
+        result = _result(run, *job)
+        done = Done(result, time.perf_counter() - begun, _threads())
+        try:
+            message = pickle.dumps(done)
+        except Exception:  # an exception of a library that cannot be sent
+            error = RuntimeError(str(result._return_value))
+            told = JobReturn(status=result.status, _return_value=error)
+            message = pickle.dumps(Done(told, done.seconds, done.threads))
+        pipe.send_bytes(message)
+
+
+def _next(pipe: Any) -> tuple[Overrides, int] | None:
+    try:
+        job: tuple[Overrides, int] | None = pipe.recv()
+        return job
+    except (EOFError, KeyboardInterrupt):
+        return None
+
+
+def _result(
+    run: Callable[[Overrides, int], JobReturn], overrides: Overrides, number: int
+) -> JobReturn:
+    try:
+        return run(overrides, number)
+    except (KeyboardInterrupt, SystemExit) as end:
+        # The run has written down why it ended.
+        return JobReturn(status=JobStatus.FAILED, _return_value=JobDiedError(repr(end)))
+    except Exception as error:  # its folder could not be made, or its config not be composed
+        return JobReturn(status=JobStatus.FAILED, _return_value=error)
+
+
+def _threads() -> int:
+    torch = sys.modules.get("torch")
+    if torch is None or torch.cuda.is_initialized():
+        return 0
+    return int(torch.get_num_threads())
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def _follow(parent: int) -> None:
+    """End when the sweep's process has been killed: its jobs belong to nobody then."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE)
+    os._exit(128 + signal.SIGTERM)

@@ -1,0 +1,238 @@
+"""A sweep on disk: which jobs it has, and what each has come to.
+
+``sweep.json`` in the sweep's folder lists the jobs; what became of a job stands in its own
+folder. So it does not matter which process on which machine has run it, or whether the sweep was
+killed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from discern.errors import DiscernError
+from discern.files import write_whole
+from discern.runs import SWEEP
+from discern.sweeps.names import differing, job_name
+from discern.sweeps.rows import Objective, Row, State
+
+FORMAT = 1
+PATIENCE = 20.0
+"""Seconds to wait for the last job of a sweep that was killed, before calling the folder in use."""
+
+STOPPED = {"interrupted": "by Ctrl-C", "terminated": "by SIGTERM"}
+"""How a run says that it was stopped -> by what."""
+
+PRUNED = "pruned"
+"""How the reason begins why a job ended that was hopeless."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job, as it was planned.
+
+    Attributes:
+        number: from 0.
+        name: of its folder in the sweep's.
+        overrides: setting -> value, as it was typed, without Hydra's own.
+    """
+
+    number: int
+    name: str
+    overrides: Mapping[str, str]
+
+
+@dataclass
+class Ledger:
+    """The jobs of a sweep.
+
+    Attributes:
+        folder: the sweep's.
+        arguments: what was typed after ``-m``, without Hydra's own.
+        objectives: what jobs are ranked by.
+        jobs: those planned so far.
+        reasons: number -> why a job ended that could not say so itself.
+    """
+
+    folder: Path
+    arguments: list[str]
+    objectives: list[Objective]
+    jobs: list[Job] = field(default_factory=list)
+    reasons: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> list[str]:
+        """What the jobs differ in."""
+        return differing([job.overrides for job in self.jobs])
+
+    def plan(self, overrides: Sequence[Mapping[str, str]], settings: Sequence[str]) -> list[Job]:
+        """Add jobs, which are named by ``settings``, and write them down."""
+        first = len(self.jobs)
+        added = [
+            Job(first + number, self._free(job_name(each, settings)), dict(each))
+            for number, each in enumerate(overrides)
+        ]
+        self.jobs += added
+        self.save()
+        return added
+
+    def _free(self, name: str) -> str:
+        """The name, numbered where a job before tried the same values."""
+        taken, candidate, number = {job.name for job in self.jobs}, name, 1
+        while candidate in taken:
+            number += 1
+            candidate = f"{name}_{number}"
+        return candidate
+
+    def save(self) -> None:
+        """Write ``sweep.json``."""
+        content = {
+            "format": FORMAT,
+            "arguments": self.arguments,
+            "objectives": [asdict(objective) for objective in self.objectives],
+            "jobs": [asdict(job) for job in self.jobs],
+        }
+        with write_whole(self.folder / SWEEP) as file:
+            json.dump(content, file, indent=2, ensure_ascii=False)
+            file.write("\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> Ledger:
+        """The sweep in a folder.
+
+        Raises:
+            DiscernError: there is none that this version can read.
+        """
+        path = folder / SWEEP
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content["format"] > FORMAT:
+                raise DiscernError(f"{path} was written by a newer discern; update this one.")
+            return cls(
+                folder,
+                [str(argument) for argument in content["arguments"]],
+                [Objective(**objective) for objective in content["objectives"]],
+                [_job(job) for job in content["jobs"]],
+            )
+        except FileNotFoundError as error:
+            raise DiscernError(
+                f"{folder} is not the folder of a sweep: it has no {SWEEP}."
+            ) from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DiscernError(f"{path} cannot be read: it is not what discern writes.") from error
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other sweeps out of the folder.
+
+        Raises:
+            DiscernError: one is at work in it.
+        """
+        lock = FileLock(self.folder / ".sweep.lock")
+        try:
+            # A job may outlive a sweep that was killed by as long as a batch takes.
+            lock.acquire(timeout=PATIENCE)
+        except Timeout as error:
+            raise DiscernError(
+                f"{self.folder} is in use: another sweep is at work in it."
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def rows(self) -> list[Row]:
+        """What has become of each job."""
+        settings = self.settings
+        return [self.row(job, settings) for job in self.jobs]
+
+    def row(self, job: Job, settings: Sequence[str] | None = None) -> Row:
+        """What has become of a job, as its folder tells."""
+        told = {key: job.overrides.get(key, "") for key in settings or ()}
+        folder = self.folder / job.name
+        facts = read_facts(folder)
+        if facts is None:
+            state = State.INTERRUPTED if (folder / "config.yaml").exists() else State.WAITING
+            reason = self.reasons.get(job.number, "")
+            return Row(job.number, folder, told, State.FAILED if reason else state, reason=reason)
+        values = {
+            objective.metric: _value(facts, objective.metric) for objective in self.objectives
+        }
+        state, reason = _state(str(facts.get("stopped")), values)
+        if job.number in self.reasons:
+            state, reason = State.FAILED, self.reasons[job.number]
+        seconds = facts.get("seconds", {}).get("total")
+        return Row(
+            job.number, folder, told, state, values, facts.get("epochs"), seconds, reason
+        )  # fmt: skip
+
+    def resumption(self, job: Job) -> list[str]:
+        """Overrides by which a job goes on where it was interrupted; its folder is made ready."""
+        folder = self.folder / job.name
+        last = folder / "checkpoints" / "last.ckpt"
+        if self.row(job).state is State.INTERRUPTED and last.is_file():
+            return [f"ckpt_path='{quoted(str(last))}'"]
+        shutil.rmtree(folder, ignore_errors=True)
+        return []
+
+    def logged(self) -> list[str]:
+        """The metrics that any job has, but those of the test."""
+        names = {
+            f"{split}/{name}"
+            for job in self.jobs
+            for split, metrics in (read_facts(self.folder / job.name) or {})
+            .get("metrics", {})
+            .items()
+            if split != "test"
+            for name in metrics
+        }
+        return sorted(names)
+
+
+def read_facts(folder: Path) -> dict[str, Any] | None:
+    """A run's summary, or None if it has none (yet)."""
+    try:
+        facts = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return facts if isinstance(facts, dict) else None
+
+
+def quoted(text: str) -> str:
+    """The text as it stands between single quotes in an override."""
+    return text.replace("\\", "\\\\").replace("'", "\\'")
+
+
+def _job(told: dict[str, Any]) -> Job:
+    overrides = {str(key): str(value) for key, value in told["overrides"].items()}
+    name = str(told["name"])
+    if Path(name).name != name:
+        raise ValueError("a job's folder is in the sweep's")
+    return Job(int(told["number"]), name, overrides)
+
+
+def _value(facts: dict[str, Any], metric: str) -> float | None:
+    split, _, name = metric.partition("/")
+    value = facts.get("metrics", {}).get(split, {}).get(name)
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def _state(stopped: str, values: Mapping[str, float | None]) -> tuple[State, str]:
+    if stopped in STOPPED:
+        return State.INTERRUPTED, STOPPED[stopped]
+    if stopped.startswith("failed: "):
+        return State.FAILED, stopped.removeprefix("failed: ")
+    if stopped.startswith(PRUNED):
+        return State.PRUNED, stopped.removeprefix(PRUNED).strip()
+    missing = [metric for metric, value in values.items() if value is None]
+    if missing:
+        return State.FAILED, f"{missing[0]} is not a number, or was not logged"
+    return State.DONE, stopped

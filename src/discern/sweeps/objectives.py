@@ -1,0 +1,46 @@
+"""What the jobs of a sweep are ranked by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from discern.errors import DiscernError
+from discern.sweeps.rows import Objective
+
+SMALL_IS_GOOD = ("loss", "error", "seconds")
+"""How the names of metrics end of which less is better."""
+
+SPLITS = ("val", "train")
+"""What may be ranked by: the test split is never used for choosing anything."""
+
+
+def objectives_of(setting: str | Sequence[str], directions: Sequence[str] = ()) -> list[Objective]:
+    """The objectives that ``objective=…`` names.
+
+    Args:
+        setting: one metric or several.
+        directions: ``minimize`` or ``maximize`` for each; empty where the names tell.
+
+    Raises:
+        DiscernError: a metric of the test split, or another number of directions.
+    """
+    metrics = [setting] if isinstance(setting, str) else list(setting)
+    for metric in metrics:
+        split, _, name = metric.partition("/")
+        if split not in SPLITS or not name:
+            raise DiscernError(
+                f"objective={metric} is not allowed; it must be a metric of val or train, such as "
+                "val/loss or val/accuracy: the test split chooses nothing."
+            )
+    if directions and len(directions) != len(metrics):
+        raise DiscernError(
+            f"hydra.sweeper.direction has {len(directions)} values, and objective "
+            f"{len(metrics)}; each objective needs one."
+        )
+    told = directions or [direction_of(metric) for metric in metrics]
+    return [Objective(*pair) for pair in zip(metrics, told, strict=True)]
+
+
+def direction_of(metric: str) -> str:
+    """``minimize`` for a loss or an error, ``maximize`` for the others."""
+    return "minimize" if metric.endswith(SMALL_IS_GOOD) else "maximize"

@@ -1,0 +1,85 @@
+"""``hydra/launcher=ray``: jobs as tasks of Ray, on one machine or on many.
+
+Those of another machine write to the sweep's folder, so it has to be on a file system of all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus, setup_globals
+
+from discern.errors import DiscernError, first_line
+from discern.sweeps.launcher import JobDiedError
+
+
+class RayLauncher(BasicLauncher):
+    """Runs each job as a task of Ray.
+
+    Args:
+        init: arguments of ``ray.init``.
+        remote: arguments of ``ray.remote``: what a job reserves.
+    """
+
+    def __init__(
+        self, init: Mapping[str, Any] | None = None, remote: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__()
+        self._init = dict(init or {})
+        self._remote = dict(remote or {})
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Run jobs; what each returned, or the exception that it failed with."""
+        try:
+            import ray
+        except ImportError as error:
+            raise DiscernError(
+                "hydra/launcher=ray needs the package ray, which is not installed; "
+                "pip install 'discern[ray]' brings it."
+            ) from error
+        if not ray.is_initialized():
+            # What Ray is going to change in this it need not announce.
+            os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+            options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+            ray.init(**(options | self._init))
+        threads = max(1, int(self._remote.get("num_cpus") or 1))
+        environment = {"env_vars": {"OMP_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"}}
+        task: Any = ray.remote(max_retries=0, runtime_env=environment, **self._remote)(_run)
+        state = Singleton.get_state()
+        pending = [
+            task.remote(self._bare(), state, list(overrides), initial_job_idx + place)
+            for place, overrides in enumerate(job_overrides)
+        ]
+        return [self._result(each) for each in pending]
+
+    def _bare(self) -> tuple[Any, ...]:
+        return self.hydra_context, self.config, self.task_function
+
+    def _result(self, pending: Any) -> JobReturn:
+        import ray
+
+        try:
+            result: JobReturn = ray.get(pending)
+            return result
+        except ray.exceptions.RayError as error:
+            told = JobDiedError(f"its process has died: {first_line(error)}")
+            return JobReturn(status=JobStatus.FAILED, _return_value=told)
+
+
+def _run(bare: tuple[Any, ...], state: Any, overrides: list[str], number: int) -> JobReturn:
+    """Run a job in a process of Ray's."""
+    Singleton.set_state(state)
+    setup_globals()
+    launcher = BasicLauncher()
+    launcher.hydra_context, launcher.config, launcher.task_function = bare
+    try:
+        result = launcher.launch([overrides], number)[0]
+    except SystemExit as end:  # interrupted, as its summary says
+        return JobReturn(status=JobStatus.FAILED, _return_value=JobDiedError(repr(end)))
+    return result

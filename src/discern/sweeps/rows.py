@@ -1,0 +1,64 @@
+"""What is known of each job of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+
+class State(StrEnum):
+    """How far a job has come."""
+
+    DONE = "done"
+    PRUNED = "pruned"
+    """Stopped since its validation curve was hopeless."""
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    """Stopped by the user; it can go on from its checkpoint."""
+    WAITING = "not run"
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What jobs are ranked by.
+
+    Attributes:
+        metric: its name, such as ``val/loss``.
+        direction: ``minimize`` or ``maximize``.
+    """
+
+    metric: str
+    direction: str
+
+    @property
+    def sign(self) -> int:
+        """1 if less is better, else -1: a value times this is less for the better job."""
+        return 1 if self.direction == "minimize" else -1
+
+
+@dataclass(frozen=True)
+class Row:
+    """A job.
+
+    Attributes:
+        number: its place in the sweep, from 0.
+        folder: where it writes.
+        overrides: setting -> value, as it was typed, of all that jobs of the sweep differ in.
+        state: how far it has come.
+        values: an objective's metric -> its value in the model that the job kept; None where the
+            job has none, and never a NaN.
+        epochs: that it trained for.
+        seconds: that it took.
+        reason: why it is not done, or why it ended, in one sentence.
+    """
+
+    number: int
+    folder: Path
+    overrides: Mapping[str, str]
+    state: State = State.WAITING
+    values: Mapping[str, float | None] = field(default_factory=dict)
+    epochs: int | None = None
+    seconds: float | None = None
+    reason: str = ""

@@ -1,0 +1,286 @@
+"""``hydra/sweeper=optuna``: a search by Optuna, over its ask-and-tell interface."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.types import (
+    ChoiceSweep,
+    IntervalSweep,
+    Override,
+    RangeSweep,
+)
+from hydra.utils import instantiate
+
+from discern.errors import DiscernError
+from discern.sweeps.ledger import Job, Ledger
+from discern.sweeps.rows import State
+from discern.sweeps.sweeper import JobsSweeper, typed
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.distributions import BaseDistribution
+
+log = logging.getLogger(__name__)
+
+FOLDER, PRUNER = "discern:folder", "discern:pruner"
+"""What discern notes of a trial and of a study."""
+
+MISSING = (
+    "hydra/sweeper=optuna needs the package optuna, which is not installed; "
+    "pip install 'discern[optuna]' brings it."
+)
+
+
+class SearchSweeper(JobsSweeper):
+    """Lets Optuna choose the values of the jobs to come by what came of those before.
+
+    Args:
+        n_trials: jobs, those before a resumption included, and those of all sweeps that have
+            joined the study.
+        n_jobs: trials that are asked for at a time; the launcher decides how many run at a time.
+        direction: ``minimize`` or ``maximize``, or a list for several objectives; null: as the
+            objectives' names tell.
+        sampler: an Optuna sampler, as a ``_target_`` entry.
+        pruner: an Optuna pruner, as a ``_target_`` entry; null for none.
+        storage: where the study is: an URL of SQLAlchemy's, the path of a journal file
+            (``….log``), or null for ``study.db`` in the sweep's folder.
+        study_name: of the study in there.
+        params: setting -> values, besides those typed.
+        max_batch_size: does nothing here; Hydra's sweepers have it.
+    """
+
+    def __init__(
+        self,
+        n_trials: int = 20,
+        n_jobs: int = 1,
+        direction: str | Sequence[str] | None = None,
+        sampler: Any = None,
+        pruner: Any = None,
+        storage: str | None = None,
+        study_name: str = "sweep",
+        params: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(params=params)
+        for name, value in (("n_trials", n_trials), ("n_jobs", n_jobs)):
+            if not isinstance(value, int) or value < 1:
+                raise DiscernError(
+                    f"hydra.sweeper.{name}={value} is not allowed; it must be a whole number above "
+                    "0."
+                )
+        self.n_trials = n_trials
+        self.n_jobs = n_jobs
+        self.direction = direction
+        self.sampler = sampler
+        self.pruner = pruner
+        self.storage = storage
+        self.study_name = study_name
+        self._study: optuna.Study | None = None
+
+    def _directions(self) -> list[str]:
+        if self.direction is None:
+            return []
+        told = [self.direction] if isinstance(self.direction, str) else list(self.direction)
+        for direction in told:
+            if direction not in ("minimize", "maximize"):
+                raise DiscernError(
+                    f"hydra.sweeper.direction={direction} is not allowed; it must be minimize or "
+                    "maximize."
+                )
+        return told
+
+    def _run(self, ledger: Ledger, overrides: Sequence[Override]) -> None:
+        space, fixed = search_space(overrides)
+        if not space:
+            raise DiscernError(
+                "hydra/sweeper=optuna has nothing to search; give a setting several values, such "
+                "as 'optimizer.lr=tag(log,interval(1e-4,1e-1))'."
+            )
+        study = self._study = self._open(ledger)
+        try:
+            self._planned = self.n_trials
+            self._finish(study, ledger)
+            while (left := self.n_trials - _finished(study)) > 0:
+                trials = [study.ask(space) for _ in range(min(left, self.n_jobs))]
+                jobs = ledger.plan(
+                    [
+                        fixed | {key: _typed(value) for key, value in trial.params.items()}
+                        for trial in trials
+                    ],
+                    list(space),
+                )
+                for job, trial in zip(jobs, trials, strict=True):
+                    trial.set_user_attr(FOLDER, str(ledger.folder.resolve() / job.name))
+                self._try(study, ledger, jobs, [trial.number for trial in trials])
+        except KeyError as error:  # of Optuna, for a parameter whose values were others before
+            raise DiscernError(f"The study knows other values: {error}.") from error
+
+    def _finish(self, study: optuna.Study, ledger: Ledger) -> None:
+        """Let the jobs end that were under way when the sweep was killed."""
+        import optuna
+
+        running = {
+            trial.user_attrs.get(FOLDER): trial.number
+            for trial in study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING])
+        }
+        for job in list(ledger.jobs):
+            number = running.pop(str(ledger.folder.resolve() / job.name), None)
+            if number is None:
+                continue
+            self._shown = job.number
+            if ledger.row(job).state in (State.DONE, State.PRUNED):
+                self._tell(study, ledger, job, number)
+            else:
+                self._try(study, ledger, [job], [number])
+        for folder, number in running.items():
+            # One without a folder was asked for just before the end: in a study of others by them.
+            ours = self.storage is None if folder is None else _is_in(folder, ledger.folder)
+            if ours:
+                study.tell(number, state=optuna.trial.TrialState.FAIL)
+
+    def _try(
+        self, study: optuna.Study, ledger: Ledger, jobs: Sequence[Job], numbers: Sequence[int]
+    ) -> None:
+        location = self._location(ledger)
+        extra = [
+            [
+                f"sweep.study='{location}'",
+                f"sweep.name='{study.study_name}'",
+                f"sweep.trial={number}",
+            ]
+            if self.pruner is not None and len(ledger.objectives) == 1
+            else []
+            for number in numbers
+        ]
+        self._launch(ledger, jobs, extra)
+        for job, number in zip(jobs, numbers, strict=True):
+            self._tell(study, ledger, job, number)
+
+    def _tell(self, study: optuna.Study, ledger: Ledger, job: Job, number: int) -> None:
+        from optuna.trial import TrialState
+
+        row = ledger.row(job)
+        values = [row.values.get(objective.metric) for objective in ledger.objectives]
+        if row.state is State.DONE and None not in values:
+            study.tell(number, [value for value in values if value is not None])
+        elif row.state is State.PRUNED:
+            study.tell(number, state=TrialState.PRUNED)
+        elif row.state is State.FAILED:
+            study.tell(number, state=TrialState.FAIL)
+
+    def _location(self, ledger: Ledger) -> str:
+        """Where the study is, whatever a job's working directory."""
+        if self.storage is None:
+            return f"sqlite:///{(ledger.folder / 'study.db').resolve()}"
+        return self.storage if "://" in self.storage else str(Path(self.storage).resolve())
+
+    def _open(self, ledger: Ledger) -> optuna.Study:
+        try:
+            import optuna
+        except ImportError as error:
+            raise DiscernError(MISSING) from error
+        # A line for each trial comes from discern.
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        directions: list[Any] = [objective.direction for objective in ledger.objectives]
+        sampler = instantiate(self.sampler) if self.sampler is not None else None
+        study = optuna.create_study(
+            storage=open_storage(self._location(ledger)),
+            sampler=sampler,
+            study_name=self.study_name,
+            directions=directions,
+            load_if_exists=True,
+        )
+        if [direction.name.lower() for direction in study.directions] != directions:
+            raise DiscernError(
+                f"hydra.sweeper.study_name={self.study_name} is a study with other objectives; "
+                "choose another name."
+            )
+        if self.pruner is not None:
+            from omegaconf import OmegaConf
+
+            told = dict(OmegaConf.to_container(OmegaConf.create(self.pruner), resolve=True))  # type: ignore[arg-type]
+            study.set_user_attr(PRUNER, told)
+        return study
+
+    def _extras(self, ledger: Ledger) -> Mapping[str, Any]:
+        study = self._study
+        if study is None:
+            return {}
+        from discern.sweeps.importance import draw_importance
+
+        importance = draw_importance(study, ledger.objectives, ledger.folder / "importance.png")
+        return {"study": self._location(ledger), "importance": importance}
+
+
+def _is_in(folder: str, parent: Path) -> bool:
+    return Path(folder).parent == parent.resolve()
+
+
+def open_storage(location: str) -> Any:
+    """Optuna's storage at an URL, or in a journal file."""
+    import optuna
+
+    if "://" in location:
+        return location
+    from optuna.storages.journal import JournalFileBackend
+
+    return optuna.storages.JournalStorage(JournalFileBackend(location))
+
+
+def search_space(
+    overrides: Sequence[Override],
+) -> tuple[dict[str, BaseDistribution], dict[str, str]]:
+    """What is to be searched, and the settings that are the same for all jobs.
+
+    The meaning of the values is that of hydra-optuna-sweeper: ``interval(a, b)`` is continuous,
+    ``int(interval(a, b))`` of whole numbers, with ``tag(log, …)`` on a logarithmic scale;
+    ``range(a, b, step)`` has both ends; ``choice(…)``, and values with commas, are categories.
+    """
+    space: dict[str, BaseDistribution] = {}
+    fixed: dict[str, str] = {}
+    for override in overrides:
+        key = override.get_key_element()
+        if override.is_sweep_override():
+            space[key] = _distribution(override)
+        else:
+            fixed[key] = override.get_value_element_as_str()
+    return space, fixed
+
+
+def _distribution(override: Override) -> BaseDistribution:
+    try:
+        from optuna import distributions as d
+    except ImportError as error:
+        raise DiscernError(MISSING) from error
+    value: Any = override.value()
+    try:
+        if isinstance(value, IntervalSweep):
+            low: Any = value.start
+            high: Any = value.end
+            log_scale = "log" in value.tags
+            if isinstance(low, int) and isinstance(high, int):
+                return d.IntDistribution(low, high, log=log_scale)
+            return d.FloatDistribution(float(low), float(high), log=log_scale)
+        if isinstance(value, RangeSweep):
+            ends = value.start, value.stop, value.step
+            if all(isinstance(end, int) for end in ends):
+                return d.IntDistribution(int(ends[0] or 0), int(ends[1] or 0), step=int(ends[2]))
+            return d.FloatDistribution(
+                float(ends[0] or 0), float(ends[1] or 0), step=float(ends[2])
+            )
+    except ValueError as error:
+        raise DiscernError(f"{override.input_line} cannot be searched: {error}.") from error
+    assert isinstance(value, ChoiceSweep) or override.is_discrete_sweep()
+    return d.CategoricalDistribution([typed(each) for each in override.sweep_string_iterator()])
+
+
+def _typed(value: Any) -> str:
+    """A parameter as one would type it."""
+    return repr(value) if isinstance(value, (int, float)) else str(value)
+
+
+def _finished(study: optuna.Study) -> int:
+    return sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))

@@ -1,0 +1,315 @@
+"""``train -m``: every combination of the values given, and what they come to."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from discern.errors import DiscernError, first_line, refuse
+from discern.jobs import relative
+from discern.sweeps.launcher import InterruptedSweepError, JobsLauncher
+from discern.sweeps.ledger import STOPPED, Job, Ledger, quoted, read_facts
+from discern.sweeps.names import differing
+from discern.sweeps.objectives import objectives_of
+from discern.sweeps.rows import Row, State
+
+log = logging.getLogger(__name__)
+
+CALM = ("++hydra.job_logging.handlers.console.level=WARNING",)
+"""A job's lines stand in its train.log; the terminal has one for each job."""
+
+OWN = ("sweep.", "hydra.")
+"""Settings of the sweep, which are none of its jobs."""
+
+
+class JobsSweeper(Sweeper):
+    """What sweepers have in common: jobs are run, survive each other, and end in an answer.
+
+    Args:
+        max_batch_size: jobs handed to the launcher at a time; None for all.
+        params: setting -> values, besides those typed.
+    """
+
+    def __init__(
+        self, max_batch_size: int | None = None, params: Mapping[str, Any] | None = None
+    ) -> None:
+        self.max_batch_size = max_batch_size
+        self.params = dict(params or {})
+        self.config: DictConfig
+        self.hydra_context: HydraContext
+        self.launcher: Launcher
+        self._shown = 0
+        self._planned = 0
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Remember what Hydra gives, and make the launcher."""
+        # Hydra's launchers tell of each job before it begins, with all that is the sweep's own.
+        logging.getLogger("hydra_plugins").setLevel(logging.WARNING)
+        self.config = config
+        self.hydra_context = hydra_context
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> list[Row]:
+        """Run the jobs, and tell what they came to.
+
+        Raises:
+            SystemExit: with 1 if a job failed, with 130 or 143 if the sweep was stopped.
+        """
+        try:
+            return self._sweep([f"{key}={value}" for key, value in self.params.items()] + arguments)
+        except DiscernError as error:
+            refuse(error)
+
+    def _sweep(self, arguments: list[str]) -> list[Row]:
+        folder = Path(self.config.hydra.sweep.dir)
+        ledger = self._ledger(folder, [a for a in arguments if not _is_own(a)])
+        with ledger.alone(), self._launcher_kept():
+            ledger.save()
+            OmegaConf.save(self.config, folder / "multirun.yaml")
+            stopped = 0
+            try:
+                self._run(ledger, self._parse(ledger.arguments))
+            except InterruptedSweepError as end:
+                stopped = 128 + end.number
+            except KeyboardInterrupt:
+                stopped = 130
+            from discern.sweeps.answer import conclude  # matplotlib
+
+            rows = conclude(ledger, self._run_best if not stopped else None, self._extras(ledger))
+        failed = sum(row.state not in (State.DONE, State.PRUNED) for row in rows)
+        if stopped:
+            log.warning("Stopped; go on with python train.py -m sweep.resume=%s", relative(folder))
+            raise SystemExit(stopped)
+        if failed:
+            log.error("%d of %d jobs failed.", failed, len(rows))
+            raise SystemExit(1)
+        return rows
+
+    @abstractmethod
+    def _run(self, ledger: Ledger, overrides: Sequence[Override]) -> None:
+        """Run whatever jobs there are to run."""
+
+    def _extras(self, ledger: Ledger) -> Mapping[str, Any]:
+        """What is to be in results.json besides."""
+        return {}
+
+    def _directions(self) -> list[str]:
+        """Of the objectives, where their names do not tell."""
+        return []
+
+    # Beginning, or going on
+
+    def _ledger(self, folder: Path, arguments: list[str]) -> Ledger:
+        objective = self.config.objective
+        setting = objective if isinstance(objective, str) else list(objective)
+        objectives = objectives_of(setting, self._directions())
+        if self.config.sweep.resume is None:
+            return Ledger(folder, arguments, objectives)
+        ledger = Ledger.load(folder)
+        before = {argument.partition("=")[0]: argument for argument in ledger.arguments}
+        others = [
+            f"{argument} ({before.get(argument.partition('=')[0], 'nothing')} there)"
+            for argument in arguments
+            if argument not in ledger.arguments
+        ]
+        if others:
+            raise DiscernError(
+                f"sweep.resume={relative(folder)} is another sweep: {', '.join(others)}. Leave "
+                "these settings out to go on with it."
+            )
+        if any(argument.startswith("objective=") for argument in ledger.arguments):
+            return ledger
+        ledger.objectives = objectives
+        return ledger
+
+    def _parse(self, arguments: list[str]) -> list[Override]:
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        parsed: list[Override] = parser.parse_overrides(arguments)
+        for override in parsed:
+            if override.value_type is not None and override.is_sweep_override():
+                continue
+            if override.value() == "" and not override.is_delete():
+                raise DiscernError(
+                    f"{override.input_line} has no value; write one, or several with commas."
+                )
+        return parsed
+
+    @contextlib.contextmanager
+    def _launcher_kept(self) -> Iterator[None]:
+        launcher = self.launcher
+        if isinstance(launcher, JobsLauncher):
+            with launcher.kept_open():
+                yield
+        else:
+            yield
+
+    # Running jobs
+
+    def _launch(self, ledger: Ledger, jobs: Sequence[Job], extra: Sequence[Sequence[str]]) -> None:
+        """Run jobs, each with some overrides besides its own, whatever becomes of single ones."""
+        settings = differing([job.overrides for job in ledger.jobs])
+        resumed = [ledger.resumption(job) for job in jobs]
+        overrides = [
+            [
+                *(f"{key}={value}" for key, value in job.overrides.items()),
+                *self._untested(job),
+                *more,
+                *start,
+                *CALM,
+                f"hydra.sweep.subdir='{quoted(job.name)}'",
+            ]
+            for job, more, start in zip(jobs, extra, resumed, strict=True)
+        ]
+
+        def ended(place: int, result: JobReturn) -> None:
+            job = jobs[place]
+            if result.status == JobStatus.FAILED and ledger.row(job).state in (
+                State.WAITING, State.INTERRUPTED,
+            ) and not _was_stopped(ledger, job):  # fmt: skip
+                ledger.reasons[job.number] = first_line(result._return_value)
+            self._show(ledger, job, settings)
+
+        own = self.launcher if isinstance(self.launcher, JobsLauncher) else None
+        if own is not None:
+            own.ended = ended
+        try:
+            results = self.launcher.launch(overrides, jobs[0].number)
+        except Exception as error:  # of a launcher whose jobs died
+            log.debug("The launcher failed.", exc_info=True)
+            results = [JobReturn(status=JobStatus.FAILED, _return_value=error) for _ in jobs]
+        if own is None:
+            for place, result in enumerate(results):
+                ended(place, result)
+        else:
+            own.ended = None
+
+    def _untested(self, job: Job) -> list[str]:
+        """The test is for the best, once, unless it was asked for."""
+        return [] if "test" in job.overrides else ["test=false"]
+
+    def _show(self, ledger: Ledger, job: Job, settings: Sequence[str]) -> None:
+        row = ledger.row(job, settings)
+        self._shown += 1
+        parts = [f"{self._shown}/{max(self._planned, len(ledger.jobs))}", job.name]
+        parts += [f"{name} {value:.4f}" for name, value in row.values.items() if value is not None]
+        if row.epochs:
+            parts.append(f"{row.epochs} epochs" if row.epochs > 1 else "1 epoch")
+        if row.seconds:
+            parts.append(f"{row.seconds:.1f} s")
+        if row.state is not State.DONE:
+            parts.append(f"{row.state}: {row.reason}" if row.reason else str(row.state))
+        log.info("  ".join(parts))
+
+    def _run_best(self, ledger: Ledger, row: Row) -> dict[str, float]:
+        """The test metrics of the model that a job has kept."""
+        job = ledger.jobs[row.number]
+        if self.config.test is False:
+            return {}
+        best = ledger.folder / job.name / "checkpoints" / "best.ckpt"
+        if not best.is_file():
+            best = best.with_name("last.ckpt")
+        if not best.is_file():
+            return {}
+        kept = {k: v for k, v in job.overrides.items() if k not in ("test", "train", "find_lr")}
+        name = f"{job.name}/test"
+        known = read_facts(ledger.folder / name)
+        if known is not None and known["stopped"].startswith("not trained"):
+            return self._tested(known)
+        overrides = [
+            *(f"{key}={value}" for key, value in kept.items()),
+            "train=false",
+            "test=true",
+            "logger=none",
+            f"ckpt_path='{quoted(str(best.resolve()))}'",
+            *CALM,
+            f"hydra.sweep.subdir='{quoted(name)}'",
+        ]
+        self.launcher.launch([overrides], len(ledger.jobs))
+        return self._tested(read_facts(ledger.folder / name) or {})
+
+    def _tested(self, facts: Mapping[str, Any]) -> dict[str, float]:
+        metrics: dict[str, float] = facts.get("metrics", {}).get("test", {})
+        return metrics
+
+
+class GridSweeper(JobsSweeper):
+    """Every combination of the values given."""
+
+    def _run(self, ledger: Ledger, overrides: Sequence[Override]) -> None:
+        if not ledger.jobs:
+            jobs = combinations(overrides)
+            self._check(jobs)
+            ledger.plan(jobs, differing(jobs))
+        rows = ledger.rows()
+        self._shown = sum(row.state in (State.DONE, State.PRUNED) for row in rows)
+        left = [
+            job
+            for job, row in zip(ledger.jobs, rows, strict=True)
+            if row.state not in (State.DONE, State.PRUNED)
+        ]
+        size = self.max_batch_size or len(left) or 1
+        for first in range(0, len(left), size):
+            part = left[first : first + size]
+            self._launch(ledger, part, [[] for _ in part])
+
+    def _check(self, jobs: Sequence[Mapping[str, str]]) -> None:
+        """Compose each job's config, so that a setting that does not exist ends all at once."""
+        for job in jobs:
+            overrides = [f"{key}={value}" for key, value in job.items()]
+            self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+
+
+def combinations(overrides: Sequence[Override]) -> list[dict[str, str]]:
+    """Each combination of the values that overrides give, in their order.
+
+    Raises:
+        DiscernError: an override that only a search knows.
+    """
+    values: dict[str, list[str]] = {}
+    for override in overrides:
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            values[key] = [override.get_value_element_as_str()]
+        elif override.is_discrete_sweep():
+            values[key] = [typed(value) for value in override.sweep_string_iterator()]
+        else:
+            raise DiscernError(
+                f"{override.input_line} is no list of values; an interval is for a search: add "
+                "hydra/sweeper=optuna."
+            )
+    return [
+        dict(zip(values, combination, strict=True))
+        for combination in itertools.product(*values.values())
+    ]
+
+
+def typed(value: object) -> str:
+    """A value of a sweep as one would type it: Hydra writes those of YAML as Python does."""
+    return {"True": "true", "False": "false", "None": "null"}.get(str(value), str(value))
+
+
+def _is_own(argument: str) -> bool:
+    return argument.lstrip("+~").startswith(OWN)
+
+
+def _was_stopped(ledger: Ledger, job: Job) -> bool:
+    """Whether a job's summary says that the user has stopped it."""
+    return ledger.row(job).reason in STOPPED.values()

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sweeping import Starter, dies, results, said
+
+from runs import metrics_csv, same_bits, summary, weights
+
+QUICK = (
+    "data.source=sample", "data.fraction=0.1", "model.hidden=[8]", "trainer.max_epochs=2",
+    "trainer.accelerator=cpu", "hydra.sweep.dir=sweep",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def starter() -> Iterator[Starter]:
+    starter = Starter()
+    yield starter
+    starter.close()
+
+
+def told(folder: Path) -> list[tuple[Any, ...]]:
+    """What the final table says, but for the time."""
+    rows = results(folder)["rows"]
+    return [(r["rank"], r["folder"], r["values"], r["epochs"], r["state"]) for r in rows]
+
+
+def test_a_sweep_ends_in_an_answer(starter, tmp_path):
+    settings = (*QUICK, "optimizer.lr=1e-2,1e-4", "model.dropout=0,0.5")
+    assert starter.sweep(tmp_path, *settings) == 0
+    folder = tmp_path / "sweep"
+    found = results(folder)
+    assert [row["rank"] for row in found["rows"]] == [1, 2, 3, 4]
+    values = [row["values"]["val/loss"] for row in found["rows"]]
+    assert values == sorted(values)
+    best = found["rows"][0]
+    assert best["folder"] == found["best"]["folder"]
+    assert (folder / "best").resolve() == folder / best["folder"]
+    assert summary(folder / best["folder"])["metrics"]["val"]["loss"] == values[0]
+    for name in ("results.csv", "sweep.png", "best.yaml", "multirun.yaml", "sweep.json"):
+        assert (folder / name).stat().st_size
+    printed = said(tmp_path)
+    assert "4/4  lr=0.0001,dropout=0.5  val/loss" in printed
+    assert found["best"]["command"] in printed
+    # The test split is looked at once, and for the best alone.
+    assert set(found["best"]["test"]) >= {"loss", "accuracy"}
+    assert not any("test" in summary(folder / row["folder"])["metrics"] for row in found["rows"])
+
+
+def test_a_job_is_the_run_of_its_overrides_alone_to_the_bit(starter, tmp_path):
+    shared = (*QUICK[:-1], "model.dropout=0.3", "test=false")
+    # The job before sets whatever a run may set for its whole process.
+    before = "trainer.deterministic=true,false"
+    one_process = "hydra.launcher.n_jobs=1"
+    lr = "optimizer.lr=1e-2,1e-3"
+    assert starter.sweep(tmp_path, *shared, before, lr, one_process, "hydra.sweep.dir=all") == 0
+    alone = ("trainer.deterministic=false", "optimizer.lr=1e-3", "hydra.sweep.dir=alone")
+    assert starter.sweep(tmp_path, *shared, *alone) == 0
+    many, one = tmp_path / "all" / "deterministic=false,lr=0.001", tmp_path / "alone" / "job"
+    assert same_bits(weights(many), weights(one))
+    names = ("train/seconds", "train/images_per_second")
+    assert [
+        {name: value for name, value in row.items() if name not in names}
+        for row in metrics_csv(many)
+    ] == [
+        {name: value for name, value in row.items() if name not in names}
+        for row in metrics_csv(one)
+    ]
+
+
+def test_jobs_that_fail_or_die_are_rows_and_the_others_finish(starter, tmp_path):
+    ways = ("kill", "none", "exit", "raise", "sysexit")
+    status = starter.sweep(tmp_path, *QUICK, dies(*ways), "optimizer.lr=1e-3")
+    assert status == 1
+    found = results(tmp_path / "sweep")
+    rows = {row["number"]: row for row in found["rows"]}
+    assert [rows[n]["state"] for n in range(5)] == [
+        "failed", "done", "failed", "failed", "interrupted",
+    ]  # fmt: skip
+    assert "SIGKILL" in rows[0]["reason"]
+    assert "status 3" in rows[2]["reason"]
+    assert rows[3]["reason"] == "a mistake"
+    assert found["rows"][0]["number"] == 1
+    assert "4 of 5 jobs failed." in said(tmp_path)
+    assert "Traceback" not in said(tmp_path)
+
+
+def test_a_wrong_value_and_a_loss_that_diverges_are_rows(starter, tmp_path):
+    settings = ("optimizer=sgd", "optimizer.lr=-1,1e20,1e-2")
+    assert starter.sweep(tmp_path, *QUICK, *settings) == 1
+    rows = {row["number"]: row for row in results(tmp_path / "sweep")["rows"]}
+    assert rows[0]["reason"].startswith("optimizer.lr=-1 is not allowed")
+    assert rows[1]["state"] == "failed"
+    assert rows[1]["values"] == {"val/loss": None}
+    assert (rows[2]["state"], rows[2]["rank"]) == ("done", 1)
+
+
+def test_ctrl_c_prints_what_is_done_and_the_sweep_goes_on_from_there(starter, tmp_path):
+    settings = (*QUICK, "trainer.max_epochs=12", "optimizer.lr=1e-3,1e-2", "seed=1,2")
+    assert starter.sweep(tmp_path, *settings, "hydra.sweep.dir=whole") == 0
+    number = starter.begin(tmp_path, *settings)
+    folder = tmp_path / "sweep"
+    while not (folder / "lr=0.001,seed=2" / "metrics.csv").exists():
+        time.sleep(0.01)
+    os.kill(number, signal.SIGINT)
+    assert starter.end(number) == 130
+    states = [row["state"] for row in results(folder)["rows"]]
+    assert states.count("done") >= 1
+    assert "not run" in states
+    assert f"sweep.resume={folder.name}" in said(tmp_path)
+    assert starter.sweep(tmp_path, "sweep.resume=sweep") == 0
+    assert told(folder) == told(tmp_path / "whole")
+    assert results(folder)["verdict"] == results(tmp_path / "whole")["verdict"]
+
+
+def test_a_sweep_that_is_killed_again_and_again_ends_in_the_same_table(starter, tmp_path):
+    settings = (*QUICK, "trainer.max_epochs=6", "optimizer.lr=1e-3,1e-2", "model.dropout=0,0.5")
+    begun = time.monotonic()
+    assert starter.sweep(tmp_path, *settings, "hydra.sweep.dir=whole") == 0
+    took = time.monotonic() - begun
+    moments, folder, killed = random.Random(0), tmp_path / "sweep", 0
+    arguments = settings
+    for _ in range(20):
+        number = starter.begin(tmp_path, *arguments)
+        time.sleep(moments.uniform(0.05, 0.35 * took))
+        os.kill(number, signal.SIGKILL)
+        killed += starter.end(number) == -signal.SIGKILL
+        if (folder / "sweep.json").exists():
+            arguments = ("sweep.resume=sweep",)
+        elif folder.exists():
+            folder.rmdir() if not any(folder.iterdir()) else None
+            arguments = settings if not folder.exists() else ("sweep.resume=sweep",)
+    assert killed
+    assert starter.sweep(tmp_path, "sweep.resume=sweep") == 0
+    assert told(folder) == told(tmp_path / "whole")
+    for name in ("lr=0.001,dropout=0", "lr=0.01,dropout=0.5"):
+        assert same_bits(weights(folder / name), weights(tmp_path / "whole" / name))
+
+
+def test_seeds_are_grouped_and_the_lead_is_judged(starter, tmp_path):
+    assert starter.sweep(tmp_path, *QUICK, "optimizer.lr=1e-2,1e-4", "seed=1,2,3") == 0
+    found = results(tmp_path / "sweep")
+    assert len(found["groups"]) == 2
+    assert "paired t-test over 3 seeds" in found["verdict"]
+    assert found["verdict"] in said(tmp_path)
+
+
+def test_another_objective_ranks_by_its_own_direction(starter, tmp_path):
+    assert starter.sweep(tmp_path, *QUICK, "objective=val/accuracy", "optimizer.lr=1e-4,1e-2") == 0
+    values = [row["values"]["val/accuracy"] for row in results(tmp_path / "sweep")["rows"]]
+    assert values == sorted(values, reverse=True)
+
+
+def test_the_best_can_be_trained_again(starter, tmp_path):
+    assert starter.sweep(tmp_path, *QUICK, "optimizer=sgd,adam", "optimizer.lr=1e-2") == 0
+    folder = tmp_path / "sweep"
+    again = ("experiment=sweep/best.yaml", "seed=0", "hydra.sweep.dir=again")
+    assert starter.sweep(tmp_path, *again) == 0
+    best = results(folder)["best"]["folder"]
+    assert same_bits(weights(tmp_path / "again" / "job"), weights(folder / best))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["optimizer.lr="], "optimizer.lr= has no value"),
+        (["optimizer.lrr=1,2"], "optimizer.lrr is not a setting"),
+        (["optimizer.lr=interval(0,1)"], "hydra/sweeper=optuna"),
+        (["objective=test/loss", "seed=1,2"], "objective=test/loss is not allowed"),
+        (["objective=val/los", "seed=1"], "objective=val/los is in no job; they have train/acc"),
+        (["sweep.resume=nowhere"], "sweep.resume=nowhere is not the folder of a sweep"),
+        (["hydra/launcher=jobs", "hydra.launcher.n_jobs=0", "seed=1"], "n_jobs=0 is not allowed"),
+        (["hydra/launcher=rya"], "hydra/launcher=rya is not a choice"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_sentence(starter, tmp_path, arguments, sentence):
+    assert starter.sweep(tmp_path, *QUICK, *arguments) == 1
+    assert sentence in said(tmp_path)
+    assert "Traceback" not in said(tmp_path)
+
+
+def test_a_sweep_goes_on_only_as_itself_and_alone(starter, tmp_path):
+    assert starter.sweep(tmp_path, *QUICK, "optimizer.lr=1e-3,1e-2") == 0
+    assert starter.sweep(tmp_path, "sweep.resume=sweep", "optimizer.lr=5") == 1
+    assert "optimizer.lr=5 (optimizer.lr=1e-3,1e-2 there)" in said(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "package"),
+    [
+        ("joblib", "hydra_plugins.hydra_joblib_launcher"),
+        ("submitit_local", "submitit"),
+        ("ray", "ray"),
+    ],
+)
+def test_every_launcher_ends_in_the_same_table(starter, tmp_path, launcher, package):
+    pytest.importorskip(package)
+    settings = (*QUICK, "optimizer.lr=1e-2,-1,1e-4")
+    assert starter.sweep(tmp_path, *settings, "hydra.sweep.dir=jobs") == 1
+    assert starter.sweep(tmp_path, *settings, f"hydra/launcher={launcher}") == 1, said(tmp_path)
+    assert told(tmp_path / "sweep") == told(tmp_path / "jobs")
+
+
+def test_jobs_at_the_same_time_end_in_the_same_table(starter, tmp_path):
+    settings = (*QUICK, "optimizer.lr=1e-2,1e-3,1e-4", "model.dropout=0,0.5")
+    assert starter.sweep(tmp_path, *settings, "hydra.sweep.dir=one") == 0
+    assert starter.sweep(tmp_path, *settings, "hydra.launcher.n_jobs=3") == 0
+    assert told(tmp_path / "sweep") == told(tmp_path / "one")
