@@ -7,6 +7,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from discern.experiments import not_found
 from discern.nearest import did_you_mean
 
 LAUNCHERS = {
@@ -24,7 +25,10 @@ def explain(
 ) -> str:
     """One sentence for an exception that Hydra raised while it composed ``config_name``."""
     if isinstance(error, MissingConfigException) and error.options is not None:
-        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        missing = str(error.missing_cfg_file)
+        if missing.startswith("experiment/"):
+            return not_found(missing.removeprefix("experiment/"), error.options)
+        group, _, choice = missing.rpartition("/")
         return f"{group}={choice} is not a choice; {did_you_mean(choice, error.options)}"
     if isinstance(error, OverrideParseException):
         return (

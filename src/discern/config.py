@@ -481,6 +481,7 @@ class SweepSettings(Settings):
     study: Text | None
     name: Text | None
     trial: NonNegativeInt | None
+    draws: Flag
 
 
 class RunSettings(OpenSettings):
@@ -496,9 +497,7 @@ class RunSettings(OpenSettings):
     sweep: dict[str, Any]
     objective: Annotated[
         _Metric | Annotated[list[_Metric], Field(min_length=1)],
-        Field(
-            description="a metric of val or train, such as val/loss or val/accuracy, or a list"
-        ),
+        Field(description="a metric of val or train, such as val/loss or val/accuracy, or a list"),
     ]
     engine: Engine
     seed: Seed

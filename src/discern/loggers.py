@@ -93,3 +93,32 @@ class TensorBoard(TensorBoardLogger):
     def save(self) -> None:
         """Flush the events."""
         FabricTensorBoardLogger.save(self)
+
+    @rank_zero_only
+    def log_row(
+        self,
+        settings: dict[str, float | str],
+        metrics: dict[str, float],
+        step: int,
+        ended: bool,
+    ) -> None:
+        """Write what the HParams tab shows of the run: its settings, and these and all its metrics.
+
+        Args:
+            settings: flat name -> value.
+            metrics: tag -> value.
+            step: optimizer steps taken.
+            ended: whether training came to its end.
+        """
+        from torch.utils.tensorboard.summary import hparams  # not paid for by other loggers
+
+        # An experiment's description, which comes first, would say what columns the table has, and
+        # TensorBoard believes that of whichever run it reads first. Without any it takes the
+        # columns from all runs, whatever model or optimizer they have.
+        _, begin, end = hparams(settings, metrics)  # type: ignore[no-untyped-call]
+        self.log_metrics(metrics, step)
+        writer = self.experiment._get_file_writer()
+        for event in (begin, end) if ended else (begin,):
+            writer.add_summary(event, step)
+        # Lightning has closed the file after the fit, and need not come to close this one.
+        FabricTensorBoardLogger.finalize(self, "success")

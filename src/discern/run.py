@@ -1,6 +1,8 @@
 """What a run does, from top to bottom."""
 
+import functools
 import logging
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +39,10 @@ from discern.checkpoints import (
 from discern.config import as_override, check
 from discern.console import table
 from discern.errors import DiscernError, about, first_line
+from discern.experiments import name_of
 from discern.features import run as features
 from discern.files import write_whole
+from discern.hparams import log_row
 from discern.jobs import as_job, relative
 from discern.models.classifier import Classifier, count_parameters
 from discern.nearest import did_you_mean
@@ -75,15 +79,16 @@ def job(cfg: DictConfig, import_seconds: float) -> Any:
     if getattr(rank_zero_only, "rank", 0):
         # One of several processes of the run: the first one speaks for all.
         logging.getLogger().setLevel(logging.ERROR)
-    cfg.folder = hydra.runtime.output_dir
+    cfg.folder, choices = hydra.runtime.output_dir, hydra.runtime.choices
     identity = {
-        "name": hydra.runtime.choices.experiment or hydra.runtime.choices.model,
+        # Of several experiments, a list, Hydra knows no choice.
+        "name": name_of(choices.get("experiment") or choices.model),
         "overrides": list(hydra.overrides.task),
         "seconds": {"import": import_seconds},
     }
     try:
         with as_job():
-            result = train(cfg, identity)
+            result = train(cfg, identity, choices)
     except Exception as error:
         # A job of a sweep, whose settings are checked only now.
         summary = Summary(Path(cfg.folder) / "summary.json", **identity)
@@ -103,13 +108,18 @@ def objective_of(setting: str | list[str], result: Result) -> Any:
     return result.metrics.get(split, {}).get(name)
 
 
-def train(cfg: DictConfig, identity: dict[str, Any] | None = None) -> Result:
+def train(
+    cfg: DictConfig,
+    identity: dict[str, Any] | None = None,
+    choices: Mapping[str, Any] | None = None,
+) -> Result:
     """Run the experiment that a composed config describes, in ``cfg.folder``.
 
     Args:
         cfg: conf/train.yaml, composed; ``folder`` is set.
         identity: what the summary says of the run besides: its model's name, the overrides, the
             seconds already spent.
+        choices: Hydra's groups and what was chosen of each, where Hydra composed the config.
 
     Raises:
         DiscernError: a setting, a file or the machine does not allow the run.
@@ -125,11 +135,11 @@ def train(cfg: DictConfig, identity: dict[str, Any] | None = None) -> Result:
         },
         tags=list(cfg.tags),
         seed=cfg.seed,
-        git=git_state(Path.cwd()),
+        git=git_state_once(Path.cwd()),
         versions=versions(),
     )
     try:
-        return _train(cfg, summary)
+        return _train(cfg, summary, choices or {})
     except KeyboardInterrupt:
         write_summary(summary, "interrupted")
         raise
@@ -142,7 +152,13 @@ def train(cfg: DictConfig, identity: dict[str, Any] | None = None) -> Result:
         raise
 
 
-def _train(cfg: DictConfig, summary: Summary) -> Result:
+@functools.cache
+def git_state_once(folder: Path) -> dict[str, Any] | None:
+    """The state of the code that this process has imported, whatever becomes of the files."""
+    return git_state(folder)
+
+
+def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Result:
     facts, folder = summary.facts, Path(cfg.folder)
     save_config(cfg, facts["overrides"])
     seed_everything(cfg.seed, workers=True, verbose=False)
@@ -193,8 +209,11 @@ def _train(cfg: DictConfig, summary: Summary) -> Result:
             stopped = fit(trainer, model, data, start, stop)
         best = best_checkpoint(trainer)
         record_fit(summary, history, trainer, best)
-        with summary.phase("figures"):
-            draw(history, facts, folder)
+        if not cfg.sweep.draws:
+            with summary.phase("figures"):
+                draw(history, facts, folder)
+    # Before the test, whose metrics TensorBoard adds to the row, and which may be interrupted.
+    log_row(trainer, cfg, choices, facts["metrics"], ended=stopped not in EXIT_STATUS)
     if best is not None:
         load_weights(model, best)
     if cfg.test and len(data.test_dataset) and stopped not in EXIT_STATUS:

@@ -1,5 +1,6 @@
 """Grids of images as the network sees them: samples.png and top_losses.png."""
 
+import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, as_tensor
 
+from discern.files import write_whole
 from discern.reports.predictions import Predictions
 from discern.reports.sheet import Sheet, fitting, shorten
 
@@ -55,8 +57,37 @@ def draw_grid(
 ) -> None:
     """Draw images, uint8 (N, C, H, W), each under the lines of its caption, row by row.
 
-    Without a number of columns the grid is about as wide as it is high.
+    Without a number of columns the grid is about as wide as it is high. What this process has drawn
+    before, as for each job of a sweep, is copied.
     """
+    told = hashlib.sha256(repr((pixels.shape, list(captions), title, columns)).encode())
+    told.update(np.ascontiguousarray(pixels).data)
+    before = _DRAWN.get(told.digest())
+    if before is None or not _copied(before, path):
+        _draw_grid(pixels, captions, title, path, columns)
+        _DRAWN[told.digest()] = path
+
+
+_DRAWN: dict[bytes, Path] = {}
+
+
+def _copied(before: Path, path: Path) -> bool:
+    try:
+        content = before.read_bytes()
+    except OSError:  # the run was removed
+        return False
+    with write_whole(path, "wb") as file:
+        file.write(content)
+    return True
+
+
+def _draw_grid(
+    pixels: NDArray[np.uint8],
+    captions: Sequence[Caption],
+    title: str,
+    path: Path,
+    columns: int | None,
+) -> None:
     if columns is None:
         columns = max(1, min(len(pixels), math.ceil(math.sqrt(len(pixels)))))
     rows = math.ceil(len(pixels) / columns)

@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 Tester = Callable[[Ledger, Row], dict[str, float]]
 """Measures a job's model on the test split."""
 
+EVENTS = "events.out.tfevents"
+"""How the names of TensorBoard's files begin."""
+
 NOT_THE_MODEL = ("hparams_search", "test", "train", "ckpt_path", "tags", "objective")
 """Settings that say nothing of how a model is trained."""
 
@@ -130,13 +133,17 @@ def _put(settings: dict[str, Any], path: list[str], value: Any) -> None:
     settings[path[-1]] = value
 
 
-def _link(link: Path, name: str) -> None:
-    """Make a link to a folder beside it; where there are no links, a copy."""
-    if link.is_symlink() or link.is_file():
-        link.unlink()
-    elif link.is_dir():
-        shutil.rmtree(link)
-    try:
-        link.symlink_to(name, target_is_directory=True)
-    except OSError:
-        shutil.copytree(link.parent / name, link)
+def _link(folder: Path, name: str) -> None:
+    """Make a folder of links to what a job's folder holds; where there are no links, of copies.
+
+    TensorBoard follows links, and would show the job twice: its events are left out.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for path in sorted((folder.parent / name).iterdir()):
+        if path.name.startswith(EVENTS):
+            continue
+        try:
+            (folder / path.name).symlink_to(Path("..") / name / path.name)
+        except OSError:
+            (shutil.copytree if path.is_dir() else shutil.copy2)(path, folder / path.name)

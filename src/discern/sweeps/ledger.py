@@ -35,6 +35,9 @@ PRUNED = "pruned"
 """How the reason begins why a job ended that was hopeless."""
 
 
+_VAL, _TRAIN = "val/", "train/"
+
+
 @dataclass(frozen=True)
 class Job:
     """A job, as it was planned.
@@ -173,6 +176,25 @@ class Ledger:
         return Row(
             job.number, folder, told, state, values, facts.get("epochs"), seconds, reason
         )  # fmt: skip
+
+    def settle_objectives(self) -> bool:
+        """Rank by what there is: without validation images by the metrics of training.
+
+        Returns:
+            Whether that has changed the objectives.
+        """
+        facts = [read_facts(self.folder / job.name) or {} for job in self.jobs]
+        counts = [each["data"]["images"]["val"] for each in facts if "data" in each]
+        if not counts or any(counts) or not any(o.metric.startswith(_VAL) for o in self.objectives):
+            return False
+        self.objectives = [
+            Objective(_TRAIN + o.metric.removeprefix(_VAL), o.direction)
+            if o.metric.startswith(_VAL)
+            else o
+            for o in self.objectives
+        ]
+        self.save()
+        return True
 
     def resumption(self, job: Job) -> list[str]:
         """Overrides by which a job goes on where it was interrupted; its folder is made ready."""

@@ -166,6 +166,7 @@ class JobsSweeper(Sweeper):
     def _launch(self, ledger: Ledger, jobs: Sequence[Job], extra: Sequence[Sequence[str]]) -> None:
         """Run jobs, each with some overrides besides its own, whatever becomes of single ones."""
         settings = differing([job.overrides for job in ledger.jobs])
+        own = self.launcher if isinstance(self.launcher, JobsLauncher) else None
         resumed = [ledger.resumption(job) for job in jobs]
         overrides = [
             [
@@ -174,6 +175,7 @@ class JobsSweeper(Sweeper):
                 *more,
                 *start,
                 *CALM,
+                *(("sweep.draws=true",) if own is not None else ()),
                 f"hydra.sweep.subdir='{quoted(job.name)}'",
             ]
             for job, more, start in zip(jobs, extra, resumed, strict=True)
@@ -186,8 +188,11 @@ class JobsSweeper(Sweeper):
             ) and not _was_stopped(ledger, job):  # fmt: skip
                 ledger.reasons[job.number] = first_line(result._return_value)
             self._show(ledger, job, settings)
+            if own is not None:
+                from discern.reports.curves import draw_curves_of  # matplotlib
 
-        own = self.launcher if isinstance(self.launcher, JobsLauncher) else None
+                draw_curves_of(ledger.folder / job.name)
+
         if own is not None:
             own.ended = ended
         try:
@@ -206,6 +211,9 @@ class JobsSweeper(Sweeper):
         return [] if "test" in job.overrides else ["test=false"]
 
     def _show(self, ledger: Ledger, job: Job, settings: Sequence[str]) -> None:
+        if not self._shown and ledger.settle_objectives():
+            metrics = ", ".join(objective.metric for objective in ledger.objectives)
+            log.info("No validation images: jobs are ranked by %s.", metrics)
         row = ledger.row(job, settings)
         self._shown += 1
         parts = [f"{self._shown}/{max(self._planned, len(ledger.jobs))}", job.name]

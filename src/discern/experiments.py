@@ -1,0 +1,74 @@
+"""``experiment=FILE``: a YAML file of the user's in the place of a choice of conf/experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from discern.errors import DiscernError
+from discern.nearest import closest, did_you_mean
+
+SUFFIX = ".yaml"
+
+
+def is_path(choice: str) -> bool:
+    """Whether a choice is written as a path, and so means a file even if a recipe has its name."""
+    return "/" in choice or choice.endswith(SUFFIX)
+
+
+def name_of(choice: str) -> str:
+    """What a run is called by its experiment: the recipe's name, or the file's."""
+    return Path(choice).name.removesuffix(SUFFIX)
+
+
+def find_file(choice: str) -> Path | None:
+    """The file that a choice names, with or without its ending."""
+    candidates = (Path(choice), Path(f"{choice}{SUFFIX}"))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def not_found(choice: str, choices: Iterable[str]) -> str:
+    """The sentence for a choice that is neither a recipe nor a file."""
+    way_out = did_you_mean(choice, choices)
+    if is_path(choice):
+        files = [path for path in Path(choice).parent.glob(f"*{SUFFIX}") if path.is_file()]
+        beside = {path.stem: path for path in files}
+        close = closest(name_of(choice), beside)
+        if close is not None:
+            way_out = f"did you mean {beside[close]}?"
+    return f"experiment={choice} is neither a choice nor a file; {way_out}"
+
+
+def read_settings(path: Path) -> tuple[str, DictConfig]:
+    """The text of an experiment's file, and the settings in it.
+
+    Raises:
+        DiscernError: it cannot be read, or holds no settings.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        root = yaml.compose(text, yaml.SafeLoader)
+        if root is not None and not isinstance(root, yaml.MappingNode):
+            kind = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
+            raise DiscernError(
+                f"experiment={path} holds {kind}; it must hold settings, "
+                "as the files in conf/experiment do."
+            )
+        settings = OmegaConf.create({}) if root is None else OmegaConf.create(text)
+    except OSError as error:
+        raise DiscernError(f"experiment={path} cannot be read ({error.strerror}).") from error
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
+        raise DiscernError(f"experiment={path} is no YAML file: {_problem(error)}.") from error
+    assert isinstance(settings, DictConfig)
+    return text, settings
+
+
+def _problem(error: Exception) -> str:
+    """What is wrong, and where."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
+        return f"{error.problem}, line {error.problem_mark.line + 1}"
+    return str(error).splitlines()[0].rstrip(".")
