@@ -29,6 +29,12 @@ from discern.errors import DiscernError
 GRACE = 10.0
 """Seconds that a job has to end by itself once the sweep is gone."""
 
+START = 4.0
+"""Seconds that a process takes at most to import everything and to load data."""
+
+GUESS = 1.0
+"""Seconds that a job is taken to last until the second has shown it."""
+
 Overrides = Sequence[str]
 
 
@@ -117,26 +123,33 @@ class JobsLauncher(BasicLauncher):
         return batch.results
 
     def _run(self, batch: _Batch, signals: _Signals) -> None:
-        while batch.waiting or any(worker.place is not None for worker in self._workers):
+        ended: list[int] = []
+        while True:
             self._start_workers(batch)
             for worker in self._workers:
                 if worker.place is None and batch.waiting and signals.number is None:
                     worker.begin(*batch.next())
+            # Only now, so that no job waits for what is done about the one before.
+            for place in ended:
+                if self.ended is not None:
+                    self.ended(place, batch.results[place])
             busy = [worker for worker in self._workers if worker.place is not None]
             if not busy:
-                return  # interrupted
+                return
             signals.pass_on()
-            for worker in _ready(busy):
-                place = worker.place
-                assert place is not None
-                done = worker.end()
-                batch.results[place] = done.result
-                if worker.alive:
-                    self._rate.learn(done)
-                else:
-                    self._workers.remove(worker)
-                if self.ended is not None:
-                    self.ended(place, done.result)
+            ended = [self._end(worker, batch) for worker in _ready(busy)]
+
+    def _end(self, worker: _Worker, batch: _Batch) -> int:
+        """Take what came of a worker's job; its place in the batch."""
+        place = worker.place
+        assert place is not None
+        done = worker.end()
+        batch.results[place] = done.result
+        if worker.alive:
+            self._rate.learn(done)
+        else:
+            self._workers.remove(worker)
+        return place
 
     def _start_workers(self, batch: _Batch) -> None:
         self._workers[:] = [worker for worker in self._workers if worker.is_able]
@@ -188,13 +201,15 @@ class _Rate:
 
     def processes(self, left: int) -> int:
         """How many to have for the jobs that are left."""
-        if self.first is None or self.later is None or not self.threads:
+        if self.first is None or not self.threads:
             return 1
+        later = GUESS if self.later is None else self.later
         most = min(cpus() // self.threads, left)
         if most < 2:
             return 1
-        start = max(0.0, self.first - self.later)
-        return most if left * self.later * (1 - 1 / most) > 1.5 * start else 1
+        # The first job may also have computed features, which the others then have.
+        start = min(max(0.0, self.first - later), START)
+        return most if left * later * (1 - 1 / most) > start else 1
 
 
 def cpus() -> int:

@@ -279,10 +279,22 @@ class GridSweeper(JobsSweeper):
             self._launch(ledger, part, [[] for _ in part])
 
     def _check(self, jobs: Sequence[Mapping[str, str]]) -> None:
-        """Compose each job's config, so that a setting that does not exist ends all at once."""
+        """Compose configs, so that a setting that does not exist ends all at once.
+
+        The values of settings are checked by each job; of choices each is tried once.
+        """
+        loader = self.hydra_context.config_loader
+        tried: set[tuple[str, str]] = set()
         for job in jobs:
-            overrides = [f"{key}={value}" for key, value in job.items()]
-            self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+            choices = {
+                (key, value)
+                for key, value in job.items()
+                if loader.get_group_options(key.lstrip("+~").partition("@")[0])
+            }
+            if not tried or choices - tried:
+                overrides = [f"{key}={value}" for key, value in job.items()]
+                loader.load_sweep_config(self.config, overrides)
+                tried |= choices or {("", "")}
 
 
 def combinations(overrides: Sequence[Override]) -> list[dict[str, str]]:
