@@ -79,13 +79,11 @@ class Ledger:
     def plan(self, overrides: Sequence[Mapping[str, str]], settings: Sequence[str]) -> list[Job]:
         """Add jobs, which are named by ``settings``, and write them down."""
         first = len(self.jobs)
-        added = [
-            Job(first + number, self._free(job_name(each, settings)), dict(each))
-            for number, each in enumerate(overrides)
-        ]
-        self.jobs += added
+        for each in overrides:
+            name = self._free(job_name(each, settings))
+            self.jobs.append(Job(len(self.jobs), name, dict(each)))
         self.save()
-        return added
+        return self.jobs[first:]
 
     def _free(self, name: str) -> str:
         """The name, numbered where a job before tried the same values."""

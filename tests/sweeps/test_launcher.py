@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+from hydra.core.utils import JobReturn
+
+from discern.errors import DiscernError
+from discern.sweeps import launcher
+from discern.sweeps.launcher import Done, JobsLauncher, _Rate
+
+
+@pytest.fixture(autouse=True)
+def _four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "cpus", lambda: 4)
+
+
+def learnt(*seconds: float, threads: int = 1) -> _Rate:
+    rate = _Rate()
+    for each in seconds:
+        rate.learn(Done(JobReturn(), each, threads))
+    return rate
+
+
+@pytest.mark.parametrize(
+    ("rate", "left", "processes"),
+    [
+        (_Rate(), 100, 1),  # nothing is known
+        (learnt(5.0, 1.0), 20, 4),
+        (learnt(5.0, 1.0), 3, 1),  # done before another process has started
+        (learnt(60.0, 50.0), 3, 3),  # no more than there are jobs
+        (learnt(5.0, 0.01), 100, 1),
+        (learnt(5.0, 1.0, threads=2), 20, 2),
+        (learnt(5.0, 1.0, threads=4), 20, 1),  # a job takes all cores
+        (learnt(5.0, 1.0, threads=0), 20, 1),  # on a GPU
+        (learnt(300.0), 11, 4),  # the first has computed the features
+    ],
+)
+def test_more_processes_are_taken_where_they_pay(rate, left, processes):
+    assert rate.processes(left) == processes
+
+
+@pytest.mark.parametrize("wrong", [0, -1, "two", 1.5])
+def test_a_number_of_processes_that_cannot_be_is_refused(wrong):
+    with pytest.raises(DiscernError, match="n_jobs"):
+        JobsLauncher(wrong)

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from discern.errors import DiscernError
+from discern.sweeps import ledger as ledgers
+from discern.sweeps.ledger import Ledger
+from discern.sweeps.objectives import direction_of, objectives_of
+from discern.sweeps.rows import Objective, State
+
+LOSS = Objective("val/loss", "minimize")
+
+
+def planned(folder: Path, *rates: str) -> Ledger:
+    ledger = Ledger(folder, [f"optimizer.lr={','.join(rates)}"], [LOSS])
+    ledger.plan([{"optimizer.lr": rate, "seed": "1"} for rate in rates], ["optimizer.lr"])
+    return ledger
+
+
+def write(folder: Path, **facts: Any) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    known = {"stopped": "trainer.max_epochs=2 reached", "seconds": {"total": 1.5}, "epochs": 2}
+    (folder / "summary.json").write_text(json.dumps({**known, "metrics": {}, **facts}))
+
+
+def test_what_is_planned_is_on_disk(tmp_path):
+    ledger = planned(tmp_path, "0.1", "0.2")
+    again = Ledger.load(tmp_path)
+    assert again == ledger
+    assert [job.name for job in again.jobs] == ["lr=0.1", "lr=0.2"]
+    assert again.settings == ["optimizer.lr"]
+
+
+def test_values_that_are_tried_twice_have_two_folders(tmp_path):
+    names = [job.name for job in planned(tmp_path, "0.1", "0.1", "0.1").jobs]
+    assert names == ["lr=0.1", "lr=0.1_2", "lr=0.1_3"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "state", "reason"),
+    [
+        ({"metrics": {"val": {"loss": 0.5}}}, State.DONE, "trainer.max_epochs=2 reached"),
+        ({"metrics": {"val": {"loss": None}}}, State.FAILED, "val/loss is not a number"),
+        ({"stopped": "failed: no room"}, State.FAILED, "no room"),
+        ({"stopped": "interrupted"}, State.INTERRUPTED, "by Ctrl-C"),
+        ({"stopped": "pruned in epoch 3: hopeless"}, State.PRUNED, "in epoch 3: hopeless"),
+    ],
+)
+def test_a_row_is_what_the_jobs_folder_tells(tmp_path, facts, state, reason):
+    ledger = planned(tmp_path, "0.1", "0.2")
+    write(tmp_path / "lr=0.1", **facts)
+    row, other = ledger.rows()
+    assert (row.state, row.epochs, row.seconds) == (state, 2, 1.5)
+    assert row.reason.startswith(reason)
+    assert row.overrides == {"optimizer.lr": "0.1"}
+    assert other.state is State.WAITING
+
+
+def test_a_job_without_a_last_word_was_interrupted_or_failed_for_a_reason(tmp_path):
+    ledger = planned(tmp_path, "0.1", "0.2")
+    (tmp_path / "lr=0.1").mkdir()
+    (tmp_path / "lr=0.1" / "config.yaml").touch()
+    assert ledger.rows()[0].state is State.INTERRUPTED
+    ledger.reasons[0] = "its process was ended by SIGKILL"
+    assert (ledger.rows()[0].state, ledger.rows()[0].reason) == (State.FAILED, ledger.reasons[0])
+
+
+def test_an_interrupted_job_goes_on_from_its_checkpoint_and_another_begins_anew(tmp_path):
+    ledger = planned(tmp_path, "0.1", "0.2")
+    for job in ledger.jobs:
+        (tmp_path / job.name / "checkpoints").mkdir(parents=True)
+        (tmp_path / job.name / "config.yaml").touch()
+    last = tmp_path / "lr=0.1" / "checkpoints" / "last.ckpt"
+    last.touch()
+    assert ledger.resumption(ledger.jobs[0]) == [f"ckpt_path='{last}'"]
+    assert ledger.resumption(ledger.jobs[1]) == []
+    assert not (tmp_path / "lr=0.2").exists()
+
+
+def test_without_validation_images_jobs_are_ranked_by_training(tmp_path):
+    ledger = planned(tmp_path, "0.1", "0.2")
+    assert not ledger.settle_objectives()
+    data = {"images": {"train": 9, "val": 0, "test": 3}}
+    write(tmp_path / "lr=0.1", data=data, metrics={"train": {"loss": 0.25}})
+    assert ledger.settle_objectives()
+    assert ledger.objectives == [Objective("train/loss", "minimize")]
+    assert ledger.rows()[0].values == {"train/loss": 0.25}
+    assert Ledger.load(tmp_path).objectives == ledger.objectives
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("no JSON", "cannot be read"),
+        ("[]", "cannot be read"),
+        ('{"format": 99}', "newer discern"),
+        (
+            '{"format": 1, "arguments": [], "objectives": [],'
+            ' "jobs": [{"number": 0, "name": "../../home", "overrides": {}}]}',
+            "cannot be read",
+        ),
+    ],
+)
+def test_a_list_that_discern_did_not_write_is_refused(tmp_path, content, sentence):
+    (tmp_path / "sweep.json").write_text(content)
+    with pytest.raises(DiscernError, match=sentence):
+        Ledger.load(tmp_path)
+
+
+def test_a_folder_has_one_sweep_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(ledgers, "PATIENCE", 0.1)
+    ledger = planned(tmp_path, "0.1")
+    refused = pytest.raises(DiscernError, match="is in use")
+    with FileLock(tmp_path / ".sweep.lock"), refused, ledger.alone():
+        pass
+    with ledger.alone():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("metric", "direction"),
+    [
+        ("val/loss", "minimize"),
+        ("val/top5_error", "minimize"),
+        ("val/accuracy", "maximize"),
+        ("train/seconds", "minimize"),
+    ],
+)
+def test_the_direction_is_known_from_the_metric(metric, direction):
+    assert direction_of(metric) == direction
+    assert objectives_of(metric) == [Objective(metric, direction)]
+
+
+def test_the_test_split_chooses_nothing():
+    with pytest.raises(DiscernError, match="the test split chooses nothing"):
+        objectives_of(["val/loss", "test/accuracy"])
+    with pytest.raises(DiscernError, match="each objective needs one"):
+        objectives_of("val/loss", ["minimize", "maximize"])
