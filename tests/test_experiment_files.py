@@ -237,7 +237,7 @@ def test_a_sweep_over_a_file_and_a_recipe(folder):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     jobs = [path.parent for path in (folder / "out").glob("*/summary.json")]
-    jobs = [job for job in jobs if not job.is_symlink()]
+    jobs = [job for job in jobs if job.name != "best"]
     assert sorted(summary(job)["name"] for job in jobs) == ["best", "best"] + ["mnist_best"] * 2
     for job in jobs:
         assert len(metrics_csv(job)) == 2

@@ -34,7 +34,7 @@ def told(folder: Path) -> list[tuple[Any, ...]]:
 
 def test_a_sweep_ends_in_an_answer(starter, tmp_path):
     settings = (*QUICK, "optimizer.lr=1e-2,1e-4", "model.dropout=0,0.5")
-    assert starter.sweep(tmp_path, *settings) == 0
+    assert starter.sweep(tmp_path, *settings, "hydra.launcher.n_jobs=1") == 0
     folder = tmp_path / "sweep"
     found = results(folder)
     assert [row["rank"] for row in found["rows"]] == [1, 2, 3, 4]
