@@ -101,7 +101,7 @@ def test_without_validation_images_jobs_are_ranked_by_training(tmp_path):
         ('{"format": 99}', "newer discern"),
         (
             '{"format": 1, "arguments": [], "objectives": [],'
-            ' "jobs": [{"number": 0, "name": "../../home", "overrides": {}}]}',
+            ' "search": null, "jobs": [{"number": 0, "name": "../../home", "overrides": {}}]}',
             "cannot be read",
         ),
     ],

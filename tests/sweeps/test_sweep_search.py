@@ -113,6 +113,8 @@ def test_a_search_that_was_killed_goes_on_with_its_study(starter, tmp_path):
     os.kill(number, signal.SIGKILL)
     assert starter.end(number) == -signal.SIGKILL
     more = ("hydra/sweeper=optuna", "hydra.sweeper.n_trials=5")
+    assert starter.sweep(tmp_path, "sweep.resume=sweep") == 1
+    assert f"is a search: add {' '.join(more)}." in said(tmp_path)
     assert starter.sweep(tmp_path, "sweep.resume=sweep", *more) == 0, said(tmp_path)
     assert len(results(folder)["rows"]) == 5
     assert {trial.state.name for trial in study(folder).trials} <= {"COMPLETE", "PRUNED"}

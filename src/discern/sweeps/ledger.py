@@ -61,6 +61,7 @@ class Ledger:
         folder: the sweep's.
         arguments: what was typed after ``-m``, without Hydra's own.
         objectives: what jobs are ranked by.
+        search: what was typed to have a search; None for a grid.
         jobs: those planned so far.
         reasons: number -> why a job ended that could not say so itself.
     """
@@ -68,6 +69,7 @@ class Ledger:
     folder: Path
     arguments: list[str]
     objectives: list[Objective]
+    search: list[str] | None = None
     jobs: list[Job] = field(default_factory=list)
     reasons: dict[int, str] = field(default_factory=dict)
 
@@ -99,6 +101,7 @@ class Ledger:
             "format": FORMAT,
             "arguments": self.arguments,
             "objectives": [asdict(objective) for objective in self.objectives],
+            "search": self.search,
             "jobs": [asdict(job) for job in self.jobs],
         }
         with write_whole(self.folder / SWEEP) as file:
@@ -121,6 +124,7 @@ class Ledger:
                 folder,
                 [str(argument) for argument in content["arguments"]],
                 [Objective(**objective) for objective in content["objectives"]],
+                None if content["search"] is None else [str(part) for part in content["search"]],
                 [_job(job) for job in content["jobs"]],
             )
         except FileNotFoundError as error:

@@ -92,6 +92,14 @@ class SearchSweeper(JobsSweeper):
                 )
         return told
 
+    def _search(self, arguments: Sequence[str]) -> list[str]:
+        of_hydra = [str(typed) for typed in self.config.hydra.overrides.hydra]
+        names = ("hydra/sweeper", "hydra.sweeper")
+        return [
+            *(typed for typed in arguments if typed.startswith("hparams_search=")),
+            *(typed for typed in of_hydra if typed.startswith(names)),
+        ]
+
     def _run(self, ledger: Ledger, overrides: Sequence[Override]) -> None:
         space, fixed = search_space(overrides)
         if not space:

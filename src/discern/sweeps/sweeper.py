@@ -122,8 +122,12 @@ class JobsSweeper(Sweeper):
         setting = objective if isinstance(objective, str) else list(objective)
         objectives = objectives_of(setting, self._directions())
         if self.config.sweep.resume is None:
-            return Ledger(folder, arguments, objectives)
+            return Ledger(folder, arguments, objectives, self._search(arguments))
         ledger = Ledger.load(folder)
+        if (ledger.search is None) != (self._search(arguments) is None):
+            kind = "no search: leave" if ledger.search is None else "a search: add"
+            typed = " ".join(ledger.search or self._search(arguments) or [])
+            raise DiscernError(f"sweep.resume={relative(folder)} is {kind} {typed}.")
         before = {argument.partition("=")[0]: argument for argument in ledger.arguments}
         others = [
             f"{argument} ({before.get(argument.partition('=')[0], 'nothing')} there)"
@@ -139,6 +143,10 @@ class JobsSweeper(Sweeper):
             return ledger
         ledger.objectives = objectives
         return ledger
+
+    def _search(self, arguments: Sequence[str]) -> list[str] | None:
+        """What was typed to have a search; None for what is none."""
+        return None
 
     def _parse(self, arguments: list[str]) -> list[Override]:
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
