@@ -7,6 +7,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from discern.errors import DiscernError
 from discern.experiments import not_found
 from discern.nearest import did_you_mean
 
@@ -24,6 +25,8 @@ def explain(
     overrides: list[str],
 ) -> str:
     """One sentence for an exception that Hydra raised while it composed ``config_name``."""
+    if isinstance(error.__cause__, DiscernError):
+        return str(error.__cause__)
     if isinstance(error, MissingConfigException) and error.options is not None:
         missing = str(error.missing_cfg_file)
         if missing.startswith("experiment/"):

@@ -182,6 +182,9 @@ def test_a_study_from_a_stranger_names_no_class_but_a_pruner(tmp_path):
     ("arguments", "sentence"),
     [
         (["hydra.sweeper.n_trials=0", RATES], "n_trials=0 is not allowed"),
+        (["hydra.sweeper.n_trials=abc", RATES], "Error: hydra.sweeper.n_trials=abc is not allowed"),
+        (["optimizer.lrr=interval(0,1)"], "optimizer.lrr is not a setting"),
+        (["model.head=choice([],[8])"], "model.head is not a setting"),
         (["optimizer.lr=1"], "has nothing to search"),
         (["hydra.sweeper.direction=up", RATES], "hydra.sweeper.direction=up is not allowed"),
         (["hydra.sweeper.direction=[minimize,maximize]", RATES], "direction has 2 values"),

@@ -178,6 +178,10 @@ def test_the_best_can_be_trained_again(starter, tmp_path):
         (["objective=val/los", "seed=1"], "objective=val/los is in no job; they have train/acc"),
         (["sweep.resume=nowhere"], "sweep.resume=nowhere is not the folder of a sweep"),
         (["hydra/launcher=jobs", "hydra.launcher.n_jobs=0", "seed=1"], "n_jobs=0 is not allowed"),
+        (["objective=5", "seed=1"], "objective=5 is not allowed"),
+        (["objective=null", "seed=1"], "objective=null is not allowed"),
+        (["objective=[]", "seed=1"], "objective=[] is not allowed"),
+        (["hydra.sweeper.max_batch_size=-1", "seed=1"], "max_batch_size=-1 is not allowed"),
         (["hydra/launcher=rya"], "hydra/launcher=rya is not a choice"),
     ],
 )

@@ -25,7 +25,9 @@ def objectives_of(setting: str | Sequence[str], directions: Sequence[str] = ()) 
         DiscernError: a metric of the test split, or another number of directions.
     """
     metrics = [setting] if isinstance(setting, str) else list(setting)
-    for metric in metrics:
+    if not metrics:
+        raise DiscernError("objective=[] is not allowed; it must name a metric, such as val/loss.")
+    for metric in map(str, metrics):
         split, _, name = metric.partition("/")
         if split not in SPLITS or not name:
             raise DiscernError(

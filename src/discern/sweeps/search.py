@@ -108,6 +108,7 @@ class SearchSweeper(JobsSweeper):
                 "as 'optimizer.lr=tag(log,interval(1e-4,1e-1))'."
             )
         study = self._study = self._open(ledger)
+        self._check([fixed | {key: _first(values) for key, values in space.items()}])
         try:
             self._planned = self.n_trials
             self._finish(study, ledger)
@@ -283,6 +284,11 @@ def _distribution(override: Override) -> BaseDistribution:
         raise DiscernError(f"{override.input_line} cannot be searched: {error}.") from error
     assert isinstance(value, ChoiceSweep) or override.is_discrete_sweep()
     return d.CategoricalDistribution([typed(each) for each in override.sweep_string_iterator()])
+
+
+def _first(values: Any) -> str:
+    """A value that a parameter may have."""
+    return _typed(values.choices[0] if hasattr(values, "choices") else values.low)
 
 
 def _typed(value: Any) -> str:

@@ -19,6 +19,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from discern.config import as_override
 from discern.errors import DiscernError, first_line, refuse
 from discern.jobs import relative
 from discern.sweeps.launcher import InterruptedSweepError, JobsLauncher
@@ -47,6 +48,13 @@ class JobsSweeper(Sweeper):
     def __init__(
         self, max_batch_size: int | None = None, params: Mapping[str, Any] | None = None
     ) -> None:
+        if max_batch_size is not None and not (
+            isinstance(max_batch_size, int) and max_batch_size >= 1
+        ):
+            raise DiscernError(
+                f"hydra.sweeper.max_batch_size={max_batch_size} is not allowed; it must be a whole "
+                "number above 0, or null."
+            )
         self.max_batch_size = max_batch_size
         self.params = dict(params or {})
         self.config: DictConfig
@@ -119,7 +127,7 @@ class JobsSweeper(Sweeper):
 
     def _ledger(self, folder: Path, arguments: list[str]) -> Ledger:
         objective = self.config.objective
-        setting = objective if isinstance(objective, str) else list(objective)
+        setting = list(objective) if OmegaConf.is_list(objective) else as_override(objective)
         objectives = objectives_of(setting, self._directions())
         if self.config.sweep.resume is None:
             return Ledger(folder, arguments, objectives, self._search(arguments))
@@ -171,6 +179,24 @@ class JobsSweeper(Sweeper):
 
     # Running jobs
 
+    def _check(self, jobs: Sequence[Mapping[str, str]]) -> None:
+        """Compose configs, so that a setting that does not exist ends all at once.
+
+        The values of settings are checked by each job; of choices each is tried once.
+        """
+        loader = self.hydra_context.config_loader
+        tried: set[tuple[str, str]] = set()
+        for job in jobs:
+            choices = {
+                (key, value)
+                for key, value in job.items()
+                if loader.get_group_options(key.lstrip("+~").partition("@")[0])
+            }
+            if not tried or choices - tried:
+                overrides = [f"{key}={value}" for key, value in job.items()]
+                loader.load_sweep_config(self.config, overrides)
+                tried |= choices or {("", "")}
+
     def _launch(self, ledger: Ledger, jobs: Sequence[Job], extra: Sequence[Sequence[str]]) -> None:
         """Run jobs, each with some overrides besides its own, whatever becomes of single ones."""
         settings = differing([job.overrides for job in ledger.jobs])
@@ -182,7 +208,7 @@ class JobsSweeper(Sweeper):
                 *self._untested(job),
                 *more,
                 *start,
-                *CALM,
+                *self._calm(),
                 *(("sweep.draws=true",) if own is not None else ()),
                 f"hydra.sweep.subdir='{quoted(job.name)}'",
             ]
@@ -213,6 +239,11 @@ class JobsSweeper(Sweeper):
                 ended(place, result)
         else:
             own.ended = None
+
+    def _calm(self) -> tuple[str, ...]:
+        """Nothing where the user has chosen another logging of jobs."""
+        console = OmegaConf.select(self.config, "hydra.job_logging.handlers.console")
+        return () if console is None else CALM
 
     def _untested(self, job: Job) -> list[str]:
         """The test is for the best, once, unless it was asked for."""
@@ -255,7 +286,7 @@ class JobsSweeper(Sweeper):
             "test=true",
             "logger=none",
             f"ckpt_path='{quoted(str(best.resolve()))}'",
-            *CALM,
+            *self._calm(),
             f"hydra.sweep.subdir='{quoted(name)}'",
         ]
         self.launcher.launch([overrides], len(ledger.jobs))
@@ -285,24 +316,6 @@ class GridSweeper(JobsSweeper):
         for first in range(0, len(left), size):
             part = left[first : first + size]
             self._launch(ledger, part, [[] for _ in part])
-
-    def _check(self, jobs: Sequence[Mapping[str, str]]) -> None:
-        """Compose configs, so that a setting that does not exist ends all at once.
-
-        The values of settings are checked by each job; of choices each is tried once.
-        """
-        loader = self.hydra_context.config_loader
-        tried: set[tuple[str, str]] = set()
-        for job in jobs:
-            choices = {
-                (key, value)
-                for key, value in job.items()
-                if loader.get_group_options(key.lstrip("+~").partition("@")[0])
-            }
-            if not tried or choices - tried:
-                overrides = [f"{key}={value}" for key, value in job.items()]
-                loader.load_sweep_config(self.config, overrides)
-                tried |= choices or {("", "")}
 
 
 def combinations(overrides: Sequence[Override]) -> list[dict[str, str]]:
