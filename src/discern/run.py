@@ -27,6 +27,7 @@ from discern.build import (
 from discern.callbacks.continuation import Continuation
 from discern.callbacks.history import History
 from discern.callbacks.interrupt import EXIT_STATUS, GracefulStop
+from discern.callbacks.outputs import TestOutputs
 from discern.callbacks.pruning import Pruning
 from discern.callbacks.randomness import Randomness
 from discern.checkpoints import (
@@ -48,8 +49,11 @@ from discern.models.classifier import Classifier, count_parameters
 from discern.nearest import did_you_mean
 from discern.quiet import quiet_libraries
 from discern.reports.curves import draw_curves
+from discern.reports.predictions import Predictions
 from discern.reports.samples import as_pixels, draw_grid
 from discern.reports.summary import Summary, git_state, versions
+from discern.reports.tested import Tested, digest_of, write_tested
+from discern.reports.thumbnails import chosen, thumbnails
 from discern.runs import find_checkpoint
 from discern.threads import use_threads
 
@@ -217,8 +221,11 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
     if best is not None:
         load_weights(model, best)
     if cfg.test and len(data.test_dataset) and stopped not in EXIT_STATUS:
+        outputs = TestOutputs()
         with summary.phase("test"):
-            facts["metrics"]["test"] = test(trainer, model, data)
+            facts["metrics"]["test"] = test(trainer, model, data, outputs)
+        with summary.phase("figures"):
+            keep_test(outputs, data, folder)
     if source is not None:
         facts["features"] = features.report(source)
     write_summary(summary, stopped)
@@ -328,6 +335,9 @@ def continue_from(start: Path, cfg: DictConfig, trainer: Trainer, model: Classif
 
 SAMPLES = 25
 """Training images in samples.png."""
+
+THUMBNAILS, THUMBNAILS_OF_FILES = 600, 200
+"""Test images of which a small picture is kept; files have to be read and decoded again."""
 
 AUGMENTED, EPOCHS_SHOWN = 5, 4
 """Training images in augmented.png, and epochs in whose views each is shown beside itself."""
@@ -454,14 +464,39 @@ def load_weights(model: Classifier, path: Path) -> None:
     fill(model.network, read(path)["state_dict"], path)
 
 
-def test(trainer: Trainer, model: Classifier, data: LightningDataModule) -> dict[str, float]:
-    """The metrics of the model on the test split."""
+def test(
+    trainer: Trainer, model: Classifier, data: LightningDataModule, outputs: TestOutputs
+) -> dict[str, float]:
+    """The metrics of the model on the test split, whose outputs are kept."""
+    trainer.callbacks.append(outputs)  # type: ignore[attr-defined]
     trainer.test(model, datamodule=data, verbose=False)
     return {
         name.removeprefix("test/"): float(value)
         for name, value in trainer.callback_metrics.items()
         if name.startswith("test/")
     }
+
+
+@rank_zero_only
+def keep_test(outputs: TestOutputs, data: Any, folder: Path) -> None:
+    """Write what the model said of the test images, with thumbnails of some."""
+    if outputs.logits is None or outputs.labels is None:
+        return
+    images, tested = len(outputs.labels), data.test_dataset
+    indices = torch.arange(len(tested)) if tested.indices is None else tested.indices
+    files = tested.names()
+    said = Predictions.of(
+        outputs.logits,
+        outputs.labels,
+        indices[:images],
+        list(data.class_names),
+        None if files is None else files[:images],
+    )
+    rows = chosen(said, THUMBNAILS if files is None else THUMBNAILS_OF_FILES)
+    pictures, _ = tested.__getitems__(rows.tolist())
+    shown = thumbnails(rows, pixels_of(pictures, data))
+    seen = digest_of(tested.identify()[:images], said.labels)
+    write_tested(Tested(said, seen, shown), folder)
 
 
 def conclude(facts: dict[str, Any], stopped: str, folder: Path) -> None:

@@ -105,9 +105,9 @@ class Classifier(LightningModule):
         """Take the batch into the validation metrics."""
         self._measure(batch, self.val_metrics)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Take the batch into the test metrics."""
-        self._measure(batch, self.test_metrics)
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Take the batch into the test metrics; ``logits`` (N, num_classes), ``labels`` (N,)."""
+        return {"logits": self._measure(batch, self.test_metrics), "labels": batch[1]}
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Class probabilities (N, num_classes)."""
@@ -115,10 +115,11 @@ class Classifier(LightningModule):
         probabilities: Tensor = self(images).softmax(dim=1)
         return probabilities
 
-    def _measure(self, batch: Batch, metrics: EpochMetrics) -> None:
+    def _measure(self, batch: Batch, metrics: EpochMetrics) -> Tensor:
         images, labels = batch
-        logits = self.network(images)
+        logits: Tensor = self.network(images)
         metrics.update(cross_entropy(logits, labels), logits, labels)
+        return logits
 
     def on_train_epoch_end(self) -> None:
         """Log the training metrics, each the mean over the epoch's images while it was training."""
