@@ -19,7 +19,7 @@ SIDE = 96
 LOSSLESS = 32
 """Pixels of a side up to which images are kept as they are."""
 
-GALLERY, OF_A_CONFUSION, OF_A_CLASS = 48, 12, 4
+GALLERY, OF_A_CONFUSION, OF_A_CLASS = 24, 12, 4
 """Images of the highest loss, and as many of the least certain ones; of each confusion of two
 classes; of those that are classified correctly, of each class."""
 
