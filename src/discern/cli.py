@@ -32,6 +32,8 @@ Commands:
              discern evaluate ckpt_path=best split=test
   predict    classify pictures in files
              discern predict ckpt_path=best input=photos
+  report     make the pages of runs and sweeps anew
+             discern report outputs
   cache      see, check and clear what is kept of frozen backbones
              discern cache list
 
@@ -116,6 +118,16 @@ def cache(arguments: list[str]) -> None:
         raise SystemExit(status)
 
 
+def report(arguments: list[str]) -> None:
+    """``discern report …``: the pages of runs and sweeps, made anew."""
+    from discern.report_command import run
+
+    try:
+        run(arguments)
+    except DiscernError as error:
+        refuse(error)
+
+
 def _hydra_command(name: str, job: "TaskFunction", arguments: list[str]) -> None:
     import hydra
 
@@ -172,6 +184,8 @@ def _complete(arguments: list[str]) -> None:
 
         print(" ".join(completions(typed)))
         return
+    if command == "report":  # folders, which the shell completes
+        return
     os.environ["COMP_LINE"] = f"{first} {typed}"
     COMMANDS.get(command, train)(arguments)
 
@@ -181,5 +195,6 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "inspect": inspect,
     "evaluate": evaluate,
     "predict": predict,
+    "report": report,
     "cache": cache,
 }

@@ -507,6 +507,7 @@ class RunSettings(OpenSettings):
     ]
     train: Flag
     test: Flag
+    report: Flag
     find_lr: Annotated[bool | Literal["use"], Field(description="true, use or false")]
     ckpt_path: Annotated[str | None, Field(description="a checkpoint's path, or null")]
     tags: Annotated[list[str | int | float], Field(description="a list of words, such as [a,b]")]

@@ -50,8 +50,9 @@ from discern.nearest import did_you_mean
 from discern.quiet import quiet_libraries
 from discern.reports.curves import draw_curves
 from discern.reports.predictions import Predictions
+from discern.reports.run_page import REPORT, write_run_page
 from discern.reports.samples import as_pixels, draw_grid
-from discern.reports.summary import Summary, git_state, versions
+from discern.reports.summary import Summary, git_state, machine, versions
 from discern.reports.tested import Tested, digest_of, write_tested
 from discern.reports.thumbnails import chosen, thumbnails
 from discern.runs import find_checkpoint
@@ -141,18 +142,20 @@ def train(
         seed=cfg.seed,
         git=git_state_once(Path.cwd()),
         versions=versions(),
+        machine=machine(),
     )
     try:
         return _train(cfg, summary, choices or {})
     except KeyboardInterrupt:
-        write_summary(summary, "interrupted")
+        write_summary(summary, "interrupted", cfg)
         raise
     except SystemExit as end:
         reasons = [reason for reason, number in EXIT_STATUS.items() if number == end.code]
-        write_summary(summary, *reasons or [f"failed: it ended with status {end.code}"])
+        reasons += [f"failed: it ended with status {end.code}"]
+        write_summary(summary, reasons[0], cfg)
         raise
     except BaseException as error:
-        write_summary(summary, f"failed: {first_line(error)}")
+        write_summary(summary, f"failed: {first_line(error)}", cfg)
         raise
 
 
@@ -187,9 +190,10 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
         check_monitors(trainer, model, validated)
     facts |= {"title": f"{facts['name']} on {data.title}", **describe(model, data)}
     use_threads(model.network, data.input_shape, cfg.threads)
+    facts["machine"] |= {"devices": devices(trainer), "threads": torch.get_num_threads()}
     announce(cfg, facts)
     if suggested is not None:
-        write_summary(summary, suggested)
+        write_summary(summary, suggested, cfg)
         conclude(facts, suggested, folder)
         return Result({}, model.eval(), folder, suggested)
     start = find_checkpoint(cfg.ckpt_path) if cfg.ckpt_path else None
@@ -203,7 +207,7 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
         stopped = f"cache.shard={cfg.cache.shard} computed"
         assert source is not None
         facts["features"] = features.report(source)
-        write_summary(summary, stopped)
+        write_summary(summary, stopped, cfg)
         conclude(facts, stopped, folder)
         return Result({}, model.eval(), folder, stopped)
 
@@ -228,7 +232,7 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
             keep_test(outputs, data, folder)
     if source is not None:
         facts["features"] = features.report(source)
-    write_summary(summary, stopped)
+    write_summary(summary, stopped, cfg)
     conclude(facts, stopped, folder)
     return Result(facts["metrics"], model.eval(), folder, stopped)
 
@@ -291,6 +295,16 @@ def describe(model: Classifier, data: Any) -> dict[str, Any]:
             "classes": data.class_names,
         },
     }
+
+
+def devices(trainer: Trainer) -> str:
+    """What the run computes on."""
+    kind = str(trainer.strategy.root_device)
+    if kind.startswith("cuda"):
+        kind = (
+            f"{kind.partition(':')[0]} ({torch.cuda.get_device_name(trainer.strategy.root_device)})"
+        )
+    return f"{trainer.world_size} × {kind}"
 
 
 def announce(cfg: DictConfig, facts: dict[str, Any]) -> None:
@@ -454,9 +468,15 @@ def draw(history: History, facts: dict[str, Any], folder: Path) -> None:
 
 
 @rank_zero_only
-def write_summary(summary: Summary, stopped: str) -> None:
-    """Write summary.json."""
+def write_summary(summary: Summary, stopped: str, cfg: DictConfig) -> None:
+    """Write summary.json, and report.html, which is made from it and the other files."""
     summary.write(stopped)
+    if cfg.report and not cfg.sweep.draws:
+        try:
+            write_run_page(summary.path.parent)
+        except Exception as error:  # the run has been made, and its report can be made again
+            log.warning("report.html was not written: %s", first_line(error))
+            log.debug("Why:", exc_info=True)
 
 
 def load_weights(model: Classifier, path: Path) -> None:
@@ -512,3 +532,5 @@ def conclude(facts: dict[str, Any], stopped: str, folder: Path) -> None:
         header = [facts["title"], *(name.replace("_", " ") for name in names)]
         log.info("\n%s\n", table(header, rows))
     log.info("Everything is in %s", relative(folder))
+    if (folder / REPORT).exists():
+        log.info("To look at it, open %s", relative(folder / REPORT))

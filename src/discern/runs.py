@@ -148,6 +148,41 @@ def runs_below(folder: Path) -> Iterator[Path]:
             yield from runs_below(path)
 
 
+def sweeps_below(folder: Path) -> Iterator[Path]:
+    """The folders of sweeps below a folder, or that folder itself."""
+    if is_sweep(folder):
+        yield folder
+        return
+    try:
+        inside = sorted(folder.iterdir())
+    except OSError:
+        return
+    for path in inside:
+        passed = path.name.startswith(".") or path.is_symlink() or is_run(path)
+        if path.is_dir() and not passed:
+            yield from sweeps_below(path)
+
+
+def newest(folder: Path) -> Path:
+    """The newest run below a folder.
+
+    Raises:
+        DiscernError: there is none.
+    """
+    found = list(runs_below(folder))
+    if not found:
+        raise DiscernError(f"last needs a run in {folder}, and there is none.")
+    return max(found, key=_begun)
+
+
+def _begun(folder: Path) -> int:
+    """When a run began, in nanoseconds: its settings are written first."""
+    try:
+        return (folder / OVERRIDES).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
 def _mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 

@@ -13,9 +13,14 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from discern.config import conf_dir
+from discern.errors import first_line
 from discern.files import write_whole
 from discern.jobs import relative
+from discern.reports.curves import draw_curves_of
+from discern.reports.run_page import REPORT, write_run_page
+from discern.runs import is_run, read_run
 from discern.sweeps.ledger import Job, Ledger
+from discern.sweeps.page import write_sweep_page
 from discern.sweeps.picture import draw_sweep
 from discern.sweeps.ranking import best_group, best_row, group_rows, has_seeds, verdict
 from discern.sweeps.results import results_table, write_results
@@ -58,6 +63,10 @@ def conclude(ledger: Ledger, test: Tester | None, extra: Mapping[str, Any]) -> l
     write_results(folder, rows, objectives, facts)
     title = f"{objectives[0].metric} of {len(rows)} jobs"
     draw_sweep(rows, objectives[0], title, folder / "sweep.png")
+    if best is not None:
+        # Now that its test is known.
+        tell_of_job(best.folder)
+    tell_of_sweep(folder)
     log.info("\n%s\n", results_table(rows, objectives))
     if best is not None and has_seeds(rows):
         log.info("%s", verdict(group_rows(rows, objectives), objectives[0]))
@@ -66,7 +75,31 @@ def conclude(ledger: Ledger, test: Tester | None, extra: Mapping[str, Any]) -> l
     else:
         _tell(facts["best"], folder)
     log.info("Everything is in %s", relative(folder))
+    if (folder / REPORT).exists():
+        log.info("To look at it, open %s", relative(folder / REPORT))
     return rows
+
+
+def tell_of_job(folder: Path) -> None:
+    """Draw a job's curves and write its report, if it is to have one; both can be made again."""
+    if not is_run(folder):
+        return
+    try:
+        draw_curves_of(folder)
+        if read_run(folder).config.get("report", True):
+            write_run_page(folder)
+    except Exception as error:
+        log.warning("The pictures of %s were not made: %s", relative(folder), first_line(error))
+        log.debug("Why:", exc_info=True)
+
+
+def tell_of_sweep(folder: Path) -> None:
+    """Write the sweep's report; it can be made again."""
+    try:
+        write_sweep_page(folder)
+    except Exception as error:
+        log.warning("The report of the sweep was not written: %s", first_line(error))
+        log.debug("Why:", exc_info=True)
 
 
 def _best(ledger: Ledger, rows: list[Row]) -> Row | None:

@@ -223,9 +223,9 @@ class JobsSweeper(Sweeper):
                 ledger.reasons[job.number] = first_line(result._return_value)
             self._show(ledger, job, settings)
             if own is not None:
-                from discern.reports.curves import draw_curves_of  # matplotlib
+                from discern.sweeps.answer import tell_of_job  # matplotlib
 
-                draw_curves_of(ledger.folder / job.name)
+                tell_of_job(ledger.folder / job.name)
 
         if own is not None:
             own.ended = ended

@@ -61,7 +61,11 @@ const CHARTS = {
         pageTextStyle: { color: colour("ink") }, pageIconColor: colour("faint"),
       },
       grid: { left: 12, right: 24, top: 40, bottom: 62, containLabel: true },
-      xAxis: { ...axis, type: "value", name: spec.x || "epoch", nameLocation: "middle", nameGap: 26, min: "dataMin", max: "dataMax", minInterval: 1, splitLine: { show: false } },
+      xAxis: {
+        ...axis, type: spec.logx ? "log" : "value", name: spec.x || "epoch", nameLocation: "middle", nameGap: 26,
+        min: "dataMin", max: "dataMax", minInterval: spec.fraction ? undefined : 1, splitLine: { show: false },
+        axisLabel: { ...axis.axisLabel, formatter: shown },
+      },
       yAxis: { ...axis, type: spec.log ? "log" : "value", scale: true, axisLabel: { ...axis.axisLabel, formatter: shown } },
       dataZoom: [
         { type: "inside", zoomOnMouseWheel: "ctrl", moveOnMouseWheel: false, filterMode: "none" },
@@ -129,14 +133,11 @@ const CHARTS = {
     return {
       ...rest,
       tooltip: { ...rest.tooltip, formatter: (at) => spec.cells[at.dataIndex][3] },
-      grid: { left: 12, right: 24, top: 12, bottom: 84, containLabel: true },
+      grid: { left: 12, right: 24, top: 34, bottom: 84, containLabel: true },
       xAxis: { ...axis, type: "category", data: spec.x.values, name: spec.x.name, nameLocation: "middle", nameGap: 26, splitArea: { show: false } },
       yAxis: { ...axis, type: "category", data: spec.y.values, name: spec.y.name },
-      visualMap: {
-        min: Math.min(...values), max: Math.max(...values), calculable: true, orient: "horizontal", left: "center", bottom: 0,
-        inRange: { color: ["#fde725", "#5ec962", "#21918c", "#3b528b", "#440154"] }, textStyle: { color: colour("ink") }, formatter: shown, precision: 4,
-      },
-      series: [{ type: "heatmap", data: spec.cells.map((cell) => cell.slice(0, 3)), itemStyle: { borderColor: colour("paper"), borderWidth: 2 } }],
+      visualMap: scale(spec, values),
+      series: [{ type: "heatmap", data: spec.cells.map((cell) => cell.slice(0, 3)), itemStyle: { borderColor: colour("paper"), borderWidth: 2 }, label: { show: spec.cells.length <= 40, formatter: (at) => shown(at.value[2]), color: "#ffffff", textBorderColor: "#000000", textBorderWidth: 2 } }],
     };
   },
 
@@ -154,14 +155,21 @@ const CHARTS = {
         scale: true, axisLabel: { ...axis.axisLabel, formatter: one.values ? undefined : shown },
         nameTruncateLength: 18,
       })),
-      visualMap: {
-        dimension: last, min: Math.min(...values), max: Math.max(...values), calculable: true, orient: "horizontal", left: "center", bottom: 0,
-        inRange: { color: ["#fde725", "#5ec962", "#21918c", "#3b528b", "#440154"] }, textStyle: { color: colour("ink") }, formatter: shown, precision: 4,
-      },
+      visualMap: { ...scale(spec, values), dimension: last },
       series: [{ type: "parallel", lineStyle: { width: 2, opacity: 0.8 }, emphasis: { lineStyle: { width: 4 } }, data: spec.rows.map((row) => ({ name: row.name, value: row.values })) }],
     };
   },
 };
+
+// Viridis; its dark end is for what is good.
+function scale(spec, values) {
+  const light = ["#fde725", "#5ec962", "#21918c", "#3b528b", "#440154"];
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  return {
+    min: low, max: high > low ? high : low + 1e-9, calculable: true, orient: "horizontal", left: "center", bottom: 0,
+    inRange: { color: spec.less ? light.reverse() : light }, textStyle: { color: colour("ink") }, formatter: shown, precision: 6,
+  };
+}
 
 const DRAWN = new Map();
 
