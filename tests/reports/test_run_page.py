@@ -127,7 +127,8 @@ def test_a_run_of_before_has_a_report(tmp_path):
     """One whose summary knows less, and has values of kinds that this version does not write."""
     (tmp_path / "summary.json").write_text(
         '{"stopped": "trainer.max_epochs=1 reached", "metrics": {"val": {"loss": 0.5}}, '
-        '"git": null, "seconds": {"fit": 2}, "data": null, "parameters": [], "seed": -3, "changed": 3}'
+        '"git": null, "seconds": {"fit": 2}, "data": null, "parameters": [], "seed": -3, '
+        '"changed": 3}'
     )
     (tmp_path / "metrics.csv").write_text("epoch,step,val/loss,odd\n1,10,0.5,nonsense\n2,20,,\n")
     text = text_of(write_run_page(tmp_path))
