@@ -39,7 +39,7 @@ def explained(*overrides: str) -> str:
             "did you mean callbacks.early_stopping.patience",
         ),
         ("trianer.max_epochs=3", "trianer.max_epochs is not a setting; did you mean trainer"),
-        ("seed.a.b=3", "seed.a.b is not a setting; seed.a has no settings of its own."),
+        ("seed.a.b=3", "seed.a.b is not a setting; seed has no settings of its own."),
         ("experimnt=x", "experimnt is not a setting; did you mean experiment"),
     ],
 )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from discern.errors import DiscernError
@@ -56,18 +56,19 @@ def explain(
 def _unknown_key(key: str, conf_dir: Path, config_name: str, overrides: list[str]) -> str:
     others = [o for o in overrides if o.lstrip("+~").partition("=")[0].partition("@")[0] != key]
     cfg = _compose(conf_dir, config_name, others)
-    parent = key.rpartition(".")[0]
-    node = OmegaConf.select(cfg, parent) if parent else cfg
-    prefix = f"{parent}." if parent else ""
-    if not isinstance(node, DictConfig):
-        first = key.partition(".")[0]
-        if first in cfg:
-            return f"{key} is not a setting; {parent} has no settings of its own."
-        return f"{key} is not a setting; {did_you_mean(first, map(str, cfg))}"
-    known = {f"{prefix}{child!s}" for child in node if child != "_target_"}
-    if not parent:
-        known |= {"experiment", "debug"}
-    return f"{key} is not a setting; {did_you_mean(key, known)}"
+    node: object = cfg
+    parts = key.split(".")
+    for depth, name in enumerate(parts):
+        prefix = "".join(f"{part}." for part in parts[:depth])
+        if not isinstance(node, DictConfig):
+            return f"{key} is not a setting; {prefix[:-1]} has no settings of its own."
+        if name not in node or depth + 1 == len(parts):
+            known = {f"{prefix}{child!s}" for child in node if child != "_target_"}
+            if len(parts) == 1:
+                known |= {"experiment", "debug"}
+            return f"{key} is not a setting; {did_you_mean(prefix + name, known)}"
+        node = node[name]
+    raise AssertionError("a key has a part")
 
 
 def _compose(conf_dir: Path, config_name: str, overrides: list[str]) -> DictConfig:

@@ -1,5 +1,6 @@
 """What the jobs of the commands share: how they run, and end when they cannot be done."""
 
+import functools
 import gc
 import logging
 import os
@@ -22,10 +23,7 @@ def as_job() -> Iterator[None]:
     If it fails the log says why, and the process ends with status 1 (130 for Ctrl-C). The jobs of
     a sweep raise what they raised instead, which ends the sweep.
     """
-    # What has been imported stays. A collection would look through all of it, a million objects,
-    # and take a quarter of a second. Once only: what a job of a sweep leaves has to be collected.
-    if not gc.get_freeze_count():
-        gc.freeze()
+    freeze_imports()
     try:
         with _torch_as_it_was():
             yield
@@ -43,6 +41,16 @@ def as_job() -> Iterator[None]:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
         raise SystemExit(1) from error
+
+
+@functools.cache
+def freeze_imports() -> None:
+    """Leave out what has been imported, a million objects, from all collections to come.
+
+    A collection that looks through it takes a quarter of a second. Once only: what a job of a sweep
+    leaves has to be collected. (The collector itself would take 45 ms to say that it was done.)
+    """
+    gc.freeze()
 
 
 @contextmanager

@@ -188,7 +188,11 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
     model = build_model(cfg, data, validated)
     if cfg.train:
         check_monitors(trainer, model, validated)
-    facts |= {"title": f"{facts['name']} on {data.title}", **describe(model, data)}
+    facts |= {
+        "title": f"{facts['name']} on {data.title}",
+        "validated": validated,
+        **describe(model, data),
+    }
     use_threads(model.network, data.input_shape, cfg.threads)
     facts["machine"] |= {"devices": devices(trainer), "threads": torch.get_num_threads()}
     announce(cfg, facts)

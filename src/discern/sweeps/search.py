@@ -108,7 +108,9 @@ class SearchSweeper(JobsSweeper):
                 "as 'optimizer.lr=tag(log,interval(1e-4,1e-1))'."
             )
         study = self._study = self._open(ledger)
-        self._check([fixed | {key: _first(values) for key, values in space.items()}])
+        first = fixed | {key: _first(values) for key, values in space.items()}
+        others = [first | {key: value} for key in space for value in _choices(space[key])]
+        self._check([first, *others])
         try:
             self._planned = self.n_trials
             self._finish(study, ledger)
@@ -289,6 +291,11 @@ def _distribution(override: Override) -> BaseDistribution:
 def _first(values: Any) -> str:
     """A value that a parameter may have."""
     return _typed(values.choices[0] if hasattr(values, "choices") else values.low)
+
+
+def _choices(values: Any) -> list[str]:
+    """All values that a parameter may have, if it has categories."""
+    return [_typed(choice) for choice in getattr(values, "choices", ())]
 
 
 def _typed(value: Any) -> str:

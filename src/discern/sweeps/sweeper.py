@@ -19,7 +19,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from discern.config import as_override
+from discern.config import as_override, check_names
 from discern.errors import DiscernError, first_line, refuse
 from discern.jobs import relative
 from discern.sweeps.launcher import InterruptedSweepError, JobsLauncher
@@ -32,6 +32,18 @@ log = logging.getLogger(__name__)
 
 CALM = ("++hydra.job_logging.handlers.console.level=WARNING",)
 """A job's lines stand in its train.log; the terminal has one for each job."""
+
+GIVES_NOTHING = {
+    "find_lr": (
+        True,
+        "ends with a suggestion, by which no job can be ranked; find_lr=use trains with it",
+    ),
+    "train": (
+        False,
+        "gives nothing to rank jobs by; discern evaluate -m ckpt_path=… measures several models",
+    ),
+}
+"""Settings -> the value with which a job has no objective, and what to do."""
 
 OWN = ("sweep.", "hydra.")
 """Settings of the sweep, which are none of its jobs."""
@@ -62,6 +74,8 @@ class JobsSweeper(Sweeper):
         self.launcher: Launcher
         self._shown = 0
         self._planned = 0
+        self._settled = False
+        self._best: float | None = None
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -147,9 +161,12 @@ class JobsSweeper(Sweeper):
                 f"sweep.resume={relative(folder)} is another sweep: {', '.join(others)}. Leave "
                 "these settings out to go on with it."
             )
-        if any(argument.startswith("objective=") for argument in ledger.arguments):
-            return ledger
-        ledger.objectives = objectives
+        directions = [objective.direction for objective in ledger.objectives]
+        if self._directions() not in ([], directions):
+            raise DiscernError(
+                f"sweep.resume={relative(folder)} is a search with hydra.sweeper.direction="
+                f"{as_override(directions)}, and not {as_override(self._directions())}."
+            )
         return ledger
 
     def _search(self, arguments: Sequence[str]) -> list[str] | None:
@@ -172,8 +189,14 @@ class JobsSweeper(Sweeper):
     def _launcher_kept(self) -> Iterator[None]:
         launcher = self.launcher
         if isinstance(launcher, JobsLauncher):
-            with launcher.kept_open():
-                yield
+            from discern.sweeps.screen import screen_if_watched  # tqdm and rich
+
+            with screen_if_watched() as screen, launcher.kept_open():
+                launcher.screen = screen
+                try:
+                    yield
+                finally:
+                    launcher.screen = None
         else:
             yield
 
@@ -183,6 +206,9 @@ class JobsSweeper(Sweeper):
         """Compose configs, so that a setting that does not exist ends all at once.
 
         The values of settings are checked by each job; of choices each is tried once.
+
+        Raises:
+            DiscernError: a name stands for nothing, or jobs would have no objective.
         """
         loader = self.hydra_context.config_loader
         tried: set[tuple[str, str]] = set()
@@ -190,11 +216,16 @@ class JobsSweeper(Sweeper):
             choices = {
                 (key, value)
                 for key, value in job.items()
-                if loader.get_group_options(key.lstrip("+~").partition("@")[0])
+                if key in GIVES_NOTHING
+                or loader.get_group_options(key.lstrip("+~").partition("@")[0])
             }
             if not tried or choices - tried:
                 overrides = [f"{key}={value}" for key, value in job.items()]
-                loader.load_sweep_config(self.config, overrides)
+                cfg = loader.load_sweep_config(self.config, overrides)
+                check_names(cfg)
+                for name, (value, why) in GIVES_NOTHING.items():
+                    if cfg[name] is value:
+                        raise DiscernError(f"{name}={as_override(value)} {why}.")
                 tried |= choices or {("", "")}
 
     def _launch(self, ledger: Ledger, jobs: Sequence[Job], extra: Sequence[Sequence[str]]) -> None:
@@ -229,6 +260,7 @@ class JobsSweeper(Sweeper):
 
         if own is not None:
             own.ended = ended
+        self._draw(ledger)
         try:
             results = self.launcher.launch(overrides, jobs[0].number)
         except Exception as error:  # of a launcher whose jobs died
@@ -250,9 +282,11 @@ class JobsSweeper(Sweeper):
         return [] if "test" in job.overrides else ["test=false"]
 
     def _show(self, ledger: Ledger, job: Job, settings: Sequence[str]) -> None:
-        if not self._shown and ledger.settle_objectives():
-            metrics = ", ".join(objective.metric for objective in ledger.objectives)
-            log.info("No validation images: jobs are ranked by %s.", metrics)
+        if not self._settled and (validated := ledger.is_validated(job)) is not None:
+            self._settled = True
+            if not validated and ledger.rank_by_training():
+                metrics = ", ".join(objective.metric for objective in ledger.objectives)
+                log.info("No validation: jobs are ranked by %s.", metrics)
         row = ledger.row(job, settings)
         self._shown += 1
         parts = [f"{self._shown}/{max(self._planned, len(ledger.jobs))}", job.name]
@@ -264,6 +298,23 @@ class JobsSweeper(Sweeper):
         if row.state is not State.DONE:
             parts.append(f"{row.state}: {row.reason}" if row.reason else str(row.state))
         log.info("  ".join(parts))
+        self._keep_best(ledger, row)
+        self._draw(ledger)
+
+    def _keep_best(self, ledger: Ledger, row: Row) -> None:
+        objective = ledger.objectives[0]
+        value = row.values.get(objective.metric)
+        if row.state is State.DONE and value is not None:
+            values = [value] if self._best is None else [value, self._best]
+            self._best = min(values, key=lambda each: objective.sign * each)
+
+    def _draw(self, ledger: Ledger) -> None:
+        """Show how far the sweep is, if somebody watches."""
+        screen = self.launcher.screen if isinstance(self.launcher, JobsLauncher) else None
+        if screen is None:
+            return
+        best = "" if self._best is None else f"{ledger.objectives[0].metric} {self._best:.4f}"
+        screen.show(self._shown, max(self._planned, len(ledger.jobs)), best)
 
     def _run_best(self, ledger: Ledger, row: Row) -> dict[str, float]:
         """The test metrics of the model that a job has kept."""
@@ -307,6 +358,8 @@ class GridSweeper(JobsSweeper):
             ledger.plan(jobs, differing(jobs))
         rows = ledger.rows()
         self._shown = sum(row.state in (State.DONE, State.PRUNED) for row in rows)
+        for row in rows:
+            self._keep_best(ledger, row)
         left = [
             job
             for job, row in zip(ledger.jobs, rows, strict=True)
