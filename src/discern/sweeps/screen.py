@@ -104,7 +104,7 @@ def screen_if_watched() -> Iterator[Screen | None]:
 def forget_bars() -> None:
     """In a process that was forked: leave the bars to the one that they are of.
 
-    They share the lock of tqdm's, and a process that is killed while it holds it would never let go.
+    They share tqdm's lock, and a process that is killed while it holds it would never let go.
     """
     instances: Any = tqdm._instances  # type: ignore[attr-defined]
     instances.clear()

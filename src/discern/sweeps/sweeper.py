@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -44,6 +45,9 @@ GIVES_NOTHING = {
     ),
 }
 """Settings -> the value with which a job has no objective, and what to do."""
+
+MOST_JOBS = 10_000
+"""Of a sweep: a mistyped range has millions."""
 
 OWN = ("sweep.", "hydra.")
 """Settings of the sweep, which are none of its jobs."""
@@ -375,7 +379,7 @@ def combinations(overrides: Sequence[Override]) -> list[dict[str, str]]:
     """Each combination of the values that overrides give, in their order.
 
     Raises:
-        DiscernError: an override that only a search knows.
+        DiscernError: an override that only a search knows, or more jobs than anybody means.
     """
     values: dict[str, list[str]] = {}
     for override in overrides:
@@ -383,16 +387,34 @@ def combinations(overrides: Sequence[Override]) -> list[dict[str, str]]:
         if not override.is_sweep_override():
             values[key] = [override.get_value_element_as_str()]
         elif override.is_discrete_sweep():
-            values[key] = [typed(value) for value in override.sweep_string_iterator()]
+            values[key] = _values(override)
         else:
             raise DiscernError(
                 f"{override.input_line} is no list of values; an interval is for a search: add "
                 "hydra/sweeper=optuna."
             )
+        if math.prod(map(len, values.values())) > MOST_JOBS:
+            raise DiscernError(
+                f"The values given make more than {MOST_JOBS:,} jobs; a sweep has at most so many."
+            )
     return [
         dict(zip(values, combination, strict=True))
         for combination in itertools.product(*values.values())
     ]
+
+
+def _values(override: Override) -> list[str]:
+    """The values that an override lists, at most one more than there may be jobs."""
+    try:
+        few = itertools.islice(override.sweep_string_iterator(), MOST_JOBS + 1)
+        values = [typed(value) for value in few]
+    except (ValueError, ArithmeticError) as error:  # of a range
+        raise DiscernError(
+            f"{override.input_line} cannot be counted: its ends must be finite, and its step not 0."
+        ) from error
+    if not values:
+        raise DiscernError(f"{override.input_line} is empty; it must have a value.")
+    return values
 
 
 def typed(value: object) -> str:
