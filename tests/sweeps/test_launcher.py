@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from hydra.core.utils import JobReturn
 
@@ -25,7 +28,7 @@ def learnt(*seconds: float, threads: int = 1) -> _Rate:
     [
         (_Rate(), 100, 1),  # nothing is known
         (learnt(5.0, 1.0), 20, 4),
-        (learnt(5.0, 1.0), 3, 1),  # done before another process has started
+        (learnt(5.0, 0.3), 3, 1),  # done before another process has started
         (learnt(60.0, 50.0), 3, 3),  # no more than there are jobs
         (learnt(5.0, 0.01), 100, 1),
         (learnt(5.0, 1.0, threads=2), 20, 2),
@@ -42,3 +45,14 @@ def test_more_processes_are_taken_where_they_pay(rate, left, processes):
 def test_a_number_of_processes_that_cannot_be_is_refused(wrong):
     with pytest.raises(DiscernError, match="n_jobs"):
         JobsLauncher(wrong)
+
+
+def test_what_is_imported_before_the_fork_asks_for_no_gpu():
+    # CUDA that was asked for anything cannot be used in a fork.
+    program = (
+        "import torch\n"
+        "torch.cuda.is_available = torch.cuda.device_count = torch.cuda._lazy_init = None\n"
+        "from discern.sweeps.launcher import import_for_jobs\n"
+        "import_for_jobs()\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
