@@ -8,7 +8,14 @@ from hydra.core.utils import JobReturn
 
 from discern.errors import DiscernError
 from discern.sweeps import launcher
-from discern.sweeps.launcher import Done, JobsLauncher, _Rate
+from discern.sweeps.launcher import (
+    Done,
+    JobDiedError,
+    JobsLauncher,
+    JobStoppedError,
+    _Rate,
+    _result,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -56,3 +63,16 @@ def test_what_is_imported_before_the_fork_asks_for_no_gpu():
         "import_for_jobs()\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize(
+    ("end", "stopped"),
+    [(KeyboardInterrupt(), True), (SystemExit(143), True), (SystemExit(4), False)],
+)
+def test_a_job_that_was_stopped_before_it_began_has_not_failed(end, stopped):
+    def run(overrides, number):
+        raise end
+
+    error = _result(run, [], 0)._return_value
+    assert isinstance(error, JobDiedError)
+    assert isinstance(error, JobStoppedError) == stopped

@@ -45,6 +45,10 @@ class JobDiedError(Exception):
     """A job's process ended before the job did."""
 
 
+class JobStoppedError(JobDiedError):
+    """Ctrl-C or SIGTERM ended a job, perhaps before it could write that down."""
+
+
 class InterruptedSweepError(KeyboardInterrupt):
     """Ctrl-C or SIGTERM came; the jobs under way have ended.
 
@@ -422,8 +426,10 @@ def _result(
     try:
         return run(overrides, number)
     except (KeyboardInterrupt, SystemExit) as end:
-        # The run has written down why it ended.
-        return JobReturn(status=JobStatus.FAILED, _return_value=JobDiedError(repr(end)))
+        # The run has written down why it ended, if it had begun.
+        stopped = isinstance(end, KeyboardInterrupt) or end.code in (130, 143)
+        error = JobStoppedError if stopped else JobDiedError
+        return JobReturn(status=JobStatus.FAILED, _return_value=error(repr(end)))
     except Exception as error:  # its folder could not be made, or its config not be composed
         return JobReturn(status=JobStatus.FAILED, _return_value=error)
 

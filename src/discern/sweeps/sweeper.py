@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from discern.config import as_override, check_names
 from discern.errors import DiscernError, first_line, refuse
 from discern.jobs import relative
-from discern.sweeps.launcher import InterruptedSweepError, JobsLauncher
+from discern.sweeps.launcher import InterruptedSweepError, JobsLauncher, JobStoppedError
 from discern.sweeps.ledger import STOPPED, Job, Ledger, quoted, read_facts
 from discern.sweeps.names import differing
 from discern.sweeps.objectives import objectives_of
@@ -254,7 +254,7 @@ class JobsSweeper(Sweeper):
             job = jobs[place]
             if result.status == JobStatus.FAILED and ledger.row(job).state in (
                 State.WAITING, State.INTERRUPTED,
-            ) and not _was_stopped(ledger, job):  # fmt: skip
+            ) and not _was_stopped(ledger, job, result):  # fmt: skip
                 ledger.reasons[job.number] = first_line(result._return_value)
             self._show(ledger, job, settings)
             if own is not None:
@@ -426,6 +426,7 @@ def _is_own(argument: str) -> bool:
     return argument.lstrip("+~").startswith(OWN)
 
 
-def _was_stopped(ledger: Ledger, job: Job) -> bool:
-    """Whether a job's summary says that the user has stopped it."""
-    return ledger.row(job).reason in STOPPED.values()
+def _was_stopped(ledger: Ledger, job: Job, result: JobReturn) -> bool:
+    """Whether the user has stopped a job, as its summary says if it had come so far."""
+    early = isinstance(result._return_value, JobStoppedError)
+    return early or ledger.row(job).reason in STOPPED.values()
