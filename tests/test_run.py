@@ -83,7 +83,9 @@ def test_the_folder_is_named_for_the_run_and_holds_what_it_was(finished):
         "curves.png",
         "metrics.csv",
         "overrides.yaml",
+        "report.html",
         "summary.json",
+        "test_predictions.safetensors",
         "train.log",
     }
 
@@ -97,7 +99,8 @@ def test_the_terminal_shows_choices_epochs_metrics_and_the_folder(finished):
     (test_row,) = (line.split() for line in lines if line.startswith("test "))
     test = summary(folder)["metrics"]["test"]
     assert test_row[1:3] == [f"{test['loss']:.4f}", f"{test['accuracy']:.4f}"]
-    assert lines[-1].endswith(str(folder.relative_to(folder.parents[2])))
+    below = folder.relative_to(folder.parents[2])
+    assert lines[-2:] == [f"Everything is in {below}", f"To look at it, open {below}/report.html"]
     logged = (folder / "train.log").read_text()
     assert all(line in logged for line in lines)
 
