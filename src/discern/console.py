@@ -1,6 +1,7 @@
 """Lines and tables for the terminal."""
 
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -21,7 +22,10 @@ class ConsoleHandler(logging.Handler):
             tqdm.write(self.format(record), file=stream)
             stream.flush()
         except BrokenPipeError:
-            raise
+            # Whoever read it, `head` perhaps, has seen enough. The run goes on, and so does its log.
+            silence = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(silence, stream.fileno())
+            os.close(silence)
         except Exception:
             self.handleError(record)
 

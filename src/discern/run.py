@@ -321,13 +321,18 @@ def announce(cfg: DictConfig, facts: dict[str, Any]) -> None:
         if node._target_ is not None:
             shown = {"data": ("batch_size",), "trainer": ("accelerator", "devices", "max_epochs")}
             keys = shown.get(group, tuple(key for key in node if key != "_target_"))
-            text = " ".join(f"{key}={as_override(plain(node[key]))}" for key in keys)
+            settings = {key: plain(node[key]) for key in keys}
+            # What is off is not shown: its lines would hide what is on.
+            text = " ".join(f"{k}={as_override(v)}" for k, v in settings.items() if v not in OFF)
             name = node._target_.rpartition(".")[2]
             log.info("  %-10s %s", group, f"{name} {text}" if group != "trainer" else text)
     log.info("  %-10s %s", "images", counts)
     trained, frozen = facts["parameters"]["trainable"], facts["parameters"]["frozen"]
     also = f", {frozen:,} frozen" if frozen else ""
     log.info("  %-10s %s trained%s", "parameters", f"{trained:,}", also)
+
+
+OFF = (None, False, 0, "none")
 
 
 def plain(node: Any) -> Any:
