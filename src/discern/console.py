@@ -22,7 +22,7 @@ class ConsoleHandler(logging.Handler):
             tqdm.write(self.format(record), file=stream)
             stream.flush()
         except BrokenPipeError:
-            # Whoever read it, `head` perhaps, has seen enough. The run goes on, and so does its log.
+            # Whoever read it, `head` perhaps, has seen enough. The run goes on, as does its log.
             silence = os.open(os.devnull, os.O_WRONLY)
             os.dup2(silence, stream.fileno())
             os.close(silence)

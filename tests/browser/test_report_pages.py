@@ -144,6 +144,17 @@ def test_light_and_dark_are_switched(browser, report):
         assert after != before
 
 
+def test_on_paper_it_is_light(browser, report):
+    with opened(browser, report, color_scheme="dark") as page:
+        background = "getComputedStyle(document.body).backgroundColor"
+        dark = page.evaluate(background)
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert page.evaluate(background) == "rgb(255, 255, 255)"
+        page.evaluate("dispatchEvent(new Event('afterprint'))")
+        assert page.evaluate(background) == dark
+        assert len(page.pdf()) > 50_000
+
+
 def test_hostile_names_are_shown_and_do_nothing(browser, report, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
