@@ -64,6 +64,8 @@ def conclude(ledger: Ledger, test: Tester | None, extra: Mapping[str, Any]) -> l
             file.write(as_experiment(job))
         if test is not None:
             facts["best"]["test"] = test(ledger, best)
+            # Its test is there now. Before it too: the test may be interrupted.
+            _link(folder / "best", job.name)
     write_results(folder, rows, objectives, facts)
     title = f"{objectives[0].metric} of {len(rows)} jobs"
     draw_sweep(rows, objectives[0], title, folder / "sweep.png")
