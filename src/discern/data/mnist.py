@@ -61,7 +61,7 @@ class MNIST(InMemoryDataModule):
             sources.obtain(self.published, self.dir, self.source, self.has_sample)
             self._prepared = True
 
-    def _load(self) -> LoadedImages:
+    def load_images(self) -> LoadedImages:
         title = self.published.title
         if self.source != "sample":
             files = sources.find_files(self.published, self.dir)
