@@ -1,21 +1,96 @@
-"""Hydra's composition errors, told in one sentence that names the way out."""
+"""Composing a config outside of a command, and what goes wrong, told in one sentence."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
+import hydra
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from discern.config import check, conf_dir
 from discern.errors import DiscernError
 from discern.experiments import not_found
 from discern.nearest import did_you_mean
+from discern.own import warn_of_unused
 
 LAUNCHERS = {
     "hydra_plugins.hydra_joblib_launcher": ("hydra/launcher=joblib", "joblib"),
     "hydra_plugins.hydra_submitit_launcher": ("hydra/launcher=submitit_…", "submitit"),
 }
 """Modules of Hydra's launchers -> the choice and the extra that brings it."""
+
+NAME = "train"
+"""The config that Python composes."""
+
+
+def compose(overrides: Sequence[str] = (), *, folder: str | Path | None = None) -> DictConfig:
+    """The config of a run, as the command line composes and checks it.
+
+    Args:
+        overrides: choices and settings as one types them: ``["model=mlp", "optimizer.lr=3e-3"]``.
+        folder: where the run will write; None for a folder of its own in ``outputs``.
+
+    Returns:
+        The settings, for :func:`discern.train`; they can be changed as attributes are. Its part
+        ``hydra`` says what was chosen and the folder that will be made unless ``folder`` is set.
+
+    Raises:
+        DiscernError: a choice or a setting does not exist or has a value that is not allowed.
+    """
+    if isinstance(overrides, str):
+        raise DiscernError(f'compose takes a list of settings, as ["{overrides}"].')
+    typed = list(overrides)
+    if folder is not None:
+        typed.append(f"folder={_quoted(str(folder))}")
+    with _hydra_of_its_own():
+        try:
+            with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+                cfg = hydra.compose(NAME, typed, return_hydra_config=True)
+            HydraConfig.instance().set_config(cfg)
+            made_by_hydra = {
+                "run": {"dir": cfg.hydra.run.dir},
+                "runtime": {"choices": _choices(cfg)},
+                "overrides": {"task": list(overrides)},
+            }
+        except (HydraException, OmegaConfBaseException) as error:
+            raise DiscernError(explain(error, conf_dir(), NAME, typed)) from error
+    with open_dict(cfg):
+        if any(one.startswith("hydra.run.dir=") for one in typed):
+            cfg.folder = made_by_hydra["run"]["dir"]
+        cfg.hydra = made_by_hydra
+    check(cfg)
+    warn_of_unused(cfg.hydra.runtime.choices)
+    return cfg
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _choices(cfg: DictConfig) -> dict[str, str | None]:
+    """Group -> choice, without Hydra's own."""
+    chosen = cfg.hydra.runtime.choices.items()
+    return {str(group): choice for group, choice in chosen if "/" not in str(group)}
+
+
+@contextmanager
+def _hydra_of_its_own() -> Iterator[None]:
+    """Leave Hydra, which a program may have initialised for itself, as it was."""
+    ours, config = GlobalHydra.instance(), HydraConfig.instance()
+    before, settings = ours.hydra, config.cfg
+    ours.clear()
+    try:
+        yield
+    finally:
+        # Not the ones above: Hydra puts copies in their place.
+        GlobalHydra.instance().hydra = before
+        HydraConfig.instance().cfg = settings
 
 
 def explain(
@@ -74,6 +149,6 @@ def _unknown_key(key: str, conf_dir: Path, config_name: str, overrides: list[str
 def _compose(conf_dir: Path, config_name: str, overrides: list[str]) -> DictConfig:
     with initialize_config_dir(str(conf_dir), version_base="1.3"):
         try:
-            return compose(config_name, overrides)
+            return hydra.compose(config_name, overrides)
         except (HydraException, OmegaConfBaseException):
-            return compose(config_name)
+            return hydra.compose(config_name)

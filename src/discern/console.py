@@ -30,6 +30,11 @@ class ConsoleHandler(logging.Handler):
             self.handleError(record)
 
 
+def in_notebook() -> bool:
+    """Whether what is printed appears below a notebook's cell."""
+    return type(sys.stdout).__module__.startswith("ipykernel.")
+
+
 def is_terminal() -> bool:
     """Whether somebody watches: a progress bar makes sense."""
     return sys.stderr.isatty()

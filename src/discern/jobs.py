@@ -25,7 +25,7 @@ def as_job() -> Iterator[None]:
     """
     freeze_imports()
     try:
-        with _torch_as_it_was():
+        with torch_as_it_was():
             yield
     except KeyboardInterrupt as error:
         log.warning("Interrupted.")
@@ -54,7 +54,7 @@ def freeze_imports() -> None:
 
 
 @contextmanager
-def _torch_as_it_was() -> Iterator[None]:
+def torch_as_it_was() -> Iterator[None]:
     """Undo what a job sets for the whole process, of which the next job of a sweep knows nothing.
 
     Lightning sets most of it, as ``trainer.deterministic=true`` asks for, and leaves it.

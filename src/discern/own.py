@@ -14,7 +14,6 @@ from typing import Any
 import yaml
 
 from discern.config import conf_dir
-from discern.errors import DiscernError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -61,13 +60,12 @@ def warn_of_unused(chosen: Mapping[str, Any]) -> None:
 def target_of(path: Path) -> str | None:
     """The class that a choice's file names itself; None where it builds on another choice's.
 
-    Raises:
-        DiscernError: it cannot be read.
+    A file that cannot be read names none: it may be another program's, and who chooses it is told.
     """
     try:
         node = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise DiscernError(f"{path} cannot be read: {first_line(error)}.") from error
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
     target = node.get("_target_") if isinstance(node, dict) else None
     return target if isinstance(target, str) else None
 

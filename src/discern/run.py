@@ -49,6 +49,7 @@ from discern.models.classifier import Classifier, count_parameters
 from discern.nearest import did_you_mean
 from discern.quiet import quiet_libraries
 from discern.reports.curves import draw_curves
+from discern.reports.notebook import result_html
 from discern.reports.predictions import Predictions
 from discern.reports.run_page import REPORT, write_run_page
 from discern.reports.samples import as_pixels, draw_grid
@@ -61,7 +62,7 @@ from discern.threads import use_threads
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """What a run gave.
 
@@ -70,12 +71,26 @@ class Result:
         model: the classifier with that checkpoint's weights, in eval mode.
         folder: the run's folder.
         stopped: why training ended.
+
+    In a notebook it shows itself with its curves.
     """
 
     metrics: dict[str, dict[str, float]]
     model: Classifier
     folder: Path
     stopped: str
+
+    def __repr__(self) -> str:
+        measured = ", ".join(
+            f"{split} {name} {part[name]:.4f}"
+            for split, part in self.metrics.items()
+            for name in ("loss", "accuracy")
+            if name in part
+        )
+        return f"<Result: {measured or 'nothing measured'}; {self.stopped}; {self.folder}>"
+
+    def _repr_html_(self) -> str:
+        return result_html(self.metrics, self.stopped, self.folder)
 
 
 def job(cfg: DictConfig, import_seconds: float) -> Any:

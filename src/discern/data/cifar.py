@@ -204,6 +204,11 @@ class CIFAR10(InMemoryDataModule):
         extract(archive, folder, _MAX_BYTES, folder=folder.name)
 
     def load_images(self) -> LoadedImages:
+        """Read the files.
+
+        Raises:
+            DiscernError: they are missing or not as published.
+        """
         published = self.published
         found = _find(published, self.dir)
         if found is None:

@@ -62,6 +62,11 @@ class MNIST(InMemoryDataModule):
             self._prepared = True
 
     def load_images(self) -> LoadedImages:
+        """Read the files.
+
+        Raises:
+            DiscernError: they are missing or not as published.
+        """
         title = self.published.title
         if self.source != "sample":
             files = sources.find_files(self.published, self.dir)

@@ -22,7 +22,9 @@ def name_of(target: str) -> str | None:
     known = next((name for name, path in MODELS.items() if path == target), None)
     if known is not None:
         return known
-    return next((name for name, path in choices("model").items() if target_of(path) == target), None)
+    return next(
+        (name for name, path in choices("model").items() if target_of(path) == target), None
+    )
 
 
 def model_class(name: str) -> type[nn.Module]:
