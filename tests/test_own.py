@@ -95,7 +95,7 @@ def test_a_checkpoint_names_the_choice_and_not_the_class(project):
 
 
 @pytest.mark.parametrize(
-    "name", ["our_networks.Own", "../model/own", "conf/model/own", "os.system"]
+    "name", ["our_networks.Own", "../model/own", "conf/model/own", "os.path"]
 )
 def test_a_strangers_checkpoint_cannot_choose_a_class(project, name, tmp_path):
     result = discern.train(discern.compose(OWN))
@@ -158,6 +158,7 @@ def test_a_mistake_in_the_file_is_one_sentence(project, text, sentence):
 def test_folders_of_other_programs_do_no_harm(project):
     (project / "conf/model/list.yaml").write_text("[1, 2]\n")
     (project / "conf/data/other.yaml").write_text("defaults:\n  - base: x\npath: ${oc.env:X}\n")
+    (project / "conf/model/broken.yaml").write_text("a: [\n")
     (project / "conf/config.yaml").write_text("defaults: [model: list]\n")
     discern.train(discern.compose(OWN, folder="run"))
     done = command(DISCERN, "evaluate", "ckpt_path=run", cwd=project)
