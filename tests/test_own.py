@@ -94,9 +94,7 @@ def test_a_checkpoint_names_the_choice_and_not_the_class(project):
         discern.load(path)
 
 
-@pytest.mark.parametrize(
-    "name", ["our_networks.Own", "../model/own", "conf/model/own", "os.path"]
-)
+@pytest.mark.parametrize("name", ["our_networks.Own", "../model/own", "conf/model/own", "os.path"])
 def test_a_strangers_checkpoint_cannot_choose_a_class(project, name, tmp_path):
     result = discern.train(discern.compose(OWN))
     path = result.folder / "checkpoints" / "best.ckpt"

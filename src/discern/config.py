@@ -725,19 +725,22 @@ def _sentence(
     setting = f"{prefix}{name}"
     if error["type"] == "extra_forbidden":
         return f"{setting} is not a setting; {did_you_mean(name, schema.model_fields)}"
-    allowed = _allowed(schema.model_fields[name])
+    may_be = allowed(schema.model_fields[name])
     if error["type"] == "missing":
-        return f"{setting} is missing; it must be {allowed}."
+        return f"{setting} is missing; it must be {may_be}."
     hint = error["msg"].removeprefix("Value error, ") if error["type"] == "value_error" else ""
-    return f"{setting}={as_override(values[name])} is not allowed; it must be {allowed}{hint}."
+    return f"{setting}={as_override(values[name])} is not allowed; it must be {may_be}{hint}."
 
 
-def _allowed(field: FieldInfo) -> str:
+def allowed(field: FieldInfo) -> str:
+    """What a setting may be, as the end of a sentence."""
     if field.description:
         return field.description
     # `Annotated[int, Field(description=…)] | None`: the description is inside the union.
-    parts = [meta.description for arg in get_args(field.annotation) for meta in get_args(arg)[1:]]
-    return f"{' or '.join(part for part in parts if part)}, or null"
+    metas = [meta for arg in get_args(field.annotation) for meta in get_args(arg)[1:]]
+    parts = [meta.description for meta in metas if isinstance(meta, FieldInfo)]
+    described = " or ".join(part for part in parts if part)
+    return f"{described}, or null" if described else ""
 
 
 def as_override(value: Any) -> str:

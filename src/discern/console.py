@@ -48,7 +48,10 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     for row in rows:
         grid.add_row(*row)
     width = shutil.get_terminal_size(fallback=(100, 24)).columns
-    console = Console(width=width, color_system=None, force_terminal=False, emoji=False)
+    # In a notebook Rich would show an empty output for what is captured.
+    console = Console(
+        width=width, color_system=None, force_terminal=False, force_jupyter=False, emoji=False
+    )
     with console.capture() as capture:
         console.print(grid)
     return "\n".join(line.rstrip() for line in capture.get().rstrip("\n").splitlines())

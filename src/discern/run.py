@@ -336,7 +336,8 @@ def announce(cfg: DictConfig, facts: dict[str, Any]) -> None:
         if node._target_ is not None:
             shown = {"data": ("batch_size",), "trainer": ("accelerator", "devices", "max_epochs")}
             keys = shown.get(group, tuple(key for key in node if key != "_target_"))
-            settings = {key: plain(node[key]) for key in keys}
+            # A data set of a user's own may have no setting for it.
+            settings = {key: plain(node[key]) for key in keys if key in node}
             # What is off is not shown: its lines would hide what is on.
             text = " ".join(f"{k}={as_override(v)}" for k, v in settings.items() if v not in OFF)
             name = node._target_.rpartition(".")[2]
