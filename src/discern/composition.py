@@ -37,7 +37,7 @@ def compose(overrides: Sequence[str] = (), *, folder: str | Path | None = None) 
 
     Returns:
         The settings, for :func:`discern.train`; they can be changed as attributes are. Its part
-        ``hydra`` says what was chosen and the folder that will be made unless ``folder`` is set.
+        ``hydra`` says what was chosen, and the folder that is made unless ``folder`` is set.
 
     Raises:
         DiscernError: a choice or a setting does not exist or has a value that is not allowed.
@@ -52,16 +52,17 @@ def compose(overrides: Sequence[str] = (), *, folder: str | Path | None = None) 
             with initialize_config_dir(str(conf_dir()), version_base="1.3"):
                 cfg = hydra.compose(NAME, typed, return_hydra_config=True)
             HydraConfig.instance().set_config(cfg)
+            named = cfg.hydra.run.dir
             made_by_hydra = {
-                "run": {"dir": cfg.hydra.run.dir},
+                "run": {"dir": _name_of_folder(cfg)},
                 "runtime": {"choices": _choices(cfg)},
                 "overrides": {"task": list(overrides)},
             }
-        except (HydraException, OmegaConfBaseException) as error:
+        except Exception as error:  # of whatever kind Hydra's are
             raise DiscernError(explain(error, conf_dir(), NAME, typed)) from error
     with open_dict(cfg):
         if any(one.startswith("hydra.run.dir=") for one in typed):
-            cfg.folder = made_by_hydra["run"]["dir"]
+            cfg.folder = named
         cfg.hydra = made_by_hydra
     check(cfg)
     warn_of_unused(cfg.hydra.runtime.choices)
@@ -71,6 +72,13 @@ def compose(overrides: Sequence[str] = (), *, folder: str | Path | None = None) 
 def _quoted(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
+
+
+def _name_of_folder(cfg: DictConfig) -> str:
+    """Hydra's name of the run's folder, which has the time in it when it is asked for."""
+    name = OmegaConf.to_container(cfg.hydra.run)["dir"]  # type: ignore[index,call-overload]
+    # What Hydra's resolver reads from its own config is beside it here.
+    return str(name).replace("${hydra:", "${hydra.")
 
 
 def _choices(cfg: DictConfig) -> dict[str, str | None]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor, nn
 
 from discern.checkpoints import Card, load
@@ -57,20 +57,18 @@ def train(cfg: DictConfig) -> Result:
         DiscernError: a setting, a file or the machine does not allow the run.
     """
     check(cfg)
-    cfg, composed = copy.deepcopy(cfg), cfg.get("hydra")
-    if composed is None:
+    cfg = copy.deepcopy(cfg)
+    if "hydra" not in cfg:
         raise DiscernError("train needs a config that discern.compose has composed.")
+    OmegaConf.clear_cache(cfg)  # the time that it was composed
+    named, wished = "folder" if cfg.folder else None, Path(cfg.folder or cfg.hydra.run.dir)
+    choices, overrides = cfg.hydra.runtime.choices, list(cfg.hydra.overrides.task)
     with open_dict(cfg):
         del cfg["hydra"]
-    named = "folder" if cfg.folder else None
-    folder = claim_folder(Path(cfg.folder or composed.run.dir), named, cfg.ckpt_path)
-    cfg.folder, choices = str(folder), composed.runtime.choices
-    identity = {
-        "name": name_of(choices.get("experiment") or choices.model),
-        "overrides": list(composed.overrides.task),
-    }
-    with _shown(folder), torch_as_it_was(), with_threads(torch.get_num_threads()):
-        return run(cfg, identity, choices)
+    cfg.folder = str(claim_folder(wished, named, cfg.ckpt_path))
+    name = name_of(choices.get("experiment") or choices.model)
+    with _shown(Path(cfg.folder)), torch_as_it_was(), with_threads(torch.get_num_threads()):
+        return run(cfg, {"name": name, "overrides": overrides}, choices)
 
 
 @contextmanager
@@ -203,7 +201,7 @@ def _of_pixels(pixels: NDArray[Any], network: nn.Module, card: Card) -> Predicti
     return Predictions(
         title_of(card),
         card.class_names,
-        [f"{number}" for number in range(len(pixels))],
+        [f"picture {number}" for number in range(len(pixels))],
         pixels,
         np.concatenate([np.zeros((0, len(card.class_names)), np.float32), *parts]),
         {},

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+_CELL = 'style="text-align: right; padding: 0.1em 0.6em"'
+
 
 def picture(png: bytes, description: str) -> str:
     """A PNG picture, with what it shows for those who cannot see it."""
@@ -18,10 +20,12 @@ def picture(png: bytes, description: str) -> str:
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table whose first column names the rows."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in header)
+    head = "".join(f"<th {_CELL}>{escape(name)}</th>" for name in header)
     body = "".join(
-        f"<tr><th>{escape(first)}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in others)}</tr>"
-        for first, *others in rows
+        f"<tr><th>{escape(name)}</th>"
+        + "".join(f"<td {_CELL}>{escape(cell)}</td>" for cell in cells)
+        + "</tr>"
+        for name, *cells in rows
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
