@@ -128,13 +128,24 @@ class Run:
 
     def metric(self, split: str, name: str) -> float | None:
         """A metric of the checkpoint that was kept; None where it is not known."""
-        return finite(_mapping(self.part("metrics").get(split)).get(name))
+        return self.metrics().get(f"{split}/{name}")
 
     def metrics(self) -> dict[str, float]:
         """All of them that are known, each as ``split/name``."""
+        return dict(self._metrics)
+
+    @functools.cached_property
+    def _metrics(self) -> dict[str, float]:
+        parts = self.part("metrics")
+        if "test" not in parts and parts:
+            # The best job of a sweep is tested after the others, in a folder of its own.
+            parts = {
+                **parts,
+                "test": _mapping(_facts(self.folder / "test").get("metrics")).get("test"),
+            }
         found = {
             f"{split}/{name}": finite(value)
-            for split, part in self.part("metrics").items()
+            for split, part in parts.items()
             for name, value in _mapping(part).items()
         }
         return {name: value for name, value in found.items() if value is not None}
@@ -176,11 +187,14 @@ def read_run(folder: Path) -> Run:
         raise DiscernError(
             f"{folder} is not the folder of a run: it has neither {SUMMARY} nor {OVERRIDES}."
         )
+    return Run(folder, _facts(folder))
+
+
+def _facts(folder: Path) -> dict[str, Any]:
     try:
-        facts = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        return _mapping(json.loads((folder / SUMMARY).read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError):
-        facts = {}
-    return Run(folder, _mapping(facts))
+        return {}
 
 
 def _settings(path: Path) -> Any:

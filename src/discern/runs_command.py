@@ -95,7 +95,7 @@ class Wish:
     limit: int | None = None
     json: bool = False
     keep: int | None = None
-    by: str = KEY_METRICS[0]
+    by: str | None = None
     yes: bool = False
 
 
@@ -304,19 +304,19 @@ def name_in(folder: Path, outputs: Path) -> str:
 
 def _sorted(found: Sequence[Listed], wanted: str) -> list[Listed]:
     name = wanted.removeprefix("-")
-    if name in PROPERTIES:
-        pick = PROPERTIES[name]
-        known = [one for one in found if pick(one) is not None]
-        ordered = sorted(known, key=lambda one: order_of_beginning(one.run), reverse=True)
-        ordered.sort(key=pick, reverse=name in LARGEST_FIRST)
-    else:
-        known = [one for one in found if name in one.run.metrics()]
-        ordered = sorted(known, key=lambda one: better_first(name, one.run.metrics()[name]))
-    if wanted.startswith("-"):
-        ordered.reverse()
+    newest = sorted(found, key=lambda one: order_of_beginning(one.run), reverse=True)
+    pick: Callable[[Listed], Any] = PROPERTIES.get(
+        name, lambda one: _badness(name, one.run.metrics().get(name))
+    )
+    known = [one for one in newest if pick(one) is not None]
+    down = (name in LARGEST_FIRST) != wanted.startswith("-")
     # What has no value stays at the end, whichever way it is sorted.
-    valued = set(map(id, known))
-    return [*ordered, *(one for one in found if id(one) not in valued)]
+    others = [one for one in newest if pick(one) is None]
+    return [*sorted(known, key=pick, reverse=down), *others]
+
+
+def _badness(name: str, value: float | None) -> float | None:
+    return None if value is None else better_first(name, value)
 
 
 # The list

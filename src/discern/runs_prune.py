@@ -25,6 +25,7 @@ from discern.runs import (
     runs_below,
 )
 from discern.runs_command import (
+    KEY_METRICS,
     Wish,
     better_first,
     check_filters,
@@ -89,12 +90,14 @@ def prune(wish: Wish) -> None:
     units = _units(wish.folder)
     runs = [run for unit in units for run in unit.runs]
     check_filters(runs, wish.filters)
-    _check_by(wish.by, runs)
+    by = wish.by or KEY_METRICS[0]
+    if wish.by is not None or wish.keep:  # where none stays there is nothing to rank
+        _check_by(by, runs)
     asked = [unit for unit in units if all(matches(run, wish.filters) for run in unit.runs)]
-    behind = _ranked(asked, wish.by)[wish.keep :]
+    behind = _ranked(asked, by)[wish.keep :]
     stays = {unit.folder: _stays(unit) for unit in behind}
     doomed = [unit for unit in behind if stays[unit.folder] is None]
-    _show(wish, doomed, units)
+    _show(wish, by, doomed, units)
     for unit in behind:
         if (why := stays[unit.folder]) is not None:
             print(f"{name_in(unit.folder, wish.folder)} stays: {why}.")
@@ -197,20 +200,20 @@ def _changed(folder: Path) -> float:
 # Showing, asking, deleting
 
 
-def _show(wish: Wish, doomed: Sequence[Unit], units: Sequence[Unit]) -> None:
+def _show(wish: Wish, by: str, doomed: Sequence[Unit], units: Sequence[Unit]) -> None:
     where = harmless(printable(wish.folder))
     if not doomed:
         print(f"Nothing to delete in {where}.")
         return
-    by = [] if wish.by == NEWEST else [wish.by]
-    header = ["to be deleted", "began", "state", *by, "size"]
+    metrics = [] if by == NEWEST else [by]
+    header = ["to be deleted", "began", "state", *metrics, "size"]
     rows = []
     total = 0
     for unit in doomed:
         room = size_of(unit.folder)
         total += room
         began = time.strftime("%Y-%m-%d %H:%M", time.localtime(unit.began))
-        values = [number(unit.value(name)) for name in by]
+        values = [number(unit.value(name)) for name in metrics]
         rows.append([name_in(unit.folder, wish.folder), began, unit.state, *values, size(room)])
     print(fitted(header, rows, ["\n  ".join((row[0], ", ".join(row[1:]))) for row in rows],
                  line_width()))  # fmt: skip

@@ -33,7 +33,7 @@ def write_compare_page(compared: Comparison, path: Path) -> None:
     labels = _labels(compared)
     charts = _charts(compared.runs, labels)
     page: dict[str, Any] = {
-        "header": ["", *labels],
+        "letters": compared.letters,
         "runs": [
             {
                 "letter": letter,

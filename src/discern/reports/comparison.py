@@ -14,6 +14,7 @@ from PIL import Image
 from discern.config import as_override
 from discern.console import harmless
 from discern.reports.intervals import Estimate, wilson
+from discern.reports.page import percent
 from discern.reports.paired import Paired, compare_pairs
 from discern.reports.tested import Tested, read_tested
 from discern.reports.thumbnails import GALLERY, pixels_of
@@ -26,8 +27,8 @@ ALL_PAIRS = 5
 SPELT_OUT = 4
 """Runs up to which it is said of an image what each of them says."""
 
-NOT_COMPARED = ("folder", "tags", "sweep", "report")
-"""Settings that say where a run writes and who has started it."""
+NOT_COMPARED = ("folder", "tags", "sweep", "report", "test")
+"""Settings that say where a run writes, who has started it, and what is done with the model."""
 
 FIRST = ("val/loss", "val/accuracy", "test/loss", "test/accuracy")
 """Metrics that are told before the others."""
@@ -285,7 +286,7 @@ def _said(row: int, known: Sequence[Tested], letters: Sequence[str]) -> list[tup
     return [
         (
             f"{letter}: {harmless(each.class_names[each.predicted[row]])}, "
-            f"{each.probabilities[row, each.predicted[row]]:.0%}",
+            f"{percent(float(each.probabilities[row, each.predicted[row]]), 0)}",
             well,
         )
         for letter, each, well in zip(letters, said, right, strict=True)
