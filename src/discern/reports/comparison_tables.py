@@ -116,8 +116,8 @@ def _verdict(compared: Comparison, pair: Paired) -> str:
 def _count_of_sure(pairs: list[Paired]) -> str:
     sure = sum(pair.adjusted < SURE for pair in pairs)
     return (
-        f"Of {len(pairs):,} pairs {sure:,} differ, with p below {SURE} after Holm's adjustment for "
-        f"as many tests. {CAUTION}"
+        f"{sure:,} of {len(pairs):,} pairs {'differs' if sure == 1 else 'differ'}, with p below "
+        f"{SURE} after Holm's adjustment for as many tests. {CAUTION}"
     )
 
 
