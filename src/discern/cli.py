@@ -105,7 +105,7 @@ def predict(arguments: list[str]) -> None:
 
 
 def _predict_job(cfg: "DictConfig") -> None:
-    from discern.predict import job
+    from discern.prediction import job
 
     job(cfg)
 

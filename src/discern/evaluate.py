@@ -14,12 +14,13 @@ from torch import nn
 
 from discern.build import build_data
 from discern.checkpoints import Card, load, model_name
-from discern.config import check, conf_dir
+from discern.config import check
 from discern.console import table
 from discern.errors import DiscernError
 from discern.files import write_whole
 from discern.jobs import as_job, relative
 from discern.models.engines import use_engine
+from discern.own import choices
 from discern.quiet import quiet_libraries
 from discern.reports.calibration import draw_reliability, reliability
 from discern.reports.confusion import (
@@ -135,10 +136,10 @@ def _settings_of_run(card: Card, checkpoint: Path) -> dict[str, Any]:
     own = _own_data_sets()
     target = str(saved.get("_target_")) if isinstance(saved, dict) else None
     if not isinstance(saved, dict) or target not in own:
-        choices = ", ".join(f"data={path.stem}" for path in _data_choices())
+        known = ", ".join(f"data={name}" for name in choices("data"))
         raise DiscernError(
             f"{checkpoint} does not name a data set that discern has; say which one is meant: "
-            f"{choices}."
+            f"{known}."
         )
     settings = {key: saved[key] for key in own[target] if key in saved}
     for name, value in settings.items():
@@ -157,20 +158,20 @@ def _is_word(value: Any) -> bool:
     return isinstance(value, str) and "${" not in value
 
 
-def _data_choices() -> list[Path]:
-    return sorted((conf_dir() / "data").glob("*.yaml"))
-
-
 def _own_data_sets() -> dict[str, dict[str, Any]]:
-    """``_target_`` -> settings, of the choices in conf/data."""
-    nodes = [_choice(path) for path in _data_choices()]
-    return {node["_target_"]: node for node in nodes}
+    """``_target_`` -> settings, of discern's choices of data and the user's."""
+    files = choices("data")
+    nodes = [_choice(path, files) for path in files.values()]
+    return {node["_target_"]: node for node in nodes if "_target_" in node}
 
 
-def _choice(path: Path) -> dict[str, Any]:
+def _choice(path: Path, files: dict[str, Path]) -> dict[str, Any]:
     """A choice of a group with those that it builds on."""
     node: Any = OmegaConf.to_container(OmegaConf.load(path))
-    parents = [_choice(path.with_stem(name)) for name in node.pop("defaults", ())]
+    if not isinstance(node, dict):
+        return {}  # some other program's
+    names = [name for name in node.pop("defaults", ()) if isinstance(name, str) and name in files]
+    parents = [_choice(files[name], files) for name in names]
     return {key: value for part in (*parents, node) for key, value in part.items()}
 
 

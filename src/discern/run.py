@@ -49,6 +49,7 @@ from discern.models.classifier import Classifier, count_parameters
 from discern.nearest import did_you_mean
 from discern.quiet import quiet_libraries
 from discern.reports.curves import draw_curves
+from discern.reports.notebook import result_html
 from discern.reports.predictions import Predictions
 from discern.reports.run_page import REPORT, write_run_page
 from discern.reports.samples import as_pixels, draw_grid
@@ -61,7 +62,7 @@ from discern.threads import use_threads
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """What a run gave.
 
@@ -70,12 +71,26 @@ class Result:
         model: the classifier with that checkpoint's weights, in eval mode.
         folder: the run's folder.
         stopped: why training ended.
+
+    In a notebook it shows itself with its curves.
     """
 
     metrics: dict[str, dict[str, float]]
     model: Classifier
     folder: Path
     stopped: str
+
+    def __repr__(self) -> str:
+        measured = ", ".join(
+            f"{split} {name} {part[name]:.4f}"
+            for split, part in self.metrics.items()
+            for name in ("loss", "accuracy")
+            if name in part
+        )
+        return f"<Result: {measured or 'nothing measured'}; {self.stopped}; {self.folder}>"
+
+    def _repr_html_(self) -> str:
+        return result_html(self.metrics, self.stopped, self.folder)
 
 
 def job(cfg: DictConfig, import_seconds: float) -> Any:
@@ -188,7 +203,11 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
     model = build_model(cfg, data, validated)
     if cfg.train:
         check_monitors(trainer, model, validated)
-    facts |= {"title": f"{facts['name']} on {data.title}", **describe(model, data)}
+    facts |= {
+        "title": f"{facts['name']} on {data.title}",
+        "validated": validated,
+        **describe(model, data),
+    }
     use_threads(model.network, data.input_shape, cfg.threads)
     facts["machine"] |= {"devices": devices(trainer), "threads": torch.get_num_threads()}
     announce(cfg, facts)
@@ -317,13 +336,19 @@ def announce(cfg: DictConfig, facts: dict[str, Any]) -> None:
         if node._target_ is not None:
             shown = {"data": ("batch_size",), "trainer": ("accelerator", "devices", "max_epochs")}
             keys = shown.get(group, tuple(key for key in node if key != "_target_"))
-            text = " ".join(f"{key}={as_override(plain(node[key]))}" for key in keys)
+            # A data set of a user's own may have no setting for it.
+            settings = {key: plain(node[key]) for key in keys if key in node}
+            # What is off is not shown: its lines would hide what is on.
+            text = " ".join(f"{k}={as_override(v)}" for k, v in settings.items() if v not in OFF)
             name = node._target_.rpartition(".")[2]
             log.info("  %-10s %s", group, f"{name} {text}" if group != "trainer" else text)
     log.info("  %-10s %s", "images", counts)
     trained, frozen = facts["parameters"]["trainable"], facts["parameters"]["frozen"]
     also = f", {frozen:,} frozen" if frozen else ""
     log.info("  %-10s %s trained%s", "parameters", f"{trained:,}", also)
+
+
+OFF = (None, False, 0, "none")
 
 
 def plain(node: Any) -> Any:

@@ -15,8 +15,6 @@ class TestOutputs(Callback):
         labels: int64 (N,).
     """
 
-    __test__ = False  # the name is not that of a test for pytest
-
     def __init__(self) -> None:
         self.logits: Tensor | None = None
         self.labels: Tensor | None = None

@@ -1,8 +1,9 @@
 """A page of small pictures and texts, laid out in inches."""
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -76,11 +77,20 @@ class Sheet:
 
     def save(self, path: Path) -> None:
         """Write the page as a PNG file."""
+        with write_whole(path, "wb") as file:
+            self._write(file)
+
+    def png(self) -> bytes:
+        """The page as PNG."""
+        content = BytesIO()
+        self._write(content)
+        return content.getvalue()
+
+    def _write(self, file: IO[bytes]) -> None:
         width, height = self.figure.get_size_inches()
         # imshow moves the limits to its picture.
         self.axes.set(xlim=(0, width), ylim=(height, 0))
-        with write_whole(path, "wb") as file:
-            self.figure.savefig(file, format="png", dpi=120, pil_kwargs=FAST_PNG)
+        self.figure.savefig(file, format="png", dpi=120, pil_kwargs=FAST_PNG)
 
 
 def shorten(text: str, length: int) -> str:

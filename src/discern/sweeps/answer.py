@@ -14,6 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from discern.config import conf_dir
 from discern.errors import first_line
+from discern.experiments import SUFFIX, find_file, is_path
 from discern.files import write_whole
 from discern.jobs import relative
 from discern.reports.curves import draw_curves_of
@@ -33,6 +34,9 @@ Tester = Callable[[Ledger, Row], dict[str, float]]
 
 EVENTS = "events.out.tfevents"
 """How the names of TensorBoard's files begin."""
+
+FILES = ("model.init_from", "model.weights", "data.dir", "cache.dir")
+"""Settings that may be a path, beside ``experiment``."""
 
 NOT_THE_MODEL = ("hparams_search", "test", "train", "ckpt_path", "tags", "objective")
 """Settings that say nothing of how a model is trained."""
@@ -60,6 +64,8 @@ def conclude(ledger: Ledger, test: Tester | None, extra: Mapping[str, Any]) -> l
             file.write(as_experiment(job))
         if test is not None:
             facts["best"]["test"] = test(ledger, best)
+            # Its test is there now. Before it too: the test may be interrupted.
+            _link(folder / "best", job.name)
     write_results(folder, rows, objectives, facts)
     title = f"{objectives[0].metric} of {len(rows)} jobs"
     draw_sweep(rows, objectives[0], title, folder / "sweep.png")
@@ -146,14 +152,30 @@ def as_experiment(job: Job) -> str:
         if (conf_dir() / name).is_dir() and isinstance(value, (str, list)) and "." not in name:
             # An experiment may be one that came by a file's name, which is not in this group.
             group = f"/{name}@_global_" if name == "experiment" else f"override /{name}"
-            choices.append({group: value})
+            choices.append({group: _absolute_experiment(value) if "@" in group else value})
         else:
-            _put(settings, name.split("."), value)
+            _put(settings, name.split("."), _absolute(value) if name in FILES else value)
     header = "# The best job of a sweep: python train.py experiment=FILE trains it again.\n"
     content = {"defaults": [*choices, "_self_"]} if choices else {}
     return f"# @package _global_\n{header}" + yaml.safe_dump(
         {**content, **settings}, sort_keys=False, allow_unicode=True
     )
+
+
+def _absolute(value: Any) -> Any:
+    """A path that exists as it is from any working directory; anything else as it is."""
+    if not isinstance(value, str) or not Path(value).expanduser().exists():
+        return value
+    return str(Path(value).expanduser().resolve())
+
+
+def _absolute_experiment(choice: str | list[str]) -> Any:
+    """Experiments that are files, by paths that are the same from any working directory."""
+    if not isinstance(choice, str):
+        return [_absolute_experiment(each) for each in choice]
+    is_recipe = not is_path(choice) and (conf_dir() / "experiment" / f"{choice}{SUFFIX}").is_file()
+    path = None if is_recipe else find_file(choice)
+    return choice if path is None else str(path.resolve())
 
 
 def _of_the_model(job: Job) -> dict[str, str]:

@@ -65,6 +65,7 @@ const CHARTS = {
         ...axis, type: spec.logx ? "log" : "value", name: spec.x || "epoch", nameLocation: "middle", nameGap: 26,
         min: "dataMin", max: "dataMax", minInterval: spec.fraction ? undefined : 1, splitLine: { show: false },
         axisLabel: { ...axis.axisLabel, formatter: shown },
+        axisPointer: { label: { formatter: ({ value }) => `${spec.x || "epoch"} ${shown(value)}` } },
       },
       yAxis: { ...axis, type: spec.log ? "log" : "value", scale: true, axisLabel: { ...axis.axisLabel, formatter: shown } },
       dataZoom: [
@@ -306,6 +307,18 @@ function makeTheme(button) {
     draw();
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  // Paper is light.
+  let before;
+  addEventListener("beforeprint", () => {
+    before = document.documentElement.dataset.theme;
+    document.documentElement.dataset.theme = "light";
+    draw();
+  });
+  addEventListener("afterprint", () => {
+    if (before === undefined) delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = before;
+    draw();
+  });
 }
 
 fillContents();
