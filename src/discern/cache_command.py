@@ -13,7 +13,7 @@ from rich.markup import escape
 from tqdm import tqdm
 
 from discern.cache import cache_dir
-from discern.console import is_terminal, table
+from discern.console import harmless, is_terminal, table
 from discern.errors import DiscernError
 from discern.features.chunks import SUFFIX, DamagedChunkError, open_chunk
 from discern.features.folders import (
@@ -297,8 +297,7 @@ def _shown(value: object) -> str:
     """A value from a file, harmless to a terminal."""
     if not isinstance(value, str):
         return "?"
-    text = "".join(letter if letter.isprintable() else "?" for letter in value)
-    return text[:40]
+    return harmless(value)[:40]
 
 
 def _total(wish: Wish) -> str:

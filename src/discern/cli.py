@@ -34,6 +34,10 @@ Commands:
              discern predict ckpt_path=best input=photos
   report     make the pages of runs and sweeps anew
              discern report outputs
+  compare    see what runs differ in, and whether one is better than another
+             discern compare last best
+  runs       list, filter and sort what is in outputs; keep the best
+             discern runs model=mlp sort=val/accuracy
   cache      see, check and clear what is kept of frozen backbones
              discern cache list
 
@@ -122,10 +126,32 @@ def report(arguments: list[str]) -> None:
     """``discern report …``: the pages of runs and sweeps, made anew."""
     from discern.report_command import run
 
+    _plain_command(run, arguments)
+
+
+def compare(arguments: list[str]) -> None:
+    """``discern compare …``: what runs differ in, and whether one is better."""
+    from discern.compare_command import run
+
+    _plain_command(run, arguments)
+
+
+def runs(arguments: list[str]) -> None:
+    """``discern runs …``: what is in ``outputs``."""
+    from discern.runs_command import run
+
+    _plain_command(run, arguments)
+
+
+def _plain_command(run: Callable[[list[str]], None], arguments: list[str]) -> None:
     try:
         run(arguments)
+        sys.stdout.flush()
     except DiscernError as error:
         refuse(error)
+    except BrokenPipeError:
+        # Whoever reads has seen enough, as in: discern runs limit=0 | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _hydra_command(name: str, job: "TaskFunction", arguments: list[str]) -> None:
@@ -184,7 +210,12 @@ def _complete(arguments: list[str]) -> None:
 
         print(" ".join(completions(typed)))
         return
-    if command == "report":  # folders, which the shell completes
+    if command == "runs":
+        from discern.runs_command import completions
+
+        print(" ".join(completions(typed)))
+        return
+    if command in ("report", "compare"):  # folders, which the shell completes
         return
     os.environ["COMP_LINE"] = f"{first} {typed}"
     COMMANDS.get(command, train)(arguments)
@@ -196,5 +227,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "evaluate": evaluate,
     "predict": predict,
     "report": report,
+    "compare": compare,
+    "runs": runs,
     "cache": cache,
 }

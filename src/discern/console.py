@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from tqdm import tqdm
 
@@ -40,14 +41,40 @@ def is_terminal() -> bool:
     return sys.stderr.isatty()
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A plain-text table, its first column to the left, the others to the right."""
+def harmless(text: str) -> str:
+    """A text from a file on one line, without what a terminal would obey."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def fitted(
+    header: Sequence[str], cells: Sequence[Sequence[str]], blocks: Sequence[str], width: int = 0
+) -> str:
+    """The table of texts if each row fits into a line, else a block for each row of it.
+
+    Args:
+        header, cells: of the table.
+        blocks: as many as rows; none for a table in any case.
+        width: of a line; 0 for the terminal's, 100 where there is none.
+    """
+    # Brackets are markup to rich.
+    text = table(list(map(escape, header)), [list(map(escape, row)) for row in cells], width)
+    # A table that is too wide breaks the lines of its cells, or ends them with an ellipsis.
+    ends = sum(cell.count("…") for line in [header, *cells] for cell in line)
+    fits = len(text.splitlines()) == len(cells) + 2 and text.count("…") == ends
+    return text if fits or not blocks else "\n".join(blocks)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], width: int = 0) -> str:
+    """A plain-text table, its first column to the left, the others to the right.
+
+    Texts are rich's markup. A width of 0 is the terminal's, 100 where there is none.
+    """
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for number, name in enumerate(header):
         grid.add_column(name, justify="left" if number == 0 else "right")
     for row in rows:
         grid.add_row(*row)
-    width = shutil.get_terminal_size(fallback=(100, 24)).columns
+    width = width or shutil.get_terminal_size(fallback=(100, 24)).columns
     # In a notebook Rich would show an empty output for what is captured.
     console = Console(
         width=width, color_system=None, force_terminal=False, force_jupyter=False, emoji=False

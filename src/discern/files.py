@@ -1,6 +1,8 @@
-"""Files: writing one whole or not at all, printing the name of any."""
+"""Files: writing one whole or not at all, printing the name of any, cells of tables."""
 
+import math
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +13,21 @@ from typing import IO, Any
 def printable(path: Path) -> str:
     """The path as text; a name that is no UTF-8 shows its bytes."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+def csv_cell(value: str | float | None) -> str:
+    """A cell's text; a spreadsheet would compute what begins like a formula and is no number."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        # float32 has seven digits; more are noise.
+        return str(float(f"{value:.7g}")) if math.isfinite(value) else ""
+    text = str(value)
+    formula = text.startswith(("=", "+", "-", "@", "\t", "\r")) and not _NUMBER.fullmatch(text)
+    return f"'{text}" if formula else text
 
 
 @contextmanager

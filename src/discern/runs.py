@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
+import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,13 @@ SWEEP = "sweep.json"
 
 SUMMARY, CONFIG, OVERRIDES = "summary.json", "config.yaml", "overrides.yaml"
 """What a run was and gave, written when it ends; its settings, and those typed, when it starts."""
+
+MOST_PARTS, DEEPEST_PART = 100_000, 50
+"""Values, and lists in lists, above which a file is none of settings; with references a few lines
+can say more."""
+
+BRACKETS = 1000
+"""So many of them a file of settings may have to be read the fast way."""
 
 
 class State(Enum):
@@ -40,14 +51,21 @@ class Run:
     Attributes:
         folder: where it is.
         facts: summary.json; empty for a run that has not ended.
-        config: config.yaml; empty where there is none.
-        overrides: the settings that were typed.
     """
 
     folder: Path
     facts: dict[str, Any]
-    config: dict[str, Any]
-    overrides: list[str]
+
+    @functools.cached_property
+    def config(self) -> dict[str, Any]:
+        """config.yaml, read when it is first asked for; empty where there is none."""
+        return _mapping(_settings(self.folder / CONFIG))
+
+    @functools.cached_property
+    def overrides(self) -> list[str]:
+        """The settings that were typed."""
+        typed = _settings(self.folder / OVERRIDES)
+        return [str(item) for item in typed] if isinstance(typed, list) else []
 
     @property
     def state(self) -> State:
@@ -70,11 +88,67 @@ class Run:
         """What was trained on what."""
         return str(self.facts.get("title") or self.facts.get("name") or self.folder.name)
 
+    @property
+    def model(self) -> str:
+        """The experiment or the model, by the name that it has in the settings."""
+        return str(self.facts.get("name") or _class_name(self.config.get("model")))
+
+    @property
+    def data(self) -> str:
+        """What it was trained on."""
+        return str(self.part("data").get("title") or _class_name(self.config.get("data")))
+
+    @property
+    def tags(self) -> list[str]:
+        """Words to find it by."""
+        tags = self.facts.get("tags") if self.facts else self.config.get("tags")
+        return [str(tag) for tag in tags] if isinstance(tags, list) else []
+
+    @functools.cached_property
+    def began(self) -> datetime | None:
+        """When it began, in local time; None where nothing tells."""
+        told = self.facts.get("began")
+        try:
+            if isinstance(told, str):
+                return datetime.fromisoformat(told).astimezone()
+        except (ValueError, OverflowError):
+            pass
+        # The settings are written first.
+        for name in (OVERRIDES, SUMMARY):
+            try:
+                return datetime.fromtimestamp((self.folder / name).stat().st_mtime).astimezone()
+            except (OSError, ValueError, OverflowError):
+                continue
+        return None
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took; None while that is not known."""
+        return finite(self.part("seconds").get("total"))
+
     def metric(self, split: str, name: str) -> float | None:
         """A metric of the checkpoint that was kept; None where it is not known."""
-        part = _mapping(_mapping(self.facts.get("metrics")).get(split))
-        value = part.get(name)
-        return float(value) if isinstance(value, (int, float)) else None
+        return self.metrics().get(f"{split}/{name}")
+
+    def metrics(self) -> dict[str, float]:
+        """All of them that are known, each as ``split/name``."""
+        return dict(self._metrics)
+
+    @functools.cached_property
+    def _metrics(self) -> dict[str, float]:
+        parts = self.part("metrics")
+        if "test" not in parts and parts:
+            # The best job of a sweep is tested after the others, in a folder of its own.
+            parts = {
+                **parts,
+                "test": _mapping(_facts(self.folder / "test").get("metrics")).get("test"),
+            }
+        found = {
+            f"{split}/{name}": finite(value)
+            for split, part in parts.items()
+            for name, value in _mapping(part).items()
+        }
+        return {name: value for name, value in found.items() if value is not None}
 
     def part(self, name: str) -> dict[str, Any]:
         """A mapping among the facts; empty where there is none of that name."""
@@ -113,21 +187,42 @@ def read_run(folder: Path) -> Run:
         raise DiscernError(
             f"{folder} is not the folder of a run: it has neither {SUMMARY} nor {OVERRIDES}."
         )
-    import yaml  # only for those who read runs: this module is imported at every start
+    return Run(folder, _facts(folder))
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    try:
+        return _mapping(json.loads((folder / SUMMARY).read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError):
+        return {}
+
+
+def _settings(path: Path) -> Any:
+    """A file of settings; None where there is none that can be read."""
+    import yaml  # only for those who read settings: this module is imported at every start
 
     try:
-        facts = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        facts = {}
-    settings: list[Any] = []
-    for name in (CONFIG, OVERRIDES):
-        try:
-            settings.append(yaml.safe_load((folder / name).read_text(encoding="utf-8")))
-        except (OSError, ValueError, yaml.YAMLError):
-            settings.append(None)
-    config, typed = settings
-    overrides = [str(item) for item in typed] if isinstance(typed, list) else []
-    return Run(folder, _mapping(facts), _mapping(config), overrides)
+        text = path.read_text(encoding="utf-8")
+        # The fast loader, where there is one, ends the whole process where brackets are too deep.
+        nests = len(text) > BRACKETS**2 or sum(map(text.count, "[{-?")) > BRACKETS
+        loader = yaml.SafeLoader if nests else getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        content = yaml.load(text, loader)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return None
+    return content if _is_small(content) else None
+
+
+def _is_small(content: Any) -> bool:
+    """Whether it has an end, and a near one: it may refer to its own parts."""
+    left, count = [(content, 0)], 0
+    while left and count <= MOST_PARTS:
+        (part, depth), count = left.pop(), count + 1
+        if isinstance(part, (dict, list, tuple, set)):
+            if depth == DEEPEST_PART:
+                return False
+            inside = part.values() if isinstance(part, dict) else part
+            left += [(each, depth + 1) for each in inside]
+    return not left
 
 
 def runs_below(folder: Path) -> Iterator[Path]:
@@ -172,15 +267,40 @@ def newest(folder: Path) -> Path:
     found = list(runs_below(folder))
     if not found:
         raise DiscernError(f"last needs a run in {folder}, and there is none.")
-    return max(found, key=_begun)
+    return max(map(read_run, found), key=order_of_beginning).folder
 
 
-def _begun(folder: Path) -> int:
-    """When a run began, in nanoseconds: its settings are written first."""
+def best(folder: Path) -> Path:
+    """The run below a folder whose loss on the validation images is the lowest.
+
+    Raises:
+        DiscernError: none has one.
+    """
+    losses = {path: read_run(path).metric("val", "loss") for path in runs_below(folder)}
+    known = {path: loss for path, loss in losses.items() if loss is not None}
+    if not known:
+        raise DiscernError(f"best needs a run with a val/loss in {folder}, and there is none.")
+    return min(known, key=known.__getitem__)
+
+
+def order_of_beginning(run: Run) -> tuple[float, str]:
+    """A key by which runs are sorted, the oldest first."""
+    return (0.0 if run.began is None else run.began.timestamp(), os.fspath(run.folder))
+
+
+def finite(value: Any) -> float | None:
+    """A value of a file as a number; None where it is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
     try:
-        return (folder / OVERRIDES).stat().st_mtime_ns
-    except OSError:
-        return 0
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _class_name(part: Any) -> str:
+    return str(_mapping(part).get("_target_") or "").rpartition(".")[2].lower()
 
 
 def _mapping(value: Any) -> dict[str, Any]:

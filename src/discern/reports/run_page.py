@@ -9,7 +9,6 @@ import itertools
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -127,14 +126,7 @@ def _lead(run: Run) -> list[str]:
 
 
 def _began(run: Run) -> str:
-    began = run.facts.get("began")
-    if isinstance(began, str):
-        return began.replace("T", " ")[:16]
-    try:
-        written = (run.folder / CONFIG).stat().st_mtime
-    except OSError:
-        return ""
-    return datetime.fromtimestamp(written).astimezone().isoformat(" ", "minutes")[:16]
+    return "" if run.began is None else f"{run.began:%Y-%m-%d %H:%M}"
 
 
 def _reason(run: Run) -> str:

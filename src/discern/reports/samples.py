@@ -1,18 +1,22 @@
 """Grids of images as the network sees them: samples.png and top_losses.png."""
 
+from __future__ import annotations
+
 import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, as_tensor
 
 from discern.files import write_whole
 from discern.reports.predictions import Predictions
 from discern.reports.sheet import Sheet, fitting, shorten
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CELL, GAP, LINE, FONT = 1.3, 0.2, 0.15, 8.0
 """Inches of an image's side, between images and of a line of text; points of the letters."""
@@ -110,6 +114,8 @@ def _draw_grid(
 
 def as_pixels(images: Tensor, mean: Any, std: Any) -> NDArray[np.uint8]:
     """Normalised images (N, C, H, W) as the uint8 pixels that they were."""
+    from torch import as_tensor  # not paid for by who draws pixels
+
     means, stds = (as_tensor(value, dtype=images.dtype).reshape(-1, 1, 1) for value in (mean, std))
     pixels: NDArray[np.uint8] = ((images * stds + means) * 255).round().clamp(0, 255).byte().numpy()
     return pixels

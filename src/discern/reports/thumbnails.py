@@ -90,3 +90,28 @@ def thumbnails(rows: NDArray[np.int64], pixels: NDArray[np.uint8]) -> Thumbnails
     else:
         sheet.save(content, "JPEG", quality=80)
     return Thumbnails(rows, content.getvalue(), columns)
+
+
+def pixels_of(shown: Thumbnails) -> NDArray[np.uint8]:
+    """The pictures one by one, uint8 (M, C, side, side) with C of 1 or 3.
+
+    Raises:
+        ValueError: they are not what :func:`thumbnails` makes.
+    """
+    count, columns = len(shown.rows), shown.columns
+    if columns < 1:
+        raise ValueError("a row of no pictures")
+    tall = math.ceil(count / columns)
+    try:
+        with Image.open(io.BytesIO(shown.picture), formats=("PNG", "JPEG")) as sheet:
+            side = sheet.width // columns
+            if side > SIDE or sheet.size != (columns * side, tall * side):
+                raise ValueError(f"a sheet of {sheet.size} pixels for {count} pictures")
+            pixels = np.asarray(sheet.convert("L" if sheet.mode == "L" else "RGB"))
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError("no PNG or JPEG") from error
+    pixels = pixels.reshape(tall, side, columns, side, -1)
+    each: NDArray[np.uint8] = pixels.transpose(0, 2, 4, 1, 3).reshape(
+        tall * columns, -1, side, side
+    )
+    return each[:count]

@@ -25,6 +25,9 @@ from discern.sweeps.names import differing, job_name
 from discern.sweeps.rows import Objective, Row, State
 
 FORMAT = 1
+LOCK = ".sweep.lock"
+"""Held in the folder of a sweep by who is at work in it."""
+
 PATIENCE = 20.0
 """Seconds to wait for the last job of a sweep that was killed, before calling the folder in use."""
 
@@ -141,7 +144,7 @@ class Ledger:
         Raises:
             DiscernError: one is at work in it.
         """
-        lock = FileLock(self.folder / ".sweep.lock")
+        lock = FileLock(self.folder / LOCK)
         try:
             # A job may outlive a sweep that was killed by as long as a batch takes.
             lock.acquire(timeout=PATIENCE)

@@ -6,17 +6,14 @@ import csv
 import io
 import json
 import math
-import re
 import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
-from discern.console import table
-from discern.files import printable, write_whole
+from discern.console import fitted
+from discern.files import csv_cell, printable, write_whole
 from discern.sweeps.ranking import (
     SEED,
     Group,
@@ -32,8 +29,6 @@ from discern.sweeps.ranking import (
 from discern.sweeps.rows import Objective, Row, State
 
 NONE = "–"
-
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def results_table(rows: Sequence[Row], objectives: Sequence[Objective]) -> str:
@@ -143,7 +138,7 @@ def _rows_shown(rows: Sequence[Row], objectives: Sequence[Objective]) -> str:
         )
         for rank, row in ranked
     ]
-    return _fitting([*header, "epochs", "seconds", "state"], cells, blocks)
+    return fitted([*header, "epochs", "seconds", "state"], cells, blocks)
 
 
 def _groups_shown(rows: Sequence[Row], objectives: Sequence[Objective]) -> str:
@@ -174,17 +169,7 @@ def _groups_shown(rows: Sequence[Row], objectives: Sequence[Objective]) -> str:
         )
         for rank, group in ranked
     ]
-    return _fitting([*header, "epochs", "seconds", "state"], cells, blocks)
-
-
-def _fitting(header: list[str], cells: list[list[str]], blocks: list[str]) -> str:
-    """The table if it fits, else a block for each line of it."""
-    # Brackets are markup to rich.
-    text = table([escape(name) for name in header], [[escape(cell) for cell in r] for r in cells])
-    # A table that is too wide breaks the lines of its cells, or ends them with an ellipsis.
-    ends = sum(cell.count("…") for line in [header, *cells] for cell in line)
-    fits = len(text.splitlines()) == len(cells) + 2 and text.count("…") == ends
-    return text if fits or not blocks else "\n".join(blocks)
+    return fitted([*header, "epochs", "seconds", "state"], cells, blocks)
 
 
 def _block(rank: int | None, values: Sequence[str], overrides: str, job: str) -> str:
@@ -269,7 +254,7 @@ def _csv(folder: Path, rows: Sequence[Row], objectives: Sequence[Objective]) -> 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     header = ["rank", "number", "folder", *names, *_metrics(objectives)]
-    writer.writerow(map(_cell, [*header, "epochs", "seconds", "state", "reason"]))
+    writer.writerow(map(csv_cell, [*header, "epochs", "seconds", "state", "reason"]))
     for rank, row in rank_rows(rows, objectives):
         cells = [
             rank,
@@ -282,20 +267,8 @@ def _csv(folder: Path, rows: Sequence[Row], objectives: Sequence[Objective]) -> 
             row.state.value,
             " ".join(row.reason.split()),
         ]
-        writer.writerow(map(_cell, cells))
+        writer.writerow(map(csv_cell, cells))
     return text.getvalue()
-
-
-def _cell(value: str | float | None) -> str:
-    """A cell's text; a spreadsheet would compute what begins like a formula and is no number."""
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        # float32 has seven digits; more are noise.
-        return str(float(f"{value:.7g}")) if math.isfinite(value) else ""
-    text = str(value)
-    formula = text.startswith(("=", "+", "-", "@", "\t", "\r")) and not _NUMBER.fullmatch(text)
-    return f"'{text}" if formula else text
 
 
 def _facts(folder: Path, rows: Sequence[Row], objectives: Sequence[Objective]) -> dict[str, object]:
