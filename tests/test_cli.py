@@ -303,6 +303,7 @@ def test_signals_end_a_run_gracefully(tmp_path):
         saved = checkpoint(tmp_path / reason)
         assert saved["global_step"] == facts["steps"]
         assert f"Everything is in {reason}" in out.splitlines()
+        assert (tmp_path / reason / "report.html").stat().st_size
 
 
 def test_the_entry_points_are_one(tmp_path):

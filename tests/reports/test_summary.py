@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -20,7 +21,11 @@ def written(summary: Summary, stopped: str = "done") -> dict:
 def test_facts_known_from_the_start_and_later_are_written(tmp_path):
     summary = Summary(tmp_path / "new" / "summary.json", name="mlp", tags=["a"])
     summary.facts["metrics"]["val"] = {"loss": 0.5}
-    assert written(summary) == {
+    facts = written(summary)
+    assert abs(
+        datetime.fromisoformat(facts.pop("began")) - datetime.now().astimezone()
+    ) < timedelta(hours=1)
+    assert facts == {
         "stopped": "done",
         "name": "mlp",
         "tags": ["a"],
