@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ from discern.data.served import ServedFeatures
 from discern.data.views import PHOTO_AUGMENTATIONS, PhotoAugmentation
 from discern.errors import DiscernError
 from discern.features import table
-from discern.features.extraction import CacheFullError, CacheMissError
+from discern.features.extraction import CacheFullError, CacheMissError, FeatureSource
 from discern.features.folders import in_use, stores
 from photos import photo_folder
 
@@ -320,6 +321,42 @@ def test_only_what_changed_is_computed(tmp_path, cache, augment):
     assert computed() == 1
     photo_folder(folder / "more", per_class=50, size=(44, 30))
     assert computed() == 100
+
+
+def means(batch: Tensor) -> Tensor:
+    return batch.mean(dim=(2, 3))
+
+
+def of_photos(cache: Path, **changes: Any) -> FeatureSource:
+    return source(cache, changes.pop("compute", means), shape=(3, 8, 8), width=3, **changes)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("augment", ["none", "light"])
+def test_a_photo_that_is_edited_meanwhile_gives_no_other_its_features(
+    tmp_path, cache, augment, workers, caplog
+):
+    """Two equal photographs are to be computed once, and the one that is read becomes another."""
+    augmentation = PHOTO_AUGMENTATIONS[augment]
+    folder = photo_folder(tmp_path / "photos")
+    edited, equal = folder / "cat" / "1.jpg", folder / "cat" / "4.jpg"
+    before, after = edited.read_bytes(), (folder / "dog" / "5.jpg").read_bytes() + b"\0"
+    equal.write_bytes(before)
+    shown = photos_in(folder)
+    edited.write_bytes(after)
+    now = photos_in(folder)
+
+    def right(of: ImageFiles) -> Tensor:
+        return means(of.augmented(np.arange(len(of)), augmentation, 1, 2)[0])
+
+    first = of_photos(cache, num_workers=workers)
+    assert torch.equal(rows(first, shown, augmentation, 1, 2), right(now))
+    assert first.account.computed == 12
+    assert f"{edited} changed after this run had looked at the data" in caplog.text
+    required = of_photos(cache, mode="require")
+    assert torch.equal(rows(required, now, augmentation, 1, 2), right(now))
+    edited.write_bytes(before)
+    assert torch.equal(rows(required, photos_in(folder), augmentation, 1, 2), right(shown))
 
 
 @pytest.mark.parametrize("gone", [[0], [11], [8, 9, 10, 11], list(range(12))])
