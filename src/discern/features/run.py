@@ -41,7 +41,7 @@ def serve(
         compute_share(source, data)
         announce(source)
         return source
-    if not prepare(source, data, cfg.train, cfg.test):
+    if not prepare(source, data, cfg.train, cfg.test, epoch):
         return None
     announce(source)
     data.features = source
@@ -196,10 +196,16 @@ def _source(
     return FeatureSource(compute, backbone.num_features, kind, settings)
 
 
-def prepare(source: FeatureSource, data: Any, train: bool, test: bool) -> bool:
+def prepare(source: FeatureSource, data: Any, train: bool, test: bool, epoch: int) -> bool:
     """Have the features that the first epoch needs, of each split; whether there is room for them.
 
     Later views of augmented images are computed when an epoch first shows them.
+
+    Args:
+        source: of the features.
+        data: the data module, set up.
+        train, test: whether the run will.
+        epoch: that training begins in, from 1.
 
     Raises:
         DiscernError: a miss with ``cache.mode=require``, no room with ``cache.on_full=stop``, or
@@ -208,9 +214,10 @@ def prepare(source: FeatureSource, data: Any, train: bool, test: bool) -> bool:
     try:
         needed = list(_first_needed(data, train, test))
         # Before hours are spent on the first of them.
-        source.check_room(sum(source.count_missing(*each, data.seed, 0) for each in needed))
+        view = (epoch - 1) % source.views
+        source.check_room(sum(source.count_missing(*each, data.seed, view) for each in needed))
         for images, augmentation in needed:
-            source.table(images, augmentation, data.seed, 0)
+            source.table(images, augmentation, data.seed, view)
     except CacheFullError as error:
         if source.settings.stop_if_full or source.settings.mode == "require":
             raise
