@@ -328,9 +328,10 @@ def continue_from(start: Path, cfg: DictConfig, trainer: Trainer, model: Classif
 
 def _ends_an_epoch(content: Mapping[str, Any]) -> bool:
     """Whether a checkpoint was written after the last batch of its epoch."""
-    for part in ("loops", "fit_loop", "epoch_loop.batch_progress"):
-        content = content.get(part, {})
-    return bool(content.get("is_last_batch"))
+    progress: Any = content
+    for part in ("loops", "fit_loop", "epoch_loop.batch_progress", "is_last_batch"):
+        progress = progress.get(part) if isinstance(progress, Mapping) else None
+    return progress is True
 
 
 SAMPLES = 25

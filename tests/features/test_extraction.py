@@ -408,6 +408,75 @@ def test_refresh_computes_each_anew_once(cache, count):
     assert torch.equal(rows(source(cache), shown), expected(shown))
 
 
+def test_refresh_leaves_nothing_superseded(cache):
+    """Of what was before, that of images which are not computed anew stays."""
+    rows(source(cache), images(range(20)))
+    rows(source(cache), images(range(20, 24)))
+    rows(source(cache), images(range(24, 28)))
+    before = chunks(cache)
+    made = source(cache, lambda batch: features_of(batch) + 1, mode="refresh")
+    rows(made, images(range(22)))
+    assert sum(path in before for path in chunks(cache)) == 2
+    assert torch.equal(rows(made, images(range(22))), expected(images(range(22))) + 1)
+    rows(made, images(range(22, 24)))
+    assert sum(path in before for path in chunks(cache)) == 1
+    required = source(cache, mode="require")
+    assert torch.equal(rows(required, images(range(24))), expected(images(range(24))) + 1)
+    assert torch.equal(rows(required, images(range(24, 28))), expected(images(range(24, 28))))
+
+
+def test_refresh_removes_nothing_that_another_process_reads(cache):
+    rows(source(cache), images(range(8)))
+    before = chunks(cache)
+    with holding(cache, range(8)):
+        rows(source(cache, mode="refresh"), images(range(8)))
+        assert set(before) < set(chunks(cache))
+        (store,) = stores(cache)
+        assert in_use(store), "this one holds it as before"
+    rows(source(cache, mode="refresh"), images(range(8)))
+    assert len(chunks(cache)) == 1, "the next one removes what that one had to leave"
+
+
+def test_a_refresh_that_is_killed_loses_nothing(tmp_path, cache):
+    shown, generator = images(range(60)), random.Random(0)
+    rows(source(cache), shown)
+    alive, longest, kills = True, 0.05, 0
+    while alive:
+        slow = Counted(tmp_path / "slow.txt", 0.002)
+        process = child(lambda: rows(source(cache, slow, mode="refresh"), shown))  # noqa: B023
+        process.join(generator.uniform(0, longest))
+        longest *= 1.1
+        alive = process.is_alive()
+        kill(process)
+        kills += alive
+        required = source(cache, mode="require")
+        assert torch.equal(rows(required, shown), expected(shown))
+        assert not required.store.damaged
+        del required  # it holds the features
+    assert kills
+    rows(source(cache, mode="refresh"), shown)
+    assert len(chunks(cache)) == 1
+
+
+def test_a_refresh_that_the_disk_loses_removes_nothing(cache, monkeypatch):
+    from discern.features import arrays
+
+    rows(source(cache), images(range(8)))
+    before, honest = chunks(cache), arrays._checksum
+    monkeypatch.setattr(arrays, "_checksum", lambda body: honest(body) ^ 1)
+    with pytest.raises(CacheFullError, match="loses what is written to it"):
+        rows(source(cache, mode="refresh"), images(range(8)))
+    assert chunks(cache) == before
+
+
+def test_what_another_process_refreshed_is_no_miss(cache):
+    """It has removed the files that this one had seen before it began to read."""
+    rows(source(cache), images(range(8)))
+    required = source(cache, mode="require")
+    rows(source(cache, mode="refresh"), images(range(8)))
+    assert torch.equal(rows(required, images(range(8))), expected(images(range(8))))
+
+
 def test_parts_of_a_division_join_to_the_whole(cache, count):
     shown = images(range(40))
 

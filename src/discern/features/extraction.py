@@ -238,6 +238,8 @@ class FeatureSource:
                 places = self.store.find(ids)
             if (places < 0).any() or self.store.drop_damaged(np.unique(places[:, 0]).tolist()):
                 continue
+            if self.settings.mode == "refresh":
+                self.store.remove_superseded()
             beside = sum(table.in_memory for _, table in self._tables.values())
             with suppress(OSError, DamagedChunkError):  # removed since it was verified
                 table = FeatureTable(self.store, places, beside)
@@ -252,7 +254,10 @@ class FeatureSource:
 
     def _compute(self, shown: _Shown, ids: Ids) -> None:
         if self.settings.mode == "require":
+            self.store.refresh()  # another process may have written them since
             missing = self._missing(ids)
+            if not len(missing):
+                return
             raise CacheMissError(
                 f"cache.mode=require, and the features of {len(missing):,} of {len(ids):,} "
                 f"images are not in {self.settings.folder}."

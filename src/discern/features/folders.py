@@ -97,6 +97,25 @@ def hold(folder: Path) -> IO[bytes] | None:
         return None
 
 
+@contextmanager
+def holding_alone(file: IO[bytes]) -> Iterator[bool]:
+    """Keep others from holding the features that this process holds by ``file``.
+
+    False where another does already, or where that cannot be known.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        alone = True
+    except OSError:
+        alone = False
+    try:
+        yield alone
+    finally:
+        # Also where the lock was not had: to ask for it gives up the one before.
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_SH)
+
+
 def is_mark(file: IO[bytes], folder: Path) -> bool:
     """Whether ``hold`` has marked this folder, and not one that was removed since."""
     try:
