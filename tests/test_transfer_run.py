@@ -92,6 +92,7 @@ def test_a_second_run_computes_nothing_and_says_so(run):
     facts = summary(second.folder)["features"]
     assert (facts["computed"], facts["reused"]) == (0, 24)
     run("cache.mode=require", "optimizer=sgd", "model.dropout=0.4", name="third")
+    run("cache.mode=require", "cache.max_gb=1e300", name="fourth")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from discern.errors import DiscernError
 from discern.features.chunks import SUFFIX, DamagedChunkError, open_chunk
 from discern.features.folders import (
     ABOUT,
+    bytes_of,
     file_size,
     in_use,
     last_used,
@@ -243,9 +244,9 @@ def _prune(wish: Wish) -> int:
     if wish.max_gb is not None or wish.unused_days is None:
         most = MOST_GB if wish.max_gb is None else wish.max_gb
         told = {store: _told(store) for store in stores(wish.folder)}
-        left = int(most * 1e9) - sum(map(size_of, told))
+        left = bytes_of(most) - sum(map(size_of, told))
         removed += [_told_of(path) for path in ([] if wish.chosen else engines.make_room(left))]
-        removed += [told[store] for store in make_room(wish.folder, 0, int(most * 1e9))]
+        removed += [told[store] for store in make_room(wish.folder, 0, bytes_of(most))]
     return _report(wish, before, removed)
 
 

@@ -56,6 +56,11 @@ def file_size(path: Path) -> int:
     return 0
 
 
+def bytes_of(gigabytes: float) -> int:
+    """Gigabytes in bytes, but no more than a file system may hold."""
+    return int(min(gigabytes * 1e9, 2.0**63))
+
+
 def last_used(folder: Path) -> float:
     """When features were last used, in seconds since 1970; 0 if they are gone."""
     for mark in (folder / MARK, folder / ABOUT, folder):

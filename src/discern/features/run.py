@@ -19,6 +19,7 @@ from discern.callbacks.finetune import Finetune
 from discern.data.images import Images
 from discern.errors import DiscernError
 from discern.features.extraction import CacheFullError, FeatureSource, Kind, Settings
+from discern.features.folders import bytes_of
 from discern.models.classifier import Classifier
 from discern.models.engines import engine_for
 from discern.models.transfer import TransferClassifier
@@ -124,7 +125,7 @@ def _settings(cfg: DictConfig, data: Any) -> Settings:
     return Settings(
         mode=cfg.cache.mode,
         folder=folder,
-        max_bytes=int(cfg.cache.max_gb * 1e9),
+        max_bytes=bytes_of(cfg.cache.max_gb),
         views=cfg.cache.views,
         stop_if_full=cfg.cache.on_full == "stop",
         batch_size=cfg.cache.batch_size,
