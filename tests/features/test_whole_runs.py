@@ -94,10 +94,14 @@ class Chain:
         self.cwd.mkdir(parents=True)
         self.number = self.starter.begin(self.cwd, *settings(self.shared, self.cache))
 
-    def wait_for_extraction(self) -> None:
-        """It begins after the figures of the training images."""
-        while not (self.cwd / "run" / "samples.png").exists():
+    def wait(self, more: int) -> None:
+        """Until it has begun to compute, and has kept so many features, each in a file."""
+        begun, enough = self.cwd / "run" / "samples.png", min(self.before + more, PICTURES - 4)
+        for _ in range(30_000):
+            if begun.exists() and len(list(self.cache.glob("*/*.safetensors"))) >= enough:
+                return
             time.sleep(0.002)
+        raise AssertionError(said(self.cwd))
 
 
 def test_a_run_after_fifty_kills_is_that_of_an_undisturbed_one(
@@ -109,8 +113,8 @@ def test_a_run_after_fifty_kills_is_that_of_an_undisturbed_one(
         for chain in chains:
             chain.begin()
         for chain in chains:
-            chain.wait_for_extraction()
-        time.sleep(generator.uniform(0, 0.2))
+            chain.wait(generator.randrange(12))
+        time.sleep(generator.uniform(0, 0.05))
         for place, chain in enumerate(chains):
             if starter.kill(chain.number):
                 kills += 1
