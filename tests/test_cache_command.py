@@ -191,6 +191,7 @@ def test_prune_by_itself_goes_down_to_what_a_run_may_keep(run, kept, monkeypatch
     assert "  max_gb: 50.0\n" in (conf_dir() / "train.yaml").read_text()
     assert cache_command.MOST_GB == 50
     run("prune")
+    assert run("prune", "max_gb=1e300").returncode == 0
     assert len(names(kept[0].parent)) == 3
     monkeypatch.setattr(cache_command, "MOST_GB", 0.00003)
     run("prune")
@@ -220,6 +221,48 @@ def test_nothing_in_use_is_pruned(run, kept):
     assert mark is not None
     run("prune", "max_gb=0.00003", "unused_days=1")
     assert names(kept[0].parent) == {kept[2].name}
+
+
+def backbone(folder: Path, number: int, days: float) -> Path:
+    """A backbone of 20 kB as an engine runs it, which was last used so many days ago."""
+    path = folder / "engines" / f"timm-1.0-net{number}.onnx"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"\0" * 20_000)
+    path.with_name(f"{path.name}.sha256").write_text("digest")
+    used = time.time() - 86_400 * days
+    os.utime(path, (used, used))
+    return path
+
+
+@pytest.fixture
+def backbones(kept, tmp_path: Path) -> list[Path]:
+    return [backbone(tmp_path / "kept", n, days=n) for n in range(3)]
+
+
+def test_backbones_go_before_features(run, kept, backbones):
+    done = run("prune", "max_gb=0.0001")  # the features alone take 60 kB and something
+    assert [path.exists() for path in backbones] == [True, False, False]
+    assert "removed timm-1.0-net2  as other engines run it" in done.stdout
+    assert "Before: 3 sets of features, 0.1 MB; 3 backbones, 0.1 MB. Now: " in done.stdout
+    assert "3 sets of features, 0.1 MB; 1 backbone, 0.0 MB." in done.stdout
+    run("prune", "max_gb=0.00005")
+    assert names(kept[0].parent) == {kept[0].name, kept[1].name}
+    assert not names(backbones[0].parent)
+
+
+def test_backbones_that_were_not_used_for_long_go(run, kept, backbones):
+    run("prune", "unused_days=1.5")
+    assert [path.exists() for path in backbones] == [True, True, False]
+
+
+def test_clear_removes_backbones_and_what_is_known_of_engines(run, kept, backbones):
+    folder = backbones[0].parent
+    (folder / "choice-0.json").write_text("{}")
+    (folder / "notes.txt").write_text("mine")
+    run("clear", f"dir={kept[0].parent}")
+    assert all(path.exists() for path in backbones), "they are not in the folder that is named"
+    assert run("clear").stdout.count("removed timm") == 3
+    assert names(folder) == {"notes.txt"}
 
 
 # Words

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,7 @@ def test_a_second_run_computes_nothing_and_says_so(run):
     facts = summary(second.folder)["features"]
     assert (facts["computed"], facts["reused"]) == (0, 24)
     run("cache.mode=require", "optimizer=sgd", "model.dropout=0.4", name="third")
+    run("cache.mode=require", "cache.max_gb=1e300", name="fourth")
 
 
 @pytest.mark.parametrize(
@@ -129,6 +131,15 @@ def test_views_are_computed_as_epochs_need_them(run):
     assert summary(result.folder)["features"]["computed"] == 40
     stopped = run("data.augment=light", "cache.views=4", "trainer.max_epochs=1", name="early")
     assert summary(stopped.folder)["features"]["computed"] == 16 + 8 - 8  # val and test are known
+
+
+def test_a_run_that_goes_on_computes_the_views_that_it_shows(run, cache):
+    views = ("data.augment=notes", "cache.views=4")
+    part = run(*views, "trainer.max_epochs=3", name="part")
+    assert summary(part.folder)["features"]["computed"] == 3 * 16 + 8
+    shutil.rmtree(cache / "features")
+    rest = run(*views, "trainer.max_epochs=4", f"ckpt_path={part.folder}", name="rest")
+    assert summary(rest.folder)["features"]["computed"] == 16 + 8
 
 
 def test_a_part_of_the_features_is_computed_for_others_to_join(run):

@@ -18,6 +18,7 @@ from discern.errors import DiscernError
 from discern.features.chunks import SUFFIX, DamagedChunkError, open_chunk
 from discern.features.folders import (
     ABOUT,
+    bytes_of,
     file_size,
     in_use,
     last_used,
@@ -29,6 +30,7 @@ from discern.features.folders import (
     stores,
 )
 from discern.files import printable
+from discern.models import engines_folder as engines
 from discern.nearest import did_you_mean
 
 HELP = """\
@@ -41,8 +43,9 @@ Commands:
   verify    read all features and compare their checksums; damaged files are removed, and what was
             in them is computed again by the next run that needs it; exit status 1 if there were any
   prune     remove what was not used for the longest, down to max_gb=N (50), or all that was not
-            used for unused_days=N
-  clear     remove all features
+            used for unused_days=N; backbones as other engines run them, which are made again in
+            seconds, go before features
+  clear     remove all features, and the backbones
 
 What is in use stays. dir=FOLDER is a run's cache.dir; without it, $DISCERN_CACHE_DIR/features or
 that of the user's cache folder.
@@ -236,16 +239,29 @@ def _prune(wish: Wish) -> int:
     if wish.unused_days is not None:
         since = time.time() - wish.unused_days * DAY
         removed += _remove(store for store in stores(wish.folder) if last_used(store) < since)
+        old = [path for path in _exported(wish) if engines.last_used(path) < since]
+        removed += [_told_of(path) for path in old if engines.remove(path)]
     if wish.max_gb is not None or wish.unused_days is None:
         most = MOST_GB if wish.max_gb is None else wish.max_gb
         told = {store: _told(store) for store in stores(wish.folder)}
-        removed += [told[store] for store in make_room(wish.folder, 0, int(most * 1e9))]
+        left = bytes_of(most) - sum(map(size_of, told))
+        removed += [_told_of(path) for path in ([] if wish.chosen else engines.make_room(left))]
+        removed += [told[store] for store in make_room(wish.folder, 0, bytes_of(most))]
     return _report(wish, before, removed)
 
 
 def _clear(wish: Wish) -> int:
     before = _total(wish)
-    return _report(wish, before, _remove(stores(wish.folder)))
+    removed = _remove(stores(wish.folder))
+    removed += [_told_of(path) for path in _exported(wish) if engines.remove(path)]
+    if not wish.chosen:
+        engines.forget_speeds()
+    return _report(wish, before, removed)
+
+
+def _exported(wish: Wish) -> list[Path]:
+    """Backbones as other engines run them: they are not in a folder that is named."""
+    return [] if wish.chosen else engines.exported()
 
 
 def _remove(found: Iterable[Path]) -> list[str]:
@@ -288,6 +304,10 @@ def _told(store: Path) -> str:
     return f"{store.name[:8]}  {_backbone(_about(store))}  {_size(size_of(store))}"
 
 
+def _told_of(exported: Path) -> str:
+    return f"{_shown(printable(Path(exported.stem)))}  as other engines run it"
+
+
 def _backbone(about: dict[str, Any]) -> str:
     backbone = about.get("backbone")
     return _shown(backbone.get("name") if isinstance(backbone, dict) else None)
@@ -301,8 +321,12 @@ def _shown(value: object) -> str:
 
 
 def _total(wish: Wish) -> str:
-    found = stores(wish.folder)
-    return f"{_count(found)}, {_size(sum(map(size_of, found)))}"
+    found, backbones = stores(wish.folder), _exported(wish)
+    text = f"{_count(found)}, {_size(sum(map(size_of, found)))}"
+    if not backbones:
+        return text
+    backbone = "backbone" if len(backbones) == 1 else "backbones"
+    return f"{text}; {len(backbones)} {backbone}, {_size(sum(map(engines.size_of, backbones)))}"
 
 
 def _count(found: list[Path]) -> str:

@@ -360,7 +360,7 @@ def continue_from(start: Path, cfg: DictConfig, trainer: Trainer, model: Classif
     """Check that a checkpoint is of this model; say which settings differ, let them count.
 
     Returns:
-        The epoch, from 1, in which the checkpoint was written.
+        The epoch, from 1, that training goes on in.
     """
     with about("ckpt_path"):
         content = read(start)
@@ -369,7 +369,15 @@ def continue_from(start: Path, cfg: DictConfig, trainer: Trainer, model: Classif
         match_backbone(model.network, card, state, start)
     log.info("  %-10s %s", "from", relative(start))
     trainer.callbacks.append(Continuation(card, portable(cfg)))  # type: ignore[attr-defined]
-    return int(content.get("epoch", 0)) + 1
+    return int(content.get("epoch", 0)) + 1 + _ends_an_epoch(content)
+
+
+def _ends_an_epoch(content: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint was written after the last batch of its epoch."""
+    progress: Any = content
+    for part in ("loops", "fit_loop", "epoch_loop.batch_progress", "is_last_batch"):
+        progress = progress.get(part) if isinstance(progress, Mapping) else None
+    return progress is True
 
 
 SAMPLES = 25

@@ -8,11 +8,11 @@ import os
 import random
 import resource
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ from discern.data.served import ServedFeatures
 from discern.data.views import PHOTO_AUGMENTATIONS, PhotoAugmentation
 from discern.errors import DiscernError
 from discern.features import table
-from discern.features.extraction import CacheFullError, CacheMissError
+from discern.features.extraction import CacheFullError, CacheMissError, FeatureSource
 from discern.features.folders import in_use, stores
 from photos import photo_folder
 
@@ -322,6 +322,42 @@ def test_only_what_changed_is_computed(tmp_path, cache, augment):
     assert computed() == 100
 
 
+def means(batch: Tensor) -> Tensor:
+    return batch.mean(dim=(2, 3))
+
+
+def of_photos(cache: Path, **changes: Any) -> FeatureSource:
+    return source(cache, changes.pop("compute", means), shape=(3, 8, 8), width=3, **changes)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("augment", ["none", "light"])
+def test_a_photo_that_is_edited_meanwhile_gives_no_other_its_features(
+    tmp_path, cache, augment, workers, caplog
+):
+    """Two equal photographs are to be computed once, and the one that is read becomes another."""
+    augmentation = PHOTO_AUGMENTATIONS[augment]
+    folder = photo_folder(tmp_path / "photos")
+    edited, equal = folder / "cat" / "1.jpg", folder / "cat" / "4.jpg"
+    before, after = edited.read_bytes(), (folder / "dog" / "5.jpg").read_bytes() + b"\0"
+    equal.write_bytes(before)
+    shown = photos_in(folder)
+    edited.write_bytes(after)
+    now = photos_in(folder)
+
+    def right(of: ImageFiles) -> Tensor:
+        return means(of.augmented(np.arange(len(of)), augmentation, 1, 2)[0])
+
+    first = of_photos(cache, num_workers=workers)
+    assert torch.equal(rows(first, shown, augmentation, 1, 2), right(now))
+    assert first.account.computed == 12
+    assert f"{edited} changed after this run had looked at the data" in caplog.text
+    required = of_photos(cache, mode="require")
+    assert torch.equal(rows(required, now, augmentation, 1, 2), right(now))
+    edited.write_bytes(before)
+    assert torch.equal(rows(required, photos_in(folder), augmentation, 1, 2), right(shown))
+
+
 @pytest.mark.parametrize("gone", [[0], [11], [8, 9, 10, 11], list(range(12))])
 @pytest.mark.parametrize("batch_size", [1, 4, 11])
 def test_a_photo_that_can_no_longer_be_read_never_gets_anothers_features(
@@ -369,6 +405,75 @@ def test_refresh_computes_each_anew_once(cache, count):
         assert torch.equal(rows(made, images([2, 0])), expected(images([2, 0])))
     assert sorted(count.numbers) == [0, 1, 2]
     assert torch.equal(rows(source(cache), shown), expected(shown))
+
+
+def test_refresh_leaves_nothing_superseded(cache):
+    """Of what was before, that of images which are not computed anew stays."""
+    rows(source(cache), images(range(20)))
+    rows(source(cache), images(range(20, 24)))
+    rows(source(cache), images(range(24, 28)))
+    before = chunks(cache)
+    made = source(cache, lambda batch: features_of(batch) + 1, mode="refresh")
+    rows(made, images(range(22)))
+    assert sum(path in before for path in chunks(cache)) == 2
+    assert torch.equal(rows(made, images(range(22))), expected(images(range(22))) + 1)
+    rows(made, images(range(22, 24)))
+    assert sum(path in before for path in chunks(cache)) == 1
+    required = source(cache, mode="require")
+    assert torch.equal(rows(required, images(range(24))), expected(images(range(24))) + 1)
+    assert torch.equal(rows(required, images(range(24, 28))), expected(images(range(24, 28))))
+
+
+def test_refresh_removes_nothing_that_another_process_reads(cache):
+    rows(source(cache), images(range(8)))
+    before = chunks(cache)
+    with holding(cache, range(8)):
+        rows(source(cache, mode="refresh"), images(range(8)))
+        assert set(before) < set(chunks(cache))
+        (store,) = stores(cache)
+        assert in_use(store), "this one holds it as before"
+    rows(source(cache, mode="refresh"), images(range(8)))
+    assert len(chunks(cache)) == 1, "the next one removes what that one had to leave"
+
+
+def test_a_refresh_that_is_killed_loses_nothing(tmp_path, cache):
+    shown, generator = images(range(60)), random.Random(0)
+    rows(source(cache), shown)
+    alive, longest, kills = True, 0.05, 0
+    while alive:
+        slow = Counted(tmp_path / "slow.txt", 0.002)
+        process = child(lambda: rows(source(cache, slow, mode="refresh"), shown))  # noqa: B023
+        process.join(generator.uniform(0, longest))
+        longest *= 1.1
+        alive = process.is_alive()
+        kill(process)
+        kills += alive
+        required = source(cache, mode="require")
+        assert torch.equal(rows(required, shown), expected(shown))
+        assert not required.store.damaged
+        del required  # it holds the features
+    assert kills
+    rows(source(cache, mode="refresh"), shown)
+    assert len(chunks(cache)) == 1
+
+
+def test_a_refresh_that_the_disk_loses_removes_nothing(cache, monkeypatch):
+    from discern.features import arrays
+
+    rows(source(cache), images(range(8)))
+    before, honest = chunks(cache), arrays._checksum
+    monkeypatch.setattr(arrays, "_checksum", lambda body: honest(body) ^ 1)
+    with pytest.raises(CacheFullError, match="loses what is written to it"):
+        rows(source(cache, mode="refresh"), images(range(8)))
+    assert chunks(cache) == before
+
+
+def test_what_another_process_refreshed_is_no_miss(cache):
+    """It has removed the files that this one had seen before it began to read."""
+    rows(source(cache), images(range(8)))
+    required = source(cache, mode="require")
+    rows(source(cache, mode="refresh"), images(range(8)))
+    assert torch.equal(rows(required, images(range(8))), expected(images(range(8))))
 
 
 def test_parts_of_a_division_join_to_the_whole(cache, count):
@@ -546,18 +651,6 @@ def test_a_chunk_that_vanishes_under_a_reader_is_computed_again(cache, count, mo
 
 
 # No room
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 kB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("only root may mount")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def wide(batch: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import importlib.util
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from torchvision.models.vision_transformer import VisionTransformer
 from discern.cache import cache_dir
 from discern.data.preprocessing import Preprocessing
 from discern.errors import DiscernError
-from discern.models import engines, engines_choice
+from discern.models import engines, engines_choice, engines_export
 from discern.models.engines import ENGINES, Engine, engine_for, version_class
 from discern.models.libraries import LIBRARIES, Stripped
 from discern.models.transfer import TransferClassifier
@@ -327,6 +328,27 @@ def test_another_size_or_other_weights_are_another_file(folder):
     nn.init.normal_(network.backbone.network.convolution.weight)
     engine_for(network, SHAPE, "onnxruntime").start()
     assert len(list(folder.glob("*.onnx"))) == 3
+
+
+def test_backbones_not_used_for_the_longest_go(folder, monkeypatch):
+    for number, side in enumerate((64, 72, 80)):
+        engine_for(tiny(), (3, side, side), "onnxruntime").start()
+        os.utime(exported(folder, side), (1e9 + number, 1e9 + number))
+    engine_for(tiny(), (3, 64, 64), "onnxruntime").start()  # which is now used last
+    monkeypatch.setattr(engines_export, "MOST", 2.5 * exported(folder, 64).stat().st_size)
+    engine_for(tiny(), (3, 88, 88), "onnxruntime").start()
+    sides = [side for side in (64, 72, 80, 88) if exported(folder, side).exists()]
+    assert sides == [64, 88]
+    assert len(list(folder.glob("*.sha256"))) == 2
+    monkeypatch.setattr(engines_export, "MOST", 0)
+    engine_for(tiny(), (3, 96, 96), "onnxruntime").start()
+    assert list(folder.glob("*.onnx")) == [exported(folder, 96)], "the one in use is kept"
+
+
+def exported(folder: Path, side: int) -> Path:
+    """The file of the backbone for images of that size."""
+    found = [*folder.glob(f"*-{side}x{side}-*.onnx"), folder / "none"]
+    return found[0]
 
 
 def with_a_bit_flipped_in_a_weight(content: bytes) -> bytes:

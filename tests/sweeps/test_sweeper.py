@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweeping import Starter, dies, results, said
+from sweeping import Starter, dies, results
 
 from runs import metrics_csv, same_bits, summary, weights
+from starter import said
 
 QUICK = (
     "data.source=sample", "data.fraction=0.1", "model.hidden=[8]", "trainer.max_epochs=2",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import io
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -20,7 +23,7 @@ from discern.data.images import Batch
 from discern.data.pictures import PictureError, check_picture, read_picture
 from discern.data.preprocessing import CHANNELS, Pixels, Preprocessing
 from discern.data.views import PhotoAugmentation, View, reduction_of
-from discern.errors import DiscernError
+from discern.errors import DiscernError, first_line
 from discern.files import printable
 
 log = logging.getLogger(__name__)
@@ -81,12 +84,8 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
         pixels = self._room(len(chosen))
         for place, index in enumerate(chosen.tolist()):
             path = self._path(index)
-            try:
+            with _readable(path):
                 pixels[place] = self.preprocessing.read(path)
-            except PictureError as error:
-                raise UnreadableFileError(
-                    f"{printable(path)} can no longer be read: {error}."
-                ) from error
         return self._as_seen(pixels), self.labels[chosen]
 
     def augmented(
@@ -106,7 +105,7 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
             UnreadableFileError: no file of the data set can be read.
         """
         chosen = self._of_all(indices)
-        words = random_words(seed, epoch, self._keys(chosen), draw=0)
+        words = random_words(seed, epoch, _keys(self._words(chosen)), draw=0)
         pixels, read = self._room(len(chosen)), []
         for place, (index, word) in enumerate(zip(chosen.tolist(), words.tolist(), strict=True)):
             path = self._path(index)
@@ -121,6 +120,32 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
         if len(read) < len(chosen):
             pixels, chosen = pixels[read], chosen[read]
         return self._as_seen(pixels), self.labels[chosen]
+
+    def identified(
+        self,
+        indices: NDArray[np.int64],
+        augmentation: PhotoAugmentation | None,
+        seed: int,
+        epoch: int,
+    ) -> tuple[Any, NDArray[np.uint64]]:
+        """Images as in evaluation or in their views, float32 (B, 3, S, S), and two words for each.
+
+        What is decoded is what the words, (B, 2), are of: a file may have been written since the
+        data set was read.
+
+        Raises:
+            UnreadableFileError: a file can no longer be read.
+        """
+        paths = [self._path(index) for index in self._of_all(indices).tolist()]
+        contents = [_content(path) for path in paths]
+        digests = [hashlib.sha256(content).digest() for content in contents]
+        words = _words(np.frombuffer(b"".join(digests), np.uint8).reshape(len(paths), -1))
+        draws = random_words(seed, epoch, _keys(words), draw=0)
+        pixels = self._room(len(paths))
+        for place, (path, content) in enumerate(zip(paths, contents, strict=True)):
+            with _readable(path):
+                pixels[place] = self._view(io.BytesIO(content), augmentation, int(draws[place]))
+        return self._as_seen(pixels), view_ids(words, augmentation, seed, epoch)
 
     def _next_readable(self, index: int) -> int:
         """The first image after this one whose file can be read."""
@@ -142,15 +167,10 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
 
     def content_keys(self) -> NDArray[np.int64]:
         """Numbers, int64 (M,), that are equal for files of the same content."""
-        return self._keys(self._of_all(np.arange(len(self))))
-
-    def _keys(self, chosen: Tensor) -> NDArray[np.int64]:
-        words: NDArray[np.uint64] = self._words(chosen)[:, 0]
-        return (words >> np.uint64(1)).astype(np.int64)  # without a sign
+        return _keys(self._words(self._of_all(np.arange(len(self)))))
 
     def _words(self, chosen: Tensor) -> NDArray[np.uint64]:
-        """The first two words of digests, (B, 2)."""
-        return np.ascontiguousarray(self.digests[chosen.numpy(), :16]).view("<u8")
+        return _words(self.digests[chosen.numpy()])
 
     def identify(
         self, augmentation: PhotoAugmentation | None = None, seed: int = 0, epoch: int = 0
@@ -168,9 +188,11 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
         """The file of an image of the whole data set."""
         return Path(os.fsdecode(self.files[index]))
 
-    def _view(self, path: Path, augmentation: PhotoAugmentation | None, word: int) -> Tensor:
+    def _view(
+        self, source: Path | IO[bytes], augmentation: PhotoAugmentation | None, word: int
+    ) -> Tensor:
         if augmentation is None:
-            return self.preprocessing.read(path)
+            return self.preprocessing.read(source)
         # What torchvision draws comes from the global generator, which others use as well.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(word)
@@ -182,7 +204,7 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
                 view, full = augmentation.draw(width, height), width
                 return reduction_of(view, self.preprocessing.image_size)
 
-            image = read_picture(path, CHANNELS, reduction)
+            image = read_picture(source, CHANNELS, reduction)
             if view is None:  # it was not asked, since this is no JPEG
                 view, full = augmentation.draw(*image.size), image.width
             return augmentation.show(image, view, full, self.preprocessing)
@@ -212,3 +234,30 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
         if get_worker_info() is None:
             return self.preprocessing.normalised(pixels)
         return Pixels(pixels, self.preprocessing)
+
+
+def _words(digests: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """The first two words of digests, (B, 2)."""
+    return np.ascontiguousarray(digests[:, :16]).view("<u8")
+
+
+def _keys(words: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Of each image, (B,), without a sign."""
+    return (words[:, 0] >> np.uint64(1)).astype(np.int64)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Tell that a file that could be read no longer can be."""
+    try:
+        yield
+    except PictureError as error:
+        raise UnreadableFileError(f"{printable(path)} can no longer be read: {error}.") from error
+
+
+def _content(path: Path) -> bytes:
+    with _readable(path):
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise PictureError(error.strerror or first_line(error)) from error

@@ -52,6 +52,19 @@ class Images(Augmentable, Protocol):
         Without an augmentation they depend on nothing but the image.
         """
 
+    def identified(
+        self, indices: NDArray[np.int64], augmentation: Any, seed: int, epoch: int
+    ) -> tuple[Tensor, NDArray[np.uint64]]:
+        """The images at ``indices`` as the network sees them, with two words for each, (B, 2).
+
+        The words are those that ``identify`` would give to the very pixels that are returned, also
+        where a file has become another one since. Without an augmentation the images are those of
+        evaluation.
+
+        Raises:
+            DiscernError: an image can no longer be read.
+        """
+
     def names(self) -> list[str] | None:
         """The images' files, or None if they come from no files of their own."""
 

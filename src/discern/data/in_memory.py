@@ -95,17 +95,33 @@ class InMemoryImages(Dataset[tuple[Tensor, Tensor]]):
         self, augmentation: Augmentation | None = None, seed: int = 0, epoch: int = 0
     ) -> NDArray[np.uint64]:
         """Two words for each image, (M, 2), by its pixels and its view."""
-        words = self._digests()
+        return self._ids(self._digests(), np.arange(len(self)), augmentation, seed, epoch)
+
+    def identified(
+        self, indices: NDArray[np.int64], augmentation: Augmentation | None, seed: int, epoch: int
+    ) -> tuple[Tensor, NDArray[np.uint64]]:
+        """Images, float32 (B, C, H, W), as they are or in a view, and their words (B, 2)."""
+        pixels, _ = self.cut(indices)
+        ids = self._ids(_digests_of(pixels), indices, augmentation, seed, epoch)
+        if augmentation is not None:
+            pixels = torch.from_numpy(augmentation(pixels.numpy(), seed, epoch, indices))
+        return self.normalised(pixels), ids
+
+    @staticmethod
+    def _ids(
+        words: NDArray[np.uint64],
+        indices: NDArray[np.int64],
+        augmentation: Augmentation | None,
+        seed: int,
+        epoch: int,
+    ) -> NDArray[np.uint64]:
         if augmentation is not None:
             # Its view is drawn by its place among these images.
-            words = words ^ np.arange(len(self), dtype=np.uint64)[:, None]
+            words = words ^ indices.astype(np.uint64)[:, None]
         return view_ids(words, augmentation, seed, epoch)
 
     def _digests(self) -> NDArray[np.uint64]:
-        pixels = self.images if self.indices is None else self.images[self.indices]
-        pixels = pixels.contiguous()
-        digests = [hashlib.blake2b(image.data, digest_size=16).digest() for image in pixels.numpy()]
-        return np.frombuffer(b"".join(digests), dtype="<u8").reshape(-1, 2)
+        return _digests_of(self.images if self.indices is None else self.images[self.indices])
 
     def names(self) -> None:
         """None: the images come from no files of their own."""
@@ -120,6 +136,13 @@ class InMemoryImages(Dataset[tuple[Tensor, Tensor]]):
     def normalised(self, pixels: Tensor) -> Tensor:
         """Pixels, uint8 (B, C, H, W), as the network sees them, float32."""
         return pixels.to(torch.float32).mul_(self._scale).add_(self._shift)
+
+
+def _digests_of(pixels: Tensor) -> NDArray[np.uint64]:
+    """Two words for the pixels of each image, (N, 2)."""
+    images = pixels.contiguous().numpy()
+    digests = [hashlib.blake2b(image.data, digest_size=16).digest() for image in images]
+    return np.frombuffer(b"".join(digests), dtype="<u8").reshape(-1, 2)
 
 
 def _per_channel(setting: str, value: float | Sequence[float], channels: int) -> Tensor:

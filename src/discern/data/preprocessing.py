@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -51,8 +52,11 @@ class Preprocessing:
         """
         return min(width, height) // (2 * self.resize)
 
-    def read(self, path: Path) -> Tensor:
+    def read(self, source: Path | IO[bytes]) -> Tensor:
         """What the network sees of a file in evaluation, uint8 (3, image_size, image_size).
+
+        Args:
+            source: the file's path, or the file, open.
 
         Raises:
             PictureError: it cannot be read.
@@ -64,7 +68,7 @@ class Preprocessing:
             full = width, height
             return self.reduction(width, height)
 
-        return self.centre(read_picture(path, CHANNELS, reduction), full)
+        return self.centre(read_picture(source, CHANNELS, reduction), full)
 
     def centre(self, image: Image.Image, full: tuple[int, int] | None = None) -> Tensor:
         """The pixels that the network sees in evaluation, uint8 (3, image_size, image_size).

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from discern.console import is_terminal
-from discern.data.images import Batch, Images
+from discern.data.images import Images
 from discern.data.loader import ImageLoader
 from discern.errors import DiscernError, first_line
 from discern.features.arrays import DTYPES, Ids
@@ -170,8 +170,7 @@ class FeatureSource:
                     raise
                 self._full = True
                 log.warning("%s Training goes on without the cache.", error)
-        batch, _ = _Shown(images, augmentation, seed, view).__getitems__(indices.tolist())
-        _check_whole(batch, indices)
+        batch, _ = images.identified(indices, augmentation, seed, view)
         # Tensors made in inference mode cannot be what a head is trained on; a copy can.
         return self.compute(batch).clone()
 
@@ -239,6 +238,8 @@ class FeatureSource:
                 places = self.store.find(ids)
             if (places < 0).any() or self.store.drop_damaged(np.unique(places[:, 0]).tolist()):
                 continue
+            if self.settings.mode == "refresh":
+                self.store.remove_superseded()
             beside = sum(table.in_memory for _, table in self._tables.values())
             with suppress(OSError, DamagedChunkError):  # removed since it was verified
                 table = FeatureTable(self.store, places, beside)
@@ -253,7 +254,10 @@ class FeatureSource:
 
     def _compute(self, shown: _Shown, ids: Ids) -> None:
         if self.settings.mode == "require":
+            self.store.refresh()  # another process may have written them since
             missing = self._missing(ids)
+            if not len(missing):
+                return
             raise CacheMissError(
                 f"cache.mode=require, and the features of {len(missing):,} of {len(ids):,} "
                 f"images are not in {self.settings.folder}."
@@ -263,16 +267,20 @@ class FeatureSource:
             with self._on_disk():
                 part = f"{share[0]}of{share[1]}" if share else "all"
                 turn.enter_context(self.store.writing(part))
-            # What another process has computed while this one waited is there now. Of equal
-            # images one is enough.
-            missing = self._missing(ids)
-            if share is not None:
-                missing = missing[ids[missing, 0] % np.uint64(share[1]) == share[0] - 1]
-            _, first = np.unique(ids[missing], axis=0, return_index=True)
-            missing = missing[np.sort(first)]
-            if len(missing):
+            # What another process has computed while this one waited is there now. An image that
+            # has changed is no longer equal to others, for which it was to stand.
+            while len(missing := self._own_missing(ids)):
                 self._make_room(len(missing))
-                self._extract(shown, ids, missing)
+                if not self._extract(shown, ids, missing):
+                    break
+
+    def _own_missing(self, ids: Ids) -> NDArray[np.int64]:
+        """Indices of what is to be computed here: of equal images one, of a share what it has."""
+        missing, share = self._missing(ids), self.settings.share
+        if share is not None:
+            missing = missing[ids[missing, 0] % np.uint64(share[1]) == share[0] - 1]
+        _, first = np.unique(ids[missing], axis=0, return_index=True)
+        return missing[np.sort(first)]
 
     @contextmanager
     def _on_disk(self, used: str = "written") -> Iterator[None]:
@@ -303,7 +311,12 @@ class FeatureSource:
                 f"beside the {taken / 1e9:.3g} GB in use."
             )
 
-    def _extract(self, shown: _Shown, ids: Ids, missing: NDArray[np.int64]) -> None:
+    def _extract(self, shown: _Shown, ids: Ids, missing: NDArray[np.int64]) -> int:
+        """Compute and keep what is missing; the number of images that have changed.
+
+        The ids of these become those of what they are now.
+        """
+        asked = ids[missing]
         begun = flushed = time.perf_counter()
         done: list[tuple[Ids, Tensor]] = []
         size = 0
@@ -311,8 +324,9 @@ class FeatureSource:
             desc=shown.title, total=len(missing), unit=" images", leave=False, dynamic_ncols=True,
             disable=not is_terminal(),
         ) as bar:  # fmt: skip
-            for part, batch in self._batches(shown, missing):
+            for part, batch, found in self._batches(shown, missing):
                 features = self.compute(batch)
+                ids[part] = found
                 done.append((ids[part], features))
                 size += features.nbytes
                 bar.update(len(part))
@@ -325,6 +339,10 @@ class FeatureSource:
         seconds = time.perf_counter() - begun
         self.account.seconds += seconds
         self.store.remember_rate(len(missing), seconds)
+        changed = missing[(ids[missing] != asked).any(axis=1)]
+        if len(changed):
+            shown.warn_of(changed)
+        return len(changed)
 
     @property
     def seconds_saved(self) -> float | None:
@@ -334,8 +352,8 @@ class FeatureSource:
 
     def _batches(
         self, shown: _Shown, missing: NDArray[np.int64]
-    ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-        """Indices and images (N, C, H, W), in the order of ``missing``."""
+    ) -> Iterator[tuple[NDArray[np.int64], Tensor, Ids]]:
+        """Indices, images (N, C, H, W) and what these are, in the order of ``missing``."""
         settings = self.settings
         loader = ImageLoader(
             shown,
@@ -345,9 +363,8 @@ class FeatureSource:
             generator=torch.Generator().manual_seed(0),
         )
         parts = np.split(missing, range(settings.batch_size, len(missing), settings.batch_size))
-        for part, (batch, _) in zip(parts, loader, strict=True):
-            _check_whole(batch, part)
-            yield part, batch
+        for part, (batch, found) in zip(parts, loader, strict=True):
+            yield part, batch, found
 
     def _keep(self, done: list[tuple[Ids, Tensor]]) -> None:
         ids = np.concatenate([part for part, _ in done])
@@ -375,27 +392,24 @@ class _Shown(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitems__(self, indices: list[int]) -> Batch:
-        if self.augmentation is None:
-            return self.images.__getitems__(indices)
-        # A picture that can no longer be read is left out. But where it is the only one another
-        # comes in its place, and where it is asked for twice, one for two.
-        twice = indices * 2 if len(indices) == 1 else indices
-        chosen = np.array(twice, dtype=np.int64)
-        shown, labels = self.images.augmented(chosen, self.augmentation, self.seed, self.view)
-        count = len(indices) if len(shown) == len(twice) else 0
-        return shown[:count], labels[:count]
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Ids]:
+        chosen = np.array(indices, dtype=np.int64)
+        return self.images.identified(chosen, self.augmentation, self.seed, self.view)
 
     def ids(self) -> Ids:
-        """Two words for each, (N, 2)."""
-        return self.images.identify(self.augmentation, self.seed, self.view)
+        """Two words for each, (N, 2), of the images as they were when the data set was read."""
+        return self.images.identify(self.augmentation, self.seed, self.view).copy()
+
+    def warn_of(self, changed: NDArray[np.int64]) -> None:
+        """Say which images are no longer those that the data set was made of."""
+        names = self.images.names()
+        first = names[changed[0]] if names else f"image {changed[0]}"
+        others = f" and {len(changed) - 1:,} others" if len(changed) > 1 else ""
+        log.warning(
+            "%s%s changed after this run had looked at the data: used as now.", first, others
+        )
 
     @property
     def title(self) -> str:
         """Of the bar."""
         return "features" if self.augmentation is None else f"features of view {self.view + 1}"
-
-
-def _check_whole(batch: Tensor, indices: NDArray[np.int64]) -> None:
-    if len(batch) != len(indices):
-        raise DiscernError("A picture can no longer be read, so its features are unknown.")

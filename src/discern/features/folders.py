@@ -56,6 +56,11 @@ def file_size(path: Path) -> int:
     return 0
 
 
+def bytes_of(gigabytes: float) -> int:
+    """Gigabytes in bytes, but no more than a file system may hold."""
+    return int(min(gigabytes * 1e9, 2.0**63))
+
+
 def last_used(folder: Path) -> float:
     """When features were last used, in seconds since 1970; 0 if they are gone."""
     for mark in (folder / MARK, folder / ABOUT, folder):
@@ -95,6 +100,25 @@ def hold(folder: Path) -> IO[bytes] | None:
         return file
     except OSError:
         return None
+
+
+@contextmanager
+def holding_alone(file: IO[bytes]) -> Iterator[bool]:
+    """Keep others from holding the features that this process holds by ``file``.
+
+    False where another does already, or where that cannot be known.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        alone = True
+    except OSError:
+        alone = False
+    try:
+        yield alone
+    finally:
+        # Also where the lock was not had: to ask for it gives up the one before.
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_SH)
 
 
 def is_mark(file: IO[bytes], folder: Path) -> bool:

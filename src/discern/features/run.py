@@ -19,6 +19,7 @@ from discern.callbacks.finetune import Finetune
 from discern.data.images import Images
 from discern.errors import DiscernError
 from discern.features.extraction import CacheFullError, FeatureSource, Kind, Settings
+from discern.features.folders import bytes_of
 from discern.models.classifier import Classifier
 from discern.models.engines import engine_for
 from discern.models.transfer import TransferClassifier
@@ -41,7 +42,7 @@ def serve(
         compute_share(source, data)
         announce(source)
         return source
-    if not prepare(source, data, cfg.train, cfg.test):
+    if not prepare(source, data, cfg.train, cfg.test, epoch):
         return None
     announce(source)
     data.features = source
@@ -124,7 +125,7 @@ def _settings(cfg: DictConfig, data: Any) -> Settings:
     return Settings(
         mode=cfg.cache.mode,
         folder=folder,
-        max_bytes=int(cfg.cache.max_gb * 1e9),
+        max_bytes=bytes_of(cfg.cache.max_gb),
         views=cfg.cache.views,
         stop_if_full=cfg.cache.on_full == "stop",
         batch_size=cfg.cache.batch_size,
@@ -196,10 +197,16 @@ def _source(
     return FeatureSource(compute, backbone.num_features, kind, settings)
 
 
-def prepare(source: FeatureSource, data: Any, train: bool, test: bool) -> bool:
+def prepare(source: FeatureSource, data: Any, train: bool, test: bool, epoch: int) -> bool:
     """Have the features that the first epoch needs, of each split; whether there is room for them.
 
     Later views of augmented images are computed when an epoch first shows them.
+
+    Args:
+        source: of the features.
+        data: the data module, set up.
+        train, test: whether the run will.
+        epoch: that training begins in, from 1.
 
     Raises:
         DiscernError: a miss with ``cache.mode=require``, no room with ``cache.on_full=stop``, or
@@ -208,9 +215,10 @@ def prepare(source: FeatureSource, data: Any, train: bool, test: bool) -> bool:
     try:
         needed = list(_first_needed(data, train, test))
         # Before hours are spent on the first of them.
-        source.check_room(sum(source.count_missing(*each, data.seed, 0) for each in needed))
+        view = (epoch - 1) % source.views
+        source.check_room(sum(source.count_missing(*each, data.seed, view) for each in needed))
         for images, augmentation in needed:
-            source.table(images, augmentation, data.seed, 0)
+            source.table(images, augmentation, data.seed, view)
     except CacheFullError as error:
         if source.settings.stop_if_full or source.settings.mode == "require":
             raise

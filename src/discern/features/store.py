@@ -15,7 +15,14 @@ from torch import Tensor
 
 from discern.features.arrays import DTYPES, Ids, Places, Reader, ids_of, write_chunk
 from discern.features.chunks import SUFFIX, Chunk, DamagedChunkError, open_chunk
-from discern.features.folders import ABOUT, hold, is_mark, read_json, remove_leftovers
+from discern.features.folders import (
+    ABOUT,
+    hold,
+    holding_alone,
+    is_mark,
+    read_json,
+    remove_leftovers,
+)
 from discern.files import write_whole
 
 log = logging.getLogger(__name__)
@@ -25,7 +32,7 @@ _MOST = 1 << 50
 
 
 class FeatureStore:
-    """A folder of chunks. What is in it is never changed: chunks are added, or the folder removed.
+    """A folder of chunks. None is ever changed: chunks are added, and removed where nobody reads.
 
     Args:
         folder: made when the first chunk is written.
@@ -92,6 +99,36 @@ class FeatureStore:
                 self._drop(number, error)
                 wrong = True
         return wrong
+
+    def remove_superseded(self) -> None:
+        """Remove chunks all of whose images are in newer ones, if no other process reads here."""
+        if self._use is None:
+            return
+        with holding_alone(self._use) as alone:
+            old = self._superseded() if alone else {}
+            # Not for newer ones that the disk has lost.
+            if self.drop_damaged({newer for successors in old.values() for newer in successors}):
+                return
+            for number in old:
+                with suppress(OSError):
+                    self.chunks[number].path.unlink()
+                    del self.chunks[number]
+
+    def _superseded(self) -> dict[int, set[int]]:
+        """Chunks all of whose images are in newer ones -> these."""
+        numbers, parts = list(self.chunks), []
+        for number in numbers:
+            try:
+                parts.append(ids_of(self.chunks[number]))
+            except (DamagedChunkError, OSError) as error:
+                self._drop(number, error)
+                return {}
+        if not parts:
+            return {}
+        newest = self.find(np.concatenate(parts))[:, 0]
+        ends = np.cumsum([len(part) for part in parts])[:-1]
+        found = zip(numbers, np.split(newest, ends), strict=True)
+        return {number: set(where.tolist()) for number, where in found if (where > number).all()}
 
     def _drop(self, number: int, error: DamagedChunkError | OSError) -> None:
         self._leave_out(self.chunks.pop(number).path, error)

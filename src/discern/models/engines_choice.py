@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from discern.cache import cache_dir
 from discern.files import write_whole
+from discern.models.engines_folder import folder
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def memory(backbone: str, threads: int, packages: tuple[str, ...]) -> Path:
     versions = [(name, _version(name)) for name in packages]
     facts = [FORMAT, backbone, threads, torch.get_num_threads(), _cpu(), versions]
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
-    return cache_dir() / "engines" / f"choice-{digest}.json"
+    return folder() / f"choice-{digest}.json"
 
 
 def recall(path: Path) -> str | None:

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from discern.cache import cache_dir
 from discern.files import write_whole
 from discern.models.backbones import Backbone
+from discern.models.engines_folder import MOST, SUFFIX, beside, folder, make_room, mark_used
 
 log = logging.getLogger(__name__)
 
@@ -68,8 +68,8 @@ def backbone_key(backbone: Backbone, shape: Sequence[int]) -> str:
 
 def model_path(backbone: Backbone, shape: Sequence[int]) -> Path:
     """Where in the cache folder a backbone's model for images of a shape (3, H, W) is kept."""
-    name = f"{backbone_key(backbone, shape)}-torch-{release('torch')}-{FORMAT}.onnx"
-    return cache_dir() / "engines" / name
+    name = f"{backbone_key(backbone, shape)}-torch-{release('torch')}-{FORMAT}{SUFFIX}"
+    return folder() / name
 
 
 def export(network: nn.Module, shape: Sequence[int]) -> bytes:
@@ -121,28 +121,26 @@ def kept(path: Path) -> bytes | None:
     """The model in a file that is as it was written, None if there is none."""
     try:
         model = path.read_bytes()
-        sha256 = _beside(path).read_text()
+        sha256 = beside(path).read_text()
     except (OSError, UnicodeDecodeError):
         return None
     if hashlib.sha256(model).hexdigest() != sha256.strip() or not _stands_alone(model):
         log.debug("%s is damaged and made anew.", path)
         return None
+    mark_used(path)
     return model
 
 
 def keep(path: Path, model: bytes) -> None:
-    """Write a model where :func:`kept` finds it, if the folder can be written."""
+    """Write a model where :func:`kept` finds it, if that can be; those used long ago may go."""
     try:
         with write_whole(path, "wb") as file:
             file.write(model)
-        with write_whole(_beside(path)) as file:
+        with write_whole(beside(path)) as file:
             file.write(hashlib.sha256(model).hexdigest() + "\n")
+        make_room(MOST, keep=path)
     except OSError as error:
         log.debug("%s is not kept: %s.", path, error)
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f"{path.name}.sha256")
 
 
 def _stands_alone(model: bytes) -> bool:

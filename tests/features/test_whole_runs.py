@@ -1,0 +1,166 @@
+"""Runs that are killed, race for the same features, or have no room for them."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from discern.features.chunks import open_chunk
+from photos import photo_folder
+from runs import same_bits, summary, weights
+from starter import Starter, said
+
+PICTURES = 56
+
+SETTINGS = (
+    "model=densenet_transfer",
+    "model.backbone=squeezenet1_1",
+    "model.weights=null",
+    "model.head=[8]",
+    "data=image_folder",
+    "data.image_size=32",
+    "data.num_workers=0",
+    "data.batch_size=8",
+    "data.val_size=4",
+    "data.test_size=4",
+    "cache.batch_size=1",
+    "cache.views=1",
+    "trainer.accelerator=cpu",
+    "trainer.max_epochs=2",
+    "engine=torch",
+    "threads=1",
+    "test=false",
+    "hydra.run.dir=run",
+)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with photographs, and what all runs may know of them."""
+    folder = tmp_path_factory.mktemp("whole")
+    photo_folder(folder / "photos", per_class=PICTURES // 2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def starter(shared: Path) -> Iterator[Starter]:
+    """Of runs that write what they compute with every image."""
+    every = {"discern.features.extraction": {"FLUSH_SECONDS": 0.0}}
+    starter = Starter(every, DISCERN_CACHE_DIR=str(shared / "known"))
+    yield starter
+    starter.close()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shared: Path, starter: Starter) -> Path:
+    """The folder of a run that nothing happens to."""
+    cwd = shared / "undisturbed"
+    cwd.mkdir()
+    assert starter.run(cwd, *settings(shared, cwd / "cache")) == 0, said(cwd)
+    assert features(cwd) == (PICTURES - 4, 0)
+    return cwd / "run"
+
+
+def settings(shared: Path, cache: Path) -> tuple[str, ...]:
+    return (*SETTINGS, f"data.dir={shared / 'photos'}", f"cache.dir={cache}")
+
+
+def features(cwd: Path) -> tuple[int, int]:
+    """How many a run has computed, and how many it has found."""
+    facts = summary(cwd / "run")["features"]
+    return facts["computed"], facts["reused"]
+
+
+def kept(cache: Path) -> int:
+    """Images whose features are in a cache."""
+    return sum(open_chunk(path).rows for path in cache.glob("*/*.safetensors"))
+
+
+class Chain:
+    """One run after the other on one cache, each killed, until one ends by itself."""
+
+    def __init__(self, starter: Starter, shared: Path, folder: Path) -> None:
+        self.starter, self.shared, self.cache = starter, shared, folder / "cache"
+        self.folders = (folder / str(number) for number in count())
+
+    def begin(self) -> None:
+        self.before = kept(self.cache)
+        self.cwd = next(self.folders)
+        self.cwd.mkdir(parents=True)
+        self.number = self.starter.begin(self.cwd, *settings(self.shared, self.cache))
+
+    def wait(self, more: int) -> None:
+        """Until it has begun to compute, and has kept so many features, each in a file."""
+        begun, enough = self.cwd / "run" / "samples.png", min(self.before + more, PICTURES - 4)
+        for _ in range(30_000):
+            if begun.exists() and len(list(self.cache.glob("*/*.safetensors"))) >= enough:
+                return
+            time.sleep(0.002)
+        raise AssertionError(said(self.cwd))
+
+
+def test_a_run_after_fifty_kills_is_that_of_an_undisturbed_one(
+    tmp_path, shared, starter, undisturbed
+):
+    generator, kills, within = random.Random(0), 0, 0
+    chains = [Chain(starter, shared, tmp_path / f"0-{place}") for place in range(2)]
+    while kills < 50:
+        for chain in chains:
+            chain.begin()
+        for chain in chains:
+            chain.wait(generator.randrange(12))
+        time.sleep(generator.uniform(0, 0.05))
+        for place, chain in enumerate(chains):
+            if starter.kill(chain.number):
+                kills += 1
+                within += kept(chain.cache) > chain.before
+                assert kept(chain.cache) >= chain.before
+                continue
+            assert same_bits(weights(chain.cwd / "run"), weights(undisturbed))
+            chains[place] = Chain(starter, shared, tmp_path / f"{kills}-{place}")
+    assert within > 10, "most were killed while they computed"
+    for chain in chains:
+        chain.begin()
+        assert starter.end(chain.number) == 0, said(chain.cwd)
+        assert same_bits(weights(chain.cwd / "run"), weights(undisturbed))
+        assert features(chain.cwd) == (PICTURES - 4 - chain.before, chain.before)
+
+
+@pytest.mark.parametrize("runs", [2, 4])
+def test_runs_that_begin_at_once_compute_each_image_once(
+    tmp_path, shared, starter, undisturbed, runs
+):
+    folders = [tmp_path / str(number) for number in range(runs)]
+    for folder in folders:
+        folder.mkdir()
+    numbers = [starter.begin(f, *settings(shared, tmp_path / "cache")) for f in folders]
+    for number, folder in zip(numbers, folders, strict=True):
+        assert starter.end(number) == 0, said(folder)
+        assert same_bits(weights(folder / "run"), weights(undisturbed))
+        assert sum(features(folder)) == PICTURES - 4
+    assert sum(features(folder)[0] for folder in folders) == PICTURES - 4
+
+
+def test_a_full_disk_ends_a_run_in_a_sentence_or_lets_it_go_on(
+    tmp_path, small_disk, shared, starter
+):
+    cache = small_disk / "cache"
+    stops, goes_on, plain = (tmp_path / name for name in ("stops", "goes on", "plain"))
+    for folder in (stops, goes_on, plain):
+        folder.mkdir()
+    assert starter.run(stops, *settings(shared, cache), "cache.on_full=stop") == 1
+    assert f"Error: cache.dir={cache} cannot be written: the disk is full" in said(stops)
+    assert "Traceback" not in said(stops)
+    assert not list((stops / "run").glob("checkpoints/*"))
+    before = kept(cache)
+    assert before > 0
+    assert starter.run(goes_on, *settings(shared, cache)) == 0, said(goes_on)
+    assert "the disk is full; what was computed before is kept. Training goes on" in said(goes_on)
+    assert kept(cache) >= before
+    assert starter.run(plain, *settings(shared, cache), "cache.mode=off") == 0, said(plain)
+    assert same_bits(weights(goes_on / "run"), weights(plain / "run"))
