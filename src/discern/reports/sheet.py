@@ -74,13 +74,30 @@ class Sheet:
             LineCollection(ends, colors=colour, linewidths=0.6, zorder=0.5), autolim=False
         )
 
-    def save(self, path: Path) -> None:
-        """Write the page as a PNG file."""
+    def finished(self) -> Figure:
+        """The page with all that was put on it."""
         width, height = self.figure.get_size_inches()
         # imshow moves the limits to its picture.
         self.axes.set(xlim=(0, width), ylim=(height, 0))
-        with write_whole(path, "wb") as file:
-            self.figure.savefig(file, format="png", dpi=120, pil_kwargs=FAST_PNG)
+        return self.figure
+
+    def save(self, path: Path) -> None:
+        """Write the page as a PNG file."""
+        save(self.finished(), path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG file."""
+    with write_whole(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=120, pil_kwargs=FAST_PNG)
+
+
+def rendered(figure: Figure, dpi: int = 80) -> NDArray[np.uint8]:
+    """The pixels of a figure, uint8 (H, W, 3)."""
+    canvas = FigureCanvasAgg(figure)
+    figure.set_dpi(dpi)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def shorten(text: str, length: int) -> str:
