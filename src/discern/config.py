@@ -326,6 +326,19 @@ class EMASettings(Settings):  # noqa: D101
     update_every_n_steps: PositiveInt
 
 
+class DashboardSettings(Settings):  # noqa: D101
+    images_every: PositiveInt
+    worst: PositiveInt
+    pr_curves: NonNegativeInt
+    histograms_every: Annotated[
+        Annotated[int, Field(ge=1)] | None,
+        Field(description="a whole number above 0, or null for no histograms"),
+    ]
+    graph: Flag
+    projector: Annotated[int, Field(ge=0, le=10_000, description="a whole number from 0 to 10000")]
+    sparing: Flag
+
+
 _Epoch = Annotated[
     Annotated[int, Field(ge=1)] | None,
     Field(description="an epoch's number, from 1, or null"),
@@ -589,6 +602,7 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "torch.optim.lr_scheduler.OneCycleLR": SchedulerSettings,
     "lightning.pytorch.Trainer": TrainerSettings,
     "discern.callbacks.averaging.ema": EMASettings,
+    "discern.callbacks.dashboard.Dashboard": DashboardSettings,
     "discern.callbacks.finetune.Finetune": FinetuneSettings,
     "lightning.pytorch.callbacks.EarlyStopping": EarlyStoppingSettings,
     "lightning.pytorch.callbacks.ModelCheckpoint": ModelCheckpointSettings,

@@ -14,6 +14,7 @@ from torch import nn
 
 from discern.build import build_data
 from discern.checkpoints import Card, load, model_name
+from discern.choices import settings_of
 from discern.config import check, conf_dir
 from discern.console import table
 from discern.errors import DiscernError
@@ -163,15 +164,8 @@ def _data_choices() -> list[Path]:
 
 def _own_data_sets() -> dict[str, dict[str, Any]]:
     """``_target_`` -> settings, of the choices in conf/data."""
-    nodes = [_choice(path) for path in _data_choices()]
+    nodes = [settings_of(path) for path in _data_choices()]
     return {node["_target_"]: node for node in nodes}
-
-
-def _choice(path: Path) -> dict[str, Any]:
-    """A choice of a group with those that it builds on."""
-    node: Any = OmegaConf.to_container(OmegaConf.load(path))
-    parents = [_choice(path.with_stem(name)) for name in node.pop("defaults", ())]
-    return {key: value for part in (*parents, node) for key, value in part.items()}
 
 
 def check_fit(card: Card, data: Any, checkpoint: Path) -> None:

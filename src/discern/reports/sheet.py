@@ -94,7 +94,7 @@ def save(figure: Figure, path: Path) -> None:
 
 def rendered(figure: Figure, dpi: int = 80) -> NDArray[np.uint8]:
     """The pixels of a figure, uint8 (H, W, 3)."""
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     figure.set_dpi(dpi)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

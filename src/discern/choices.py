@@ -1,0 +1,30 @@
+"""What the files of a choice of a group say, without composing a whole config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+
+def settings_of(path: Path) -> dict[str, Any]:
+    """The settings of a choice's file, with those of the choices that it builds on; unresolved.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    node: Any = OmegaConf.to_container(OmegaConf.load(path))
+    parents = [settings_of(path.with_stem(name)) for name in node.pop("defaults", ())]
+    return merged(*parents, node)
+
+
+def merged(*parts: dict[str, Any]) -> dict[str, Any]:
+    """Mappings in one, mappings in them too; of two values the later one counts."""
+    result: dict[str, Any] = {}
+    for part in parts:
+        for key, value in part.items():
+            before = result.get(key)
+            both = isinstance(before, dict) and isinstance(value, dict)
+            result[key] = merged(before, value) if both else value  # type: ignore[arg-type]
+    return result
