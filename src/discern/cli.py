@@ -34,6 +34,8 @@ Commands:
              discern predict ckpt_path=best input=photos
   cache      see, check and clear what is kept of frozen backbones
              discern cache list
+  dashboard  look at runs in TensorBoard
+             discern dashboard logdir=outputs port=6006
 
 discern COMMAND --help shows a command's choices and settings.
 Shell completion: eval "$(discern -sc install=bash)"   (or zsh, fish)
@@ -116,6 +118,16 @@ def cache(arguments: list[str]) -> None:
         raise SystemExit(status)
 
 
+def dashboard(arguments: list[str]) -> None:
+    """``discern dashboard …``: TensorBoard on the runs of a folder."""
+    from discern.dashboard.server import run
+
+    try:
+        run(arguments)
+    except DiscernError as error:
+        refuse(error)
+
+
 def _hydra_command(name: str, job: "TaskFunction", arguments: list[str]) -> None:
     import hydra
 
@@ -172,6 +184,11 @@ def _complete(arguments: list[str]) -> None:
 
         print(" ".join(completions(typed)))
         return
+    if command == "dashboard":
+        from discern.dashboard.server import completions
+
+        print(" ".join(completions(typed)))
+        return
     os.environ["COMP_LINE"] = f"{first} {typed}"
     COMMANDS.get(command, train)(arguments)
 
@@ -182,4 +199,5 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "evaluate": evaluate,
     "predict": predict,
     "cache": cache,
+    "dashboard": dashboard,
 }

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -38,8 +39,6 @@ class Dashboard(Callback):
             has one in any case.
         worst: predictions in the picture of the worst.
         pr_curves: classes, the first ones, that have a precision-recall curve.
-        histograms_every: epochs from one histogram of each weight and of its gradient to the next;
-            None for none.
         graph: whether the network is drawn.
         projector: images that are points in the projector, where a frozen backbone has features.
         sparing: leave out all but the charts' layout, as the jobs of a sweep do.
@@ -50,7 +49,6 @@ class Dashboard(Callback):
         images_every: int,
         worst: int,
         pr_curves: int,
-        histograms_every: int | None,
         graph: bool,
         projector: int,
         sparing: bool,
@@ -58,7 +56,6 @@ class Dashboard(Callback):
         self.images_every = images_every
         self.worst = worst
         self.pr_curves = pr_curves
-        self.histograms_every = histograms_every
         self.graph = graph
         self.projector = projector
         self.sparing = sparing
@@ -75,8 +72,9 @@ class Dashboard(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Have what the model says kept."""
-        drawn = not self.sparing and trainer.world_size == 1 and not trainer.sanity_checking
-        if drawn and trainer.training and _logger(trainer) is not None:
+        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        drawn = not self.sparing and trainer.world_size == 1
+        if fitting and drawn and _logger(trainer) is not None:
             _classifier(pl_module).validated = []
             self._validated = trainer.current_epoch + 1
 
@@ -87,8 +85,6 @@ class Dashboard(Callback):
             return
         if self._validated == epoch and epoch % self.images_every == 0:
             self._draw_validation(logger, trainer, pl_module)
-        if self.histograms_every is not None and epoch % self.histograms_every == 0:
-            _write_histograms(logger, pl_module, epoch)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the last validation, and write the points of the projector."""
@@ -203,13 +199,3 @@ def _columns(network: Any, data: Any, features: Tensor, labels: Tensor) -> dict[
     names = data.class_names
     said = {"label": labels.tolist(), "predicted": predicted.tolist()}
     return {column: [names[number] for number in numbers] for column, numbers in said.items()}
-
-
-def _write_histograms(logger: TensorBoard, pl_module: LightningModule, epoch: int) -> None:
-    """Of the weights, and of the gradients that the epoch's last step was taken with."""
-    for name, parameter in pl_module.network.named_parameters():  # type: ignore[union-attr]
-        if not parameter.requires_grad:
-            continue
-        logger.experiment.add_histogram(f"weights/{name}", parameter.detach(), epoch)
-        if parameter.grad is not None:
-            logger.experiment.add_histogram(f"gradients/{name}", parameter.grad, epoch)
