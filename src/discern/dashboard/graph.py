@@ -38,7 +38,7 @@ def graph_of(network: nn.Module, input_shape: Sequence[int]) -> GraphDef:
     if hasattr(watched, "engine"):
         watched.engine = None  # another engine computes out of torch's sight
     device = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
-    recorder = _Recorder(type(network).__name__)
+    recorder = _Recorder()
     with ExitStack() as stack:
         stack.enter_context(_in_eval_mode(watched))
         stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
@@ -48,7 +48,6 @@ def graph_of(network: nn.Module, input_shape: Sequence[int]) -> GraphDef:
         recorder.add("images", "input", [], image)
         stack.enter_context(recorder)
         output = watched(image)
-    recorder.scope = []
     recorder.add("logits", "output", [output], output)
     return GraphDef(node=recorder.nodes, versions=VersionDef(producer=PRODUCER))
 
@@ -67,19 +66,15 @@ def _in_eval_mode(network: nn.Module) -> Iterator[None]:
 class _Recorder(TorchFunctionMode):
     """Writes down each function that gives a tensor, and where its tensors are from.
 
-    Args:
-        root: what the network is called.
-
     Attributes:
         nodes: one for each function.
-        scope: the modules that are at work, the outermost first.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.nodes: list[NodeDef] = []
-        self.scope: list[str] = []
-        self._root = root
+        # Of the modules that are at work, the outermost first: the name, and the scope.
+        self._at_work: list[tuple[str, str]] = [("", "")]
         self._names: Counter[str] = Counter()
         # Not by id: that of a tensor that is no longer needed is given to another one.
         self._producers = WeakTensorKeyDictionary()
@@ -102,7 +97,7 @@ class _Recorder(TorchFunctionMode):
 
     def add(self, name: str, kind: str, given: Sequence[Any], output: Any) -> None:
         """Add a node: its name in its scope, its operation, its inputs and its output."""
-        path = "/".join([*self.scope, name])
+        path = self._at_work[-1][1] + name
         self._names[path] += 1
         unique = path if self._names[path] == 1 else f"{path}_{self._names[path]}"
         producers = dict.fromkeys(
@@ -125,8 +120,7 @@ class _Recorder(TorchFunctionMode):
         """Know which module is at work."""
         handles = []
         for name, module in network.named_modules():
-            path = [self._root, *filter(None, name.split("."))]
-            enter, leave = self._hooks(path, any(module.children()))
+            enter, leave = self._hooks(name)
             handles.append(module.register_forward_pre_hook(enter))
             handles.append(module.register_forward_hook(leave, always_call=True))
         try:
@@ -135,21 +129,20 @@ class _Recorder(TorchFunctionMode):
             for handle in handles:
                 handle.remove()
 
-    def _hooks(
-        self, path: list[str], has_parts: bool
-    ) -> tuple[Callable[..., None], Callable[..., None]]:
-        outer: list[list[str]] = []
+    def _hooks(self, name: str) -> tuple[Callable[..., None], Callable[..., None]]:
         calls = itertools.count(1)
 
         def enter(*_: Any) -> None:
-            outer.append(self.scope)
+            outer, scope = self._at_work[-1]
+            # A list of modules is not at work itself: its layers stand side by side.
+            own = name.removeprefix(f"{outer}.")
             # One activation that several layers share would be drawn as a knot of all of them.
             again = next(calls)
-            shared = again > 1 and not has_parts
-            self.scope = [*path[:-1], f"{path[-1]}_{again}"] if shared else path
+            own = f"{own}_{again}" if again > 1 else own
+            self._at_work.append((name, f"{scope}{own}/" if name else ""))
 
         def leave(*_: Any) -> None:
-            self.scope = outer.pop()
+            self._at_work.pop()
 
         return enter, leave
 
