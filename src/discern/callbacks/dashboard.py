@@ -126,33 +126,31 @@ class Dashboard(Callback):
         writer.add_image("val/confusion_matrix", rendered(figure), epoch, dataformats="HWC")
         rows = predictions.worst(self.worst)
         try:
-            images, _ = data.val_dataset.__getitems__(rows.tolist())
+            pixels, _ = _pixels(data.val_dataset, rows, data)
         except (DiscernError, OSError) as error:
             log.warning("TensorBoard has no picture of the worst predictions: %s", error)
             return
-        page = top_losses(predictions, rows, _pixels(images, data), f"The worst of {title}")
+        page = top_losses(predictions, rows, pixels, f"The worst of {title}")
         writer.add_image(
             "val/worst_predictions", rendered(page.finished()), epoch, dataformats="HWC"
         )
 
     def _write_projector(self, logger: TensorBoard, trainer: Trainer, model: Any) -> None:
-        from discern.dashboard.projector import Points, write_projector
+        from discern.dashboard.projector import THUMBNAIL, Points, write_projector
 
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         dataset = data.val_dataset if data.has_validation else data.train_dataset
         chosen = _spread(len(dataset), self.projector)
         try:
-            if data.has_validation:
-                features = data.features.rows(dataset, chosen, None, data.seed, 0)
-                images, labels = dataset.__getitems__(chosen.tolist())
-            else:
-                features = data.features.rows(dataset, chosen, data.augmentation, data.seed, 0)
-                images, labels = data.seen_in_epoch(chosen.tolist(), 0)
+            # Those that there are: of training images, of their first view.
+            view = None if data.has_validation else data.augmentation
+            features = data.features.rows(dataset, chosen, view, data.seed, 0)
+            pixels, labels = _pixels(dataset.smaller(THUMBNAIL), chosen, data)
             columns = _columns(model.network, data, features, labels)
             files = dataset.names()
             if files is not None:
                 columns["file"] = [Path(files[place]).name for place in chosen.tolist()]
-            points = Points(features.numpy(), _pixels(images, data), columns)
+            points = Points(features.numpy(), pixels, columns)
             write_projector(points, "features of the backbone", Path(logger.log_dir))
         except (DiscernError, OSError) as error:
             log.warning("TensorBoard's projector has no points: %s", error)
@@ -183,8 +181,10 @@ def _spread(count: int, most: int) -> NDArray[np.int64]:
     return np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)
 
 
-def _pixels(images: Tensor, data: Any) -> NDArray[np.uint8]:
-    return as_pixels(images, data.preprocessing["mean"], data.preprocessing["std"])
+def _pixels(dataset: Any, rows: NDArray[np.int64], data: Any) -> tuple[NDArray[np.uint8], Tensor]:
+    """Pixels, uint8 (N, C, H, W), and labels of some images of a data set."""
+    images, labels = dataset.__getitems__(rows.tolist())
+    return as_pixels(images, data.preprocessing["mean"], data.preprocessing["std"]), labels
 
 
 def _columns(network: Any, data: Any, features: Tensor, labels: Tensor) -> dict[str, list[str]]:
