@@ -11,7 +11,7 @@ PORT ?= 6006
 HOST ?= 127.0.0.1
 
 .DEFAULT_GOAL := help
-.PHONY: setup train test lint bench recipes dashboard clean help
+.PHONY: setup train test lint docs settings tour bench recipes dashboard clean help
 
 $(VENV)/.installed: pyproject.toml Makefile
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -32,6 +32,15 @@ lint: setup  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: settings  ## build the pages of docs/ with the API reference, in docs/_build/html
+	$(BIN)/sphinx-build -W --keep-going --quiet docs docs/_build/html
+
+settings: setup  ## write docs/settings.md anew, from conf/
+	$(BIN)/python docs/settings_page.py
+
+tour: setup  ## execute docs/tour.ipynb and keep what it prints and draws
+	$(BIN)/python docs/tour.py
 
 bench: setup  ## measure what the README claims (half an hour)
 	$(BIN)/python benchmarks/start.py
@@ -54,7 +63,7 @@ dashboard: setup  ## TensorBoard on outputs/, at http://127.0.0.1:6006 (PORT=…
 	$(BIN)/discern dashboard port=$(PORT) host=$(HOST) $(ARGS)
 
 clean:  ## remove caches and builds; outputs/ and .venv stay
-	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 help:  ## show this list

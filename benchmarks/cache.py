@@ -71,10 +71,11 @@ class MadeUp(InMemoryDataModule):
     class_names = ["one", "other"]  # noqa: RUF012 - an attribute of the base class
     input_shape = (WIDTH, 1, 1)
 
-    def _load(self) -> LoadedImages:
+    def load_images(self) -> LoadedImages:
+        """Images that differ, of no content."""
         images = torch.arange(IMAGES, dtype=torch.int32).view(torch.uint8).view(IMAGES, 1, 2, 2)
         labels = torch.arange(IMAGES) % 2
-        return LoadedImages("made up", "full", ("",), images, labels, images[:0], labels[:0])
+        return LoadedImages("made up", images, labels, images[:0], labels[:0], digests=("",))
 
 
 class Epochs:

@@ -30,7 +30,7 @@ SETUP = """
 import glob, sys, time
 import numpy as np, torch
 from PIL import Image, PngImagePlugin
-import discern.data.mnist, discern.evaluate, discern.predict
+import discern.data.mnist, discern.evaluate, discern.prediction
 from discern.checkpoints import load
 from discern.cli import main
 from discern.data.idx import read_idx
@@ -55,7 +55,7 @@ main(["evaluate", f"ckpt_path='{model}'", f"data.dir='{data}'", f"hydra.run.dir=
 timed(lambda: classify(read_idx(discern.evaluate.Path(folder, "images"), 3)))()
 """,
     "predict": """
-discern.predict.predict = timed(discern.predict.predict)
+discern.prediction.predict = timed(discern.prediction.predict)
 main(["predict", f"ckpt_path='{model}'", f"input='{folder}/files'", f"out='{out}'"])
 """,
     "predict, bare": """

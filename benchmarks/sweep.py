@@ -32,7 +32,7 @@ import torch
 import torchvision
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY, HERE = Path(__file__).resolve().parents[1], str(Path(__file__).resolve().parent)
 RATES, DROPOUTS = ("1e-4", "3e-4", "1e-3", "3e-3"), ("0", "0.2", "0.5")
 GRID = (f"optimizer.lr={','.join(RATES)}", f"model.dropout={','.join(DROPOUTS)}")
 
@@ -56,7 +56,7 @@ def train(folder: Path, *arguments: str, program: Sequence[str] = PROGRAM) -> fl
             **os.environ,
             "DISCERN_CACHE_DIR": str(folder / "cache"),
             "TORCH_HOME": str(folder / "torch"),
-            "PYTHONPATH": str(Path(__file__).parent),
+            "PYTHONPATH": os.pathsep.join([HERE, *filter(None, [os.environ.get("PYTHONPATH")])]),
         },
         capture_output=True,
         text=True,

@@ -39,7 +39,12 @@ def explained(*overrides: str) -> str:
             "did you mean callbacks.early_stopping.patience",
         ),
         ("trianer.max_epochs=3", "trianer.max_epochs is not a setting; did you mean trainer"),
-        ("seed.a.b=3", "seed.a.b is not a setting; seed.a has no settings of its own."),
+        ("seed.a.b=3", "seed.a.b is not a setting; seed has no settings of its own."),
+        (
+            "callbacks.early_stoping.patience=3",
+            "callbacks.early_stoping.patience is not a setting; did you mean "
+            "callbacks.early_stopping",
+        ),
         ("experimnt=x", "experimnt is not a setting; did you mean experiment"),
     ],
 )

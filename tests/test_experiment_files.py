@@ -8,7 +8,7 @@ import pytest
 
 from discern.cli import main
 from discern.composition import explain
-from discern.config import conf_dir
+from discern.config import check, conf_dir
 from discern.errors import DiscernError
 from discern.experiments import find_file, name_of
 from hydra_plugins import discern_experiments as plugin
@@ -243,3 +243,42 @@ def test_a_sweep_over_a_file_and_a_recipe(folder):
         assert len(metrics_csv(job)) == 2
         target = "SGD" if summary(job)["name"] == "best" else "AdamW"
         assert f"torch.optim.{target}" in (job / "config.yaml").read_text()
+
+
+# Names in a file that stand for nothing
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("optimzer: {lr: 0.1}", "optimzer is not a setting; did you mean optimizer?"),
+        ("sed: 3", "sed is not a setting; did you mean seed?"),
+        ("widths: {first: 3}", "widths is not a setting"),
+        ("accelerator: gpu", "accelerator is a group, not a setting"),
+        (
+            "callbacks: {early_stoping: {patience: 3}}",
+            "callbacks.early_stoping has no _target_; did you mean early_stopping",
+        ),
+        ("callbacks: {early_stopping: 3}", "callbacks.early_stopping"),
+        ("logger: {tensorbord: {name: a}}", "did you mean tensorboard"),
+    ],
+)
+def test_a_name_in_a_file_that_stands_for_nothing_is_refused(folder, text, sentence):
+    (folder / "mine.yaml").write_text(text)
+    with pytest.raises(DiscernError) as caught:
+        check(composed("experiment=mine.yaml"))
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "width: 9\nmodel: {hidden: ['${width}']}",
+        "layers: {first: 9}\nmodel: {hidden: ['${layers.first}']}",
+        "note: what I tried",
+        "callbacks: {early_stopping: null}",
+    ],
+)
+def test_settings_of_ones_own_are_allowed_in_a_file(folder, text):
+    (folder / "mine.yaml").write_text(text)
+    check(composed("experiment=mine.yaml"))

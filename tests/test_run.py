@@ -6,6 +6,7 @@ import logging
 import math
 import signal
 import struct
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -31,6 +32,7 @@ from runs import (
     checkpoint,
     command,
     composed,
+    environment,
     metrics_csv,
     own_model,
     same_bits,
@@ -83,7 +85,9 @@ def test_the_folder_is_named_for_the_run_and_holds_what_it_was(finished):
         "curves.png",
         "metrics.csv",
         "overrides.yaml",
+        "report.html",
         "summary.json",
+        "test_predictions.safetensors",
         "train.log",
     }
 
@@ -97,9 +101,24 @@ def test_the_terminal_shows_choices_epochs_metrics_and_the_folder(finished):
     (test_row,) = (line.split() for line in lines if line.startswith("test "))
     test = summary(folder)["metrics"]["test"]
     assert test_row[1:3] == [f"{test['loss']:.4f}", f"{test['accuracy']:.4f}"]
-    assert lines[-1].endswith(str(folder.relative_to(folder.parents[2])))
+    below = folder.relative_to(folder.parents[2])
+    assert lines[-2:] == [f"Everything is in {below}", f"To look at it, open {below}/report.html"]
     logged = (folder / "train.log").read_text()
     assert all(line in logged for line in lines)
+
+
+def test_a_run_outlives_who_reads_its_lines(tmp_path):
+    quick = ("data.source=sample", "data.fraction=0.1", "trainer.max_epochs=2")
+    with subprocess.Popen(
+        [*TRAIN, *quick, "hydra.run.dir=run"], cwd=tmp_path, env=environment(),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        process.stdout.readline()
+        process.stdout.close()  # as `head -1` does
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+    assert summary(tmp_path / "run")["stopped"] == "trainer.max_epochs=2 reached"
+    assert "Everything is in run" in (tmp_path / "run" / "train.log").read_text()
 
 
 def test_config_yaml_is_resolved_and_composes_the_same_run(finished):

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from discern.threads import SMALL_IMAGE, SMALL_NETWORK, use_threads
+from discern.threads import SMALL_IMAGE, SMALL_NETWORK, limit_threads, use_threads
 
 
 @pytest.fixture(autouse=True)
 def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = torch.get_num_threads()
-    monkeypatch.setattr("discern.threads.ALL", 2)
+    monkeypatch.setattr("discern.threads._own_accord", 2)
     torch.set_num_threads(3)
     yield
     torch.set_num_threads(before)
@@ -36,6 +36,13 @@ def test_a_large_network_after_a_small_one_has_all_threads_again():
     use_threads(nn.Linear(10, 1), (1, 28, 28))
     use_threads(nn.Linear(SMALL_NETWORK, 2), (1, 28, 28))
     assert torch.get_num_threads() == 2
+
+
+def test_a_process_that_shares_the_cores_has_its_part_of_them(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    limit_threads(1)
+    use_threads(nn.Linear(SMALL_NETWORK, 2), (1, 28, 28))
+    assert torch.get_num_threads() == 1
 
 
 def test_a_number_is_that_number():

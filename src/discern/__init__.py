@@ -1,18 +1,30 @@
 """Image-classification experiments on PyTorch Lightning and Hydra that explain themselves."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from discern.checkpoints import load
+    from discern.composition import compose
+    from discern.interactive import predict, train
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load"]
+__all__ = ["__version__", "compose", "load", "predict", "train"]
+
+_MODULES = {
+    "compose": "discern.composition",
+    "load": "discern.checkpoints",
+    "predict": "discern.interactive",
+    "train": "discern.interactive",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import what a program uses when it uses it: the command line starts without torch."""
-    if name == "load":
-        from discern.checkpoints import load
-
-        return load
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'discern' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -45,6 +45,7 @@ from discern.models.mixing import mixing
 from discern.models.registry import MODELS, name_of
 from discern.models.schedule import Schedule
 from discern.models.transfer import TransferClassifier
+from discern.own import make_importable
 from discern.reports.summary import versions
 
 
@@ -54,6 +55,9 @@ def build(setting: str, node: Any, **arguments: Any) -> Any:
     Raises:
         DiscernError: the class does not exist, a package is missing, an argument is wrong.
     """
+    target = node.get("_target_") if isinstance(node, (dict, DictConfig)) else None
+    if isinstance(target, str):
+        make_importable(target)
     try:
         built = instantiate(node, _convert_="all", **arguments)
         if isinstance(built, functools.partial):

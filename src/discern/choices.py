@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 
-def settings_of(path: Path) -> dict[str, Any]:
+def settings_of(path: Path, files: Mapping[str, Path]) -> dict[str, Any]:
     """The settings of a choice's file, with those of the choices that it builds on; unresolved.
 
-    Raises:
-        OSError: there is no such file.
+    Args:
+        path: the file; one that holds no settings, as another program's may, has none.
+        files: choice -> file, of its group.
     """
     node: Any = OmegaConf.to_container(OmegaConf.load(path))
-    parents = [settings_of(path.with_stem(name)) for name in node.pop("defaults", ())]
-    return merged(*parents, node)
+    if not isinstance(node, dict):
+        return {}
+    names = [name for name in node.pop("defaults", ()) if isinstance(name, str) and name in files]
+    return merged(*(settings_of(files[name], files) for name in names), node)
 
 
 def merged(*parts: dict[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,8 @@ Commands:
              discern evaluate ckpt_path=best split=test
   predict    classify pictures in files
              discern predict ckpt_path=best input=photos
+  report     make the pages of runs and sweeps anew
+             discern report outputs
   cache      see, check and clear what is kept of frozen backbones
              discern cache list
   dashboard  look at runs in TensorBoard
@@ -101,7 +103,7 @@ def predict(arguments: list[str]) -> None:
 
 
 def _predict_job(cfg: "DictConfig") -> None:
-    from discern.predict import job
+    from discern.prediction import job
 
     job(cfg)
 
@@ -121,6 +123,16 @@ def cache(arguments: list[str]) -> None:
 def dashboard(arguments: list[str]) -> None:
     """``discern dashboard …``: TensorBoard on the runs of a folder."""
     from discern.dashboard.server import run
+
+    try:
+        run(arguments)
+    except DiscernError as error:
+        refuse(error)
+
+
+def report(arguments: list[str]) -> None:
+    """``discern report …``: the pages of runs and sweeps, made anew."""
+    from discern.report_command import run
 
     try:
         run(arguments)
@@ -189,6 +201,8 @@ def _complete(arguments: list[str]) -> None:
 
         print(" ".join(completions(typed)))
         return
+    if command == "report":  # folders, which the shell completes
+        return
     os.environ["COMP_LINE"] = f"{first} {typed}"
     COMMANDS.get(command, train)(arguments)
 
@@ -198,6 +212,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "inspect": inspect,
     "evaluate": evaluate,
     "predict": predict,
+    "report": report,
     "cache": cache,
     "dashboard": dashboard,
 }

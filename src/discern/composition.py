@@ -1,21 +1,104 @@
-"""Hydra's composition errors, told in one sentence that names the way out."""
+"""Composing a config outside of a command, and what goes wrong, told in one sentence."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
+import hydra
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from discern.config import check, conf_dir
 from discern.errors import DiscernError
 from discern.experiments import not_found
 from discern.nearest import did_you_mean
+from discern.own import warn_of_unused
 
 LAUNCHERS = {
     "hydra_plugins.hydra_joblib_launcher": ("hydra/launcher=joblib", "joblib"),
     "hydra_plugins.hydra_submitit_launcher": ("hydra/launcher=submitit_…", "submitit"),
 }
 """Modules of Hydra's launchers -> the choice and the extra that brings it."""
+
+NAME = "train"
+"""The config that Python composes."""
+
+
+def compose(overrides: Sequence[str] = (), *, folder: str | Path | None = None) -> DictConfig:
+    """The config of a run, as the command line composes and checks it.
+
+    Args:
+        overrides: choices and settings as one types them: ``["model=mlp", "optimizer.lr=3e-3"]``.
+        folder: where the run will write; None for a folder of its own in ``outputs``.
+
+    Returns:
+        The settings, for :func:`discern.train`; they can be changed as attributes are. Its part
+        ``hydra`` says what was chosen, and the folder that is made unless ``folder`` is set.
+
+    Raises:
+        DiscernError: a choice or a setting does not exist or has a value that is not allowed.
+    """
+    if isinstance(overrides, str):
+        raise DiscernError(f'compose takes a list of settings, as ["{overrides}"].')
+    typed = list(overrides)
+    if folder is not None:
+        typed.append(f"folder={_quoted(str(folder))}")
+    with _hydra_of_its_own():
+        try:
+            with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+                cfg = hydra.compose(NAME, typed, return_hydra_config=True)
+            HydraConfig.instance().set_config(cfg)
+            named = cfg.hydra.run.dir
+            made_by_hydra = {
+                "run": {"dir": _name_of_folder(cfg)},
+                "runtime": {"choices": _choices(cfg)},
+                "overrides": {"task": list(overrides)},
+            }
+        except Exception as error:  # of whatever kind Hydra's are
+            raise DiscernError(explain(error, conf_dir(), NAME, typed)) from error
+    with open_dict(cfg):
+        if any(one.startswith("hydra.run.dir=") for one in typed):
+            cfg.folder = named
+        cfg.hydra = made_by_hydra
+    check(cfg)
+    warn_of_unused(cfg.hydra.runtime.choices)
+    return cfg
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _name_of_folder(cfg: DictConfig) -> str:
+    """Hydra's name of the run's folder, which has the time in it when it is asked for."""
+    name = OmegaConf.to_container(cfg.hydra.run)["dir"]  # type: ignore[index,call-overload]
+    # What Hydra's resolver reads from its own config is beside it here.
+    return str(name).replace("${hydra:", "${hydra.")
+
+
+def _choices(cfg: DictConfig) -> dict[str, str | None]:
+    """Group -> choice, without Hydra's own."""
+    chosen = cfg.hydra.runtime.choices.items()
+    return {str(group): choice for group, choice in chosen if "/" not in str(group)}
+
+
+@contextmanager
+def _hydra_of_its_own() -> Iterator[None]:
+    """Leave Hydra, which a program may have initialised for itself, as it was."""
+    ours, config = GlobalHydra.instance(), HydraConfig.instance()
+    before, settings = ours.hydra, config.cfg
+    ours.clear()
+    try:
+        yield
+    finally:
+        # Not the ones above: Hydra puts copies in their place.
+        GlobalHydra.instance().hydra = before
+        HydraConfig.instance().cfg = settings
 
 
 def explain(
@@ -56,23 +139,24 @@ def explain(
 def _unknown_key(key: str, conf_dir: Path, config_name: str, overrides: list[str]) -> str:
     others = [o for o in overrides if o.lstrip("+~").partition("=")[0].partition("@")[0] != key]
     cfg = _compose(conf_dir, config_name, others)
-    parent = key.rpartition(".")[0]
-    node = OmegaConf.select(cfg, parent) if parent else cfg
-    prefix = f"{parent}." if parent else ""
-    if not isinstance(node, DictConfig):
-        first = key.partition(".")[0]
-        if first in cfg:
-            return f"{key} is not a setting; {parent} has no settings of its own."
-        return f"{key} is not a setting; {did_you_mean(first, map(str, cfg))}"
-    known = {f"{prefix}{child!s}" for child in node if child != "_target_"}
-    if not parent:
-        known |= {"experiment", "debug"}
-    return f"{key} is not a setting; {did_you_mean(key, known)}"
+    node: object = cfg
+    parts = key.split(".")
+    for depth, name in enumerate(parts):
+        prefix = "".join(f"{part}." for part in parts[:depth])
+        if not isinstance(node, DictConfig):
+            return f"{key} is not a setting; {prefix[:-1]} has no settings of its own."
+        if name not in node or depth + 1 == len(parts):
+            known = {f"{prefix}{child!s}" for child in node if child != "_target_"}
+            if len(parts) == 1:
+                known |= {"experiment", "debug"}
+            return f"{key} is not a setting; {did_you_mean(prefix + name, known)}"
+        node = node[name]
+    raise AssertionError("a key has a part")
 
 
 def _compose(conf_dir: Path, config_name: str, overrides: list[str]) -> DictConfig:
     with initialize_config_dir(str(conf_dir), version_base="1.3"):
         try:
-            return compose(config_name, overrides)
+            return hydra.compose(config_name, overrides)
         except (HydraException, OmegaConfBaseException):
-            return compose(config_name)
+            return hydra.compose(config_name)

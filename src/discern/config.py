@@ -5,6 +5,7 @@ Hydra take to start. A choice whose ``_target_`` has no schema here (a user's ow
 """
 
 import importlib.util
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -86,6 +87,11 @@ def _has_target(choice: dict[str, Any]) -> dict[str, Any]:
 
 Group = Annotated[
     dict[str, Any], AfterValidator(_has_target), Field(description="a choice of its group")
+]
+
+
+_Entries = Annotated[
+    dict[str, Any] | None, Field(description="a choice of its group, or null for nothing")
 ]
 
 
@@ -501,13 +507,15 @@ class SweepSettings(Settings):
 
 
 class RunSettings(OpenSettings):
-    """The groups that training cannot do without, and its settings that belong to no group."""
+    """The groups of training, and its settings that belong to no group."""
 
     model: Group
     data: Group
     optimizer: Group
     scheduler: Group
     trainer: Group
+    callbacks: _Entries = None
+    logger: _Entries = None
     cache: dict[str, Any]
     checkpoint: dict[str, Any]
     sweep: dict[str, Any]
@@ -523,6 +531,7 @@ class RunSettings(OpenSettings):
     ]
     train: Flag
     test: Flag
+    report: Flag
     find_lr: Annotated[bool | Literal["use"], Field(description="true, use or false")]
     ckpt_path: Annotated[str | None, Field(description="a checkpoint's path, or null")]
     tags: Annotated[list[str | int | float], Field(description="a list of words, such as [a,b]")]
@@ -650,12 +659,52 @@ def check(cfg: DictConfig, command: str = "train") -> None:
         raise DiscernError(f"The config cannot be resolved: {first_line(error)}.") from error
     assert isinstance(values, dict)
     settings, check_files = COMMANDS[command]
+    if command == "train":
+        check_names(cfg)
     _check_part(settings, values, "")
     for name, schema in PARTS.items():
         if isinstance(values.get(name), dict):
             _check_part(schema, values[name], f"{name}.")
     _check_targets(values, "")
     check_files(values)
+
+
+def check_names(cfg: DictConfig) -> None:
+    """Raise for a name in a config of ``train`` that stands for nothing, as a mistyped one does.
+
+    A setting of one's own that others may refer to is no such name, unless it looks like one.
+
+    Raises:
+        DiscernError: says which names there are.
+    """
+    known = RunSettings.model_fields
+    for name in map(str, cfg):
+        if name in known or name == "hydra":
+            continue
+        if (conf_dir() / name).is_dir():
+            raise DiscernError(
+                f"{name} is a group, not a setting; a file chooses from it by a line "
+                f"'- override /{name}: CHOICE' among its defaults."
+            )
+        looks_wrong = OmegaConf.is_dict(cfg._get_node(name)) or closest(name, known)
+        if looks_wrong and not _is_referred_to(name, cfg):
+            raise DiscernError(f"{name} is not a setting; {did_you_mean(name, known)}")
+    for group in ("callbacks", "logger"):
+        parts = cfg.get(group) or {}
+        built = [str(name) for name, part in parts.items() if _is_built(part)]
+        for name, part in parts.items():
+            if part is not None and not _is_built(part):
+                others = did_you_mean(str(name), built) if built else "it needs one."
+                raise DiscernError(f"{group}.{name} has no _target_; {others}")
+
+
+def _is_built(part: Any) -> bool:
+    return OmegaConf.is_dict(part) and part.get("_target_") is not None
+
+
+def _is_referred_to(name: str, cfg: DictConfig) -> bool:
+    settings = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    return re.search(rf"\$\{{{re.escape(name)}\b", OmegaConf.to_yaml(settings)) is not None
 
 
 def _check_targets(values: dict[Any, Any], path: str) -> None:
@@ -694,19 +743,22 @@ def _sentence(
     setting = f"{prefix}{name}"
     if error["type"] == "extra_forbidden":
         return f"{setting} is not a setting; {did_you_mean(name, schema.model_fields)}"
-    allowed = _allowed(schema.model_fields[name])
+    may_be = allowed(schema.model_fields[name])
     if error["type"] == "missing":
-        return f"{setting} is missing; it must be {allowed}."
+        return f"{setting} is missing; it must be {may_be}."
     hint = error["msg"].removeprefix("Value error, ") if error["type"] == "value_error" else ""
-    return f"{setting}={as_override(values[name])} is not allowed; it must be {allowed}{hint}."
+    return f"{setting}={as_override(values[name])} is not allowed; it must be {may_be}{hint}."
 
 
-def _allowed(field: FieldInfo) -> str:
+def allowed(field: FieldInfo) -> str:
+    """What a setting may be, as the end of a sentence."""
     if field.description:
         return field.description
     # `Annotated[int, Field(description=…)] | None`: the description is inside the union.
-    parts = [meta.description for arg in get_args(field.annotation) for meta in get_args(arg)[1:]]
-    return f"{' or '.join(part for part in parts if part)}, or null"
+    metas = [meta for arg in get_args(field.annotation) for meta in get_args(arg)[1:]]
+    parts = [meta.description for meta in metas if isinstance(meta, FieldInfo)]
+    described = " or ".join(part for part in parts if part)
+    return f"{described}, or null" if described else ""
 
 
 def as_override(value: Any) -> str:

@@ -1,6 +1,7 @@
 """Lines and tables for the terminal."""
 
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -21,9 +22,17 @@ class ConsoleHandler(logging.Handler):
             tqdm.write(self.format(record), file=stream)
             stream.flush()
         except BrokenPipeError:
-            raise
+            # Whoever read it, `head` perhaps, has seen enough. The run goes on, as does its log.
+            silence = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(silence, stream.fileno())
+            os.close(silence)
         except Exception:
             self.handleError(record)
+
+
+def in_notebook() -> bool:
+    """Whether what is printed appears below a notebook's cell."""
+    return type(sys.stdout).__module__.startswith("ipykernel.")
 
 
 def is_terminal() -> bool:
@@ -39,7 +48,10 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     for row in rows:
         grid.add_row(*row)
     width = shutil.get_terminal_size(fallback=(100, 24)).columns
-    console = Console(width=width, color_system=None, force_terminal=False, emoji=False)
+    # In a notebook Rich would show an empty output for what is captured.
+    console = Console(
+        width=width, color_system=None, force_terminal=False, force_jupyter=False, emoji=False
+    )
     with console.capture() as capture:
         console.print(grid)
     return "\n".join(line.rstrip() for line in capture.get().rstrip("\n").splitlines())

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from discern.choices import merged, settings_of
 from discern.config import conf_dir
+from discern.own import choices, own_conf
 
 Differences = dict[str, tuple[Any, Any]]
 """Flat dotted name -> (default, value), in the order of the config; choices come first."""
@@ -24,7 +26,7 @@ LEFT_OUT = ("folder", "sweep", "hydra", "data.dir", "cache.dir")
 """Where a run is and reads, and what a sweep tells its jobs."""
 
 
-def differences(cfg: DictConfig, choices: Mapping[str, Any]) -> Differences:
+def differences(cfg: DictConfig, chosen: Mapping[str, Any]) -> Differences:
     """What differs from the defaults: choices, and settings from those of the choices made.
 
     A setting that refers to another one is compared as it is written, so that a change is told
@@ -32,13 +34,13 @@ def differences(cfg: DictConfig, choices: Mapping[str, Any]) -> Differences:
 
     Args:
         cfg: conf/train.yaml, composed, as it was when the run began.
-        choices: Hydra's groups and what was chosen of each; the defaults where they are not known.
+        chosen: Hydra's groups and what was chosen of each; the defaults where they are not known.
     """
     usual = _usual_choices()
-    made = {group: choices.get(group, choice) for group, choice in usual.items()}
+    made = {group: chosen.get(group, choice) for group, choice in usual.items()}
     found: Differences = {g: (usual[g], made[g]) for g in usual if made[g] != usual[g]}
     known = tuple((group, made[group]) for group in usual if group not in SEVERAL)
-    default, unknown = _defaults(known)
+    default, unknown = _defaults(known, own_conf())
     values = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(values, dict)
     one, other = dict(_flat(default)), dict(_flat(values))
@@ -65,19 +67,22 @@ def _usual_choices() -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=64)
-def _defaults(choices: tuple[tuple[str, Any], ...]) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _defaults(
+    made: tuple[tuple[str, Any], ...], place: Path | None
+) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The config of some choices as their files have it, and the groups of which there are none.
 
-    Hydra takes a fifth of a second for it; the jobs of a sweep share what is read here once.
+    Hydra takes a fifth of a second for it. The jobs of a sweep share what is read here once, as
+    long as the user's own files are in the same ``place``.
     """
     own: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / "train.yaml"))
     del own["defaults"]
     parts, unknown = [own], []
-    for group, choice in choices:
-        package = PACKAGES.get(group, group)
-        try:
-            parts.append({package: settings_of(conf_dir() / group / f"{choice}.yaml")})
-        except OSError:  # a choice of the user's own, from another folder
+    for group, choice in made:
+        package, files = PACKAGES.get(group, group), choices(group)
+        if choice in files:
+            parts.append({package: settings_of(files[choice], files)})
+        else:  # from a folder that Hydra was told of
             unknown.append(package)
     return merged(*parts), tuple(unknown)
 

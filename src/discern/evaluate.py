@@ -15,12 +15,13 @@ from torch import nn
 from discern.build import build_data
 from discern.checkpoints import Card, load, model_name
 from discern.choices import settings_of
-from discern.config import check, conf_dir
+from discern.config import check
 from discern.console import table
 from discern.errors import DiscernError
 from discern.files import write_whole
 from discern.jobs import as_job, relative
 from discern.models.engines import use_engine
+from discern.own import choices
 from discern.quiet import quiet_libraries
 from discern.reports.calibration import draw_reliability, reliability
 from discern.reports.confusion import (
@@ -136,10 +137,10 @@ def _settings_of_run(card: Card, checkpoint: Path) -> dict[str, Any]:
     own = _own_data_sets()
     target = str(saved.get("_target_")) if isinstance(saved, dict) else None
     if not isinstance(saved, dict) or target not in own:
-        choices = ", ".join(f"data={path.stem}" for path in _data_choices())
+        known = ", ".join(f"data={name}" for name in choices("data"))
         raise DiscernError(
             f"{checkpoint} does not name a data set that discern has; say which one is meant: "
-            f"{choices}."
+            f"{known}."
         )
     settings = {key: saved[key] for key in own[target] if key in saved}
     for name, value in settings.items():
@@ -158,14 +159,11 @@ def _is_word(value: Any) -> bool:
     return isinstance(value, str) and "${" not in value
 
 
-def _data_choices() -> list[Path]:
-    return sorted((conf_dir() / "data").glob("*.yaml"))
-
-
 def _own_data_sets() -> dict[str, dict[str, Any]]:
-    """``_target_`` -> settings, of the choices in conf/data."""
-    nodes = [settings_of(path) for path in _data_choices()]
-    return {node["_target_"]: node for node in nodes}
+    """``_target_`` -> settings, of discern's choices of data and the user's."""
+    files = choices("data")
+    nodes = [settings_of(path, files) for path in files.values()]
+    return {node["_target_"]: node for node in nodes if "_target_" in node}
 
 
 def check_fit(card: Card, data: Any, checkpoint: Path) -> None:

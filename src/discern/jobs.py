@@ -1,5 +1,6 @@
 """What the jobs of the commands share: how they run, and end when they cannot be done."""
 
+import functools
 import gc
 import logging
 import os
@@ -22,12 +23,9 @@ def as_job() -> Iterator[None]:
     If it fails the log says why, and the process ends with status 1 (130 for Ctrl-C). The jobs of
     a sweep raise what they raised instead, which ends the sweep.
     """
-    # What has been imported stays. A collection would look through all of it, a million objects,
-    # and take a quarter of a second. Once only: what a job of a sweep leaves has to be collected.
-    if not gc.get_freeze_count():
-        gc.freeze()
+    freeze_imports()
     try:
-        with _torch_as_it_was():
+        with torch_as_it_was():
             yield
     except KeyboardInterrupt as error:
         log.warning("Interrupted.")
@@ -45,8 +43,18 @@ def as_job() -> Iterator[None]:
         raise SystemExit(1) from error
 
 
+@functools.cache
+def freeze_imports() -> None:
+    """Leave out what has been imported, a million objects, from all collections to come.
+
+    A collection that looks through it takes a quarter of a second. Once only: what a job of a sweep
+    leaves has to be collected. (The collector itself would take 45 ms to say that it was done.)
+    """
+    gc.freeze()
+
+
 @contextmanager
-def _torch_as_it_was() -> Iterator[None]:
+def torch_as_it_was() -> Iterator[None]:
     """Undo what a job sets for the whole process, of which the next job of a sweep knows nothing.
 
     Lightning sets most of it, as ``trainer.deterministic=true`` asks for, and leaves it.

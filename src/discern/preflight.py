@@ -10,6 +10,7 @@ from omegaconf import DictConfig, read_write
 
 from discern.config import check
 from discern.errors import DiscernError, refuse
+from discern.own import warn_of_unused
 from discern.runs import find_checkpoint, find_sweep
 
 
@@ -27,6 +28,7 @@ class Preflight(Callback):
         try:
             command = config.hydra.job.config_name
             check(config, command)
+            warn_of_unused(config.hydra.runtime.choices)
             with read_write(config.hydra.run):
                 config.hydra.run.dir = str(_claim_for(command, config))
         except DiscernError as error:

@@ -27,6 +27,7 @@ from discern.build import (
 from discern.callbacks.continuation import Continuation
 from discern.callbacks.history import History
 from discern.callbacks.interrupt import EXIT_STATUS, GracefulStop
+from discern.callbacks.outputs import TestOutputs
 from discern.callbacks.pruning import Pruning
 from discern.callbacks.randomness import Randomness
 from discern.checkpoints import (
@@ -50,15 +51,20 @@ from discern.models.classifier import Classifier, count_parameters
 from discern.nearest import did_you_mean
 from discern.quiet import quiet_libraries
 from discern.reports.curves import draw_curves
+from discern.reports.notebook import result_html
+from discern.reports.predictions import Predictions
+from discern.reports.run_page import REPORT, write_run_page
 from discern.reports.samples import as_pixels, draw_grid
-from discern.reports.summary import Summary, git_state, versions
+from discern.reports.summary import Summary, git_state, machine, versions
+from discern.reports.tested import Tested, digest_of, write_tested
+from discern.reports.thumbnails import chosen, thumbnails
 from discern.runs import find_checkpoint
 from discern.threads import use_threads
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """What a run gave.
 
@@ -67,12 +73,26 @@ class Result:
         model: the classifier with that checkpoint's weights, in eval mode.
         folder: the run's folder.
         stopped: why training ended.
+
+    In a notebook it shows itself with its curves.
     """
 
     metrics: dict[str, dict[str, float]]
     model: Classifier
     folder: Path
     stopped: str
+
+    def __repr__(self) -> str:
+        measured = ", ".join(
+            f"{split} {name} {part[name]:.4f}"
+            for split, part in self.metrics.items()
+            for name in ("loss", "accuracy")
+            if name in part
+        )
+        return f"<Result: {measured or 'nothing measured'}; {self.stopped}; {self.folder}>"
+
+    def _repr_html_(self) -> str:
+        return result_html(self.metrics, self.stopped, self.folder)
 
 
 def job(cfg: DictConfig, import_seconds: float) -> Any:
@@ -140,18 +160,20 @@ def train(
         changed=as_facts(differences(cfg, choices or {})),
         git=git_state_once(Path.cwd()),
         versions=versions(),
+        machine=machine(),
     )
     try:
         return _train(cfg, summary, choices or {})
     except KeyboardInterrupt:
-        write_summary(summary, "interrupted")
+        write_summary(summary, "interrupted", cfg)
         raise
     except SystemExit as end:
         reasons = [reason for reason, number in EXIT_STATUS.items() if number == end.code]
-        write_summary(summary, *reasons or [f"failed: it ended with status {end.code}"])
+        reasons += [f"failed: it ended with status {end.code}"]
+        write_summary(summary, reasons[0], cfg)
         raise
     except BaseException as error:
-        write_summary(summary, f"failed: {first_line(error)}")
+        write_summary(summary, f"failed: {first_line(error)}", cfg)
         raise
 
 
@@ -184,11 +206,16 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
     model = build_model(cfg, data, validated)
     if cfg.train:
         check_monitors(trainer, model, validated)
-    facts |= {"title": f"{facts['name']} on {data.title}", **describe(model, data)}
+    facts |= {
+        "title": f"{facts['name']} on {data.title}",
+        "validated": validated,
+        **describe(model, data),
+    }
     use_threads(model.network, data.input_shape, cfg.threads)
+    facts["machine"] |= {"devices": devices(trainer), "threads": torch.get_num_threads()}
     announce(cfg, facts)
     if suggested is not None:
-        write_summary(summary, suggested)
+        write_summary(summary, suggested, cfg)
         conclude(facts, suggested, folder)
         return Result({}, model.eval(), folder, suggested)
     start = find_checkpoint(cfg.ckpt_path) if cfg.ckpt_path else None
@@ -202,7 +229,7 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
         stopped = f"cache.shard={cfg.cache.shard} computed"
         assert source is not None
         facts["features"] = features.report(source)
-        write_summary(summary, stopped)
+        write_summary(summary, stopped, cfg)
         conclude(facts, stopped, folder)
         return Result({}, model.eval(), folder, stopped)
 
@@ -221,11 +248,14 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
     if best is not None:
         load_weights(model, best)
     if cfg.test and len(data.test_dataset) and stopped not in EXIT_STATUS:
+        outputs = TestOutputs()
         with summary.phase("test"):
-            facts["metrics"]["test"] = test(trainer, model, data)
+            facts["metrics"]["test"] = test(trainer, model, data, outputs)
+        with summary.phase("figures"):
+            keep_test(outputs, data, folder)
     if source is not None:
         facts["features"] = features.report(source)
-    write_summary(summary, stopped)
+    write_summary(summary, stopped, cfg)
     conclude(facts, stopped, folder)
     return Result(facts["metrics"], model.eval(), folder, stopped)
 
@@ -290,6 +320,16 @@ def describe(model: Classifier, data: Any) -> dict[str, Any]:
     }
 
 
+def devices(trainer: Trainer) -> str:
+    """What the run computes on."""
+    kind = str(trainer.strategy.root_device)
+    if kind.startswith("cuda"):
+        kind = (
+            f"{kind.partition(':')[0]} ({torch.cuda.get_device_name(trainer.strategy.root_device)})"
+        )
+    return f"{trainer.world_size} × {kind}"
+
+
 def announce(cfg: DictConfig, facts: dict[str, Any]) -> None:
     """Say in a few lines what was composed."""
     images = facts["data"]["images"]
@@ -300,13 +340,19 @@ def announce(cfg: DictConfig, facts: dict[str, Any]) -> None:
         if node._target_ is not None:
             shown = {"data": ("batch_size",), "trainer": ("accelerator", "devices", "max_epochs")}
             keys = shown.get(group, tuple(key for key in node if key != "_target_"))
-            text = " ".join(f"{key}={as_override(plain(node[key]))}" for key in keys)
+            # A data set of a user's own may have no setting for it.
+            settings = {key: plain(node[key]) for key in keys if key in node}
+            # What is off is not shown: its lines would hide what is on.
+            text = " ".join(f"{k}={as_override(v)}" for k, v in settings.items() if v not in OFF)
             name = node._target_.rpartition(".")[2]
             log.info("  %-10s %s", group, f"{name} {text}" if group != "trainer" else text)
     log.info("  %-10s %s", "images", counts)
     trained, frozen = facts["parameters"]["trainable"], facts["parameters"]["frozen"]
     also = f", {frozen:,} frozen" if frozen else ""
     log.info("  %-10s %s trained%s", "parameters", f"{trained:,}", also)
+
+
+OFF = (None, False, 0, "none")
 
 
 def plain(node: Any) -> Any:
@@ -332,6 +378,9 @@ def continue_from(start: Path, cfg: DictConfig, trainer: Trainer, model: Classif
 
 SAMPLES = 25
 """Training images in samples.png."""
+
+THUMBNAILS, THUMBNAILS_OF_FILES = 600, 200
+"""Test images of which a small picture is kept; files have to be read and decoded again."""
 
 AUGMENTED, EPOCHS_SHOWN = 5, 4
 """Training images in augmented.png, and epochs in whose views each is shown beside itself."""
@@ -448,9 +497,15 @@ def draw(history: History, facts: dict[str, Any], folder: Path) -> None:
 
 
 @rank_zero_only
-def write_summary(summary: Summary, stopped: str) -> None:
-    """Write summary.json."""
+def write_summary(summary: Summary, stopped: str, cfg: DictConfig) -> None:
+    """Write summary.json, and report.html, which is made from it and the other files."""
     summary.write(stopped)
+    if cfg.report and not cfg.sweep.draws:
+        try:
+            write_run_page(summary.path.parent)
+        except Exception as error:  # the run has been made, and its report can be made again
+            log.warning("report.html was not written: %s", first_line(error))
+            log.debug("Why:", exc_info=True)
 
 
 def load_weights(model: Classifier, path: Path) -> None:
@@ -458,14 +513,39 @@ def load_weights(model: Classifier, path: Path) -> None:
     fill(model.network, read(path)["state_dict"], path)
 
 
-def test(trainer: Trainer, model: Classifier, data: LightningDataModule) -> dict[str, float]:
-    """The metrics of the model on the test split."""
+def test(
+    trainer: Trainer, model: Classifier, data: LightningDataModule, outputs: TestOutputs
+) -> dict[str, float]:
+    """The metrics of the model on the test split, whose outputs are kept."""
+    trainer.callbacks.append(outputs)  # type: ignore[attr-defined]
     trainer.test(model, datamodule=data, verbose=False)
     return {
         name.removeprefix("test/"): float(value)
         for name, value in trainer.callback_metrics.items()
         if name.startswith("test/")
     }
+
+
+@rank_zero_only
+def keep_test(outputs: TestOutputs, data: Any, folder: Path) -> None:
+    """Write what the model said of the test images, with thumbnails of some."""
+    if outputs.logits is None or outputs.labels is None:
+        return
+    images, tested = len(outputs.labels), data.test_dataset
+    indices = torch.arange(len(tested)) if tested.indices is None else tested.indices
+    files = tested.names()
+    said = Predictions.of(
+        outputs.logits,
+        outputs.labels,
+        indices[:images],
+        list(data.class_names),
+        None if files is None else files[:images],
+    )
+    rows = chosen(said, THUMBNAILS if files is None else THUMBNAILS_OF_FILES)
+    pictures, _ = tested.__getitems__(rows.tolist())
+    shown = thumbnails(rows, pixels_of(pictures, data))
+    seen = digest_of(tested.identify()[:images], said.labels)
+    write_tested(Tested(said, seen, shown), folder)
 
 
 def conclude(facts: dict[str, Any], stopped: str, folder: Path) -> None:
@@ -481,3 +561,5 @@ def conclude(facts: dict[str, Any], stopped: str, folder: Path) -> None:
         header = [facts["title"], *(name.replace("_", " ") for name in names)]
         log.info("\n%s\n", table(header, rows))
     log.info("Everything is in %s", relative(folder))
+    if (folder / REPORT).exists():
+        log.info("To look at it, open %s", relative(folder / REPORT))

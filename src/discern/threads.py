@@ -1,6 +1,7 @@
 """How many CPU threads an operation may use."""
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -10,8 +11,20 @@ from torch import nn
 SMALL_NETWORK, SMALL_IMAGE = 1_000_000, 64 * 64 * 3
 """Parameters and values of an image up to which one thread serves best."""
 
-ALL = torch.get_num_threads()
-"""What torch takes by itself: the cores, or what OMP_NUM_THREADS says."""
+_own_accord = torch.get_num_threads()
+
+
+def all_threads() -> int:
+    """What torch takes by itself: the cores, or what OMP_NUM_THREADS says, or the sweep."""
+    return _own_accord
+
+
+def limit_threads(count: int) -> None:
+    """Let this process, whose jobs share the cores with others, take so many by itself."""
+    global _own_accord
+    _own_accord = count
+    torch.set_num_threads(count)
+    os.environ["OMP_NUM_THREADS"] = str(count)  # of what is loaded later, and of other processes
 
 
 @contextmanager
@@ -38,5 +51,5 @@ def use_threads(
         parameters = sum(parameter.numel() for parameter in network.parameters())
         small = parameters <= SMALL_NETWORK and math.prod(input_shape) <= SMALL_IMAGE
         # Set in either case: the job before in a sweep may have set it otherwise.
-        setting = 1 if small else ALL
+        setting = 1 if small else all_threads()
     torch.set_num_threads(int(setting))

@@ -23,11 +23,11 @@ class NumberedImages(InMemoryDataModule):
         defaults = {"val_size": 0, "batch_size": 3, "eval_batch_size": 5, "num_workers": 0}
         super().__init__(**{**defaults, "mean": 0.0, "std": 1.0, "seed": 1, **settings})
 
-    def _load(self) -> LoadedImages:
+    def load_images(self) -> LoadedImages:
         index = torch.arange(NUM_IMAGES, dtype=torch.uint8)
         images = torch.stack((index, 255 - index), dim=1).view(-1, 1, 1, 2)
         labels = index.long() % 2
-        return LoadedImages("Numbered", "full", ("digest",), images, labels, images, labels)
+        return LoadedImages("Numbered", images, labels, images, labels, "full", ("digest",))
 
 
 def indices_of(images: Tensor) -> list[int]:

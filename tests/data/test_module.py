@@ -60,7 +60,7 @@ def test_iterating_leaves_the_global_random_numbers_alone():
 def test_setting_up_again_changes_nothing(monkeypatch):
     data = set_up()
     dataset = data.train_dataset
-    monkeypatch.setattr(data, "_load", None)
+    monkeypatch.setattr(data, "load_images", None)
     data.setup("test")
     assert data.train_dataset is dataset
 

@@ -1,11 +1,21 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from hydra.core.utils import JobReturn
 
 from discern.errors import DiscernError
 from discern.sweeps import launcher
-from discern.sweeps.launcher import Done, JobsLauncher, _Rate
+from discern.sweeps.launcher import (
+    Done,
+    JobDiedError,
+    JobsLauncher,
+    JobStoppedError,
+    _Rate,
+    _result,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +35,7 @@ def learnt(*seconds: float, threads: int = 1) -> _Rate:
     [
         (_Rate(), 100, 1),  # nothing is known
         (learnt(5.0, 1.0), 20, 4),
-        (learnt(5.0, 1.0), 3, 1),  # done before another process has started
+        (learnt(5.0, 0.3), 3, 1),  # done before another process has started
         (learnt(60.0, 50.0), 3, 3),  # no more than there are jobs
         (learnt(5.0, 0.01), 100, 1),
         (learnt(5.0, 1.0, threads=2), 20, 2),
@@ -42,3 +52,27 @@ def test_more_processes_are_taken_where_they_pay(rate, left, processes):
 def test_a_number_of_processes_that_cannot_be_is_refused(wrong):
     with pytest.raises(DiscernError, match="n_jobs"):
         JobsLauncher(wrong)
+
+
+def test_what_is_imported_before_the_fork_asks_for_no_gpu():
+    # CUDA that was asked for anything cannot be used in a fork.
+    program = (
+        "import torch\n"
+        "torch.cuda.is_available = torch.cuda.device_count = torch.cuda._lazy_init = None\n"
+        "from discern.sweeps.launcher import import_for_jobs\n"
+        "import_for_jobs()\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize(
+    ("end", "stopped"),
+    [(KeyboardInterrupt(), True), (SystemExit(143), True), (SystemExit(4), False)],
+)
+def test_a_job_that_was_stopped_before_it_began_has_not_failed(end, stopped):
+    def run(overrides, number):
+        raise end
+
+    error = _result(run, [], 0)._return_value
+    assert isinstance(error, JobDiedError)
+    assert isinstance(error, JobStoppedError) == stopped

@@ -84,10 +84,11 @@ def test_an_interrupted_job_goes_on_from_its_checkpoint_and_another_begins_anew(
 
 def test_without_validation_images_jobs_are_ranked_by_training(tmp_path):
     ledger = planned(tmp_path, "0.1", "0.2")
-    assert not ledger.settle_objectives()
-    data = {"images": {"train": 9, "val": 0, "test": 3}}
-    write(tmp_path / "lr=0.1", data=data, metrics={"train": {"loss": 0.25}})
-    assert ledger.settle_objectives()
+    assert ledger.is_validated(ledger.jobs[0]) is None
+    write(tmp_path / "lr=0.1", validated=False, metrics={"train": {"loss": 0.25}})
+    assert ledger.is_validated(ledger.jobs[0]) is False
+    assert ledger.rank_by_training()
+    assert not ledger.rank_by_training()
     assert ledger.objectives == [Objective("train/loss", "minimize")]
     assert ledger.rows()[0].values == {"train/loss": 0.25}
     assert Ledger.load(tmp_path).objectives == ledger.objectives

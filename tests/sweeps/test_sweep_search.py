@@ -43,6 +43,7 @@ def study(folder: Path) -> optuna.Study:
         ("x=int(interval(1,8))", IntDistribution(1, 8)),
         ("x=tag(log,int(interval(1,8)))", IntDistribution(1, 8, log=True)),
         ("x=range(1,9,2)", IntDistribution(1, 9, step=2)),
+        ("x=tag(log,range(1,100))", IntDistribution(1, 100, log=True)),
         ("x=range(0.0,1.0,step=0.25)", FloatDistribution(0, 1, step=0.25)),
         ("x=choice(a,b)", CategoricalDistribution(["a", "b"])),
         ("x=true,false,null", CategoricalDistribution(["true", "false", "null"])),
@@ -55,9 +56,24 @@ def test_values_mean_what_they_mean_to_hydra_optuna_sweeper(typed, meant):
     assert fixed == {"y": "3"}
 
 
-@pytest.mark.parametrize("typed", ["x=tag(log,interval(0,1))", "x=interval(2,1)"])
-def test_values_that_no_search_can_have_are_refused(typed):
-    with pytest.raises(DiscernError, match="cannot be searched"):
+@pytest.mark.parametrize(
+    ("typed", "why"),
+    [
+        ("x=tag(log,interval(0,1))", "lower end, 0.0, must be above 0"),
+        ("x=tag(log,int(interval(-1,8)))", "lower end, -1, must be above 0"),
+        ("x=interval(2,1)", "lower end, 2.0, is above its upper, 1.0"),
+        ("x=range(9,1)", "lower end, 9, is above its upper, 1"),
+        ("x=range(1,9,0)", "step, 0, must be above 0"),
+        ("x=tag(log,range(1,9,2))", "has no steps"),
+        ("x=interval(0,1e400)", "must be finite"),
+        ("x=interval(nan,1)", "must be finite"),
+        ("x=range(0.0,1.0,step=nan)", "must be finite"),
+        ("x=int(interval(-9999999999999999999,1))", "must be at most 9007199254740992"),
+        ("x=range(0,100000000000000000000)", "must be at most 9007199254740992"),
+    ],
+)
+def test_values_that_no_search_can_have_are_refused(typed, why):
+    with pytest.raises(DiscernError, match=f"cannot be searched: .*{why}"):
         search_space(OverridesParser.create().parse_overrides([typed]))
 
 
@@ -186,6 +202,8 @@ def test_a_study_from_a_stranger_names_no_class_but_a_pruner(tmp_path):
         (["optimizer.lrr=interval(0,1)"], "optimizer.lrr is not a setting"),
         (["model.head=choice([],[8])"], "model.head is not a setting"),
         (["optimizer.lr=1"], "has nothing to search"),
+        (["model=choice(mlp,nosuch)"], "model=nosuch is not a choice"),
+        (["find_lr=choice(use,true)", RATES], "find_lr=use trains with it"),
         (["hydra.sweeper.direction=up", RATES], "hydra.sweeper.direction=up is not allowed"),
         (["hydra.sweeper.direction=[minimize,maximize]", RATES], "direction has 2 values"),
     ],

@@ -159,6 +159,31 @@ def test_another_objective_ranks_by_its_own_direction(starter, tmp_path):
     assert values == sorted(values, reverse=True)
 
 
+def test_jobs_without_validation_are_ranked_by_training(starter, tmp_path):
+    # The first job fails before it can tell.
+    settings = (*QUICK, "trainer.limit_val_batches=0", "optimizer.lr=-1,1e-4,1e-2")
+    assert starter.sweep(tmp_path, *settings, "hydra.launcher.n_jobs=1") == 1
+    assert "No validation: jobs are ranked by train/loss." in said(tmp_path)
+    found = told(tmp_path / "sweep")
+    assert [row[-1] for row in found] == ["done", "done", "failed"]
+    assert found[0][2]["train/loss"] < found[1][2]["train/loss"]
+    # Those that are done are not run again.
+    assert starter.sweep(tmp_path, "sweep.resume=sweep") == 1
+    assert told(tmp_path / "sweep") == found
+
+
+def test_the_best_of_a_file_can_be_trained_again_from_elsewhere(starter, tmp_path):
+    (tmp_path / "mine.yaml").write_text("model: {dropout: 0.25}\n")
+    settings = (*QUICK, "experiment=mine.yaml", "optimizer.lr=1e-2,1e-3")
+    assert starter.sweep(tmp_path, *settings) == 0
+    best = results(tmp_path / "sweep")["best"]["folder"]
+    (tmp_path / "elsewhere").mkdir()
+    again = (f"experiment={tmp_path}/sweep/best.yaml", "seed=0", "hydra.sweep.dir=again")
+    assert starter.sweep(tmp_path / "elsewhere", *again) == 0, said(tmp_path / "elsewhere")
+    job = tmp_path / "elsewhere" / "again" / "job"
+    assert same_bits(weights(job), weights(tmp_path / "sweep" / best))
+
+
 def test_the_best_can_be_trained_again(starter, tmp_path):
     assert starter.sweep(tmp_path, *QUICK, "optimizer=sgd,adam", "optimizer.lr=1e-2") == 0
     folder = tmp_path / "sweep"
@@ -183,12 +208,23 @@ def test_the_best_can_be_trained_again(starter, tmp_path):
         (["objective=[]", "seed=1"], "objective=[] is not allowed"),
         (["hydra.sweeper.max_batch_size=-1", "seed=1"], "max_batch_size=-1 is not allowed"),
         (["hydra/launcher=rya"], "hydra/launcher=rya is not a choice"),
+        (["model=mlp,nosuch"], "model=nosuch is not a choice"),
+        (["find_lr=use,true"], "find_lr=use trains with it"),
+        (["train=false", "ckpt_path=a,b"], "discern evaluate -m"),
+        (["callbacks.early_stoping.patience=1,2"], "did you mean callbacks.early_stopping"),
+        (["+callbacks.early_stoping.patience=1,2"], "did you mean early_stopping"),
+        (["seed=range(0,100000000000)"], "more than 10,000 jobs"),
+        (["seed=range(9,1)"], "seed=range(9,1) is empty"),
+        (["seed=range(0,9,0)"], "seed=range(0,9,0) cannot be counted"),
+        (["optimizer.lr=range(0.0,1.0,step=nan)"], "cannot be counted"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(starter, tmp_path, arguments, sentence):
     assert starter.sweep(tmp_path, *QUICK, *arguments) == 1
     assert sentence in said(tmp_path)
     assert "Traceback" not in said(tmp_path)
+    if "is in no job" not in sentence:
+        assert not list(tmp_path.glob("sweep/*/config.yaml"))  # no job was begun
 
 
 def test_a_sweep_goes_on_only_as_itself_and_alone(starter, tmp_path):

@@ -1,6 +1,7 @@
-"""One progress bar on a terminal, one line an epoch everywhere."""
+"""One progress bar on a terminal or in a notebook, one line an epoch everywhere."""
 
 import logging
+import sys
 import time
 from typing import Any
 
@@ -8,18 +9,18 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
-from discern.console import is_terminal
+from discern.console import in_notebook, is_terminal
 
 SECONDS_BETWEEN_DRAWS = 0.2
 """A redrawn tqdm costs 60 µs, a tenth of a small network's step."""
 
 
 class Progress(ProgressBar):
-    """Shows images/s, loss and the time left of the epoch under way; nothing without a terminal."""
+    """Shows images/s, loss and the time left of the epoch; nothing where nobody watches."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._enabled = is_terminal()
+        self._enabled = is_terminal() or in_notebook()
         self._bar: Any = None
         self._waiting = 0
         self._drawn = 0.0
@@ -29,8 +30,8 @@ class Progress(ProgressBar):
         self._enabled = False
 
     def enable(self) -> None:
-        """Show the bar again, if there is a terminal."""
-        self._enabled = is_terminal()
+        """Show the bar again, if somebody watches."""
+        self._enabled = is_terminal() or in_notebook()
 
     def print(self, *args: Any, **kwargs: Any) -> None:
         """Log what ``LightningModule.print`` was given, above the bar."""
@@ -98,6 +99,8 @@ class Progress(ProgressBar):
             self._bar = tqdm(
                 desc=title, total=total, unit=unit, leave=False, dynamic_ncols=True,
                 mininterval=0, unit_scale=unit == " images",
+                # In a notebook among the epochs' lines, since standard error is a box of its own.
+                file=sys.stdout if in_notebook() else None,
             )  # fmt: skip
 
     def _close(self) -> None:

@@ -203,7 +203,12 @@ class CIFAR10(InMemoryDataModule):
             fetch(published.url, archive, md5=published.md5)
         extract(archive, folder, _MAX_BYTES, folder=folder.name)
 
-    def _load(self) -> LoadedImages:
+    def load_images(self) -> LoadedImages:
+        """Read the files.
+
+        Raises:
+            DiscernError: they are missing or not as published.
+        """
         published = self.published
         found = _find(published, self.dir)
         if found is None:

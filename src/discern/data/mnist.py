@@ -61,7 +61,12 @@ class MNIST(InMemoryDataModule):
             sources.obtain(self.published, self.dir, self.source, self.has_sample)
             self._prepared = True
 
-    def _load(self) -> LoadedImages:
+    def load_images(self) -> LoadedImages:
+        """Read the files.
+
+        Raises:
+            DiscernError: they are missing or not as published.
+        """
         title = self.published.title
         if self.source != "sample":
             files = sources.find_files(self.published, self.dir)

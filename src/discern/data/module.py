@@ -290,21 +290,22 @@ class LoadedImages:
 
     Attributes:
         title: name for people.
-        source_used: "full" or "sample".
-        digests: hex SHA-256 of the images and labels of both parts, in a fixed order.
         train_images: uint8 (N, C, H, W).
         train_labels: int64 (N,).
         test_images: uint8 (M, C, H, W).
         test_labels: int64 (M,).
+        source_used: "full" or "sample", of a published data set.
+        digests: hex SHA-256 of the images and labels of both parts, in a fixed order; computed
+            where none are given.
     """
 
     title: str
-    source_used: str
-    digests: tuple[str, ...]
     train_images: Tensor
     train_labels: Tensor
     test_images: Tensor
     test_labels: Tensor
+    source_used: str = "full"
+    digests: tuple[str, ...] = ()
 
 
 class InMemoryDataModule(ImageDataModule):
@@ -330,8 +331,8 @@ class InMemoryDataModule(ImageDataModule):
         self.std = std
 
     @abstractmethod
-    def _load(self) -> LoadedImages:
-        """Read the data set."""
+    def load_images(self) -> LoadedImages:
+        """Read or make the data set; called once."""
 
     @property
     def preprocessing(self) -> dict[str, Any]:
@@ -339,12 +340,23 @@ class InMemoryDataModule(ImageDataModule):
         return {"mean": self.mean, "std": self.std}
 
     def _load_parts(self) -> Parts:
-        loaded = self._load()
+        loaded = self.load_images()
         return Parts(
             loaded.title,
             loaded.source_used,
-            loaded.digests,
+            loaded.digests or _digests(loaded),
             train=InMemoryImages(loaded.train_images, loaded.train_labels, self.mean, self.std),
             val=None,
             test=InMemoryImages(loaded.test_images, loaded.test_labels, self.mean, self.std),
         )
+
+
+def _digests(loaded: LoadedImages) -> tuple[str, ...]:
+    """Hex SHA-256 of shape and content of each array."""
+    arrays = (
+        loaded.train_images, loaded.train_labels, loaded.test_images, loaded.test_labels
+    )  # fmt: skip
+    return tuple(
+        hashlib.sha256(str(tuple(array.shape)).encode() + array.numpy().tobytes()).hexdigest()
+        for array in arrays
+    )

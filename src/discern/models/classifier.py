@@ -109,9 +109,9 @@ class Classifier(LightningModule):
         if self.validated is not None:
             self.validated.append((logits, batch[1]))
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Take the batch into the test metrics."""
-        self._measure(batch, self.test_metrics)
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Take the batch into the test metrics; ``logits`` (N, num_classes), ``labels`` (N,)."""
+        return {"logits": self._measure(batch, self.test_metrics), "labels": batch[1]}
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Class probabilities (N, num_classes)."""

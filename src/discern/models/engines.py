@@ -22,7 +22,7 @@ from discern.models.engines_export import (
 )
 from discern.models.engines_runtime import STARTERS, EngineError, Infer, photographs, start
 from discern.models.transfer import TransferClassifier
-from discern.threads import ALL
+from discern.threads import all_threads
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +188,7 @@ def engine_for(
     why = _why_torch_alone(network)
     if setting == "auto":
         if why is None:
-            return _fastest(network, input_shape, threads or ALL)
+            return _fastest(network, input_shape, threads or all_threads())
         level = logging.INFO if why == _TOO_LARGE else logging.DEBUG
         log.log(level, "PyTorch runs %s, for %s.", network.backbone.provenance.name, why)
         return TorchEngine(network)
@@ -199,7 +199,7 @@ def engine_for(
             f"engine={setting} needs the package {missing[0]}, which is not installed; "
             f"pip install {_NEEDED[setting][1]} brings it."
         )
-    return ExportedEngine(setting, network, input_shape, threads or ALL)
+    return ExportedEngine(setting, network, input_shape, threads or all_threads())
 
 
 def use_engine(network: nn.Module, input_shape: Sequence[int], setting: str, images: int) -> None:

@@ -48,7 +48,14 @@ class Classified:
 def draw_classified(
     pictures: Sequence[Classified], class_names: Sequence[str], title: str, path: Path
 ) -> None:
-    """Draw each picture beside a horizontal bar chart of its class probabilities.
+    """Write the page of :func:`classified_sheet` as a PNG file."""
+    classified_sheet(pictures, class_names, title).save(path)
+
+
+def classified_sheet(
+    pictures: Sequence[Classified], class_names: Sequence[str], title: str
+) -> Sheet:
+    """A page with each picture beside a horizontal bar chart of its class probabilities.
 
     Where it is known, what speaks for the predicted class stands between the two.
     """
@@ -74,7 +81,7 @@ def draw_classified(
             seen = overlay(picture.pixels, picture.importance)
             sheet.picture(seen, left + PICTURE + BESIDE, top + LINE, PICTURE, body)
         _draw_bars(sheet, picture, class_names, left + shown + names, top + LINE)
-    sheet.save(path)
+    return sheet
 
 
 def _draw_legend(sheet: Sheet, explained: bool) -> None:

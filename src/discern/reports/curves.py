@@ -1,7 +1,5 @@
 """curves.png: loss and accuracy, training and validation, epoch by epoch."""
 
-import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from discern.reports.sheet import save
+from discern.runs import is_run, read_run
 
 # Okabe & Ito's blue and vermilion: told apart in colour blindness and in grey.
 TRAINING, VALIDATION = "#0072B2", "#D55E00"
@@ -38,17 +37,11 @@ def draw_curves(
 
 def draw_curves_of(folder: Path) -> None:
     """Draw the curves of a run from what its folder holds; nothing where that is too little."""
-    try:
-        facts = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        with (folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
-            rows = [
-                {name: float(value) for name, value in row.items() if value}
-                for row in csv.DictReader(file)
-            ]
-        best_epoch, title = facts["best_epoch"], facts["title"]
-    except (OSError, ValueError, KeyError):
+    if not is_run(folder):
         return
-    draw_curves(rows, best_epoch, title, folder / "curves.png")
+    run = read_run(folder)
+    if rows := run.epochs():
+        draw_curves(rows, run.facts.get("best_epoch"), run.title, folder / "curves.png")
 
 
 def _draw(

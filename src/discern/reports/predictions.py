@@ -1,16 +1,20 @@
 """What a model says of labelled images: the arrays, and predictions.csv."""
 
+from __future__ import annotations
+
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from discern.files import write_whole
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TOP = 5
 """Classes among which the label counts as found in the top-5 error."""
@@ -51,8 +55,10 @@ class Predictions:
         indices: Tensor,
         class_names: list[str],
         files: list[str] | None = None,
-    ) -> "Predictions":
+    ) -> Predictions:
         """From logits (N, K) float32, with labels and indices int64 (N,)."""
+        from torch.nn.functional import cross_entropy  # not paid for by who reads predictions
+
         top = logits.topk(min(TOP, logits.shape[1]), dim=1).indices
         return cls(
             class_names,
@@ -78,6 +84,19 @@ class Predictions:
         """Whether the predicted class is the label, (N,)."""
         correct: NDArray[np.bool_] = self.predicted == self.labels
         return correct
+
+    @property
+    def margins(self) -> NDArray[np.float32]:
+        """How much more probable the predicted class is than the next, (N,); 1 for one class."""
+        if self.probabilities.shape[1] < 2:
+            return np.ones(len(self), np.float32)
+        two = np.partition(self.probabilities, -2, axis=1)[:, -2:]
+        margins: NDArray[np.float32] = two[:, 1] - two[:, 0]
+        return margins
+
+    def least_certain(self, count: int) -> NDArray[np.int64]:
+        """Rows whose two most probable classes are nearest to each other, the nearest first."""
+        return np.argsort(self.margins, kind="stable")[:count]
 
     def worst(self, count: int) -> NDArray[np.int64]:
         """Rows with the highest losses, the highest first."""

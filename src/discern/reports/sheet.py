@@ -1,8 +1,9 @@
 """A page of small pictures and texts, laid out in inches."""
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -85,11 +86,21 @@ class Sheet:
         """Write the page as a PNG file."""
         save(self.finished(), path)
 
+    def png(self) -> bytes:
+        """The page as PNG."""
+        content = BytesIO()
+        _write(self.finished(), content)
+        return content.getvalue()
+
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as a PNG file."""
     with write_whole(path, "wb") as file:
-        figure.savefig(file, format="png", dpi=120, pil_kwargs=FAST_PNG)
+        _write(figure, file)
+
+
+def _write(figure: Figure, file: IO[bytes]) -> None:
+    figure.savefig(file, format="png", dpi=120, pil_kwargs=FAST_PNG)
 
 
 def rendered(figure: Figure, dpi: int = 80) -> NDArray[np.uint8]:

@@ -3,12 +3,14 @@
 import importlib.metadata
 import json
 import math
+import os
 import platform
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,8 @@ class Summary:
 
     def __init__(self, path: Path, **facts: Any) -> None:
         self.path = path
-        self.facts: dict[str, Any] = {"seconds": {}, **facts, "metrics": {}}
+        began = datetime.now().astimezone().isoformat(timespec="seconds")
+        self.facts: dict[str, Any] = {"began": began, "seconds": {}, **facts, "metrics": {}}
         self._began = time.perf_counter()
 
     @contextmanager
@@ -79,6 +82,11 @@ def git_state(folder: Path) -> dict[str, Any] | None:
         return None
     changed = git("status", "--porcelain", "--untracked-files=no").stdout.strip()
     return {"commit": commit.stdout.strip(), "dirty": bool(changed)}
+
+
+def machine() -> dict[str, Any]:
+    """The system and how many cores it has."""
+    return {"system": platform.platform(), "cores": os.cpu_count()}
 
 
 def versions() -> dict[str, str]:

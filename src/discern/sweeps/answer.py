@@ -13,9 +13,15 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from discern.config import conf_dir
+from discern.errors import first_line
+from discern.experiments import SUFFIX, find_file, is_path
 from discern.files import write_whole
 from discern.jobs import relative
+from discern.reports.curves import draw_curves_of
+from discern.reports.run_page import REPORT, write_run_page
+from discern.runs import is_run, read_run
 from discern.sweeps.ledger import Job, Ledger
+from discern.sweeps.page import write_sweep_page
 from discern.sweeps.picture import draw_sweep
 from discern.sweeps.ranking import best_group, best_row, group_rows, has_seeds, verdict
 from discern.sweeps.results import results_table, write_results
@@ -28,6 +34,9 @@ Tester = Callable[[Ledger, Row], dict[str, float]]
 
 EVENTS = "events.out.tfevents"
 """How the names of TensorBoard's files begin."""
+
+FILES = ("model.init_from", "model.weights", "data.dir", "cache.dir")
+"""Settings that may be a path, beside ``experiment``."""
 
 NOT_THE_MODEL = ("hparams_search", "test", "train", "ckpt_path", "tags", "objective")
 """Settings that say nothing of how a model is trained."""
@@ -55,9 +64,15 @@ def conclude(ledger: Ledger, test: Tester | None, extra: Mapping[str, Any]) -> l
             file.write(as_experiment(job))
         if test is not None:
             facts["best"]["test"] = test(ledger, best)
+            # Its test is there now. Before it too: the test may be interrupted.
+            _link(folder / "best", job.name)
     write_results(folder, rows, objectives, facts)
     title = f"{objectives[0].metric} of {len(rows)} jobs"
     draw_sweep(rows, objectives[0], title, folder / "sweep.png")
+    if best is not None:
+        # Now that its test is known.
+        tell_of_job(best.folder)
+    tell_of_sweep(folder)
     log.info("\n%s\n", results_table(rows, objectives))
     if best is not None and has_seeds(rows):
         log.info("%s", verdict(group_rows(rows, objectives), objectives[0]))
@@ -66,7 +81,31 @@ def conclude(ledger: Ledger, test: Tester | None, extra: Mapping[str, Any]) -> l
     else:
         _tell(facts["best"], folder)
     log.info("Everything is in %s", relative(folder))
+    if (folder / REPORT).exists():
+        log.info("To look at it, open %s", relative(folder / REPORT))
     return rows
+
+
+def tell_of_job(folder: Path) -> None:
+    """Draw a job's curves and write its report, if it is to have one; both can be made again."""
+    if not is_run(folder):
+        return
+    try:
+        draw_curves_of(folder)
+        if read_run(folder).config.get("report", True):
+            write_run_page(folder)
+    except Exception as error:
+        log.warning("The pictures of %s were not made: %s", relative(folder), first_line(error))
+        log.debug("Why:", exc_info=True)
+
+
+def tell_of_sweep(folder: Path) -> None:
+    """Write the sweep's report; it can be made again."""
+    try:
+        write_sweep_page(folder)
+    except Exception as error:
+        log.warning("The report of the sweep was not written: %s", first_line(error))
+        log.debug("Why:", exc_info=True)
 
 
 def _best(ledger: Ledger, rows: list[Row]) -> Row | None:
@@ -113,14 +152,30 @@ def as_experiment(job: Job) -> str:
         if (conf_dir() / name).is_dir() and isinstance(value, (str, list)) and "." not in name:
             # An experiment may be one that came by a file's name, which is not in this group.
             group = f"/{name}@_global_" if name == "experiment" else f"override /{name}"
-            choices.append({group: value})
+            choices.append({group: _absolute_experiment(value) if "@" in group else value})
         else:
-            _put(settings, name.split("."), value)
+            _put(settings, name.split("."), _absolute(value) if name in FILES else value)
     header = "# The best job of a sweep: python train.py experiment=FILE trains it again.\n"
     content = {"defaults": [*choices, "_self_"]} if choices else {}
     return f"# @package _global_\n{header}" + yaml.safe_dump(
         {**content, **settings}, sort_keys=False, allow_unicode=True
     )
+
+
+def _absolute(value: Any) -> Any:
+    """A path that exists as it is from any working directory; anything else as it is."""
+    if not isinstance(value, str) or not Path(value).expanduser().exists():
+        return value
+    return str(Path(value).expanduser().resolve())
+
+
+def _absolute_experiment(choice: str | list[str]) -> Any:
+    """Experiments that are files, by paths that are the same from any working directory."""
+    if not isinstance(choice, str):
+        return [_absolute_experiment(each) for each in choice]
+    is_recipe = not is_path(choice) and (conf_dir() / "experiment" / f"{choice}{SUFFIX}").is_file()
+    path = None if is_recipe else find_file(choice)
+    return choice if path is None else str(path.resolve())
 
 
 def _of_the_model(job: Job) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Jobs in processes of this machine, which share what they have imported and outlive each other.
+"""Jobs in processes of this machine, which share what is imported and outlive each other.
 
 A job that dies takes its process along and nothing else: the sweep goes on in a new one.
 """
@@ -19,18 +19,21 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobReturn, JobStatus
 
 from discern.errors import DiscernError
 
+if TYPE_CHECKING:
+    from discern.sweeps.screen import Screen
+
 GRACE = 10.0
 """Seconds that a job has to end by itself once the sweep is gone."""
 
-START = 4.0
-"""Seconds that a process takes at most to import everything and to load data."""
+START = 1.0
+"""Seconds that a process takes at most to load what the first one has loaded."""
 
 GUESS = 1.0
 """Seconds that a job is taken to last until the second has shown it."""
@@ -40,6 +43,10 @@ Overrides = Sequence[str]
 
 class JobDiedError(Exception):
     """A job's process ended before the job did."""
+
+
+class JobStoppedError(JobDiedError):
+    """Ctrl-C or SIGTERM ended a job, perhaps before it could write that down."""
 
 
 class InterruptedSweepError(KeyboardInterrupt):
@@ -87,6 +94,8 @@ class JobsLauncher(BasicLauncher):
         self.n_jobs = n_jobs
         self.ended: Callable[[int, JobReturn], None] | None = None
         """Is told of each job that has ended, with its place in the batch."""
+        self.screen: Screen | None = None
+        """What shows the jobs, where somebody watches."""
         self._open = False
         self._workers: list[_Worker] = []
         self._rate = _Rate()
@@ -114,6 +123,7 @@ class JobsLauncher(BasicLauncher):
         batch = _Batch(job_overrides, initial_job_idx)
         try:
             with _Signals(self._workers) as signals:
+                import_for_jobs()
                 self._run(batch, signals)
         finally:
             if not self._open:
@@ -137,7 +147,17 @@ class JobsLauncher(BasicLauncher):
             if not busy:
                 return
             signals.pass_on()
-            ended = [self._end(worker, batch) for worker in _ready(busy)]
+            ended = [self._end(worker, batch) for worker in self._ready(busy)]
+
+    def _ready(self, busy: Sequence[_Worker]) -> list[_Worker]:
+        """Those that have ended a job or themselves, perhaps none."""
+        handles = {handle: worker for worker in busy for handle in worker.handles}
+        if self.screen is None:
+            found = connection.wait(list(handles))
+        else:
+            found = connection.wait([*handles, self.screen.fileno()], self.screen.seconds)
+            self.screen.refresh()
+        return list(dict.fromkeys(handles[handle] for handle in found if handle in handles))
 
     def _end(self, worker: _Worker, batch: _Batch) -> int:
         """Take what came of a worker's job; its place in the batch."""
@@ -158,7 +178,8 @@ class JobsLauncher(BasicLauncher):
         wanted = self._rate.processes(left) if self.n_jobs == "auto" else int(self.n_jobs)
         threads = None if self.n_jobs == "auto" else max(1, cpus() // wanted)
         while len(self._workers) < min(wanted, left):
-            self._workers.append(_Worker(self._one, threads, first=not self._workers))
+            first = not self._workers
+            self._workers.append(_Worker(self._one, threads, self.screen, first))
 
     def _one(self, overrides: Overrides, number: int) -> JobReturn:
         """Run a job in this process."""
@@ -212,6 +233,14 @@ class _Rate:
         return most if left * later * (1 - 1 / most) > start else 1
 
 
+def import_for_jobs() -> None:
+    """Import what takes seconds, once: the jobs' processes are forks of this one and have it."""
+    import discern.run  # noqa: F401
+    from discern.jobs import freeze_imports
+
+    freeze_imports()
+
+
 def cpus() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -226,13 +255,17 @@ class _Worker:
     """
 
     def __init__(
-        self, run: Callable[[Overrides, int], JobReturn], threads: int | None, first: bool
+        self,
+        run: Callable[[Overrides, int], JobReturn],
+        threads: int | None,
+        screen: Screen | None,
+        first: bool,
     ) -> None:
-        # A fork of a process that has imported little shares what it has; it knows Hydra's state.
+        # A fork shares what has been imported, and knows Hydra's state.
         context = multiprocessing.get_context("fork")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(
-            target=_serve, args=(run, theirs, self._pipe, threads, first)
+            target=_serve, args=(run, theirs, self._pipe, threads, screen, first)
         )
         with _quietly():
             self._process.start()
@@ -278,12 +311,6 @@ class _Worker:
         with contextlib.suppress(OSError):
             self._pipe.send(None)
         self._process.join()
-
-
-def _ready(busy: Sequence[_Worker]) -> list[_Worker]:
-    handles = {handle: worker for worker in busy for handle in worker.handles}
-    found = connection.wait(list(handles))
-    return list(dict.fromkeys(handles[handle] for handle in found))
 
 
 def _how_it_ended(status: int) -> str:
@@ -350,6 +377,7 @@ def _serve(
     pipe: Any,
     others: Any,
     threads: int | None,
+    screen: Screen | None,
     first: bool,
 ) -> None:
     """Run jobs until there are none."""
@@ -361,8 +389,15 @@ def _serve(
     # It says how many jobs it launches, of which there is one.
     logging.getLogger("hydra._internal.core_plugins.basic_launcher").setLevel(logging.WARNING)
     if threads is not None:
-        os.environ["OMP_NUM_THREADS"] = str(threads)
-    if not first:
+        from discern.threads import limit_threads  # torch
+
+        limit_threads(threads)
+    from discern.sweeps.screen import forget_bars  # tqdm and rich
+
+    forget_bars()
+    if screen is not None:
+        screen.take_output()
+    elif not first:
         os.environ["TQDM_DISABLE"] = "1"  # bars of several processes would overwrite each other
     while (job := _next(pipe)) is not None:
         begun = time.perf_counter()
@@ -391,8 +426,10 @@ def _result(
     try:
         return run(overrides, number)
     except (KeyboardInterrupt, SystemExit) as end:
-        # The run has written down why it ended.
-        return JobReturn(status=JobStatus.FAILED, _return_value=JobDiedError(repr(end)))
+        # The run has written down why it ended, if it had begun.
+        stopped = isinstance(end, KeyboardInterrupt) or end.code in (130, 143)
+        error = JobStoppedError if stopped else JobDiedError
+        return JobReturn(status=JobStatus.FAILED, _return_value=error(repr(end)))
     except Exception as error:  # its folder could not be made, or its config not be composed
         return JobReturn(status=JobStatus.FAILED, _return_value=error)
 

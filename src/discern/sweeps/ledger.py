@@ -179,22 +179,26 @@ class Ledger:
             job.number, folder, told, state, values, facts.get("epochs"), seconds, reason
         )  # fmt: skip
 
-    def settle_objectives(self) -> bool:
-        """Rank by what there is: without validation images by the metrics of training.
+    def is_validated(self, job: Job) -> bool | None:
+        """Whether a job has metrics of validation; None if it has not come so far as to tell."""
+        validated = (read_facts(self.folder / job.name) or {}).get("validated")
+        return validated if isinstance(validated, bool) else None
+
+    def rank_by_training(self) -> bool:
+        """Take the metrics of training in the place of those of validation.
 
         Returns:
             Whether that has changed the objectives.
         """
-        facts = [read_facts(self.folder / job.name) or {} for job in self.jobs]
-        counts = [each["data"]["images"]["val"] for each in facts if "data" in each]
-        if not counts or any(counts) or not any(o.metric.startswith(_VAL) for o in self.objectives):
-            return False
+        before = self.objectives
         self.objectives = [
             Objective(_TRAIN + o.metric.removeprefix(_VAL), o.direction)
             if o.metric.startswith(_VAL)
             else o
-            for o in self.objectives
+            for o in before
         ]
+        if self.objectives == before:
+            return False
         self.save()
         return True
 

@@ -184,7 +184,8 @@ def _unevenness(steps: Sequence[float]) -> float:
     return statistics.pstdev(gaps) / statistics.fmean(gaps)
 
 
-def _number(text: str) -> float | None:
+def number_of(text: str) -> float | None:
+    """The finite number that a value is typed as; None if it is none."""
     try:
         number = float(text)
     except ValueError:
@@ -194,7 +195,7 @@ def _number(text: str) -> float | None:
 
 def _brief(text: str, length: int) -> str:
     """A value in so many characters, a number to three digits if it has many."""
-    number = _number(text)
+    number = number_of(text)
     return f"{number:.3g}" if number is not None and len(text) > 8 else shorten(text, length)
 
 
@@ -202,7 +203,7 @@ def _parameters(names: Sequence[str], groups: Sequence[Group]) -> list[_Paramete
     parameters = []
     for name, short in zip(names, short_names(names), strict=True):
         texts = [group.overrides.get(name, MISSING) for group in groups]
-        numbers = [number for text in texts if (number := _number(text)) is not None]
+        numbers = [number for text in texts if (number := number_of(text)) is not None]
         whole = len(numbers) == len(texts)
         parameters.append(_Parameter(short, texts, numbers if whole else None))
     return parameters

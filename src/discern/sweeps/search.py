@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,9 @@ log = logging.getLogger(__name__)
 
 FOLDER, PRUNER = "discern:folder", "discern:pruner"
 """What discern notes of a trial and of a study."""
+
+LARGEST_INT = 2**53
+"""Beyond it, samplers, which compute in float64, do not tell whole numbers apart."""
 
 MISSING = (
     "hydra/sweeper=optuna needs the package optuna, which is not installed; "
@@ -108,7 +112,9 @@ class SearchSweeper(JobsSweeper):
                 "as 'optimizer.lr=tag(log,interval(1e-4,1e-1))'."
             )
         study = self._study = self._open(ledger)
-        self._check([fixed | {key: _first(values) for key, values in space.items()}])
+        first = fixed | {key: _first(values) for key, values in space.items()}
+        others = [first | {key: value} for key in space for value in _choices(space[key])]
+        self._check([first, *others])
         try:
             self._planned = self.n_trials
             self._finish(study, ledger)
@@ -265,30 +271,65 @@ def _distribution(override: Override) -> BaseDistribution:
     except ImportError as error:
         raise DiscernError(MISSING) from error
     value: Any = override.value()
-    try:
-        if isinstance(value, IntervalSweep):
-            low: Any = value.start
-            high: Any = value.end
-            log_scale = "log" in value.tags
-            if isinstance(low, int) and isinstance(high, int):
-                return d.IntDistribution(low, high, log=log_scale)
-            return d.FloatDistribution(float(low), float(high), log=log_scale)
-        if isinstance(value, RangeSweep):
-            ends = value.start, value.stop, value.step
-            if all(isinstance(end, int) for end in ends):
-                return d.IntDistribution(int(ends[0] or 0), int(ends[1] or 0), step=int(ends[2]))
-            return d.FloatDistribution(
-                float(ends[0] or 0), float(ends[1] or 0), step=float(ends[2])
-            )
-    except ValueError as error:
-        raise DiscernError(f"{override.input_line} cannot be searched: {error}.") from error
+    if isinstance(value, (IntervalSweep, RangeSweep)):
+        ends = _ends(value)
+        wrong = _what_is_wrong(*ends)
+        if wrong is not None:
+            raise DiscernError(f"{override.input_line} cannot be searched: {wrong}.")
+        low, high, step, log_scale = ends
+        if isinstance(low, int):
+            return d.IntDistribution(low, int(high), log=log_scale, step=int(step or 1))
+        return d.FloatDistribution(low, high, log=log_scale, step=step)
     assert isinstance(value, ChoiceSweep) or override.is_discrete_sweep()
     return d.CategoricalDistribution([typed(each) for each in override.sweep_string_iterator()])
+
+
+Ends = tuple[int | float, int | float, int | float | None, bool]
+"""Of an interval or a range: the lower end, the upper one, the step, whether the scale is log."""
+
+
+def _ends(value: Any) -> Ends:
+    """What a user has typed, in whole numbers if all of them are."""
+    if isinstance(value, IntervalSweep):
+        numbers: list[Any] = [value.start, value.end]
+    else:
+        numbers = [value.start or 0, value.stop or 0, value.step]
+    if not all(isinstance(number, int) for number in numbers):
+        numbers = [float(number) for number in numbers]
+    log_scale = "log" in value.tags
+    # A logarithmic scale has every whole number in it: the step that a range has unasked.
+    steps = numbers[2:] if not (log_scale and numbers[2:] == [1]) else []
+    return numbers[0], numbers[1], steps[0] if steps else None, log_scale
+
+
+def _what_is_wrong(
+    low: int | float, high: int | float, step: int | float | None, log_scale: bool
+) -> str | None:
+    """Why there is nothing to search between two ends, or None."""
+    given = (low, high) if step is None else (low, high, step)
+    if not all(math.isfinite(number) for number in given):
+        return "its ends and its step must be finite"
+    if isinstance(low, int) and max(map(abs, given)) > LARGEST_INT:
+        return f"its whole numbers must be at most {LARGEST_INT} (2^53)"
+    if low > high:
+        return f"its lower end, {low}, is above its upper, {high}"
+    if step is not None and step <= 0:
+        return f"its step, {step}, must be above 0"
+    if log_scale and low <= 0:
+        return f"its lower end, {low}, must be above 0 on a logarithmic scale"
+    if log_scale and step is not None:
+        return "a logarithmic scale has no steps"
+    return None
 
 
 def _first(values: Any) -> str:
     """A value that a parameter may have."""
     return _typed(values.choices[0] if hasattr(values, "choices") else values.low)
+
+
+def _choices(values: Any) -> list[str]:
+    """All values that a parameter may have, if it has categories."""
+    return [_typed(choice) for choice in getattr(values, "choices", ())]
 
 
 def _typed(value: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,10 +20,10 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from discern.config import as_override
+from discern.config import as_override, check_names
 from discern.errors import DiscernError, first_line, refuse
 from discern.jobs import relative
-from discern.sweeps.launcher import InterruptedSweepError, JobsLauncher
+from discern.sweeps.launcher import InterruptedSweepError, JobsLauncher, JobStoppedError
 from discern.sweeps.ledger import STOPPED, Job, Ledger, quoted, read_facts
 from discern.sweeps.names import differing
 from discern.sweeps.objectives import objectives_of
@@ -32,6 +33,21 @@ log = logging.getLogger(__name__)
 
 CALM = ("++hydra.job_logging.handlers.console.level=WARNING",)
 """A job's lines stand in its train.log; the terminal has one for each job."""
+
+GIVES_NOTHING = {
+    "find_lr": (
+        True,
+        "ends with a suggestion, by which no job can be ranked; find_lr=use trains with it",
+    ),
+    "train": (
+        False,
+        "gives nothing to rank jobs by; discern evaluate -m ckpt_path=… measures several models",
+    ),
+}
+"""Settings -> the value with which a job has no objective, and what to do."""
+
+MOST_JOBS = 10_000
+"""Of a sweep: a mistyped range has millions."""
 
 OWN = ("sweep.", "hydra.")
 """Settings of the sweep, which are none of its jobs."""
@@ -62,6 +78,8 @@ class JobsSweeper(Sweeper):
         self.launcher: Launcher
         self._shown = 0
         self._planned = 0
+        self._settled = False
+        self._best: float | None = None
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -147,9 +165,12 @@ class JobsSweeper(Sweeper):
                 f"sweep.resume={relative(folder)} is another sweep: {', '.join(others)}. Leave "
                 "these settings out to go on with it."
             )
-        if any(argument.startswith("objective=") for argument in ledger.arguments):
-            return ledger
-        ledger.objectives = objectives
+        directions = [objective.direction for objective in ledger.objectives]
+        if self._directions() not in ([], directions):
+            raise DiscernError(
+                f"sweep.resume={relative(folder)} is a search with hydra.sweeper.direction="
+                f"{as_override(directions)}, and not {as_override(self._directions())}."
+            )
         return ledger
 
     def _search(self, arguments: Sequence[str]) -> list[str] | None:
@@ -172,8 +193,14 @@ class JobsSweeper(Sweeper):
     def _launcher_kept(self) -> Iterator[None]:
         launcher = self.launcher
         if isinstance(launcher, JobsLauncher):
-            with launcher.kept_open():
-                yield
+            from discern.sweeps.screen import screen_if_watched  # tqdm and rich
+
+            with screen_if_watched() as screen, launcher.kept_open():
+                launcher.screen = screen
+                try:
+                    yield
+                finally:
+                    launcher.screen = None
         else:
             yield
 
@@ -183,6 +210,9 @@ class JobsSweeper(Sweeper):
         """Compose configs, so that a setting that does not exist ends all at once.
 
         The values of settings are checked by each job; of choices each is tried once.
+
+        Raises:
+            DiscernError: a name stands for nothing, or jobs would have no objective.
         """
         loader = self.hydra_context.config_loader
         tried: set[tuple[str, str]] = set()
@@ -190,11 +220,16 @@ class JobsSweeper(Sweeper):
             choices = {
                 (key, value)
                 for key, value in job.items()
-                if loader.get_group_options(key.lstrip("+~").partition("@")[0])
+                if key in GIVES_NOTHING
+                or loader.get_group_options(key.lstrip("+~").partition("@")[0])
             }
             if not tried or choices - tried:
                 overrides = [f"{key}={value}" for key, value in job.items()]
-                loader.load_sweep_config(self.config, overrides)
+                cfg = loader.load_sweep_config(self.config, overrides)
+                check_names(cfg)
+                for name, (value, why) in GIVES_NOTHING.items():
+                    if cfg[name] is value:
+                        raise DiscernError(f"{name}={as_override(value)} {why}.")
                 tried |= choices or {("", "")}
 
     def _launch(self, ledger: Ledger, jobs: Sequence[Job], extra: Sequence[Sequence[str]]) -> None:
@@ -219,16 +254,17 @@ class JobsSweeper(Sweeper):
             job = jobs[place]
             if result.status == JobStatus.FAILED and ledger.row(job).state in (
                 State.WAITING, State.INTERRUPTED,
-            ) and not _was_stopped(ledger, job):  # fmt: skip
+            ) and not _was_stopped(ledger, job, result):  # fmt: skip
                 ledger.reasons[job.number] = first_line(result._return_value)
             self._show(ledger, job, settings)
             if own is not None:
-                from discern.reports.curves import draw_curves_of  # matplotlib
+                from discern.sweeps.answer import tell_of_job  # matplotlib
 
-                draw_curves_of(ledger.folder / job.name)
+                tell_of_job(ledger.folder / job.name)
 
         if own is not None:
             own.ended = ended
+        self._draw(ledger)
         try:
             results = self.launcher.launch(overrides, jobs[0].number)
         except Exception as error:  # of a launcher whose jobs died
@@ -250,9 +286,11 @@ class JobsSweeper(Sweeper):
         return [] if "test" in job.overrides else ["test=false"]
 
     def _show(self, ledger: Ledger, job: Job, settings: Sequence[str]) -> None:
-        if not self._shown and ledger.settle_objectives():
-            metrics = ", ".join(objective.metric for objective in ledger.objectives)
-            log.info("No validation images: jobs are ranked by %s.", metrics)
+        if not self._settled and (validated := ledger.is_validated(job)) is not None:
+            self._settled = True
+            if not validated and ledger.rank_by_training():
+                metrics = ", ".join(objective.metric for objective in ledger.objectives)
+                log.info("No validation: jobs are ranked by %s.", metrics)
         row = ledger.row(job, settings)
         self._shown += 1
         parts = [f"{self._shown}/{max(self._planned, len(ledger.jobs))}", job.name]
@@ -264,6 +302,23 @@ class JobsSweeper(Sweeper):
         if row.state is not State.DONE:
             parts.append(f"{row.state}: {row.reason}" if row.reason else str(row.state))
         log.info("  ".join(parts))
+        self._keep_best(ledger, row)
+        self._draw(ledger)
+
+    def _keep_best(self, ledger: Ledger, row: Row) -> None:
+        objective = ledger.objectives[0]
+        value = row.values.get(objective.metric)
+        if row.state is State.DONE and value is not None:
+            values = [value] if self._best is None else [value, self._best]
+            self._best = min(values, key=lambda each: objective.sign * each)
+
+    def _draw(self, ledger: Ledger) -> None:
+        """Show how far the sweep is, if somebody watches."""
+        screen = self.launcher.screen if isinstance(self.launcher, JobsLauncher) else None
+        if screen is None:
+            return
+        best = "" if self._best is None else f"{ledger.objectives[0].metric} {self._best:.4f}"
+        screen.show(self._shown, max(self._planned, len(ledger.jobs)), best)
 
     def _run_best(self, ledger: Ledger, row: Row) -> dict[str, float]:
         """The test metrics of the model that a job has kept."""
@@ -307,6 +362,8 @@ class GridSweeper(JobsSweeper):
             ledger.plan(jobs, differing(jobs))
         rows = ledger.rows()
         self._shown = sum(row.state in (State.DONE, State.PRUNED) for row in rows)
+        for row in rows:
+            self._keep_best(ledger, row)
         left = [
             job
             for job, row in zip(ledger.jobs, rows, strict=True)
@@ -322,7 +379,7 @@ def combinations(overrides: Sequence[Override]) -> list[dict[str, str]]:
     """Each combination of the values that overrides give, in their order.
 
     Raises:
-        DiscernError: an override that only a search knows.
+        DiscernError: an override that only a search knows, or more jobs than anybody means.
     """
     values: dict[str, list[str]] = {}
     for override in overrides:
@@ -330,16 +387,34 @@ def combinations(overrides: Sequence[Override]) -> list[dict[str, str]]:
         if not override.is_sweep_override():
             values[key] = [override.get_value_element_as_str()]
         elif override.is_discrete_sweep():
-            values[key] = [typed(value) for value in override.sweep_string_iterator()]
+            values[key] = _values(override)
         else:
             raise DiscernError(
                 f"{override.input_line} is no list of values; an interval is for a search: add "
                 "hydra/sweeper=optuna."
             )
+        if math.prod(map(len, values.values())) > MOST_JOBS:
+            raise DiscernError(
+                f"The values given make more than {MOST_JOBS:,} jobs; a sweep has at most so many."
+            )
     return [
         dict(zip(values, combination, strict=True))
         for combination in itertools.product(*values.values())
     ]
+
+
+def _values(override: Override) -> list[str]:
+    """The values that an override lists, at most one more than there may be jobs."""
+    try:
+        few = itertools.islice(override.sweep_string_iterator(), MOST_JOBS + 1)
+        values = [typed(value) for value in few]
+    except (ValueError, ArithmeticError) as error:  # of a range
+        raise DiscernError(
+            f"{override.input_line} cannot be counted: its ends must be finite, and its step not 0."
+        ) from error
+    if not values:
+        raise DiscernError(f"{override.input_line} is empty; it must have a value.")
+    return values
 
 
 def typed(value: object) -> str:
@@ -351,6 +426,7 @@ def _is_own(argument: str) -> bool:
     return argument.lstrip("+~").startswith(OWN)
 
 
-def _was_stopped(ledger: Ledger, job: Job) -> bool:
-    """Whether a job's summary says that the user has stopped it."""
-    return ledger.row(job).reason in STOPPED.values()
+def _was_stopped(ledger: Ledger, job: Job, result: JobReturn) -> bool:
+    """Whether the user has stopped a job, as its summary says if it had come so far."""
+    early = isinstance(result._return_value, JobStoppedError)
+    return early or ledger.row(job).reason in STOPPED.values()

@@ -22,7 +22,7 @@ from discern.errors import DiscernError
 from discern.evaluate import evaluate
 from discern.models.mlp import MLP
 from discern.models.transfer import TransferClassifier
-from discern.predict import predict
+from discern.prediction import predict
 from discern.reports.explain import GradCam
 from runs import DISCERN, command
 
@@ -254,9 +254,9 @@ def test_a_name_that_is_no_unicode_is_written_readably(predicted, model, tmp_pat
 @pytest.mark.parametrize(("wanted", "shown"), [(12, 12), (3, 3), (100, 40), (0, 0)])
 def test_the_first_pictures_are_drawn(predicted, model, tmp_path, monkeypatch, wanted, shown):
     drawn = []
-    monkeypatch.setattr("discern.predict.BATCH", 16)
+    monkeypatch.setattr("discern.prediction.BATCH", 16)
     monkeypatch.setattr(
-        "discern.predict.draw_classified", lambda pictures, *_: drawn.extend(pictures)
+        "discern.prediction.draw_classified", lambda pictures, *_: drawn.extend(pictures)
     )
     predicted(model, save_digits(tmp_path / "digits", 40), f"pictures={wanted}")
     assert [Path(picture.name).name for picture in drawn] == [f"{n:04}.png" for n in range(shown)]
@@ -273,7 +273,7 @@ def test_the_files_are_written(predicted, model, tmp_path):
 
 def test_memory_does_not_grow_with_the_files(predicted, model, tmp_path, monkeypatch):
     """Pictures of a megabyte each, of which only one at a time is held."""
-    monkeypatch.setattr("discern.predict.BATCH", 8)
+    monkeypatch.setattr("discern.prediction.BATCH", 8)
     folder = tmp_path / "large"
     folder.mkdir()
     large = Image.new("L", (1000, 1000))
@@ -325,7 +325,7 @@ def test_only_what_is_drawn_is_explained_and_nothing_else_changes(
     monkeypatch.setattr(
         GradCam, "__call__", lambda it, *args: asked.append(args) or explain(it, *args)
     )
-    monkeypatch.setattr("discern.predict.BATCH", 2)
+    monkeypatch.setattr("discern.prediction.BATCH", 2)
     model = save_transfer_model(tmp_path / "model.ckpt")
     outcome, plain = predicted(model, photos, "pictures=3")
     assert asked == []

@@ -65,7 +65,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class _Batch:
+class Batch:
     """Some of the files.
 
     Attributes:
@@ -111,22 +111,27 @@ def predict(cfg: DictConfig) -> Outcome:
     with write_whole(folder / "predictions.csv") as table:
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(_columns(card))
-        for batch in _batches(files, network, card, cfg.invert):
+        for batch in classify_files(files, network, card, cfg.invert):
             writer.writerows(_rows(batch, card.class_names))
             _count(outcome, batch, cfg.pictures)
     if explainer is not None:
         outcome.shown = list(_explained(outcome.shown, explainer, card))
     if outcome.shown:
-        model = f"{model_name(card)} trained on {card.data.get('title', 'unknown data')}"
-        title = f"{model}: class probabilities of each picture, shown as the model sees it"
-        draw_classified(outcome.shown, card.class_names, title, folder / "predictions.png")
+        path = folder / "predictions.png"
+        draw_classified(outcome.shown, card.class_names, title_of(card), path)
     _conclude(outcome, cfg, card)
     return outcome
 
 
-def _batches(
+def title_of(card: Card) -> str:
+    """What is written above pictures that a model has classified."""
+    model = f"{model_name(card)} trained on {card.data.get('title', 'unknown data')}"
+    return f"{model}: class probabilities of each picture, shown as the model sees it"
+
+
+def classify_files(
     files: list[Path], network: nn.Module, card: Card, invert: bool | str
-) -> Iterator[_Batch]:
+) -> Iterator[Batch]:
     """Read and classify the files, some at a time, behind a progress bar on a terminal."""
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
@@ -137,7 +142,7 @@ def _batches(
             reasons, pixels = _read(files[start : start + size], card, pool)
             inverted = _to_invert(pixels, invert)
             pixels[inverted] = 255 - pixels[inverted]
-            yield _Batch(reasons, pixels, inverted, probabilities_of(network, card, pixels))
+            yield Batch(reasons, pixels, inverted, probabilities_of(network, card, pixels))
             bar.update(len(reasons))
 
 
@@ -227,7 +232,7 @@ def _columns(card: Card) -> list[str]:
     return ["file", "label", "probability", *top, "inverted", "error"]
 
 
-def _rows(batch: _Batch, class_names: list[str]) -> Iterator[list[str]]:
+def _rows(batch: Batch, class_names: list[str]) -> Iterator[list[str]]:
     """A row a file; one that could not be read has its name and the reason only."""
     top = np.argsort(-batch.probabilities, axis=1, kind="stable")[:, :TOP]
     read = 0
@@ -243,7 +248,7 @@ def _rows(batch: _Batch, class_names: list[str]) -> Iterator[list[str]]:
         read += 1
 
 
-def _count(outcome: Outcome, batch: _Batch, pictures: int) -> None:
+def _count(outcome: Outcome, batch: Batch, pictures: int) -> None:
     read = [path for path, reason in batch.reasons.items() if reason is None]
     wanted = max(0, pictures - len(outcome.shown))
     for number, path in enumerate(read[:wanted]):

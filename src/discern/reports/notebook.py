@@ -1,0 +1,63 @@
+"""What objects show of themselves in a notebook: HTML with its pictures in it, all text escaped."""
+
+import base64
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+_CELL = 'style="text-align: right; padding: 0.1em 0.6em"'
+
+
+def picture(png: bytes, description: str) -> str:
+    """A PNG picture, with what it shows for those who cannot see it."""
+    data = base64.b64encode(png).decode()
+    return (
+        f'<img alt="{escape(description)}" style="max-width: 100%" '
+        f'src="data:image/png;base64,{data}">'
+    )
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table whose first column names the rows."""
+    head = "".join(f"<th {_CELL}>{escape(name)}</th>" for name in header)
+    body = "".join(
+        f"<tr><th>{escape(name)}</th>"
+        + "".join(f"<td {_CELL}>{escape(cell)}</td>" for cell in cells)
+        + "</tr>"
+        for name, *cells in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def result_html(metrics: Mapping[str, Mapping[str, float]], stopped: str, folder: Path) -> str:
+    """What a run gave: a table of its metrics, and its curves where its folder has them.
+
+    Args:
+        metrics: split -> metric -> value.
+        stopped: why training ended.
+        folder: the run's, with summary.json and perhaps curves.png.
+    """
+    names = list(dict.fromkeys(name for part in metrics.values() for name in part))
+    rows = [
+        [split, *(f"{part[name]:.4f}" if name in part else "" for name in names)]
+        for split, part in metrics.items()
+    ]
+    title = _title(folder)
+    parts = [f"<p><strong>{escape(title)}</strong>, ended: {escape(stopped)}</p>"]
+    if rows:
+        parts.append(table(["", *(name.replace("_", " ") for name in names)], rows))
+    curves = folder / "curves.png"
+    if curves.is_file():
+        parts.append(picture(curves.read_bytes(), f"{title}: loss and accuracy by epoch"))
+    parts.append(f"<p><code>{escape(str(folder))}</code></p>")
+    return "\n".join(parts)
+
+
+def _title(folder: Path) -> str:
+    """What was trained on what."""
+    try:
+        facts = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        return str(facts["title"])
+    except (OSError, ValueError, KeyError):  # moved, or written by a run that was cut short
+        return folder.name

@@ -1,0 +1,522 @@
+"""report.html of a run: what it was, what it gave, where it is wrong, from its folder alone."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import itertools
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from discern.config import as_override
+from discern.files import printable
+from discern.reports.calibration import BINS, reliability
+from discern.reports.confusion import class_scores, confusion_matrix
+from discern.reports.intervals import Estimate
+from discern.reports.measures import measure
+from discern.reports.page import cell, duration, number, percent, size, write_page
+from discern.reports.predictions import Predictions
+from discern.reports.tested import Tested, read_tested
+from discern.reports.thumbnails import GALLERY, LOSSLESS
+from discern.runs import CONFIG, Run, State, read_run
+
+REPORT = "report.html"
+
+MATRIX_UP_TO = 30
+"""Classes up to which the confusions are a matrix; of more, a list of the most frequent."""
+
+CONFUSIONS, BAD_FILES = 100, 200
+"""Rows that the lists of confusions and of bad files have at most."""
+
+SAMPLES_BYTES, SAMPLES_WIDTH = 250_000, 1000
+"""Above so many bytes a picture of samples is made smaller and a JPEG: pixels of its width."""
+
+TOP = 3
+"""Classes whose probabilities stand beside a picture."""
+
+NAMES = {"top5_error": "top-5 error", "ece": "calibration error"}
+METRICS = ("loss", "accuracy", "precision", "recall", "top5_error", "ece")
+
+
+def write_run_page(folder: Path) -> Path:
+    """Write report.html into a run's folder.
+
+    Returns:
+        The file.
+
+    Raises:
+        DiscernError: it is not the folder of a run.
+    """
+    run = read_run(folder)
+    # The best job of a sweep is tested after the others, in a folder of its own.
+    tested = read_tested(folder) or read_tested(folder / "test")
+    measured = None if tested is None else measure(tested.predictions, _seed(run))
+    epochs = run.epochs()
+    charts = _charts(run, epochs)
+    page: dict[str, Any] = {
+        "state": run.state.value,
+        "reason": _reason(run),
+        "lead": _lead(run),
+        "tiles": _tiles(run, tested, measured),
+        "command": command(run),
+        "changed": changed_rows(run.facts.get("changed")),
+        "config": _text(folder / CONFIG),
+        "charts": [{"id": name, "caption": chart["caption"]} for name, chart in charts.items()],
+        "epochs": _epoch_table(epochs),
+        "metrics": _metric_table(run, measured),
+        "majority": None if tested is None else _majority(tested.predictions),
+        "tested": None if tested is None or measured is None else _tested(tested, measured),
+        "untested": "This run has no file of what its model said of the test images.",
+        "samples": _samples(folder),
+        "bad": _bad_files(folder / "bad_files.csv"),
+        "spent": _spent(run),
+        "speed": _speed(run),
+        "environment": _environment(run),
+    }
+    data: dict[str, Any] = {"charts": charts}
+    if tested is not None:
+        data |= _pictures(tested)
+        data["charts"]["calibration"] = _calibration(tested.predictions)
+    path = folder / REPORT
+    write_page("run.html.j2", path, title=run.title, kind="A run of discern", data=data, **page)
+    return path
+
+
+# What it was
+
+
+def command(run: Run) -> str:
+    """What starts the run again, for a shell."""
+    return shlex.join(["python", "train.py", *run.overrides])
+
+
+def changed_rows(changed: Any) -> list[list[str]] | None:
+    """Setting, value, default of what differs from the defaults; None where it is not known."""
+    if not isinstance(changed, dict):
+        return None
+    return [
+        [name, *(_typed(pair.get(key)) for key in ("value", "default"))]
+        for name, pair in changed.items()
+        if isinstance(pair, dict)
+    ]
+
+
+def _typed(value: Any) -> str:
+    try:
+        return as_override(value)
+    except (TypeError, ValueError):
+        return str(value)
+
+
+def _lead(run: Run) -> list[str]:
+    seconds = run.part("seconds").get("total")
+    parts = [_began(run)]
+    if isinstance(seconds, (int, float)):
+        parts.append(duration(seconds))
+    if run.facts.get("tags"):
+        parts.append("tags: " + ", ".join(map(str, run.facts["tags"])))
+    return [part for part in parts if part]
+
+
+def _began(run: Run) -> str:
+    began = run.facts.get("began")
+    if isinstance(began, str):
+        return began.replace("T", " ")[:16]
+    try:
+        written = (run.folder / CONFIG).stat().st_mtime
+    except OSError:
+        return ""
+    return datetime.fromtimestamp(written).astimezone().isoformat(" ", "minutes")[:16]
+
+
+def _reason(run: Run) -> str:
+    if run.state is State.UNFINISHED:
+        return "This run is still going on, or its process died before it could say how it ended."
+    return f"Ended: {run.stopped}"
+
+
+def _seed(run: Run) -> int:
+    seed = run.facts.get("seed")
+    return seed if isinstance(seed, int) and seed >= 0 else 0
+
+
+# What it gave
+
+
+def _tiles(
+    run: Run, tested: Tested | None, measured: Mapping[str, Estimate] | None
+) -> list[dict[str, str]]:
+    tiles = []
+    if tested is not None and measured is not None:
+        accuracy = measured["accuracy"]
+        told = f"95 % interval {percent(accuracy.low)} to {percent(accuracy.high)}"
+        tiles.append({"name": "Test accuracy", "value": percent(accuracy.value), "detail": told})
+        _, share = _most_frequent(tested.predictions)
+        tiles.append({"name": "Always the most frequent class", "value": percent(share),
+                      "detail": f"of {len(tested.predictions):,} test images"})  # fmt: skip
+    validation = run.metric("val", "accuracy")
+    if validation is not None:
+        epoch, epochs = run.facts.get("best_epoch"), run.facts.get("epochs")
+        at = f"in epoch {epoch} of {epochs}, which was kept" if epoch else ""
+        tiles.append({"name": "Validation accuracy", "value": percent(validation), "detail": at})
+    speed = run.facts.get("images_per_second")
+    if isinstance(speed, (int, float)):
+        tiles.append({"name": "Training", "value": f"{speed:,.0f} images/s", "detail": ""})
+    return tiles
+
+
+def _metric_table(run: Run, measured: Mapping[str, Estimate] | None) -> dict[str, Any] | None:
+    measured = measured or {}
+    known = {
+        split: {name: run.metric(split, name) for name in METRICS}
+        for split in ("train", "val", "test")
+    }
+    rows = []
+    for name in METRICS:
+        values = [known[split][name] for split in ("train", "val")]
+        test, interval = known["test"][name], ""
+        if name in measured:
+            test = measured[name].value
+            interval = f"{number(measured[name].low)} to {number(measured[name].high)}"
+        if any(value is not None for value in (*values, test)):
+            rows.append([NAMES.get(name, name), *map(number, values), number(test), interval])
+    if not rows:
+        return None
+    caption = "Of the checkpoint that was kept"
+    if run.facts.get("best_epoch"):
+        caption += f", from epoch {run.facts['best_epoch']}"
+    return {
+        "header": ["", "training", "validation", "test", "95 % interval"],
+        "rows": rows,
+        "caption": caption,
+    }
+
+
+def _most_frequent(said: Predictions) -> tuple[str, float]:
+    counts = np.bincount(said.labels, minlength=len(said.class_names))
+    most = int(counts.argmax())
+    return said.class_names[most], float(counts[most] / len(said))
+
+
+def _majority(said: Predictions) -> str:
+    name, share = _most_frequent(said)
+    return (
+        f"Who always says “{name}”, the most frequent class of the test images, is right "
+        f"{percent(share)} of the time."
+    )
+
+
+def _charts(run: Run, epochs: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:
+    best = run.facts.get("best_epoch")
+    marks = [{"x": best, "name": f"best epoch ({best})"}] if isinstance(best, int) else []
+    charts: dict[str, dict[str, Any]] = {}
+    for metric, caption in (
+        ("loss", "Loss (cross-entropy, nats)"),
+        ("accuracy", "Accuracy (part of the images)"),
+    ):
+        lines = [
+            {"name": name, "points": points(epochs, f"{split}/{metric}")}
+            for split, name in (("train", "training"), ("val", "validation"))
+        ]
+        charts[metric] = {"caption": caption, "series": lines, "marks": marks}
+    for metric, caption, unit in (
+        ("train/lr", "Learning rate", ""),
+        ("train/images_per_second", "Training speed (images/s)", " images/s"),
+    ):
+        line = {"name": caption.lower(), "points": points(epochs, metric)}
+        charts[metric.removeprefix("train/")] = {"caption": caption, "series": [line], "unit": unit}
+    for chart in charts.values():
+        chart["kind"] = "lines"
+        chart["series"] = [line for line in chart["series"] if line["points"]]
+    return {name: chart for name, chart in charts.items() if chart["series"]}
+
+
+def points(epochs: Sequence[Mapping[str, float]], metric: str) -> list[list[float]]:
+    """Epoch and value of each epoch in which a metric is a number."""
+    return [
+        [int(row["epoch"]), row[metric]]
+        for row in epochs
+        if metric in row and math.isfinite(row[metric])
+    ]
+
+
+def _epoch_table(epochs: Sequence[Mapping[str, float]]) -> dict[str, Any] | None:
+    if not epochs:
+        return None
+    names = sorted({name for row in epochs for name in row} - {"epoch"})
+    rows = [
+        [int(row["epoch"]), *(cell(row.get(name), _brief(row.get(name))) for name in names)]
+        for row in epochs
+    ]
+    return {"header": ["epoch", *names], "rows": rows}
+
+
+def _brief(value: float | None) -> str:
+    return "–" if value is None else f"{value:.5g}"
+
+
+# The test
+
+
+def _tested(tested: Tested, measured: Mapping[str, Estimate]) -> dict[str, Any]:
+    said = tested.predictions
+    names = said.class_names
+    matrix = confusion_matrix(said.labels, said.predicted, len(names))
+    scores = class_scores(matrix)
+    error = measured["ece"]
+    return {
+        "classes": names,
+        "sprite": _data_url(tested.thumbnails.picture),
+        "matrix": _matrix(matrix, names) if len(names) <= MATRIX_UP_TO else None,
+        "confusions": _confusions(matrix, names) if len(names) > MATRIX_UP_TO else None,
+        "scores": [
+            [
+                name,
+                *(
+                    cell(float(part[index]), number(float(part[index])))
+                    for part in (scores.precision, scores.recall, scores.f1)
+                ),
+                int(scores.support[index]),
+            ]
+            for index, name in enumerate(names)
+        ],
+        "calibration": (
+            f"Expected calibration error {number(error.value)}, 95 % interval "
+            f"{number(error.low)} to {number(error.high)}: how far confidence and accuracy are "
+            "apart on average."
+        ),
+    }
+
+
+def _matrix(matrix: Any, names: Sequence[str]) -> list[list[dict[str, Any]]]:
+    rows = []
+    for label, counts in enumerate(matrix.tolist()):
+        total = max(1, sum(counts))
+        rows.append(
+            [
+                {
+                    "count": count,
+                    "cell": f"{label},{said}",
+                    "share": count / total,
+                    # The square root spreads the small shares, where the confusions are.
+                    "shade": f"{math.sqrt(count / total):.3f}",
+                    "told": _told(names, label, said, count),
+                }
+                for said, count in enumerate(counts)
+            ]
+        )
+    return rows
+
+
+def _told(names: Sequence[str], label: int, said: int, count: int) -> str:
+    return f"{count} of {names[label]} said to be {names[said]}"
+
+
+def _confusions(matrix: Any, names: Sequence[str]) -> list[dict[str, Any]]:
+    wrong = matrix.copy()
+    np.fill_diagonal(wrong, 0)
+    found = np.argsort(-wrong, axis=None, kind="stable")[:CONFUSIONS]
+    pairs = [divmod(int(place), len(names)) for place in found]
+    return [
+        {
+            "label": names[label],
+            "predicted": names[said],
+            "count": int(wrong[label, said]),
+            "cell": f"{label},{said}",
+            "told": _told(names, label, said, int(wrong[label, said])),
+        }
+        for label, said in pairs
+        if wrong[label, said]
+    ]
+
+
+def _pictures(tested: Tested) -> dict[str, Any]:
+    """What the page's script is told of the thumbnails."""
+    said, shown = tested.predictions, tested.thumbnails
+    rows = shown.rows
+    top = np.argsort(-said.probabilities[rows], axis=1, kind="stable")[:, :TOP]
+    pictures = [
+        {
+            "label": int(said.labels[row]),
+            "predicted": int(said.predicted[row]),
+            "loss": float(said.losses[row]),
+            "top": [[int(one), float(said.probabilities[row, one])] for one in which],
+            "name": _name(said, int(row)),
+        }
+        for row, which in zip(rows.tolist(), top.tolist(), strict=True)
+    ]
+    place = {row: number for number, row in enumerate(rows.tolist())}
+    tall = math.ceil(len(rows) / shown.columns)
+    with Image.open(io.BytesIO(shown.picture)) as sprite:
+        side = sprite.width // shown.columns
+    return {
+        "classes": said.class_names,
+        "pictures": pictures,
+        "sprite": {"columns": shown.columns, "rows": tall, "tiny": side <= LOSSLESS},
+        "worst": [place[row] for row in said.worst(GALLERY).tolist() if row in place],
+        "uncertain": [place[row] for row in said.least_certain(GALLERY).tolist() if row in place],
+    }
+
+
+def _name(said: Predictions, row: int) -> str:
+    """What an image is found by: its file in its folder, or its number in the data set."""
+    if said.files is None:
+        return f"no. {said.indices[row]}"
+    return "/".join(Path(said.files[row]).parts[-2:])
+
+
+def _calibration(said: Predictions) -> dict[str, Any]:
+    bins = reliability(said.confidences, said.correct)
+    return {
+        "kind": "calibration",
+        "bins": [
+            {
+                "count": int(bins.counts[number]),
+                "share": float(bins.counts[number] / bins.counts.max()),
+                "confidence": float(bins.confidence[number]),
+                "accuracy": float(bins.accuracy[number]),
+            }
+            for number in range(BINS)
+            if bins.counts[number]
+        ],
+    }
+
+
+# The pictures and files
+
+
+def _samples(folder: Path) -> list[dict[str, str]]:
+    shown = []
+    for name, caption in (
+        ("samples.png", "Training images as the network sees them"),
+        ("augmented.png", "A few images and what training makes of them, epoch by epoch"),
+        ("lr_find.png", "The search for a learning rate"),
+    ):
+        picture = _picture(folder / name)
+        if picture is not None:
+            shown.append({"caption": caption, "source": picture})
+    return shown
+
+
+def _picture(path: Path) -> str | None:
+    """A picture's file as a data URL, made smaller where it is large; None where there is none."""
+    try:
+        content = path.read_bytes()
+        if len(content) > SAMPLES_BYTES:
+            with Image.open(io.BytesIO(content)) as image:
+                image.thumbnail((SAMPLES_WIDTH, 2 * SAMPLES_WIDTH))
+                smaller = io.BytesIO()
+                image.convert("RGB").save(smaller, "JPEG", quality=80)
+            content = smaller.getvalue()
+    except (OSError, ValueError):
+        return None
+    return _data_url(content)
+
+
+def _data_url(content: bytes) -> str:
+    kind = "png" if content.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _bad_files(path: Path) -> dict[str, Any] | None:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *rows = list(itertools.islice(csv.reader(file), BAD_FILES + 2))
+    except (OSError, ValueError, csv.Error):
+        return None
+    if not rows:
+        return None
+    more = f"the first {BAD_FILES} of them" if len(rows) > BAD_FILES else f"{len(rows)} in all"
+    return {
+        "header": header,
+        "rows": rows[:BAD_FILES],
+        "caption": f"Images that could not be used, and why: {more}",
+    }
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="backslashreplace")
+    except OSError:
+        return ""
+
+
+# The time and the place
+
+
+PHASES = {
+    "import": "importing torch and Lightning",
+    "data": "finding and reading data",
+    "find": "finding settings",
+    "features": "features of the frozen backbone",
+    "fit": "training",
+    "validation": "validation",
+    "test": "test",
+    "figures": "pictures",
+}
+
+
+def _spent(run: Run) -> list[dict[str, Any]]:
+    seconds = {
+        name: float(value)
+        for name, value in run.part("seconds").items()
+        if isinstance(value, (int, float))
+    }
+    total = seconds.pop("total", 0.0)
+    if not seconds or not total:
+        return []
+    parts = {PHASES.get(name, name): value for name, value in seconds.items()}
+    parts["everything else"] = max(0.0, total - sum(parts.values()))
+    longest = max(parts.values()) or 1.0
+    rows = [
+        {"name": name, "width": f"{100 * value / longest:.1f}", "shown": duration(value)}
+        for name, value in parts.items()
+    ]
+    return [*rows, {"name": "in all", "width": f"{0:.1f}", "shown": duration(total)}]
+
+
+def _speed(run: Run) -> list[str]:
+    lines = []
+    speed, features = run.facts.get("images_per_second"), run.part("features")
+    if isinstance(speed, (int, float)):
+        lines.append(f"Training saw {speed:,.0f} images a second.")
+    if features:
+        reused, computed = features.get("reused", 0), features.get("computed", 0)
+        saved = features.get("seconds_saved")
+        spared = f", which saved {duration(saved)}" if saved else ""
+        lines.append(
+            f"Features of the frozen backbone: {computed:,} computed, {reused:,} reused from the "
+            f"cache{spared}; {size(features.get('bytes', 0))}."
+        )
+    return lines
+
+
+def _environment(run: Run) -> list[list[str]]:
+    data, git, counts = run.part("data"), run.part("git"), run.part("parameters")
+    images = data.get("images")
+    rows = [
+        ["data", f"{data.get('title', '')} ({data.get('source', '')})" if data else ""],
+        ["images", ", ".join(f"{count:,} {split}" for split, count in images.items())
+         if isinstance(images, dict) else ""],
+        ["data fingerprint", data.get("fingerprint", "")],
+        ["parameters", ", ".join(f"{count:,} {kind}" for kind, count in counts.items())],
+        ["seed", str(run.facts.get("seed", ""))],
+        ["commit", _commit(git)],
+        *([name, str(value)] for name, value in run.part("machine").items()),
+        ["versions", ", ".join(f"{name} {of}" for name, of in run.part("versions").items())],
+        ["folder", printable(run.folder.resolve())],
+    ]  # fmt: skip
+    return [row for row in rows if row[1]]
+
+
+def _commit(git: Mapping[str, Any]) -> str:
+    commit = str(git.get("commit", ""))
+    return f"{commit}, with changes that were not committed" if git.get("dirty") else commit

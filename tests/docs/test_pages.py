@@ -1,0 +1,192 @@
+"""What the pages say is so: links lead somewhere, commands compose, settings are those of conf/."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import hydra
+import nbformat
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from omegaconf import open_dict
+from pages import DOCS, NAMES, PAGES, blocks, program, prose
+
+from discern.cli import COMMANDS
+from discern.config import check, conf_dir
+
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+
+KNOWN_SITES = {"keepachangelog.com", "semver.org"}
+"""Those that are linked to; another is a matter of deciding so."""
+
+
+# Links
+
+
+def anchors(text: str) -> set[str]:
+    """As GitHub and MyST make them of headings."""
+    headings = re.findall(r"^#+ (.*)$", prose(text), re.MULTILINE)
+    slugs = [re.sub(r"[^\w\- ]", "", heading.strip().lower()) for heading in headings]
+    return {slug.replace(" ", "-") for slug in slugs}
+
+
+def broken(path: Path, text: str) -> list[str]:
+    wrong = []
+    for link in LINK.findall(text):
+        address = urlsplit(link)
+        if address.scheme:
+            if address.scheme != "https" or address.hostname not in KNOWN_SITES:
+                wrong.append(link)
+            continue
+        target = path.parent / address.path if address.path else path
+        known = target.exists()
+        if known and address.fragment:
+            known = address.fragment in anchors(target.read_text(encoding="utf-8"))
+        if not known:
+            wrong.append(link)
+    return wrong
+
+
+@pytest.mark.parametrize("path", PAGES, ids=NAMES)
+def test_every_link_leads_somewhere(path):
+    assert broken(path, prose(path.read_text(encoding="utf-8"))) == []
+
+
+def test_the_links_of_the_tour_lead_somewhere():
+    notebook = nbformat.read(DOCS / "tour.ipynb", as_version=4)
+    texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    assert broken(DOCS / "tour.ipynb", "\n".join(texts)) == []
+    assert any(LINK.findall(text) for text in texts)
+
+
+def test_a_broken_link_would_be_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# A title, here\n")
+    good = "[a](page.md) [b](#a-title-here) [c](page.md#a-title-here) ![d](https://semver.org/x)"
+    assert broken(page, good) == []
+    bad = ["no.md", "#no", "page.md#no", "no.png", "http://semver.org", "https://example.com/"]
+    assert broken(page, " ".join(f"[x]({link})" for link in bad)) == bad
+
+
+def test_every_page_is_in_the_table_of_contents():
+    index = (DOCS / "index.md").read_text()
+    listed = set(re.findall(r"^([\w.-]+)$", "\n".join(c for _, c in blocks(index)), re.MULTILINE))
+    there = {path.stem for path in DOCS.glob("*.md")} | {"tour.ipynb"}
+    assert listed == there - {"index"}
+
+
+# Commands
+
+
+def commands(text: str) -> list[str]:
+    """The commands of discern in a page's blocks, and those within lines that hold no gap."""
+    lines = [line.strip() for _, block in blocks(text) for line in block.splitlines()]
+    lines += re.findall(r"`((?:python train\.py|discern) [^`]*)`", prose(text))
+    found = [re.sub(r"^\$ ", "", line) for line in lines]
+    found = [line for line in found if re.match(r"(python train\.py|discern) ", line)]
+    gap = re.compile(r"…|\b(GROUP|SETTING|CHOICE|COMMAND|FOLDER|FILE|NAME|RUN|N)\b|\|")
+    return [line for line in found if not gap.search(line.partition("  #")[0])]
+
+
+COMMANDS_OF_PAGES = [
+    (name, line) for path, name in zip(PAGES, NAMES, strict=True)
+    for line in commands(path.read_text(encoding="utf-8"))
+]  # fmt: skip
+
+OWN = {"linear", "convnet", "stripes", "gradients"}
+"""Choices that the pages add; their own test trains with them."""
+
+WRONG_ON_PURPOSE = {"python train.py trainer.max_epoch=3"}
+
+
+def one_value(override: Override) -> str:
+    """Of an override that a sweep is made of, one without a sweep."""
+    value = override.value()
+    if not override.is_sweep_override():
+        return str(override.input_line)
+    if isinstance(value, (IntervalSweep, RangeSweep)):
+        return f"{override.get_key_element()}={value.start}"
+    first = next(override.sweep_string_iterator())
+    return f"{override.get_key_element()}={first}"
+
+
+def composed(command: str, overrides: list[str]) -> None:
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    chosen = [one_value(override) for override in parsed]
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = hydra.compose(command, chosen, return_hydra_config=True)
+    with open_dict(cfg):
+        if "sweep" in cfg:
+            cfg.sweep.resume = None
+    check(cfg, command)
+
+
+@pytest.fixture
+def whatever_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files that commands name are taken to be there."""
+    monkeypatch.setattr("discern.config.find_checkpoint", Path)
+    monkeypatch.setattr("discern.config.find_files", lambda wanted: iter([Path(wanted)]))
+
+
+def words_of(line: str) -> tuple[str, list[str]]:
+    words = shlex.split(line, comments=True)
+    command, rest = ("train", words[2:]) if words[0] == "python" else (words[1], words[2:])
+    if "-p" in rest:
+        del rest[rest.index("-p") + 1]
+    if "--cfg" in rest:
+        del rest[rest.index("--cfg") + 1]
+    return command, [word for word in rest if not word.startswith("-")]
+
+
+@pytest.mark.parametrize(("page", "line"), COMMANDS_OF_PAGES)
+def test_every_command_is_one(page, line, whatever_files):
+    command, overrides = words_of(line)
+    if line in WRONG_ON_PURPOSE or command in ("-sc", "--help"):
+        return
+    assert command in COMMANDS
+    if overrides and (conf_dir() / f"{command}.yaml").is_file():
+        if {override.partition("=")[2] for override in overrides} & OWN:
+            return
+        # What is said of a setting in passing leaves out what the command cannot do without.
+        needed = {"predict": ["ckpt_path=best", "input=photos"], "evaluate": ["ckpt_path=best"]}
+        composed(command, [*needed.get(command, []), *overrides])
+
+
+def test_the_pages_have_commands_and_a_wrong_one_would_be_found(whatever_files):
+    assert len(COMMANDS_OF_PAGES) > 30
+    assert any("-m" in line.split() for _, line in COMMANDS_OF_PAGES)
+    for line in (
+        "python train.py modl=mlp",
+        "discern predict inptu=x",
+        "python train.py -m lr=1,2",
+    ):
+        with pytest.raises(Exception, match=r"."):
+            composed(*words_of(line))
+
+
+# Settings
+
+
+def test_the_reference_of_settings_is_that_of_conf():
+    page = program("settings_page").page()
+    same = (DOCS / "settings.md").read_text(encoding="utf-8") == page
+    assert same, "docs/settings.md is not as conf/ is: make settings writes it anew"
+
+
+def test_the_reference_has_every_setting_of_every_choice():
+    page = (DOCS / "settings.md").read_text(encoding="utf-8")
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = hydra.compose("train")
+    leaves = [
+        f"{group}.{key}"
+        for group in ("model", "data", "optimizer", "trainer", "cache")
+        for key in cfg[group]
+        if key != "_target_"
+    ]
+    missing = [leaf for leaf in leaves if f"| `{leaf}` |" not in page]
+    assert missing == []
+    assert len(leaves) > 60

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from discern.errors import DiscernError
+from discern.reports.run_page import write_run_page
+from discern.reports.tested import FILE, read_tested
+from photos import photo_folder
+from runs import TRAIN, Raises, command, composed, summary
+
+_ = Raises  # named in a config
+
+
+def data_of(page: Path) -> dict[str, Any]:
+    """What the page's script is told."""
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text())
+    return json.loads(found[1])
+
+
+def text_of(page: Path) -> str:
+    """What is read of a page: no scripts, no styles, no tags."""
+    text = re.sub(r"<(script|style)\b.*?</\1>", "", page.read_text(), flags=re.S)
+    return " ".join(re.sub(r"<[^>]*>", " ", text).split())
+
+
+def test_a_run_writes_its_report(tiny_run):
+    run = tiny_run("trainer.max_epochs=3", "tags=[mine]")
+    page = run.folder / "report.html"
+    assert 1_000_000 < page.stat().st_size < 5_000_000
+    text = text_of(page)
+    said = read_tested(run.folder).predictions
+    accuracy = float(said.correct.mean())
+    assert accuracy == pytest.approx(run.metrics["test"]["accuracy"])
+    assert f"{100 * accuracy:.2f} %" in text
+    most = np.bincount(said.labels).max() / len(said)
+    assert f"right {100 * most:.2f} % of the time" in text
+    assert "tags: mine" in text
+    assert "trainer.max_epochs=3 reached" in text
+    assert run.folder.name in text
+    data = data_of(page)
+    assert [point[0] for point in data["charts"]["loss"]["series"][1]["points"]] == [1, 2, 3]
+    assert data["classes"] == [str(digit) for digit in range(10)]
+    assert len(data["pictures"]) == len(read_tested(run.folder).thumbnails.rows)
+    worst = data["pictures"][data["worst"][0]]
+    assert worst["loss"] == pytest.approx(said.losses.max(), rel=1e-5)
+    assert page.read_text().count("data-cell=") == len(
+        set(zip(said.labels.tolist(), said.predicted.tolist(), strict=True))
+    )
+
+
+def test_the_test_s_predictions_are_those_of_the_best_checkpoint(tiny_run):
+    run = tiny_run()
+    said = read_tested(run.folder).predictions
+    assert said.losses.mean() == pytest.approx(run.metrics["test"]["loss"], rel=1e-5)
+    assert said.class_names == [str(digit) for digit in range(10)]
+    assert said.indices.tolist() == list(range(100))
+
+
+def test_the_test_images_have_one_digest_whatever_the_run(tiny_run):
+    one = tiny_run(name="one")
+    other = tiny_run("seed=4", "data.val_size=30", "model.hidden=[4]", name="other")
+    part = tiny_run("trainer.limit_test_batches=1", "data.eval_batch_size=30", name="part")
+    digests = [read_tested(run.folder).images for run in (one, other, part)]
+    assert digests[0] == digests[1] != digests[2]
+    assert len(read_tested(part.folder).predictions) == 30
+
+
+def test_no_report_without_being_asked(tiny_run):
+    run = tiny_run("report=false")
+    assert not (run.folder / "report.html").exists()
+    assert write_run_page(run.folder) == run.folder / "report.html"
+
+
+def test_a_failed_run_has_a_report_with_the_reason(tiny_mnist, tmp_path):
+    done = command(
+        TRAIN, "data.source=sample", "data.fraction=0.1", "trainer.max_epochs=1",
+        "trainer.callbacks=[{_target_: runs.Raises}]", f"hydra.run.dir={tmp_path / 'run'}",
+        cwd=tmp_path, PYTHONPATH=str(Path(__file__).parents[1]),
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "a mistake of mine" in text_of(tmp_path / "run" / "report.html")
+    assert 'class="state failed"' in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_report_that_cannot_be_made_does_not_end_the_run(tiny_run, monkeypatch, caplog):
+    def full(folder: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("discern.run.write_run_page", full)
+    with caplog.at_level("WARNING"):
+        run = tiny_run()
+    assert summary(run.folder)["stopped"] == "trainer.max_epochs=2 reached"
+    assert "report.html was not written" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        [FILE],
+        ["metrics.csv"],
+        ["config.yaml"],
+        ["overrides.yaml"],
+        ["samples.png"],
+        ["summary.json"],
+        ["summary.json", "metrics.csv", FILE, "samples.png", "curves.png"],
+    ],
+)
+def test_a_report_is_made_of_what_there_is(tiny_run, gone):
+    run = tiny_run()
+    for name in gone:
+        (run.folder / name).unlink()
+    text = text_of(write_run_page(run.folder))
+    if "summary.json" in gone:
+        assert "still going on" in text
+    assert ("taken for what" in text) == (FILE not in gone)
+
+
+def test_a_run_of_before_has_a_report(tmp_path):
+    """One whose summary knows less, and has values of kinds that this version does not write."""
+    (tmp_path / "summary.json").write_text(
+        '{"stopped": "trainer.max_epochs=1 reached", "metrics": {"val": {"loss": 0.5}}, '
+        '"git": null, "seconds": {"fit": 2}, "data": null, "parameters": [], "seed": -3, '
+        '"changed": 3}'
+    )
+    (tmp_path / "metrics.csv").write_text("epoch,step,val/loss,odd\n1,10,0.5,nonsense\n2,20,,\n")
+    text = text_of(write_run_page(tmp_path))
+    assert "0.5000" in text
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(DiscernError, match="is not the folder of a run"):
+        write_run_page(tmp_path)
+
+
+def test_many_classes_are_a_list_of_confusions(tmp_path):
+    names = [f"kind {number:02}" for number in range(35)]
+    photo_folder(tmp_path / "photos", names, per_class=6, size=(24, 24))
+    cfg = composed(
+        "data=image_folder", f"data.dir={tmp_path / 'photos'}", "data.image_size=24",
+        "model.hidden=[8]", "trainer.max_epochs=1", "trainer.accelerator=cpu", "data.num_workers=0",
+    )  # fmt: skip
+    cfg.folder = str(tmp_path / "run")
+    from discern.run import train
+
+    run = train(cfg)
+    page = run.folder / "report.html"
+    said = read_tested(run.folder).predictions
+    rows = re.findall(r'data-cell="(\d+),(\d+)" data-count="(\d+)"', page.read_text())
+    counts = [int(count) for _, _, count in rows]
+    assert counts == sorted(counts, reverse=True)
+    for label, predicted, count in rows:
+        cell = (said.labels == int(label)) & (said.predicted == int(predicted))
+        assert cell.sum() == int(count)
+        assert label != predicted
+    # A file is found by its name.
+    assert data_of(page)["pictures"][0]["name"].startswith("kind ")
+
+
+def test_large_pictures_of_samples_are_made_smaller(tiny_run):
+    run = tiny_run()
+    noise = np.random.default_rng(0).integers(0, 255, (1500, 1500, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(run.folder / "samples.png")
+    assert (run.folder / "samples.png").stat().st_size > 5_000_000
+    assert write_run_page(run.folder).stat().st_size < 3_000_000
+
+
+def test_the_report_needs_its_folder_alone(tiny_run, tmp_path):
+    run = tiny_run()
+    moved = tmp_path / "elsewhere"
+    shutil.move(run.folder, moved)
+    assert "Test accuracy" in text_of(write_run_page(moved))

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from discern.errors import DiscernError
+from discern.sweeps.page import write_sweep_page
+
+
+def sweep(folder: Path, jobs: list[dict[str, str]], values: list[float | None]) -> Path:
+    """A sweep's folder as jobs leave it; a job without a value has failed."""
+    planned = []
+    for number, (overrides, value) in enumerate(zip(jobs, values, strict=True)):
+        name = f"job{number}"
+        planned.append({"number": number, "name": name, "overrides": overrides})
+        of = folder / name
+        of.mkdir(parents=True)
+        facts: dict[str, Any] = {
+            "stopped": "failed: it broke",
+            "metrics": {},
+            "seconds": {"total": 2},
+        }
+        if value is not None:
+            facts |= {
+                "stopped": "trainer.max_epochs=2 reached",
+                "metrics": {"val": {"loss": value}},
+            }
+            (of / "metrics.csv").write_text(f"epoch,step,val/loss\n1,5,{value + 1}\n2,10,{value}\n")
+        (of / "summary.json").write_text(json.dumps(facts))
+        (of / "overrides.yaml").write_text("[]\n")
+    content = {
+        "format": 1, "arguments": ["optimizer.lr=1,2"], "search": None, "jobs": planned,
+        "objectives": [{"metric": "val/loss", "direction": "minimize"}],
+    }  # fmt: skip
+    (folder / "sweep.json").write_text(json.dumps(content))
+    return folder
+
+
+def charts(page: Path) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text())
+    return json.loads(found[1])["charts"]
+
+
+def ranking(page: Path) -> list[str]:
+    table = re.search(r'id="jobs">.*?</table>', page.read_text(), re.S)[0]
+    return re.findall(r'<th scope="row">(?:<a[^>]*>)?(job\d+)', table)
+
+
+def test_the_ranking_is_best_first_and_failures_say_why(tmp_path):
+    jobs = [{"optimizer.lr": lr} for lr in ("1", "2", "3")]
+    page = write_sweep_page(sweep(tmp_path, jobs, [0.5, None, 0.25]))
+    assert ranking(page) == ["job2", "job0", "job1"]
+    assert "it broke" in page.read_text()
+    assert [line["name"] for line in charts(page)["curves0"]["series"]] == ["job2", "job0"]
+
+
+def test_one_number_is_a_line_on_a_logarithmic_axis(tmp_path):
+    jobs = [{"optimizer.lr": lr} for lr in ("1e-3", "1e-1", "1e-2")]
+    chart = charts(write_sweep_page(sweep(tmp_path, jobs, [0.5, 0.7, 0.25])))["effect"]
+    assert chart["kind"] == "lines"
+    assert chart["series"][0]["points"] == [[0.001, 0.5], [0.01, 0.25], [0.1, 0.7]]
+    assert chart["logx"] is True
+
+
+def test_words_are_bars(tmp_path):
+    jobs = [{"model": name} for name in ("mlp", "dropout")]
+    chart = charts(write_sweep_page(sweep(tmp_path, jobs, [0.5, 0.7])))["effect"]
+    assert (chart["kind"], chart["names"], chart["values"]) == (
+        "bars", ["mlp", "dropout"], [0.5, 0.7],
+    )  # fmt: skip
+
+
+def test_two_settings_are_a_heat_map_in_order(tmp_path):
+    jobs = [
+        {"optimizer.lr": lr, "model.dropout": dropout}
+        for lr in ("1e-2", "0.001")
+        for dropout in ("0.5", "0")
+    ]
+    chart = charts(write_sweep_page(sweep(tmp_path, jobs, [0.1, 0.2, 0.3, None])))["heat"]
+    assert (chart["x"]["values"], chart["y"]["values"]) == (["0.001", "1e-2"], ["0", "0.5"])
+    cells = {(x, y): value for x, y, value, _ in chart["cells"]}
+    assert cells == {(1, 1): 0.1, (1, 0): 0.2, (0, 1): 0.3}
+
+
+def test_more_settings_are_parallel_coordinates(tmp_path):
+    jobs = [
+        {"optimizer.lr": lr, "model.dropout": dropout, "model": model}
+        for lr in ("1e-3", "1e-1")
+        for dropout in ("0", "0.5")
+        for model in ("mlp", "dropout")
+    ]
+    chart = charts(write_sweep_page(sweep(tmp_path, jobs, [n / 10 for n in range(8)])))["parallel"]
+    assert [axis["name"] for axis in chart["axes"]] == ["lr", "dropout", "model", "val/loss"]
+    assert chart["axes"][0]["log"] is True
+    assert chart["axes"][2]["values"] == ["dropout", "mlp"]
+    assert len(chart["rows"]) == 8
+    assert chart["rows"][0]["values"] == [0.001, 0, "mlp", 0]
+
+
+def test_seeds_are_put_together(tmp_path):
+    jobs = [{"optimizer.lr": lr, "seed": seed} for lr in ("1", "2") for seed in ("1", "2", "3")]
+    page = write_sweep_page(sweep(tmp_path, jobs, [0.5, 0.6, 0.7, 0.1, 0.2, 0.3]))
+    assert "Over seeds" in page.read_text()
+    assert charts(page)["effect"]["series"][0]["points"] == [[1, 0.6], [2, 0.2]]
+
+
+@pytest.mark.parametrize("values", [[None, None], [0.5, None], [0.5, 0.5]])
+def test_few_values_are_enough(tmp_path, values):
+    jobs = [{"optimizer.lr": lr} for lr in ("1", "2")]
+    assert write_sweep_page(sweep(tmp_path, jobs, values)).stat().st_size > 1_000_000
+
+
+def test_importance_is_shown(tmp_path):
+    folder = sweep(tmp_path, [{"optimizer.lr": "1"}, {"optimizer.lr": "2"}], [0.5, 0.4])
+    (folder / "results.json").write_text('{"importance": {"val/loss": {"optimizer.lr": 1.0}}}')
+    assert charts(write_sweep_page(folder))["importance0"]["values"] == [1.0]
+
+
+def test_a_folder_that_is_no_sweep_is_refused(tmp_path):
+    with pytest.raises(DiscernError, match="is not the folder of a sweep"):
+        write_sweep_page(tmp_path)
