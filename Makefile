@@ -8,6 +8,7 @@ TORCH ?= torch==2.14.1 torchvision==0.29.1
 # Arguments for the command, as in: make train ARGS='optimizer.lr=3e-3 seed=1'
 ARGS ?=
 PORT ?= 6006
+HOST ?= 127.0.0.1
 
 .DEFAULT_GOAL := help
 .PHONY: setup train test lint docs settings tour bench recipes dashboard clean help
@@ -52,13 +53,14 @@ bench: setup  ## measure what the README claims (half an hour)
 	$(BIN)/python benchmarks/transfer.py
 	$(BIN)/python benchmarks/cache.py
 	$(BIN)/python benchmarks/sweep.py
+	$(BIN)/python benchmarks/dashboard.py
 	$(BIN)/python benchmarks/devices.py
 
 recipes: setup  ## rerun every recipe; fail if one is outside its stated spread (half an hour)
 	$(BIN)/python benchmarks/recipes.py $(ARGS)
 
-dashboard: setup  ## TensorBoard on outputs/, at http://127.0.0.1:6006 (PORT=… for another)
-	$(BIN)/tensorboard --logdir outputs --host 127.0.0.1 --port $(PORT)
+dashboard: setup  ## TensorBoard on outputs/, at http://127.0.0.1:6006 (PORT=… and HOST=… for another)
+	$(BIN)/discern dashboard port=$(PORT) host=$(HOST) $(ARGS)
 
 clean:  ## remove caches and builds; outputs/ and .venv stay
 	rm -rf build dist docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis

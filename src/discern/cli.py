@@ -40,6 +40,8 @@ Commands:
              discern runs model=mlp sort=val/accuracy
   cache      see, check and clear what is kept of frozen backbones
              discern cache list
+  dashboard  look at runs in TensorBoard
+             discern dashboard logdir=outputs port=6006
 
 discern COMMAND --help shows a command's choices and settings.
 Shell completion: eval "$(discern -sc install=bash)"   (or zsh, fish)
@@ -120,6 +122,16 @@ def cache(arguments: list[str]) -> None:
         refuse(error)
     if status:
         raise SystemExit(status)
+
+
+def dashboard(arguments: list[str]) -> None:
+    """``discern dashboard …``: TensorBoard on the runs of a folder."""
+    from discern.dashboard.server import run
+
+    try:
+        run(arguments)
+    except DiscernError as error:
+        refuse(error)
 
 
 def report(arguments: list[str]) -> None:
@@ -215,6 +227,11 @@ def _complete(arguments: list[str]) -> None:
 
         print(" ".join(completions(typed)))
         return
+    if command == "dashboard":
+        from discern.dashboard.server import completions
+
+        print(" ".join(completions(typed)))
+        return
     if command in ("report", "compare"):  # folders, which the shell completes
         return
     os.environ["COMP_LINE"] = f"{first} {typed}"
@@ -230,4 +247,5 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "compare": compare,
     "runs": runs,
     "cache": cache,
+    "dashboard": dashboard,
 }

@@ -332,6 +332,22 @@ class EMASettings(Settings):  # noqa: D101
     update_every_n_steps: PositiveInt
 
 
+class DashboardSettings(Settings):  # noqa: D101
+    images_every: PositiveInt
+    worst: PositiveInt
+    pr_curves: NonNegativeInt
+    graph: Flag
+    projector: Annotated[int, Field(ge=0, le=10_000, description="a whole number from 0 to 10000")]
+    sparing: Flag
+
+
+class HistogramsSettings(Settings):  # noqa: D101
+    every_n_epochs: Annotated[
+        Annotated[int, Field(ge=1)] | None,
+        Field(description="a whole number above 0, or null for no histograms"),
+    ]
+
+
 _Epoch = Annotated[
     Annotated[int, Field(ge=1)] | None,
     Field(description="an epoch's number, from 1, or null"),
@@ -598,7 +614,9 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "torch.optim.lr_scheduler.OneCycleLR": SchedulerSettings,
     "lightning.pytorch.Trainer": TrainerSettings,
     "discern.callbacks.averaging.ema": EMASettings,
+    "discern.callbacks.dashboard.Dashboard": DashboardSettings,
     "discern.callbacks.finetune.Finetune": FinetuneSettings,
+    "discern.callbacks.histograms.histograms": HistogramsSettings,
     "lightning.pytorch.callbacks.EarlyStopping": EarlyStoppingSettings,
     "lightning.pytorch.callbacks.ModelCheckpoint": ModelCheckpointSettings,
     "discern.callbacks.checkpoints.RunCheckpoint": ModelCheckpointSettings,

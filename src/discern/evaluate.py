@@ -14,6 +14,7 @@ from torch import nn
 
 from discern.build import build_data
 from discern.checkpoints import Card, load, model_name
+from discern.choices import settings_of
 from discern.config import check
 from discern.console import table
 from discern.errors import DiscernError
@@ -161,18 +162,8 @@ def _is_word(value: Any) -> bool:
 def _own_data_sets() -> dict[str, dict[str, Any]]:
     """``_target_`` -> settings, of discern's choices of data and the user's."""
     files = choices("data")
-    nodes = [_choice(path, files) for path in files.values()]
+    nodes = [settings_of(path, files) for path in files.values()]
     return {node["_target_"]: node for node in nodes if "_target_" in node}
-
-
-def _choice(path: Path, files: dict[str, Path]) -> dict[str, Any]:
-    """A choice of a group with those that it builds on."""
-    node: Any = OmegaConf.to_container(OmegaConf.load(path))
-    if not isinstance(node, dict):
-        return {}  # some other program's
-    names = [name for name in node.pop("defaults", ()) if isinstance(name, str) and name in files]
-    parents = [_choice(files[name], files) for name in names]
-    return {key: value for part in (*parents, node) for key, value in part.items()}
 
 
 def check_fit(card: Card, data: Any, checkpoint: Path) -> None:

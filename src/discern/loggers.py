@@ -95,6 +95,14 @@ class TensorBoard(TensorBoardLogger):
         FabricTensorBoardLogger.save(self)
 
     @rank_zero_only
+    def log_graph_of(self, graph: Any) -> None:
+        """Write a network's graph, a GraphDef."""
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        writer = self.experiment._get_file_writer()
+        writer.add_event(Event(graph_def=graph.SerializeToString()))
+
+    @rank_zero_only
     def log_row(
         self,
         settings: dict[str, float | str],

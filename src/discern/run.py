@@ -39,6 +39,8 @@ from discern.checkpoints import (
 )
 from discern.config import as_override, check
 from discern.console import table
+from discern.dashboard.settings import log_settings
+from discern.differences import as_facts, differences
 from discern.errors import DiscernError, about, first_line
 from discern.experiments import name_of
 from discern.features import run as features
@@ -155,6 +157,7 @@ def train(
         },
         tags=list(cfg.tags),
         seed=cfg.seed,
+        changed=as_facts(differences(cfg, choices or {})),
         git=git_state_once(Path.cwd()),
         versions=versions(),
         machine=machine(),
@@ -233,6 +236,7 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
     stopped, best = "not trained (train=false)", start
     if cfg.train:
         with summary.phase("fit"):
+            log_settings(trainer, cfg, facts["overrides"], facts["changed"])
             stopped = fit(trainer, model, data, start, stop)
         best = best_checkpoint(trainer)
         record_fit(summary, history, trainer, best)

@@ -61,6 +61,18 @@ def test_an_image_is_prepared_and_normalised(folder):
     assert label == 3
 
 
+def test_smaller_images_show_the_same_in_fewer_pixels(folder):
+    images = all_of(folder)
+    small = images.smaller(8)
+    batch, labels = small.__getitems__([3, 0])
+    assert batch.shape == (2, 3, 8, 8)
+    assert labels.tolist() == [3, 0]
+    large = torch.nn.functional.avg_pool2d(images.__getitems__([3, 0])[0], 2)
+    assert (batch - large).abs().mean() < 0.1
+    assert images.smaller(16) is images
+    assert images[3][0].shape == (3, 16, 16)
+
+
 def test_a_subset_serves_those_it_names(folder):
     images = all_of(folder)
     part = images.subset(torch.tensor([7, 2]))

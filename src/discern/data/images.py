@@ -41,6 +41,9 @@ class Images(Augmentable, Protocol):
     def subset(self, indices: Tensor) -> Self:
         """Those of the whole data set's images that ``indices``, int64 (M,), name."""
 
+    def smaller(self, side: int) -> Self:
+        """The same images, of that side if they would otherwise be scaled to a larger one."""
+
     def content_keys(self) -> NDArray[np.int64]:
         """Numbers, int64 (M,), that are equal for images of the same content."""
 

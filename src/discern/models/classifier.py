@@ -68,6 +68,8 @@ class Classifier(LightningModule):
         self._class_weights: Tensor | None
         self.register_buffer("_class_weights", class_weights, persistent=False)
         self.card = card
+        self.validated: list[tuple[Tensor, Tensor]] | None = None
+        """Logits (N, num_classes) and labels (N,) of each batch of a validation, for who asks."""
         self.schedule_total: dict[str, int] = {}
         self.train_metrics = EpochMetrics(num_classes, full=False)
         self.val_metrics = EpochMetrics(num_classes, full=True)
@@ -103,7 +105,9 @@ class Classifier(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Take the batch into the validation metrics."""
-        self._measure(batch, self.val_metrics)
+        logits = self._measure(batch, self.val_metrics)
+        if self.validated is not None:
+            self.validated.append((logits, batch[1]))
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Take the batch into the test metrics; ``logits`` (N, num_classes), ``labels`` (N,)."""

@@ -10,9 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 from numpy.typing import NDArray
 
-from discern.files import write_whole
 from discern.reports.intervals import Estimate
-from discern.reports.sheet import BLUE, FAST_PNG, VERMILION
+from discern.reports.sheet import BLUE, VERMILION, save
 
 BINS = 15
 """Equal parts of the confidences from 0 to 1, as in Guo et al. (2017)."""
@@ -88,8 +87,7 @@ def draw_reliability(bins: Reliability, error: Estimate, title: str, path: Path)
         y=0.985,
         parse_math=False,
     )
-    with write_whole(path, "wb") as file:
-        figure.savefig(file, format="png", dpi=120, pil_kwargs=FAST_PNG)
+    save(figure, path)
 
 
 def _draw_diagram(axes: Axes, bins: Reliability) -> None:

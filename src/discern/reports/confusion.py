@@ -13,7 +13,7 @@ from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
 from discern.files import write_whole
-from discern.reports.sheet import FAST_PNG, shorten
+from discern.reports.sheet import save, shorten
 
 NUMBERS_UP_TO = 20
 """Classes up to which each cell shows its count."""
@@ -88,7 +88,12 @@ def write_class_scores(scores: ClassScores, class_names: list[str], path: Path) 
 def draw_confusion(
     matrix: NDArray[np.int64], class_names: list[str], title: str, path: Path
 ) -> None:
-    """Draw the matrix: counts as numbers, the share of the label's images as colour."""
+    """Draw :func:`confusion_figure` into a PNG file."""
+    save(confusion_figure(matrix, class_names, title), path)
+
+
+def confusion_figure(matrix: NDArray[np.int64], class_names: list[str], title: str) -> Figure:
+    """A picture of the matrix: counts as numbers, the share of the label's images as colour."""
     classes = len(class_names)
     names = [shorten(name, 24) for name in class_names]
     # Inches, so that names fit without a layout engine, which draws everything several times.
@@ -108,8 +113,7 @@ def draw_confusion(
     bar = ((margin + side + 0.2) / width, margin / height, 0.2 / width, side / height)
     _draw_scale(figure, image, bar)
     figure.suptitle(title, x=0.5, y=1 - 0.25 / height, va="center", fontsize=12, parse_math=False)
-    with write_whole(path, "wb") as file:
-        figure.savefig(file, format="png", dpi=120, pil_kwargs=FAST_PNG)
+    return figure
 
 
 def _name_axes(axes: Axes, names: list[str], font: float) -> None:

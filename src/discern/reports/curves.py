@@ -7,8 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from discern.files import write_whole
-from discern.reports.sheet import FAST_PNG
+from discern.reports.sheet import save
 from discern.runs import is_run, read_run
 
 # Okabe & Ito's blue and vermilion: told apart in colour blindness and in grey.
@@ -33,8 +32,7 @@ def draw_curves(
     _draw(loss, rows, "loss", "Loss (cross-entropy, nats)", best_epoch)
     _draw(accuracy, rows, "accuracy", "Accuracy (fraction correct)", best_epoch)
     figure.suptitle(title)
-    with write_whole(path, "wb") as file:
-        figure.savefig(file, format="png", dpi=120, pil_kwargs=FAST_PNG)
+    save(figure, path)
 
 
 def draw_curves_of(folder: Path) -> None:

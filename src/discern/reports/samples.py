@@ -31,14 +31,20 @@ def draw_top_losses(
     title: str,
     path: Path,
 ) -> None:
-    """Draw images with label, predicted class, its probability and the loss.
+    """Draw :func:`top_losses` into a PNG file."""
+    top_losses(predictions, rows, pixels, title).save(path)
+
+
+def top_losses(
+    predictions: Predictions, rows: NDArray[np.int64], pixels: NDArray[np.uint8], title: str
+) -> Sheet:
+    """Images with label, predicted class, its probability and the loss.
 
     Args:
         predictions: of a whole split.
         rows: those that are drawn, int64 (M,).
         pixels: of these images, uint8 (M, C, H, W).
         title: what the images are.
-        path: the PNG file.
     """
     names, confidences = predictions.class_names, predictions.confidences
     captions = [
@@ -49,7 +55,7 @@ def draw_top_losses(
         )
         for row in rows
     ]
-    draw_grid(pixels, captions, title, path)
+    return _grid(pixels, captions, title)
 
 
 def draw_grid(
@@ -68,7 +74,7 @@ def draw_grid(
     told.update(np.ascontiguousarray(pixels).data)
     before = _DRAWN.get(told.digest())
     if before is None or not _copied(before, path):
-        _draw_grid(pixels, captions, title, path, columns)
+        _grid(pixels, captions, title, columns).save(path)
         _DRAWN[told.digest()] = path
 
 
@@ -85,13 +91,12 @@ def _copied(before: Path, path: Path) -> bool:
     return True
 
 
-def _draw_grid(
+def _grid(
     pixels: NDArray[np.uint8],
     captions: Sequence[Caption],
     title: str,
-    path: Path,
-    columns: int | None,
-) -> None:
+    columns: int | None = None,
+) -> Sheet:
     if columns is None:
         columns = max(1, min(len(pixels), math.ceil(math.sqrt(len(pixels)))))
     rows = math.ceil(len(pixels) / columns)
@@ -109,7 +114,7 @@ def _draw_grid(
             middle = top + (line + 0.5) * LINE
             sheet.text(short, left + CELL / 2, middle, size=FONT, ha="center")
         sheet.picture(image, left, top + lines * LINE, CELL, CELL)
-    sheet.save(path)
+    return sheet
 
 
 def as_pixels(images: Tensor, mean: Any, std: Any) -> NDArray[np.uint8]:

@@ -75,22 +75,40 @@ class Sheet:
             LineCollection(ends, colors=colour, linewidths=0.6, zorder=0.5), autolim=False
         )
 
+    def finished(self) -> Figure:
+        """The page with all that was put on it."""
+        width, height = self.figure.get_size_inches()
+        # imshow moves the limits to its picture.
+        self.axes.set(xlim=(0, width), ylim=(height, 0))
+        return self.figure
+
     def save(self, path: Path) -> None:
         """Write the page as a PNG file."""
-        with write_whole(path, "wb") as file:
-            self._write(file)
+        save(self.finished(), path)
 
     def png(self) -> bytes:
         """The page as PNG."""
         content = BytesIO()
-        self._write(content)
+        _write(self.finished(), content)
         return content.getvalue()
 
-    def _write(self, file: IO[bytes]) -> None:
-        width, height = self.figure.get_size_inches()
-        # imshow moves the limits to its picture.
-        self.axes.set(xlim=(0, width), ylim=(height, 0))
-        self.figure.savefig(file, format="png", dpi=120, pil_kwargs=FAST_PNG)
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG file."""
+    with write_whole(path, "wb") as file:
+        _write(figure, file)
+
+
+def _write(figure: Figure, file: IO[bytes]) -> None:
+    figure.savefig(file, format="png", dpi=120, pil_kwargs=FAST_PNG)
+
+
+def rendered(figure: Figure, dpi: int = 80) -> NDArray[np.uint8]:
+    """The pixels of a figure, uint8 (H, W, 3)."""
+    canvas: Any = FigureCanvasAgg(figure)
+    figure.set_dpi(dpi)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def shorten(text: str, length: int) -> str:

@@ -1,0 +1,161 @@
+"""A network's graph for TensorBoard: what is computed of what, module by module."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from tensorboard.compat.proto.attr_value_pb2 import AttrValue
+from tensorboard.compat.proto.graph_pb2 import GraphDef
+from tensorboard.compat.proto.node_def_pb2 import NodeDef
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+from tensorboard.compat.proto.versions_pb2 import VersionDef
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+PRODUCER = 22
+"""The version of the format, as torch.utils.tensorboard writes it."""
+
+CHANGE_NOTHING = ("requires_grad_", "detach", "contiguous", "float")
+"""Operations that a picture of the network is clearer without, where they give what they took."""
+
+
+def graph_of(network: nn.Module, input_shape: Sequence[int]) -> GraphDef:
+    """What a network in eval mode does with an image of zeros, (1, C, H, W).
+
+    One forward pass is watched: a node for each function of torch that gives a tensor, in the scope
+    of the module that calls it. ``SummaryWriter.add_graph`` would take thirty times as long for a
+    backbone, and is built on ``torch.jit.trace``, which is deprecated. The network, its training
+    mode and the random generators are left as they were.
+    """
+    watched: Any = copy.copy(network)  # of which the parts are the network's own
+    if hasattr(watched, "engine"):
+        watched.engine = None  # another engine computes out of torch's sight
+    device = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
+    recorder = _Recorder()
+    with ExitStack() as stack:
+        stack.enter_context(_in_eval_mode(watched))
+        stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(recorder.scopes(watched))
+        image = torch.zeros((1, *input_shape), device=device)
+        recorder.add("images", "input", [], image)
+        stack.enter_context(recorder)
+        output = watched(image)
+    recorder.add("logits", "output", [output], output)
+    return GraphDef(node=recorder.nodes, versions=VersionDef(producer=PRODUCER))
+
+
+@contextmanager
+def _in_eval_mode(network: nn.Module) -> Iterator[None]:
+    before = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
+
+
+class _Recorder(TorchFunctionMode):
+    """Writes down each function that gives a tensor, and where its tensors are from.
+
+    Attributes:
+        nodes: one for each function.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nodes: list[NodeDef] = []
+        # Of the modules that are at work, the outermost first: the name, and the scope.
+        self._at_work: list[tuple[str, str]] = [("", "")]
+        self._names: Counter[str] = Counter()
+        # Not by id: that of a tensor that is no longer needed is given to another one.
+        self._producers = WeakTensorKeyDictionary()
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        output = func(*args, **kwargs)
+        name = getattr(func, "__name__", "")
+        given = list(_tensors((args, kwargs)))
+        unchanged = name in CHANGE_NOTHING and any(output is tensor for tensor in given)
+        if not name.startswith("__get") and not unchanged and any(True for _ in _tensors(output)):
+            self.add(name.strip("_"), name.strip("_"), given, output)
+        return output
+
+    def add(self, name: str, kind: str, given: Sequence[Any], output: Any) -> None:
+        """Add a node: its name in its scope, its operation, its inputs and its output."""
+        path = self._at_work[-1][1] + name
+        self._names[path] += 1
+        unique = path if self._names[path] == 1 else f"{path}_{self._names[path]}"
+        producers = dict.fromkeys(
+            self._producers[tensor] for tensor in _tensors(given) if tensor in self._producers
+        )
+        outputs = list(_tensors(output))
+        shapes = AttrValue.ListValue(shape=[_shape(tensor) for tensor in outputs])
+        node = NodeDef(name=unique, op=kind, input=producers)
+        node.attr["_output_shapes"].CopyFrom(AttrValue(list=shapes))
+        for tensor in given:
+            if isinstance(tensor, nn.Parameter):
+                size = "x".join(map(str, tensor.shape))
+                node.attr["parameters"].list.s.append(size.encode())
+        self.nodes.append(node)
+        for tensor in outputs:
+            self._producers[tensor] = unique
+
+    @contextmanager
+    def scopes(self, network: nn.Module) -> Iterator[None]:
+        """Know which module is at work."""
+        handles = []
+        for name, module in network.named_modules():
+            enter, leave = self._hooks(name)
+            handles.append(module.register_forward_pre_hook(enter))
+            handles.append(module.register_forward_hook(leave, always_call=True))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _hooks(self, name: str) -> tuple[Callable[..., None], Callable[..., None]]:
+        calls = itertools.count(1)
+
+        def enter(*_: Any) -> None:
+            outer, scope = self._at_work[-1]
+            # A list of modules is not at work itself: its layers stand side by side.
+            own = name.removeprefix(f"{outer}.")
+            # One activation that several layers share would be drawn as a knot of all of them.
+            again = next(calls)
+            own = f"{own}_{again}" if again > 1 else own
+            self._at_work.append((name, f"{scope}{own}/" if name else ""))
+
+        def leave(*_: Any) -> None:
+            self._at_work.pop()
+
+        return enter, leave
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _tensors(list(value.values()))
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _tensors(part)
+
+
+def _shape(tensor: Tensor) -> TensorShapeProto:
+    return TensorShapeProto(dim=[TensorShapeProto.Dim(size=size) for size in tensor.shape])
