@@ -24,7 +24,7 @@ from torch.optim.lr_scheduler import (
 from discern.data.mnist import MNIST
 from discern.errors import DiscernError
 from discern.models.mlp import MLP
-from discern.run import train
+from discern.run import metrics_table, train
 from runs import (
     STEPS_PER_EPOCH,
     TRAIN,
@@ -105,6 +105,17 @@ def test_the_terminal_shows_choices_epochs_metrics_and_the_folder(finished):
     assert lines[-2:] == [f"Everything is in {below}", f"To look at it, open {below}/report.html"]
     logged = (folder / "train.log").read_text()
     assert all(line in logged for line in lines)
+
+
+@pytest.mark.parametrize("columns", [20, 42, 80, 200])
+def test_no_number_is_cut_off_in_a_narrow_terminal(monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    metrics = {split: {"loss": 0.1234, "accuracy": 0.9876, "top5_error": 0.0} for split in "ab"}
+    text = metrics_table("an [odd] title of a run", metrics)
+    assert text.count("0.1234") == text.count("0.9876") == text.count("0.0000") == 2
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= columns
+    assert ("an [odd] title" in text) == (columns >= 80)
 
 
 def test_a_run_outlives_who_reads_its_lines(tmp_path):

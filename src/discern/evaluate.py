@@ -16,7 +16,7 @@ from discern.build import build_data
 from discern.checkpoints import Card, load, model_name
 from discern.choices import settings_of
 from discern.config import check
-from discern.console import table
+from discern.console import fitted
 from discern.errors import DiscernError
 from discern.files import write_whole
 from discern.jobs import as_job, relative
@@ -282,8 +282,9 @@ def conclude(
         [name.replace("_", " "), *(f"{x:.4f}" for x in (part.value, part.low, part.high))]
         for name, part in metrics.items()
     ]
-    header = [f"{facts['title']}: {facts['images']:,} images", "value", "95 % from", "to"]
-    log.info("\n%s\n", table(header, rows))
+    title = f"{facts['title']}: {facts['images']:,} images"
+    blocks = [title, *(f"  {name} {value} ({low} to {high})" for name, value, low, high in rows)]
+    log.info("\n%s\n", fitted([title, "value", "95 % from", "to"], rows, blocks))
     names = predictions.class_names
     if len(names) <= CLASSES_PRINTED:
         matrix = confusion_matrix(predictions.labels, predictions.predicted, len(names))
@@ -300,4 +301,8 @@ def _class_table(scores: ClassScores, names: list[str]) -> str:
         ]
         for number, name in enumerate(names)
     ]
-    return table(["class", "precision", "recall", "F1", "support"], rows)
+    blocks = [
+        f"{name}: precision {precision}, recall {recall}, F1 {f1}, support {support}"
+        for name, precision, recall, f1, support in rows
+    ]
+    return fitted(["class", "precision", "recall", "F1", "support"], rows, blocks)

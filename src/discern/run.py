@@ -38,7 +38,7 @@ from discern.checkpoints import (
     read,
 )
 from discern.config import as_override, check
-from discern.console import table
+from discern.console import fitted
 from discern.dashboard.settings import log_settings
 from discern.differences import as_facts, differences
 from discern.errors import DiscernError, about, first_line
@@ -556,18 +556,27 @@ def keep_test(outputs: TestOutputs, data: Any, folder: Path) -> None:
     write_tested(Tested(said, seen, shown), folder)
 
 
+def metrics_table(title: str, metrics: Mapping[str, Mapping[str, float]]) -> str:
+    """The metrics of each split: a row a split, or a few lines where the terminal is narrow."""
+    names = list(dict.fromkeys(name for part in metrics.values() for name in part))
+    rows = [
+        [split, *(f"{part[name]:.4f}" if name in part else "" for name in names)]
+        for split, part in metrics.items()
+    ]
+    shown = [name.replace("_", " ") for name in names]
+    blocks = [
+        "\n  ".join([f"{split}:", *(f"{n} {x}" for n, x in zip(shown, values, strict=True) if x)])
+        for split, *values in rows
+    ]
+    return fitted([title, *shown], rows, blocks)
+
+
 def conclude(facts: dict[str, Any], stopped: str, folder: Path) -> None:
     """Say what came out, and where it is."""
     log.info("Ended: %s.", stopped)
     metrics = facts["metrics"]
     if metrics:
-        names = list(dict.fromkeys(name for part in metrics.values() for name in part))
-        rows = [
-            [split, *(f"{part[name]:.4f}" if name in part else "" for name in names)]
-            for split, part in metrics.items()
-        ]
-        header = [facts["title"], *(name.replace("_", " ") for name in names)]
-        log.info("\n%s\n", table(header, rows))
+        log.info("\n%s\n", metrics_table(facts["title"], metrics))
     log.info("Everything is in %s", relative(folder))
     if (folder / REPORT).exists():
         log.info("To look at it, open %s", relative(folder / REPORT))
