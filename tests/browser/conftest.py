@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
-@pytest.fixture(scope="session")
+# Not of the session: a process that another module's data loader forks would keep the pipe to the
+# browser's driver open, which then never ends.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Headless Chromium, the system's; with DISCERN_REQUIRE_BROWSER=1 a test may not do without."""
     found = next(filter(None, map(shutil.which, NAMES)), None)
