@@ -3,12 +3,17 @@
 import logging
 import shutil
 import sys
+import threading
 from collections.abc import Iterable, Sequence
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
+
+# tqdm's own lock is shared with forks of the process, and for ever held by one that is killed while
+# it prints: the other jobs of a sweep would wait for it.
+tqdm.set_lock(threading.RLock())
 
 
 class ConsoleHandler(logging.Handler):
