@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Iterable, Sequence
 
 from rich import box
@@ -11,6 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from tqdm import tqdm
+
+# tqdm's own lock is shared with forks of the process, and for ever held by one that is killed while
+# it prints: the other jobs of a sweep would wait for it.
+tqdm.set_lock(threading.RLock())
 
 
 class ConsoleHandler(logging.Handler):

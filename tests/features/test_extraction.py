@@ -8,6 +8,7 @@ import os
 import random
 import resource
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ from made_up import (
     source,
 )
 from torch import Tensor
+from tqdm import tqdm
 
 from discern.data.augment import Augmentation
 from discern.data.image_files import ImageFiles
@@ -554,6 +556,19 @@ def test_a_waiting_process_goes_on_where_a_killed_one_was(cache, tmp_path):
     computed = Counted(tmp_path / "fast.txt").numbers
     assert 0 < len(computed) < 200
     assert len(set(computed)) == len(computed)
+
+
+def test_a_process_that_is_killed_as_it_makes_a_bar_blocks_no_other(cache):
+    """All of them come from one that has made a bar before, as the jobs of a sweep do."""
+    rows(source(cache), images(range(3)))
+
+    def die() -> None:
+        tqdm.get_lock().acquire()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    child(die).join()
+    found = in_child(lambda: rows(source(cache), images(range(8))).tolist())
+    assert found == expected(images(range(8))).tolist()
 
 
 # Damaged
