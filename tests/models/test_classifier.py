@@ -96,7 +96,8 @@ def test_validation_is_a_hand_made_pass_in_eval_mode_without_autograd(tiny_run, 
         return logits
 
     monkeypatch.setattr(MLP, "forward", watched)
-    run = tiny_run("model.dropout=0.5", "trainer.max_epochs=1", "test=false")
+    graph = "callbacks.dashboard.graph=false"  # it is drawn from a pass of its own
+    run = tiny_run("model.dropout=0.5", "trainer.max_epochs=1", "test=false", graph)
     training, validation = seen[:6], seen[6:]
     assert all(mode and graph for mode, graph, _, _ in training)
     assert not any(mode or graph for mode, graph, _, _ in validation)
