@@ -54,6 +54,7 @@ bench: setup  ## measure what the README claims (half an hour)
 	$(BIN)/python benchmarks/cache.py
 	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/dashboard.py
+	$(BIN)/python benchmarks/report.py
 	$(BIN)/python benchmarks/devices.py
 
 recipes: setup  ## rerun every recipe; fail if one is outside its stated spread (half an hour)

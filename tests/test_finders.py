@@ -83,6 +83,7 @@ def test_a_rate_is_suggested_and_nothing_trained(tiny_run, caplog):
         "config.yaml",
         "lr_find.png",
         "overrides.yaml",
+        "report.html",
         "summary.json",
         "0 event files",
     ]

@@ -19,6 +19,7 @@ import discern
 from discern.config import conf_dir
 from discern.data.packaged import read_sample
 from discern.errors import DiscernError
+from discern.reports.tested import read_tested
 from discern.run import Result
 from runs import STEPS_PER_EPOCH, TINY, command, metrics_csv, same_bits, summary, weights
 
@@ -89,7 +90,7 @@ def test_what_is_wrong_is_a_sentence(here, overrides, sentence):
 
 
 def test_the_names_of_the_package_are_a_handful_and_light():
-    assert set(discern.__all__) == {"__version__", "compose", "load", "predict", "train"}
+    assert set(discern.__all__) == {"__version__", "compare", "compose", "load", "predict", "train"}
     code = (
         "import sys, discern; assert not {'torch', 'hydra', 'numpy'} & set(sys.modules);"
         "discern.compose(); assert not {'torch', 'lightning', 'matplotlib'} & set(sys.modules);"
@@ -284,3 +285,27 @@ def test_a_network_in_training_is_not_left_otherwise(here, tiny_run):
     second = discern.predict(model, digits(3))
     np.testing.assert_array_equal(first.probabilities, second.probabilities)
     assert model.network.training
+
+
+# compare
+
+
+def test_runs_are_compared_as_by_the_command(tiny_run):
+    one, other = tiny_run(name="one"), tiny_run("optimizer.lr=0.05", name="other")
+    found = discern.compare(one, str(other.folder))
+    assert dict(found.settings)["optimizer.lr"] == ["0.001", "0.05"]
+    said = [read_tested(run.folder).predictions for run in (one, other)]
+    (pair,) = found.pairs
+    assert pair.only_second == int((said[1].correct & ~said[0].correct).sum())
+    shown = found._repr_html_()
+    assert "optimizer.lr" in shown
+    assert "McNemar" in shown
+    assert shown.count("<img") == bool(found.disagreement.count)
+
+
+def test_one_run_is_not_compared(tiny_run):
+    run = tiny_run()
+    with pytest.raises(
+        DiscernError, match=r"discern\.compare needs two runs or more, and this is 1"
+    ):
+        discern.compare(run, run.folder)

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from discern.checkpoints import load
     from discern.composition import compose
-    from discern.interactive import predict, train
+    from discern.interactive import compare, predict, train
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "compose", "load", "predict", "train"]
+__all__ = ["__version__", "compare", "compose", "load", "predict", "train"]
 
 _MODULES = {
+    "compare": "discern.interactive",
     "compose": "discern.composition",
     "load": "discern.checkpoints",
     "predict": "discern.interactive",

@@ -16,7 +16,7 @@ from discern.runs_command import line_width
 from discern.selection import selected
 
 if TYPE_CHECKING:
-    from discern.reports.comparison import Comparison, Disagreement, Row
+    from discern.reports.comparison import Comparison, Row
 
 HELP = """\
 What runs differ in, and whether one is better than another on the same test images.
@@ -84,6 +84,7 @@ def write_files(compared: Comparison, folder: Path) -> Path:
     """
     from discern.reports.compare_page import write_compare_page
     from discern.reports.comparison_tables import write_pairs, write_runs
+    from discern.reports.disputed import disputed_sheet
 
     folder.mkdir(parents=True, exist_ok=True)
     page, pairs, picture = (folder / name for name in (PAGE, PAIRS, PICTURE))
@@ -93,20 +94,9 @@ def write_files(compared: Comparison, folder: Path) -> Path:
     if compared.pairs:
         write_pairs(compared, pairs)
     if compared.disagreement is not None and len(compared.disagreement.pixels):
-        _draw(compared.disagreement, picture)
+        disputed_sheet(compared.disagreement).save(picture)
     write_compare_page(compared, page)
     return page
-
-
-def _draw(found: Disagreement, path: Path) -> None:
-    from discern.reports.samples import draw_grid
-
-    captions = [
-        (f"is {label}", *(text for text, _ in said))
-        for label, said in zip(found.labels, found.said, strict=True)
-    ]
-    title = f"The most disputed of {found.count:,} of {found.images:,} test images"
-    draw_grid(found.pixels, captions, title, path)
 
 
 def _parse(words: Iterable[str]) -> tuple[list[str], Path | None, Path]:

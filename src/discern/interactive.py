@@ -28,9 +28,12 @@ from discern.models.classifier import Classifier
 from discern.prediction import BATCH, classify_files, probabilities_of, title_of
 from discern.preflight import claim_folder
 from discern.reports.classified import Classified, classified_sheet
+from discern.reports.comparison import Comparison
+from discern.reports.comparison import compare as comparison
 from discern.run import Result
 from discern.run import train as run
-from discern.runs import find_checkpoint
+from discern.runs import OUTPUTS, find_checkpoint
+from discern.selection import selected
 from discern.threads import with_threads
 
 SHOWN = 12
@@ -38,6 +41,27 @@ SHOWN = 12
 
 TIMED = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 """A line of train.log."""
+
+
+def compare(*runs: Result | str | Path) -> Comparison:
+    """Compare runs, as ``discern compare`` does.
+
+    Args:
+        runs: two or more: what :func:`train` returned, or what the command takes, such as the
+            folder of a run or of a sweep.
+
+    Returns:
+        The settings and metrics that differ and, for runs that saw the same test images, whether
+        one is better. In a notebook it shows them, with the images they disagree about.
+
+    Raises:
+        DiscernError: one of them is no run, or there is one only.
+    """
+    words = [str(each.folder if isinstance(each, Result) else each) for each in runs]
+    found = selected(words, OUTPUTS)
+    if len(found) < 2:
+        raise DiscernError(f"discern.compare needs two runs or more, and this is {len(found)}.")
+    return comparison(found)
 
 
 def train(cfg: DictConfig) -> Result:

@@ -87,6 +87,12 @@ class Comparison:
     disagreement: Disagreement | None
     notes: list[str]
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it."""
+        from discern.reports.notebook import comparison_html
+
+        return comparison_html(self)
+
 
 def compare(runs: Sequence[Run]) -> Comparison:
     """Compare runs, from what their folders hold."""

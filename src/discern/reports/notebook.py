@@ -1,10 +1,16 @@
 """What objects show of themselves in a notebook: HTML with its pictures in it, all text escaped."""
 
+from __future__ import annotations
+
 import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from discern.reports.comparison import Comparison
 
 _CELL = 'style="text-align: right; padding: 0.1em 0.6em"'
 
@@ -51,6 +57,27 @@ def result_html(metrics: Mapping[str, Mapping[str, float]], stopped: str, folder
     if curves.is_file():
         parts.append(picture(curves.read_bytes(), f"{title}: loss and accuracy by epoch"))
     parts.append(f"<p><code>{escape(str(folder))}</code></p>")
+    return "\n".join(parts)
+
+
+def comparison_html(compared: Comparison) -> str:
+    """Runs side by side: what differs, their metrics, whether one is better, where they differ."""
+    from discern.reports.comparison_tables import metric_rows, pair_header, pair_rows, verdicts
+    from discern.reports.disputed import disputed_sheet
+
+    runs = zip(compared.letters, compared.names, compared.runs, strict=True)
+    parts = [table(["", "run"], [[letter, f"{run.title}, {name}"] for letter, name, run in runs])]
+    differing = [*compared.settings, *compared.circumstances]
+    for name, rows in (("what differs", differing), ("metric", metric_rows(compared))):
+        if rows:
+            parts.append(table([name, *compared.letters], [[each, *cells] for each, cells in rows]))
+    if compared.pairs:
+        parts.append(table(pair_header(compared), pair_rows(compared)))
+    told = [*verdicts(compared), *compared.notes]
+    parts += [f"<p>{escape(sentence)}</p>" for sentence in told]
+    found = compared.disagreement
+    if found is not None and len(found.pixels):
+        parts.append(picture(disputed_sheet(found).png(), "Test images that they disagree about"))
     return "\n".join(parts)
 
 

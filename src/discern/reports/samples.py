@@ -55,7 +55,7 @@ def top_losses(
         )
         for row in rows
     ]
-    return _grid(pixels, captions, title)
+    return grid(pixels, captions, title)
 
 
 def draw_grid(
@@ -74,7 +74,7 @@ def draw_grid(
     told.update(np.ascontiguousarray(pixels).data)
     before = _DRAWN.get(told.digest())
     if before is None or not _copied(before, path):
-        _grid(pixels, captions, title, columns).save(path)
+        grid(pixels, captions, title, columns).save(path)
         _DRAWN[told.digest()] = path
 
 
@@ -91,12 +91,13 @@ def _copied(before: Path, path: Path) -> bool:
     return True
 
 
-def _grid(
+def grid(
     pixels: NDArray[np.uint8],
     captions: Sequence[Caption],
     title: str,
     columns: int | None = None,
 ) -> Sheet:
+    """Images, uint8 (N, C, H, W), each under the lines of its caption, row by row."""
     if columns is None:
         columns = max(1, min(len(pixels), math.ceil(math.sqrt(len(pixels)))))
     rows = math.ceil(len(pixels) / columns)
