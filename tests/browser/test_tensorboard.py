@@ -120,7 +120,7 @@ def test_training_and_validation_share_a_chart(page, url):
     # Two runs with two curves each.
     see(page, "Matches (4)")
     see(page, MLP.partition("/")[2])
-    assert page.locator("vz-line-chart2 svg").count() > 0
+    page.locator("vz-line-chart2 svg").first.wait_for(state="attached")
 
 
 def test_scalars_have_both_runs(page, url):
