@@ -106,6 +106,6 @@ def forget_bars() -> None:
 
     They share tqdm's lock, and a process that is killed while it holds it would never let go.
     """
-    instances: Any = tqdm._instances  # type: ignore[attr-defined]
+    instances: Any = tqdm._instances
     instances.clear()
     tqdm.set_lock(threading.RLock())
