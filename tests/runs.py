@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
@@ -64,6 +65,21 @@ def command(
         timeout=120,
         check=False,
     )
+
+
+def in_process(
+    command: str, arguments: Sequence[str], capfd: pytest.CaptureFixture[str]
+) -> subprocess.CompletedProcess[str]:
+    """``discern COMMAND …`` in this process."""
+    from discern.cli import main
+
+    try:
+        main([command, *arguments])
+        status, said = 0, ""
+    except SystemExit as end:
+        status, said = (1, f"{end.code}\n") if isinstance(end.code, str) else (end.code, "")
+    out, err = capfd.readouterr()
+    return subprocess.CompletedProcess(arguments, int(status or 0), out, err + said)
 
 
 def metrics_csv(folder: Path, complete: bool = True) -> list[dict[str, float]]:

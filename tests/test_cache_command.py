@@ -16,7 +16,7 @@ from discern import cache_command
 from discern.config import conf_dir
 from discern.features.folders import MARK, hold, name_of
 from discern.features.store import FeatureStore
-from runs import DISCERN, command
+from runs import DISCERN, command, in_process
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -50,15 +50,7 @@ def run(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.M
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         """As ``discern cache``, in this process."""
-        from discern.cli import main
-
-        try:
-            main(["cache", *arguments])
-            status, said = 0, ""
-        except SystemExit as end:
-            status, said = (1, f"{end.code}\n") if isinstance(end.code, str) else (end.code, "")
-        out, err = capfd.readouterr()
-        return subprocess.CompletedProcess(arguments, int(status or 0), out, err + said)
+        return in_process("cache", arguments, capfd)
 
     return run
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from made_runs import keep_test, made_run, made_sweep
-from runs import DISCERN, command
+from runs import DISCERN, command, in_process
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -28,15 +28,7 @@ def run(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.M
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         """As ``discern compare``, in this process."""
-        from discern.cli import main
-
-        try:
-            main(["compare", *arguments])
-            status, said = 0, ""
-        except SystemExit as end:
-            status, said = (1, f"{end.code}\n") if isinstance(end.code, str) else (end.code, "")
-        out, err = capfd.readouterr()
-        return subprocess.CompletedProcess(arguments, int(status or 0), out, err + said)
+        return in_process("compare", arguments, capfd)
 
     return run
 

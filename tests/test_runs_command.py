@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from discern.runs import read_run
 from made_runs import aged, made_run, made_sweep
-from runs import DISCERN, command, environment
+from runs import DISCERN, command, environment, in_process
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -29,15 +29,7 @@ def run(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.M
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         """As ``discern runs``, in this process."""
-        from discern.cli import main
-
-        try:
-            main(["runs", *arguments])
-            status, said = 0, ""
-        except SystemExit as end:
-            status, said = (1, f"{end.code}\n") if isinstance(end.code, str) else (end.code, "")
-        out, err = capfd.readouterr()
-        return subprocess.CompletedProcess(arguments, int(status or 0), out, err + said)
+        return in_process("runs", arguments, capfd)
 
     return run
 

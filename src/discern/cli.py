@@ -128,10 +128,7 @@ def dashboard(arguments: list[str]) -> None:
     """``discern dashboard …``: TensorBoard on the runs of a folder."""
     from discern.dashboard.server import run
 
-    try:
-        run(arguments)
-    except DiscernError as error:
-        refuse(error)
+    _plain_command(run, arguments)
 
 
 def report(arguments: list[str]) -> None:

@@ -55,7 +55,7 @@ from discern.reports.notebook import result_html
 from discern.reports.predictions import Predictions
 from discern.reports.run_page import REPORT, write_run_page
 from discern.reports.samples import as_pixels, draw_grid
-from discern.reports.summary import Summary, git_state, machine, versions
+from discern.reports.summary import Summary, git_state, machine, metric_cells, versions
 from discern.reports.tested import Tested, digest_of, write_tested
 from discern.reports.thumbnails import chosen, thumbnails
 from discern.runs import find_checkpoint
@@ -558,17 +558,12 @@ def keep_test(outputs: TestOutputs, data: Any, folder: Path) -> None:
 
 def metrics_table(title: str, metrics: Mapping[str, Mapping[str, float]]) -> str:
     """The metrics of each split: a row a split, or a few lines where the terminal is narrow."""
-    names = list(dict.fromkeys(name for part in metrics.values() for name in part))
-    rows = [
-        [split, *(f"{part[name]:.4f}" if name in part else "" for name in names)]
-        for split, part in metrics.items()
-    ]
-    shown = [name.replace("_", " ") for name in names]
+    names, rows = metric_cells(metrics)
     blocks = [
-        "\n  ".join([f"{split}:", *(f"{n} {x}" for n, x in zip(shown, values, strict=True) if x)])
+        "\n  ".join([f"{split}:", *(f"{n} {x}" for n, x in zip(names, values, strict=True) if x)])
         for split, *values in rows
     ]
-    return fitted([title, *shown], rows, blocks)
+    return fitted([title, *names], rows, blocks)
 
 
 def conclude(facts: dict[str, Any], stopped: str, folder: Path) -> None:

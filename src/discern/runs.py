@@ -233,13 +233,8 @@ def runs_below(folder: Path) -> Iterator[Path]:
     if is_run(folder):
         yield folder
         return
-    try:
-        inside = sorted(folder.iterdir())
-    except OSError:
-        return
-    for path in inside:
-        passed = path.name.startswith(".") or (path.name == "best" and is_sweep(folder))
-        if path.is_dir() and not path.is_symlink() and not passed:
+    for path in _folders(folder):
+        if path.name != "best" or not is_sweep(folder):
             yield from runs_below(path)
 
 
@@ -248,14 +243,22 @@ def sweeps_below(folder: Path) -> Iterator[Path]:
     if is_sweep(folder):
         yield folder
         return
+    for path in _folders(folder):
+        if not is_run(path):
+            yield from sweeps_below(path)
+
+
+def _folders(folder: Path) -> list[Path]:
+    """What is in a folder and may have runs in it: no links, nothing hidden."""
     try:
         inside = sorted(folder.iterdir())
     except OSError:
-        return
-    for path in inside:
-        passed = path.name.startswith(".") or path.is_symlink() or is_run(path)
-        if path.is_dir() and not passed:
-            yield from sweeps_below(path)
+        return []
+    return [
+        path
+        for path in inside
+        if not path.name.startswith(".") and path.is_dir() and not path.is_symlink()
+    ]
 
 
 def newest(folder: Path) -> Path:

@@ -97,8 +97,7 @@ class Comparison:
 def compare(runs: Sequence[Run]) -> Comparison:
     """Compare runs, from what their folders hold."""
     letters = [_letter(number) for number in range(len(runs))]
-    # The best job of a sweep is tested after the others, in a folder of its own.
-    tested = [read_tested(run.folder) or read_tested(run.folder / "test") for run in runs]
+    tested = [read_tested(run.folder) for run in runs]
     groups = _same_images(tested)
     shared = [group for group in groups if len(group) > 1]
     circumstances = _differing([_circumstances(run) for run in runs])

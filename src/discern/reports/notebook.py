@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from discern.reports.summary import metric_cells
+from discern.runs import is_run, read_run
 
 if TYPE_CHECKING:
     from discern.reports.comparison import Comparison
@@ -44,15 +46,12 @@ def result_html(metrics: Mapping[str, Mapping[str, float]], stopped: str, folder
         stopped: why training ended.
         folder: the run's, with summary.json and perhaps curves.png.
     """
-    names = list(dict.fromkeys(name for part in metrics.values() for name in part))
-    rows = [
-        [split, *(f"{part[name]:.4f}" if name in part else "" for name in names)]
-        for split, part in metrics.items()
-    ]
-    title = _title(folder)
+    names, rows = metric_cells(metrics)
+    # The folder may have been moved since.
+    title = read_run(folder).title if is_run(folder) else folder.name
     parts = [f"<p><strong>{escape(title)}</strong>, ended: {escape(stopped)}</p>"]
     if rows:
-        parts.append(table(["", *(name.replace("_", " ") for name in names)], rows))
+        parts.append(table(["", *names], rows))
     curves = folder / "curves.png"
     if curves.is_file():
         parts.append(picture(curves.read_bytes(), f"{title}: loss and accuracy by epoch"))
@@ -79,12 +78,3 @@ def comparison_html(compared: Comparison) -> str:
     if found is not None and len(found.pixels):
         parts.append(picture(disputed_sheet(found).png(), "Test images that they disagree about"))
     return "\n".join(parts)
-
-
-def _title(folder: Path) -> str:
-    """What was trained on what."""
-    try:
-        facts = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        return str(facts["title"])
-    except (OSError, ValueError, KeyError):  # moved, or written by a run that was cut short
-        return folder.name

@@ -55,8 +55,7 @@ def write_run_page(folder: Path) -> Path:
         DiscernError: it is not the folder of a run.
     """
     run = read_run(folder)
-    # The best job of a sweep is tested after the others, in a folder of its own.
-    tested = read_tested(folder) or read_tested(folder / "test")
+    tested = read_tested(folder)
     measured = None if tested is None else measure(tested.predictions, _seed(run))
     epochs = run.epochs()
     charts = _charts(run, epochs)
@@ -116,17 +115,12 @@ def _typed(value: Any) -> str:
 
 
 def _lead(run: Run) -> list[str]:
-    seconds = run.part("seconds").get("total")
-    parts = [_began(run)]
-    if isinstance(seconds, (int, float)):
-        parts.append(duration(seconds))
-    if run.facts.get("tags"):
-        parts.append("tags: " + ", ".join(map(str, run.facts["tags"])))
-    return [part for part in parts if part]
-
-
-def _began(run: Run) -> str:
-    return "" if run.began is None else f"{run.began:%Y-%m-%d %H:%M}"
+    parts = [] if run.began is None else [f"{run.began:%Y-%m-%d %H:%M}"]
+    if run.seconds is not None:
+        parts.append(duration(run.seconds))
+    if run.tags:
+        parts.append("tags: " + ", ".join(run.tags))
+    return parts
 
 
 def _reason(run: Run) -> str:

@@ -8,7 +8,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -65,6 +65,18 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(part) for part in value]
     return value
+
+
+def metric_cells(
+    metrics: Mapping[str, Mapping[str, float]],
+) -> tuple[list[str], list[list[str]]]:
+    """The metrics of each split as texts: the names of the columns, and a row a split."""
+    names = list(dict.fromkeys(name for part in metrics.values() for name in part))
+    rows = [
+        [split, *(f"{part[name]:.4f}" if name in part else "" for name in names)]
+        for split, part in metrics.items()
+    ]
+    return [name.replace("_", " ") for name in names], rows
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:

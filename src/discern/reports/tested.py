@@ -85,7 +85,14 @@ def _probabilities(probabilities: NDArray[np.float32]) -> dict[str, NDArray[Any]
 
 
 def read_tested(folder: Path) -> Tested | None:
-    """What the file says; None where there is none, or none that can be read."""
+    """What the file in a run's folder says; None where there is none, or none that can be read.
+
+    The best job of a sweep is tested after the others, in a folder of its own within.
+    """
+    return _read_file(folder) or _read_file(folder / "test")
+
+
+def _read_file(folder: Path) -> Tested | None:
     try:
         with safe_open(folder / FILE, "np") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
