@@ -59,7 +59,7 @@ class Run:
     @functools.cached_property
     def config(self) -> dict[str, Any]:
         """config.yaml, read when it is first asked for; empty where there is none."""
-        return _mapping(_settings(self.folder / CONFIG))
+        return mapping(_settings(self.folder / CONFIG))
 
     @functools.cached_property
     def overrides(self) -> list[str]:
@@ -141,18 +141,19 @@ class Run:
             # The best job of a sweep is tested after the others, in a folder of its own.
             parts = {
                 **parts,
-                "test": _mapping(_facts(self.folder / "test").get("metrics")).get("test"),
+                "test": mapping((read_facts(self.folder / "test") or {}).get("metrics")).get(
+                    "test"
+                ),
             }
-        found = {
-            f"{split}/{name}": finite(value)
+        return {
+            f"{split}/{name}": value
             for split, part in parts.items()
-            for name, value in _mapping(part).items()
+            for name, value in numbers(part).items()
         }
-        return {name: value for name, value in found.items() if value is not None}
 
     def part(self, name: str) -> dict[str, Any]:
         """A mapping among the facts; empty where there is none of that name."""
-        return _mapping(self.facts.get(name))
+        return mapping(self.facts.get(name))
 
     def epochs(self) -> list[dict[str, float]]:
         """The rows of metrics.csv, one an epoch, each with what is known of it."""
@@ -187,14 +188,16 @@ def read_run(folder: Path) -> Run:
         raise DiscernError(
             f"{folder} is not the folder of a run: it has neither {SUMMARY} nor {OVERRIDES}."
         )
-    return Run(folder, _facts(folder))
+    return Run(folder, read_facts(folder) or {})
 
 
-def _facts(folder: Path) -> dict[str, Any]:
+def read_facts(folder: Path) -> dict[str, Any] | None:
+    """A run's summary; None if it has none (yet), or none that can be read."""
     try:
-        return _mapping(json.loads((folder / SUMMARY).read_text(encoding="utf-8")))
+        facts = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return {}
+        return None
+    return facts if isinstance(facts, dict) else None
 
 
 def _settings(path: Path) -> Any:
@@ -291,6 +294,12 @@ def order_of_beginning(run: Run) -> tuple[float, str]:
     return (0.0 if run.began is None else run.began.timestamp(), os.fspath(run.folder))
 
 
+def numbers(values: Any) -> dict[str, float]:
+    """Those of a mapping's values that are numbers; none of what is no mapping."""
+    found = {str(name): finite(value) for name, value in mapping(values).items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def finite(value: Any) -> float | None:
     """A value of a file as a number; None where it is none."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -303,10 +312,11 @@ def finite(value: Any) -> float | None:
 
 
 def _class_name(part: Any) -> str:
-    return str(_mapping(part).get("_target_") or "").rpartition(".")[2].lower()
+    return str(mapping(part).get("_target_") or "").rpartition(".")[2].lower()
 
 
-def _mapping(value: Any) -> dict[str, Any]:
+def mapping(value: Any) -> dict[str, Any]:
+    """The value if it is a mapping, else an empty one."""
     return value if isinstance(value, dict) else {}
 
 

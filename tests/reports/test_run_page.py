@@ -177,3 +177,32 @@ def test_the_report_needs_its_folder_alone(tiny_run, tmp_path):
     moved = tmp_path / "elsewhere"
     shutil.move(run.folder, moved)
     assert "Test accuracy" in text_of(write_run_page(moved))
+
+
+def parts_of(facts: dict[str, Any], path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Where anything stands in a summary."""
+    inside = [
+        each
+        for name, value in facts.items()
+        if isinstance(value, dict)
+        for each in parts_of(value, (*path, name))
+    ]
+    return [*((*path, name) for name in facts), *inside]
+
+
+@pytest.mark.parametrize("odd", ["a word", None, [1, "a"], {"q": [1]}, True, 1e400, -1])
+def test_a_summary_may_say_anything(tiny_run, monkeypatch, odd):
+    """One of a stranger, or of a version that kept something else under that name."""
+    monkeypatch.setattr("discern.reports.run_page.read_tested", lambda folder: None)
+    run = tiny_run("trainer.max_epochs=1", "report=false", "test=false")
+    facts = summary(run.folder)
+    facts["features"] = {"reused": 1, "computed": 2, "bytes": 3, "seconds_saved": 4.0}
+    facts["changed"] = {"seed": {"default": 0, "value": 1}}
+    for path in parts_of(facts):
+        changed = json.loads(json.dumps(facts))
+        part = changed
+        for name in path[:-1]:
+            part = part[name]
+        part[path[-1]] = odd
+        (run.folder / "summary.json").write_text(json.dumps(changed))
+        assert write_run_page(run.folder).stat().st_size > 1_000_000, path

@@ -11,9 +11,11 @@ from discern.errors import DiscernError
 from discern.sweeps import ledger as ledgers
 from discern.sweeps.ledger import Ledger
 from discern.sweeps.objectives import direction_of, objectives_of
+from discern.sweeps.page import write_sweep_page
 from discern.sweeps.rows import Objective, State
 
 LOSS = Objective("val/loss", "minimize")
+KNOWN = '[{"metric": "val/loss", "direction": "minimize"}]'
 
 
 def planned(folder: Path, *rates: str) -> Ledger:
@@ -105,12 +107,37 @@ def test_without_validation_images_jobs_are_ranked_by_training(tmp_path):
             ' "search": null, "jobs": [{"number": 0, "name": "../../home", "overrides": {}}]}',
             "cannot be read",
         ),
+        *(
+            (
+                f'{{"format": 1, "arguments": [], "objectives": {objectives}, "search": null,'
+                f' "jobs": [{{"number": {number}, "name": "{name}", "overrides": {overrides}}}]}}',
+                "cannot be read",
+            )
+            for objectives, number, name, overrides in (
+                (KNOWN, "0", "../../home", "{}"),
+                (KNOWN, "1e400", "job", "{}"),
+                (KNOWN, "0", "job", '"x"'),
+                ("[]", "0", "job", "{}"),
+                ('[{"metric": -1, "direction": "minimize"}]', "0", "job", "{}"),
+            )
+        ),
     ],
 )
 def test_a_list_that_discern_did_not_write_is_refused(tmp_path, content, sentence):
     (tmp_path / "sweep.json").write_text(content)
     with pytest.raises(DiscernError, match=sentence):
         Ledger.load(tmp_path)
+
+
+@pytest.mark.parametrize("odd", ["a word", [1], {"val": 3}, 1e400, None])
+@pytest.mark.parametrize("name", ["seconds", "epochs", "metrics", "stopped"])
+def test_a_job_s_summary_may_say_anything(tmp_path, name, odd):
+    ledger = planned(tmp_path, "1", "2")
+    for job in ledger.jobs:
+        write(tmp_path / job.name, **{"metrics": {"val": {"loss": 0.5}}, name: odd})
+    assert len(ledger.rows()) == 2
+    assert set(ledger.logged()) <= {"val/loss"}
+    assert write_sweep_page(tmp_path).stat().st_size
 
 
 def test_a_folder_has_one_sweep_at_a_time(tmp_path, monkeypatch):

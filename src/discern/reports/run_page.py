@@ -25,7 +25,7 @@ from discern.reports.page import cell, duration, number, percent, size, write_pa
 from discern.reports.predictions import Predictions
 from discern.reports.tested import Tested, read_tested
 from discern.reports.thumbnails import GALLERY, LOSSLESS
-from discern.runs import CONFIG, Run, State, read_run
+from discern.runs import CONFIG, Run, State, finite, numbers, read_run
 
 REPORT = "report.html"
 
@@ -153,8 +153,8 @@ def _tiles(
         epoch, epochs = run.facts.get("best_epoch"), run.facts.get("epochs")
         at = f"in epoch {epoch} of {epochs}, which was kept" if epoch else ""
         tiles.append({"name": "Validation accuracy", "value": percent(validation), "detail": at})
-    speed = run.facts.get("images_per_second")
-    if isinstance(speed, (int, float)):
+    speed = finite(run.facts.get("images_per_second"))
+    if speed is not None:
         tiles.append({"name": "Training", "value": f"{speed:,.0f} images/s", "detail": ""})
     return tiles
 
@@ -451,11 +451,7 @@ PHASES = {
 
 
 def _spent(run: Run) -> list[dict[str, Any]]:
-    seconds = {
-        name: float(value)
-        for name, value in run.part("seconds").items()
-        if isinstance(value, (int, float))
-    }
+    seconds = numbers(run.part("seconds"))
     total = seconds.pop("total", 0.0)
     if not seconds or not total:
         return []
@@ -471,29 +467,28 @@ def _spent(run: Run) -> list[dict[str, Any]]:
 
 def _speed(run: Run) -> list[str]:
     lines = []
-    speed, features = run.facts.get("images_per_second"), run.part("features")
-    if isinstance(speed, (int, float)):
+    speed, features = finite(run.facts.get("images_per_second")), numbers(run.part("features"))
+    if speed is not None:
         lines.append(f"Training saw {speed:,.0f} images a second.")
     if features:
         reused, computed = features.get("reused", 0), features.get("computed", 0)
         saved = features.get("seconds_saved")
         spared = f", which saved {duration(saved)}" if saved else ""
         lines.append(
-            f"Features of the frozen backbone: {computed:,} computed, {reused:,} reused from the "
-            f"cache{spared}; {size(features.get('bytes', 0))}."
+            f"Features of the frozen backbone: {computed:,.0f} computed, {reused:,.0f} reused "
+            f"from the cache{spared}; {size(features.get('bytes', 0))}."
         )
     return lines
 
 
 def _environment(run: Run) -> list[list[str]]:
-    data, git, counts = run.part("data"), run.part("git"), run.part("parameters")
-    images = data.get("images")
+    data, git = run.part("data"), run.part("git")
+    images, counts = numbers(data.get("images")), numbers(run.part("parameters"))
     rows = [
         ["data", f"{data.get('title', '')} ({data.get('source', '')})" if data else ""],
-        ["images", ", ".join(f"{count:,} {split}" for split, count in images.items())
-         if isinstance(images, dict) else ""],
-        ["data fingerprint", data.get("fingerprint", "")],
-        ["parameters", ", ".join(f"{count:,} {kind}" for kind, count in counts.items())],
+        ["images", ", ".join(f"{count:,.0f} {split}" for split, count in images.items())],
+        ["data fingerprint", str(data.get("fingerprint", ""))],
+        ["parameters", ", ".join(f"{count:,.0f} {kind}" for kind, count in counts.items())],
         ["seed", str(run.facts.get("seed", ""))],
         ["commit", _commit(git)],
         *([name, str(value)] for name, value in run.part("machine").items()),

@@ -8,7 +8,6 @@ killed.
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from discern.errors import DiscernError
 from discern.files import write_whole
-from discern.runs import SWEEP
+from discern.runs import SWEEP, finite, mapping, numbers, read_facts
 from discern.sweeps.names import differing, job_name
 from discern.sweeps.rows import Objective, Row, State
 
@@ -126,7 +125,7 @@ class Ledger:
             return cls(
                 folder,
                 [str(argument) for argument in content["arguments"]],
-                [Objective(**objective) for objective in content["objectives"]],
+                _objectives(content["objectives"]),
                 None if content["search"] is None else [str(part) for part in content["search"]],
                 [_job(job) for job in content["jobs"]],
             )
@@ -134,7 +133,9 @@ class Ledger:
             raise DiscernError(
                 f"{folder} is not the folder of a sweep: it has no {SWEEP}."
             ) from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (
+            OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError,
+        ) as error:  # fmt: skip
             raise DiscernError(f"{path} cannot be read: it is not what discern writes.") from error
 
     @contextmanager
@@ -177,9 +178,11 @@ class Ledger:
         state, reason = _state(str(facts.get("stopped")), values)
         if job.number in self.reasons:
             state, reason = State.FAILED, self.reasons[job.number]
-        seconds = facts.get("seconds", {}).get("total")
+        seconds = numbers(facts.get("seconds")).get("total")
+        epochs = finite(facts.get("epochs"))
         return Row(
-            job.number, folder, told, state, values, facts.get("epochs"), seconds, reason
+            job.number, folder, told, state, values,
+            None if epochs is None else int(epochs), seconds, reason,
         )  # fmt: skip
 
     def is_validated(self, job: Job) -> bool | None:
@@ -219,22 +222,11 @@ class Ledger:
         names = {
             f"{split}/{name}"
             for job in self.jobs
-            for split, metrics in (read_facts(self.folder / job.name) or {})
-            .get("metrics", {})
-            .items()
+            for split, metrics in _metrics(read_facts(self.folder / job.name) or {}).items()
             if split != "test"
-            for name in metrics
+            for name in mapping(metrics)
         }
         return sorted(names)
-
-
-def read_facts(folder: Path) -> dict[str, Any] | None:
-    """A run's summary, or None if it has none (yet)."""
-    try:
-        facts = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return facts if isinstance(facts, dict) else None
 
 
 def quoted(text: str) -> str:
@@ -250,10 +242,20 @@ def _job(told: dict[str, Any]) -> Job:
     return Job(int(told["number"]), name, overrides)
 
 
-def _value(facts: dict[str, Any], metric: str) -> float | None:
+def _objectives(told: list[dict[str, str]]) -> list[Objective]:
+    found = [Objective(**each) for each in told]
+    if not found or not all(isinstance(one.metric, str) for one in found):
+        raise ValueError("a sweep has objectives, and these have names")
+    return found
+
+
+def _metrics(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return mapping(facts.get("metrics"))
+
+
+def _value(facts: Mapping[str, Any], metric: str) -> float | None:
     split, _, name = metric.partition("/")
-    value = facts.get("metrics", {}).get(split, {}).get(name)
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+    return numbers(_metrics(facts).get(split)).get(name)
 
 
 def _state(stopped: str, values: Mapping[str, float | None]) -> tuple[State, str]:
