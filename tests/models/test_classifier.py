@@ -50,6 +50,53 @@ def test_frozen_parameters_are_counted_apart_and_not_optimised():
     assert sum(p.numel() for group in optimizer.param_groups for p in group["params"]) == 40
 
 
+OPTIMIZERS = {
+    "Adam": {},
+    "AdamW": {"amsgrad": True},
+    "SGD": {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-3},
+    "Adagrad": {},
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_step_of_the_fused_optimizer_is_the_plain_one(name):
+    build = partial(getattr(torch.optim, name), lr=0.01, **OPTIMIZERS[name])
+    weights = []
+    for optimizer in (build, partial(build, fused=False)):
+        torch.manual_seed(0)
+        model = Classifier(MLP((1, 4, 4), 10, hidden=[30]), 10, optimizer)
+        built = model.configure_optimizers()
+        assert built.defaults["fused"] is (optimizer is build)
+        for _ in range(5):
+            built.zero_grad()
+            loss = nn.functional.cross_entropy(
+                model(torch.randn(20, 1, 4, 4)), torch.randint(10, (20,))
+            )
+            loss.backward()
+            built.step()
+        weights.append(model.state_dict())
+    for key, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][key], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("chosen", [{"foreach": True}, {"differentiable": True}, {"fused": False}])
+def test_how_a_step_is_computed_is_the_users_choice(chosen):
+    optimizer = partial(torch.optim.Adam, lr=0.1, **chosen)
+    built = Classifier(MLP((1, 4, 4), 10, hidden=[3]), 10, optimizer).configure_optimizers()
+    assert built.defaults | chosen == built.defaults
+    assert not built.defaults["fused"]
+
+
+def test_an_optimizer_that_cannot_be_fused_is_left_as_it_is():
+    model = Classifier(MLP((1, 4, 4), 10), 10, partial(torch.optim.RMSprop, lr=0.1))
+    assert "fused" not in model.configure_optimizers().defaults
+
+
+def test_gradients_are_clipped_in_mixed_precision_too(tiny_run):
+    settings = ("trainer.precision=bf16-mixed", "trainer.gradient_clip_val=1.0")
+    assert "val" in tiny_run(*settings).metrics
+
+
 def test_frozen_parameters_stay_as_they_are(tiny_run):
     result = tiny_run(
         *own_model("test_classifier.HalfFrozen"),
