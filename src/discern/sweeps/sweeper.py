@@ -24,6 +24,7 @@ from discern.config import as_override, check_names
 from discern.errors import DiscernError, first_line, refuse
 from discern.jobs import relative
 from discern.runs import read_facts
+from discern.sweeps.composing import SweepConfigLoader
 from discern.sweeps.launcher import InterruptedSweepError, JobsLauncher, JobStoppedError
 from discern.sweeps.ledger import STOPPED, Job, Ledger, quoted
 from discern.sweeps.names import differing
@@ -89,9 +90,11 @@ class JobsSweeper(Sweeper):
         # Hydra's launchers tell of each job before it begins, with all that is the sweep's own.
         logging.getLogger("hydra_plugins").setLevel(logging.WARNING)
         self.config = config
-        self.hydra_context = hydra_context
+        self.hydra_context = HydraContext(
+            SweepConfigLoader(hydra_context.config_loader), hydra_context.callbacks
+        )
         self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
+            hydra_context=self.hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> list[Row]:
