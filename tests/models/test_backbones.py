@@ -433,3 +433,75 @@ def test_files_from_another_architecture_name_the_setting(tmp_path: Path):
     torch.save(models.squeezenet1_1().state_dict(), tmp_path / "other.pth")
     with pytest.raises(DiscernError, match=r"^model\.weights=.*other\.pth has weights of another"):
         build("torchvision", "squeezenet1_0", str(tmp_path / "other.pth"))
+
+
+# Built again and again, as by the jobs of a sweep
+
+
+@pytest.fixture
+def resnet_file(tmp_path):
+    torch.manual_seed(3)
+    path = tmp_path / "resnet18.pth"
+    torch.save(models.resnet18().state_dict(), path)
+    return path
+
+
+def test_a_backbone_that_was_built_before_is_the_same_and_shares_nothing(resnet_file):
+    images = torch.randn(2, 3, 64, 64)
+    found = []
+    for _ in range(4):
+        backbone = build("torchvision", "resnet18", str(resnet_file)).eval()
+        assert backbone.network.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+        assert all(parameter.requires_grad for parameter in backbone.parameters())
+        with torch.no_grad():
+            found.append((backbone.digest(), backbone.provenance, backbone(images)))
+            # As training would: the next one knows nothing of it.
+            backbone.network.conv1.weight.zero_()
+        backbone.requires_grad_(False)
+    for digest, provenance, features in found:
+        assert (digest, provenance) == found[0][:2]
+        assert torch.equal(features, found[0][2])
+
+
+def test_the_third_backbone_reads_no_file(resnet_file, monkeypatch):
+    for _ in range(2):
+        build("torchvision", "resnet18", str(resnet_file))
+    monkeypatch.setattr("discern.models.backbones.load_weights", None)
+    build("torchvision", "resnet18", str(resnet_file))
+
+
+def test_a_file_that_has_changed_is_read_again(resnet_file):
+    digests = [build("torchvision", "resnet18", str(resnet_file)).digest() for _ in range(3)]
+    torch.save(models.resnet18().state_dict(), resnet_file)
+    assert build("torchvision", "resnet18", str(resnet_file)).digest() != digests[0]
+    resnet_file.unlink()
+    with pytest.raises(DiscernError, match="not a file"):
+        build("torchvision", "resnet18", str(resnet_file))
+
+
+def test_what_is_drawn_after_a_backbone_does_not_depend_on_its_having_been_built(resnet_file):
+    drawn = []
+    for _ in range(4):
+        torch.manual_seed(0)
+        build("torchvision", "resnet18", str(resnet_file))
+        drawn.append(torch.randn(3))
+    torch.manual_seed(0)
+    drawn.append(torch.randn(3))
+    assert all(torch.equal(one, drawn[0]) for one in drawn)
+
+
+def test_random_weights_are_those_of_the_seed():
+    digests = []
+    for seed in (0, 1, 0):
+        torch.manual_seed(seed)
+        digests.append(build("torchvision", "resnet18", None).digest())
+    assert digests[0] == digests[2] != digests[1]
+
+
+def test_a_huge_backbone_is_not_kept(resnet_file, monkeypatch):
+    monkeypatch.setattr("discern.models.backbones.LARGEST_KEPT", 1000)
+    for _ in range(3):
+        build("torchvision", "resnet18", str(resnet_file))
+    monkeypatch.setattr("discern.models.backbones.load_weights", None)
+    with pytest.raises(TypeError):
+        build("torchvision", "resnet18", str(resnet_file))

@@ -1,5 +1,6 @@
 """Backbones: networks of other libraries without their last layer, with weights that are known."""
 
+import copy
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from discern.nearest import FEW, closest, did_you_mean
 
 PUBLISHED = "default"
 """The setting for the weights that a library publishes."""
+
+LARGEST_KEPT = 100_000_000
+"""Parameters of a backbone up to which a process that builds it again keeps a copy."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,9 @@ class Backbone(nn.Module):
         """
         name = f"model.backbone={self.provenance.name}"
         # The jobs of a sweep build the same network again and again.
-        size = sum(parameter.numel() for parameter in self.network.parameters())
-        told = (self.provenance.library, self.provenance.name, size, height, width)
+        told = (
+            self.provenance.library, self.provenance.name, self.num_parameters, height, width
+        )  # fmt: skip
         try:
             if told not in _SHAPES:
                 _SHAPES[told] = _output_shape(self.network, (1, 3, height, width))
@@ -82,6 +87,11 @@ class Backbone(nn.Module):
                 f"{name} gives no pooled features; it must be a network for classification."
             )
         return shape[1]
+
+    @property
+    def num_parameters(self) -> int:
+        """The number of all weights that training could change."""
+        return sum(parameter.numel() for parameter in self.network.parameters())
 
     def digest(self) -> str:
         """SHA-256 of names, types, shapes and values of all weights, whatever file they were in.
@@ -141,22 +151,64 @@ def build(library: str, backbone: str, weights: str | None = PUBLISHED) -> Backb
             weights cannot be had or do not fit.
     """
     source = _library(library, backbone)
-    image_size = source.preprocessing(backbone).image_size
+    told = library, backbone, weights
+    kept = _KEPT.get(told)
+    if kept is not None and kept.backbone is not None and kept.signature == _signature(kept.file):
+        return copy.deepcopy(kept.backbone)
+    # With random numbers of its own: what is drawn after it, such as a head's weights, depends
+    # neither on those that a library draws, nor on whether the backbone had to be built.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(torch.randint(2**62, (), device="cpu")))
+        built, file = _built(source, library, backbone, weights)
+    if file is not None:
+        again = kept is not None and built.num_parameters <= LARGEST_KEPT
+        _KEPT.clear()
+        _KEPT[told] = _Kept(file, _signature(file), copy.deepcopy(built) if again else None)
+    return built
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A backbone that was built before in this process; its copy from the second time on."""
+
+    file: Path
+    signature: tuple[int, int, int] | None
+    backbone: Backbone | None
+
+
+_KEPT: dict[tuple[str, str, str | None], _Kept] = {}
+"""Library, backbone and weights -> the latest one. The jobs of a sweep have it again and again."""
+
+
+def _signature(file: Path) -> tuple[int, int, int] | None:
+    """What tells whether a file has changed."""
+    try:
+        facts = file.stat()
+    except OSError:
+        return None
+    return facts.st_ino, facts.st_size, facts.st_mtime_ns
+
+
+def _built(
+    source: Library, library: str, name: str, weights: str | None
+) -> tuple[Backbone, Path | None]:
+    """A backbone from its library, and the file that its weights were read from."""
     # Libraries compute with what they build, which the meta device of discern.load would not let.
     with torch.device("cpu"):
-        stripped = source.published(backbone) if weights == PUBLISHED else source.random(backbone)
+        stripped = source.published(name) if weights == PUBLISHED else source.random(name)
         if weights not in (None, PUBLISHED):
-            stripped.file = Path(weights).expanduser()
+            stripped.file = Path(weights).expanduser().resolve()
             load_weights(stripped.network, stripped.file, stripped.heads)
+    file = stripped.file
     provenance = Provenance(
         library=library,
-        name=backbone,
-        weights=stripped.file.name if stripped.file and weights != PUBLISHED else weights,
-        file_sha256=sha256_of(stripped.file) if stripped.file else None,
+        name=name,
+        weights=file.name if file and weights != PUBLISHED else weights,
+        file_sha256=sha256_of(file) if file else None,
     )
     # Convolutions are fastest so, on the CPU as well as on a GPU.
     network = stripped.network.to(memory_format=torch.channels_last)
-    return Backbone(network, provenance, image_size)
+    return Backbone(network, provenance, source.preprocessing(name).image_size), file
 
 
 def _library(library: str, backbone: str) -> Library:
