@@ -134,7 +134,13 @@ def test_a_frozen_backbone(photos, tmp_path, monkeypatch, mode):
         transfer = ("model=densenet_transfer", "model.backbone=squeezenet1_1", "model.weights=null")
         data = ("data=image_folder", "data.image_size=64", "data.num_workers=0", "data.val_size=4")
         small = ("model.head=[8]", "data.batch_size=8", "data.test_size=4", "data.augment=notes")
-        cpu = ("trainer.accelerator=cpu", "trainer.max_epochs=2", "engine=torch", "threads=1")
+        cpu = (
+            "seed=1",
+            "trainer.accelerator=cpu",
+            "trainer.max_epochs=2",
+            "engine=torch",
+            "threads=1",
+        )
         folders = (f"data.dir={photos}", f"folder={tmp_path / name}", f"cache.mode={mode}")
         return train(composed(*transfer, *data, *small, *cpu, *folders, *overrides))
 

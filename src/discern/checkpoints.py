@@ -294,12 +294,12 @@ def fill(network: nn.Module, state: dict[str, Tensor], path: str | Path) -> None
     Raises:
         DiscernError: names every layer that differs, with both shapes.
     """
-    state = with_backbone(network, state)
     check_shapes(network, state, path)
     # Assigned rather than copied, since the network's own may be on the meta device.
     expected = network.state_dict()
     own = {key: value.to(expected[key].dtype) for key, value in state.items()}
-    network.load_state_dict(own, assign=True)
+    # A backbone that is not in the state dict stays as it is; nothing else may be missing.
+    network.load_state_dict(own, assign=True, strict=False)
 
 
 def check_shapes(network: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:

@@ -652,12 +652,13 @@ def check(cfg: DictConfig, command: str = "train") -> None:
     """
     try:
         # `hydra` is Hydra's own and checked by it.
-        values = OmegaConf.to_container(
-            OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]), resolve=True
-        )
+        values: dict[Any, Any] = {
+            str(key): "???" if OmegaConf.is_missing(cfg, key) else plain(cfg[key])
+            for key in cfg
+            if key != "hydra"
+        }
     except OmegaConfBaseException as error:
         raise DiscernError(f"The config cannot be resolved: {first_line(error)}.") from error
-    assert isinstance(values, dict)
     settings, check_files = COMMANDS[command]
     if command == "train":
         check_names(cfg)
@@ -667,6 +668,11 @@ def check(cfg: DictConfig, command: str = "train") -> None:
             _check_part(schema, values[name], f"{name}.")
     _check_targets(values, "")
     check_files(values)
+
+
+def plain(node: Any) -> Any:
+    """A config node as plain Python values, every interpolation resolved."""
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
 
 def check_names(cfg: DictConfig) -> None:

@@ -183,7 +183,12 @@ class _LeanOptimization(_AutomaticOptimization):
         if not self.plain["optimizer_zero_grad"]:
             super()._optimizer_zero_grad(batch_idx, optimizer)
             return
-        optimizer.zero_grad()
+        if _inherits(optimizer, Optimizer, "zero_grad"):
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad = None
+        else:
+            optimizer.zero_grad()
         self.optim_progress.optimizer.zero_grad.increment_completed()
 
     def _make_backward_fn(self, optimizer: Optimizer) -> Callable[[Tensor], None] | None:
@@ -323,8 +328,14 @@ class LeanEpochLoop(_TrainingEpochLoop):
         else:  # what was logged last is on show already
             results.batch = results.batch_size = None
         progress.increment_completed()
-        if results:
+        if results and self._may_log():
             connector.update_train_step_metrics()
+
+    def _may_log(self) -> bool:
+        """Whether Lightning has to be asked if what was logged in this step is due."""
+        trainer, every = self.trainer, self.trainer.log_every_n_steps
+        due = every and (self._batches_that_stepped + 1) % every == 0
+        return bool(due or trainer.should_stop or trainer.fast_dev_run)
 
     def on_advance_end(self, data_fetcher: _DataFetcher) -> None:
         """Count the batch, and do whatever else is due after it."""

@@ -37,7 +37,7 @@ from discern.checkpoints import (
     fill,
     read,
 )
-from discern.config import as_override, check
+from discern.config import as_override, check, plain
 from discern.console import fitted
 from discern.dashboard.settings import log_settings
 from discern.differences import as_facts, differences
@@ -234,19 +234,21 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
         return Result({}, model.eval(), folder, stopped)
 
     stopped, best = "not trained (train=false)", start
+    content: dict[str, Any] | None = None
     if cfg.train:
         with summary.phase("fit"):
-            log_settings(trainer, cfg, facts["overrides"], facts["changed"])
+            log_settings(trainer, folder / "config.yaml", facts["overrides"], facts["changed"])
             stopped = fit(trainer, model, data, start, stop)
         best = best_checkpoint(trainer)
-        record_fit(summary, history, trainer, best)
+        content = None if best is None else read(best)
+        record_fit(summary, history, trainer, content)
         if not cfg.sweep.draws:
             with summary.phase("figures"):
                 draw(history, facts, folder)
     # Before the test, whose metrics TensorBoard adds to the row, and which may be interrupted.
     log_row(trainer, cfg, choices, facts["metrics"], ended=stopped not in EXIT_STATUS)
     if best is not None:
-        load_weights(model, best)
+        fill(model.network, (content or read(best))["state_dict"], best)
     if cfg.test and len(data.test_dataset) and stopped not in EXIT_STATUS:
         outputs = TestOutputs()
         with summary.phase("test"):
@@ -353,11 +355,6 @@ def announce(cfg: DictConfig, facts: dict[str, Any]) -> None:
 
 
 OFF = (None, False, 0, "none")
-
-
-def plain(node: Any) -> Any:
-    """A config node as plain Python values."""
-    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
 
 def continue_from(start: Path, cfg: DictConfig, trainer: Trainer, model: Classifier) -> int:
@@ -469,16 +466,17 @@ def best_checkpoint(trainer: Trainer) -> Path | None:
     return None
 
 
-def record_fit(summary: Summary, history: History, trainer: Trainer, best: Path | None) -> None:
-    """Put into the summary what training gave: the metrics of the best epoch, or of the last."""
+def record_fit(
+    summary: Summary, history: History, trainer: Trainer, best: dict[str, Any] | None
+) -> None:
+    """Put into the summary what training gave: the metrics of the best checkpoint, or the last."""
     facts, row = summary.facts, history.rows[-1] if history.rows else {}
     facts["best_epoch"] = None
     if best is not None:
-        content = read(best)
-        facts["best_epoch"] = content["epoch"] + 1
-        rows = [row for row in history.rows if row["epoch"] == content["epoch"] + 1]
+        facts["best_epoch"] = best["epoch"] + 1
+        rows = [row for row in history.rows if row["epoch"] == best["epoch"] + 1]
         # Of several validations in its epoch, the checkpoint knows the one that it was best in.
-        row = {**rows[0], **at_validation(content)} if rows else at_validation(content)
+        row = {**rows[0], **at_validation(best)} if rows else at_validation(best)
     for split in ("train", "val"):
         names = ("loss", "accuracy", "precision", "recall", "top5_error")
         metrics = {name: row[f"{split}/{name}"] for name in names if f"{split}/{name}" in row}
@@ -514,11 +512,6 @@ def write_summary(summary: Summary, stopped: str, cfg: DictConfig) -> None:
         except Exception as error:  # the run has been made, and its report can be made again
             log.warning("report.html was not written: %s", first_line(error))
             log.debug("Why:", exc_info=True)
-
-
-def load_weights(model: Classifier, path: Path) -> None:
-    """Load a checkpoint's weights."""
-    fill(model.network, read(path)["state_dict"], path)
 
 
 def test(

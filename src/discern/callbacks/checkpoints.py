@@ -59,6 +59,13 @@ class RunCheckpoint(ModelCheckpoint):
         if trainer.ckpt_path:
             self._continued_from = Path(trainer.ckpt_path).parent
 
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save if one is due by steps or by time, which Lightning asks last of all."""
+        if self._every_n_train_steps >= 1 or self._train_time_interval is not None:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the best score so far, and the files it belongs to."""
         if state_dict["dirpath"] != self.dirpath:

@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
-from omegaconf import DictConfig, OmegaConf
+from lightning.pytorch.utilities import rank_zero_only
 
 from discern.config import as_override
 from discern.loggers import TensorBoard
 
 
+@rank_zero_only
 def log_settings(
-    trainer: Trainer, cfg: DictConfig, overrides: list[str], changed: dict[str, dict[str, Any]]
+    trainer: Trainer, config: Path, overrides: list[str], changed: dict[str, dict[str, Any]]
 ) -> None:
-    """Tell the run's TensorBoard logger, if it has one, what :func:`settings_page` says."""
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoard):
-            logger.experiment.add_text("settings", settings_page(cfg, overrides, changed))
-
-
-def settings_page(cfg: DictConfig, overrides: list[str], changed: dict[str, dict[str, Any]]) -> str:
-    """Markdown: what was typed, what differs from the defaults, and the whole config.
+    """Tell the run's TensorBoard logger, if it has one, what :func:`settings_page` says.
 
     Args:
-        cfg: of the run.
+        trainer: the run's.
+        config: its config.yaml.
         overrides: as they were typed.
         changed: setting -> its ``default`` and ``value``.
     """
-    config = OmegaConf.to_yaml(cfg, resolve=True)
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoard):
+            text = settings_page(config.read_text(encoding="utf-8"), overrides, changed)
+            logger.experiment.add_text("settings", text)
+
+
+def settings_page(config: str, overrides: list[str], changed: dict[str, dict[str, Any]]) -> str:
+    """Markdown: what was typed, what differs from the defaults, and the whole config.
+
+    Args:
+        config: of the run, as YAML.
+        overrides: as they were typed.
+        changed: setting -> its ``default`` and ``value``.
+    """
     return "\n\n".join(
         (
             "## What was typed",

@@ -210,9 +210,10 @@ class Classifier(LightningModule):
 
 def _leave_out_network(module: Classifier, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """network.hidden.0.weight -> hidden.0.weight, as a state dict is given out."""
+    omits_backbone = module.omits_backbone
     for key in [key for key in state if key.startswith(f"{prefix}network.")]:
         value, plain = state.pop(key), key.removeprefix(f"{prefix}network.")
-        if not (module.omits_backbone and plain.startswith(BACKBONE)):
+        if not (omits_backbone and plain.startswith(BACKBONE)):
             state[prefix + plain] = value
 
 

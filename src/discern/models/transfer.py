@@ -157,10 +157,14 @@ class TransferClassifier(nn.Module):
 
     def train(self, mode: bool = True) -> "TransferClassifier":
         """As of any module, but that the frozen part stays in eval mode."""
-        super().train(mode)
+        self.training = mode
+        self.head.train(mode)
         trained = set(self._trained())
         for module in self.backbone.modules():
-            module.training = mode and module in trained
+            wanted = mode and module in trained
+            # A module takes its time to be told something, and has hundreds of parts.
+            if module.training != wanted:
+                module.training = wanted
         return self
 
     def parameter_groups(self) -> list[tuple[str, list[nn.Parameter]]]:

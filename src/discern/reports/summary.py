@@ -1,5 +1,6 @@
 """summary.json: what a run was, what it gave, and where the time went."""
 
+import functools
 import importlib.metadata
 import json
 import math
@@ -17,6 +18,10 @@ from typing import Any
 from discern.files import write_whole
 
 PACKAGES = ("discern", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy")
+
+
+_version = functools.cache(importlib.metadata.version)
+"""Looked up once: a process has the packages that it has."""
 
 
 class Summary:
@@ -105,5 +110,5 @@ def versions() -> dict[str, str]:
     """The versions of Python and of the packages that a result depends on."""
     return {
         "python": platform.python_version(),
-        **{package: importlib.metadata.version(package) for package in PACKAGES},
+        **{package: _version(package) for package in PACKAGES},
     }
