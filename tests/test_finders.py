@@ -133,7 +133,13 @@ def test_a_frozen_backbone(photos, tmp_path, monkeypatch, mode):
         (tmp_path / name).mkdir()
         transfer = ("model=densenet_transfer", "model.backbone=squeezenet1_1", "model.weights=null")
         data = ("data=image_folder", "data.image_size=64", "data.num_workers=0", "data.val_size=4")
-        small = ("model.head=[8]", "data.batch_size=8", "data.test_size=4", "data.augment=notes")
+        small = (
+            "model.head=[8]",
+            "model.norm=batch",
+            "data.batch_size=8",
+            "data.test_size=4",
+            "data.augment=notes",
+        )
         cpu = (
             "seed=1",
             "trainer.accelerator=cpu",
