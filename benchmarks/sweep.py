@@ -5,7 +5,8 @@
 transfer  12 jobs, learning rate x dropout of the head of a frozen DenseNet-121, on FOLDER's cats
           and dogs, with nothing in the cache of features, beside one job; processes and all
 mnist     12 learning rates of ``experiment=mnist_sgd``, one epoch each, beside twelve commands; and
-          what a job takes once the process runs, beside the bare tensor loop in this one
+          what a job takes once the process runs, beside the bare tensor loop, which the same
+          process trains before each job
 search    the same 30 random trials of a learning rate with and without Optuna's median pruner: the
           epochs trained, and the best validation loss, over 5 seeds
 memory    resident memory of the jobs' process after 10 and after 100 jobs
@@ -16,6 +17,7 @@ DenseNet-121 has random weights, which pass for the published ones: all takes as
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import statistics
@@ -105,30 +107,55 @@ def measure_mnist(data_dir: Path, repeats: int) -> None:
         "trainer.accelerator=cpu",
     )  # fmt: skip
     rates = [f"{1e-3 * 1.5**number:.4g}" for number in range(12)]
+    every = f"optimizer.lr={','.join(rates)}"
     ratios, jobs = [], []
-    bare = Bare(data_dir)
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as folder:
             alone = 0.0
             for rate in rates:
                 alone += train(Path(folder), *settings, f"optimizer.lr={rate}", "test=false")
-            together = train(Path(folder), "-m", *settings, f"optimizer.lr={','.join(rates)}")
-            sequential = (
-                "-m",
-                *settings,
-                f"optimizer.lr={','.join(rates)}",
-                "hydra.launcher.n_jobs=1",
-                "hydra.sweep.dir=one",
-            )
-            train(Path(folder), *sequential)
-            seconds = [facts["seconds"]["total"] for facts in summaries(Path(folder) / "one")]
-        loop = statistics.median(bare.epoch() for _ in range(3))
+            together = train(Path(folder), "-m", *settings, every)
+            beside = f"trainer.callbacks=[{{_target_: sweep.Beside, data_dir: '{data_dir}'}}]"
+            sequential = ("hydra.launcher.n_jobs=1", "hydra.sweep.dir=one", beside)
+            train(Path(folder), "-m", *settings, every, *sequential)
+            pairs = [
+                (facts["seconds"]["total"] - loop, loop)
+                for facts, loop in zip(
+                    summaries(Path(folder) / "one"),
+                    map(float, (Path(folder) / "one" / "bare").read_text().split()),
+                    strict=True,
+                )
+            ]
         ratios.append(together / alone)
-        jobs.append(statistics.median(seconds[1:]) / loop)
+        jobs += [job / loop for job, loop in pairs[1:]]
         print(f"12 commands {alone:.1f} s, a sweep of 12 {together:.1f} s", flush=True)
-        print(f"a job {statistics.median(seconds[1:]):.2f} s, a bare loop {loop:.2f} s", flush=True)
+        seconds = [statistics.median(each) for each in zip(*pairs[1:], strict=True)]
+        print(f"a job {seconds[0]:.2f} s, a bare loop {seconds[1]:.2f} s", flush=True)
     print(f"12 jobs of mnist_sgd: {statistics.median(ratios):.2f} x 12 commands (to reach: 0.35)")
     print(f"a job: {statistics.median(jobs):.2f} x the bare loop (to reach: 1.3)")
+
+
+class Beside(Callback):
+    """Trains the bare loop before a job begins to, and writes down the seconds that it took."""
+
+    def __init__(self, data_dir: str) -> None:
+        self.bare = bare(Path(data_dir))
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Add a line to ``bare`` in the sweep's folder."""
+        if stage != "fit":
+            return
+        state = torch.random.get_rng_state()
+        seconds = self.bare.epoch()
+        torch.random.set_rng_state(state)
+        with (Path(trainer.default_root_dir).parent / "bare").open("a") as file:
+            file.write(f"{seconds}\n")
+
+
+@functools.cache
+def bare(data_dir: Path) -> Bare:
+    """The loop with its data, which are loaded before the first job."""
+    return Bare(data_dir)
 
 
 class Bare:

@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import (
     StepLR,
 )
 
+from discern import run
 from discern.data.mnist import MNIST
 from discern.errors import DiscernError
 from discern.models.mlp import MLP
@@ -800,3 +801,24 @@ def test_the_config_is_not_changed_by_the_run(tiny_mnist, tmp_path):
     before = copy.deepcopy(cfg)
     train(cfg)
     assert cfg == before
+
+
+def test_pictures_of_the_same_data_are_copied_and_others_drawn(tiny_run, monkeypatch):
+    augmented = ("data.augment=shift",)
+    first = tiny_run(*augmented, name="first").folder
+    drawn = []
+    original = run.draw_grid
+    monkeypatch.setattr(run, "draw_grid", lambda *args: drawn.append(args[3]) or original(*args))
+    pictures = ("samples.png", "augmented.png")
+    second = tiny_run(*augmented, "optimizer.lr=0.1", name="second").folder
+    assert not drawn
+    for name in pictures:
+        assert (second / name).read_bytes() == (first / name).read_bytes()
+    third = tiny_run("data.augment=shift", "data.seed=5", name="third").folder
+    assert drawn == [third / name for name in pictures]
+    assert (third / "samples.png").read_bytes() != (first / "samples.png").read_bytes()
+    for folder in (first, second):
+        for name in pictures:
+            (folder / name).unlink()
+    fourth = tiny_run(*augmented, name="fourth").folder  # those to copy are gone
+    assert drawn[2:] == [fourth / name for name in pictures]

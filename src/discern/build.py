@@ -130,6 +130,9 @@ def _loggers(group: DictConfig, setting: Any) -> Any:
 def _check_devices(accelerator: str, devices: int | str | list[int]) -> None:
     """Lightning would train on another device, or start more processes than there are cores."""
     gpus, mps = torch.cuda.device_count(), torch.backends.mps.is_available()
+    if not gpus:
+        # Lightning lets torch ask NVML for GPUs, and Adam asks at each step: 80 us where is none.
+        os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
     if accelerator in ("gpu", "cuda") and not gpus and not (accelerator == "gpu" and mps):
         raise DiscernError(
             f"trainer.accelerator={accelerator} is not allowed; this machine has no GPU that "

@@ -54,7 +54,7 @@ from discern.reports.curves import draw_curves
 from discern.reports.notebook import result_html
 from discern.reports.predictions import Predictions
 from discern.reports.run_page import REPORT, write_run_page
-from discern.reports.samples import as_pixels, draw_grid
+from discern.reports.samples import as_pixels, copied, draw_grid, remember
 from discern.reports.summary import Summary, git_state, machine, metric_cells, versions
 from discern.reports.tested import Tested, digest_of, write_tested
 from discern.reports.thumbnails import chosen, thumbnails
@@ -222,7 +222,7 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
     epoch = 1 if start is None else continue_from(start, cfg, trainer, model)
     if cfg.train:
         with summary.phase("figures"):
-            show_samples(data, facts, folder)
+            show_samples(cfg, data, facts, folder)
     with summary.phase("features") if hasattr(model.network, "backbone") else nullcontext():
         source = features.serve(cfg, model, data, trainer, epoch)
     if cfg.cache.shard is not None:
@@ -392,29 +392,36 @@ AUGMENTED, EPOCHS_SHOWN = 5, 4
 
 
 @rank_zero_only
-def show_samples(data: Any, facts: dict[str, Any], folder: Path) -> None:
-    """Draw samples.png and augmented.png: training images as the network will see them."""
+def show_samples(cfg: DictConfig, data: Any, facts: dict[str, Any], folder: Path) -> None:
+    """Draw samples.png and augmented.png: training images as the network will see them.
+
+    Those of jobs of a sweep with the same data are copied, and no image is read.
+    """
     title, train = facts["data"]["title"], data.train_dataset
+    told = repr((plain(cfg.data), data.fingerprint, data.preprocessing, title))
+    if copied(told, folder):
+        return
+    drawn = [folder / "samples.png"]
     step = max(1, len(train) // SAMPLES)
     few = list(range(0, len(train), step))[:SAMPLES]
     images, labels = data.seen_in_epoch(few, 0)
     names = [data.class_names[label] for label in labels.tolist()]
     shown = f"{title}: training images as the network sees them"
-    draw_grid(pixels_of(images, data), [(name,) for name in names], shown, folder / "samples.png")
+    draw_grid(pixels_of(images, data), [(name,) for name in names], shown, drawn[0])
     if data.augmentation is not None:
         few = few[:: max(1, len(few) // AUGMENTED)][:AUGMENTED]
-        plain, labels = train.__getitems__(few)
+        unchanged, labels = train.__getitems__(few)
         views = [data.seen_in_epoch(few, epoch)[0] for epoch in range(EPOCHS_SHOWN)]
         captions = [
             (caption,)
             for label in labels.tolist()
             for caption in (data.class_names[label], *(f"epoch {n + 1}" for n in range(len(views))))
         ]
-        images = torch.stack([plain, *views], dim=1).flatten(0, 1)
+        images = torch.stack([unchanged, *views], dim=1).flatten(0, 1)
         shown = f"{title}: a few images and what training makes of them"
-        draw_grid(
-            pixels_of(images, data), captions, shown, folder / "augmented.png", 1 + len(views)
-        )
+        drawn.append(folder / "augmented.png")
+        draw_grid(pixels_of(images, data), captions, shown, drawn[1], 1 + len(views))
+    remember(told, drawn)
 
 
 def pixels_of(images: torch.Tensor, data: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,28 +66,35 @@ def draw_grid(
 ) -> None:
     """Draw images, uint8 (N, C, H, W), each under the lines of its caption, row by row.
 
-    Without a number of columns the grid is about as wide as it is high. What this process has drawn
-    before, as for each job of a sweep, is copied.
+    Without a number of columns the grid is about as wide as it is high.
     """
-    told = hashlib.sha256(repr((pixels.shape, list(captions), title, columns)).encode())
-    told.update(np.ascontiguousarray(pixels).data)
-    before = _DRAWN.get(told.digest())
-    if before is None or not _copied(before, path):
-        grid(pixels, captions, title, columns).save(path)
-        _DRAWN[told.digest()] = path
+    grid(pixels, captions, title, columns).save(path)
 
 
-_DRAWN: dict[bytes, Path] = {}
+def copied(told: str, folder: Path) -> bool:
+    """Whether pictures that show the same were drawn by this process, and are in ``folder`` now.
 
-
-def _copied(before: Path, path: Path) -> bool:
+    Args:
+        told: all that decides what they show.
+        folder: where they are to be.
+    """
     try:
-        content = before.read_bytes()
+        contents = {path.name: path.read_bytes() for path in _DRAWN.get(told, ())}
     except OSError:  # the run was removed
         return False
-    with write_whole(path, "wb") as file:
-        file.write(content)
-    return True
+    for name, content in contents.items():
+        with write_whole(folder / name, "wb") as file:
+            file.write(content)
+    return bool(contents)
+
+
+def remember(told: str, paths: Sequence[Path]) -> None:
+    """Let :func:`copied` know of pictures."""
+    _DRAWN[told] = tuple(paths)
+
+
+_DRAWN: dict[str, tuple[Path, ...]] = {}
+"""What decides what pictures show -> the latest of them."""
 
 
 def grid(
