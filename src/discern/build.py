@@ -33,7 +33,7 @@ from discern.checkpoints import (
     has_backbone,
     read,
 )
-from discern.config import as_override
+from discern.config import as_override, plain
 from discern.data.image_folder import BadFile, TooManyBadFilesError
 from discern.errors import DiscernError, about, first_line
 from discern.files import printable, write_whole
@@ -315,9 +315,8 @@ def _card(cfg: DictConfig, settings: dict[Any, Any], data: Any, network: nn.Modu
 
 def portable(cfg: DictConfig) -> dict[str, Any]:
     """A config as plain values, without the paths of the machine and the run."""
-    config = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(config, dict)
-    parts = {key: config[key] for key in ("seed", "model", "data", "optimizer", "scheduler")}
+    kept = ("seed", "model", "data", "optimizer", "scheduler")
+    parts: dict[str, Any] = {key: plain(cfg[key]) for key in kept}
     parts["data"] = {key: value for key, value in parts["data"].items() if key != "dir"}
     parts["model"] = {key: value for key, value in parts["model"].items() if key != "init_from"}
     if parts["model"].get("weights"):
