@@ -268,3 +268,22 @@ def test_a_folder_elsewhere_is_named_in_full(written, tmp_path):
     elsewhere = tmp_path.parent / "elsewhere"
     lines, _ = written([Row(0, elsewhere, {}), Row(1, tmp_path / "a" / "b", {})])
     assert [line[2] for line in lines[1:]] == [str(elsewhere), "a/b"]
+
+
+def test_a_table_has_long_numbers_rounded_where_that_tells_them_apart(shown):
+    def rows(*rates: str) -> list[Row]:
+        return [
+            Row(
+                number, Path(f"out/{number}"), {"optimizer.lr": rate}, State.DONE, {"val/loss": 1.0}
+            )
+            for number, rate in enumerate(rates)
+        ]
+
+    text = shown(rows("0.002054762512591136", "1000000000.0", "0.1", "[256,128]"))
+    assert "0.002055 " in text
+    assert "1e+09 " in text
+    assert "[256,128] " in text
+    assert "0.0020547" not in text
+    close = shown(rows("0.002054762512591136", "0.002054762512591137"))
+    assert "0.002054762512591136" in close
+    assert "0.002054762512591137" in close

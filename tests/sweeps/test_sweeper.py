@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from sweeping import Starter, dies, results
 
+from photos import photo_folder
 from runs import metrics_csv, same_bits, summary, weights
 from starter import said
 
@@ -75,6 +76,23 @@ def test_a_job_is_the_run_of_its_overrides_alone_to_the_bit(starter, tmp_path):
         {name: value for name, value in row.items() if name not in names}
         for row in metrics_csv(one)
     ]
+
+
+def test_a_job_on_a_backbone_that_was_built_before_is_the_run_alone_to_the_bit(starter, tmp_path):
+    photos = photo_folder(tmp_path / "photos", per_class=10)
+    shared = (
+        "model=efficientnet_lite_transfer", "model.head=[4]", "model.dropout=0.3",
+        "data=image_folder", f"data.dir={photos}", "data.image_size=64", "data.num_workers=0",
+        "data.val_size=4", "data.test_size=4", "trainer.max_epochs=2", "trainer.accelerator=cpu",
+        "test=false", "engine=torch", "report=false",
+    )  # fmt: skip
+    several = ("optimizer.lr=1e-2,1e-4,1e-3", "hydra.launcher.n_jobs=1", "hydra.sweep.dir=all")
+    assert starter.sweep(tmp_path, *shared, *several, f"cache.dir={tmp_path / 'one'}") == 0
+    alone = ("optimizer.lr=1e-3", f"cache.dir={tmp_path / 'other'}", "hydra.sweep.dir=alone")
+    assert starter.sweep(tmp_path, *shared, *alone) == 0
+    many, one = weights(tmp_path / "all" / "lr=0.001"), weights(tmp_path / "alone" / "job")
+    assert same_bits(many, one)
+    assert not list(tmp_path.rglob("report.html"))  # of no job, and so not of the sweep
 
 
 def test_jobs_that_fail_or_die_are_rows_and_the_others_finish(starter, tmp_path):

@@ -72,7 +72,8 @@ def conclude(ledger: Ledger, test: Tester | None, extra: Mapping[str, Any]) -> l
     if best is not None:
         # Now that its test is known.
         tell_of_job(best.folder)
-    tell_of_sweep(folder)
+    if next((_reports(row.folder) for row in rows if is_run(row.folder)), True):
+        tell_of_sweep(folder)
     log.info("\n%s\n", results_table(rows, objectives))
     if best is not None and has_seeds(rows):
         log.info("%s", verdict(group_rows(rows, objectives), objectives[0]))
@@ -92,11 +93,16 @@ def tell_of_job(folder: Path) -> None:
         return
     try:
         draw_curves_of(folder)
-        if read_run(folder).config.get("report", True):
+        if _reports(folder):
             write_run_page(folder)
     except Exception as error:
         log.warning("The pictures of %s were not made: %s", relative(folder), first_line(error))
         log.debug("Why:", exc_info=True)
+
+
+def _reports(folder: Path) -> bool:
+    """Whether a run is to have a report."""
+    return read_run(folder).config.get("report", True) is not False
 
 
 def tell_of_sweep(folder: Path) -> None:

@@ -32,7 +32,7 @@ def job_name(overrides: Overrides, settings: Sequence[str]) -> str:
     exact = {key: overrides.get(key, "") for key in settings}
     short = _short(settings)
     plain = ",".join(f"{short[key]}={value}" for key, value in exact.items()) or "job"
-    told = {key: _rounded(value) for key, value in exact.items()}
+    told = {key: short_number(value) for key, value in exact.items()}
     name = (
         ",".join(f"{_safe(short[key], '')}={_safe(value, '-')}" for key, value in told.items())
         or "job"
@@ -52,7 +52,7 @@ def _short(settings: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _rounded(value: str) -> str:
+def short_number(value: str) -> str:
     """A number of many digits with four of them."""
     try:
         return value if len(value) <= DIGITS else f"{float(value):.4g}"

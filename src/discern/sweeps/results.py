@@ -14,6 +14,7 @@ from typing import Any
 
 from discern.console import fitted
 from discern.files import csv_cell, printable, write_whole
+from discern.sweeps.names import short_number
 from discern.sweeps.ranking import (
     SEED,
     Group,
@@ -112,12 +113,13 @@ def write_results(
 def _rows_shown(rows: Sequence[Row], objectives: Sequence[Objective]) -> str:
     names = settings(rows)
     ranked = rank_rows(rows, objectives)
+    values = _values_shown(rows, names)
     header = ["rank", "job", *short_names(names), *_metrics(objectives)]
     cells = [
         [
             _rank_shown(rank),
             str(row.number),
-            *(row.overrides.get(name, NONE) for name in names),
+            *(values[name].get(row.overrides.get(name), NONE) for name in names),
             *(rounded(row.values.get(metric)) for metric in _metrics(objectives)),
             _count(row.epochs),
             _count(row.seconds),
@@ -144,11 +146,12 @@ def _rows_shown(rows: Sequence[Row], objectives: Sequence[Objective]) -> str:
 def _groups_shown(rows: Sequence[Row], objectives: Sequence[Objective]) -> str:
     names = [name for name in settings(rows) if name != SEED]
     ranked = rank_groups(group_rows(rows, objectives), objectives)
+    values = _values_shown(rows, names)
     header = ["rank", *short_names(names), *_metrics(objectives), "n"]
     cells = [
         [
             _rank_shown(rank),
-            *(group.overrides.get(name, NONE) for name in names),
+            *(values[name].get(group.overrides.get(name), NONE) for name in names),
             *(mean_and_sd(group.spreads[metric]) for metric in _metrics(objectives)),
             str(group.spreads[objectives[0].metric].n),
             _count(group.epochs),
@@ -170,6 +173,19 @@ def _groups_shown(rows: Sequence[Row], objectives: Sequence[Objective]) -> str:
         for rank, group in ranked
     ]
     return fitted([*header, "epochs", "seconds", "state"], cells, blocks)
+
+
+def _values_shown(rows: Sequence[Row], names: Sequence[str]) -> dict[str, dict[str | None, str]]:
+    """Setting -> its values in the rows -> what the table has: long numbers rounded, where that
+    still tells them apart. The blocks of a narrow terminal, which can be copied, have them whole.
+    """
+    shown: dict[str, dict[str | None, str]] = {}
+    for name in names:
+        values = {row.overrides[name] for row in rows if name in row.overrides}
+        short = {value: short_number(value) for value in values}
+        distinct = len(set(short.values())) == len(values)
+        shown[name] = {value: short[value] if distinct else value for value in values}
+    return shown
 
 
 def _block(rank: int | None, values: Sequence[str], overrides: str, job: str) -> str:
