@@ -84,9 +84,9 @@ def test_a_job_on_a_backbone_that_was_built_before_is_the_run_alone_to_the_bit(s
         "model=efficientnet_lite_transfer", "model.head=[4]", "model.dropout=0.3",
         "data=image_folder", f"data.dir={photos}", "data.image_size=64", "data.num_workers=0",
         "data.val_size=4", "data.test_size=4", "trainer.max_epochs=2", "trainer.accelerator=cpu",
-        "test=false", "engine=torch", "report=false",
+        "test=false", "engine=torch", "report=false", "hydra.launcher.n_jobs=1",
     )  # fmt: skip
-    several = ("optimizer.lr=1e-2,1e-4,1e-3", "hydra.launcher.n_jobs=1", "hydra.sweep.dir=all")
+    several = ("optimizer.lr=1e-2,1e-4,1e-3", "hydra.sweep.dir=all")
     assert starter.sweep(tmp_path, *shared, *several, f"cache.dir={tmp_path / 'one'}") == 0
     alone = ("optimizer.lr=1e-3", f"cache.dir={tmp_path / 'other'}", "hydra.sweep.dir=alone")
     assert starter.sweep(tmp_path, *shared, *alone) == 0
