@@ -486,8 +486,41 @@ def test_what_is_drawn_after_a_backbone_does_not_depend_on_its_having_been_built
         build("torchvision", "resnet18", str(resnet_file))
         drawn.append(torch.randn(3))
     torch.manual_seed(0)
+    build("torchvision", "densenet121", None)
     drawn.append(torch.randn(3))
     assert all(torch.equal(one, drawn[0]) for one in drawn)
+
+
+def test_two_random_backbones_differ():
+    torch.manual_seed(0)
+    one, other = (build("torchvision", "resnet18", None) for _ in range(2))
+    assert one.digest() != other.digest()
+
+
+def test_a_link_to_a_file_is_read_by_its_own_name_and_followed_when_it_changes(tmp_path):
+    digests = []
+    link = tmp_path / "latest.safetensors"
+    for name in ("one", "other"):  # as the hub's cache keeps them
+        save_file(models.resnet18().state_dict(), tmp_path / name)
+        link.unlink(missing_ok=True)
+        link.symlink_to(tmp_path / name)
+        for _ in range(3):
+            backbone = build("torchvision", "resnet18", str(link))
+            digests.append(backbone.digest())
+            assert backbone.provenance.weights == "latest.safetensors"
+    assert digests[0] == digests[1] == digests[2]
+    assert digests[3] == digests[4] == digests[5] != digests[0]
+
+
+def test_a_relative_name_is_that_of_the_working_directory(tmp_path, monkeypatch):
+    digests = set()
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        torch.save(models.resnet18().state_dict(), "w.pth")
+        for _ in range(3):
+            digests.add(build("torchvision", "resnet18", "w.pth").digest())
+    assert len(digests) == 2
 
 
 def test_random_weights_are_those_of_the_seed():

@@ -92,6 +92,46 @@ def test_an_optimizer_that_cannot_be_fused_is_left_as_it_is():
     assert "fused" not in model.configure_optimizers().defaults
 
 
+def own_optimizer(params, lr, fused=False):
+    assert not fused
+    return torch.optim.SGD(params, lr)
+
+
+def test_a_users_own_optimizer_is_called_as_it_is_written():
+    model = Classifier(MLP((1, 4, 4), 10), 10, partial(own_optimizer, lr=0.1))
+    assert not model.configure_optimizers().defaults["fused"]
+
+
+class Odd(nn.Module):
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        columns = {"strided": torch.randn(16, 20)[:, ::2], "complex": torch.randn(16, 10) + 1j}
+        self.columns = nn.Parameter(columns.get(kind, torch.randn(16, 10)))
+        if kind == "sparse":
+            self.table = nn.Embedding(3, 2, sparse=True)
+
+    def forward(self, images):
+        return images.flatten(1) @ self.columns.real
+
+
+@pytest.mark.parametrize("kind", ["strided", "complex", "sparse"])
+def test_what_a_fused_optimizer_does_not_take_has_the_plain_one(kind):
+    model = Classifier(Odd(kind), 10, partial(torch.optim.Adam, lr=0.1))
+    assert not model.configure_optimizers().defaults["fused"]
+    usual = Classifier(Odd("usual"), 10, partial(torch.optim.Adam, lr=0.1))
+    assert usual.configure_optimizers().defaults["fused"]
+
+
+def test_a_loaded_state_does_not_bring_how_steps_were_computed():
+    network = MLP((1, 4, 4), 10)
+    before = Classifier(network, 10, partial(torch.optim.Adam, lr=0.1, fused=False))
+    state = before.configure_optimizers().state_dict()
+    optimizer = Classifier(network, 10, partial(torch.optim.Adam, lr=0.2)).configure_optimizers()
+    optimizer.load_state_dict(state)
+    assert optimizer.param_groups[0]["lr"] == 0.1
+    assert optimizer.param_groups[0]["fused"] is True
+
+
 def test_gradients_are_clipped_in_mixed_precision_too(tiny_run):
     settings = ("trainer.precision=bf16-mixed", "trainer.gradient_clip_val=1.0")
     assert "val" in tiny_run(*settings).metrics

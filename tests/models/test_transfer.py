@@ -423,3 +423,38 @@ def test_every_choice_names_a_backbone_and_the_same_head(choice, library, backbo
     assert network.frozen_backbone
     assert [layer.out_features for layer in network.head.hidden] == [256]
     assert network.head.dropout.p == 0.2
+
+
+class Necked(TransferClassifier):
+    """As a user may extend it."""
+
+    def __init__(self, *args, **settings) -> None:
+        super().__init__(*args, **settings)
+        self.neck = nn.Dropout(0.5)
+
+
+@pytest.mark.parametrize("unfreeze", DEPTHS)
+def test_every_part_of_an_extended_classifier_is_told_of_training(unfreeze):
+    network = Necked(SHAPE, 5, backbone="resnet18", weights=None, unfreeze=unfreeze)
+    for mode in (True, False, True, False):
+        network.train(mode)
+        assert (network.training, network.head.training, network.neck.training) == (mode,) * 3
+        assert network.backbone.training is (mode and unfreeze == "all")
+        assert any(m.training for m in network.backbone.modules()) is (mode and unfreeze != "head")
+
+
+def test_a_backbone_that_keeps_something_for_evaluation_forgets_it_in_training():
+    # LeViT's attention keeps its biases in eval mode until its own train() is called.
+    network = TransferClassifier(
+        (3, 224, 224), 5, "timm", "levit_128s", weights=None, unfreeze="all", train_bn=True
+    )
+    images = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        network.eval()
+        before = network(images)
+        network.train()
+        for name, parameter in network.backbone.named_parameters():
+            if "attention_biases" in name:
+                parameter.normal_()
+        network.eval()
+        assert not torch.equal(network(images), before)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+
 import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -72,6 +74,14 @@ def test_a_job_finds_nothing_that_the_job_before_has_put_in(loaders):
     second = loader.load_configuration("train", [], RunMode.RUN)
     assert (second.optimizer.lr, second.trainer.max_epochs) == (1e-3, 10)
     assert list(second.hydra.overrides.task) == []
+
+
+def test_it_travels_with_a_job_without_what_it_has_read(loaders):
+    stock, loader = loaders
+    composed(loader, ["optimizer=sgd"])
+    sent = pickle.dumps(loader)
+    assert len(sent) < 50_000
+    assert composed(pickle.loads(sent), ["model=fc"]) == composed(stock, ["model=fc"])
 
 
 def test_folders_of_choices_are_those_of_each_job(loaders, tmp_path):

@@ -284,6 +284,9 @@ def test_a_table_has_long_numbers_rounded_where_that_tells_them_apart(shown):
     assert "1e+09 " in text
     assert "[256,128] " in text
     assert "0.0020547" not in text
+    whole = shown(rows("1234567890", "20240131_1205"))
+    assert "1234567890 " in whole
+    assert "20240131_1205 " in whole
     close = shown(rows("0.002054762512591136", "0.002054762512591137"))
     assert "0.002054762512591136" in close
     assert "0.002054762512591137" in close

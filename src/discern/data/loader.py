@@ -24,7 +24,7 @@ class ImageLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         sampler = self.batch_sampler
         if sampler is None or self.num_workers > 0 or self.pin_memory:
-            batches = super().__iter__()
+            batches: Iterator[Any] = super().__iter__()
         else:
             batches = self._cut(sampler)
         for images, labels in batches:

@@ -18,7 +18,7 @@ PUBLISHED = "default"
 """The setting for the weights that a library publishes."""
 
 LARGEST_KEPT = 100_000_000
-"""Parameters of a backbone up to which a process that builds it again keeps a copy."""
+"""Parameters of a backbone up to which a process that builds it again keeps a copy, of 400 MB."""
 
 
 @dataclass(frozen=True)
@@ -151,19 +151,22 @@ def build(library: str, backbone: str, weights: str | None = PUBLISHED) -> Backb
             weights cannot be had or do not fit.
     """
     source = _library(library, backbone)
-    told = library, backbone, weights
-    kept = _KEPT.get(told)
+    # One number of the run's: what is drawn after it, such as a head's weights, depends neither on
+    # those that a library draws, nor on whether the backbone had to be built.
+    seed = int(torch.randint(2**62, (), device="cpu"))
+    named = weights not in (None, PUBLISHED) and Path(str(weights)).expanduser().absolute()
+    key = library, backbone, str(named or weights)
+    kept = _KEPT.get(key)
     if kept is not None and kept.backbone is not None and kept.signature == _signature(kept.file):
         return copy.deepcopy(kept.backbone)
-    # With random numbers of its own: what is drawn after it, such as a head's weights, depends
-    # neither on those that a library draws, nor on whether the backbone had to be built.
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(int(torch.randint(2**62, (), device="cpu")))
+        torch.default_generator.manual_seed(seed)
         built, file = _built(source, library, backbone, weights)
     if file is not None:
+        file = file.absolute()
         again = kept is not None and built.num_parameters <= LARGEST_KEPT
         _KEPT.clear()
-        _KEPT[told] = _Kept(file, _signature(file), copy.deepcopy(built) if again else None)
+        _KEPT[key] = _Kept(file, _signature(file), copy.deepcopy(built) if again else None)
     return built
 
 
@@ -176,7 +179,7 @@ class _Kept:
     backbone: Backbone | None
 
 
-_KEPT: dict[tuple[str, str, str | None], _Kept] = {}
+_KEPT: dict[tuple[str, str, str], _Kept] = {}
 """Library, backbone and weights -> the latest one. The jobs of a sweep have it again and again."""
 
 
@@ -197,7 +200,7 @@ def _built(
     with torch.device("cpu"):
         stripped = source.published(name) if weights == PUBLISHED else source.random(name)
         if weights not in (None, PUBLISHED):
-            stripped.file = Path(weights).expanduser().resolve()
+            stripped.file = Path(weights).expanduser()
             load_weights(stripped.network, stripped.file, stripped.heads)
     file = stripped.file
     provenance = Provenance(

@@ -150,7 +150,9 @@ class Classifier(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer over the trainable parameters, and the schedule for the run's length."""
-        optimizer = self._build_optimizer(self._parameter_groups(), **self._fused())
+        parameters = self._parameter_groups()
+        optimizer = self._build_optimizer(parameters, **self._fused(parameters))
+        optimizer.register_load_state_dict_post_hook(_keep_implementation)
         for group in optimizer.param_groups:
             group["lr"] *= group.get("factor", 1.0)
         if self._schedule is None:
@@ -163,22 +165,31 @@ class Classifier(LightningModule):
             "lr_scheduler": self._schedule.for_run(optimizer, steps, epochs),
         }
 
-    def _fused(self) -> dict[str, bool]:
-        """On a CPU one pass over the parameters for a step, where the optimizer has it.
+    def _fused(self, groups: list[dict[str, Any]]) -> dict[str, bool]:
+        """On a CPU one pass over the parameters for a step, where torch's optimizer has it.
 
         Adam's then takes a third of the time with the default MLP, a quarter with a head of 660,000
         parameters; SGD's gives the same bits. On other devices torch's own choice is left alone,
-        and so it is in mixed precision, where Lightning clips no gradients of a fused optimizer.
+        and so it is in mixed precision, where Lightning clips no gradients of a fused optimizer,
+        and for what a fused one does not take or, as strides, does not look at.
         """
         build: Any = self._build_optimizer
+        kind = getattr(build, "func", build)
         given = getattr(build, "keywords", {})
-        takes = inspect.signature(getattr(build, "func", build)).parameters
+        known = kind.__module__.startswith("torch.optim.") and (
+            "fused" in inspect.signature(kind).parameters
+        )
         chosen = any(name in given for name in IMPLEMENTATION)
         mixed = self._trainer is not None and isinstance(
             self._trainer.precision_plugin, MixedPrecision
         )
-        serves = self.device.type == "cpu" and "fused" in takes and not (chosen or mixed)
-        return {"fused": True} if serves else {}
+        plain = all(
+            p.device.type == "cpu" and p.is_floating_point() and p.is_contiguous()
+            for group in groups
+            for p in group["params"]
+        )
+        sparse = any(getattr(module, "sparse", False) for module in self.modules())
+        return {"fused": True} if known and plain and not (chosen or mixed or sparse) else {}
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         """What the optimizer is given: the parameters that are or will be trained."""
@@ -206,6 +217,13 @@ class Classifier(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on measuring the epoch under way."""
         self.train_metrics.restore(checkpoint["train_metrics"])
+
+
+def _keep_implementation(optimizer: Optimizer) -> None:
+    """Compute steps as this run does, and not as the one did whose checkpoint was loaded."""
+    chosen = {k: optimizer.defaults[k] for k in IMPLEMENTATION if k in optimizer.defaults}
+    for group in optimizer.param_groups:
+        group.update(chosen)
 
 
 def _leave_out_network(module: Classifier, state: dict[str, Any], prefix: str, *_: Any) -> None:

@@ -157,14 +157,17 @@ class TransferClassifier(nn.Module):
 
     def train(self, mode: bool = True) -> "TransferClassifier":
         """As of any module, but that the frozen part stays in eval mode."""
-        self.training = mode
-        self.head.train(mode)
+        if self.frozen_backbone and not any(part.training for part in self.backbone.modules()):
+            # Nothing is to be told to its hundreds of parts, which takes them long.
+            self.training = mode
+            for child in self.children():
+                if child is not self.backbone:
+                    child.train(mode)
+            return self
+        super().train(mode)
         trained = set(self._trained())
         for module in self.backbone.modules():
-            wanted = mode and module in trained
-            # A module takes its time to be told something, and has hundreds of parts.
-            if module.training != wanted:
-                module.training = wanted
+            module.training = mode and module in trained
         return self
 
     def parameter_groups(self) -> list[tuple[str, list[nn.Parameter]]]:

@@ -90,6 +90,8 @@ def copied(told: str, folder: Path) -> bool:
 
 def remember(told: str, paths: Sequence[Path]) -> None:
     """Let :func:`copied` know of pictures."""
+    for other in [other for other, drawn in _DRAWN.items() if set(drawn) & set(paths)]:
+        del _DRAWN[other]  # they are overwritten
     _DRAWN[told] = tuple(paths)
 
 

@@ -72,7 +72,8 @@ def conclude(ledger: Ledger, test: Tester | None, extra: Mapping[str, Any]) -> l
     if best is not None:
         # Now that its test is known.
         tell_of_job(best.folder)
-    if next((_reports(row.folder) for row in rows if is_run(row.folder)), True):
+    runs = [row.folder for row in rows if is_run(row.folder)]
+    if not runs or any(map(_reports, runs)):
         tell_of_sweep(folder)
     log.info("\n%s\n", results_table(rows, objectives))
     if best is not None and has_seeds(rows):

@@ -25,7 +25,7 @@ MOST = 16
 """Merged configs that are kept; each takes half a megabyte."""
 
 SEARCH_PATH = "hydra.searchpath"
-"""The one setting of value that changes which files there are."""
+"""The one setting, besides the choices of groups, on which it depends which files are read."""
 
 
 class _Files(CachingConfigRepository):
@@ -60,6 +60,10 @@ class SweepConfigLoader(ConfigLoaderImpl):
         super().__init__(loader.get_search_path())
         self._files: dict[tuple[str, ...], _Files] = {}
         self._merged: dict[str, DictConfig] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was read: launchers send it along with each job."""
+        return {**self.__dict__, "_files": {}, "_merged": {}}
 
     def _parse_overrides_and_create_caching_repo(
         self, config_name: str | None, overrides: list[str]

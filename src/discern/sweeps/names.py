@@ -53,11 +53,11 @@ def _short(settings: Sequence[str]) -> dict[str, str]:
 
 
 def short_number(value: str) -> str:
-    """A number of many digits with four of them."""
-    try:
-        return value if len(value) <= DIGITS else f"{float(value):.4g}"
-    except ValueError:
-        return value
+    """A number that is no whole one, of many digits, with four of them; anything else as it is."""
+    return value if len(value) <= DIGITS or not _FLOAT.fullmatch(value) else f"{float(value):.4g}"
+
+
+_FLOAT = re.compile(r"[-+]?(\d+\.\d*|\.\d+|\d+(?=e))(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
 def _safe(text: str, instead: str) -> str:
