@@ -73,8 +73,7 @@ def build(setting: str, node: Any, **arguments: Any) -> Any:
 
 def build_all(setting: str, nodes: Any) -> list[Any]:
     """Instantiate each entry of a group of many; entries that are null were switched off."""
-    if OmegaConf.is_config(nodes):
-        nodes = OmegaConf.to_container(nodes, resolve=True)
+    nodes = plain(nodes)
     if not nodes:
         return []
     if isinstance(nodes, dict) and "_target_" in nodes:

@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig, OmegaConf
 
-from discern.config import as_override
+from discern.config import as_override, plain
 from discern.loggers import TensorBoard
 
 CHOICES = ("model", "data", "optimizer", "scheduler")
@@ -77,18 +77,14 @@ def settings_of(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, float 
         group: choices.get(group) or _class_name(cfg[group]) for group in CHOICES
     }
     for group in WHOLE:
-        settings |= _flat(_plain(cfg[group]), f"{group}.")
-    settings |= {name: _plain(OmegaConf.select(cfg, name)) for name in SINGLE}
+        settings |= _flat(plain(cfg[group]), f"{group}.")
+    settings |= {name: plain(OmegaConf.select(cfg, name)) for name in SINGLE}
     shown = {name: _shown(value) for name, value in settings.items() if not _is_path(name, value)}
     return {name: value for name, value in shown.items() if value is not None}
 
 
 def _class_name(node: DictConfig) -> str:
     return str(node._target_).rpartition(".")[2].lower()
-
-
-def _plain(node: Any) -> Any:
-    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
 
 def _flat(settings: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -154,8 +154,9 @@ def build(library: str, backbone: str, weights: str | None = PUBLISHED) -> Backb
     # One number of the run's: what is drawn after it, such as a head's weights, depends neither on
     # those that a library draws, nor on whether the backbone had to be built.
     seed = int(torch.randint(2**62, (), device="cpu"))
-    named = weights not in (None, PUBLISHED) and Path(str(weights)).expanduser().absolute()
-    key = library, backbone, str(named or weights)
+    # A file's name means another one in another working directory.
+    told = weights if weights in (None, PUBLISHED) else Path(weights).expanduser().absolute()
+    key = library, backbone, told
     kept = _KEPT.get(key)
     if kept is not None and kept.backbone is not None and kept.signature == _signature(kept.file):
         return copy.deepcopy(kept.backbone)
@@ -179,7 +180,7 @@ class _Kept:
     backbone: Backbone | None
 
 
-_KEPT: dict[tuple[str, str, str], _Kept] = {}
+_KEPT: dict[tuple[str, str, str | Path | None], _Kept] = {}
 """Library, backbone and weights -> the latest one. The jobs of a sweep have it again and again."""
 
 

@@ -1,6 +1,5 @@
 """The steps that every classifier shares."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -13,12 +12,10 @@ from torch.optim import Optimizer
 from discern.checkpoints import BACKBONE, CARD, with_backbone
 from discern.models.metrics import STEP_LOSS, EpochMetrics
 from discern.models.mixing import Mixing
+from discern.models.optimizer import build_optimizer
 from discern.models.schedule import Schedule
 
 Batch = tuple[Tensor, Tensor]
-
-IMPLEMENTATION = ("fused", "foreach", "differentiable")
-"""Arguments of torch's optimizers that say how a step is computed, of which one excludes others."""
 
 
 class Classifier(LightningModule):
@@ -150,9 +147,9 @@ class Classifier(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer over the trainable parameters, and the schedule for the run's length."""
-        parameters = self._parameter_groups()
-        optimizer = self._build_optimizer(parameters, **self._fused(parameters))
-        optimizer.register_load_state_dict_post_hook(_keep_implementation)
+        optimizer = build_optimizer(
+            self._build_optimizer, self._parameter_groups(), self._may_fuse_optimizer()
+        )
         for group in optimizer.param_groups:
             group["lr"] *= group.get("factor", 1.0)
         if self._schedule is None:
@@ -165,31 +162,12 @@ class Classifier(LightningModule):
             "lr_scheduler": self._schedule.for_run(optimizer, steps, epochs),
         }
 
-    def _fused(self, groups: list[dict[str, Any]]) -> dict[str, bool]:
-        """On a CPU one pass over the parameters for a step, where torch's optimizer has it.
-
-        Adam's then takes a third of the time with the default MLP, a quarter with a head of 660,000
-        parameters; SGD's gives the same bits. On other devices torch's own choice is left alone,
-        and so it is in mixed precision, where Lightning clips no gradients of a fused optimizer,
-        and for what a fused one does not take or, as strides, does not look at.
-        """
-        build: Any = self._build_optimizer
-        kind = getattr(build, "func", build)
-        given = getattr(build, "keywords", {})
-        known = kind.__module__.startswith("torch.optim.") and (
-            "fused" in inspect.signature(kind).parameters
-        )
-        chosen = any(name in given for name in IMPLEMENTATION)
+    def _may_fuse_optimizer(self) -> bool:
+        """Lightning clips no gradients of fused optimizers in mixed precision; none are sparse."""
         mixed = self._trainer is not None and isinstance(
             self._trainer.precision_plugin, MixedPrecision
         )
-        plain = all(
-            p.device.type == "cpu" and p.is_floating_point() and p.is_contiguous()
-            for group in groups
-            for p in group["params"]
-        )
-        sparse = any(getattr(module, "sparse", False) for module in self.modules())
-        return {"fused": True} if known and plain and not (chosen or mixed or sparse) else {}
+        return not mixed and not any(getattr(module, "sparse", False) for module in self.modules())
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         """What the optimizer is given: the parameters that are or will be trained."""
@@ -217,13 +195,6 @@ class Classifier(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on measuring the epoch under way."""
         self.train_metrics.restore(checkpoint["train_metrics"])
-
-
-def _keep_implementation(optimizer: Optimizer) -> None:
-    """Compute steps as this run does, and not as the one did whose checkpoint was loaded."""
-    chosen = {k: optimizer.defaults[k] for k in IMPLEMENTATION if k in optimizer.defaults}
-    for group in optimizer.param_groups:
-        group.update(chosen)
 
 
 def _leave_out_network(module: Classifier, state: dict[str, Any], prefix: str, *_: Any) -> None:

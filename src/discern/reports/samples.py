@@ -72,31 +72,27 @@ def draw_grid(
 
 
 def copied(told: str, folder: Path) -> bool:
-    """Whether pictures that show the same were drawn by this process, and are in ``folder`` now.
+    """Whether the pictures that were drawn last show the same, and so are in ``folder`` now.
 
     Args:
         told: all that decides what they show.
         folder: where they are to be.
     """
-    try:
-        contents = {path.name: path.read_bytes() for path in _DRAWN.get(told, ())}
-    except OSError:  # the run was removed
-        return False
-    for name, content in contents.items():
+    pictures = _LATEST.get(told, {})
+    for name, content in pictures.items():
         with write_whole(folder / name, "wb") as file:
             file.write(content)
-    return bool(contents)
+    return bool(pictures)
 
 
 def remember(told: str, paths: Sequence[Path]) -> None:
-    """Let :func:`copied` know of pictures."""
-    for other in [other for other, drawn in _DRAWN.items() if set(drawn) & set(paths)]:
-        del _DRAWN[other]  # they are overwritten
-    _DRAWN[told] = tuple(paths)
+    """Let :func:`copied` know of pictures that have been drawn."""
+    _LATEST.clear()
+    _LATEST[told] = {path.name: path.read_bytes() for path in paths}
 
 
-_DRAWN: dict[str, tuple[Path, ...]] = {}
-"""What decides what pictures show -> the latest of them."""
+_LATEST: dict[str, dict[str, bytes]] = {}
+"""What decides what pictures show -> name of the file -> its content; of this process's latest."""
 
 
 def grid(

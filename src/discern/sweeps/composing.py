@@ -68,20 +68,20 @@ class SweepConfigLoader(ConfigLoaderImpl):
     def _parse_overrides_and_create_caching_repo(
         self, config_name: str | None, overrides: list[str]
     ) -> tuple[list[Override], CachingConfigRepository]:
-        path = (str(config_name), *(told for told in overrides if SEARCH_PATH in told))
-        if path not in self._files:
+        where = (str(config_name), *(told for told in overrides if SEARCH_PATH in told))
+        if where not in self._files:
             _, repository = super()._parse_overrides_and_create_caching_repo(config_name, overrides)
-            self._files[path] = _Files(repository.delegate)
+            self._files[where] = _Files(repository.delegate)
         parsed = OverridesParser.create().parse_overrides(overrides=overrides)
-        return parsed, self._files[path].afresh()
+        return parsed, self._files[where].afresh()
 
     def _compose_config_from_defaults_list(
         self, defaults: list[ResultDefault], repo: Any
     ) -> DictConfig:
-        files = f"{[source.full_path() for source in repo.get_sources()]} {defaults}"
-        if files not in self._merged:
+        key = f"{[source.full_path() for source in repo.get_sources()]} {defaults}"
+        if key not in self._merged:
             if len(self._merged) == MOST:
                 del self._merged[next(iter(self._merged))]
-            self._merged[files] = super()._compose_config_from_defaults_list(defaults, repo)
+            self._merged[key] = super()._compose_config_from_defaults_list(defaults, repo)
         # The caller puts the job's values into what it gets.
-        return copy.deepcopy(self._merged[files])
+        return copy.deepcopy(self._merged[key])
