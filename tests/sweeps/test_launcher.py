@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ from discern.sweeps.launcher import (
     JobStoppedError,
     _Rate,
     _result,
+    _serve,
 )
 
 
@@ -76,3 +78,23 @@ def test_a_job_that_was_stopped_before_it_began_has_not_failed(end, stopped):
     error = _result(run, [], 0)._return_value
     assert isinstance(error, JobDiedError)
     assert isinstance(error, JobStoppedError) == stopped
+
+
+def test_a_job_that_ends_when_its_sweep_has_been_killed_ends_quietly(capfd):
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    gone = context.Event()
+
+    def run(overrides, number):
+        gone.wait()
+        return JobReturn()
+
+    worker = context.Process(target=_serve, args=(run, theirs, ours, 1, None, True))
+    worker.start()
+    theirs.close()
+    ours.send(([], 0))
+    ours.close()  # as the end of its process does
+    gone.set()
+    worker.join()
+    assert worker.exitcode == 0
+    assert "Traceback" not in capfd.readouterr().err

@@ -409,7 +409,8 @@ def _serve(
             error = RuntimeError(str(result._return_value))
             told = JobReturn(status=result.status, _return_value=error)
             message = pickle.dumps(Done(told, done.seconds, done.threads))
-        pipe.send_bytes(message)
+        with contextlib.suppress(OSError):  # the sweep has been killed: told by the next read
+            pipe.send_bytes(message)
 
 
 def _next(pipe: Any) -> tuple[Overrides, int] | None:
