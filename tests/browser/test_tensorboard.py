@@ -80,11 +80,9 @@ def url(told: list[str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def page(browser: Browser, url: str) -> Iterator[Page]:
+def page(browser: Browser) -> Iterator[Page]:
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
     page.set_default_timeout(PATIENCE)
-    page.goto(url)
-    page.get_by_text("Time Series").first.wait_for()
     yield page
     page.close()
 
@@ -97,8 +95,10 @@ def asked(page: Page, url: str, route: str, **parameters: str) -> Any:
 
 
 def tab(page: Page, url: str, name: str) -> None:
+    # A page of its own: one that is open already may be on its way to the first tab of its own
+    # accord, and would then take that address over the one asked for.
+    page.goto("about:blank")
     page.goto(f"{url}#{name}")
-    page.reload()
 
 
 def see(page: Page, text: str, exact: bool = False) -> None:
