@@ -25,8 +25,8 @@ setup: $(VENV)/.installed  ## make .venv with the project and its tools in it
 train: setup  ## train an MLP on MNIST; ARGS='…' for other settings
 	$(BIN)/python train.py $(ARGS)
 
-test: setup  ## run all tests
-	$(BIN)/python -m pytest $(ARGS)
+test: setup  ## run all tests, on every core; ARGS='tests/models -x' for some
+	$(BIN)/python -m pytest -n logical --dist loadfile $(ARGS)
 
 lint: setup  ## check style and types
 	$(BIN)/ruff check .

@@ -46,7 +46,9 @@ def composed(*overrides: str) -> DictConfig:
 
 def environment(**changes: str) -> dict[str, str]:
     """This process's environment, without what a run in it may have left there."""
-    left = ("HYDRA_FULL_ERROR", "DISCERN_DATA_DIR", "PL_GLOBAL_SEED", "PL_SEED_WORKERS")
+    # What pytest's own workers set for theirs would be the width of a pipe.
+    terminal = ("COLUMNS", "LINES")
+    left = ("HYDRA_FULL_ERROR", "DISCERN_DATA_DIR", "PL_GLOBAL_SEED", "PL_SEED_WORKERS", *terminal)
     kept = {name: value for name, value in os.environ.items() if name not in left}
     return {**kept, "OMP_NUM_THREADS": "1", **changes}
 

@@ -747,6 +747,14 @@ def test_a_gpu_where_there_is_none(tmp_path, accelerator):
         train(cfg)
 
 
+def test_a_run_on_the_cpu_beside_a_gpu_says_nothing_of_it(tiny_run, monkeypatch, recwarn):
+    monkeypatch.setattr(
+        "lightning.pytorch.trainer.setup.CUDAAccelerator.is_available", lambda: True
+    )
+    tiny_run("trainer.accelerator=cpu")
+    assert [str(one.message) for one in recwarn if "GPU" in str(one.message)] == []
+
+
 def test_more_devices_than_there_are(tmp_path):
     cfg = composed(
         "trainer.accelerator=cpu", "trainer.devices=4096", f"data.dir={tmp_path / 'nothing'}"
