@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # conf/hydra/launcher says what Hydra's own launchers have, under their names.
 warnings.filterwarnings("ignore", r"(?s).*is validated against ConfigStore schema")
 
+SWEEP_FLAGS = ("-m", "--multirun")
+
 HELP = f"""\
 discern {__version__}: image-classification experiments that explain themselves.
 
@@ -177,7 +179,8 @@ def _hydra_command(name: str, job: "TaskFunction", arguments: list[str]) -> None
             return job(cfg)
 
     main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)
-    sys.argv = [sys.argv[0], *arguments]
+    # Python's parser takes overrides in one piece: the sweep's flag must not stand between them.
+    sys.argv = [sys.argv[0], *sorted(arguments, key=lambda each: each not in SWEEP_FLAGS)]
     # Hydra would print its exceptions in several lines; with this it hands them on.
     try:
         with _environment("HYDRA_FULL_ERROR", "1"):
