@@ -46,9 +46,8 @@ def composed(*overrides: str) -> DictConfig:
 
 def environment(**changes: str) -> dict[str, str]:
     """This process's environment, without what a run in it may have left there."""
-    # What pytest's own workers set for theirs would be the width of a pipe.
-    terminal = ("COLUMNS", "LINES")
-    left = ("HYDRA_FULL_ERROR", "DISCERN_DATA_DIR", "PL_GLOBAL_SEED", "PL_SEED_WORKERS", *terminal)
+    left = ("HYDRA_FULL_ERROR", "DISCERN_DATA_DIR", "PL_GLOBAL_SEED", "PL_SEED_WORKERS")
+    left += ("COLUMNS",)  # a worker of pytest sets it, and it would be the width of a pipe
     kept = {name: value for name, value in os.environ.items() if name not in left}
     return {**kept, "OMP_NUM_THREADS": "1", **changes}
 
