@@ -5,8 +5,8 @@
 transfer  12 jobs, learning rate x dropout of the head of a frozen DenseNet-121, on FOLDER's cats
           and dogs, with nothing in the cache of features, beside one job; processes and all
 mnist     12 learning rates of ``experiment=mnist_sgd``, one epoch each, beside twelve commands; and
-          what a job takes once the process runs, beside the bare tensor loop, which the same
-          process trains before each job
+          what a job takes once the process runs, its config and files included, beside the bare
+          tensor loop, which the same process trains before each job
 search    the same 30 random trials of a learning rate with and without Optuna's median pruner: the
           epochs trained, and the best validation loss, over 5 seeds
 memory    resident memory of the jobs' process after 10 and after 100 jobs
@@ -69,12 +69,6 @@ def train(folder: Path, *arguments: str, program: Sequence[str] = PROGRAM) -> fl
     return time.perf_counter() - begun
 
 
-def summaries(sweep: Path) -> list[dict[str, Any]]:
-    """Of each job, in the order in which they ran."""
-    jobs = json.loads((sweep / "sweep.json").read_text())["jobs"]
-    return [json.loads((sweep / job["name"] / "summary.json").read_text()) for job in jobs]
-
-
 def put_weights(home: Path) -> None:
     """A file where torchvision keeps the weights of DenseNet-121 that it has downloaded."""
     folder = home / "torch" / "hub" / "checkpoints"
@@ -118,13 +112,11 @@ def measure_mnist(data_dir: Path, repeats: int) -> None:
             beside = f"trainer.callbacks=[{{_target_: sweep.Beside, data_dir: '{data_dir}'}}]"
             sequential = ("hydra.launcher.n_jobs=1", "hydra.sweep.dir=one", beside)
             train(Path(folder), "-m", *settings, every, *sequential)
+            lines = (Path(folder) / "one" / "bare").read_text().splitlines()
+            loops = [tuple(map(float, line.split())) for line in lines]
+            # From within a job to the same place in the next one: nothing is left out.
             pairs = [
-                (facts["seconds"]["total"] - loop, loop)
-                for facts, loop in zip(
-                    summaries(Path(folder) / "one"),
-                    map(float, (Path(folder) / "one" / "bare").read_text().split()),
-                    strict=True,
-                )
+                (after - before - loop, loop) for (before, loop), (after, _) in pairwise(loops)
             ]
         ratios.append(together / alone)
         jobs += [job / loop for job, loop in pairs[1:]]
@@ -136,20 +128,21 @@ def measure_mnist(data_dir: Path, repeats: int) -> None:
 
 
 class Beside(Callback):
-    """Trains the bare loop before a job begins to, and writes down the seconds that it took."""
+    """Trains the bare loop before a job begins to, and writes down when, and how long it took."""
 
     def __init__(self, data_dir: str) -> None:
         self.bare = bare(Path(data_dir))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Add a line to ``bare`` in the sweep's folder."""
+        """Add a line to ``bare`` in the sweep's folder: the time, and what the loop took."""
         if stage != "fit":
             return
+        now = time.perf_counter()
         state = torch.random.get_rng_state()
         seconds = self.bare.epoch()
         torch.random.set_rng_state(state)
         with (Path(trainer.default_root_dir).parent / "bare").open("a") as file:
-            file.write(f"{seconds}\n")
+            file.write(f"{now} {seconds}\n")
 
 
 @functools.cache

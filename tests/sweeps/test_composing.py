@@ -33,6 +33,9 @@ VALUES = {
     "~trainer.max_epochs": [""],
     "hydra.job.name": ["other"],
     "hydra.sweep.subdir": ["here"],
+    "hydra": ["{job: {name: third}}"],
+    "~scheduler": [""],
+    "nothing@here": ["1"],
 }
 
 
@@ -51,7 +54,7 @@ def composed(loader, overrides):
     return OmegaConf.to_yaml(config)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     choices=st.fixed_dictionaries({}, optional={k: st.sampled_from(v) for k, v in CHOICES.items()}),
     values=st.fixed_dictionaries({}, optional={k: st.sampled_from(v) for k, v in VALUES.items()}),
@@ -96,7 +99,7 @@ def test_folders_of_choices_are_those_of_each_job(loaders, tmp_path):
         assert composed(loader, overrides) == composed(stock, overrides)
 
 
-def test_files_are_read_and_merged_once_and_a_few_merged_configs_kept(loaders, monkeypatch):
+def test_choices_are_composed_once_and_a_few_composed_configs_kept(loaders, monkeypatch):
     read = []
     original = composing.ConfigLoaderImpl._compose_config_from_defaults_list
 
@@ -112,5 +115,5 @@ def test_files_are_read_and_merged_once_and_a_few_merged_configs_kept(loaders, m
     assert len(read) == 1
     for model in ("mlp", "fc", "dropout", "mlp"):
         loader.load_configuration("train", [f"model={model}"], RunMode.RUN)
-    assert len(read) == 4  # mlp was known at first, and had to go
-    assert len(loader._merged) == 2
+    assert len(read) == 5  # mlp was known, and had to go
+    assert len(loader._chosen) == 2
