@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,11 @@ from discern.run import Result, train
 from runs import TINY, composed
 
 TINY_IMAGES = {"train": 300, "t10k": 100}
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A script that runs the tests in its background has them ignore Ctrl-C, and with them each
+    # process that they start, send it to, and wait for.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -54,7 +54,7 @@ def composed(loader, overrides):
     return OmegaConf.to_yaml(config)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     choices=st.fixed_dictionaries({}, optional={k: st.sampled_from(v) for k, v in CHOICES.items()}),
     values=st.fixed_dictionaries({}, optional={k: st.sampled_from(v) for k, v in VALUES.items()}),
@@ -117,3 +117,17 @@ def test_choices_are_composed_once_and_a_few_composed_configs_kept(loaders, monk
         loader.load_configuration("train", [f"model={model}"], RunMode.RUN)
     assert len(read) == 5  # mlp was known, and had to go
     assert len(loader._chosen) == 2
+
+
+def test_settings_of_a_class_that_was_imported_twice_are_composed(loaders, monkeypatch):
+    stock, _ = loaders
+    loader = SweepConfigLoader(stock)
+    once = loader.load_configuration("train", ["optimizer.lr=1"], RunMode.RUN)
+    kind = OmegaConf.get_type(once.hydra)
+    monkeypatch.setattr(f"{kind.__module__}.{kind.__name__}", type(kind.__name__, (), {}))
+    loader = SweepConfigLoader(stock)
+    for rate in (1, 2):
+        assert (
+            loader.load_configuration("train", [f"optimizer.lr={rate}"], RunMode.RUN).optimizer.lr
+            == rate
+        )
