@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from discern.data.idx import idx_header, idx_sha256
 from discern.data.mnist import MNIST
@@ -17,6 +18,10 @@ from discern.run import Result, train
 from runs import TINY, composed
 
 TINY_IMAGES = {"train": 300, "t10k": 100}
+
+# No test is about time: an example that a busy machine takes long for is no failure.
+settings.register_profile("discern", deadline=None)
+settings.load_profile("discern")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A script that runs the tests in its background has them ignore Ctrl-C, and with them each

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from made_up import (
     FORK,
@@ -238,7 +238,6 @@ def image_files(digests: list[bytes]) -> ImageFiles:
 DIGESTS = [hashlib.sha256(bytes([number])).digest() for number in range(4)]
 
 
-@settings(deadline=None)
 @given(AUGMENTATIONS | PHOTO, AUGMENTATIONS | PHOTO, VIEWS, VIEWS)
 def test_views_have_one_id_if_they_are_equal_and_only_then(one, other, views, other_views):
     files = image_files(DIGESTS)

@@ -75,7 +75,7 @@ def test_an_empty_store_finds_nothing_and_makes_no_folder(tmp_path):
 PAIRS = st.tuples(st.integers(0, 3) | st.just(2**64 - 1), st.integers(0, 3))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.lists(PAIRS, min_size=1, max_size=8, unique=True), min_size=1, max_size=4),
     st.lists(PAIRS, max_size=20),

@@ -54,7 +54,7 @@ def composed(loader, overrides):
     return OmegaConf.to_yaml(config)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     choices=st.fixed_dictionaries({}, optional={k: st.sampled_from(v) for k, v in CHOICES.items()}),
     values=st.fixed_dictionaries({}, optional={k: st.sampled_from(v) for k, v in VALUES.items()}),
