@@ -23,7 +23,7 @@ CHOICES = {
     "accelerator": ["cpu", "gpu"],
 }
 VALUES = {
-    "seed": ["1", "2"],
+    "seed": ["1", "2", "1,2"],
     "optimizer.lr": ["0.1", "1e-3"],
     "optimizer": ["{lr: 3}"],
     "trainer.accelerator": ["cpu"],
@@ -127,7 +127,5 @@ def test_settings_of_a_class_that_was_imported_twice_are_composed(loaders, monke
     monkeypatch.setattr(f"{kind.__module__}.{kind.__name__}", type(kind.__name__, (), {}))
     loader = SweepConfigLoader(stock)
     for rate in (1, 2):
-        assert (
-            loader.load_configuration("train", [f"optimizer.lr={rate}"], RunMode.RUN).optimizer.lr
-            == rate
-        )
+        config = loader.load_configuration("train", [f"optimizer.lr={rate}"], RunMode.RUN)
+        assert config.optimizer.lr == rate
