@@ -83,3 +83,14 @@ def test_a_mistake_is_one_sentence(node, told):
     with pytest.raises(DiscernError, match=told) as caught:
         build("model", node)
     assert "\n" not in str(caught.value)
+
+
+def test_a_class_that_was_defined_again_is_the_new_one(monkeypatch):
+    settings = {"_target_": KEPT, "rate": 1}
+    assert type(build("model", settings)) is Kept
+
+    class Again(Kept):
+        """As a cell of a notebook defines it a second time."""
+
+    monkeypatch.setitem(globals(), "Kept", Again)
+    assert type(build("model", settings)) is Again

@@ -16,6 +16,7 @@ from discern.build import build_data
 from discern.checkpoints import Card, load, model_name
 from discern.choices import settings_of
 from discern.config import check
+from discern.config_file import write_config
 from discern.console import fitted
 from discern.errors import DiscernError
 from discern.files import write_whole
@@ -75,8 +76,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Estimate]:
     with open_dict(cfg):
         cfg.data = data_settings(cfg, card, checkpoint)
     check(cfg, "evaluate")
-    with write_whole(folder / "config.yaml") as file:
-        file.write(OmegaConf.to_yaml(cfg, resolve=True))
+    write_config(cfg, folder / "config.yaml")
     data: Any = build_data(cfg)
     check_fit(card, data, checkpoint)
     use_engine(network, card.input_shape, cfg.engine, data.num_images[cfg.split])

@@ -38,13 +38,13 @@ from discern.checkpoints import (
     read,
 )
 from discern.config import as_override, check, plain
+from discern.config_file import write_config
 from discern.console import fitted
 from discern.dashboard.settings import log_settings
 from discern.differences import as_facts, differences
 from discern.errors import DiscernError, about, first_line
 from discern.experiments import name_of
 from discern.features import run as features
-from discern.files import write_whole
 from discern.hparams import log_row
 from discern.jobs import as_job, relative
 from discern.models.classifier import Classifier, count_parameters
@@ -277,8 +277,7 @@ def of_a_search(cfg: DictConfig) -> list[Callback]:
 def save_config(cfg: DictConfig, overrides: list[str]) -> None:
     """Write config.yaml (every interpolation resolved) and overrides.yaml (what was typed)."""
     for name, content in (("config", cfg), ("overrides", OmegaConf.create(overrides))):
-        with write_whole(Path(cfg.folder) / f"{name}.yaml") as file:
-            file.write(OmegaConf.to_yaml(content, resolve=True))
+        write_config(content, Path(cfg.folder) / f"{name}.yaml")
 
 
 def check_monitors(trainer: Trainer, model: Classifier, validated: bool) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import pickle
 
 import pytest
@@ -9,7 +10,8 @@ from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError
 
 from discern.config import conf_dir
 from discern.sweeps import composing
@@ -77,6 +79,24 @@ def test_a_job_finds_nothing_that_the_job_before_has_put_in(loaders):
     second = loader.load_configuration("train", [], RunMode.RUN)
     assert (second.optimizer.lr, second.trainer.max_epochs) == (1e-3, 10)
     assert list(second.hydra.overrides.task) == []
+
+
+def test_a_config_is_copied_as_omegaconf_copies_it(loaders):
+    _, loader = loaders
+    config = loader.load_configuration("train", ["optimizer.lr=7"], RunMode.RUN)
+    for node in (config, config.hydra):
+        copied, wanted = copy.deepcopy(node), DictConfig.__deepcopy__(node, {})
+        assert OmegaConf.to_yaml(copied) == OmegaConf.to_yaml(wanted)
+        assert copied._get_parent() is node._get_parent()
+        assert OmegaConf.get_type(copied) is OmegaConf.get_type(node)
+        for flag in ("struct", "readonly"):
+            assert copied._get_flag(flag) == node._get_flag(flag)
+    copied = copy.deepcopy(config)
+    copied.optimizer.lr, copied.hydra.job.name = 8, "other"
+    assert (config.optimizer.lr, config.hydra.job.name) != (8, "other")
+    assert copied.hydra._get_parent() is copied
+    with pytest.raises(ConfigAttributeError):
+        copied.optimizer.nothing = 1  # as strict as it was
 
 
 def test_it_travels_with_a_job_without_what_it_has_read(loaders):

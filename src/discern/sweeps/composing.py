@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import functools
 import pickle
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
@@ -65,7 +64,7 @@ class SweepConfigLoader(ConfigLoaderImpl):
     def __init__(self, loader: ConfigLoader) -> None:
         super().__init__(loader.get_search_path())
         self._files: dict[tuple[str, ...], _Files] = {}
-        self._chosen: dict[tuple[str | None, ...], Callable[[], DictConfig]] = {}
+        self._chosen: dict[tuple[str | None, ...], DictConfig] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what was read: launchers send it along with each job."""
@@ -104,8 +103,8 @@ class SweepConfigLoader(ConfigLoaderImpl):
             if len(self._chosen) == MOST:
                 del self._chosen[next(iter(self._chosen))]
             base = super()._load_configuration_impl(config_name, choices, *how)
-            self._chosen[key] = _copies(base)
-        config = self._chosen[key]()
+            self._chosen[key] = QuickCopy.of(base)
+        config = copy.deepcopy(self._chosen[key])
         self._apply_overrides_to_config(values, config)
         told = [each for each in parsed if not each.is_hydra_override()]
         config.hydra.overrides.task = [each.input_line for each in told]
@@ -118,14 +117,31 @@ class SweepConfigLoader(ConfigLoaderImpl):
         return config
 
 
-def _copies(config: DictConfig) -> Callable[[], DictConfig]:
-    """What makes a copy: by pickle in 1.6 ms, where ``copy.deepcopy`` takes 11."""
-    try:
-        pickled = pickle.dumps(config)
-    except pickle.PicklingError:
-        # In the processes of other launchers Hydra has imported its plugins a second time.
-        return functools.partial(copy.deepcopy, config)
-    return functools.partial(pickle.loads, pickled)
+class QuickCopy(DictConfig):
+    """A config that is copied by pickle in 3 ms, where OmegaConf takes 11.
+
+    Hydra copies the config of a job four times before the job sees it.
+    """
+
+    @classmethod
+    def of(cls, config: DictConfig) -> DictConfig:
+        """The config itself, and its settings of Hydra, which Hydra also copies alone."""
+        for node in (config, config.hydra):
+            object.__setattr__(node, "__class__", cls)  # not a setting of that name
+        return config
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> DictConfig:
+        parent = self.__dict__["_parent"]
+        self.__dict__["_parent"] = None  # retained, but not copied
+        try:
+            copied: DictConfig = pickle.loads(pickle.dumps(self, pickle.HIGHEST_PROTOCOL))
+        except pickle.PicklingError:
+            # In the processes of other launchers Hydra has imported its plugins a second time.
+            copied = super().__deepcopy__(memo)
+        finally:
+            self.__dict__["_parent"] = parent
+        copied.__dict__["_parent"] = parent
+        return copied
 
 
 @functools.lru_cache(maxsize=1024)

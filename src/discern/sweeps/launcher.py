@@ -66,7 +66,7 @@ class Done:
     """What a worker tells of a job that it has run.
 
     Attributes:
-        result: what Hydra's launchers return.
+        result: what Hydra's launchers return, without the configs.
         seconds: that the job took.
         threads: of an operation on the CPU; 0 where the job was not on the CPU.
     """
@@ -402,6 +402,8 @@ def _serve(
     while (job := _next(pipe)) is not None:
         begun = time.perf_counter()
         result = _result(run, *job)
+        # Both stand in the job's folder, and would take 8 ms to be sent.
+        result.cfg = result.hydra_cfg = None
         done = Done(result, time.perf_counter() - begun, _threads())
         try:
             message = pickle.dumps(done)
