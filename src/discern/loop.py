@@ -32,11 +32,16 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.core.hooks import DataHooks
 from lightning.pytorch.core.optimizer import LightningOptimizer, do_nothing_closure
 from lightning.pytorch.loops.fetchers import _DataFetcher, _PrefetchDataFetcher
-from lightning.pytorch.loops.optimization.automatic import ClosureResult, _AutomaticOptimization
+from lightning.pytorch.loops.optimization.automatic import (
+    Closure,
+    ClosureResult,
+    _AutomaticOptimization,
+)
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.plugins.precision import Precision
 from lightning.pytorch.profilers import PassThroughProfiler
@@ -44,6 +49,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.trainer import call
 from lightning.pytorch.trainer.connectors.logger_connector.logger_connector import _LoggerConnector
 from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection
+from lightning.pytorch.utilities.combined_loader import CombinedLoader, _MaxSizeCycle
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -83,8 +89,28 @@ def _is_plain(thing: object, cls: type) -> bool:
 
 def _is_on_cpu(batch: Any) -> bool:
     """Whether moving a batch to the CPU would leave it as it is."""
-    parts = batch if type(batch) in (tuple, list) else (batch,)
-    return all(type(part) is Tensor and part.is_cpu for part in parts)
+    for part in batch if type(batch) in (tuple, list) else (batch,):
+        if type(part) is not Tensor or not part.is_cpu:
+            return False
+    return True
+
+
+def _is_method(method: Any, of_class: Any) -> bool:
+    """Whether a bound method is the one that a class defines."""
+    return getattr(method, "__func__", None) is of_class
+
+
+def _loader_alone(data_fetcher: _DataFetcher) -> _MaxSizeCycle | None:
+    """What goes through the one loader there is, of known length; None for anything else."""
+    combined = data_fetcher.combined_loader
+    plain = (
+        data_fetcher.length is not None
+        and data_fetcher.iterator is combined
+        and _is_plain(combined, CombinedLoader)
+        and combined.flattened == [combined.iterables]
+    )
+    cycle = combined._iterator
+    return cycle if plain and isinstance(cycle, _MaxSizeCycle) else None
 
 
 def _why_stock(loop: LeanEpochLoop, data_fetcher: _DataFetcher) -> str | None:
@@ -105,6 +131,24 @@ def _why_stock(loop: LeanEpochLoop, data_fetcher: _DataFetcher) -> str | None:
     if trainer.strategy.model is not module or module._compiler_ctx is not None:
         return "the module is wrapped or compiled"
     return None
+
+
+def _next_batch(data_fetcher: _DataFetcher, loader: _MaxSizeCycle | None) -> Any:
+    """What ``next(data_fetcher)`` gives, straight from the loader where there is but one."""
+    if loader is None:
+        batch, _, _ = next(data_fetcher)
+        return batch
+    if data_fetcher.done:
+        raise StopIteration
+    try:
+        batch = next(loader.iterators[0])
+    except StopIteration:
+        loader._consumed[0] = data_fetcher.done = True
+        raise
+    loader._idx += 1
+    data_fetcher.fetched += 1
+    data_fetcher.done = data_fetcher.fetched >= (data_fetcher.length or 0)
+    return batch
 
 
 class _Results(_ResultCollection):
@@ -154,45 +198,100 @@ class _Hooks:
         return answer
 
 
-class _LeanOptimization(_AutomaticOptimization):
+class _LeanOptimization:
     """Lightning's optimization of a batch, calling only such hooks as are overridden."""
 
     def __init__(self, stock: _AutomaticOptimization, hooks: _Hooks) -> None:
-        super().__init__(stock.trainer)
-        self.optim_progress = stock.optim_progress
-        self.hooks, self.module = hooks, hooks.module
+        self.stock, self.progress = stock, stock.optim_progress.optimizer
+        self.hooks, self.trainer, self.module = hooks, hooks.trainer, hooks.module
         self.state = self.module.__dict__
         self.plain = {name: _inherits(self.module, LightningModule, name) for name in _STEPS}
 
-    def _training_step(self, kwargs: OrderedDict[str, Any]) -> ClosureResult:
+    def run(self, batch_idx: int, *args: Any) -> dict[str, Any]:
+        """Take a step with a batch; what its training step, given ``args``, returned."""
+        trainer = self.trainer
+        wrapper: LightningOptimizer = trainer.strategy._lightning_optimizers[0]
+        optimizer = wrapper.optimizer
+        if self._is_special(wrapper):
+            arguments = OrderedDict(zip(("batch", "batch_idx"), args, strict=False))
+            return self.stock.run(optimizer, batch_idx, arguments)
+        outputs: dict[str, Any] | None = None
+
+        def learn() -> None:
+            nonlocal outputs
+            outputs = self._learn(optimizer, batch_idx, args)
+
+        def closure() -> Any:
+            if torch.is_grad_enabled():  # as it is within the steps of torch's own optimizers
+                learn()
+            else:
+                with torch.enable_grad():
+                    learn()
+            self._before_step(optimizer)
+            return outputs.get("loss") if outputs else None
+
+        if trainer.accumulate_grad_batches != 1 and trainer.fit_loop._should_accumulate():
+            learn()
+        else:
+            self.progress.step.increment_ready()
+            outer = self.state["_current_fx_name"]
+            self.state["_current_fx_name"] = "optimizer_step"
+            optimizer.step(closure=closure)
+            self.state["_current_fx_name"] = outer
+            self.progress.step.increment_completed()
+        if outputs is None:  # the optimizer has not called it, which Lightning says
+            Closure(lambda: ClosureResult(None)).consume_result()
+        return outputs or {}
+
+    def _is_special(self, wrapper: LightningOptimizer) -> bool:
+        """Whether somebody has a step of his own."""
+        return (
+            not self.plain["optimizer_step"]
+            or self.stock._skip_backward
+            or not _is_method(wrapper.step, LightningOptimizer.step)
+            or wrapper._on_before_step is not do_nothing_closure
+            or wrapper._on_after_step is not do_nothing_closure
+        )
+
+    def _learn(self, optimizer: Optimizer, batch_idx: int, args: tuple[Any, ...]) -> dict[str, Any]:
+        """The training step, then the gradients of its loss; what the step returned."""
         outer, self.state["_current_fx_name"] = self.state["_current_fx_name"], "training_step"
-        output = self.module.training_step(*kwargs.values())
+        output = self.module.training_step(*args)
         self.state["_current_fx_name"] = outer
         share = self.trainer.accumulate_grad_batches
         seen = not self.plain["backward"] or any(self.hooks.of["on_before_backward"])
         if share == 1 and type(output) is Tensor and not seen:
-            return ClosureResult(output)  # nobody can tell whether it was divided by one
-        return ClosureResult.from_training_step_output(output, share)
+            # Nobody can tell whether it was divided by one.
+            loss: Tensor | None = output
+            outputs = {"loss": output.detach().clone()}
+        else:
+            result = ClosureResult.from_training_step_output(output, share)
+            loss, outputs = result.closure_loss, {} if result.loss is None else result.asdict()
+        if loss is None:
+            Closure.warning_cache.warn(
+                "`training_step` returned `None`. If this was on purpose, ignore this warning..."
+            )
+        if batch_idx % share == 0:
+            self._zero_gradients(optimizer, batch_idx)
+        if loss is not None:
+            self._backward(loss)
+        return outputs
 
-    def _on_before_zero_grad(self, optimizer: Optimizer) -> None:
-        self.optim_progress.optimizer.zero_grad.increment_ready()
+    def _zero_gradients(self, optimizer: Optimizer, batch_idx: int) -> None:
+        progress = self.progress.zero_grad
+        progress.increment_ready()
         self.hooks.call("on_before_zero_grad", optimizer)
-        self.optim_progress.optimizer.zero_grad.increment_started()
-
-    def _optimizer_zero_grad(self, batch_idx: int, optimizer: Optimizer) -> None:
+        progress.increment_started()
         if not self.plain["optimizer_zero_grad"]:
-            super()._optimizer_zero_grad(batch_idx, optimizer)
+            self.stock._optimizer_zero_grad(batch_idx, optimizer)
             return
-        if _inherits(optimizer, Optimizer, "zero_grad"):
+        if _is_method(optimizer.zero_grad, Optimizer.zero_grad):
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
                     parameter.grad = None
         else:
             optimizer.zero_grad()
-        self.optim_progress.optimizer.zero_grad.increment_completed()
-
-    def _make_backward_fn(self, optimizer: Optimizer) -> Callable[[Tensor], None] | None:
-        return None if self._skip_backward else self._backward
+        progress.increment_completed()
 
     def _backward(self, loss: Tensor) -> None:
         outer, self.state["_current_fx_name"] = self.state["_current_fx_name"], "backward"
@@ -201,34 +300,13 @@ class _LeanOptimization(_AutomaticOptimization):
         self.hooks.call("on_after_backward")
         self.state["_current_fx_name"] = outer
 
-    def _optimizer_step(self, batch_idx: int, closure: Callable[[], Tensor | None]) -> None:
-        wrapper: LightningOptimizer = self.trainer.strategy._lightning_optimizers[0]
-        if (
-            not self.plain["optimizer_step"]
-            or not _inherits(wrapper, LightningOptimizer, "step")
-            or wrapper._on_before_step is not do_nothing_closure
-            or wrapper._on_after_step is not do_nothing_closure
-        ):
-            super()._optimizer_step(batch_idx, closure)
-            return
-        trainer, optimizer = self.trainer, wrapper.optimizer
-
-        def closure_and_clipping() -> Any:
-            loss = closure()
-            self.hooks.call("on_before_optimizer_step", optimizer)
-            if (
-                trainer.gradient_clip_val is not None
-                or not self.plain["configure_gradient_clipping"]
-            ):
-                clip = trainer.gradient_clip_val, trainer.gradient_clip_algorithm
-                trainer.precision_plugin._clip_gradients(self.module, optimizer, *clip)
-            return loss
-
-        self.optim_progress.optimizer.step.increment_ready()
-        outer, self.state["_current_fx_name"] = self.state["_current_fx_name"], "optimizer_step"
-        optimizer.step(closure=closure_and_clipping)
-        self.state["_current_fx_name"] = outer
-        self.optim_progress.optimizer.step.increment_completed()
+    def _before_step(self, optimizer: Optimizer) -> None:
+        trainer = self.trainer
+        self.hooks.call("on_before_optimizer_step", optimizer)
+        clips = trainer.gradient_clip_val is not None
+        if clips or not self.plain["configure_gradient_clipping"]:
+            clip = trainer.gradient_clip_val, trainer.gradient_clip_algorithm
+            trainer.precision_plugin._clip_gradients(self.module, optimizer, *clip)
 
 
 class _Plan(NamedTuple):
@@ -236,6 +314,7 @@ class _Plan(NamedTuple):
 
     hooks: _Hooks
     optimization: _LeanOptimization
+    loader: _MaxSizeCycle | None  # what gives the batches, if it is a single loader
     stays: bool  # a batch on the CPU is where it belongs, and nobody wants to know
     takes_index: bool  # so does the training step
 
@@ -269,6 +348,7 @@ class LeanEpochLoop(_TrainingEpochLoop):
             self._plan = _Plan(
                 hooks,
                 _LeanOptimization(self.automatic_optimization, hooks),
+                _loader_alone(data_fetcher),
                 stays=plain and trainer.strategy.root_device.type == "cpu",
                 takes_index="batch_idx" in self._build_kwargs(OrderedDict(), None, 0),
             )
@@ -284,7 +364,7 @@ class LeanEpochLoop(_TrainingEpochLoop):
         trainer, progress, results = self.trainer, self.batch_progress, self._results
         connector, hooks = trainer._logger_connector, plan.hooks
 
-        batch, _, _ = next(data_fetcher)
+        batch = _next_batch(data_fetcher, plan.loader)
         batch_idx = progress.current.ready
         progress.is_last_batch = data_fetcher.done
         if not (plan.stays and _is_on_cpu(batch)):
@@ -307,14 +387,11 @@ class LeanEpochLoop(_TrainingEpochLoop):
             progress.increment_by(0, is_last_batch=True)
         else:
             progress.increment_started()
-            kwargs = OrderedDict(batch=batch)
-            if plan.takes_index:
-                kwargs["batch_idx"] = batch_idx
-            plan.optimization._skip_backward = self.automatic_optimization._skip_backward
-            output = plan.optimization.run(trainer.optimizers[0], batch_idx, kwargs)
+            args = (batch, batch_idx) if plan.takes_index else (batch,)
+            output = plan.optimization.run(batch_idx, *args)
         progress.increment_processed()
 
-        if trainer.lr_scheduler_configs:
+        if trainer.strategy.lr_scheduler_configs:
             self.update_lr_schedulers("step", update_plateau_schedulers=False)
             if self._num_ready_batches_reached():
                 self.update_lr_schedulers("epoch", update_plateau_schedulers=False)
@@ -345,6 +422,18 @@ class LeanEpochLoop(_TrainingEpochLoop):
             super().on_advance_end(data_fetcher)
             self._results.fresh = True  # a validation may have logged under the same names
 
+    @property
+    def done(self) -> bool:
+        """Whether the epoch is over, in the middle of which Lightning needs not be asked."""
+        goes_on = (
+            self._plan is not None
+            and self.max_steps == -1
+            and not self.trainer.should_stop
+            and not self.batch_progress.is_last_batch
+            and self.batch_progress.current.ready != self.trainer.fit_loop.max_batches
+        )
+        return not goes_on and super().done
+
     def _only_counts(self) -> bool:
         """Whether there is nothing to do after this batch but to count it."""
         trainer, every = self.trainer, self.trainer.val_check_batch
@@ -353,8 +442,10 @@ class LeanEpochLoop(_TrainingEpochLoop):
             or trainer.accumulate_grad_batches != 1
             or trainer.should_stop
             or trainer.received_sigterm
-            or any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs)
         ):
+            return False
+        configs = trainer.strategy.lr_scheduler_configs
+        if configs and any(config.reduce_on_plateau for config in configs):
             return False
         across_epochs = trainer.check_val_every_n_epoch is None
         progress = self.batch_progress.total if across_epochs else self.batch_progress.current

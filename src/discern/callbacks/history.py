@@ -81,7 +81,7 @@ class History(Callback):
     ) -> None:
         """Count the images."""
         assert self._epoch is not None
-        self._epoch.images += len(batch[1])
+        self._epoch.images += batch[1].shape[0]
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop training's clock."""

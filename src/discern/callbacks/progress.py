@@ -52,7 +52,7 @@ class Progress(ProgressBar):
         """Count the batch; draw now and then."""
         if self._bar is None:
             return
-        self._waiting += len(batch[1])
+        self._waiting += batch[1].shape[0]
         now = time.perf_counter()
         if now - self._drawn > SECONDS_BETWEEN_DRAWS:
             self._drawn = now
