@@ -27,8 +27,9 @@ class ImageLoader(DataLoader[Any]):
             batches: Iterator[Any] = super().__iter__()
         else:
             batches = self._cut(sampler)
-        for images, labels in batches:
-            yield images.normalised() if isinstance(images, Pixels) else images, labels
+        # Nothing here keeps a batch while the next one is made: it takes the other's memory, which
+        # the processor still has at hand.
+        return map(_normalised, batches)
 
     def _cut(self, sampler: Iterable[list[Any]]) -> Iterator[Any]:
         """Batches that are made in this process.
@@ -38,6 +39,11 @@ class ImageLoader(DataLoader[Any]):
         dataset: Any = self.dataset
         for indices in sampler:
             yield dataset.__getitems__(indices)
+
+
+def _normalised(batch: Any) -> Any:
+    images, labels = batch
+    return images.normalised() if isinstance(images, Pixels) else images, labels
 
 
 class ResumableDataLoader(ImageLoader):

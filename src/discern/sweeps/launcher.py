@@ -6,7 +6,6 @@ A job that dies takes its process along and nothing else: the sweep goes on in a
 from __future__ import annotations
 
 import contextlib
-import logging
 import multiprocessing
 import os
 import pickle
@@ -22,7 +21,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn, JobStatus, run_job
+from omegaconf import open_dict
 
 from discern.errors import DiscernError
 
@@ -182,8 +182,21 @@ class JobsLauncher(BasicLauncher):
             self._workers.append(_Worker(self._one, threads, self.screen, first))
 
     def _one(self, overrides: Overrides, number: int) -> JobReturn:
-        """Run a job in this process."""
-        return super().launch([overrides], number)[0]
+        """Run a job in this process, which has no other logging than that of its jobs."""
+        assert self.hydra_context is not None
+        assert self.config is not None
+        assert self.task_function is not None
+        loader = self.hydra_context.config_loader
+        config = loader.load_sweep_config(self.config, list(overrides))
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = number
+        return run_job(
+            hydra_context=self.hydra_context,
+            task_function=self.task_function,
+            config=config,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )
 
     def _close(self) -> None:
         for worker in self._workers:
@@ -386,8 +399,6 @@ def _serve(
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _terminate)
     threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
-    # It says how many jobs it launches, of which there is one.
-    logging.getLogger("hydra._internal.core_plugins.basic_launcher").setLevel(logging.WARNING)
     if threads is not None:
         from discern.threads import limit_threads  # torch
 
