@@ -128,6 +128,17 @@ def bulk(dataset: Bulk) -> DataLoader[Any]:
     return DataLoader(dataset, batch_size=BATCH, shuffle=True, collate_fn=lambda batch: batch)
 
 
+class Mistaken(SameListAgain):
+    """A loader whose epoch is not as long as it says."""
+
+    def __init__(self, says: int) -> None:
+        super().__init__()
+        self.says = says
+
+    def __len__(self) -> int:
+        return self.says
+
+
 class Net(LightningModule):
     def __init__(self) -> None:
         super().__init__()
@@ -274,6 +285,11 @@ class MovesItsBatchesInData(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         return [batch[0] * 2, batch[1]]
+
+
+class BatchByName(Net):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return self.loss(batch["a"])
 
 
 class TwoLoaders(Net):
@@ -431,11 +447,13 @@ def told(value: Any) -> Any:
 def observed(trainer: Trainer) -> dict[str, Any]:
     """All that a hook could find out about where training is."""
     module, results = trainer.lightning_module, trainer.fit_loop.epoch_loop._results
+    fetcher = trainer.fit_loop._data_fetcher
     return {
         "progress": trainer.fit_loop.state_dict(),
         "step": trainer.global_step,
         "at": (trainer.current_epoch, trainer.fit_loop.batch_idx, module._current_fx_name),
         "last": trainer.is_last_batch,
+        "fetched": fetcher and (fetcher.fetched, fetcher.done),
         "first": trainer._logger_connector._first_loop_iter,
         "gradients": told([p.grad for p in module.parameters()]),
         "weights": told([p.detach().sum() for p in module.parameters()]),
@@ -714,6 +732,9 @@ CASES = {
     ),
     "one list for every batch": Case(SpoilsItsBatch, data=SameListAgain),
     "batches of None": Case(data=SomeNone),
+    "fewer batches than the loader says": Case(data=lambda: Mistaken(7)),
+    "more batches than the loader says": Case(data=lambda: Mistaken(3)),
+    "one loader by a name": Case(BatchByName, data=lambda: {"a": loader()}),
     "two loaders": Case(TwoLoaders, data=lambda: {"a": loader(), "b": loader()}, validate=False),
     "limit_train_batches=5": Case(trainer={"limit_train_batches": 5}),
     "limit_train_batches=0.5": Case(trainer={"limit_train_batches": 0.5}),

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from numbered_images import NumberedImages, Recorder, indices_of, quiet_trainer
+from torch.utils.data import Dataset
 
 from discern.data.loader import ResumableDataLoader
 from discern.data.sampler import EpochSampler
@@ -181,3 +183,31 @@ def test_the_epoch_is_read_when_the_first_batch_is_asked_for():
     batches = iter(place.loader)
     place.loader.sampler.set_epoch(6)
     assert [indices_of(images) for images, _ in batches] == expected
+
+
+class Forgotten(Dataset):
+    """Makes a batch only when nobody holds the one before: it may take its memory."""
+
+    def __init__(self):
+        self.last = None
+
+    def __len__(self):
+        return 12
+
+    def __getitems__(self, indices):
+        assert self.last is None or self.last() is None
+        images = torch.zeros(len(indices), 1, 2, 2)
+        self.last = weakref.ref(images)
+        return images, torch.tensor(indices)
+
+
+def test_a_batch_is_given_up_before_the_next_one_is_made():
+    dataset = Forgotten()
+    sampler = EpochSampler(dataset, seed=0)
+    options = {"batch_size": 4, "batches_done": lambda: 0}
+    batches = iter(ResumableDataLoader(dataset, sampler=sampler, **options))
+    seen = 0
+    while (batch := next(batches, None)) is not None:
+        seen += len(batch[1])
+        del batch
+    assert seen == len(dataset)
