@@ -236,6 +236,28 @@ def test_bash_accepts_the_completion_script(tmp_path):
     assert "discern" in done.stdout
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "model=mlp --cfg job optimizer=sgd -p optimizer optimizer.lr=7",
+        "--cfg job --package optimizer optimizer=sgd model=mlp optimizer.lr=7",
+        "optimizer=sgd optimizer.lr=7 -p optimizer -c job",
+    ],
+)
+def test_options_and_overrides_stand_in_any_order(tmp_path, arguments):
+    done = command(TRAIN, *arguments.split(), cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "_target_: torch.optim.SGD\nlr: 7\n" in done.stdout
+
+
+def test_an_option_that_may_have_a_value_takes_no_override_for_it(tmp_path):
+    for value, plugins in (([], True), (["defaults"], False)):
+        done = command(TRAIN, "--info", *value, "model=fc", cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "model/fc" in done.stdout
+        assert ("Installed Hydra Plugins" in done.stdout) == plugins
+
+
 # Whole runs
 
 

@@ -4,6 +4,7 @@ import os
 import sys
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
 # conf/hydra/launcher says what Hydra's own launchers have, under their names.
 warnings.filterwarnings("ignore", r"(?s).*is validated against ConfigStore schema")
-
-SWEEP_FLAGS = ("-m", "--multirun")
 
 HELP = f"""\
 discern {__version__}: image-classification experiments that explain themselves.
@@ -179,8 +178,8 @@ def _hydra_command(name: str, job: "TaskFunction", arguments: list[str]) -> None
             return job(cfg)
 
     main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)
-    # Python's parser takes overrides in one piece: the sweep's flag must not stand between them.
-    sys.argv = [sys.argv[0], *sorted(arguments, key=lambda each: each not in SWEEP_FLAGS)]
+    overrides, options = _apart(arguments)
+    sys.argv = [sys.argv[0], *overrides, *options]
     # Hydra would print its exceptions in several lines; with this it hands them on.
     try:
         with _environment("HYDRA_FULL_ERROR", "1"):
@@ -192,8 +191,31 @@ def _hydra_command(name: str, job: "TaskFunction", arguments: list[str]) -> None
             raise
         from discern.composition import explain
 
-        overrides = [argument for argument in arguments if not argument.startswith("-")]
         refuse(DiscernError(explain(error, conf_dir(), name, overrides)))
+
+
+def _apart(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Overrides, and Hydra's options with their values, which people write in any order.
+
+    Python's parser takes overrides only in one piece.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    # Those of one value, and those that may have one of some.
+    kinds = {flag: a for a in get_args_parser()._actions for flag in a.option_strings}
+    overrides, options, left = [], [], deque(arguments)
+    while left:
+        argument = left.popleft()
+        if not argument.startswith("-"):
+            overrides.append(argument)
+            continue
+        options.append(argument)
+        kind = kinds.get(argument)
+        if kind is None or not left:
+            continue
+        if kind.nargs is None or (kind.nargs == "?" and left[0] in (kind.choices or ())):
+            options.append(left.popleft())
+    return overrides, options
 
 
 @contextmanager
