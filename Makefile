@@ -26,7 +26,7 @@ train: setup  ## train an MLP on MNIST; ARGS='…' for other settings
 	$(BIN)/python train.py $(ARGS)
 
 test: setup  ## run all tests, on every core; ARGS='tests/models -x' for some
-	$(BIN)/python -m pytest -n logical --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile $(ARGS)
 
 lint: setup  ## check style and types
 	$(BIN)/ruff check .
