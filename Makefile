@@ -42,7 +42,7 @@ settings: setup  ## write docs/settings.md anew, from conf/
 tour: setup  ## execute docs/tour.ipynb and keep what it prints and draws
 	$(BIN)/python docs/tour.py
 
-bench: setup  ## measure what the README claims (half an hour)
+bench: setup  ## measure what the README claims (two hours)
 	$(BIN)/python benchmarks/start.py
 	$(BIN)/python benchmarks/mlp_epoch.py
 	$(BIN)/python benchmarks/recipe_epoch.py

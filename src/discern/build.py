@@ -50,7 +50,7 @@ from discern.own import make_importable
 from discern.reports.summary import versions
 
 # Each Trainer looks through all installed packages for callbacks, 15 ms, and finds the same ones.
-registry.entry_points = functools.cache(registry.entry_points)  # type: ignore
+registry.entry_points = functools.cache(registry.entry_points)  # type: ignore[assignment,attr-defined]
 
 
 def build(setting: str, node: Any, **arguments: Any) -> Any:
@@ -234,7 +234,7 @@ def build_data(cfg: DictConfig) -> LightningDataModule:
         path = _list_bad_files(error.bad, cfg)
         raise DiscernError(f"{error}; {relative(path)} lists them.") from error
     if getattr(data, "bad_files", None):
-        _list_bad_files(data.bad_files, cfg)  # type: ignore
+        _list_bad_files(data.bad_files, cfg)  # type: ignore[attr-defined]
     return data
 
 

@@ -64,14 +64,17 @@ def use_lean_epoch_loop(trainer: Trainer) -> LeanEpochLoop:
     return loop
 
 
+def _is_method(method: Any, of_class: Any) -> bool:
+    """Whether a bound method is the one that a class defines."""
+    return getattr(method, "__func__", None) is of_class
+
+
 def _inherits(thing: object, base: type, *names: str) -> bool:
     """Whether these methods of ``thing`` are those of ``base``, neither overridden nor replaced.
 
     Lightning's ``is_overridden`` would see through a wrapper and call it not overridden.
     """
-    return all(
-        getattr(getattr(thing, name), "__func__", None) is getattr(base, name) for name in names
-    )
+    return all(_is_method(getattr(thing, name), getattr(base, name)) for name in names)
 
 
 def _is_plain(thing: object, cls: type) -> bool:
@@ -85,11 +88,6 @@ def _is_on_cpu(batch: Any) -> bool:
         if type(part) is not Tensor or not part.is_cpu:
             return False
     return True
-
-
-def _is_method(method: Any, of_class: Any) -> bool:
-    """Whether a bound method is the one that a class defines."""
-    return getattr(method, "__func__", None) is of_class
 
 
 def _loader_alone(data_fetcher: _DataFetcher) -> _MaxSizeCycle | None:

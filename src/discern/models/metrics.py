@@ -113,7 +113,7 @@ class EpochMetrics(nn.Module):
 
     def _count(self) -> None:
         waiting, self._waiting = self._waiting, _Waiting()
-        if not waiting.rows:
+        if not waiting.labels:
             return
         sizes = [len(labels) for labels in waiting.labels]
         losses = stack(waiting.losses).float()

@@ -118,7 +118,7 @@ class SweepConfigLoader(ConfigLoaderImpl):
 
 
 class QuickCopy(DictConfig):
-    """A config that is copied by pickle in 3 ms, where OmegaConf takes 11.
+    """A config that is copied by pickle in 4 ms, where OmegaConf takes 8.
 
     Hydra copies the config of a job four times before the job sees it.
     """
