@@ -16,7 +16,8 @@ from discern import cache_command
 from discern.config import conf_dir
 from discern.features.folders import MARK, hold, name_of
 from discern.features.store import FeatureStore
-from runs import DISCERN, command, in_process
+from runs import command, in_process
+from starter import invoke
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -330,5 +331,5 @@ def test_the_command_imports_nothing_heavy(kept, tmp_path):
     ],
 )
 def test_completion(tmp_path, line, words):
-    done = command(DISCERN, "-sc", "query=bash", cwd=tmp_path, COMP_LINE=line)
+    done = invoke("-sc", "query=bash", cwd=tmp_path, COMP_LINE=line)
     assert (done.returncode, set(done.stdout.split())) == (0, words)

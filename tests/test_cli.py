@@ -23,6 +23,7 @@ from runs import (
     summary,
     weights,
 )
+from starter import invoke
 
 QUICK = ("data.source=sample", "trainer.accelerator=cpu", "debug=limit")
 
@@ -72,7 +73,7 @@ def test_a_wrong_setting_is_one_sentence(tmp_path, override):
     # A data folder that would be refused as well: the setting is looked at before.
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "file").write_text("no folder")
-    done = command(TRAIN, "data.dir=data/file", override, cwd=tmp_path)
+    done = invoke("train", "data.dir=data/file", override, cwd=tmp_path)
     refused(done, tmp_path, *WRONG[override])
 
 
@@ -86,9 +87,8 @@ def test_the_traceback_is_there_for_who_wants_it(tmp_path):
 def test_what_the_machine_does_not_allow_is_one_sentence_too(tmp_path):
     """Known only once torch is there, after the run has its folder; still before data is read."""
     (tmp_path / "data").write_text("no folder")
-    done = command(
-        TRAIN, "trainer.accelerator=cpu", "trainer.devices=4096", "hydra.run.dir=run", cwd=tmp_path
-    )
+    settings = ("trainer.accelerator=cpu", "trainer.devices=4096", "hydra.run.dir=run")
+    done = invoke("train", *settings, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("Error: trainer.devices=4096 "), done
     assert done.stderr.count("\n") == 1
@@ -100,7 +100,7 @@ def test_what_the_machine_does_not_allow_is_one_sentence_too(tmp_path):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_without_permission_is_one_sentence(tmp_path):
     (tmp_path / "outputs").mkdir(mode=0o500)
-    refused(command(TRAIN, cwd=tmp_path), tmp_path, "outputs", "hydra.run.dir")
+    refused(invoke("train", cwd=tmp_path), tmp_path, "outputs", "hydra.run.dir")
 
 
 # What is cheap stays cheap: nothing heavy is imported
@@ -148,7 +148,7 @@ def test_the_help_of_the_command_needs_not_even_hydra(tmp_path):
 
 
 def test_the_help_page_lists_every_group_with_its_choices(tmp_path):
-    done = command(TRAIN, "--help", cwd=tmp_path)
+    done = invoke("train", "--help", cwd=tmp_path)
     assert done.returncode == 0
     for folder in conf_dir().iterdir():
         if folder.is_dir() and folder.name != "hydra":
@@ -161,7 +161,7 @@ def test_the_help_page_lists_every_group_with_its_choices(tmp_path):
 
 def test_the_commands_that_the_help_page_tries_compose(tmp_path):
     """Each without what it needs a file for, and as a single run."""
-    page = command(TRAIN, "--help", cwd=tmp_path).stdout
+    page = invoke("train", "--help", cwd=tmp_path).stdout
     shown = re.findall(r"^  python train\.py(.*?)(?:  .*)?$", page, re.MULTILINE)
     assert shown
     for line in shown:
@@ -172,7 +172,7 @@ def test_the_commands_that_the_help_page_tries_compose(tmp_path):
 
 def test_the_help_of_the_command(tmp_path):
     for arguments in ([], ["--help"], ["-h"]):
-        done = command(DISCERN, *arguments, cwd=tmp_path)
+        done = invoke(*arguments, cwd=tmp_path)
         assert done.returncode == 0
         assert "train" in done.stdout
         assert done.stderr == ""
@@ -188,11 +188,11 @@ def test_the_version(tmp_path):
     ("wrong", "hint"), [("trian", "did you mean train"), ("xyz", "there are ")]
 )
 def test_an_unknown_command_is_one_sentence(tmp_path, wrong, hint):
-    refused(command(DISCERN, wrong, cwd=tmp_path), tmp_path, f"{wrong} is not a command", hint)
+    refused(invoke(wrong, cwd=tmp_path), tmp_path, f"{wrong} is not a command", hint)
 
 
 def test_cfg_job_prints_the_composed_config_and_leaves_nothing(tmp_path):
-    done = command(TRAIN, "--cfg", "job", "-p", "optimizer", "optimizer=sgd", cwd=tmp_path)
+    done = invoke("train", "--cfg", "job", "-p", "optimizer", "optimizer=sgd", cwd=tmp_path)
     assert "_target_: torch.optim.SGD" in done.stdout
     assert not list(tmp_path.iterdir())
 
@@ -201,7 +201,7 @@ def test_cfg_job_prints_the_composed_config_and_leaves_nothing(tmp_path):
 
 
 def completions(line: str, cwd) -> set[str]:
-    done = command(DISCERN, "-sc", "query=bash", cwd=cwd, COMP_LINE=line, COMP_POINT=str(len(line)))
+    done = invoke("-sc", "query=bash", cwd=cwd, COMP_LINE=line, COMP_POINT=str(len(line)))
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
 
@@ -220,7 +220,7 @@ def test_completion_knows_commands_groups_choices_and_settings(tmp_path):
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_is_installed_by_a_script(tmp_path, shell):
-    done = command(DISCERN, "-sc", f"install={shell}", cwd=tmp_path)
+    done = invoke("-sc", f"install={shell}", cwd=tmp_path)
     assert done.returncode == 0
     assert "discern" in done.stdout
     assert "query=" in done.stdout
@@ -245,14 +245,14 @@ def test_bash_accepts_the_completion_script(tmp_path):
     ],
 )
 def test_options_and_overrides_stand_in_any_order(tmp_path, arguments):
-    done = command(TRAIN, *arguments.split(), cwd=tmp_path)
+    done = invoke("train", *arguments.split(), cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "_target_: torch.optim.SGD\nlr: 7\n" in done.stdout
 
 
 def test_an_option_that_may_have_a_value_takes_no_override_for_it(tmp_path):
     for value, plugins in (([], True), (["defaults"], False)):
-        done = command(TRAIN, "--info", *value, "model=fc", cwd=tmp_path)
+        done = invoke("train", "--info", *value, "model=fc", cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
         assert "model/fc" in done.stdout
         assert ("Installed Hydra Plugins" in done.stdout) == plugins
@@ -262,9 +262,7 @@ def test_an_option_that_may_have_a_value_takes_no_override_for_it(tmp_path):
 
 
 def test_a_sweep_has_a_folder_for_each_run_and_experiments_come_by_pattern(tmp_path):
-    done = command(
-        DISCERN, "train", "-m", *QUICK, "experiment=glob(mnist_s*)", "seed=1,2", cwd=tmp_path
-    )
+    done = invoke("train", "-m", *QUICK, "experiment=glob(mnist_s*)", "seed=1,2", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     (sweep,) = (tmp_path / "outputs").glob("*/*_sweep")
     folders = [sweep / "seed=1", sweep / "seed=2"]
@@ -277,7 +275,7 @@ def test_a_sweep_has_a_folder_for_each_run_and_experiments_come_by_pattern(tmp_p
 
 def test_wrong_settings_of_a_sweep_are_told_in_a_sentence_each(tmp_path):
     # The flag may stand anywhere.
-    done = command(TRAIN, *QUICK, "-m", "optimizer.lr=-1,-2", cwd=tmp_path)
+    done = invoke("train", *QUICK, "-m", "optimizer.lr=-1,-2", cwd=tmp_path)
     assert done.returncode == 1
     assert "Traceback" not in done.stdout + done.stderr
     assert "Error: optimizer.lr=-1 is not allowed" in done.stderr
@@ -285,11 +283,11 @@ def test_wrong_settings_of_a_sweep_are_told_in_a_sentence_each(tmp_path):
 
 
 def test_a_named_folder_is_used_and_not_used_twice(tmp_path):
-    done = command(TRAIN, *QUICK, "hydra.run.dir=my run/1", "test=false", cwd=tmp_path)
+    done = invoke("train", *QUICK, "hydra.run.dir=my run/1", "test=false", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert summary(tmp_path / "my run" / "1")["metrics"].keys() == {"train", "val"}
     before = (tmp_path / "my run" / "1" / "summary.json").read_bytes()
-    again = command(TRAIN, *QUICK, "hydra.run.dir=my run/1", cwd=tmp_path)
+    again = invoke("train", *QUICK, "hydra.run.dir=my run/1", cwd=tmp_path)
     assert again.returncode == 1
     assert again.stderr.startswith("Error: hydra.run.dir=my run/1 is not empty")
     assert (tmp_path / "my run" / "1" / "summary.json").read_bytes() == before
@@ -312,7 +310,7 @@ def test_signals_end_a_run_gracefully(tmp_path):
     for number, process in running.items():
         _, reason = wishes[number]
         while not (tmp_path / reason / "metrics.csv").exists() and process.poll() is None:
-            time.sleep(0.05)
+            time.sleep(0.02)
         process.send_signal(number)
     for number, process in running.items():
         status, reason = wishes[number]

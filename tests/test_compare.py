@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from made_runs import keep_test, made_run, made_sweep
-from runs import DISCERN, command, in_process
+from runs import command, in_process
+from starter import invoke
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -318,7 +319,7 @@ def test_a_narrow_terminal_has_lines_that_fit(run, tmp_path, monkeypatch, count)
 def test_a_pipe_gets_whole_tables(two, tmp_path):
     config = Path(two[0]) / "config.yaml"
     config.write_text(config.read_text().replace("0.001", "'" + "x" * 300 + "'"))
-    done = command(DISCERN, "compare", *two, cwd=tmp_path)
+    done = invoke("compare", *two, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"{'x' * 300}   0.01" in done.stdout
 
@@ -342,7 +343,7 @@ def test_help_does_nothing_else(run, words):
 
 
 def test_completion_leaves_folders_to_the_shell(tmp_path):
-    done = command(DISCERN, "-sc", "query=bash", cwd=tmp_path, COMP_LINE="discern compare la")
+    done = invoke("-sc", "query=bash", cwd=tmp_path, COMP_LINE="discern compare la")
     assert (done.returncode, done.stdout) == (0, "")
-    done = command(DISCERN, "-sc", "query=bash", cwd=tmp_path, COMP_LINE="discern comp")
+    done = invoke("-sc", "query=bash", cwd=tmp_path, COMP_LINE="discern comp")
     assert done.stdout.split() == ["compare"]

@@ -7,7 +7,8 @@ from hydra import compose, initialize_config_dir
 
 from discern.config import conf_dir
 from discern.differences import differences
-from runs import TRAIN, command, summary
+from runs import summary
+from starter import invoke
 
 
 def differing(*overrides: str):
@@ -85,8 +86,8 @@ def test_the_summary_of_every_run_says_it(tiny_run):
 
 
 def test_a_command_knows_its_choices(tmp_path):
-    done = command(
-        TRAIN, "data.source=sample", "debug=limit", "logger=csv", "optimizer=sgd",
+    done = invoke(
+        "train", "data.source=sample", "debug=limit", "logger=csv", "optimizer=sgd",
         "hydra.run.dir=run", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -22,7 +22,8 @@ from discern.data.splits import stratified_split
 from discern.errors import DiscernError
 from discern.evaluate import evaluate
 from discern.run import train
-from runs import DISCERN, command, summary
+from runs import summary
+from starter import invoke
 
 FILES = {
     "metrics.json",
@@ -349,20 +350,20 @@ def test_the_command(tmp_path):
     )
     run.folder = str(tmp_path / "run")
     train(run)
-    done = command(DISCERN, "evaluate", "ckpt_path=run", cwd=tmp_path)
+    done = invoke("evaluate", "ckpt_path=run", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     (folder,) = (tmp_path / "outputs").glob("*/*_evaluate")
     assert {path.name for path in folder.iterdir()} == FILES | {"evaluate.log"}
     assert "mlp on MNIST sample, test: 1,500 images" in done.stdout
     assert done.stdout.splitlines()[-1] == f"Everything is in {folder.relative_to(tmp_path)}"
     # The run's own folder is not for an evaluation.
-    again = command(DISCERN, "evaluate", "ckpt_path=run", "hydra.run.dir=run", cwd=tmp_path)
+    again = invoke("evaluate", "ckpt_path=run", "hydra.run.dir=run", cwd=tmp_path)
     assert again.returncode == 1
     assert again.stderr.startswith("Error: hydra.run.dir=run is not empty")
 
 
 def test_the_help_page_and_what_it_says_to_try(tmp_path):
-    done = command(DISCERN, "evaluate", "--help", cwd=tmp_path)
+    done = invoke("evaluate", "--help", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     tried = re.findall(r"^  discern evaluate (.*)$", done.stdout.partition("Try:")[2], re.MULTILINE)
     assert len(tried) >= 4
@@ -371,7 +372,7 @@ def test_the_help_page_and_what_it_says_to_try(tmp_path):
 
 
 def test_a_refusal_leaves_nothing(tmp_path):
-    done = command(DISCERN, "evaluate", "ckpt_path=x.ckpt", "split=tset", cwd=tmp_path)
+    done = invoke("evaluate", "ckpt_path=x.ckpt", "split=tset", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("Error: split=tset ")
     assert not list(tmp_path.iterdir())

@@ -12,7 +12,8 @@ from discern.config import check, conf_dir
 from discern.errors import DiscernError
 from discern.experiments import find_file, name_of
 from hydra_plugins import discern_experiments as plugin
-from runs import DISCERN, TRAIN, command, composed, metrics_csv, summary
+from runs import composed, metrics_csv, summary
+from starter import invoke
 
 SETTINGS = """\
 # @package _global_
@@ -196,7 +197,7 @@ def test_a_wrong_choice_in_a_file(folder):
 @pytest.mark.parametrize("choice", ["missing/best.yaml", "wrong.yaml"])
 def test_the_command_refuses(tmp_path, choice):
     (tmp_path / "wrong.yaml").write_text("- a list\n")
-    done = command(TRAIN, f"experiment={choice}", cwd=tmp_path)
+    done = invoke("train", f"experiment={choice}", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith(f"Error: experiment={choice} ")
     assert done.stderr.count("\n") == 1
@@ -224,8 +225,7 @@ def test_completion_offers_settings_after_a_file_and_files_for_one(folder, monke
 
 
 def test_a_sweep_over_a_file_and_a_recipe(folder):
-    done = command(
-        DISCERN,
+    done = invoke(
         "train",
         "-m",
         *QUICK,

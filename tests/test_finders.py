@@ -24,7 +24,8 @@ from discern.errors import DiscernError
 from discern.reports.summary import Summary
 from discern.run import Result, train
 from photos import photo_folder
-from runs import TRAIN, command, composed, metrics_csv, own_model, same_bits, summary, weights
+from runs import composed, metrics_csv, own_model, same_bits, summary, weights
+from starter import invoke
 
 SOURCE = "data.source=sample"
 
@@ -242,13 +243,13 @@ class Nothing(nn.Module):
 def test_exit_status_and_the_folder_of_a_command(working_directory, tmp_path):
     small = (SOURCE, "data.fraction=0.05", "trainer.max_epochs=1", "trainer.accelerator=cpu")
     folder = tmp_path / "given"
-    done = command(TRAIN, *small, "find_lr=true", f"hydra.run.dir={folder}", cwd=working_directory)
+    done = invoke("train", *small, "find_lr=true", f"hydra.run.dir={folder}", cwd=working_directory)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "Ended: find_lr=true: optimizer.lr=" in done.stdout
     assert "use it     python train.py data.source=sample data.fraction=0.05" in done.stdout
     flat = ("optimizer=sgd", "+optimizer.maximize=true", f"hydra.run.dir={tmp_path / 'flat'}")
-    failed = command(TRAIN, *small, "find_lr=use", *flat, cwd=working_directory)
+    failed = invoke("train", *small, "find_lr=use", *flat, cwd=working_directory)
     assert failed.returncode == 1
     assert failed.stderr.startswith("Error: find_lr=use has no learning rate to suggest")
     assert failed.stderr.count("\n") == 1

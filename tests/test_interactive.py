@@ -22,6 +22,7 @@ from discern.errors import DiscernError
 from discern.reports.tested import read_tested
 from discern.run import Result
 from runs import STEPS_PER_EPOCH, TINY, command, metrics_csv, same_bits, summary, weights
+from starter import invoke
 
 
 @pytest.fixture
@@ -47,8 +48,7 @@ def test_a_config_is_composed_as_by_the_command_line(here):
     typed = ["model=fc", "optimizer.lr=3e-3", "tags=[a]", "cache.dir='a b'"]
     cfg = discern.compose(typed)
     assert (cfg.model.hidden, cfg.optimizer.lr, list(cfg.tags)) == ([512, 256, 128], 3e-3, ["a"])
-    train = str(Path(__file__).resolve().parents[1] / "train.py")
-    shown = command([sys.executable, train], *typed, "--cfg", "job", "--resolve", cwd=here)
+    shown = invoke("train", *typed, "--cfg", "job", "--resolve", cwd=here)
     composed = OmegaConf.to_container(cfg, resolve=True)
     del composed["hydra"]
     assert composed == yaml.safe_load(shown.stdout)
@@ -124,8 +124,7 @@ def test_it_is_the_run_of_the_command(here, tiny_mnist):
     few = ["data.source=sample", "model.hidden=[8]", "trainer.max_epochs=1",
            "trainer.limit_train_batches=5", "trainer.accelerator=cpu"]  # fmt: skip
     result = discern.train(discern.compose(few))
-    train = str(Path(__file__).resolve().parents[1] / "train.py")
-    done = command([sys.executable, train], *few, "hydra.run.dir=command", cwd=here)
+    done = invoke("train", *few, "hydra.run.dir=command", cwd=here)
     assert done.returncode == 0, done.stderr
     assert same_bits(weights(result.folder), weights(here / "command"))
 

@@ -11,9 +11,7 @@ import torch
 import discern
 from discern.checkpoints import CARD
 from discern.errors import DiscernError
-from runs import command
-
-DISCERN = [sys.executable, "-m", "discern"]
+from starter import invoke
 
 MODEL = """
 from torch import nn
@@ -68,17 +66,17 @@ OWN = ["model=own", "data=halves", "trainer.max_epochs=1", "trainer.accelerator=
 
 
 def test_every_command_finds_them(project):
-    done = command(DISCERN, "train", *OWN, "hydra.run.dir=run", cwd=project)
+    done = invoke("train", *OWN, "hydra.run.dir=run", cwd=project)
     assert done.returncode == 0, done.stderr
     assert "own on Halves" in done.stdout
-    done = command(DISCERN, "evaluate", "ckpt_path=run", "hydra.run.dir=eval", cwd=project)
+    done = invoke("evaluate", "ckpt_path=run", "hydra.run.dir=eval", cwd=project)
     assert done.returncode == 0, done.stderr
     assert "own on Halves, test: 20 images" in done.stdout
-    done = command(DISCERN, "inspect", "data=halves", cwd=project)
+    done = invoke("inspect", "data=halves", cwd=project)
     assert (done.returncode, "Halves" in done.stdout) == (0, True)
-    done = command(DISCERN, "train", "--help", cwd=project)
+    done = invoke("train", "--help", cwd=project)
     assert "halves" in done.stdout
-    done = command(DISCERN, "train", "-m", *OWN, "model.width=2,3", cwd=project)
+    done = invoke("train", "-m", *OWN, "model.width=2,3", cwd=project)
     assert done.returncode == 0, done.stderr
 
 
@@ -111,7 +109,7 @@ def test_a_strangers_checkpoint_cannot_choose_a_data_set(project):
     content = torch.load(path, weights_only=True)
     content[CARD]["config"]["data"]["_target_"] = "our_pictures.Other"
     torch.save(content, path)
-    done = command(DISCERN, "evaluate", "ckpt_path=run", cwd=project)
+    done = invoke("evaluate", "ckpt_path=run", cwd=project)
     assert done.returncode == 1
     assert "does not name a data set that discern has; say which one" in done.stderr
     assert "data=halves" in done.stderr
@@ -119,7 +117,7 @@ def test_a_strangers_checkpoint_cannot_choose_a_data_set(project):
 
 def test_a_file_with_the_name_of_discerns_own_choice_is_not_used_and_said_to_be(project):
     (project / "conf/model/mlp.yaml").write_text("_target_: our_networks.Own\nwidth: 3\n")
-    done = command(DISCERN, "train", "data=halves", "trainer.max_epochs=1", cwd=project)
+    done = invoke("train", "data=halves", "trainer.max_epochs=1", cwd=project)
     assert done.returncode == 0
     assert done.stderr.splitlines()[0] == (
         "conf/model/mlp.yaml is not used: model=mlp is a choice of discern's own; give the file "
@@ -146,7 +144,7 @@ def test_the_folder_is_only_put_on_the_path_when_it_is_needed(project):
 )
 def test_a_mistake_in_the_file_is_one_sentence(project, text, sentence):
     (project / "conf/model/own.yaml").write_text(text)
-    done = command(DISCERN, "train", *OWN, cwd=project)
+    done = invoke("train", *OWN, cwd=project)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     last = done.stderr.strip().splitlines()[-1]
@@ -159,5 +157,5 @@ def test_folders_of_other_programs_do_no_harm(project):
     (project / "conf/model/broken.yaml").write_text("a: [\n")
     (project / "conf/config.yaml").write_text("defaults: [model: list]\n")
     discern.train(discern.compose(OWN, folder="run"))
-    done = command(DISCERN, "evaluate", "ckpt_path=run", cwd=project)
+    done = invoke("evaluate", "ckpt_path=run", cwd=project)
     assert done.returncode == 0, done.stderr

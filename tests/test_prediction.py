@@ -24,7 +24,8 @@ from discern.models.mlp import MLP
 from discern.models.transfer import TransferClassifier
 from discern.prediction import predict
 from discern.reports.explain import GradCam
-from runs import DISCERN, command
+from runs import command
+from starter import invoke
 
 DIGITS = read_sample()["t10k-images-idx3-ubyte"]
 
@@ -407,7 +408,7 @@ def test_the_command(tmp_path, model):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "predictions.csv").write_text("an earlier result, which is replaced")
     for extra in ((), ("out=mine", "invert=false")):
-        done = command(DISCERN, *arguments, *extra, cwd=tmp_path)
+        done = invoke(*arguments, *extra, cwd=tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
         assert done.stderr == ""
     assert done.stdout.splitlines() == [
@@ -427,7 +428,7 @@ def test_the_command(tmp_path, model):
 
 
 def test_the_help_page_and_what_it_says_to_try(tmp_path):
-    done = command(DISCERN, "predict", "--help", cwd=tmp_path)
+    done = invoke("predict", "--help", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     tried = re.findall(r"^  discern predict (.*)$", done.stdout.partition("Try:")[2], re.MULTILINE)
     assert len(tried) >= 3
@@ -447,7 +448,7 @@ def test_a_refusal_is_one_sentence_and_leaves_nothing(tmp_path, model, argument,
     (tmp_path / "file").write_text("")
     before = set(tmp_path.iterdir())
     arguments = ("ckpt_path=model.ckpt", "input=file", argument)
-    done = command(DISCERN, "predict", *arguments, cwd=tmp_path)
+    done = invoke("predict", *arguments, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(sentence)
     assert done.stderr.count("\n") == 1

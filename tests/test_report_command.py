@@ -6,14 +6,14 @@ import sys
 
 import pytest
 
-from runs import DISCERN, command
+from starter import invoke
 
 
 def test_reports_are_made_anew_of_all_runs_below(tiny_run, tmp_path):
     one, other = tiny_run(name="day/one"), tiny_run(name="day/other")
     for run in (one, other):
         (run.folder / "report.html").write_text("old")
-    done = command(DISCERN, "report", "day", cwd=tmp_path)
+    done = invoke("report", "day", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["day/one/report.html", "day/other/report.html"]
     assert (one.folder / "report.html").stat().st_size > 1_000_000
@@ -25,7 +25,7 @@ def test_last_is_the_newest_run_of_outputs(tiny_run, tmp_path):
         facts = json.loads((run.folder / "summary.json").read_text())
         facts["began"] = f"2026-01-0{2 - number}T12:00:00+00:00"
         (run.folder / "summary.json").write_text(json.dumps(facts))
-    done = command(DISCERN, "report", "last", cwd=tmp_path)
+    done = invoke("report", "last", cwd=tmp_path)
     assert done.stdout == "outputs/a/1/report.html\n"
 
 
@@ -39,7 +39,7 @@ def test_last_is_the_newest_run_of_outputs(tiny_run, tmp_path):
 )
 def test_what_is_no_run_is_told_in_a_sentence(tmp_path, asked, said):
     (tmp_path / "empty").mkdir()
-    done = command(DISCERN, "report", asked, cwd=tmp_path)
+    done = invoke("report", asked, cwd=tmp_path)
     assert done.returncode == 1
     assert said in done.stderr
     assert "Traceback" not in done.stderr
@@ -47,7 +47,7 @@ def test_what_is_no_run_is_told_in_a_sentence(tmp_path, asked, said):
 
 
 def test_help_is_given(tmp_path):
-    assert "Usage: discern report" in command(DISCERN, "report", "--help", cwd=tmp_path).stdout
+    assert "Usage: discern report" in invoke("report", "--help", cwd=tmp_path).stdout
 
 
 def test_the_command_does_without_torch(tiny_run, tmp_path):

@@ -15,6 +15,7 @@ from filelock import FileLock
 from discern.runs import read_run
 from made_runs import aged, made_run, made_sweep
 from runs import DISCERN, command, environment, in_process
+from starter import invoke
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -214,7 +215,7 @@ def test_a_narrow_terminal_has_lines_that_fit(run, outputs, monkeypatch):
 
 def test_a_pipe_gets_a_line_a_run(outputs, tmp_path):
     (outputs / "day1").rename(outputs / ("day" + "9" * 150))
-    done = command(DISCERN, "runs", cwd=tmp_path)
+    done = invoke("runs", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert len([line for line in done.stdout.splitlines() if line.startswith("day")]) == 4
 
@@ -449,5 +450,5 @@ def test_the_command_imports_nothing_heavy(outputs, tmp_path):
     ],
 )  # fmt: skip
 def test_completion(tmp_path, line, words):
-    done = command(DISCERN, "-sc", "query=bash", cwd=tmp_path, COMP_LINE=line)
+    done = invoke("-sc", "query=bash", cwd=tmp_path, COMP_LINE=line)
     assert (done.returncode, set(done.stdout.split())) == (0, words)

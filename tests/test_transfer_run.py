@@ -17,7 +17,8 @@ from discern.checkpoints import read
 from discern.errors import DiscernError
 from discern.run import Result, train
 from photos import photo_folder
-from runs import DISCERN, TRAIN, command, composed, metrics_csv, summary
+from runs import composed, metrics_csv, summary
+from starter import invoke
 
 # 24 pictures: 16 in two batches, 4 held out, 4 for the test.
 SETTINGS = (
@@ -298,8 +299,8 @@ def test_evaluate_predict_and_the_run_agree(run, photos, tmp_path):
     result = run()
     best = result.folder / "checkpoints" / "best.ckpt"
     cache = {"DISCERN_CACHE_DIR": str(tmp_path / "cache")}
-    done = command(
-        DISCERN, "evaluate", f"ckpt_path={best}", f"data.dir={photos}", "hydra.run.dir=e",
+    done = invoke(
+         "evaluate", f"ckpt_path={best}", f"data.dir={photos}", "hydra.run.dir=e",
         cwd=tmp_path, **cache,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -307,9 +308,7 @@ def test_evaluate_predict_and_the_run_agree(run, photos, tmp_path):
         measured = {row["file"]: row for row in csv.DictReader(file)}
     accuracy = sum(r["label"] == r["predicted"] for r in measured.values()) / len(measured)
     assert accuracy == pytest.approx(result.metrics["test"]["accuracy"])
-    done = command(
-        DISCERN, "predict", f"ckpt_path={best}", f"input={photos}", "out=p", cwd=tmp_path, **cache
-    )
+    done = invoke("predict", f"ckpt_path={best}", f"input={photos}", "out=p", cwd=tmp_path, **cache)
     assert done.returncode == 0, done.stderr
     with (tmp_path / "p" / "predictions.csv").open() as file:
         predicted = {row["file"]: row for row in csv.DictReader(file)}
@@ -328,8 +327,8 @@ def test_inspect_counts_what_is_there(photos, tmp_path):
         (twin / "train" / "cat" / "0.jpg").read_bytes()
     )
     (twin / "train" / "dog" / "bad.jpg").write_bytes(b"no picture")
-    done = command(
-        DISCERN, "inspect", "data=image_folder", f"data.dir={twin}", "hydra.run.dir=i",
+    done = invoke(
+         "inspect", "data=image_folder", f"data.dir={twin}", "hydra.run.dir=i",
         "data.val_size=0", cwd=tmp_path, DISCERN_CACHE_DIR=str(tmp_path / "cache"),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -341,8 +340,8 @@ def test_inspect_counts_what_is_there(photos, tmp_path):
 def test_too_many_bad_files_end_the_run_with_their_list(tmp_path):
     folder = photo_folder(tmp_path / "photos")
     (folder / "cat" / "bad.jpg").write_bytes(b"no picture")
-    done = command(
-        TRAIN, *SETTINGS, f"data.dir={folder}", "hydra.run.dir=r",
+    done = invoke(
+        "train", *SETTINGS, f"data.dir={folder}", "hydra.run.dir=r",
         cwd=tmp_path, DISCERN_CACHE_DIR=str(tmp_path / "cache"),
     )  # fmt: skip
     assert done.returncode == 1

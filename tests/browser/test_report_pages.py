@@ -13,7 +13,7 @@ from PIL import Image
 from discern.reports.run_page import write_run_page
 from discern.reports.tested import read_tested, write_tested
 from discern.sweeps.page import write_sweep_page
-from runs import TRAIN, command
+from starter import invoke
 
 SIZES = [
     {"viewport": {"width": 1280, "height": 900}},
@@ -26,7 +26,7 @@ SIZES = [
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of a run on real digits."""
     cwd = tmp_path_factory.mktemp("run")
-    done = command(TRAIN, *SHORT, "trainer.max_epochs=3", "hydra.run.dir=run", cwd=cwd)
+    done = invoke("train", *SHORT, "trainer.max_epochs=3", "hydra.run.dir=run", cwd=cwd)
     assert done.returncode == 0, done.stderr
     return cwd / "run" / "report.html"
 
@@ -35,8 +35,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of a sweep over two settings, with a job that fails."""
     cwd = tmp_path_factory.mktemp("sweep")
-    done = command(
-        TRAIN, "-m", *SHORT, "trainer.max_epochs=2", "optimizer.lr=1e-3,1e-2",
+    done = invoke(
+        "train", "-m", *SHORT, "trainer.max_epochs=2", "optimizer.lr=1e-3,1e-2",
         "model.dropout=0,0.5,2", "hydra.sweep.dir=sweep", cwd=cwd,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from photos import photo_folder
-from runs import TRAIN, command, environment
+from runs import environment
+from starter import invoke
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -40,8 +41,8 @@ def outputs(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("place")
     photo_folder(place / "photos", per_class=12)
     for folder, settings in ((MLP, (*SAMPLE, *SHOW)), (HEAD, PHOTOS)):
-        done = command(
-            TRAIN, *settings, "trainer.accelerator=cpu", f"hydra.run.dir=outputs/{folder}",
+        done = invoke(
+            "train", *settings, "trainer.accelerator=cpu", f"hydra.run.dir=outputs/{folder}",
             cwd=place, DISCERN_CACHE_DIR=str(place / "cache"),
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

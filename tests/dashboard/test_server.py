@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import socket
-import sys
 import urllib.request
 
 import pytest
 
 from discern.dashboard.server import Wish, completions, start
 from discern.errors import DiscernError
-from runs import command
+from starter import invoke
 
 
 @pytest.mark.parametrize(
@@ -26,14 +25,14 @@ from runs import command
 )
 def test_what_cannot_be_is_told_in_a_sentence(tmp_path, word, said):
     (tmp_path / "outputs").mkdir()
-    done = command([sys.executable, "-m", "discern"], "dashboard", word, cwd=tmp_path)
+    done = invoke("dashboard", word, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith(f"Error: {said}")
     assert done.stderr.count("\n") == 1
 
 
 def test_help_needs_no_folder(tmp_path):
-    done = command([sys.executable, "-m", "discern"], "dashboard", "--help", cwd=tmp_path)
+    done = invoke("dashboard", "--help", cwd=tmp_path)
     assert done.returncode == 0
     assert "logdir=outputs" in done.stdout
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from pages import DOCS, blocks
 
-from runs import REPOSITORY, TRAIN, command
+from runs import REPOSITORY
+from starter import invoke
 
 FILE = re.compile(r"^`([\w./-]+)`:\n\n```(?:python|yaml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -51,10 +52,9 @@ def test_as_printed_it_trains_evaluates_and_loads(text, tmp_path):
     own_data = any(name.startswith("conf/data/") for name in files)
     sample = [] if own_data else ["data.source=sample"]
     quick = ["trainer.max_epochs=1", "trainer.accelerator=cpu", "trainer.limit_train_batches=5"]
-    done = command(TRAIN, *printed[0][2:], *sample, *quick, "hydra.run.dir=run", cwd=tmp_path)
+    done = invoke("train", *printed[0][2:], *sample, *quick, "hydra.run.dir=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    discern = [sys.executable, "-m", "discern"]
-    done = command(discern, "evaluate", "ckpt_path=run", cwd=tmp_path)
+    done = invoke("evaluate", "ckpt_path=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "accuracy" in done.stdout
 

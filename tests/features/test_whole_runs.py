@@ -61,7 +61,7 @@ def undisturbed(shared: Path, starter: Starter) -> Path:
     """The folder of a run that nothing happens to."""
     cwd = shared / "undisturbed"
     cwd.mkdir()
-    assert starter.run(cwd, *settings(shared, cwd / "cache")) == 0, said(cwd)
+    assert starter.run(cwd, "train", *settings(shared, cwd / "cache")) == 0, said(cwd)
     assert features(cwd) == (PICTURES - 4, 0)
     return cwd / "run"
 
@@ -92,7 +92,7 @@ class Chain:
         self.before = kept(self.cache)
         self.cwd = next(self.folders)
         self.cwd.mkdir(parents=True)
-        self.number = self.starter.begin(self.cwd, *settings(self.shared, self.cache))
+        self.number = self.starter.begin(self.cwd, "train", *settings(self.shared, self.cache))
 
     def wait(self, more: int) -> None:
         """Until it has begun to compute, and has kept so many features, each in a file."""
@@ -146,7 +146,7 @@ def test_runs_that_begin_at_once_compute_each_image_once(
     folders = [tmp_path / str(number) for number in range(runs)]
     for folder in folders:
         folder.mkdir()
-    numbers = [starter.begin(f, *settings(shared, tmp_path / "cache")) for f in folders]
+    numbers = [starter.begin(f, "train", *settings(shared, tmp_path / "cache")) for f in folders]
     for number, folder in zip(numbers, folders, strict=True):
         assert starter.end(number) == 0, said(folder)
         assert same_bits(weights(folder / "run"), weights(undisturbed))
@@ -161,14 +161,14 @@ def test_a_full_disk_ends_a_run_in_a_sentence_or_lets_it_go_on(
     stops, goes_on, plain = (tmp_path / name for name in ("stops", "goes on", "plain"))
     for folder in (stops, goes_on, plain):
         folder.mkdir()
-    assert starter.run(stops, *settings(shared, cache), "cache.on_full=stop") == 1
+    assert starter.run(stops, "train", *settings(shared, cache), "cache.on_full=stop") == 1
     assert f"Error: cache.dir={cache} cannot be written: the disk is full" in said(stops)
     assert "Traceback" not in said(stops)
     assert not list((stops / "run").glob("checkpoints/*"))
     before = kept(cache)
     assert before > 0
-    assert starter.run(goes_on, *settings(shared, cache)) == 0, said(goes_on)
+    assert starter.run(goes_on, "train", *settings(shared, cache)) == 0, said(goes_on)
     assert "the disk is full; what was computed before is kept. Training goes on" in said(goes_on)
     assert kept(cache) >= before
-    assert starter.run(plain, *settings(shared, cache), "cache.mode=off") == 0, said(plain)
+    assert starter.run(plain, "train", *settings(shared, cache), "cache.mode=off") == 0, said(plain)
     assert same_bits(weights(goes_on / "run"), weights(plain / "run"))

@@ -14,7 +14,8 @@ from discern.errors import DiscernError
 from discern.reports.run_page import write_run_page
 from discern.reports.tested import FILE, read_tested
 from photos import photo_folder
-from runs import TRAIN, Raises, command, composed, summary
+from runs import Raises, composed, summary
+from starter import invoke
 
 _ = Raises  # named in a config
 
@@ -80,10 +81,10 @@ def test_no_report_without_being_asked(tiny_run):
 
 
 def test_a_failed_run_has_a_report_with_the_reason(tiny_mnist, tmp_path):
-    done = command(
-        TRAIN, "data.source=sample", "data.fraction=0.1", "trainer.max_epochs=1",
+    done = invoke(
+        "train", "data.source=sample", "data.fraction=0.1", "trainer.max_epochs=1",
         "trainer.callbacks=[{_target_: runs.Raises}]", f"hydra.run.dir={tmp_path / 'run'}",
-        cwd=tmp_path, PYTHONPATH=str(Path(__file__).parents[1]),
+        cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 1
     assert "a mistake of mine" in text_of(tmp_path / "run" / "report.html")

@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning.pytorch import Callback
 
-import starter
+from starter import shared_starter
 
 
 class Dies(Callback):
@@ -36,16 +36,19 @@ def dies(*how: str) -> str:
     return f"trainer.callbacks={entries}"
 
 
-class Starter(starter.Starter):
-    """Starts sweeps."""
+def begin(cwd: Path, *arguments: str, terminal: int | None = None) -> int:
+    """Start ``train.py -m …`` in a process group of its own; its number."""
+    return shared_starter().begin(cwd, "train", "-m", *arguments, terminal=terminal)
 
-    def begin(self, cwd: Path, *arguments: str) -> int:
-        """Start ``train.py -m …`` in a process group of its own; its number."""
-        return super().begin(cwd, "-m", *arguments)
 
-    def sweep(self, cwd: Path, *arguments: str) -> int:
-        """A whole sweep; its exit status."""
-        return self.run(cwd, *arguments)
+def end(number: int) -> int:
+    """Wait for the process; its exit status."""
+    return shared_starter().end(number)
+
+
+def sweep(cwd: Path, *arguments: str) -> int:
+    """A whole sweep; its exit status."""
+    return end(begin(cwd, *arguments))
 
 
 def results(folder: Path) -> dict[str, Any]:

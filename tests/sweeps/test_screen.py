@@ -7,16 +7,16 @@ import os
 import pty
 import re
 import struct
-import subprocess
 import termios
 from pathlib import Path
 
 import pytest
+from sweeping import begin, end
 
-from runs import TRAIN, environment
+from starter import invoke
 
 SETTINGS = (
-    "-m", "data.source=sample", "data.fraction=0.1", "model.hidden=[8]", "trainer.max_epochs=1",
+    "data.source=sample", "data.fraction=0.1", "model.hidden=[8]", "trainer.max_epochs=1",
     "trainer.accelerator=cpu", "hydra.sweep.dir=sweep", "hydra.launcher.n_jobs=2",
 )  # fmt: skip
 
@@ -25,18 +25,16 @@ def on_a_terminal(cwd: Path, columns: int, *arguments: str) -> bytes:
     """All that a sweep writes to a terminal so many columns wide."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    with subprocess.Popen(
-        [*TRAIN, *SETTINGS, *arguments], cwd=cwd, stdin=theirs, stdout=theirs, stderr=theirs,
-        env=environment(), start_new_session=True,
-    ):  # fmt: skip
-        os.close(theirs)
-        written = b""
-        while True:
-            try:
-                written += os.read(ours, 1 << 16)
-            except OSError:  # Linux's way to say that the other end is closed
-                break
+    number = begin(cwd, *SETTINGS, *arguments, terminal=theirs)
+    os.close(theirs)
+    written = b""
+    while True:
+        try:
+            written += os.read(ours, 1 << 16)
+        except OSError:  # Linux's way to say that the other end is closed
+            break
     os.close(ours)
+    end(number)
     return written
 
 
@@ -71,9 +69,7 @@ def test_a_sweep_has_one_bar_and_a_line_a_job(tmp_path, columns):
 
 
 def test_a_pipe_has_no_bar(tmp_path):
-    done = subprocess.run(
-        [*TRAIN, *SETTINGS, "seed=1,2"], cwd=tmp_path, env=environment(),
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    done = invoke("train", "-m", *SETTINGS, "seed=1,2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     assert "2/2  seed=" in done.stdout
     assert "jobs |" not in done.stdout + done.stderr

@@ -3,14 +3,13 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from sweeping import Starter, results
+from sweeping import begin, end, results, sweep
 
 from discern.callbacks.pruning import Pruning
 from discern.errors import DiscernError
@@ -23,13 +22,6 @@ QUICK = (
     "trainer.accelerator=cpu", "hydra.sweep.dir=sweep", "hydra/sweeper=optuna",
 )  # fmt: skip
 RATES = "optimizer.lr=tag(log,interval(1e-4,1e-1))"
-
-
-@pytest.fixture(scope="module")
-def starter() -> Iterator[Starter]:
-    starter = Starter()
-    yield starter
-    starter.close()
 
 
 def study(folder: Path) -> optuna.Study:
@@ -78,9 +70,9 @@ def test_values_that_no_search_can_have_are_refused(typed, why):
         search_space(OverridesParser.create().parse_overrides([typed]))
 
 
-def test_a_search_ends_in_an_answer_and_its_study_stays(starter, tmp_path):
+def test_a_search_ends_in_an_answer_and_its_study_stays(tmp_path):
     settings = (*QUICK, RATES, "model.dropout=choice(0.0,0.5)", "hydra.sweeper.n_trials=6")
-    assert starter.sweep(tmp_path, *settings) == 0, said(tmp_path)
+    assert sweep(tmp_path, *settings) == 0, said(tmp_path)
     folder = tmp_path / "sweep"
     found = results(folder)
     assert len(found["rows"]) == 6
@@ -94,69 +86,67 @@ def test_a_search_ends_in_an_answer_and_its_study_stays(starter, tmp_path):
     assert (folder / "importance.png").stat().st_size
 
 
-def test_a_ready_made_space_is_a_choice(starter, tmp_path):
+def test_a_ready_made_space_is_a_choice(tmp_path):
     settings = (*QUICK[:-1], "hparams_search=lr_dropout", "hydra.sweeper.n_trials=2")
-    assert starter.sweep(tmp_path, *settings) == 0, said(tmp_path)
+    assert sweep(tmp_path, *settings) == 0, said(tmp_path)
     (row, _) = results(tmp_path / "sweep")["rows"]
     assert set(row["overrides"]) == {"optimizer.lr", "model.dropout"}
     assert "hparams_search" not in results(tmp_path / "sweep")["best"]["command"]
 
 
-def test_several_objectives_have_a_front(starter, tmp_path):
+def test_several_objectives_have_a_front(tmp_path):
     objectives = "objective=[val/loss,train/loss]"
     settings = (*QUICK, RATES, objectives, "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=3")
-    assert starter.sweep(tmp_path, *settings) == 0, said(tmp_path)
+    assert sweep(tmp_path, *settings) == 0, said(tmp_path)
     assert [o["metric"] for o in results(tmp_path / "sweep")["objectives"]] == [
         "val/loss", "train/loss",
     ]  # fmt: skip
     assert len(study(tmp_path / "sweep").best_trials) >= 1
 
 
-def test_failures_and_losses_that_diverge_end_no_search(starter, tmp_path):
+def test_failures_and_losses_that_diverge_end_no_search(tmp_path):
     settings = (*QUICK, "optimizer=sgd", "optimizer.lr=choice(-1,1e20,0.01)")
     more = ("hydra.sweeper.n_trials=8", "hydra/sweeper/sampler=random")
-    assert starter.sweep(tmp_path, *settings, *more) == 1
+    assert sweep(tmp_path, *settings, *more) == 1
     states = {trial.state.name for trial in study(tmp_path / "sweep").trials}
     assert states == {"COMPLETE", "FAIL"}
     assert len(results(tmp_path / "sweep")["rows"]) == 8
 
 
-def test_a_search_that_was_killed_goes_on_with_its_study(starter, tmp_path):
+def test_a_search_that_was_killed_goes_on_with_its_study(tmp_path):
     settings = (*QUICK, RATES, "trainer.max_epochs=8", "hydra.sweeper.n_trials=5")
-    number = starter.begin(tmp_path, *settings)
+    number = begin(tmp_path, *settings)
     folder = tmp_path / "sweep"
     while not list(folder.glob("*/checkpoints/last.ckpt")):
         time.sleep(0.01)
     os.kill(number, signal.SIGKILL)
-    assert starter.end(number) == -signal.SIGKILL
+    assert end(number) == -signal.SIGKILL
     more = ("hydra/sweeper=optuna", "hydra.sweeper.n_trials=5")
-    assert starter.sweep(tmp_path, "sweep.resume=sweep") == 1
+    assert sweep(tmp_path, "sweep.resume=sweep") == 1
     assert f"is a search: add {' '.join(more)}." in said(tmp_path)
-    assert starter.sweep(tmp_path, "sweep.resume=sweep", *more) == 0, said(tmp_path)
+    assert sweep(tmp_path, "sweep.resume=sweep", *more) == 0, said(tmp_path)
     assert len(results(folder)["rows"]) == 5
     assert {trial.state.name for trial in study(folder).trials} <= {"COMPLETE", "PRUNED"}
     assert len(study(folder).trials) == 5
 
 
-def test_two_sweeps_join_one_study(starter, tmp_path):
+def test_two_sweeps_join_one_study(tmp_path):
     shared = (*QUICK[:-2], QUICK[-1], RATES, f"hydra.sweeper.storage={tmp_path / 'study.log'}")
-    first = starter.begin(tmp_path, *shared, "hydra.sweeper.n_trials=6", "hydra.sweep.dir=one")
-    second = starter.begin(
-        tmp_path, *shared, "hydra.sweeper.n_trials=6", "hydra.sweep.dir=two", "seed=1"
-    )
-    assert (starter.end(first), starter.end(second)) == (0, 0), said(tmp_path)
+    first = begin(tmp_path, *shared, "hydra.sweeper.n_trials=6", "hydra.sweep.dir=one")
+    second = begin(tmp_path, *shared, "hydra.sweeper.n_trials=6", "hydra.sweep.dir=two", "seed=1")
+    assert (end(first), end(second)) == (0, 0), said(tmp_path)
     rows = [results(tmp_path / name)["rows"] for name in ("one", "two")]
     assert 6 <= sum(map(len, rows)) <= 7  # each may have asked for the last one
     assert all(rows)
 
 
-def test_hopeless_jobs_are_pruned_as_optuna_says(starter, tmp_path):
+def test_hopeless_jobs_are_pruned_as_optuna_says(tmp_path):
     settings = (
         *QUICK, "trainer.max_epochs=5", "optimizer=sgd", "hydra/sweeper/sampler=random",
         "optimizer.lr=tag(log,interval(1e-6,1e-1))", "hydra.sweeper.n_trials=10",
         "hydra.sweeper.pruner.n_startup_trials=2", "hydra.sweeper.pruner.n_warmup_steps=2",
     )  # fmt: skip
-    assert starter.sweep(tmp_path, *settings) == 0, said(tmp_path)
+    assert sweep(tmp_path, *settings) == 0, said(tmp_path)
     rows = {row["number"]: row for row in results(tmp_path / "sweep")["rows"]}
     pruned = [number for number, row in rows.items() if row["state"] == "pruned"]
     assert pruned
@@ -209,7 +199,7 @@ def test_a_study_from_a_stranger_names_no_class_but_a_pruner(tmp_path):
         (["hydra.sweeper.direction=[minimize,maximize]", RATES], "direction has 2 values"),
     ],
 )
-def test_what_cannot_be_is_refused_in_a_sentence(starter, tmp_path, arguments, sentence):
-    assert starter.sweep(tmp_path, *QUICK, *arguments) == 1
+def test_what_cannot_be_is_refused_in_a_sentence(tmp_path, arguments, sentence):
+    assert sweep(tmp_path, *QUICK, *arguments) == 1
     assert sentence in said(tmp_path)
     assert "Traceback" not in said(tmp_path)

@@ -4,12 +4,11 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sweeping import Starter, dies, results
+from sweeping import begin, dies, end, results, sweep
 
 from photos import photo_folder
 from runs import metrics_csv, same_bits, summary, weights
@@ -21,22 +20,15 @@ QUICK = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def starter() -> Iterator[Starter]:
-    starter = Starter()
-    yield starter
-    starter.close()
-
-
 def told(folder: Path) -> list[tuple[Any, ...]]:
     """What the final table says, but for the time."""
     rows = results(folder)["rows"]
     return [(r["rank"], r["folder"], r["values"], r["epochs"], r["state"]) for r in rows]
 
 
-def test_a_sweep_ends_in_an_answer(starter, tmp_path):
+def test_a_sweep_ends_in_an_answer(tmp_path):
     settings = (*QUICK, "optimizer.lr=1e-2,1e-4", "model.dropout=0,0.5")
-    assert starter.sweep(tmp_path, *settings, "hydra.launcher.n_jobs=1") == 0
+    assert sweep(tmp_path, *settings, "hydra.launcher.n_jobs=1") == 0
     folder = tmp_path / "sweep"
     found = results(folder)
     assert [row["rank"] for row in found["rows"]] == [1, 2, 3, 4]
@@ -57,15 +49,15 @@ def test_a_sweep_ends_in_an_answer(starter, tmp_path):
     assert not any("test" in summary(folder / row["folder"])["metrics"] for row in found["rows"])
 
 
-def test_a_job_is_the_run_of_its_overrides_alone_to_the_bit(starter, tmp_path):
+def test_a_job_is_the_run_of_its_overrides_alone_to_the_bit(tmp_path):
     shared = (*QUICK[:-1], "model.dropout=0.3", "test=false")
     # The job before sets whatever a run may set for its whole process.
     before = "trainer.deterministic=true,false"
     one_process = "hydra.launcher.n_jobs=1"
     lr = "optimizer.lr=1e-2,1e-3"
-    assert starter.sweep(tmp_path, *shared, before, lr, one_process, "hydra.sweep.dir=all") == 0
+    assert sweep(tmp_path, *shared, before, lr, one_process, "hydra.sweep.dir=all") == 0
     alone = ("trainer.deterministic=false", "optimizer.lr=1e-3", "hydra.sweep.dir=alone")
-    assert starter.sweep(tmp_path, *shared, *alone) == 0
+    assert sweep(tmp_path, *shared, *alone) == 0
     many, one = tmp_path / "all" / "deterministic=false,lr=0.001", tmp_path / "alone" / "job"
     assert same_bits(weights(many), weights(one))
     names = ("train/seconds", "train/images_per_second")
@@ -78,7 +70,7 @@ def test_a_job_is_the_run_of_its_overrides_alone_to_the_bit(starter, tmp_path):
     ]
 
 
-def test_a_job_on_a_backbone_that_was_built_before_is_the_run_alone_to_the_bit(starter, tmp_path):
+def test_a_job_on_a_backbone_that_was_built_before_is_the_run_alone_to_the_bit(tmp_path):
     photos = photo_folder(tmp_path / "photos", per_class=10)
     shared = (
         "model=efficientnet_lite_transfer", "model.head=[4]", "model.dropout=0.3",
@@ -87,17 +79,17 @@ def test_a_job_on_a_backbone_that_was_built_before_is_the_run_alone_to_the_bit(s
         "test=false", "engine=torch", "report=false", "hydra.launcher.n_jobs=1",
     )  # fmt: skip
     several = ("optimizer.lr=1e-2,1e-4,1e-3", "hydra.sweep.dir=all")
-    assert starter.sweep(tmp_path, *shared, *several, f"cache.dir={tmp_path / 'one'}") == 0
+    assert sweep(tmp_path, *shared, *several, f"cache.dir={tmp_path / 'one'}") == 0
     alone = ("optimizer.lr=1e-3", f"cache.dir={tmp_path / 'other'}", "hydra.sweep.dir=alone")
-    assert starter.sweep(tmp_path, *shared, *alone) == 0
+    assert sweep(tmp_path, *shared, *alone) == 0
     many, one = weights(tmp_path / "all" / "lr=0.001"), weights(tmp_path / "alone" / "job")
     assert same_bits(many, one)
     assert not list(tmp_path.rglob("report.html"))  # of no job, and so not of the sweep
 
 
-def test_jobs_that_fail_or_die_are_rows_and_the_others_finish(starter, tmp_path):
+def test_jobs_that_fail_or_die_are_rows_and_the_others_finish(tmp_path):
     ways = ("kill", "none", "exit", "raise", "sysexit")
-    status = starter.sweep(tmp_path, *QUICK, dies(*ways), "optimizer.lr=1e-3")
+    status = sweep(tmp_path, *QUICK, dies(*ways), "optimizer.lr=1e-3")
     assert status == 1
     found = results(tmp_path / "sweep")
     rows = {row["number"]: row for row in found["rows"]}
@@ -112,9 +104,9 @@ def test_jobs_that_fail_or_die_are_rows_and_the_others_finish(starter, tmp_path)
     assert "Traceback" not in said(tmp_path)
 
 
-def test_a_wrong_value_and_a_loss_that_diverges_are_rows(starter, tmp_path):
+def test_a_wrong_value_and_a_loss_that_diverges_are_rows(tmp_path):
     settings = ("optimizer=sgd", "optimizer.lr=-1,1e20,1e-2")
-    assert starter.sweep(tmp_path, *QUICK, *settings) == 1
+    assert sweep(tmp_path, *QUICK, *settings) == 1
     rows = {row["number"]: row for row in results(tmp_path / "sweep")["rows"]}
     assert rows[0]["reason"].startswith("optimizer.lr=-1 is not allowed")
     assert rows[1]["state"] == "failed"
@@ -122,92 +114,92 @@ def test_a_wrong_value_and_a_loss_that_diverges_are_rows(starter, tmp_path):
     assert (rows[2]["state"], rows[2]["rank"]) == ("done", 1)
 
 
-def test_ctrl_c_prints_what_is_done_and_the_sweep_goes_on_from_there(starter, tmp_path):
+def test_ctrl_c_prints_what_is_done_and_the_sweep_goes_on_from_there(tmp_path):
     settings = (*QUICK, "trainer.max_epochs=12", "optimizer.lr=1e-3,1e-2", "seed=1,2")
-    assert starter.sweep(tmp_path, *settings, "hydra.sweep.dir=whole") == 0
-    number = starter.begin(tmp_path, *settings)
+    assert sweep(tmp_path, *settings, "hydra.sweep.dir=whole") == 0
+    number = begin(tmp_path, *settings)
     folder = tmp_path / "sweep"
     while not (folder / "lr=0.001,seed=2" / "metrics.csv").exists():
         time.sleep(0.01)
     os.kill(number, signal.SIGINT)
-    assert starter.end(number) == 130
+    assert end(number) == 130
     states = [row["state"] for row in results(folder)["rows"]]
     assert states.count("done") >= 1
     assert "not run" in states
     assert f"sweep.resume={folder.name}" in said(tmp_path)
-    assert starter.sweep(tmp_path, "sweep.resume=sweep") == 0
+    assert sweep(tmp_path, "sweep.resume=sweep") == 0
     assert told(folder) == told(tmp_path / "whole")
     assert results(folder)["verdict"] == results(tmp_path / "whole")["verdict"]
 
 
-def test_a_sweep_that_is_killed_again_and_again_ends_in_the_same_table(starter, tmp_path):
+def test_a_sweep_that_is_killed_again_and_again_ends_in_the_same_table(tmp_path):
     settings = (*QUICK, "trainer.max_epochs=6", "optimizer.lr=1e-3,1e-2", "model.dropout=0,0.5")
     begun = time.monotonic()
-    assert starter.sweep(tmp_path, *settings, "hydra.sweep.dir=whole") == 0
+    assert sweep(tmp_path, *settings, "hydra.sweep.dir=whole") == 0
     took = time.monotonic() - begun
     moments, folder, killed = random.Random(0), tmp_path / "sweep", 0
     arguments = settings
     for _ in range(20):
-        number = starter.begin(tmp_path, *arguments)
+        number = begin(tmp_path, *arguments)
         time.sleep(moments.uniform(0.05, 0.35 * took))
         os.kill(number, signal.SIGKILL)
-        killed += starter.end(number) == -signal.SIGKILL
+        killed += end(number) == -signal.SIGKILL
         if (folder / "sweep.json").exists():
             arguments = ("sweep.resume=sweep",)
         elif folder.exists():
             folder.rmdir() if not any(folder.iterdir()) else None
             arguments = settings if not folder.exists() else ("sweep.resume=sweep",)
     assert killed
-    assert starter.sweep(tmp_path, "sweep.resume=sweep") == 0
+    assert sweep(tmp_path, "sweep.resume=sweep") == 0
     assert told(folder) == told(tmp_path / "whole")
     for name in ("lr=0.001,dropout=0", "lr=0.01,dropout=0.5"):
         assert same_bits(weights(folder / name), weights(tmp_path / "whole" / name))
 
 
-def test_seeds_are_grouped_and_the_lead_is_judged(starter, tmp_path):
-    assert starter.sweep(tmp_path, *QUICK, "optimizer.lr=1e-2,1e-4", "seed=1,2,3") == 0
+def test_seeds_are_grouped_and_the_lead_is_judged(tmp_path):
+    assert sweep(tmp_path, *QUICK, "optimizer.lr=1e-2,1e-4", "seed=1,2,3") == 0
     found = results(tmp_path / "sweep")
     assert len(found["groups"]) == 2
     assert "paired t-test over 3 seeds" in found["verdict"]
     assert found["verdict"] in said(tmp_path)
 
 
-def test_another_objective_ranks_by_its_own_direction(starter, tmp_path):
-    assert starter.sweep(tmp_path, *QUICK, "objective=val/accuracy", "optimizer.lr=1e-4,1e-2") == 0
+def test_another_objective_ranks_by_its_own_direction(tmp_path):
+    assert sweep(tmp_path, *QUICK, "objective=val/accuracy", "optimizer.lr=1e-4,1e-2") == 0
     values = [row["values"]["val/accuracy"] for row in results(tmp_path / "sweep")["rows"]]
     assert values == sorted(values, reverse=True)
 
 
-def test_jobs_without_validation_are_ranked_by_training(starter, tmp_path):
+def test_jobs_without_validation_are_ranked_by_training(tmp_path):
     # The first job fails before it can tell.
     settings = (*QUICK, "trainer.limit_val_batches=0", "optimizer.lr=-1,1e-4,1e-2")
-    assert starter.sweep(tmp_path, *settings, "hydra.launcher.n_jobs=1") == 1
+    assert sweep(tmp_path, *settings, "hydra.launcher.n_jobs=1") == 1
     assert "No validation: jobs are ranked by train/loss." in said(tmp_path)
     found = told(tmp_path / "sweep")
     assert [row[-1] for row in found] == ["done", "done", "failed"]
     assert found[0][2]["train/loss"] < found[1][2]["train/loss"]
     # Those that are done are not run again.
-    assert starter.sweep(tmp_path, "sweep.resume=sweep") == 1
+    assert sweep(tmp_path, "sweep.resume=sweep") == 1
     assert told(tmp_path / "sweep") == found
 
 
-def test_the_best_of_a_file_can_be_trained_again_from_elsewhere(starter, tmp_path):
+def test_the_best_of_a_file_can_be_trained_again_from_elsewhere(tmp_path):
     (tmp_path / "mine.yaml").write_text("model: {dropout: 0.25}\n")
     settings = (*QUICK, "experiment=mine.yaml", "optimizer.lr=1e-2,1e-3")
-    assert starter.sweep(tmp_path, *settings) == 0
+    assert sweep(tmp_path, *settings) == 0
     best = results(tmp_path / "sweep")["best"]["folder"]
     (tmp_path / "elsewhere").mkdir()
     again = (f"experiment={tmp_path}/sweep/best.yaml", "seed=0", "hydra.sweep.dir=again")
-    assert starter.sweep(tmp_path / "elsewhere", *again) == 0, said(tmp_path / "elsewhere")
+    assert sweep(tmp_path / "elsewhere", *again) == 0, said(tmp_path / "elsewhere")
     job = tmp_path / "elsewhere" / "again" / "job"
     assert same_bits(weights(job), weights(tmp_path / "sweep" / best))
 
 
-def test_the_best_can_be_trained_again(starter, tmp_path):
-    assert starter.sweep(tmp_path, *QUICK, "optimizer=sgd,adam", "optimizer.lr=1e-2") == 0
+def test_the_best_can_be_trained_again(tmp_path):
+    assert sweep(tmp_path, *QUICK, "optimizer=sgd,adam", "optimizer.lr=1e-2") == 0
     folder = tmp_path / "sweep"
     again = ("experiment=sweep/best.yaml", "seed=0", "hydra.sweep.dir=again")
-    assert starter.sweep(tmp_path, *again) == 0
+    assert sweep(tmp_path, *again) == 0
     best = results(folder)["best"]["folder"]
     assert same_bits(weights(tmp_path / "again" / "job"), weights(folder / best))
 
@@ -238,17 +230,17 @@ def test_the_best_can_be_trained_again(starter, tmp_path):
         (["optimizer.lr=range(0.0,1.0,step=nan)"], "cannot be counted"),
     ],
 )
-def test_what_cannot_be_is_refused_in_a_sentence(starter, tmp_path, arguments, sentence):
-    assert starter.sweep(tmp_path, *QUICK, *arguments) == 1
+def test_what_cannot_be_is_refused_in_a_sentence(tmp_path, arguments, sentence):
+    assert sweep(tmp_path, *QUICK, *arguments) == 1
     assert sentence in said(tmp_path)
     assert "Traceback" not in said(tmp_path)
     if "is in no job" not in sentence:
         assert not list(tmp_path.glob("sweep/*/config.yaml"))  # no job was begun
 
 
-def test_a_sweep_goes_on_only_as_itself_and_alone(starter, tmp_path):
-    assert starter.sweep(tmp_path, *QUICK, "optimizer.lr=1e-3,1e-2") == 0
-    assert starter.sweep(tmp_path, "sweep.resume=sweep", "optimizer.lr=5") == 1
+def test_a_sweep_goes_on_only_as_itself_and_alone(tmp_path):
+    assert sweep(tmp_path, *QUICK, "optimizer.lr=1e-3,1e-2") == 0
+    assert sweep(tmp_path, "sweep.resume=sweep", "optimizer.lr=5") == 1
     assert "optimizer.lr=5 (optimizer.lr=1e-3,1e-2 there)" in said(tmp_path)
 
 
@@ -260,16 +252,16 @@ def test_a_sweep_goes_on_only_as_itself_and_alone(starter, tmp_path):
         ("ray", "ray"),
     ],
 )
-def test_every_launcher_ends_in_the_same_table(starter, tmp_path, launcher, package):
+def test_every_launcher_ends_in_the_same_table(tmp_path, launcher, package):
     pytest.importorskip(package)
     settings = (*QUICK, "optimizer.lr=1e-2,-1,1e-4")
-    assert starter.sweep(tmp_path, *settings, "hydra.sweep.dir=jobs") == 1
-    assert starter.sweep(tmp_path, *settings, f"hydra/launcher={launcher}") == 1, said(tmp_path)
+    assert sweep(tmp_path, *settings, "hydra.sweep.dir=jobs") == 1
+    assert sweep(tmp_path, *settings, f"hydra/launcher={launcher}") == 1, said(tmp_path)
     assert told(tmp_path / "sweep") == told(tmp_path / "jobs")
 
 
-def test_jobs_at_the_same_time_end_in_the_same_table(starter, tmp_path):
+def test_jobs_at_the_same_time_end_in_the_same_table(tmp_path):
     settings = (*QUICK, "optimizer.lr=1e-2,1e-3,1e-4", "model.dropout=0,0.5")
-    assert starter.sweep(tmp_path, *settings, "hydra.sweep.dir=one") == 0
-    assert starter.sweep(tmp_path, *settings, "hydra.launcher.n_jobs=3") == 0
+    assert sweep(tmp_path, *settings, "hydra.sweep.dir=one") == 0
+    assert sweep(tmp_path, *settings, "hydra.launcher.n_jobs=3") == 0
     assert told(tmp_path / "sweep") == told(tmp_path / "one")
