@@ -7,11 +7,14 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.14.1 torchvision==0.29.1
 # Arguments for the command, as in: make train ARGS='optimizer.lr=3e-3 seed=1'
 ARGS ?=
+# A process for each core, of one thread: two of two threads would wait for each other. A process
+# that has done its share takes tests from the other's.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist worksteal
 PORT ?= 6006
 HOST ?= 127.0.0.1
 
 .DEFAULT_GOAL := help
-.PHONY: setup train test lint docs settings tour bench recipes dashboard clean help
+.PHONY: setup train test test-all coverage lint docs settings tour bench recipes dashboard clean help
 
 $(VENV)/.installed: pyproject.toml Makefile
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -25,8 +28,14 @@ setup: $(VENV)/.installed  ## make .venv with the project and its tools in it
 train: setup  ## train an MLP on MNIST; ARGS='…' for other settings
 	$(BIN)/python train.py $(ARGS)
 
-test: setup  ## run all tests, on every core; ARGS='tests/models -x' for some
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile $(ARGS)
+test: setup  ## run the tests, on every core; ARGS='tests/models -x' for some
+	$(PYTEST) -m 'not slow' $(ARGS)
+
+test-all: setup  ## run also those that are slow by nature; ARGS='-m slow' for these alone
+	$(PYTEST) $(ARGS)
+
+coverage: setup  ## run the tests and say which lines and branches of src/ they reach
+	$(PYTEST) -m 'not slow' --cov --cov-report=term:skip-covered $(ARGS)
 
 lint: setup  ## check style and types
 	$(BIN)/ruff check .

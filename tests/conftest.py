@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
+import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 from hypothesis import settings
 
-from discern.data.idx import idx_header, idx_sha256
-from discern.data.mnist import MNIST
-from discern.data.packaged import read_sample
-from discern.run import Result, train
-from runs import TINY, composed
+# What takes seconds to import is imported by the fixtures that use it: the process that only hands
+# tests out starts at once.
+if TYPE_CHECKING:
+    from discern.run import Result
+
+if "DISCERN_TESTS_HOME" not in os.environ:
+    # No test sees what its user has kept or configured. The processes that pytest-xdist starts, and
+    # all that tests start, have the same empty home.
+    home = tempfile.mkdtemp(prefix="home-of-tests-")
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    os.environ |= {"DISCERN_TESTS_HOME": home, "HOME": home}
+    for name in ("DISCERN_CACHE_DIR", "DISCERN_DATA_DIR", "TORCH_HOME", "XDG_CACHE_HOME",
+                 "XDG_CONFIG_HOME", "MPLCONFIGDIR"):  # fmt: skip
+        os.environ.pop(name, None)
 
 TINY_IMAGES = {"train": 300, "t10k": 100}
 
@@ -31,6 +44,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 @pytest.fixture(scope="session")
 def _tiny_mnist(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    import numpy as np
+
+    from discern.data.idx import idx_header, idx_sha256
+    from discern.data.packaged import read_sample
+
     folder = tmp_path_factory.mktemp("tiny")
     raw = folder / "MNIST" / "raw"
     raw.mkdir(parents=True)
@@ -45,6 +63,8 @@ def _tiny_mnist(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[st
 @pytest.fixture
 def tiny_mnist(_tiny_mnist: tuple[Path, dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> Path:
     """A ``data.dir`` with 300 training and 100 test digits, which pass for the whole of MNIST."""
+    from discern.data.mnist import MNIST
+
     folder, digests = _tiny_mnist
     tiny = dataclasses.replace(MNIST.published, sha256=digests)
     monkeypatch.setattr(MNIST, "published", tiny)
@@ -57,11 +77,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write the golden losses anew instead of comparing with them; the commit says why",
     )
+    parser.addoption("--reversed", action="store_true", help="run the last test first")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--reversed"):
+        items.reverse()
 
 
 @pytest.fixture
 def tiny_run(tiny_mnist: Path, tmp_path: Path) -> Callable[..., Result]:
     """Trains on ``tiny_mnist`` in this process, in a folder of ``tmp_path``."""
+    from discern.run import train
+    from runs import TINY, composed
 
     def run(*overrides: str, name: str = "run") -> Result:
         cfg = composed(*TINY, *overrides)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 from discern.features.chunks import open_chunk
 from photos import photo_folder
 from runs import same_bits, summary, weights
-from starter import Starter, said
+from starter import begin, end, kill, said
 
 PICTURES = 56
 
@@ -48,26 +47,22 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def starter(shared: Path) -> Iterator[Starter]:
-    """Of runs that write what they compute with every image."""
-    every = {"discern.features.extraction": {"FLUSH_SECONDS": 0.0}}
-    starter = Starter(every, DISCERN_CACHE_DIR=str(shared / "known"))
-    yield starter
-    starter.close()
-
-
-@pytest.fixture(scope="module")
-def undisturbed(shared: Path, starter: Starter) -> Path:
+def undisturbed(shared: Path) -> Path:
     """The folder of a run that nothing happens to."""
     cwd = shared / "undisturbed"
     cwd.mkdir()
-    assert starter.run(cwd, "train", *settings(shared, cwd / "cache")) == 0, said(cwd)
+    assert end(train(cwd, shared, cwd / "cache")) == 0, said(cwd)
     assert features(cwd) == (PICTURES - 4, 0)
     return cwd / "run"
 
 
-def settings(shared: Path, cache: Path) -> tuple[str, ...]:
-    return (*SETTINGS, f"data.dir={shared / 'photos'}", f"cache.dir={cache}")
+def train(cwd: Path, shared: Path, cache: Path, *overrides: str) -> int:
+    """Start a run that writes what it computes with every image; its number."""
+    return begin(
+        cwd, "train", *SETTINGS, f"data.dir={shared / 'photos'}", f"cache.dir={cache}", *overrides,
+        changes={"discern.features.extraction": {"FLUSH_SECONDS": 0.0}},
+        DISCERN_CACHE_DIR=str(shared / "known"),
+    )  # fmt: skip
 
 
 def features(cwd: Path) -> tuple[int, int]:
@@ -84,15 +79,15 @@ def kept(cache: Path) -> int:
 class Chain:
     """One run after the other on one cache, each killed, until one ends by itself."""
 
-    def __init__(self, starter: Starter, shared: Path, folder: Path) -> None:
-        self.starter, self.shared, self.cache = starter, shared, folder / "cache"
+    def __init__(self, shared: Path, folder: Path) -> None:
+        self.shared, self.cache = shared, folder / "cache"
         self.folders = (folder / str(number) for number in count())
 
     def begin(self) -> None:
         self.before = kept(self.cache)
         self.cwd = next(self.folders)
         self.cwd.mkdir(parents=True)
-        self.number = self.starter.begin(self.cwd, "train", *settings(self.shared, self.cache))
+        self.number = train(self.cwd, self.shared, self.cache)
 
     def wait(self, more: int) -> None:
         """Until it has begun to compute, and has kept so many features, each in a file."""
@@ -104,16 +99,15 @@ class Chain:
         raise AssertionError(said(self.cwd))
 
 
-def test_a_run_after_fifty_kills_is_that_of_an_undisturbed_one(
-    tmp_path, shared, starter, undisturbed
-):
+@pytest.mark.slow
+def test_a_run_after_fifty_kills_is_that_of_an_undisturbed_one(tmp_path, shared, undisturbed):
     generator, kills, within = random.Random(0), 0, 0
 
     def new(place: int) -> Chain:
-        return Chain(starter, shared, tmp_path / f"{kills}-{place}")
+        return Chain(shared, tmp_path / f"{kills}-{place}")
 
     def finish(chain: Chain) -> None:
-        assert starter.end(chain.number) == 0, said(chain.cwd)
+        assert end(chain.number) == 0, said(chain.cwd)
         assert same_bits(weights(chain.cwd / "run"), weights(undisturbed))
         assert features(chain.cwd) == (PICTURES - 4 - chain.before, chain.before)
 
@@ -128,7 +122,7 @@ def test_a_run_after_fifty_kills_is_that_of_an_undisturbed_one(
             if chain.before == PICTURES - 4:
                 finish(chain)
                 chains[place] = new(place)
-            elif starter.kill(chain.number):
+            elif kill(chain.number):
                 kills += 1
                 within += kept(chain.cache) > chain.before
             else:  # it was quicker
@@ -140,35 +134,31 @@ def test_a_run_after_fifty_kills_is_that_of_an_undisturbed_one(
 
 
 @pytest.mark.parametrize("runs", [2, 4])
-def test_runs_that_begin_at_once_compute_each_image_once(
-    tmp_path, shared, starter, undisturbed, runs
-):
+def test_runs_that_begin_at_once_compute_each_image_once(tmp_path, shared, undisturbed, runs):
     folders = [tmp_path / str(number) for number in range(runs)]
     for folder in folders:
         folder.mkdir()
-    numbers = [starter.begin(f, "train", *settings(shared, tmp_path / "cache")) for f in folders]
+    numbers = [train(folder, shared, tmp_path / "cache") for folder in folders]
     for number, folder in zip(numbers, folders, strict=True):
-        assert starter.end(number) == 0, said(folder)
+        assert end(number) == 0, said(folder)
         assert same_bits(weights(folder / "run"), weights(undisturbed))
         assert sum(features(folder)) == PICTURES - 4
     assert sum(features(folder)[0] for folder in folders) == PICTURES - 4
 
 
-def test_a_full_disk_ends_a_run_in_a_sentence_or_lets_it_go_on(
-    tmp_path, small_disk, shared, starter
-):
+def test_a_full_disk_ends_a_run_in_a_sentence_or_lets_it_go_on(tmp_path, small_disk, shared):
     cache = small_disk / "cache"
     stops, goes_on, plain = (tmp_path / name for name in ("stops", "goes on", "plain"))
     for folder in (stops, goes_on, plain):
         folder.mkdir()
-    assert starter.run(stops, "train", *settings(shared, cache), "cache.on_full=stop") == 1
+    assert end(train(stops, shared, cache, "cache.on_full=stop")) == 1
     assert f"Error: cache.dir={cache} cannot be written: the disk is full" in said(stops)
     assert "Traceback" not in said(stops)
     assert not list((stops / "run").glob("checkpoints/*"))
     before = kept(cache)
     assert before > 0
-    assert starter.run(goes_on, "train", *settings(shared, cache)) == 0, said(goes_on)
+    assert end(train(goes_on, shared, cache)) == 0, said(goes_on)
     assert "the disk is full; what was computed before is kept. Training goes on" in said(goes_on)
     assert kept(cache) >= before
-    assert starter.run(plain, "train", *settings(shared, cache), "cache.mode=off") == 0, said(plain)
+    assert end(train(plain, shared, cache, "cache.mode=off")) == 0, said(plain)
     assert same_bits(weights(goes_on / "run"), weights(plain / "run"))

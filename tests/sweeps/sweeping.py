@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning.pytorch import Callback
 
-from starter import shared_starter
+import starter
 
 
 class Dies(Callback):
@@ -38,17 +38,12 @@ def dies(*how: str) -> str:
 
 def begin(cwd: Path, *arguments: str, terminal: int | None = None) -> int:
     """Start ``train.py -m …`` in a process group of its own; its number."""
-    return shared_starter().begin(cwd, "train", "-m", *arguments, terminal=terminal)
-
-
-def end(number: int) -> int:
-    """Wait for the process; its exit status."""
-    return shared_starter().end(number)
+    return starter.begin(cwd, "train", "-m", *arguments, terminal=terminal)
 
 
 def sweep(cwd: Path, *arguments: str) -> int:
     """A whole sweep; its exit status."""
-    return end(begin(cwd, *arguments))
+    return starter.end(begin(cwd, *arguments))
 
 
 def results(folder: Path) -> dict[str, Any]:

@@ -11,9 +11,9 @@ import termios
 from pathlib import Path
 
 import pytest
-from sweeping import begin, end
+from sweeping import begin
 
-from starter import invoke
+from starter import end, invoke
 
 SETTINGS = (
     "data.source=sample", "data.fraction=0.1", "model.hidden=[8]", "trainer.max_epochs=1",

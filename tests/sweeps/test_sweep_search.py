@@ -9,13 +9,13 @@ import optuna
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from sweeping import begin, end, results, sweep
+from sweeping import begin, results, sweep
 
 from discern.callbacks.pruning import Pruning
 from discern.errors import DiscernError
 from discern.sweeps.search import PRUNER, search_space
 from runs import summary
-from starter import said
+from starter import end, said
 
 QUICK = (
     "data.source=sample", "data.fraction=0.1", "model.hidden=[8]", "trainer.max_epochs=2",

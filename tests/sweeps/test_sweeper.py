@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweeping import begin, dies, end, results, sweep
+from sweeping import begin, dies, results, sweep
 
 from photos import photo_folder
 from runs import metrics_csv, same_bits, summary, weights
-from starter import said
+from starter import end, said
 
 QUICK = (
     "data.source=sample", "data.fraction=0.1", "model.hidden=[8]", "trainer.max_epochs=2",
@@ -132,6 +132,7 @@ def test_ctrl_c_prints_what_is_done_and_the_sweep_goes_on_from_there(tmp_path):
     assert results(folder)["verdict"] == results(tmp_path / "whole")["verdict"]
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_killed_again_and_again_ends_in_the_same_table(tmp_path):
     settings = (*QUICK, "trainer.max_epochs=6", "optimizer.lr=1e-3,1e-2", "model.dropout=0,0.5")
     begun = time.monotonic()
@@ -252,6 +253,7 @@ def test_a_sweep_goes_on_only_as_itself_and_alone(tmp_path):
         ("ray", "ray"),
     ],
 )
+@pytest.mark.slow
 def test_every_launcher_ends_in_the_same_table(tmp_path, launcher, package):
     pytest.importorskip(package)
     settings = (*QUICK, "optimizer.lr=1e-2,-1,1e-4")
