@@ -89,10 +89,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def tiny_run(tiny_mnist: Path, tmp_path: Path) -> Callable[..., Result]:
     """Trains on ``tiny_mnist`` in this process, in a folder of ``tmp_path``."""
     from discern.run import train
-    from runs import TINY, composed
+    from runs import TINY, composed_as_job
 
     def run(*overrides: str, name: str = "run") -> Result:
-        cfg = composed(*TINY, *overrides)
+        cfg = composed_as_job(*TINY, *overrides)
         cfg.data.dir = str(tiny_mnist)
         cfg.folder = str(tmp_path / name)
         return train(cfg)

@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hydra import compose, initialize_config_dir
 from PIL import Image
 
 import runs
 from discern.checkpoints import CARD, load
-from discern.config import check, conf_dir
+from discern.config import check
 from discern.data.packaged import read_sample
 from discern.data.splits import stratified_split
 from discern.errors import DiscernError
@@ -37,8 +36,7 @@ FILES = {
 
 
 def composed(*overrides: str):
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose("evaluate", list(overrides))
+    return runs.composed_as_job(*overrides, command="evaluate")
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from functools import partial
 
 import pytest
 from omegaconf import OmegaConf
@@ -27,6 +28,12 @@ def read(folder):
 
 def hparams_tags(events) -> list[str]:
     return list(events.PluginTagToContent(metadata.PLUGIN_NAME))
+
+
+@pytest.fixture
+def tiny_run(tiny_run):
+    """With TensorBoard."""
+    return partial(tiny_run, "logger=default")
 
 
 def test_a_run_has_a_row_of_settings_and_metrics(tiny_run):

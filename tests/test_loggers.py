@@ -55,7 +55,7 @@ def scalars(folder) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_tensorboard_and_csv_tell_the_same(tiny_run):
-    result = tiny_run()
+    result = tiny_run("logger=default")
     found, rows = scalars(result.folder), metrics_csv(result.folder)
     assert "hp_metric" not in found
     for name in set(rows[0]) - {"epoch", "step"}:

@@ -606,7 +606,7 @@ def test_without_a_progress_bar_a_run_is_the_same(tiny_run, capsys):
     ],
 )
 def test_what_is_switched_off_is_missing_and_nothing_else(tiny_run, override, missing):
-    result = tiny_run(override)
+    result = tiny_run("logger=default", override)
     for pattern in ("metrics.csv", "events*", "*.ckpt", "curves.png", "summary.json"):
         assert bool(list(result.folder.rglob(pattern))) == (pattern not in missing), pattern
     assert set(result.metrics) == {"train", "val", "test"} - (
@@ -638,6 +638,7 @@ def test_a_callback_of_lightning(tiny_run):
         "trainer.callbacks=[{_target_: lightning.pytorch.callbacks.LearningRateMonitor}]",
         "trainer.log_every_n_steps=1",
         "scheduler=cosine",
+        "logger=default",
     )
     scalars = {}
     for path in result.folder.glob("events*"):

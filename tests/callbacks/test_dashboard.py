@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,12 @@ from discern.errors import DiscernError
 from discern.run import train
 from photos import photo_folder
 from runs import composed, same_bits, weights
+
+
+@pytest.fixture
+def tiny_run(tiny_run):
+    """With TensorBoard."""
+    return partial(tiny_run, "logger=default")
 
 
 class Shown:

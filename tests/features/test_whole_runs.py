@@ -34,6 +34,7 @@ SETTINGS = (
     "engine=torch",
     "threads=1",
     "test=false",
+    "logger=csv",
     "hydra.run.dir=run",
 )
 

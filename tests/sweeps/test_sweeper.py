@@ -16,7 +16,7 @@ from starter import end, said
 
 QUICK = (
     "data.source=sample", "data.fraction=0.1", "model.hidden=[8]", "trainer.max_epochs=2",
-    "trainer.accelerator=cpu", "hydra.sweep.dir=sweep",
+    "trainer.accelerator=cpu", "logger=csv", "hydra.sweep.dir=sweep",
 )  # fmt: skip
 
 

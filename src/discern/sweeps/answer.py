@@ -163,6 +163,8 @@ def as_experiment(job: Job) -> str:
         else:
             _put(settings, name.split("."), _absolute(value) if name in FILES else value)
     header = "# The best job of a sweep: python train.py experiment=FILE trains it again.\n"
+    # Hydra wants what overrides a choice after what does not.
+    choices.sort(key=lambda choice: next(iter(choice)).startswith("override"))
     content = {"defaults": [*choices, "_self_"]} if choices else {}
     return f"# @package _global_\n{header}" + yaml.safe_dump(
         {**content, **settings}, sort_keys=False, allow_unicode=True
