@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
+import gc
 import os
 import shutil
 import signal
@@ -85,14 +86,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.reverse()
 
 
+def pytest_collection_finish() -> None:
+    """Leave a million objects of imported modules out of all garbage collections to come."""
+    gc.freeze()
+
+
 @pytest.fixture
 def tiny_run(tiny_mnist: Path, tmp_path: Path) -> Callable[..., Result]:
     """Trains on ``tiny_mnist`` in this process, in a folder of ``tmp_path``."""
     from discern.run import train
-    from runs import TINY, composed_as_job
+    from runs import TINY, composed
 
     def run(*overrides: str, name: str = "run") -> Result:
-        cfg = composed_as_job(*TINY, *overrides)
+        cfg = composed(*TINY, *overrides)
         cfg.data.dir = str(tiny_mnist)
         cfg.folder = str(tmp_path / name)
         return train(cfg)

@@ -7,6 +7,7 @@ within 50 ms and not after seconds of imports.
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -16,8 +17,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -35,18 +37,18 @@ MESSAGE = 1 << 20
 def begin(
     cwd: Path,
     *arguments: str,
-    terminal: int | None = None,
+    streams: tuple[int, int, int] | None = None,
     changes: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     **env: str,
 ) -> int:
     """Start ``discern …`` in a process group of its own; its number.
 
     Args:
-        terminal: an open one, which it reads from and writes to in the place of ``said.log``.
+        streams: what it reads from, prints to and complains to, in the place of ``said.log``.
         changes: module -> name in it -> what it is for this command.
     """
-    if terminal is not None:
-        return _begin(cwd, arguments, (terminal,) * 3, changes, env)
+    if streams is not None:
+        return _begin(cwd, arguments, streams, changes, env)
     with Path(os.devnull).open() as nothing, (cwd / LOG).open("a") as log:
         streams = nothing.fileno(), log.fileno(), log.fileno()
         return _begin(cwd, arguments, streams, changes, env)
@@ -55,6 +57,17 @@ def begin(
 def end(number: int) -> int:
     """Wait for the process; its exit status."""
     return _ask({"wait": number})
+
+
+def until(condition: Callable[[], object], number: int) -> None:
+    """Wait until something is so, which the process is about to bring about.
+
+    Raises:
+        AssertionError: it has ended before.
+    """
+    while not condition():
+        assert _ask({"runs": number}), f"process {number} has ended"
+        time.sleep(0.01)
 
 
 def run(cwd: Path, *arguments: str, **more: Any) -> int:
@@ -74,7 +87,10 @@ def said(cwd: Path) -> str:
 
 
 def invoke(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    """``discern …`` as a user types it in a folder; its exit status and what it prints."""
+    """``discern …`` as a user types it in a folder; its exit status and what it prints.
+
+    ``invoke("-c", PROGRAM)`` runs a program of Python's in the same way.
+    """
     with (
         Path(os.devnull).open() as nothing,
         tempfile.TemporaryFile("w+", encoding="utf-8") as out,
@@ -131,6 +147,7 @@ def _connection() -> socket.socket:
 def serve(connection: socket.socket) -> None:
     """Fork for each question, or wait for what was forked."""
     _import_everything()
+    gc.freeze()  # what is imported is looked at by no fork's collector, and copied for none
     while True:
         message, files, *_ = socket.recv_fds(connection, MESSAGE, 3)
         if not message:
@@ -138,6 +155,9 @@ def serve(connection: socket.socket) -> None:
         question = json.loads(message)
         if "wait" in question:
             answer = os.waitstatus_to_exitcode(os.waitpid(question["wait"], 0)[1])
+        elif "runs" in question:
+            ended = os.waitid(os.P_PID, question["runs"], os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            answer = int(ended is None)
         else:
             answer = os.fork()
             if not answer:
@@ -152,12 +172,12 @@ def _import_everything() -> None:
     import torch._dynamo  # noqa: F401 - which the first step of an optimizer imports
 
     import discern
-    from runs import composed
+    from runs import composed_by_hydra
 
     for module in pkgutil.walk_packages(discern.__path__, "discern."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
-    composed()  # Hydra looks for its plugins
+    composed_by_hydra()  # Hydra looks for its plugins
 
 
 def _run(question: dict[str, Any], streams: list[int]) -> int:
@@ -167,7 +187,8 @@ def _run(question: dict[str, Any], streams: list[int]) -> int:
     os.chdir(question["cwd"])
     os.environ.clear()
     os.environ.update(question["env"])
-    sys.argv = ["discern", *question["arguments"]]
+    arguments = question["arguments"]
+    sys.argv = ["discern", *arguments]
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
@@ -176,7 +197,10 @@ def _run(question: dict[str, Any], streams: list[int]) -> int:
             setattr(importlib.import_module(module), name, value)
     status = 0
     try:
-        main()
+        if arguments[:1] == ["-c"]:
+            exec(compile(arguments[1], "script.py", "exec"), {"__name__": "__main__"})
+        else:
+            main()
     except SystemExit as end:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)

@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -17,13 +16,12 @@ from runs import (
     checkpoint,
     command,
     composed,
-    environment,
     metrics_csv,
     same_bits,
     summary,
     weights,
 )
-from starter import invoke
+from starter import begin, end, invoke, until
 
 QUICK = ("data.source=sample", "trainer.accelerator=cpu", "debug=limit")
 
@@ -296,26 +294,22 @@ def test_a_named_folder_is_used_and_not_used_twice(tmp_path):
 def test_signals_end_a_run_gracefully(tmp_path):
     endless = ("data.source=sample", "trainer.accelerator=cpu", "trainer.max_epochs=-1")
     wishes = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "terminated")}
-    running = {
-        number: subprocess.Popen(
-            [*TRAIN, *endless, "callbacks.early_stopping=null", f"hydra.run.dir={reason}"],
-            cwd=tmp_path,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number, (_, reason) in wishes.items()
-    }
+    running = {}
+    for number, (_, reason) in wishes.items():
+        streams = [(tmp_path / f"{reason} {name}").open("w+") for name in ("in", "out", "err")]
+        process = begin(
+            tmp_path, "train", *endless, "callbacks.early_stopping=null", f"hydra.run.dir={reason}",
+            streams=tuple(stream.fileno() for stream in streams),
+        )  # fmt: skip
+        running[number] = process
     for number, process in running.items():
-        _, reason = wishes[number]
-        while not (tmp_path / reason / "metrics.csv").exists() and process.poll() is None:
-            time.sleep(0.02)
-        process.send_signal(number)
+        until((tmp_path / wishes[number][1] / "metrics.csv").exists, process)
+        os.kill(process, number)
     for number, process in running.items():
         status, reason = wishes[number]
-        out, err = process.communicate(timeout=120)
-        assert process.returncode == status, (out, err)
+        ended = end(process)
+        out, err = ((tmp_path / f"{reason} {name}").read_text() for name in ("out", "err"))
+        assert ended == status, (out, err)
         assert err == ""
         facts = summary(tmp_path / reason)
         assert facts["stopped"] == reason

@@ -5,7 +5,7 @@ from omegaconf import OmegaConf
 
 from discern.composition import explain
 from discern.config import conf_dir
-from runs import composed
+from runs import composed_by_hydra as composed
 
 
 def explained(*overrides: str) -> str:

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from discern.build import FOR_TRAINING
 from discern.config import SCHEMAS, check, conf_dir
-from runs import composed
+from runs import composed_by_hydra as composed
 
 FILES = {str(path.relative_to(conf_dir())): path for path in sorted(conf_dir().rglob("*.yaml"))}
 CHOICES = [

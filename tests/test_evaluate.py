@@ -36,7 +36,7 @@ FILES = {
 
 
 def composed(*overrides: str):
-    return runs.composed_as_job(*overrides, command="evaluate")
+    return runs.composed(*overrides, command="evaluate")
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from discern.config import check, conf_dir
 from discern.errors import DiscernError
 from discern.experiments import find_file, name_of
 from hydra_plugins import discern_experiments as plugin
-from runs import composed, metrics_csv, summary
+from runs import composed_by_hydra as composed
+from runs import metrics_csv, summary
 from starter import invoke
 
 SETTINGS = """\

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from PIL import Image
 
+import runs
 from discern.checkpoints import CARD, Card, load
-from discern.config import check, conf_dir
+from discern.config import check
 from discern.data.packaged import read_sample
 from discern.errors import DiscernError
 from discern.evaluate import evaluate
@@ -31,8 +31,7 @@ DIGITS = read_sample()["t10k-images-idx3-ubyte"]
 
 
 def composed(name: str, *overrides: str):
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose(name, list(overrides))
+    return runs.composed(*overrides, command=name)
 
 
 def save_model(path: Path, shape: tuple[int, int, int] = (1, 28, 28), classes: int = 10) -> Path:

@@ -4,9 +4,9 @@ import copy
 import json
 import logging
 import math
+import os
 import signal
 import struct
-import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -33,7 +33,6 @@ from runs import (
     checkpoint,
     command,
     composed,
-    environment,
     metrics_csv,
     own_model,
     same_bits,
@@ -41,6 +40,7 @@ from runs import (
     summary,
     weights,
 )
+from starter import begin, end
 
 EVENTS = "trainer.callbacks=[{_target_: runs.Events}]"
 NO_VALIDATION = "data.val_size=0"
@@ -121,14 +121,15 @@ def test_no_number_is_cut_off_in_a_narrow_terminal(monkeypatch, columns):
 
 def test_a_run_outlives_who_reads_its_lines(tmp_path):
     quick = ("data.source=sample", "data.fraction=0.1", "trainer.max_epochs=2")
-    with subprocess.Popen(
-        [*TRAIN, *quick, "hydra.run.dir=run"], cwd=tmp_path, env=environment(),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    ) as process:  # fmt: skip
-        process.stdout.readline()
-        process.stdout.close()  # as `head -1` does
-        assert process.stderr.read() == b""
-    assert process.returncode == 0
+    ours, theirs = os.pipe()
+    with os.fdopen(ours) as reader, (tmp_path / "complaints").open("w+") as complaints:
+        streams = theirs, theirs, complaints.fileno()
+        number = begin(tmp_path, "train", *quick, "hydra.run.dir=run", streams=streams)
+        os.close(theirs)
+        reader.readline()
+        reader.close()  # as `head -1` does
+        assert end(number) == 0
+        assert complaints.seek(0, os.SEEK_END) == 0
     assert summary(tmp_path / "run")["stopped"] == "trainer.max_epochs=2 reached"
     assert "Everything is in run" in (tmp_path / "run" / "train.log").read_text()
 

@@ -17,7 +17,7 @@ from discern.checkpoints import read
 from discern.errors import DiscernError
 from discern.run import Result, train
 from photos import photo_folder
-from runs import composed_as_job, metrics_csv, summary
+from runs import composed, metrics_csv, summary
 from starter import invoke
 
 # 24 pictures: 16 in two batches, 4 held out, 4 for the test.
@@ -57,7 +57,7 @@ def run(photos: Path, tmp_path: Path) -> Callable[..., Result]:
     def run(*overrides: str, name: str = "run") -> Result:
         (tmp_path / name).mkdir()
         folders = (f"data.dir={photos}", f"folder={tmp_path / name}")
-        return train(composed_as_job(*SETTINGS, *folders, *overrides))
+        return train(composed(*SETTINGS, *folders, *overrides))
 
     return run
 
@@ -248,7 +248,7 @@ def test_stages_that_cannot_be_are_refused(run, tmp_path, overrides, said):
     if "model=mlp" in overrides:
         settings = ("model=mlp", "callbacks=finetune", "data=mnist", "data.source=sample")
         with pytest.raises(DiscernError, match=said):
-            train(composed_as_job(*settings, "trainer.max_epochs=1", f"folder={tmp_path}"))
+            train(composed(*settings, "trainer.max_epochs=1", f"folder={tmp_path}"))
         return
     with pytest.raises(DiscernError, match=said):
         run(*overrides)

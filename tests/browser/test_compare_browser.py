@@ -29,8 +29,15 @@ def page_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "here" / "compare.html"
 
 
-@pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (390, "light"),
+        (1280, "dark"),
+        pytest.param(390, "dark", marks=pytest.mark.slow),
+        pytest.param(1280, "light", marks=pytest.mark.slow),
+    ],
+)
 def test_the_page_opens_and_answers(browser: Browser, page_file: Path, width: int, scheme: str):
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     wrong: list[str] = []

@@ -17,7 +17,7 @@ from starter import invoke
 
 SIZES = [
     {"viewport": {"width": 1280, "height": 900}},
-    {"viewport": {"width": 390, "height": 844}},
+    pytest.param({"viewport": {"width": 390, "height": 844}}, marks=pytest.mark.slow),
     {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark"},
 ]
 

@@ -20,6 +20,8 @@ from starter import invoke
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+pytestmark = pytest.mark.slow  # a walk through every tab
+
 DASHBOARD = [sys.executable, "-m", "discern", "dashboard"]
 MLP, HEAD = "2026-01-02/03-04-05_mlp_mnist", "2026-01-02/03-04-06_densenet_transfer_image_folder"
 PATIENCE = 30_000

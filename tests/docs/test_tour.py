@@ -17,6 +17,7 @@ def _single_threaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
+@pytest.mark.slow
 def test_every_cell_of_the_tour_runs(tmp_path):
     notebook = program("tour").execute(TOUR, tmp_path)
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]

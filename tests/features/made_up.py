@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import multiprocessing
 import os
 import signal
@@ -23,6 +25,26 @@ from discern.features.extraction import FeatureSource, Kind, Settings
 
 WIDTH = 6
 FORK = multiprocessing.get_context("fork")
+
+
+@contextmanager
+def told_when_waiting(event: Any) -> Iterator[None]:
+    """Set the event as soon as this process says that it waits for another's features."""
+    logger = logging.getLogger("discern.features.store")
+
+    def look(record: logging.LogRecord) -> bool:
+        if "waiting for it" in record.getMessage():
+            event.set()
+        return True
+
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addFilter(look)
+    try:
+        yield
+    finally:
+        logger.removeFilter(look)
+        logger.setLevel(before)
 
 
 def images(numbers: range | list[int]) -> InMemoryImages:
@@ -49,15 +71,22 @@ def expected(shown: InMemoryImages, augmentation: Any = None, seed: int = 0, epo
 
 
 class Counted:
-    """Computes features, and writes the number of each image into a file before."""
+    """Computes features, and writes the number of each image into a file before.
 
-    def __init__(self, path: Path, seconds: float = 0.0) -> None:
-        self.path, self.seconds = path, seconds
+    Args:
+        seconds: that a batch takes.
+        hangs_after: images that it computes before it never ends; whoever calls it is killed.
+    """
+
+    def __init__(self, path: Path, seconds: float = 0.0, hangs_after: float = math.inf) -> None:
+        self.path, self.seconds, self.hangs_after = path, seconds, hangs_after
 
     def __call__(self, batch: Tensor) -> Tensor:
         numbers = (batch.flatten(1)[:, 0] * 200 + batch.flatten(1)[:, 1] - 1).round().int()
         with self.path.open("a") as file:
             file.write("".join(f"{number}\n" for number in numbers.tolist()))
+        if len(self.numbers) > self.hangs_after:
+            signal.pause()
         time.sleep(self.seconds)
         return features_of(batch)
 

@@ -33,6 +33,7 @@ from made_up import (
     kind,
     rows,
     source,
+    told_when_waiting,
 )
 from torch import Tensor
 from tqdm import tqdm
@@ -498,10 +499,11 @@ def test_parts_of_a_division_join_to_the_whole(cache, count):
 # Killed, raced for
 
 
-def test_killed_at_any_moment_it_goes_on_where_it_was(tmp_path):
-    """Fifty kills, over as many caches as they take."""
+@pytest.mark.parametrize("enough", [10, pytest.param(50, marks=pytest.mark.slow)])
+def test_killed_at_any_moment_it_goes_on_where_it_was(tmp_path, enough):
+    """So many kills, over as many caches as they take."""
     shown, generator, kills, caches = images(range(120)), random.Random(0), 0, 0
-    while kills < 50:
+    while kills < enough:
         caches += 1
         cache, count = tmp_path / str(caches), Counted(tmp_path / f"{caches}.txt", 0.002)
         kept, before, alive, longest = np.empty(0, np.int64), 0, True, 0.08
@@ -542,12 +544,18 @@ def test_processes_that_want_the_same_compute_it_once(cache, tmp_path, processes
 
 
 def test_a_waiting_process_goes_on_where_a_killed_one_was(cache, tmp_path):
-    slow, shown = Counted(tmp_path / "slow.txt", 0.01), images(range(200))
+    slow, shown = Counted(tmp_path / "slow.txt", hangs_after=20), images(range(200))
     process = child(lambda: rows(source(cache, slow), shown))
     while not chunks(cache):
         time.sleep(0.005)
-    waiting = child(lambda: rows(source(cache, Counted(tmp_path / "fast.txt")), shown))
-    time.sleep(0.05)
+    awaited = FORK.Event()
+
+    def wait() -> None:
+        with told_when_waiting(awaited):
+            rows(source(cache, Counted(tmp_path / "fast.txt")), shown)
+
+    waiting = child(wait)
+    assert awaited.wait(30)
     assert not (tmp_path / "fast.txt").exists()
     kill(process)
     waiting.join()
@@ -799,7 +807,7 @@ def test_room_is_made_by_what_was_not_used_for_the_longest(cache, caplog):
 
 
 def test_a_store_that_is_still_being_computed_is_in_use(cache, tmp_path):
-    slow = Counted(tmp_path / "slow.txt", 0.05)
+    slow = Counted(tmp_path / "slow.txt", hangs_after=20)
     process = child(lambda: rows(source(cache, slow), images(range(60))))
     while not chunks(cache):
         time.sleep(0.005)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up import FORK, child, in_child, kill
+from made_up import FORK, child, in_child, kill, told_when_waiting
 
 from discern.features import folders, table
 from discern.features.arrays import Ids, write_chunk
@@ -294,13 +294,13 @@ def test_a_process_that_is_killed_gives_up_its_turn(folder):
 
 def test_a_second_writer_waits_says_so_and_sees_what_the_first_wrote(folder, caplog):
     caplog.set_level(logging.INFO)
-    inside = FORK.Event()
+    inside, awaited = FORK.Event(), FORK.Event()
 
     def work() -> None:
         store = opened(folder)
         with store.writing():
             inside.set()
-            time.sleep(0.3)
+            assert awaited.wait(30)
             store.add(ids(9), values(9))
 
     store = opened(folder)
@@ -308,7 +308,7 @@ def test_a_second_writer_waits_says_so_and_sees_what_the_first_wrote(folder, cap
     assert inside.wait(30)
     with store.writing("1of2"):
         assert (store.find(ids(9)) == -1).all(), "another part waits for nobody"
-    with store.writing():
+    with told_when_waiting(awaited), store.writing():
         assert (store.find(ids(9)) >= 0).all()
     process.join()
     assert caplog.text.count("waiting for it") == 1

@@ -79,7 +79,7 @@ class HalfFrozen(nn.Sequential):
 def test_the_losses_of_single_steps_are_logged_as_often_as_asked(tiny_run):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    result = tiny_run("trainer.log_every_n_steps=2", "trainer.max_epochs=1")
+    result = tiny_run("logger=default", "trainer.log_every_n_steps=2", "trainer.max_epochs=1")
     steps = {}
     for path in result.folder.glob("events*"):
         events = EventAccumulator(str(path)).Reload()

@@ -36,9 +36,9 @@ def dies(*how: str) -> str:
     return f"trainer.callbacks={entries}"
 
 
-def begin(cwd: Path, *arguments: str, terminal: int | None = None) -> int:
+def begin(cwd: Path, *arguments: str, **more: Any) -> int:
     """Start ``train.py -m …`` in a process group of its own; its number."""
-    return starter.begin(cwd, "train", "-m", *arguments, terminal=terminal)
+    return starter.begin(cwd, "train", "-m", *arguments, **more)
 
 
 def sweep(cwd: Path, *arguments: str) -> int:

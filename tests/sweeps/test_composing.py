@@ -56,15 +56,29 @@ def composed(loader, overrides):
     return OmegaConf.to_yaml(config)
 
 
-@settings(max_examples=25)
-@given(
+ANY_OVERRIDES = given(
     choices=st.fixed_dictionaries({}, optional={k: st.sampled_from(v) for k, v in CHOICES.items()}),
     values=st.fixed_dictionaries({}, optional={k: st.sampled_from(v) for k, v in VALUES.items()}),
     data=st.data(),
 )
+
+
+@settings(max_examples=10)
+@ANY_OVERRIDES
 def test_a_config_is_what_hydra_composes_whatever_was_composed_before(
     loaders, choices, values, data
 ):
+    assert_as_hydra_composes(loaders, choices, values, data)
+
+
+@pytest.mark.slow
+@settings(max_examples=100)
+@ANY_OVERRIDES
+def test_many_a_config_is_what_hydra_composes(loaders, choices, values, data):
+    assert_as_hydra_composes(loaders, choices, values, data)
+
+
+def assert_as_hydra_composes(loaders, choices, values, data):
     told = [f"{key}={value}" for key, value in (*choices.items(), *values.items())]
     told = [each.removesuffix("=") for each in told]
     overrides = data.draw(st.permutations(told))

@@ -25,7 +25,7 @@ def on_a_terminal(cwd: Path, columns: int, *arguments: str) -> bytes:
     """All that a sweep writes to a terminal so many columns wide."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    number = begin(cwd, *SETTINGS, *arguments, terminal=theirs)
+    number = begin(cwd, *SETTINGS, *arguments, streams=(theirs,) * 3)
     os.close(theirs)
     written = b""
     while True:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import optuna
@@ -15,7 +14,7 @@ from discern.callbacks.pruning import Pruning
 from discern.errors import DiscernError
 from discern.sweeps.search import PRUNER, search_space
 from runs import summary
-from starter import end, said
+from starter import end, said, until
 
 QUICK = (
     "data.source=sample", "data.fraction=0.1", "model.hidden=[8]", "trainer.max_epochs=2",
@@ -117,8 +116,7 @@ def test_a_search_that_was_killed_goes_on_with_its_study(tmp_path):
     settings = (*QUICK, RATES, "trainer.max_epochs=8", "hydra.sweeper.n_trials=5")
     number = begin(tmp_path, *settings)
     folder = tmp_path / "sweep"
-    while not list(folder.glob("*/checkpoints/last.ckpt")):
-        time.sleep(0.01)
+    until(lambda: list(folder.glob("*/checkpoints/last.ckpt")), number)
     os.kill(number, signal.SIGKILL)
     assert end(number) == -signal.SIGKILL
     more = ("hydra/sweeper=optuna", "hydra.sweeper.n_trials=5")

@@ -12,7 +12,7 @@ from sweeping import begin, dies, results, sweep
 
 from photos import photo_folder
 from runs import metrics_csv, same_bits, summary, weights
-from starter import end, said
+from starter import end, said, until
 
 QUICK = (
     "data.source=sample", "data.fraction=0.1", "model.hidden=[8]", "trainer.max_epochs=2",
@@ -26,10 +26,19 @@ def told(folder: Path) -> list[tuple[Any, ...]]:
     return [(r["rank"], r["folder"], r["values"], r["epochs"], r["state"]) for r in rows]
 
 
-def test_a_sweep_ends_in_an_answer(tmp_path):
-    settings = (*QUICK, "optimizer.lr=1e-2,1e-4", "model.dropout=0,0.5")
-    assert sweep(tmp_path, *settings, "hydra.launcher.n_jobs=1") == 0
-    folder = tmp_path / "sweep"
+FOUR = (*QUICK, "optimizer.lr=1e-2,1e-4", "model.dropout=0,0.5")
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep of four jobs, one after the other, in a folder of its own; nothing changes it."""
+    cwd = tmp_path_factory.mktemp("four")
+    assert sweep(cwd, *FOUR, "hydra.launcher.n_jobs=1") == 0, said(cwd)
+    return cwd / "sweep"
+
+
+def test_a_sweep_ends_in_an_answer(four):
+    folder = four
     found = results(folder)
     assert [row["rank"] for row in found["rows"]] == [1, 2, 3, 4]
     values = [row["values"]["val/loss"] for row in found["rows"]]
@@ -41,7 +50,7 @@ def test_a_sweep_ends_in_an_answer(tmp_path):
     assert summary(folder / best["folder"])["metrics"]["val"]["loss"] == values[0]
     for name in ("results.csv", "sweep.png", "best.yaml", "multirun.yaml", "sweep.json"):
         assert (folder / name).stat().st_size
-    printed = said(tmp_path)
+    printed = said(folder.parent)
     assert "4/4  lr=0.0001,dropout=0.5  val/loss" in printed
     assert found["best"]["command"] in printed
     # The test split is looked at once, and for the best alone.
@@ -119,8 +128,7 @@ def test_ctrl_c_prints_what_is_done_and_the_sweep_goes_on_from_there(tmp_path):
     assert sweep(tmp_path, *settings, "hydra.sweep.dir=whole") == 0
     number = begin(tmp_path, *settings)
     folder = tmp_path / "sweep"
-    while not (folder / "lr=0.001,seed=2" / "metrics.csv").exists():
-        time.sleep(0.01)
+    until((folder / "lr=0.001,seed=2" / "metrics.csv").exists, number)
     os.kill(number, signal.SIGINT)
     assert end(number) == 130
     states = [row["state"] for row in results(folder)["rows"]]
@@ -239,10 +247,9 @@ def test_what_cannot_be_is_refused_in_a_sentence(tmp_path, arguments, sentence):
         assert not list(tmp_path.glob("sweep/*/config.yaml"))  # no job was begun
 
 
-def test_a_sweep_goes_on_only_as_itself_and_alone(tmp_path):
-    assert sweep(tmp_path, *QUICK, "optimizer.lr=1e-3,1e-2") == 0
-    assert sweep(tmp_path, "sweep.resume=sweep", "optimizer.lr=5") == 1
-    assert "optimizer.lr=5 (optimizer.lr=1e-3,1e-2 there)" in said(tmp_path)
+def test_a_sweep_goes_on_only_as_itself_and_alone(tmp_path, four):
+    assert sweep(tmp_path, f"sweep.resume={four}", "optimizer.lr=5") == 1
+    assert "optimizer.lr=5 (optimizer.lr=1e-2,1e-4 there)" in said(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -262,8 +269,6 @@ def test_every_launcher_ends_in_the_same_table(tmp_path, launcher, package):
     assert told(tmp_path / "sweep") == told(tmp_path / "jobs")
 
 
-def test_jobs_at_the_same_time_end_in_the_same_table(tmp_path):
-    settings = (*QUICK, "optimizer.lr=1e-2,1e-3,1e-4", "model.dropout=0,0.5")
-    assert sweep(tmp_path, *settings, "hydra.sweep.dir=one") == 0
-    assert sweep(tmp_path, *settings, "hydra.launcher.n_jobs=3") == 0
-    assert told(tmp_path / "sweep") == told(tmp_path / "one")
+def test_jobs_at_the_same_time_end_in_the_same_table(tmp_path, four):
+    assert sweep(tmp_path, *FOUR, "hydra.launcher.n_jobs=3") == 0
+    assert told(tmp_path / "sweep") == told(four)
