@@ -27,6 +27,7 @@ from discern.errors import DiscernError
 from discern.models.mlp import MLP
 from discern.run import metrics_table, train
 from runs import (
+    SHOWN,
     STEPS_PER_EPOCH,
     TRAIN,
     Events,
@@ -607,7 +608,7 @@ def test_without_a_progress_bar_a_run_is_the_same(tiny_run, capsys):
     ],
 )
 def test_what_is_switched_off_is_missing_and_nothing_else(tiny_run, override, missing):
-    result = tiny_run("logger=default", override)
+    result = tiny_run(*SHOWN, override)
     for pattern in ("metrics.csv", "events*", "*.ckpt", "curves.png", "summary.json"):
         assert bool(list(result.folder.rglob(pattern))) == (pattern not in missing), pattern
     assert set(result.metrics) == {"train", "val", "test"} - (

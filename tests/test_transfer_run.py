@@ -38,6 +38,7 @@ SETTINGS = (
     "engine=torch",
     "threads=1",
     "logger=csv",
+    "sweep.draws=true",
 )
 
 
