@@ -236,7 +236,9 @@ def test_training_ends_when_no_file_is_left(lacking):
 
 
 # torch takes five seconds to end a process that failed.
-@pytest.mark.parametrize(("workers", "gone"), [(0, 3), (0, 5), (1, 3)])
+@pytest.mark.parametrize(
+    ("workers", "gone"), [(0, 3), (0, 5), pytest.param(1, 3, marks=pytest.mark.slow)]
+)
 def test_evaluation_says_in_a_sentence_what_can_no_longer_be_read(lacking, workers, gone):
     part = lacking.subset(torch.tensor([0, gone]))
     loader = ImageLoader(part, batch_size=2, num_workers=workers)

@@ -544,7 +544,7 @@ def test_processes_that_want_the_same_compute_it_once(cache, tmp_path, processes
 
 
 def test_a_waiting_process_goes_on_where_a_killed_one_was(cache, tmp_path):
-    slow, shown = Counted(tmp_path / "slow.txt", hangs_after=20), images(range(200))
+    slow, shown = Counted(tmp_path / "slow.txt", 0.01, hangs_after=20), images(range(200))
     process = child(lambda: rows(source(cache, slow), shown))
     while not chunks(cache):
         time.sleep(0.005)
@@ -807,7 +807,7 @@ def test_room_is_made_by_what_was_not_used_for_the_longest(cache, caplog):
 
 
 def test_a_store_that_is_still_being_computed_is_in_use(cache, tmp_path):
-    slow = Counted(tmp_path / "slow.txt", hangs_after=20)
+    slow = Counted(tmp_path / "slow.txt", 0.01, hangs_after=20)
     process = child(lambda: rows(source(cache, slow), images(range(60))))
     while not chunks(cache):
         time.sleep(0.005)
