@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import nbformat
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
@@ -25,6 +26,13 @@ class ThisPython(KernelSpecManager):
         return KernelSpec(argv=argv, display_name="Python 3", language="python")
 
 
+class Kernels(AsyncKernelManager):
+    """Starts that kernel. nbclient makes it, and so ends the kernel that it has started."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, kernel_spec_manager=ThisPython())
+
+
 def execute(path: Path, folder: Path) -> NotebookNode:
     """The notebook at ``path`` with the outputs of its cells, executed in ``folder``.
 
@@ -32,10 +40,10 @@ def execute(path: Path, folder: Path) -> NotebookNode:
         nbclient.exceptions.CellExecutionError: a cell failed.
     """
     notebook: NotebookNode = nbformat.read(path, as_version=4)
-    kernel = AsyncKernelManager(kernel_spec_manager=ThisPython())
     resources = {"metadata": {"path": str(folder)}}
-    client = NotebookClient(notebook, km=kernel, resources=resources, timeout=TIMEOUT)
-    client.execute()
+    NotebookClient(
+        notebook, kernel_manager_class=Kernels, resources=resources, timeout=TIMEOUT
+    ).execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # when each cell was executed
         if "outputs" in cell:

@@ -24,7 +24,7 @@ from discern.errors import DiscernError
 from discern.reports.summary import Summary
 from discern.run import Result, train
 from photos import photo_folder
-from runs import composed, metrics_csv, own_model, same_bits, summary, weights
+from runs import SHOWN, composed, metrics_csv, own_model, same_bits, summary, weights
 from starter import invoke
 
 SOURCE = "data.source=sample"
@@ -73,7 +73,7 @@ def assert_same_run(found: Result, by_hand: Result, *besides: str) -> None:
 
 def test_a_rate_is_suggested_and_nothing_trained(tiny_run, caplog):
     caplog.set_level(logging.INFO)
-    result = tiny_run("find_lr=true")
+    result = tiny_run(*SHOWN, "find_lr=true")
     facts = summary(result.folder)
     lr = facts["found"]["optimizer.lr"]
     assert 1e-4 < lr < 1

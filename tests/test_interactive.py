@@ -22,7 +22,7 @@ from discern.data.packaged import read_sample
 from discern.errors import DiscernError
 from discern.reports.tested import read_tested
 from discern.run import Result
-from runs import STEPS_PER_EPOCH, TINY, command, metrics_csv, same_bits, summary, weights
+from runs import SHOWN, STEPS_PER_EPOCH, TINY, command, metrics_csv, same_bits, summary, weights
 from starter import invoke
 
 
@@ -207,7 +207,7 @@ class Pictures(HTMLParser):
 
 
 def test_a_result_shows_its_curves_and_metrics(here, tiny):
-    result = discern.train(discern.compose([*tiny, "trainer.max_epochs=1"]))
+    result = discern.train(discern.compose([*tiny, *SHOWN, "trainer.max_epochs=1"]))
     seen = Pictures()
     html = result._repr_html_()
     seen.feed(html)

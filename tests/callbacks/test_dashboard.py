@@ -18,13 +18,13 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from discern.errors import DiscernError
 from discern.run import train
 from photos import photo_folder
-from runs import composed, same_bits, weights
+from runs import SHOWN, composed, same_bits, weights
 
 
 @pytest.fixture
 def tiny_run(tiny_run):
-    """With TensorBoard."""
-    return partial(tiny_run, "logger=default")
+    """With all that a run of a user shows."""
+    return partial(tiny_run, *SHOWN)
 
 
 class Shown:

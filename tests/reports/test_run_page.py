@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,16 @@ from discern.errors import DiscernError
 from discern.reports.run_page import write_run_page
 from discern.reports.tested import FILE, read_tested
 from photos import photo_folder
-from runs import Raises, composed, summary
+from runs import SHOWN, Raises, composed, summary
 from starter import invoke
 
 _ = Raises  # named in a config
+
+
+@pytest.fixture
+def tiny_run(tiny_run):
+    """With all that a run of a user shows."""
+    return partial(tiny_run, *SHOWN)
 
 
 def data_of(page: Path) -> dict[str, Any]:

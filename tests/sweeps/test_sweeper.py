@@ -26,7 +26,7 @@ def told(folder: Path) -> list[tuple[Any, ...]]:
     return [(r["rank"], r["folder"], r["values"], r["epochs"], r["state"]) for r in rows]
 
 
-FOUR = (*QUICK, "optimizer.lr=1e-2,1e-4", "model.dropout=0,0.5")
+FOUR = (*QUICK, "logger=default", "optimizer.lr=1e-2,1e-4", "model.dropout=0,0.5")
 
 
 @pytest.fixture(scope="module")
