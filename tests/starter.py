@@ -89,7 +89,7 @@ def said(cwd: Path) -> str:
 def invoke(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
     """``discern …`` as a user types it in a folder; its exit status and what it prints.
 
-    ``invoke("-c", PROGRAM)`` runs a program of Python's in the same way.
+    ``invoke("-c", PROGRAM, …)`` runs a program as Python does.
     """
     with (
         Path(os.devnull).open() as nothing,
@@ -198,6 +198,7 @@ def _run(question: dict[str, Any], streams: list[int]) -> int:
     status = 0
     try:
         if arguments[:1] == ["-c"]:
+            sys.argv = ["-c", *arguments[2:]]
             exec(compile(arguments[1], "script.py", "exec"), {"__name__": "__main__"})
         else:
             main()
