@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # What takes seconds to import is imported by the fixtures that use it: the process that only hands
 # tests out starts at once.
@@ -33,8 +33,14 @@ if "DISCERN_TESTS_HOME" not in os.environ:
 
 TINY_IMAGES = {"train": 300, "t10k": 100}
 
-# No test is about time: an example that a busy machine takes long for is no failure.
-settings.register_profile("discern", deadline=None)
+# No test is about time: an example that a busy machine takes long for is no failure. And what a
+# change is checked with is the same each time; elsewhere new examples are tried in each run.
+settings.register_profile(
+    "discern",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=os.environ.get("CI") == "true",
+)
 settings.load_profile("discern")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
