@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from typing import Any
 
 import pytest
@@ -83,6 +84,16 @@ def test_a_mistake_is_one_sentence(node, told):
     with pytest.raises(DiscernError, match=told) as caught:
         build("model", node)
     assert "\n" not in str(caught.value)
+
+
+def test_a_missing_value_is_named_under_a_debugger_too():
+    before = sys.gettrace()
+    sys.settrace(before or (lambda *_: None))
+    try:
+        with pytest.raises(DiscernError, match="Missing mandatory value: size"):
+            build("model", {"_target_": KEPT, "size": "???"})
+    finally:
+        sys.settrace(before)
 
 
 def test_a_class_that_was_defined_again_is_the_new_one(monkeypatch):

@@ -70,7 +70,9 @@ def build(setting: str, node: Any, **arguments: Any) -> Any:
             inspect.signature(built.func).bind_partial(**built.keywords)
         return built
     except (InstantiationException, MissingMandatoryValue, ModuleNotFoundError, TypeError) as error:
-        cause = error.__cause__ or error
+        # Under a debugger OmegaConf's own error has a cause too, which says less.
+        wraps = not isinstance(error, MissingMandatoryValue)
+        cause = (error.__cause__ if wraps else None) or error
         if isinstance(cause, DiscernError):
             raise cause from error
         raise DiscernError(f"{setting}: {first_line(cause)}.") from error

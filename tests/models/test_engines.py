@@ -303,6 +303,66 @@ def test_importing_openvino_tells_nobody():
     assert sys.modules["openvino.tools.ovc.telemetry_utils"].tm.__name__.endswith("stub")
 
 
+OPENVINO = """
+import sys, threading
+import onnxruntime
+
+telemetry = sys.modules.get("openvino_telemetry", "may be imported")
+compiled, requests = [], []
+
+class Request:
+    def __init__(self, session):
+        self.session, self.thread = session, threading.current_thread()
+        requests.append(self)
+
+    def infer(self, inputs):
+        assert self.thread is threading.current_thread(), "a request serves one thread"
+        names = [each.name for each in self.session.get_inputs()]
+        return self.session.run(None, dict(zip(names, inputs)))
+
+class Compiled:
+    def __init__(self, model, device, settings):
+        self.session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        compiled.append((device, settings))
+
+    def create_infer_request(self):
+        return Request(self.session)
+
+class Core:
+    def read_model(self, file):
+        return file.read()
+
+    def compile_model(self, *arguments):
+        return Compiled(*arguments)
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    """A package ``openvino`` with what discern asks of it, which has ONNX Runtime compute."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "openvino"]:
+        monkeypatch.delitem(sys.modules, name)
+    (tmp_path / "openvino.py").write_text(OPENVINO)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    del sys.modules["openvino"]
+
+
+def test_openvino_computes_float32_with_a_request_for_each_thread_and_tells_nobody(stand_in):
+    network = tiny()
+    engine = engine_for(network, SHAPE, "openvino", threads=2)
+    for count in (1, 8):
+        assert_agree(engine, network, torch.randn(count, *SHAPE))
+    openvino = sys.modules["openvino"]
+    ((device, settings),) = openvino.compiled
+    assert device == "CPU"
+    assert settings["INFERENCE_PRECISION_HINT"] == "f32"
+    assert settings["INFERENCE_NUM_THREADS"] == settings["NUM_STREAMS"] == 2
+    assert 1 <= len(openvino.requests) <= 2
+    assert openvino.telemetry is None
+    assert "openvino_telemetry" not in sys.modules
+
+
 # What is kept
 
 
