@@ -161,6 +161,8 @@ BASE = composed()
         ("trainer.profiler=simpel", "simple"),
         ("callbacks.early_stopping.patience=-1", "0 or above"),
         ("callbacks.early_stopping.mode=least", "min or max"),
+        ("callbacks.early_stopping.mode=max", "of which less is better; it must be min"),
+        ("callbacks.best_checkpoint.mode=max", "of which less is better; it must be min"),
     ],
 )
 def test_not_allowed(override, allowed):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import logging
 import math
@@ -22,6 +23,7 @@ from torch.optim.lr_scheduler import (
 )
 
 from discern import run
+from discern.config import check
 from discern.data.mnist import MNIST
 from discern.errors import DiscernError
 from discern.models.mlp import MLP
@@ -583,6 +585,79 @@ def test_plateau_watches_the_validation_loss_or_else_the_training_loss(tiny_run,
     per_epoch = len(Events.of("lr")) // len(rows)
     assert Events.of("lr")[::per_epoch] == pytest.approx(expected)
     assert len(set(expected)) > 1
+
+
+# The direction in which a metric is better
+
+
+BETTER = {
+    "accuracy": "max", "precision": "max", "recall": "max", "loss": "min", "top5_error": "min",
+}  # fmt: skip
+WATCHERS = {
+    "callbacks.early_stopping": (),
+    "callbacks.best_checkpoint": (),
+    "scheduler": ("scheduler=plateau",),
+}
+OF_LIGHTNING = "_target_: lightning.pytorch.callbacks"
+
+
+def test_the_best_checkpoint_is_best_in_what_is_watched(tiny_run):
+    restless = ("model.hidden=[32]", "optimizer.lr=0.1", "trainer.max_epochs=6")
+    for metric, mode in BETTER.items():
+        watched = f"callbacks.best_checkpoint.monitor=val/{metric}"
+        folder = tiny_run(*restless, "callbacks.early_stopping=null", watched, name=metric).folder
+        values = [row[f"val/{metric}"] for row in metrics_csv(folder)]
+        assert len(set(values)) > 1
+        best = (max if mode == "max" else min)(values)
+        assert values[checkpoint(folder, "best")["epoch"]] == best
+
+
+@pytest.mark.parametrize("whose", ["discern's", "one's own"])
+def test_early_stopping_waits_for_more_accuracy_not_for_less(tiny_run, whose):
+    own = f"{{{OF_LIGHTNING}.EarlyStopping, monitor: val/accuracy, patience: 1}}"
+    settings = {
+        "discern's": ("callbacks.early_stopping.monitor=val/accuracy",
+                      "callbacks.early_stopping.patience=1"),
+        "one's own": ("callbacks.early_stopping=null", f"trainer.callbacks=[{own}]"),
+    }  # fmt: skip
+    many = ("model.hidden=[32]", "trainer.max_epochs=30")
+    folder = tiny_run(*settings[whose], *many).folder
+    *values, last = (row["val/accuracy"] for row in metrics_csv(folder))
+    assert len(values) > 2
+    assert all(now > before for before, now in itertools.pairwise(values))
+    assert last <= values[-1]
+
+
+def test_plateau_watches_accuracy_grow(tiny_run):
+    result = tiny_run(
+        *("scheduler=plateau", "scheduler.monitor=val/accuracy", "scheduler.patience=0"),
+        *("optimizer=sgd", "optimizer.lr=0.5", "trainer.max_epochs=8", EVENTS),
+    )
+    rows = metrics_csv(result.folder)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
+    scheduler = ReduceLROnPlateau(optimizer, mode="max", factor=0.1, patience=0)
+    expected = []
+    for row in rows:
+        expected.append(optimizer.param_groups[0]["lr"])
+        scheduler.step(row["val/accuracy"])
+    per_epoch = len(Events.of("lr")) // len(rows)
+    assert Events.of("lr")[::per_epoch] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("metric", BETTER)
+@pytest.mark.parametrize("part", WATCHERS)
+def test_watching_a_metric_the_wrong_way_is_refused(part, metric):
+    wrong = "min" if BETTER[metric] == "max" else "max"
+    cfg = composed(*WATCHERS[part], f"{part}.monitor=val/{metric}", f"{part}.mode={wrong}")
+    said = rf"^{part}\.mode={wrong} is not allowed with monitor=val/{metric}, of which .* is better"
+    with pytest.raises(DiscernError, match=said):
+        check(cfg)
+
+
+def test_a_callback_of_ones_own_is_refused_too(tiny_run):
+    own = f"{{{OF_LIGHTNING}.ModelCheckpoint, monitor: val/loss, mode: max}}"
+    with pytest.raises(DiscernError, match=r"^ModelCheckpoint\.mode=max is not allowed"):
+        tiny_run(f"trainer.callbacks=[{own}]")
 
 
 # Leaving things out

@@ -42,6 +42,7 @@ from discern.jobs import relative
 from discern.loop import use_lean_epoch_loop
 from discern.models.backbones import PUBLISHED, backbone_preprocessing
 from discern.models.classifier import Classifier
+from discern.models.directions import mode_of
 from discern.models.mixing import mixing
 from discern.models.registry import MODELS, name_of
 from discern.models.schedule import Schedule
@@ -132,9 +133,29 @@ def build_all(setting: str, nodes: Any) -> list[Any]:
     if isinstance(nodes, dict) and "_target_" in nodes:
         nodes = [nodes]
     items = nodes.items() if isinstance(nodes, dict) else enumerate(nodes)
-    built = [build(f"{setting}.{name}", node) for name, node in items if node is not None]
+    built = [
+        build(f"{setting}.{name}", _directed(node)) for name, node in items if node is not None
+    ]
     # A factory may find in its settings that there is nothing to build.
     return [thing for thing in built if thing is not None]
+
+
+def _directed(settings: Any) -> Any:
+    """Settings of what watches a metric, in the direction in which that is better."""
+    if not isinstance(settings, dict) or settings.get("mode") is not None:
+        return settings
+    others = {name: value for name, value in settings.items() if name != "mode"}
+    monitor = settings.get("monitor")
+    if not isinstance(monitor, str) or not ("mode" in settings or _takes_mode(settings)):
+        return others
+    return {**others, "mode": mode_of(monitor)}
+
+
+def _takes_mode(settings: dict[str, Any]) -> bool:
+    try:
+        return "mode" in inspect.signature(_found(settings.get("_target_")).func).parameters
+    except Exception:  # which building it tells better
+        return False
 
 
 def build_trainer(cfg: DictConfig, always: list[Callback]) -> Trainer:
@@ -387,8 +408,7 @@ def portable(cfg: DictConfig) -> dict[str, Any]:
 def _schedule(node: DictConfig, validated: bool) -> Schedule | None:
     if node._target_ is None:
         return None
-    settings = OmegaConf.to_container(node, resolve=True)
-    assert isinstance(settings, dict)
+    settings = _directed(OmegaConf.to_container(node, resolve=True))
     monitor = settings.pop("monitor", None)
     return Schedule(
         interval=settings.pop("interval", "epoch"),

@@ -27,6 +27,7 @@ from pydantic_core import ErrorDetails
 from discern.data.search import find_files
 from discern.errors import DiscernError, first_line
 from discern.models.activations import ACTIVATIONS
+from discern.models.directions import check_mode
 from discern.nearest import closest, did_you_mean
 from discern.runs import find_checkpoint
 
@@ -67,7 +68,10 @@ Engine = Annotated[
 ]
 Monitor = Annotated[str, Field(min_length=1, description="a metric's name, such as val/loss")]
 _Metric = Annotated[str, Field(pattern=r"^(val|train)/.+")]
-Mode = Annotated[Literal["min", "max"], Field(description="min or max")]
+Mode = Annotated[
+    Literal["min", "max"] | None,
+    Field(description="min or max, or null for the metric's own direction"),
+]
 
 
 def _is_share(share: str) -> str:
@@ -308,6 +312,7 @@ class OptimizerSettings(OpenSettings):  # noqa: D101
 class SchedulerSettings(OpenSettings):  # noqa: D101
     interval: Annotated[Literal["step", "epoch"], Field(description="step or epoch")]
     monitor: Monitor = "val/loss"
+    mode: Mode = None
     total_as: Text = ""
     eta_min: NonNegativeFloat = 0.0
     step_size: PositiveInt = 1
@@ -319,7 +324,7 @@ class SchedulerSettings(OpenSettings):  # noqa: D101
 
 class EarlyStoppingSettings(OpenSettings):  # noqa: D101
     monitor: Monitor
-    mode: Mode
+    mode: Mode = None
     patience: NonNegativeInt
     min_delta: Annotated[float, Field(description="a number")] = 0.0
 
@@ -361,7 +366,7 @@ class FinetuneSettings(Settings):  # noqa: D101
 
 class ModelCheckpointSettings(OpenSettings):  # noqa: D101
     monitor: Monitor | None
-    mode: Mode = "min"
+    mode: Mode = None
 
 
 _Limit = Annotated[
@@ -724,6 +729,8 @@ def _check_targets(values: dict[Any, Any], path: str) -> None:
                 _check_installed(here, extra, extra)
             if schema is not None:
                 _check_part(schema, settings, f"{here}.")
+            if isinstance(settings.get("monitor"), str):
+                check_mode(f"{here}.mode", settings.get("mode"), settings["monitor"])
             _check_targets(settings, f"{here}.")
 
 

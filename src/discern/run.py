@@ -48,6 +48,7 @@ from discern.features import run as features
 from discern.hparams import log_row
 from discern.jobs import as_job, relative
 from discern.models.classifier import Classifier, count_parameters
+from discern.models.directions import check_mode
 from discern.nearest import did_you_mean
 from discern.quiet import quiet_libraries
 from discern.reports.curves import draw_curves
@@ -284,7 +285,7 @@ def check_monitors(trainer: Trainer, model: Classifier, validated: bool) -> None
     """Let the callbacks watch what there is: without validation, the training metrics.
 
     Raises:
-        DiscernError: a callback is to watch a metric that no epoch logs.
+        DiscernError: a callback is to watch a metric that no epoch logs, or the wrong way.
     """
     replaced = set()
     for callback in (*trainer.early_stopping_callbacks, *trainer.checkpoint_callbacks):
@@ -295,6 +296,8 @@ def check_monitors(trainer: Trainer, model: Classifier, validated: bool) -> None
                 f"monitor={callback.monitor} is not logged; "
                 f"{did_you_mean(callback.monitor, model.metric_names)}"
             )
+        kind = type(callback).__name__
+        check_mode(f"{kind}.mode", callback.mode, callback.monitor)
         if not validated and callback.monitor.startswith("val/"):
             callback.monitor = training_twin(callback.monitor)
             replaced.add(callback.monitor)

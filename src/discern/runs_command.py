@@ -274,7 +274,7 @@ def check_metric(word: str, name: str, runs: Sequence[Run], others: Iterable[str
 
 def better_first(name: str, value: float | None) -> float:
     """A key by which values of a metric are sorted, the best first, and last what has none."""
-    from discern.sweeps.objectives import direction_of
+    from discern.models.directions import direction_of
 
     if value is None:
         return float("inf")

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from discern.errors import DiscernError
+from discern.models.directions import direction_of
 from discern.sweeps.rows import Objective
-
-SMALL_IS_GOOD = ("loss", "error", "seconds")
-"""How the names of metrics end of which less is better."""
 
 SPLITS = ("val", "train")
 """What may be ranked by: the test split is never used for choosing anything."""
@@ -41,8 +39,3 @@ def objectives_of(setting: str | Sequence[str], directions: Sequence[str] = ()) 
         )
     told = directions or [direction_of(metric) for metric in metrics]
     return [Objective(*pair) for pair in zip(metrics, told, strict=True)]
-
-
-def direction_of(metric: str) -> str:
-    """``minimize`` for a loss or an error, ``maximize`` for the others."""
-    return "minimize" if metric.endswith(SMALL_IS_GOOD) else "maximize"
