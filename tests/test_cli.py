@@ -326,3 +326,5 @@ def test_the_entry_points_are_one(tmp_path):
     assert "discern.cli" in program
     one = command(TRAIN, "--cfg", "job", cwd=tmp_path).stdout
     assert one == command(DISCERN, "train", "--cfg", "job", cwd=tmp_path).stdout
+    module = [sys.executable, "-m", "discern", "train"]
+    assert one == command(module, "--cfg", "job", cwd=tmp_path).stdout

@@ -34,7 +34,7 @@ from discern.checkpoints import (
     has_backbone,
     read,
 )
-from discern.config import as_override, plain
+from discern.config import as_override, plain, with_floats
 from discern.data.image_folder import BadFile, TooManyBadFilesError
 from discern.errors import DiscernError, about, first_line
 from discern.files import printable, write_whole
@@ -64,6 +64,8 @@ def build(setting: str, node: Any, **arguments: Any) -> Any:
     target = settings.get("_target_") if isinstance(settings, dict) else None
     if isinstance(target, str):
         make_importable(target)
+        named = {name: value for name, value in settings.items() if name != "_target_"}
+        settings = {"_target_": target, **with_floats(target, named)}
     try:
         built = _instantiate(settings, arguments)
         if isinstance(built, functools.partial):

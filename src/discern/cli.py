@@ -7,6 +7,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from discern import __version__
@@ -179,6 +180,14 @@ def _hydra_command(name: str, job: "TaskFunction", arguments: list[str]) -> None
 
     main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)
     overrides, options = _apart(arguments)
+    for option, value in pairwise(options):
+        other = value.removesuffix(".yaml")
+        if option in ("--config-name", "-cn") and other in COMMANDS and other != name:
+            refuse(
+                DiscernError(
+                    f"{option} {value} is the config of another command: discern {other} runs it."
+                )
+            )
     sys.argv = [sys.argv[0], *overrides, *options]
     # Hydra would print its exceptions in several lines; with this it hands them on.
     try:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import (
     AfterValidator,
@@ -307,6 +307,8 @@ class OptimizerSettings(OpenSettings):  # noqa: D101
     ] = [0.9, 0.999]
     eps: PositiveFloat = 1e-8
     nesterov: Flag = False
+    amsgrad: Flag = False
+    maximize: Flag = False
 
 
 class SchedulerSettings(OpenSettings):  # noqa: D101
@@ -319,7 +321,15 @@ class SchedulerSettings(OpenSettings):  # noqa: D101
     gamma: Annotated[float, Field(gt=0, le=1, description="a number above 0, at most 1")] = 1.0
     factor: Annotated[float, Field(gt=0, lt=1, description="a number above 0 and below 1")] = 0.1
     patience: NonNegativeInt = 0
-    pct_start: Annotated[float, Field(ge=0, le=1, description="a fraction, 0 to 1")] = 0.3
+    pct_start: Annotated[
+        float, Field(gt=0, lt=1, description="a fraction, above 0 and below 1")
+    ] = 0.3
+
+
+class PlateauSettings(SchedulerSettings):  # noqa: D101
+    interval: Annotated[
+        Literal["epoch"], Field(description="epoch, at whose end the metric is known")
+    ]
 
 
 class EarlyStoppingSettings(OpenSettings):  # noqa: D101
@@ -615,7 +625,7 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "torch.optim.AdamW": OptimizerSettings,
     "torch.optim.lr_scheduler.CosineAnnealingLR": SchedulerSettings,
     "torch.optim.lr_scheduler.StepLR": SchedulerSettings,
-    "torch.optim.lr_scheduler.ReduceLROnPlateau": SchedulerSettings,
+    "torch.optim.lr_scheduler.ReduceLROnPlateau": PlateauSettings,
     "torch.optim.lr_scheduler.OneCycleLR": SchedulerSettings,
     "lightning.pytorch.Trainer": TrainerSettings,
     "discern.callbacks.averaging.ema": EMASettings,
@@ -655,6 +665,8 @@ def check(cfg: DictConfig, command: str = "train") -> None:
     Raises:
         DiscernError: names the setting, its value, and what is allowed.
     """
+    if command == "train":
+        _put_in_deleted_groups(cfg)
     try:
         # `hydra` is Hydra's own and checked by it.
         values: dict[Any, Any] = {
@@ -673,6 +685,30 @@ def check(cfg: DictConfig, command: str = "train") -> None:
             _check_part(schema, values[name], f"{name}.")
     _check_targets(values, "")
     check_files(values)
+
+
+def _put_in_deleted_groups(cfg: DictConfig) -> None:
+    """Have ``~logger``, ``~callbacks`` and ``~scheduler`` mean none, as people type them."""
+    with open_dict(cfg), read_write(cfg):
+        for group in ("logger", "callbacks", "scheduler"):
+            if group not in cfg:
+                cfg[group] = {"_target_": None} if group == "scheduler" else {}
+
+
+def with_floats(target: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings in which a whole number is a float where a float is meant.
+
+    People type ``optimizer.betas=[0,0]``, which torch refuses.
+    """
+    schema = SCHEMAS.get(str(target))
+    if schema is None:
+        return settings
+    try:
+        checked = schema.model_validate(settings)
+    except ValidationError:  # of a config that was not checked, as its builder says better
+        return settings
+    known = settings.keys() & schema.model_fields.keys()
+    return {**settings, **{name: getattr(checked, name) for name in known}}
 
 
 def plain(node: Any) -> Any:

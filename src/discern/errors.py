@@ -30,6 +30,21 @@ def about(setting: str) -> Iterator[None]:
         raise DiscernError(f"{setting}={error}") from error
 
 
+@contextmanager
+def refusals_of(setting: str) -> Iterator[None]:
+    """Tell in a sentence that names the setting what a library refuses of it.
+
+    Raises:
+        DiscernError: the library raised an error of any kind.
+    """
+    try:
+        yield
+    except DiscernError:
+        raise
+    except Exception as error:
+        raise DiscernError(f"{setting}: {first_line(error)}.") from error
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an exception's message, without its full stop; its type if it has none.
 

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import math
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -10,10 +11,12 @@ from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from discern import finders
 from discern.build import (
@@ -205,7 +208,10 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
         trainer = build_trainer(cfg, always)
     validated = data.has_validation and trainer.limit_val_batches != 0
     model = build_model(cfg, data, validated)
+    take_some_batches(trainer, data)
     if cfg.train:
+        check_validation_interval(trainer, data)
+        omit_single_images(model, data)
         check_monitors(trainer, model, validated)
     facts |= {
         "title": f"{facts['name']} on {data.title}",
@@ -279,6 +285,81 @@ def save_config(cfg: DictConfig, overrides: list[str]) -> None:
     """Write config.yaml (every interpolation resolved) and overrides.yaml (what was typed)."""
     for name, content in (("config", cfg), ("overrides", OmegaConf.create(overrides))):
         write_config(content, Path(cfg.folder) / f"{name}.yaml")
+
+
+def take_some_batches(trainer: Trainer, data: Any) -> None:
+    """Have a fraction of a split's batches be one batch at least, and say so."""
+    for setting, split in LIMITS.items():
+        limit = getattr(trainer, setting)
+        if isinstance(limit, float) and 0 < limit < 1:
+            batches = _batches(data, split, trainer)
+            if batches > 0 and int(limit * batches) == 0:
+                setattr(trainer, setting, 1)
+                log.info(
+                    "trainer.%s=%s of %d batch%s is none: one is taken.",
+                    *(setting, limit, batches, "" if batches == 1 else "es"),
+                )
+
+
+def check_validation_interval(trainer: Trainer, data: Any) -> None:
+    """Refuse validation after more batches than an epoch has, or after none.
+
+    Raises:
+        DiscernError: says how many there are.
+    """
+    settings: Any = trainer
+    every, limit = settings.val_check_interval, settings.limit_train_batches
+    batches = _batches(data, "train", trainer)
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    # Lightning also takes an amount of time, as text.
+    if not batches or settings.check_val_every_n_epoch is None or isinstance(every, str):
+        return
+    if int(every * batches) == 0 if isinstance(every, float) else every > batches:
+        raise DiscernError(
+            f"trainer.val_check_interval={every} is not allowed; an epoch has {batches} batches, "
+            f"so it must be a whole number of them up to {batches}, or a fraction that is one at "
+            "least. With trainer.check_val_every_n_epoch=null it may go beyond an epoch."
+        )
+
+
+LIMITS = {
+    "limit_train_batches": "train",
+    "limit_val_batches": "val",
+    "limit_test_batches": "test",
+    "overfit_batches": "train",
+}
+"""Setting of the Trainer -> the split of whose batches it is a part."""
+
+
+def _batches(data: Any, split: str, trainer: Trainer) -> int:
+    """Batches of a split in each process; 0 where there is none, or no end."""
+    try:
+        size = data.batch_size if split == "train" else data.eval_batch_size
+        return math.ceil(int(data.num_images[split]) / trainer.world_size / int(size))
+    except (AttributeError, KeyError, TypeError):  # of a data module of a user's own
+        return 0
+
+
+def omit_single_images(model: Classifier, data: Any) -> None:
+    """Leave out a last batch of one image where the network normalises over the batch, and say so.
+
+    Raises:
+        DiscernError: all batches are of one image.
+    """
+    if not any(isinstance(m, nn.BatchNorm1d) and m.training for m in model.network.modules()):
+        return
+    size = getattr(data, "batch_size", None)
+    if size == 1:
+        raise DiscernError(
+            "data.batch_size=1 is not allowed with batch normalisation, which needs two images; "
+            "it must be above 1, or model.norm=none."
+        )
+    data.omits_single_images = True
+    if size is not None and data.num_images["train"] % size == 1:
+        log.info(
+            "The last batch of an epoch would be one image, of which batch normalisation has no "
+            "statistics: each epoch leaves out another one."
+        )
 
 
 def check_monitors(trainer: Trainer, model: Classifier, validated: bool) -> None:
@@ -442,6 +523,12 @@ def fit(
     with stop:
         try:
             trainer.fit(model, datamodule=data, ckpt_path=start, weights_only=True)
+        except MisconfigurationException as error:
+            raise DiscernError(f"trainer: {first_line(error)}.") from error
+        except RuntimeError as error:
+            if "returned nan values" not in str(error):
+                raise
+            raise DiscernError(f"trainer.detect_anomaly=true: {first_line(error)}.") from error
         except SystemExit:
             # Lightning's own end after a KeyboardInterrupt.
             if not trainer.interrupted:

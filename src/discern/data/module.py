@@ -111,6 +111,8 @@ class ImageDataModule(LightningDataModule, ABC):
         self.folds = folds
         self.fold = fold
         self.seed = seed
+        self.omits_single_images = False
+        """Whether training leaves out a last batch of one image."""
         self.features: Features | None = None
         """Serves features in the place of images, where there are any."""
         self._splits: _Splits | None = None
@@ -217,6 +219,7 @@ class ImageDataModule(LightningDataModule, ABC):
             sampler=sampler,
             batch_size=self.batch_size,
             batches_done=self._batches_done,
+            drop_last=self.omits_single_images and len(sampler) % self.batch_size == 1,
             **self._loader_options(),
         )
 

@@ -1,5 +1,6 @@
 """The steps that every classifier shares."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from discern.checkpoints import BACKBONE, CARD, with_backbone
+from discern.errors import DiscernError, refusals_of
 from discern.models.metrics import STEP_LOSS, EpochMetrics
 from discern.models.mixing import Mixing
 from discern.models.optimizer import build_optimizer
@@ -151,20 +153,51 @@ class Classifier(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer over the trainable parameters, and the schedule for the run's length."""
-        optimizer = build_optimizer(
-            self._build_optimizer, self._parameter_groups(), self._may_fuse_optimizer()
-        )
+        with refusals_of("optimizer"):
+            optimizer = build_optimizer(
+                self._build_optimizer, self._parameter_groups(), self._may_fuse_optimizer()
+            )
         for group in optimizer.param_groups:
             group["lr"] *= group.get("factor", 1.0)
         if self._schedule is None:
             return optimizer
-        steps = int(self.trainer.estimated_stepping_batches)
-        epochs = self.trainer.max_epochs or -1
+        steps, epochs = self._length_of_run(self._schedule)
         self.schedule_total = self._schedule.total(steps, epochs)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": self._schedule.for_run(optimizer, steps, epochs),
-        }
+        with refusals_of("scheduler"):
+            try:
+                entry = self._schedule.for_run(optimizer, steps, epochs)
+            except ZeroDivisionError as error:
+                raise DiscernError(
+                    f"scheduler: one of its phases has no step in a run of {steps}; the run must "
+                    "be longer, or the phases others (scheduler.pct_start)."
+                ) from error
+        if (self._schedule.monitor or "").startswith("val/"):
+            # Epochs without validation have no such metric.
+            entry["frequency"] = self.trainer.check_val_every_n_epoch or 1
+            entry["strict"] = False
+        return {"optimizer": optimizer, "lr_scheduler": entry}
+
+    def _length_of_run(self, schedule: Schedule) -> tuple[int, int]:
+        """Optimizer steps and epochs of the run; -1 where nobody needs to know.
+
+        Raises:
+            DiscernError: the schedule depends on the length, and the run has none.
+        """
+        trainer = self.trainer
+        steps, epochs = trainer.estimated_stepping_batches, trainer.max_epochs
+        if math.isinf(steps):
+            if schedule.total_as:
+                raise DiscernError(
+                    f"trainer.max_epochs={epochs} leaves open how long the run is, and the "
+                    "scheduler has to know: give a number of epochs or trainer.max_steps "
+                    "(trainer.max_time cannot tell), or scheduler=none."
+                )
+            return -1, -1
+        if epochs in (None, -1):
+            trainer.fit_loop.setup_data()  # which counts the batches
+            batches = trainer.num_training_batches / trainer.accumulate_grad_batches
+            epochs = math.ceil(steps / max(1, math.ceil(batches)))
+        return int(steps), epochs or -1
 
     def _may_fuse_optimizer(self) -> bool:
         """Lightning clips no gradients of fused optimizers in mixed precision; none are sparse."""

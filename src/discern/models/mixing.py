@@ -22,9 +22,9 @@ def mixing(num_classes: int, mixup: float, cutmix: float) -> Mixing | None:
 
     kinds: list[Any] = []
     if mixup:
-        kinds.append(v2.MixUp(alpha=mixup, num_classes=num_classes))
+        kinds.append(v2.MixUp(alpha=float(mixup), num_classes=num_classes))
     if cutmix:
-        kinds.append(v2.CutMix(alpha=cutmix, num_classes=num_classes))
+        kinds.append(v2.CutMix(alpha=float(cutmix), num_classes=num_classes))
     if not kinds:
         return None
     chosen: Mixing = kinds[0] if len(kinds) == 1 else v2.RandomChoice(kinds)

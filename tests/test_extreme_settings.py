@@ -1,0 +1,188 @@
+"""A run of a few batches ends in success or in one sentence, whatever its settings."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from itertools import count
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from discern.config import check
+from discern.errors import DiscernError
+from discern.run import train
+from runs import TINY, composed, summary
+
+OPTIMIZERS = {
+    "adam": {"betas": ["[0,0]", "[0.9,0]", "[0.5,0.5]"], "eps": ["1e-300", "1"]},
+    "adamw": {"betas": ["[0,0.9]"], "weight_decay": ["0", "1e300"], "amsgrad": ["true", "maybe"]},
+    "sgd": {"momentum": ["0", "0.9"], "nesterov": ["true", "false"], "dampening": ["0", "5"]},
+}
+SCHEDULERS = {
+    "none": {},
+    "cosine": {"interval": ["step", "epoch"], "eta_min": ["0", "1e9"]},
+    "step": {"interval": ["step", "epoch"], "step_size": ["1", "1000"], "gamma": ["1", "1e-300"]},
+    "plateau": {"interval": ["step", "epoch"], "monitor": ["val/loss", "train/accuracy"]},
+    "onecycle": {"pct_start": ["0", "1", "0.1", "0.999", "1e-9"], "max_lr": ["1e-9", "1e9"]},
+}
+SETTINGS = {
+    "trainer.max_epochs": ["-1", "0", "1", "3"],
+    "trainer.max_steps": ["-1", "0", "1", "10"],
+    "trainer.min_epochs": ["null", "0", "4"],
+    "trainer.min_steps": ["null", "4"],
+    "trainer.limit_train_batches": ["0", "1", "0.001", "0.5", "1.0", "1000"],
+    "trainer.limit_val_batches": ["0", "1", "0.001", "1.0"],
+    "trainer.limit_test_batches": ["0", "1", "0.001", "1.0"],
+    "trainer.overfit_batches": ["0", "1", "0.001", "0.5"],
+    "trainer.val_check_interval": ["1", "0.001", "0.5", "1.0", "1000"],
+    "trainer.check_val_every_n_epoch": ["null", "1", "3"],
+    "trainer.accumulate_grad_batches": ["1", "1000"],
+    "trainer.gradient_clip_val": ["null", "0", "1e-300", "1e300"],
+    "trainer.gradient_clip_algorithm": ["null", "norm", "value"],
+    "trainer.log_every_n_steps": ["0", "1", "1000"],
+    "trainer.num_sanity_val_steps": ["0", "-1", "5"],
+    "trainer.precision": ["32", "64", "bf16-true", "bf16-mixed"],
+    "trainer.deterministic": ["true", "warn"],
+    "trainer.detect_anomaly": ["true"],
+    "trainer.inference_mode": ["false"],
+    "trainer.fast_dev_run": ["false", "true", "1000"],
+    "trainer.reload_dataloaders_every_n_epochs": ["0", "1"],
+    "trainer.use_distributed_sampler": ["false"],
+    "optimizer.lr": ["1e-300", "1", "1e300"],
+    "model.hidden": ["[]", "[1]", "[8]"],
+    "model.dropout": ["0", "0.999"],
+    "model.norm": ["none", "batch"],
+    "model.mixup": ["0", "1"],
+    "model.cutmix": ["0", "1"],
+    "model.label_smoothing": ["0", "0.5"],
+    "model.class_weights": ["null", "auto"],
+    "data.batch_size": ["1", "40", "239", "100000"],
+    "data.val_size": ["0", "1", "0.5", "60"],
+    "data.fraction": ["0.01", "1", "0.5"],
+    "data.sampler": ["none", "balanced"],
+    "callbacks.early_stopping.patience": ["0", "1"],
+    "callbacks.ema.decay": ["null", "0.5"],
+}
+
+
+def chosen(group: str, choices: dict[str, dict[str, list[str]]]) -> st.SearchStrategy[list[str]]:
+    """Overrides that choose of a group, and some of the choice's settings."""
+
+    def of(name: str) -> st.SearchStrategy[list[str]]:
+        some = {
+            f"++{group}.{key}": st.sampled_from(values) for key, values in choices[name].items()
+        }
+        typed = st.fixed_dictionaries({}, optional=some)
+        return typed.map(lambda more: [f"{group}={name}", *(f"{k}={v}" for k, v in more.items())])
+
+    return st.sampled_from(sorted(choices)).flatmap(of)
+
+
+SOME = st.lists(
+    st.sampled_from(sorted(SETTINGS)).flatmap(
+        lambda name: st.sampled_from(SETTINGS[name]).map(lambda value: f"{name}={value}")
+    ),
+    max_size=4,
+    unique_by=lambda override: override.partition("=")[0],
+)
+ANY = st.tuples(chosen("optimizer", OPTIMIZERS), chosen("scheduler", SCHEDULERS), SOME).map(
+    lambda parts: [override for part in parts for override in part]
+)
+FOLDERS = count()
+
+
+def ends(data: Path, place: Path, overrides: list[str]) -> None:
+    """Whatever the run ends in, it is success or one sentence; it does end."""
+    folder = place / str(next(FOLDERS))
+    ending = ("trainer.max_steps=2", "trainer.max_epochs=2")
+    cfg = composed(*TINY, *ending, *overrides)
+    cfg.data.dir, cfg.folder = str(data), str(folder)
+    if cfg.trainer.max_epochs == -1 and cfg.trainer.max_steps == -1:
+        cfg.trainer.max_time = "00:00:00:01"
+    refusal = ""
+    try:
+        check(cfg)
+        train(cfg)
+        assert summary(folder)["stopped"]
+    except DiscernError as error:
+        refusal = str(error)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    assert "\n" not in refusal
+    assert not refusal or refusal.endswith((".", "?"))
+
+
+FOUND = [
+    "scheduler=onecycle ++scheduler.pct_start=0",
+    "scheduler=onecycle ++scheduler.pct_start=0.1 trainer.max_steps=10",
+    "scheduler=cosine trainer.max_epochs=-1 trainer.max_steps=-1",
+    "scheduler=cosine ++scheduler.interval=epoch trainer.max_epochs=-1 trainer.max_steps=9",
+    "scheduler=plateau ++scheduler.interval=step",
+    "scheduler=plateau trainer.check_val_every_n_epoch=2",
+    "scheduler=plateau trainer.check_val_every_n_epoch=null trainer.val_check_interval=100",
+    "trainer.val_check_interval=1000",
+    "trainer.val_check_interval=0.001",
+    "trainer.limit_val_batches=0.1",
+    "trainer.limit_train_batches=0.001",
+    "trainer.limit_test_batches=0.001",
+    "trainer.overfit_batches=0.001",
+    "optimizer.betas=[0,0]",
+    "optimizer=sgd optimizer.nesterov=true optimizer.momentum=0",
+    "+optimizer.amsgrad=maybe",
+    "model.mixup=1",
+    "model.cutmix=1",
+    "optimizer=sgd optimizer.lr=1e300 trainer.detect_anomaly=true",
+    "model.norm=batch data.batch_size=239",
+    "model.norm=batch data.batch_size=1",
+]
+
+
+@pytest.mark.parametrize("line", FOUND)
+def test_what_ended_in_a_traceback(tiny_mnist, tmp_path, line):
+    ends(tiny_mnist, tmp_path, line.split())
+
+
+# The same files for all examples, in a folder of each example's own.
+SHARED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
+
+
+@settings(max_examples=8, suppress_health_check=SHARED)
+@given(overrides=ANY)
+@example(overrides=[])
+def test_a_run_ends_in_success_or_in_a_sentence(tiny_mnist, tmp_path, overrides):
+    ends(tiny_mnist, tmp_path, overrides)
+
+
+@pytest.mark.slow
+@settings(max_examples=250, suppress_health_check=SHARED)
+@given(overrides=ANY)
+def test_many_runs_end_in_success_or_in_a_sentence(tiny_mnist, tmp_path, overrides):
+    ends(tiny_mnist, tmp_path, overrides)
+
+
+def test_one_batch_at_least_is_taken_and_said(tiny_run, caplog):
+    caplog.set_level(logging.INFO)
+    result = tiny_run("trainer.limit_val_batches=0.1", "trainer.max_epochs=1")
+    assert "trainer.limit_val_batches=0.1 of 1 batch is none: one is taken." in caplog.messages
+    assert "val" in result.metrics
+
+
+def test_an_image_alone_in_the_last_batch_is_left_out_and_said(tiny_run, caplog):
+    caplog.set_level(logging.INFO)
+    result = tiny_run("model.norm=batch", "data.batch_size=239", "trainer.max_epochs=3")
+    assert summary(result.folder)["steps"] == 3
+    assert any("leaves out another one" in message for message in caplog.messages)
+    other = tiny_run("data.batch_size=239", "trainer.max_epochs=3", name="other")
+    assert summary(other.folder)["steps"] == 6, "without batch normalisation all are used"
+
+
+@pytest.mark.parametrize("group", ["logger", "callbacks", "scheduler"])
+def test_a_group_that_is_deleted_is_none(tiny_run, group):
+    without = tiny_run(f"~{group}", name="without")
+    none = tiny_run(f"{group}=none", name="none")
+    assert without.metrics == none.metrics
+    names = [{path.name for path in run.folder.rglob("*")} for run in (without, none)]
+    assert names[0] == names[1]
