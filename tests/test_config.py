@@ -182,7 +182,7 @@ def test_not_allowed(override, allowed):
         (["scheduler=plateau", "scheduler.patience=-1"], "scheduler.patience=-1", "0 or above"),
         (["scheduler=cosine", "scheduler.interval=day"], "scheduler.interval=day", "step or epoch"),
         (["scheduler=cosine", "scheduler.eta_min=-1"], "scheduler.eta_min=-1", "0 or above"),
-        (["scheduler=onecycle", "scheduler.pct_start=2"], "scheduler.pct_start=2", "0 to 1"),
+        (["scheduler=onecycle", "scheduler.pct_start=2"], "scheduler.pct_start=2", "below 1"),
         (["optimizer=sgd", "optimizer.momentum=1"], "optimizer.momentum=1", "below 1"),
         (["optimizer=sgd", "optimizer.nesterov=1"], "optimizer.nesterov=1", "true or false"),
     ],
