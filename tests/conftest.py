@@ -27,8 +27,9 @@ if "DISCERN_TESTS_HOME" not in os.environ:
     home = tempfile.mkdtemp(prefix="home-of-tests-")
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     os.environ |= {"DISCERN_TESTS_HOME": home, "HOME": home}
-    for name in ("DISCERN_CACHE_DIR", "DISCERN_DATA_DIR", "TORCH_HOME", "XDG_CACHE_HOME",
-                 "XDG_CONFIG_HOME", "MPLCONFIGDIR"):  # fmt: skip
+    for name in ("DISCERN_CACHE_DIR", "DISCERN_DATA_DIR", "TORCH_HOME", "HF_HOME", "MPLCONFIGDIR",
+                 "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME",
+                 "IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR"):  # fmt: skip
         os.environ.pop(name, None)
 
 TINY_IMAGES = {"train": 300, "t10k": 100}

@@ -1,7 +1,8 @@
 """Commands for tests: a process that has imported everything forks one for each.
 
 Each is a process of its own, with its exit status, signals, environment and streams, but begins
-within 50 ms and not after seconds of imports.
+within 50 ms and not after seconds of imports. What happens while modules are imported, or while an
+interpreter ends, is not seen here: ``runs.command`` starts a new one.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ from runs import environment
 LOG = "said.log"
 """Where a command that is begun writes what it prints, in its working directory."""
 
+PATIENCE = 300
+"""Seconds that a command may take on a machine that is busy."""
+
 MESSAGE = 1 << 20
 """Bytes that one has at most."""
 
@@ -55,7 +59,12 @@ def begin(
 
 
 def end(number: int) -> int:
-    """Wait for the process; its exit status."""
+    """Wait for the process; its exit status. One that does not end is killed."""
+    deadline = time.monotonic() + PATIENCE
+    while _ask({"runs": number}):
+        if time.monotonic() > deadline:
+            os.killpg(number, signal.SIGKILL)
+        time.sleep(0.002)
     return _ask({"wait": number})
 
 
@@ -66,7 +75,9 @@ def until(condition: Callable[[], object], number: int) -> None:
         AssertionError: it has ended before.
     """
     while not condition():
-        assert _ask({"runs": number}), f"process {number} has ended"
+        if not _ask({"runs": number}):
+            assert condition(), f"process {number} has ended"
+            return
         time.sleep(0.01)
 
 
@@ -118,7 +129,9 @@ def _begin(
 def _ask(question: dict[str, Any], *files: int) -> int:
     connection = _connection()
     socket.send_fds(connection, [json.dumps(question).encode()], files)
-    return int(connection.recv(MESSAGE))
+    answer = connection.recv(MESSAGE)
+    assert answer, "the process that starts commands has ended"
+    return int(answer)
 
 
 @cache
@@ -161,8 +174,11 @@ def serve(connection: socket.socket) -> None:
         else:
             answer = os.fork()
             if not answer:
+                os.setsid()
                 connection.close()
                 os._exit(_run(question, files))
+            while os.getpgid(answer) != answer:  # so that whoever asked may kill the group
+                time.sleep(0.001)
         for file in files:
             os.close(file)
         connection.send(str(answer).encode())
@@ -183,7 +199,6 @@ def _import_everything() -> None:
 def _run(question: dict[str, Any], streams: list[int]) -> int:
     from discern.cli import main
 
-    os.setsid()
     os.chdir(question["cwd"])
     os.environ.clear()
     os.environ.update(question["env"])

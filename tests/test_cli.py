@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -16,6 +17,7 @@ from runs import (
     checkpoint,
     command,
     composed,
+    environment,
     metrics_csv,
     same_bits,
     summary,
@@ -319,6 +321,33 @@ def test_signals_end_a_run_gracefully(tmp_path):
         assert saved["global_step"] == facts["steps"]
         assert f"Everything is in {reason}" in out.splitlines()
         assert (tmp_path / reason / "report.html").stat().st_size
+
+
+@pytest.mark.parametrize("typed", [("--config-name", "evaluate"), ("-cn=predict.yaml",)])
+def test_the_config_of_another_command_is_refused(tmp_path, typed):
+    other = typed[-1].partition("=")[2] or typed[-1]
+    done = invoke("train", *typed, cwd=tmp_path)
+    refused(done, tmp_path, f"discern {other.removesuffix('.yaml')} runs it")
+
+
+@pytest.mark.slow
+def test_a_process_of_its_own_ends_quietly(tmp_path):
+    """Also as its interpreter ends, which forked commands leave out."""
+    quick = ("data.source=sample", "data.fraction=0.1", "trainer.max_epochs=2")
+    train = " ".join([*TRAIN, *quick, "hydra.run.dir=run"])
+    done = command(["bash", "-c", f"{train} | head -1; echo ${{PIPESTATUS[0]}}"], cwd=tmp_path)
+    assert (done.stdout.splitlines()[-1], done.stderr) == ("0", "")
+    with subprocess.Popen(
+        [*TRAIN, "data.source=sample", "trainer.max_epochs=-1", "hydra.run.dir=ended",
+         "callbacks.early_stopping=null"],
+        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        while not (tmp_path / "ended" / "metrics.csv").exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=300)
+    assert (process.returncode, err) == (143, b"")
 
 
 def test_the_entry_points_are_one(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 from itertools import count
 from pathlib import Path
@@ -37,7 +38,7 @@ SETTINGS = {
     "trainer.limit_val_batches": ["0", "1", "0.001", "1.0"],
     "trainer.limit_test_batches": ["0", "1", "0.001", "1.0"],
     "trainer.overfit_batches": ["0", "1", "0.001", "0.5"],
-    "trainer.val_check_interval": ["1", "0.001", "0.5", "1.0", "1000"],
+    "trainer.val_check_interval": ["1", "0.001", "0.5", "1.0", "1000", "00:00:00:01"],
     "trainer.check_val_every_n_epoch": ["null", "1", "3"],
     "trainer.accumulate_grad_batches": ["1", "1000"],
     "trainer.gradient_clip_val": ["null", "0", "1e-300", "1e300"],
@@ -94,8 +95,8 @@ ANY = st.tuples(chosen("optimizer", OPTIMIZERS), chosen("scheduler", SCHEDULERS)
 FOLDERS = count()
 
 
-def ends(data: Path, place: Path, overrides: list[str]) -> None:
-    """Whatever the run ends in, it is success or one sentence; it does end."""
+def ends(data: Path, place: Path, overrides: list[str]) -> str:
+    """The sentence that a run is refused with; empty if it is not. It ends in nothing else."""
     folder = place / str(next(FOLDERS))
     ending = ("trainer.max_steps=2", "trainer.max_epochs=2")
     cfg = composed(*TINY, *ending, *overrides)
@@ -113,36 +114,43 @@ def ends(data: Path, place: Path, overrides: list[str]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     assert "\n" not in refusal
     assert not refusal or refusal.endswith((".", "?"))
+    return refusal
 
 
-FOUND = [
-    "scheduler=onecycle ++scheduler.pct_start=0",
-    "scheduler=onecycle ++scheduler.pct_start=0.1 trainer.max_steps=10",
-    "scheduler=cosine trainer.max_epochs=-1 trainer.max_steps=-1",
-    "scheduler=cosine ++scheduler.interval=epoch trainer.max_epochs=-1 trainer.max_steps=9",
-    "scheduler=plateau ++scheduler.interval=step",
-    "scheduler=plateau trainer.check_val_every_n_epoch=2",
-    "scheduler=plateau trainer.check_val_every_n_epoch=null trainer.val_check_interval=100",
-    "trainer.val_check_interval=1000",
-    "trainer.val_check_interval=0.001",
-    "trainer.limit_val_batches=0.1",
-    "trainer.limit_train_batches=0.001",
-    "trainer.limit_test_batches=0.001",
-    "trainer.overfit_batches=0.001",
-    "optimizer.betas=[0,0]",
-    "optimizer=sgd optimizer.nesterov=true optimizer.momentum=0",
-    "+optimizer.amsgrad=maybe",
-    "model.mixup=1",
-    "model.cutmix=1",
-    "optimizer=sgd optimizer.lr=1e300 trainer.detect_anomaly=true",
-    "model.norm=batch data.batch_size=239",
-    "model.norm=batch data.batch_size=1",
-]
+ONCE_A_TRACEBACK = {
+    "trainer.limit_val_batches=0.1": "",
+    "trainer.limit_train_batches=0.001": "",
+    "trainer.limit_test_batches=0.001": "",
+    "trainer.overfit_batches=0.001": "",
+    "trainer.val_check_interval=0.001": "",
+    "trainer.limit_val_batches=0 trainer.val_check_interval=1000": "",
+    "trainer.val_check_interval=00:00:10:00": "",
+    "trainer.val_check_interval=1000": "an epoch has 6 batches, so it must be at most as many",
+    "scheduler=cosine ++scheduler.interval=epoch trainer.max_epochs=-1 trainer.max_steps=9": "",
+    "scheduler=cosine trainer.max_epochs=-1 trainer.max_steps=-1": "leaves open how long",
+    "scheduler=onecycle ++scheduler.pct_start=0": "above 0 and below 1",
+    "scheduler=onecycle ++scheduler.pct_start=0.1 trainer.max_steps=10": "phases has no step",
+    "scheduler=plateau ++scheduler.interval=step": "it must be epoch, at whose end",
+    "scheduler=plateau trainer.check_val_every_n_epoch=2": "",
+    "scheduler=plateau trainer.check_val_every_n_epoch=null trainer.val_check_interval=100": "",
+    "optimizer.betas=[0,0]": "",
+    "optimizer=sgd optimizer.nesterov=true optimizer.momentum=0": "^optimizer: Nesterov",
+    "optimizer=sgd optimizer.lr=1e300 trainer.detect_anomaly=true": "^trainer.detect_anomaly=true:",
+    "+optimizer.amsgrad=maybe": "it must be true or false",
+    "model.mixup=1": "",
+    "model.cutmix=1": "",
+    "model.norm=batch data.batch_size=239": "",
+    "model.norm=batch data.batch_size=239 trainer.limit_train_batches=0.5": "",
+    "model.norm=batch data.batch_size=239 trainer.val_check_interval=2": "an epoch has 1 batches",
+    "model.norm=batch data.batch_size=1": "leaves a batch of one image",
+}
+"""Overrides -> what they are refused for; empty where they are allowed."""
 
 
-@pytest.mark.parametrize("line", FOUND)
+@pytest.mark.parametrize("line", ONCE_A_TRACEBACK)
 def test_what_ended_in_a_traceback(tiny_mnist, tmp_path, line):
-    ends(tiny_mnist, tmp_path, line.split())
+    refusal = ends(tiny_mnist, tmp_path, line.split())
+    assert re.search(ONCE_A_TRACEBACK[line] or "^$", refusal), refusal
 
 
 # The same files for all examples, in a folder of each example's own.
@@ -174,7 +182,7 @@ def test_an_image_alone_in_the_last_batch_is_left_out_and_said(tiny_run, caplog)
     caplog.set_level(logging.INFO)
     result = tiny_run("model.norm=batch", "data.batch_size=239", "trainer.max_epochs=3")
     assert summary(result.folder)["steps"] == 3
-    assert any("leaves out another one" in message for message in caplog.messages)
+    assert any("each epoch leaves one image out" in message for message in caplog.messages)
     other = tiny_run("data.batch_size=239", "trainer.max_epochs=3", name="other")
     assert summary(other.folder)["steps"] == 6, "without batch normalisation all are used"
 

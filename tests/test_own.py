@@ -11,6 +11,7 @@ import torch
 import discern
 from discern.checkpoints import CARD
 from discern.errors import DiscernError
+from runs import DISCERN, command
 from starter import invoke
 
 MODEL = """
@@ -66,7 +67,8 @@ OWN = ["model=own", "data=halves", "trainer.max_epochs=1", "trainer.accelerator=
 
 
 def test_every_command_finds_them(project):
-    done = invoke("train", *OWN, "hydra.run.dir=run", cwd=project)
+    # A new interpreter, which has nothing of these tests on its path.
+    done = command(DISCERN, "train", *OWN, "hydra.run.dir=run", cwd=project)
     assert done.returncode == 0, done.stderr
     assert "own on Halves" in done.stdout
     done = invoke("evaluate", "ckpt_path=run", "hydra.run.dir=eval", cwd=project)

@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Progress
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from discern.callbacks.checkpoints import WholeFileCheckpointIO
 from discern.checkpoints import (
@@ -146,18 +147,25 @@ def _directed(settings: Any) -> Any:
     """Settings of what watches a metric, in the direction in which that is better."""
     if not isinstance(settings, dict) or settings.get("mode") is not None:
         return settings
+    if not _watches(settings.get("_target_")):
+        return settings
     others = {name: value for name, value in settings.items() if name != "mode"}
     monitor = settings.get("monitor")
-    if not isinstance(monitor, str) or not ("mode" in settings or _takes_mode(settings)):
-        return others
-    return {**others, "mode": mode_of(monitor)}
+    return {**others, "mode": mode_of(monitor)} if isinstance(monitor, str) else others
 
 
-def _takes_mode(settings: dict[str, Any]) -> bool:
+def _watches(target: Any) -> bool:
+    """Whether a ``_target_`` is a class that watches a metric, whose words for it are known."""
+    if not isinstance(target, str):
+        return False
     try:
-        return "mode" in inspect.signature(_found(settings.get("_target_")).func).parameters
+        make_importable(target)
+        kind = _found(target).func
     except Exception:  # which building it tells better
         return False
+    return inspect.isclass(kind) and issubclass(
+        kind, EarlyStopping | ModelCheckpoint | ReduceLROnPlateau
+    )
 
 
 def build_trainer(cfg: DictConfig, always: list[Callback]) -> Trainer:

@@ -180,12 +180,13 @@ def _hydra_command(name: str, job: "TaskFunction", arguments: list[str]) -> None
 
     main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)
     overrides, options = _apart(arguments)
-    for option, value in pairwise(options):
+    words = [word for option in options for word in option.split("=", 1)]
+    for option, value in pairwise(words):
         other = value.removesuffix(".yaml")
         if option in ("--config-name", "-cn") and other in COMMANDS and other != name:
             refuse(
                 DiscernError(
-                    f"{option} {value} is the config of another command: discern {other} runs it."
+                    f"{option}={value} is the config of another command: discern {other} runs it."
                 )
             )
     sys.argv = [sys.argv[0], *overrides, *options]

@@ -4,6 +4,7 @@ Nothing heavy is imported here, so that a wrong setting is reported in the time 
 Hydra take to start. A choice whose ``_target_`` has no schema here (a user's own class) is free.
 """
 
+import functools
 import importlib.util
 import re
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -703,12 +705,21 @@ def with_floats(target: Any, settings: dict[str, Any]) -> dict[str, Any]:
     schema = SCHEMAS.get(str(target))
     if schema is None:
         return settings
-    try:
-        checked = schema.model_validate(settings)
-    except ValidationError:  # of a config that was not checked, as its builder says better
-        return settings
     known = settings.keys() & schema.model_fields.keys()
-    return {**settings, **{name: getattr(checked, name) for name in known}}
+    return {**settings, **{name: _as_meant(schema, name, settings[name]) for name in known}}
+
+
+def _as_meant(schema: type[BaseModel], name: str, value: Any) -> Any:
+    try:
+        return _adapter(schema, name).validate_python(value)
+    except ValidationError:  # of a config that was not checked: building it tells better
+        return value
+
+
+@functools.cache
+def _adapter(schema: type[BaseModel], name: str) -> TypeAdapter[Any]:
+    annotation = schema.model_fields[name].rebuild_annotation()
+    return TypeAdapter(annotation, config=ConfigDict(strict=True))
 
 
 def plain(node: Any) -> Any:
@@ -765,7 +776,7 @@ def _check_targets(values: dict[Any, Any], path: str) -> None:
                 _check_installed(here, extra, extra)
             if schema is not None:
                 _check_part(schema, settings, f"{here}.")
-            if isinstance(settings.get("monitor"), str):
+            if "mode" in (schema.model_fields if schema else ()) and settings.get("monitor"):
                 check_mode(f"{here}.mode", settings.get("mode"), settings["monitor"])
             _check_targets(settings, f"{here}.")
 

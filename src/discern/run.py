@@ -208,10 +208,12 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
         trainer = build_trainer(cfg, always)
     validated = data.has_validation and trainer.limit_val_batches != 0
     model = build_model(cfg, data, validated)
-    take_some_batches(trainer, data)
     if cfg.train:
+        omit_single_images(model, data, trainer)
         check_validation_interval(trainer, data)
-        omit_single_images(model, data)
+    splits = {"train", "val"} if cfg.train else set()
+    take_some_batches(trainer, data, splits | ({"test"} if cfg.test else set()))
+    if cfg.train:
         check_monitors(trainer, model, validated)
     facts |= {
         "title": f"{facts['name']} on {data.title}",
@@ -287,78 +289,78 @@ def save_config(cfg: DictConfig, overrides: list[str]) -> None:
         write_config(content, Path(cfg.folder) / f"{name}.yaml")
 
 
-def take_some_batches(trainer: Trainer, data: Any) -> None:
-    """Have a fraction of a split's batches be one batch at least, and say so."""
-    for setting, split in LIMITS.items():
-        limit = getattr(trainer, setting)
-        if isinstance(limit, float) and 0 < limit < 1:
-            batches = _batches(data, split, trainer)
-            if batches > 0 and int(limit * batches) == 0:
-                setattr(trainer, setting, 1)
-                log.info(
-                    "trainer.%s=%s of %d batch%s is none: one is taken.",
-                    *(setting, limit, batches, "" if batches == 1 else "es"),
-                )
-
-
-def check_validation_interval(trainer: Trainer, data: Any) -> None:
-    """Refuse validation after more batches than an epoch has, or after none.
-
-    Raises:
-        DiscernError: says how many there are.
-    """
+def take_some_batches(trainer: Trainer, data: Any, splits: set[str]) -> None:
+    """Have a fraction of the batches of these splits be one batch at least, and say so."""
     settings: Any = trainer
-    every, limit = settings.val_check_interval, settings.limit_train_batches
-    batches = _batches(data, "train", trainer)
-    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    # Lightning also takes an amount of time, as text.
-    if not batches or settings.check_val_every_n_epoch is None or isinstance(every, str):
-        return
-    if int(every * batches) == 0 if isinstance(every, float) else every > batches:
-        raise DiscernError(
-            f"trainer.val_check_interval={every} is not allowed; an epoch has {batches} batches, "
-            f"so it must be a whole number of them up to {batches}, or a fraction that is one at "
-            "least. With trainer.check_val_every_n_epoch=null it may go beyond an epoch."
-        )
+    limits = dict(LIMITS)
+    if settings.overfit_batches:  # which Lightning has made the limits of two splits, too
+        limits = {"overfit_batches": "train", "limit_test_batches": "test"}
+    for setting, split in limits.items():
+        limit, batches = getattr(trainer, setting), _batches(data, split, trainer)
+        if split not in splits or not isinstance(limit, float) or not batches or limit >= 1:
+            continue
+        if limit > 0 and int(limit * batches) == 0:
+            copies = ("limit_train_batches", "limit_val_batches")
+            for name in (setting, *(copies if setting == "overfit_batches" else ())):
+                setattr(trainer, name, 1)
+            log.info(
+                "trainer.%s=%s of %d batch%s is none: one is taken.",
+                *(setting, limit, batches, "" if batches == 1 else "es"),
+            )
 
 
 LIMITS = {
     "limit_train_batches": "train",
     "limit_val_batches": "val",
     "limit_test_batches": "test",
-    "overfit_batches": "train",
 }
 """Setting of the Trainer -> the split of whose batches it is a part."""
+
+
+def check_validation_interval(trainer: Trainer, data: Any) -> None:
+    """Refuse validation after more batches than an epoch has.
+
+    Raises:
+        DiscernError: says how many there are.
+    """
+    settings: Any = trainer
+    # Lightning has none where it is an amount of time.
+    every, limit = getattr(trainer, "val_check_interval", None), settings.limit_train_batches
+    batches = _batches(data, "train", trainer)
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    within_epoch = settings.check_val_every_n_epoch is not None and settings.limit_val_batches
+    if isinstance(every, int) and batches and within_epoch and every > batches:
+        raise DiscernError(
+            f"trainer.val_check_interval={every} is not allowed; an epoch has {batches} batches, "
+            "so it must be at most as many, or a fraction. With "
+            "trainer.check_val_every_n_epoch=null it may go beyond an epoch."
+        )
 
 
 def _batches(data: Any, split: str, trainer: Trainer) -> int:
     """Batches of a split in each process; 0 where there is none, or no end."""
     try:
-        size = data.batch_size if split == "train" else data.eval_batch_size
-        return math.ceil(int(data.num_images[split]) / trainer.world_size / int(size))
+        size = int(data.batch_size if split == "train" else data.eval_batch_size)
+        images = math.ceil(int(data.num_images[split]) / trainer.world_size)
     except (AttributeError, KeyError, TypeError):  # of a data module of a user's own
         return 0
+    alone = split == "train" and data.omits_single_images and images > size
+    return images // size if alone and images % size == 1 else math.ceil(images / size)
 
 
-def omit_single_images(model: Classifier, data: Any) -> None:
+def omit_single_images(model: Classifier, data: Any, trainer: Trainer) -> None:
     """Leave out a last batch of one image where the network normalises over the batch, and say so.
 
-    Raises:
-        DiscernError: all batches are of one image.
+    torch has no statistics of one value, and refuses.
     """
     if not any(isinstance(m, nn.BatchNorm1d) and m.training for m in model.network.modules()):
         return
-    size = getattr(data, "batch_size", None)
-    if size == 1:
-        raise DiscernError(
-            "data.batch_size=1 is not allowed with batch normalisation, which needs two images; "
-            "it must be above 1, or model.norm=none."
-        )
+    before = _batches(data, "train", trainer)
     data.omits_single_images = True
-    if size is not None and data.num_images["train"] % size == 1:
+    if _batches(data, "train", trainer) < before and not trainer.overfit_batches:  # type: ignore[attr-defined]
         log.info(
             "The last batch of an epoch would be one image, of which batch normalisation has no "
-            "statistics: each epoch leaves out another one."
+            "statistics: each epoch leaves one image out."
         )
 
 
@@ -525,6 +527,15 @@ def fit(
             trainer.fit(model, datamodule=data, ckpt_path=start, weights_only=True)
         except MisconfigurationException as error:
             raise DiscernError(f"trainer: {first_line(error)}.") from error
+        except ValueError as error:
+            if "Expected more than 1 value per channel" not in str(error):
+                raise
+            size = getattr(data, "batch_size", 1)
+            raise DiscernError(
+                f"data.batch_size={size} leaves a batch of one image, of which batch normalisation "
+                "has no statistics; it must be another, above 1, or the network without batch "
+                "normalisation (model.norm=none)."
+            ) from error
         except RuntimeError as error:
             if "returned nan values" not in str(error):
                 raise

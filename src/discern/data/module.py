@@ -219,7 +219,9 @@ class ImageDataModule(LightningDataModule, ABC):
             sampler=sampler,
             batch_size=self.batch_size,
             batches_done=self._batches_done,
-            drop_last=self.omits_single_images and len(sampler) % self.batch_size == 1,
+            drop_last=self.omits_single_images
+            and len(sampler) > self.batch_size
+            and len(sampler) % self.batch_size == 1,
             **self._loader_options(),
         )
 

@@ -9,6 +9,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from discern.checkpoints import BACKBONE, CARD, with_backbone
 from discern.errors import DiscernError, refusals_of
@@ -167,12 +168,15 @@ class Classifier(LightningModule):
             try:
                 entry = self._schedule.for_run(optimizer, steps, epochs)
             except ZeroDivisionError as error:
+                if "pct_start" not in getattr(self._schedule.build, "keywords", {}):
+                    raise
                 raise DiscernError(
                     f"scheduler: one of its phases has no step in a run of {steps}; the run must "
-                    "be longer, or the phases others (scheduler.pct_start)."
+                    "be longer, or its phases must be different (scheduler.pct_start)."
                 ) from error
-        if (self._schedule.monitor or "").startswith("val/"):
-            # Epochs without validation have no such metric.
+        watches = isinstance(entry["scheduler"], ReduceLROnPlateau)
+        if watches and entry["interval"] == "epoch" and entry["monitor"].startswith("val/"):
+            # An epoch without validation is none in which the metric has not improved.
             entry["frequency"] = self.trainer.check_val_every_n_epoch or 1
             entry["strict"] = False
         return {"optimizer": optimizer, "lr_scheduler": entry}
@@ -185,7 +189,7 @@ class Classifier(LightningModule):
         """
         trainer = self.trainer
         steps, epochs = trainer.estimated_stepping_batches, trainer.max_epochs
-        if math.isinf(steps):
+        if math.isinf(steps) or steps < 0:
             if schedule.total_as:
                 raise DiscernError(
                     f"trainer.max_epochs={epochs} leaves open how long the run is, and the "
@@ -193,10 +197,10 @@ class Classifier(LightningModule):
                     "(trainer.max_time cannot tell), or scheduler=none."
                 )
             return -1, -1
-        if epochs in (None, -1):
+        if epochs in (None, -1) and schedule.total_as and schedule.interval == "epoch":
             trainer.fit_loop.setup_data()  # which counts the batches
             batches = trainer.num_training_batches / trainer.accumulate_grad_batches
-            epochs = math.ceil(steps / max(1, math.ceil(batches)))
+            epochs = 1 if math.isinf(batches) else math.ceil(steps / max(1, math.ceil(batches)))
         return int(steps), epochs or -1
 
     def _may_fuse_optimizer(self) -> bool:

@@ -11,7 +11,7 @@ SMALL_IS_GOOD = ("loss", "error", "seconds")
 
 
 def direction_of(metric: str) -> str:
-    """``minimize`` for a loss, an error or a time, ``maximize`` for the others."""
+    """``minimize`` for a loss, an error or a time, ``maximize`` for any other name."""
     return "minimize" if metric.endswith(SMALL_IS_GOOD) else "maximize"
 
 
