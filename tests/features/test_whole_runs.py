@@ -102,17 +102,17 @@ class Chain:
 
 @pytest.mark.slow
 def test_a_run_after_fifty_kills_is_that_of_an_undisturbed_one(tmp_path, shared, undisturbed):
-    generator, kills, within = random.Random(0), 0, 0
+    generator, kills, within, folders = random.Random(0), 0, 0, count()
 
-    def new(place: int) -> Chain:
-        return Chain(shared, tmp_path / f"{kills}-{place}")
+    def new() -> Chain:
+        return Chain(shared, tmp_path / str(next(folders)))
 
     def finish(chain: Chain) -> None:
         assert end(chain.number) == 0, said(chain.cwd)
         assert same_bits(weights(chain.cwd / "run"), weights(undisturbed))
         assert features(chain.cwd) == (PICTURES - 4 - chain.before, chain.before)
 
-    chains = [new(place) for place in range(2)]
+    chains = [new(), new()]
     while kills < 50:
         for chain in chains:
             chain.begin()
@@ -122,12 +122,12 @@ def test_a_run_after_fifty_kills_is_that_of_an_undisturbed_one(tmp_path, shared,
         for place, chain in enumerate(chains):
             if chain.before == PICTURES - 4:
                 finish(chain)
-                chains[place] = new(place)
+                chains[place] = new()
             elif kill(chain.number):
                 kills += 1
                 within += kept(chain.cache) > chain.before
             else:  # it was quicker
-                chains[place] = new(place)
+                chains[place] = new()
     assert within > 25, "most were killed while they computed"
     for chain in chains:
         chain.begin()
