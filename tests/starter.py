@@ -81,11 +81,6 @@ def until(condition: Callable[[], object], number: int) -> None:
         time.sleep(0.01)
 
 
-def run(cwd: Path, *arguments: str, **more: Any) -> int:
-    """A whole command; its exit status."""
-    return end(begin(cwd, *arguments, **more))
-
-
 def kill(number: int) -> int:
     """End the process and its children at once, if it has not ended; its exit status."""
     os.killpg(number, signal.SIGKILL)

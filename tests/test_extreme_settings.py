@@ -141,7 +141,8 @@ ONCE_A_TRACEBACK = {
     "model.cutmix=1": "",
     "model.norm=batch data.batch_size=239": "",
     "model.norm=batch data.batch_size=239 trainer.limit_train_batches=0.5": "",
-    "model.norm=batch data.batch_size=239 trainer.val_check_interval=2": "an epoch has 1 batches",
+    "model.norm=batch data.batch_size=239 trainer.val_check_interval=2": "an epoch has 1 batch,",
+    "trainer.limit_train_batches=0.001 trainer.val_check_interval=3": "an epoch has 1 batch,",
     "model.norm=batch data.batch_size=1": "leaves a batch of one image",
 }
 """Overrides -> what they are refused for; empty where they are allowed."""

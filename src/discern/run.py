@@ -210,10 +210,10 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
     model = build_model(cfg, data, validated)
     if cfg.train:
         omit_single_images(model, data, trainer)
-        check_validation_interval(trainer, data)
     splits = {"train", "val"} if cfg.train else set()
     take_some_batches(trainer, data, splits | ({"test"} if cfg.test else set()))
     if cfg.train:
+        check_validation_interval(trainer, data)
         check_monitors(trainer, model, validated)
     facts |= {
         "title": f"{facts['name']} on {data.title}",
@@ -330,10 +330,11 @@ def check_validation_interval(trainer: Trainer, data: Any) -> None:
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     within_epoch = settings.check_val_every_n_epoch is not None and settings.limit_val_batches
     if isinstance(every, int) and batches and within_epoch and every > batches:
+        counted = f"{batches} batch{'' if batches == 1 else 'es'}"
         raise DiscernError(
-            f"trainer.val_check_interval={every} is not allowed; an epoch has {batches} batches, "
-            "so it must be at most as many, or a fraction. With "
-            "trainer.check_val_every_n_epoch=null it may go beyond an epoch."
+            f"trainer.val_check_interval={every} is not allowed; an epoch has {counted}, so it must "
+            "be at most as many, or a fraction. With trainer.check_val_every_n_epoch=null it may "
+            "go beyond an epoch."
         )
 
 
