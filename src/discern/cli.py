@@ -185,9 +185,7 @@ def _hydra_command(name: str, job: "TaskFunction", arguments: list[str]) -> None
         other = value.removesuffix(".yaml")
         if option in ("--config-name", "-cn") and other in COMMANDS and other != name:
             refuse(
-                DiscernError(
-                    f"{option}={value} is the config of another command: discern {other} runs it."
-                )
+                DiscernError(f"{option}={value} names another command: discern {other} runs it.")
             )
     sys.argv = [sys.argv[0], *overrides, *options]
     # Hydra would print its exceptions in several lines; with this it hands them on.

@@ -332,9 +332,9 @@ def check_validation_interval(trainer: Trainer, data: Any) -> None:
     if isinstance(every, int) and batches and within_epoch and every > batches:
         counted = f"{batches} batch{'' if batches == 1 else 'es'}"
         raise DiscernError(
-            f"trainer.val_check_interval={every} is not allowed; an epoch has {counted}, so it must "
-            "be at most as many, or a fraction. With trainer.check_val_every_n_epoch=null it may "
-            "go beyond an epoch."
+            f"trainer.val_check_interval={every} is not allowed; an epoch has {counted}, so it "
+            "must be at most as many, or a fraction. With trainer.check_val_every_n_epoch=null it "
+            "may go beyond an epoch."
         )
 
 
