@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 
 class TestOutputs(Callback):
@@ -42,12 +43,16 @@ class TestOutputs(Callback):
             return
         logits, labels = (torch.cat(parts) for parts in zip(*self._batches, strict=True))
         self._batches = []
+        logits = logits.float()  # an empty share has no type of its own
         if trainer.world_size > 1:
-            # Of W processes each had every W-th image, and the last ones one more to be as many.
-            loader: Any = trainer.test_dataloaders
-            images = len(loader.dataset)
-            logits, labels = (
-                pl_module.all_gather(part).transpose(0, 1).flatten(0, 1)[:images]  # type: ignore[union-attr]
-                for part in (logits, labels)
-            )
-        self.logits, self.labels = logits.float().cpu(), labels.cpu()
+            logits, labels = _of_all_processes(logits), _of_all_processes(labels)
+        self.logits, self.labels = logits.cpu(), labels.cpu()
+
+
+def _of_all_processes(part: Tensor) -> Tensor:
+    """What W processes have, of which each has every W-th, in the order of the whole, (N, ...)."""
+    shares = gather_all_tensors(part)
+    whole = part.new_empty(sum(map(len, shares)), *part.shape[1:])
+    for rank, share in enumerate(shares):
+        whole[rank :: len(shares)] = share
+    return whole

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader, Dataset
 
-from discern.data.images import as_batch
+from discern.data.images import Batch, as_batch
 from discern.data.preprocessing import Pixels
-from discern.data.sampler import EpochSampler
+from discern.data.sampler import EpochSampler, ShareSampler
 
 
 class ImageLoader(DataLoader[Any]):
     """A ``DataLoader`` of a data set that serves whole batches of images.
 
-    What its worker processes send as pixels is normalised in this one.
+    What its worker processes send as pixels is normalised in this one. Where this process's share of
+    the images ends a batch before those of others, its last batch is empty.
     """
 
     def __init__(self, dataset: Dataset[Any], **options: Any) -> None:
@@ -27,6 +30,8 @@ class ImageLoader(DataLoader[Any]):
             batches: Iterator[Any] = super().__iter__()
         else:
             batches = self._cut(sampler)
+        if isinstance(self.sampler, ShareSampler) and self.sampler.lacks_a_batch(self.batch_size or 1):
+            batches = chain(batches, [_no_images()])
         # Nothing here keeps a batch while the next one is made: it takes the other's memory, which
         # the processor still has at hand.
         return map(_normalised, batches)
@@ -39,6 +44,10 @@ class ImageLoader(DataLoader[Any]):
         dataset: Any = self.dataset
         for indices in sampler:
             yield dataset.__getitems__(indices)
+
+
+def _no_images() -> Batch:
+    return torch.empty(0), torch.empty(0, dtype=torch.int64)
 
 
 def _normalised(batch: Any) -> Any:

@@ -20,7 +20,7 @@ from discern.data.augment import AUGMENTATIONS
 from discern.data.images import AugmentedImages, Batch, Images, labels_of
 from discern.data.in_memory import InMemoryImages
 from discern.data.loader import ImageLoader, ResumableDataLoader
-from discern.data.sampler import EpochSampler
+from discern.data.sampler import EpochSampler, ShareSampler
 from discern.data.served import Features, ServedFeatures
 from discern.data.splits import stratified_folds, stratified_sample, stratified_split
 
@@ -58,7 +58,8 @@ class ImageDataModule(LightningDataModule, ABC):
     """Data module of labelled images, with a validation split that training never sees.
 
     A batch is a tuple: images, float32 (B, C, H, W), normalised, and labels, int64 (B,). The last
-    batch of an epoch may be smaller.
+    batch of an epoch may be smaller, and one of validation or test empty where several processes
+    share the images.
 
     Args:
         val_size: number (an int) or fraction (a float) of the training images that are held out,
@@ -245,11 +246,11 @@ class ImageDataModule(LightningDataModule, ABC):
             # Lightning takes an empty list to mean no validation, but wonders whether it is meant.
             warnings.filterwarnings("ignore", "Total length of `list` across ranks is zero")
             return []
-        return self.sequential_loader(self.val_dataset, self.eval_batch_size)
+        return self._share_of(self.val_dataset)
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Batches of the test images, in order."""
-        return self.sequential_loader(self.test_dataset, self.eval_batch_size)
+        return self._share_of(self.test_dataset)
 
     @property
     def _set_up(self) -> _Splits:
@@ -259,11 +260,19 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def sequential_loader(self, dataset: Images, batch_size: int) -> DataLoader[Any]:
         """Batches of ``dataset`` in order, as the network sees them in evaluation."""
-        return ImageLoader(
-            self._served(dataset),  # type: ignore[arg-type]
-            batch_size=batch_size,
-            **self._loader_options(),
-        )
+        return self._loader(self._served(dataset), batch_size)
+
+    def _share_of(self, images: Images) -> DataLoader[Any]:
+        """Batches, in order, of those images that this process evaluates."""
+        dataset: Any = self._served(images)
+        trainer = self.trainer
+        if trainer is None or trainer.world_size == 1:
+            return self._loader(dataset, self.eval_batch_size)
+        share = ShareSampler(dataset, trainer.world_size, trainer.global_rank)
+        return self._loader(dataset, self.eval_batch_size, sampler=share)
+
+    def _loader(self, dataset: Any, batch_size: int, **options: Any) -> DataLoader[Any]:
+        return ImageLoader(dataset, batch_size=batch_size, **options, **self._loader_options())
 
     def _served(self, images: Images) -> Images | ServedFeatures:
         return images if self.features is None else ServedFeatures(images, self.features)

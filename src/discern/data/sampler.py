@@ -1,4 +1,4 @@
-"""The order in which an epoch visits the training images."""
+"""The order in which images are visited, and which process visits them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler
 
 
 class EpochSampler(DistributedSampler[Any]):
@@ -73,3 +73,45 @@ class EpochSampler(DistributedSampler[Any]):
             drawn = torch.randperm(len(self.dataset), generator=generator)  # type: ignore[arg-type]
         order: np.ndarray[Any, np.dtype[np.int64]] = drawn.numpy()
         return order
+
+
+class ShareSampler(DistributedSampler[Any], SequentialSampler):
+    """Every so-many-th index, in order: each index is that of one process alone.
+
+    Shares differ by one image at most, and ``len()`` is that of the longest: from it each process
+    gets the same number of batches, of which the last may be empty. With other numbers of batches
+    processes that wait for each other would wait for ever.
+
+    It is a ``DistributedSampler`` and a ``SequentialSampler`` because Lightning replaces any other
+    where it trains on several devices, or overfits.
+
+    Args:
+        dataset: the data set whose indices are shared.
+        num_replicas: number of processes.
+        rank: which of them this is, from 0.
+    """
+
+    def __init__(self, dataset: Dataset[Any], num_replicas: int, rank: int) -> None:
+        super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=False)
+        self.share = range(rank, len(dataset), num_replicas)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.share)
+
+    def lacks_a_batch(self, batch_size: int) -> bool:
+        """Whether this process has one batch less than the one with the longest share."""
+        return -(-len(self.share) // batch_size) < -(-self.num_samples // batch_size)
+
+
+def batch_with_a_repeat(loader: DataLoader[Any] | None) -> int | None:
+    """The batch of an epoch, from 0, whose last image another process has, too; None without one.
+
+    Training needs shares of equal length, for which some processes visit an image twice.
+    """
+    sampler = getattr(loader, "sampler", None)
+    if not isinstance(sampler, DistributedSampler) or loader is None or loader.batch_size is None:
+        return None
+    padding = sampler.total_size - len(sampler.dataset)  # type: ignore[arg-type]
+    if sampler.rank < sampler.num_replicas - padding:
+        return None
+    return (sampler.num_samples - 1) // loader.batch_size

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from discern.checkpoints import BACKBONE, CARD, with_backbone
+from discern.data.sampler import batch_with_a_repeat
 from discern.errors import DiscernError, refusals_of
 from discern.models.metrics import STEP_LOSS, EpochMetrics
 from discern.models.mixing import Mixing
@@ -77,6 +79,8 @@ class Classifier(LightningModule):
         self.validated: list[tuple[Tensor, Tensor]] | None = None
         """Logits (N, num_classes) and labels (N,) of each batch of a validation, for who asks."""
         self._log_every = 0
+        self._num_classes = num_classes
+        self._repeat_in: int | None = None
         self.schedule_total: dict[str, int] = {}
         self.train_metrics = EpochMetrics(num_classes, full=False)
         self.val_metrics = EpochMetrics(num_classes, full=True)
@@ -94,8 +98,9 @@ class Classifier(LightningModule):
         return logits
 
     def on_train_epoch_start(self) -> None:
-        """Look up how often a step is logged, which would take 3 us in each."""
+        """Look up how often a step is logged, which would take 3 us in each, and what is repeated."""
         self._log_every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        self._repeat_in = batch_with_a_repeat(self.trainer.train_dataloader)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The batch's mean cross-entropy, with its graph."""
@@ -104,14 +109,23 @@ class Classifier(LightningModule):
         if self._mixing is not None:
             images, targets = self._mixing(images, labels)
         logits = self.network(images)
-        loss = cross_entropy(
-            logits, targets, weight=self._class_weights, label_smoothing=self._label_smoothing
-        )
-        self.train_metrics.update(loss, logits, labels)
+        loss = self._training_loss(logits, targets)
+        if batch_idx == self._repeat_in:
+            # Trained on, as others train on as many images, but measured by another process.
+            logits, labels = logits[:-1].detach(), labels[:-1]
+            measured = self._training_loss(logits, targets[:-1])
+            self.train_metrics.update(measured, logits, labels)
+        else:
+            self.train_metrics.update(loss, logits, labels)
         # The one value a step may log: each costs about 0.3 ms, as much as the step itself.
         if self._log_every and (batch_idx + 1) % self._log_every == 0:
             self.log(STEP_LOSS, loss.detach(), on_step=True, on_epoch=False)
         return loss
+
+    def _training_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return cross_entropy(
+            logits, targets, weight=self._class_weights, label_smoothing=self._label_smoothing
+        )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Take the batch into the validation metrics."""
@@ -131,7 +145,10 @@ class Classifier(LightningModule):
 
     def _measure(self, batch: Batch, metrics: EpochMetrics) -> Tensor:
         images, labels = batch
-        logits: Tensor = self.network(images)
+        if not len(labels):  # of a process whose share of the images has ended
+            logits = torch.empty(0, self._num_classes, device=labels.device)
+        else:
+            logits = self.network(images)
         metrics.update(cross_entropy(logits, labels), logits, labels)
         return logits
 

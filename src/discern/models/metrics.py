@@ -71,7 +71,11 @@ class EpochMetrics(nn.Module):
         return ["loss", *(_shown(str(name)) for name in self.counts)]
 
     def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Take in a batch: its mean loss (), logits (N, K) and labels (N,) int64."""
+        """Take in a batch: its mean loss (), logits (N, K) and labels (N,) int64.
+
+        Of several processes each takes in one at least, which may be empty (N = 0): they wait for
+        each other in :meth:`compute`.
+        """
         waiting = self._waiting
         waiting.losses.append(loss.detach())
         waiting.logits.append(logits.detach())
@@ -115,10 +119,11 @@ class EpochMetrics(nn.Module):
         waiting, self._waiting = self._waiting, _Waiting()
         if not waiting.labels:
             return
-        sizes = [len(labels) for labels in waiting.labels]
         losses = stack(waiting.losses).float()
-        self.loss.update(losses, losses.new_tensor(sizes))
-        self.counts.update(cat(waiting.logits).float(), cat(waiting.labels))
+        sizes = losses.new_tensor([len(labels) for labels in waiting.labels])
+        self.loss.update(losses.where(sizes > 0, 0), sizes)  # the mean of no image is no number
+        if waiting.rows:
+            self.counts.update(cat(waiting.logits).float(), cat(waiting.labels))
 
 
 def _shown(name: str) -> str:
