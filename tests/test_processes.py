@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import socket
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +40,7 @@ def pictures(tmp_path: Path) -> Path:
 
 OF_ALL = (
     "data=image_folder", "data.image_size=8", "data.num_workers=0", "data.batch_size=4",
-    "data.eval_batch_size=4", "model.hidden=[4]", "trainer.accelerator=cpu", "trainer.max_epochs=2",
+    "data.eval_batch_size=4", "trainer.accelerator=cpu", "trainer.max_epochs=2",
     "logger=csv", "callbacks.early_stopping=null",
 )  # fmt: skip
 
@@ -55,7 +53,14 @@ def free_port() -> int:
 
 def run(place: Path, processes: int, *overrides: str, name: str, **env: str) -> Path:
     """The folder of a run that so many processes share; Lightning starts them likewise."""
-    shared = (*OF_ALL, f"data.dir={place / 'pictures'}", *overrides, f"hydra.run.dir={name}")
+    small = () if any(o.startswith("model=") for o in overrides) else ("model.hidden=[4]",)
+    shared = (
+        *OF_ALL,
+        *small,
+        f"data.dir={place / 'pictures'}",
+        *overrides,
+        f"hydra.run.dir={name}",
+    )
     if processes > 1:
         shared += (f"trainer.devices={processes}", "trainer.strategy=ddp")
         env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "NODE_RANK": "0"}
@@ -128,3 +133,42 @@ def test_a_process_without_any_image_takes_part(tmp_path):
     two = run(tmp_path, 2, *STILL, name="two")
     assert_same_metrics(two, one)
     assert_same_test(two, one, 1)
+
+
+def test_features_from_the_cache_count_once_too(tmp_path):
+    for part, count in {"train": 13, "val": 5, "test": 7}.items():
+        images(tmp_path / "pictures" / part, count)
+    transfer = (*STILL, "model=resnet_transfer", "model.backbone=resnet18", "model.weights=null",
+                "data.image_size=32", "engine=torch")  # fmt: skip
+    one = run(tmp_path, 1, *transfer, "cache.mode=off", name="one")
+    two = run(tmp_path, 2, *transfer, name="two", DISCERN_CACHE_DIR=str(tmp_path / "cache"))
+    assert summary(two)["features"]["computed"] == 13 + 5 + 7
+    assert_same_metrics(two, one)
+    assert_same_test(two, one, 7)
+    again = run(tmp_path, 2, *transfer, name="again", DISCERN_CACHE_DIR=str(tmp_path / "cache"))
+    assert summary(again)["features"]["reused"] == 13 + 5 + 7
+    assert_same_test(again, one, 7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["data.num_workers=1"],
+        ["model.norm=batch"],
+        ["model.norm=batch", "trainer.sync_batchnorm=true"],
+        ["callbacks.ema.decay=0.5"],
+        ["trainer.use_distributed_sampler=false"],
+        ["trainer.reload_dataloaders_every_n_epochs=1"],
+        ["trainer.overfit_batches=1"],
+        ["trainer.limit_val_batches=0.5", "trainer.limit_test_batches=0.4"],
+        ["trainer.num_sanity_val_steps=-1"],
+        ["data.sampler=balanced", "data.augment=light", "model.mixup=0.5"],
+        ["scheduler=plateau", "callbacks=default"],
+    ],
+)
+def test_two_processes_end_whatever_the_settings(pictures, tmp_path, overrides):
+    two = run(tmp_path, 2, *overrides, name="two")
+    count = 17 if "trainer.limit_test_batches=0.4" not in overrides else 8
+    assert len(tested(two).predictions.labels) == count
+    assert summary(two)["stopped"] == "trainer.max_epochs=2 reached"

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from discern.argument_types import check_types
 from discern.callbacks.checkpoints import WholeFileCheckpointIO
 from discern.checkpoints import (
     CARD,
@@ -68,6 +69,8 @@ def build(setting: str, node: Any, **arguments: Any) -> Any:
         named = {name: value for name, value in settings.items() if name != "_target_"}
         settings = {"_target_": target, **with_floats(target, named)}
     try:
+        if isinstance(target, str) and target.startswith(LIBRARIES):
+            check_types(setting, _found_once(target).func, named)
         built = _instantiate(settings, arguments)
         if isinstance(built, functools.partial):
             # Or else a wrong argument would show only when training has begun.
@@ -185,6 +188,9 @@ def build_trainer(cfg: DictConfig, always: list[Callback]) -> Trainer:
         callbacks = [c for c in callbacks if not isinstance(c, EarlyStopping)]
     if settings["enable_progress_bar"] is False or settings["barebones"]:
         callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]
+    for name in ("profiler", "strategy"):
+        if isinstance(settings[name], dict):
+            settings[name] = build(f"trainer.{name}", settings[name])
     changes: dict[str, Any] = {
         "callbacks": always + callbacks,
         "logger": _loggers(cfg.logger, settings["logger"]),

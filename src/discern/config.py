@@ -8,6 +8,7 @@ import functools
 import importlib.util
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -213,6 +214,8 @@ class DataSettings(Settings):
 
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _AboveZero = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# Each process takes memory and a second to start.
+_Workers = Annotated[int, Field(ge=0, le=1024)]
 # The augmentations' names; a test compares them with those that there are.
 FOR_SMALL_IMAGES = ("none", "flip", "shift", "flip_shift")
 FOR_PHOTOS = ("none", "notes", "light", "strong", "trivial")
@@ -220,7 +223,7 @@ _Three = Field(min_length=3, max_length=3)
 
 
 class InMemorySettings(DataSettings):  # noqa: D101
-    num_workers: NonNegativeInt
+    num_workers: Annotated[_Workers, Field(description="a whole number from 0 to 1024")]
     mean: Annotated[
         _Finite | Annotated[list[_Finite], Field(min_length=1)],
         Field(description="a number, or a list of one for each channel"),
@@ -256,7 +259,9 @@ class MNISTSettings(InMemorySettings):  # noqa: D101
 class PhotoSettings(DataSettings):
     """What data sets of photographs have; null is what the model's weights were trained with."""
 
-    num_workers: NonNegativeInt | None
+    num_workers: Annotated[
+        _Workers | None, Field(description="a whole number from 0 to 1024, or null")
+    ]
     image_size: PositiveInt | None
     resize: PositiveInt | None
     interpolation: Annotated[
@@ -311,6 +316,9 @@ class OptimizerSettings(OpenSettings):  # noqa: D101
     nesterov: Flag = False
     amsgrad: Flag = False
     maximize: Flag = False
+    differentiable: Annotated[
+        Literal[False], Field(description="false: training changes the weights in place")
+    ] = False
 
 
 class SchedulerSettings(OpenSettings):  # noqa: D101
@@ -338,7 +346,7 @@ class EarlyStoppingSettings(OpenSettings):  # noqa: D101
     monitor: Monitor
     mode: Mode = None
     patience: NonNegativeInt
-    min_delta: Annotated[float, Field(description="a number")] = 0.0
+    min_delta: Annotated[float, Field(allow_inf_nan=False, description="a number")] = 0.0
 
 
 class EMASettings(Settings):  # noqa: D101
@@ -389,10 +397,40 @@ _EpochLimit = Annotated[
     Annotated[int, Field(ge=-1)] | None,
     Field(description="a whole number, 0 or above, or -1 for no limit"),
 ]
-_TimeSpan = Annotated[
-    Annotated[str, Field(pattern=r"^\d+:\d\d:\d\d:\d\d$")] | dict[str, int] | None,
-    Field(description="a time DD:HH:MM:SS"),
+
+
+def _is_time(time: str | dict[str, int]) -> str | dict[str, int]:
+    if isinstance(time, str):
+        days, hours, minutes, seconds = (int(part) for part in time.split(":"))
+        parts = {"days": days, "hours": hours, "minutes": minutes, "seconds": seconds}
+    else:
+        parts = time
+    try:
+        span = timedelta(**parts)
+    except (TypeError, OverflowError) as error:
+        raise ValueError("") from error
+    if not parts or span < timedelta(0):
+        raise ValueError("")
+    return time
+
+
+_Time = Annotated[
+    Annotated[str, Field(pattern=r"^\d+:\d\d:\d\d:\d\d$")] | dict[str, int],
+    AfterValidator(_is_time),
 ]
+_TimeSpan = Annotated[
+    _Time | None, Field(description="a time DD:HH:MM:SS, or its parts such as {minutes:5}")
+]
+_Entry = Annotated[dict[str, Any], AfterValidator(_has_target)]
+
+
+def _returns(strategy: str) -> str:
+    # What these train is in other processes, which end with it.
+    if any(part in strategy for part in ("spawn", "fork", "notebook")):
+        raise ValueError(", and one that starts the command again, as ddp does")
+    return strategy
+
+
 _PRECISIONS = (
     "64", "32", "16", "bf16", "64-true", "32-true", "16-true", "bf16-true", "16-mixed",
     "bf16-mixed", "transformer-engine", "transformer-engine-float16",
@@ -410,18 +448,21 @@ class TrainerSettings(Settings):
     devices: Annotated[
         int | str | list[int], Field(description="a count, a list of device numbers, or auto")
     ]
-    strategy: str | dict[str, Any]
+    strategy: Annotated[
+        Annotated[str, AfterValidator(_returns)] | _Entry,
+        Field(description="auto, a strategy's name such as ddp, or a _target_ entry"),
+    ]
     num_nodes: PositiveInt
     precision: Annotated[
         Annotated[str, _one_of(_PRECISIONS)] | Literal[64, 32, 16] | None,
         Field(description=f"one of {', '.join(_PRECISIONS)}"),
     ]
     logger: Annotated[
-        bool | dict[str, Any] | list[dict[str, Any]] | None,
+        bool | _Entry | list[_Entry] | None,
         Field(description="false, or null for the group `logger`, or a _target_ entry"),
     ]
     callbacks: Annotated[
-        dict[str, Any] | list[dict[str, Any]] | None,
+        _Entry | list[_Entry] | None,
         Field(description="null, or a list of _target_ entries"),
     ]
     fast_dev_run: Annotated[
@@ -436,13 +477,12 @@ class TrainerSettings(Settings):
     limit_val_batches: _Limit
     limit_test_batches: _Limit
     limit_predict_batches: _Limit
-    overfit_batches: _Limit
+    overfit_batches: Annotated[
+        Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)],
+        Field(description="a count of batches, 0 or above, or a fraction from 0.0 to 1.0"),
+    ]
     val_check_interval: Annotated[
-        Annotated[int, Field(ge=1)]
-        | Annotated[float, Field(ge=0, le=1)]
-        | str
-        | dict[str, int]
-        | None,
+        Annotated[int, Field(ge=1)] | Annotated[float, Field(ge=0, le=1)] | _Time | None,
         Field(description="a count of batches, a fraction from 0.0 to 1.0, or a time DD:HH:MM:SS"),
     ]
     check_val_every_n_epoch: PositiveInt | None
@@ -466,13 +506,13 @@ class TrainerSettings(Settings):
     inference_mode: Flag
     use_distributed_sampler: Flag
     profiler: Annotated[
-        Literal["simple", "advanced", "pytorch", "xla"] | dict[str, Any] | None,
+        Literal["simple", "advanced", "pytorch", "xla"] | _Entry | None,
         Field(description="simple, advanced, pytorch, xla or a _target_ entry"),
     ]
     detect_anomaly: Flag
     barebones: Flag
     plugins: Annotated[
-        str | dict[str, Any] | list[str | dict[str, Any]] | None,
+        _Entry | list[_Entry] | None,
         Field(description="null, or a list of _target_ entries"),
     ]
     sync_batchnorm: Flag
@@ -679,6 +719,7 @@ def check(cfg: DictConfig, command: str = "train") -> None:
     except OmegaConfBaseException as error:
         raise DiscernError(f"The config cannot be resolved: {first_line(error)}.") from error
     settings, check_files = COMMANDS[command]
+    _check_numbers(values, "")
     if command == "train":
         check_names(cfg)
     _check_part(settings, values, "")
@@ -687,6 +728,20 @@ def check(cfg: DictConfig, command: str = "train") -> None:
             _check_part(schema, values[name], f"{name}.")
     _check_targets(values, "")
     check_files(values)
+
+
+LARGEST = 2**63 - 1
+"""A whole number of 64 bits: no library takes more."""
+
+
+def _check_numbers(values: Any, path: str) -> None:
+    entries = values.items() if isinstance(values, dict) else enumerate(values)
+    for key, value in entries:
+        here = f"{path}{key}"
+        if isinstance(value, (dict, list)):
+            _check_numbers(value, f"{here}.")
+        elif isinstance(value, int) and not -LARGEST <= value <= LARGEST:
+            raise DiscernError(f"{here}={value} is not allowed; {LARGEST} is the largest number.")
 
 
 def _put_in_deleted_groups(cfg: DictConfig) -> None:

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, TensorDataset
 
-from discern.data.sampler import EpochSampler
+from discern.data.loader import ImageLoader
+from discern.data.sampler import EpochSampler, ShareSampler, batch_with_a_repeat
 
 SIZES = st.integers(1, 60)
 SEEDS = st.integers(0, 2**32)
@@ -144,3 +145,43 @@ def test_places_tell_the_epoch():
         for sampler in (plain, places):
             sampler.set_epoch(5)
         assert list(places) == [5 * 7 + index for index in plain]
+
+
+class Numbers(TensorDataset):
+    """Serves whole batches, as discern's data sets do."""
+
+    def __getitems__(self, indices: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.tensor(indices), torch.tensor(indices)
+
+
+@given(SIZES, st.integers(1, 5), st.integers(1, 70))
+def test_processes_share_all_images_in_the_same_number_of_batches(size, processes, batch_size):
+    seen: list[list[int]] = []
+    counts = set()
+    for rank in range(processes):
+        dataset = Numbers(torch.arange(size))
+        sampler = ShareSampler(dataset, processes, rank)
+        loader = ImageLoader(dataset, batch_size=batch_size, sampler=sampler)
+        batches = [labels.tolist() for _, labels in loader]
+        assert len(batches) == len(loader)
+        counts.add(len(batches))
+        seen.append([index for batch in batches for index in batch])
+        assert seen[-1] == sorted(seen[-1])
+    assert len(counts) == 1
+    assert sorted(chain.from_iterable(seen)) == list(range(size))
+
+
+@given(SIZES, SEEDS, EPOCHS, st.integers(1, 5), st.integers(1, 70))
+def test_what_training_visits_twice_is_the_last_image_of_a_known_batch(
+    size, seed, epoch, processes, batch_size
+):
+    measured: list[int] = []
+    for rank in range(processes):
+        dataset = Numbers(torch.arange(size))
+        sampler = EpochSampler(dataset, seed, processes, rank)
+        sampler.set_epoch(epoch)
+        loader = ImageLoader(dataset, batch_size=batch_size, sampler=sampler)
+        repeat = batch_with_a_repeat(loader)
+        for number, (_, labels) in enumerate(loader):
+            measured += labels.tolist()[:-1] if number == repeat else labels.tolist()
+    assert sorted(measured) == list(range(size))

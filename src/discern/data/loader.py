@@ -17,8 +17,8 @@ from discern.data.sampler import EpochSampler, ShareSampler
 class ImageLoader(DataLoader[Any]):
     """A ``DataLoader`` of a data set that serves whole batches of images.
 
-    What its worker processes send as pixels is normalised in this one. Where this process's share of
-    the images ends a batch before those of others, its last batch is empty.
+    What its worker processes send as pixels is normalised in this one. Where this process's share
+    of the images ends a batch before those of others, its last batch is empty.
     """
 
     def __init__(self, dataset: Dataset[Any], **options: Any) -> None:
@@ -30,7 +30,9 @@ class ImageLoader(DataLoader[Any]):
             batches: Iterator[Any] = super().__iter__()
         else:
             batches = self._cut(sampler)
-        if isinstance(self.sampler, ShareSampler) and self.sampler.lacks_a_batch(self.batch_size or 1):
+        if isinstance(self.sampler, ShareSampler) and self.sampler.lacks_a_batch(
+            self.batch_size or 1
+        ):
             batches = chain(batches, [_no_images()])
         # Nothing here keeps a batch while the next one is made: it takes the other's memory, which
         # the processor still has at hand.

@@ -98,7 +98,7 @@ class Classifier(LightningModule):
         return logits
 
     def on_train_epoch_start(self) -> None:
-        """Look up how often a step is logged, which would take 3 us in each, and what is repeated."""
+        """Look up how often a step is logged, which would take 3 us in each, and what repeats."""
         self._log_every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         self._repeat_in = batch_with_a_repeat(self.trainer.train_dataloader)
 
