@@ -19,7 +19,12 @@ from runs import TINY, composed, summary
 
 OPTIMIZERS = {
     "adam": {"betas": ["[0,0]", "[0.9,0]", "[0.5,0.5]"], "eps": ["1e-300", "1"]},
-    "adamw": {"betas": ["[0,0.9]"], "weight_decay": ["0", "1e300"], "amsgrad": ["true", "maybe"]},
+    "adamw": {
+        "betas": ["[0,0.9]"],
+        "fused": ["true", "null", "5"],
+        "weight_decay": ["0", "1e300"],
+        "amsgrad": ["true", "maybe"],
+    },
     "sgd": {"momentum": ["0", "0.9"], "nesterov": ["true", "false"], "dampening": ["0", "5"]},
 }
 SCHEDULERS = {
@@ -51,6 +56,10 @@ SETTINGS = {
     "trainer.inference_mode": ["false"],
     "trainer.fast_dev_run": ["false", "true", "1000"],
     "trainer.reload_dataloaders_every_n_epochs": ["0", "1"],
+    "trainer.profiler": ["null", "simple", "advanced"],
+    "trainer.sync_batchnorm": ["true"],
+    "trainer.barebones": ["true"],
+    "trainer.strategy": ["auto", "ddp_spawn", "fsdp"],
     "trainer.use_distributed_sampler": ["false"],
     "optimizer.lr": ["1e-300", "1", "1e300"],
     "model.hidden": ["[]", "[1]", "[8]"],
@@ -144,6 +153,34 @@ ONCE_A_TRACEBACK = {
     "model.norm=batch data.batch_size=239 trainer.val_check_interval=2": "an epoch has 1 batch,",
     "trainer.limit_train_batches=0.001 trainer.val_check_interval=3": "an epoch has 1 batch,",
     "model.norm=batch data.batch_size=1": "leaves a batch of one image",
+    f"trainer.accumulate_grad_batches={10**20}": "9223372036854775807 is the largest number",
+    f"trainer.accumulate_grad_batches={2**63 - 1}": "",
+    f"data.batch_size={10**20}": "is the largest number",
+    f"data.eval_batch_size={2**63 - 1}": "",
+    f"threads={2**63 - 1}": "a whole number from 1 to 1024",
+    "data.num_workers=100000": "a whole number from 0 to 1024",
+    "trainer.strategy=null": "auto, a strategy's name such as ddp, or",
+    "trainer.strategy=ddp_spawn": "must be one that starts the command",
+    "trainer.profiler={a:1}": "^trainer.profiler=.* or a _target_ entry",
+    "trainer.profiler={_target_:lightning.pytorch.profilers.SimpleProfiler,dirpath:/dev/null/no,"
+    "filename:p}": "^/dev/null/?.* cannot be used: Not a directory",
+    "trainer.logger=[{a:1}]": "or a _target_ entry",
+    "trainer.plugins=abc": "a list of _target_ entries",
+    "trainer.plugins=[{_target_:lightning.pytorch.plugins.DoublePrecision}]": "",
+    "trainer.overfit_batches=null": "a count of batches",
+    "trainer.max_time={}": "a time DD:HH:MM:SS",
+    "trainer.max_time={seconds:-5}": "a time DD:HH:MM:SS",
+    "trainer.max_time=99999999999:00:00:00": "a time DD:HH:MM:SS",
+    "logger.csv.path=/dev/null/no/metrics.csv": "^/dev/null/?.* cannot be used: Not a directory",
+    "logger=default +logger.tensorboard.flush_secs=abc": "^logger: ",
+    "optimizer=sgd +optimizer.differentiable=true": "it must be false: training changes",
+    "optimizer=sgd ++optimizer.dampening=abc optimizer.momentum=0.9": "it must be a number",
+    "optimizer=sgd ++optimizer.dampening=[1] optimizer.momentum=0.9": "it must be a number",
+    "optimizer._target_=torch.optim.SparseAdam ~optimizer.weight_decay": "^optimizer: SparseAdam",
+    "scheduler._target_=torch.optim.lr_scheduler.MultiStepLR +scheduler.milestones=[1] "
+    "+scheduler.gamma=abc": "^scheduler.gamma=abc .* a number",
+    "callbacks.early_stopping.check_on_train_epoch_end=true": "^callbacks: Early stopping cond",
+    "+callbacks.last_checkpoint.train_time_interval=5": "null or a _target_ entry",
 }
 """Overrides -> what they are refused for; empty where they are allowed."""
 
@@ -152,6 +189,30 @@ ONCE_A_TRACEBACK = {
 def test_what_ended_in_a_traceback(tiny_mnist, tmp_path, line):
     refusal = ends(tiny_mnist, tmp_path, line.split())
     assert re.search(ONCE_A_TRACEBACK[line] or "^$", refusal), refusal
+
+
+ONCE_ACCEPTED = {
+    "+optimizer.fused=maybe": "^optimizer.fused=maybe .* true or false or null",
+    "+optimizer.capturable=abc": "true or false",
+    "scheduler=plateau scheduler.monitor=nonsense": "^scheduler.monitor=nonsense is not logged",
+    "scheduler=plateau +scheduler.cooldown=abc": "^scheduler.cooldown=abc .* a whole number",
+    "scheduler=plateau +scheduler.min_lr=abc": "a list of numbers or a number",
+    "scheduler=onecycle +scheduler.three_phase=abc": "true or false",
+    "scheduler._target_=torch.optim.lr_scheduler.MultiStepLR +scheduler.milestones=abc": "a list",
+    "+callbacks.early_stopping.check_finite=abc": "true or false",
+    "+callbacks.early_stopping.stopping_threshold=abc": "a number or null",
+    "callbacks.early_stopping.min_delta=nan": "a number",
+    "callbacks.best_checkpoint.filename=last": "two checkpoints have the filename=last",
+    "+callbacks.best_checkpoint.save_weights_only=abc": "true or false",
+    "logger=default logger.tensorboard.default_hp_metric=abc": "true or false",
+}
+"""Overrides that were taken, and did nothing or something else -> what they are refused for."""
+
+
+@pytest.mark.parametrize("line", ONCE_ACCEPTED)
+def test_what_was_accepted_and_ignored(tiny_mnist, tmp_path, line):
+    refusal = ends(tiny_mnist, tmp_path, line.split())
+    assert re.search(ONCE_ACCEPTED[line], refusal), refusal
 
 
 # The same files for all examples, in a folder of each example's own.

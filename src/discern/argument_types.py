@@ -81,7 +81,8 @@ def _declared(kind: Any) -> dict[str, tuple[Any, Any]]:
     """Argument -> its type and its default, for those that are of a plain type."""
     make = kind.__init__ if inspect.isclass(kind) else kind
     make = inspect.unwrap(make)
-    names = vars(sys.modules[make.__module__]) if make.__module__ in sys.modules else {}
+    module = sys.modules.get(getattr(make, "__module__", ""))
+    names = vars(module) if module else {}
     declared = {}
     for name, parameter in inspect.signature(make).parameters.items():
         one = types.SimpleNamespace(__annotations__={name: parameter.annotation})

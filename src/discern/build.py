@@ -16,6 +16,7 @@ from lightning.fabric.utilities import registry
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 from torch import nn
@@ -23,6 +24,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from discern.argument_types import check_types
 from discern.callbacks.checkpoints import WholeFileCheckpointIO
+from discern.callbacks.time_limit import TimeLimit
 from discern.checkpoints import (
     CARD,
     BackboneCard,
@@ -191,6 +193,9 @@ def build_trainer(cfg: DictConfig, always: list[Callback]) -> Trainer:
     for name in ("profiler", "strategy"):
         if isinstance(settings[name], dict):
             settings[name] = build(f"trainer.{name}", settings[name])
+    if settings["max_time"] is not None:
+        # Lightning, which is given it as well, takes this one in the place of its own.
+        callbacks.append(TimeLimit(settings["max_time"]))
     changes: dict[str, Any] = {
         "callbacks": always + callbacks,
         "logger": _loggers(cfg.logger, settings["logger"]),
@@ -206,8 +211,48 @@ def build_trainer(cfg: DictConfig, always: list[Callback]) -> Trainer:
         trainer: Trainer = build("trainer", settings | changes)
     except (MisconfigurationException, ValueError) as error:
         raise DiscernError(f"trainer: {first_line(error)}.") from error
+    _check_processes(trainer, settings)
+    _check_checkpoints(trainer.checkpoint_callbacks)
     use_lean_epoch_loop(trainer)
     return trainer
+
+
+def _check_processes(trainer: Trainer, settings: dict[Any, Any]) -> None:
+    """Refuse what cannot train in several processes.
+
+    Raises:
+        DiscernError: what training measures would end with its processes, or the device cannot.
+    """
+    strategy = trainer.strategy
+    if isinstance(strategy.launcher, _MultiProcessingLauncher):
+        value = settings["strategy"]
+        name = value if isinstance(value, str) else type(value).__name__
+        raise DiscernError(
+            f"trainer.strategy={name} is not allowed; what its processes measure would end with "
+            "them, so it must be one that starts the command once more for each, such as ddp."
+        )
+    if trainer.world_size > 1 and settings["sync_batchnorm"] and not _on_gpu(trainer):
+        raise DiscernError(
+            "trainer.sync_batchnorm=true is not allowed on a CPU; PyTorch has it for GPUs only."
+        )
+
+
+def _on_gpu(trainer: Trainer) -> bool:
+    return trainer.strategy.root_device.type == "cuda"
+
+
+def _check_checkpoints(callbacks: Sequence[Any]) -> None:
+    """Refuse two checkpoints in one file, of which the second would be what the first is called.
+
+    Raises:
+        DiscernError: names the file.
+    """
+    files = [(c.dirpath, c.filename) for c in callbacks if isinstance(c, ModelCheckpoint)]
+    for dirpath, name in files:
+        if name and files.count((dirpath, name)) > 1:
+            raise DiscernError(
+                f"callbacks: two checkpoints have the filename={name}; each must have its own."
+            )
 
 
 def _loggers(group: DictConfig, setting: Any) -> Any:

@@ -424,13 +424,6 @@ _TimeSpan = Annotated[
 _Entry = Annotated[dict[str, Any], AfterValidator(_has_target)]
 
 
-def _returns(strategy: str) -> str:
-    # What these train is in other processes, which end with it.
-    if any(part in strategy for part in ("spawn", "fork", "notebook")):
-        raise ValueError(", and one that starts the command again, as ddp does")
-    return strategy
-
-
 _PRECISIONS = (
     "64", "32", "16", "bf16", "64-true", "32-true", "16-true", "bf16-true", "16-mixed",
     "bf16-mixed", "transformer-engine", "transformer-engine-float16",
@@ -449,7 +442,7 @@ class TrainerSettings(Settings):
         int | str | list[int], Field(description="a count, a list of device numbers, or auto")
     ]
     strategy: Annotated[
-        Annotated[str, AfterValidator(_returns)] | _Entry,
+        str | _Entry,
         Field(description="auto, a strategy's name such as ddp, or a _target_ entry"),
     ]
     num_nodes: PositiveInt
@@ -583,8 +576,8 @@ class RunSettings(OpenSettings):
     engine: Engine
     seed: Seed
     threads: Annotated[
-        Annotated[int, Field(ge=1)] | Literal["auto"],
-        Field(description="a whole number above 0, or auto"),
+        Annotated[int, Field(ge=1, le=1024)] | Literal["auto"],
+        Field(description="a whole number from 1 to 1024, or auto"),
     ]
     train: Flag
     test: Flag

@@ -45,6 +45,69 @@ def refusals_of(setting: str) -> Iterator[None]:
         raise DiscernError(f"{setting}: {first_line(error)}.") from error
 
 
+@contextmanager
+def refusals_of_files() -> Iterator[None]:
+    """Tell in a sentence what the system refuses, such as a full disk or a folder of another's.
+
+    Raises:
+        DiscernError: names the file, and says why.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        file = f"{error.filename} cannot be used" if error.filename else "A file cannot be used"
+        raise DiscernError(f"{file}: {error.strerror}.") from error
+
+
+_PARTS = {
+    "torch.optim.lr_scheduler": "scheduler",
+    "torch.optim.": "optimizer",
+    "lightning.pytorch.callbacks.": "callbacks",
+    "lightning.pytorch.loggers.": "logger",
+    "tensorboard.": "logger",
+    "lightning.pytorch.profilers.": "trainer.profiler",
+}
+"""Beginning of a module's name -> the group whose choices are made of its classes."""
+
+_BELOW = ("torch.", "lightning.", "lightning_utilities.", "torchmetrics.", "_", "contextlib")
+"""Modules that do the work of others, who are to blame for what they have asked for."""
+
+
+@contextmanager
+def refusals_at_work() -> Iterator[None]:
+    """Tell in a sentence what a library's optimizer, callback or other part refuses in training.
+
+    What a network or a callback of a user's own raises stays as it is.
+
+    Raises:
+        DiscernError: names the group that the part is of.
+    """
+    try:
+        yield
+    except DiscernError:
+        raise
+    except Exception as error:
+        group = _group_of(error)
+        if group is None:
+            raise
+        raise DiscernError(f"{group}: {first_line(error)}.") from error
+
+
+def _group_of(error: BaseException) -> str | None:
+    """The group of what raised an error: the innermost of its frames that is of a part."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    for frame in reversed(frames):
+        module = str(frame.f_globals.get("__name__"))
+        for beginning, group in _PARTS.items():
+            if module.startswith(beginning):
+                return group
+        if not module.startswith(_BELOW):
+            return None
+    return None
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an exception's message, without its full stop; its type if it has none.
 

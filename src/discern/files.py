@@ -35,6 +35,9 @@ def write_whole(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a new file that takes the place of ``path`` when the block ends without an exception.
 
     The data are on disk before the name changes, so a crash leaves the old file or the new one.
+
+    Raises:
+        OSError: it cannot be written; its ``filename`` is ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     encoding = None if "b" in mode else "utf-8"
@@ -51,8 +54,10 @@ def write_whole(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         os.umask(umask)
         Path(temporary).chmod(0o666 & ~umask)
         Path(temporary).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, temporary):
+            error.filename = str(path)
         raise
     _sync_folder(path.parent)
 

@@ -4,7 +4,7 @@ import functools
 import logging
 import math
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ from discern.config_file import write_config
 from discern.console import fitted
 from discern.dashboard.settings import log_settings
 from discern.differences import as_facts, differences
-from discern.errors import DiscernError, about, first_line
+from discern.errors import DiscernError, about, first_line, refusals_at_work, refusals_of_files
 from discern.experiments import name_of
 from discern.features import run as features
 from discern.hparams import log_row
@@ -118,8 +118,9 @@ def job(cfg: DictConfig, import_seconds: float) -> Any:
     except Exception as error:
         # A job of a sweep, whose settings are checked only now.
         summary = Summary(Path(cfg.folder) / "summary.json", **identity)
-        if not summary.path.exists():
-            summary.write(f"failed: {first_line(error)}")
+        with suppress(OSError):
+            if not summary.path.exists():
+                summary.write(f"failed: {first_line(error)}")
         raise
     if result.stopped in EXIT_STATUS:
         raise SystemExit(EXIT_STATUS[result.stopped])
@@ -167,7 +168,8 @@ def train(
         machine=machine(),
     )
     try:
-        return _train(cfg, summary, choices or {})
+        with refusals_of_files(), refusals_at_work():
+            return _train(cfg, summary, choices or {})
     except KeyboardInterrupt:
         write_summary(summary, "interrupted", cfg)
         raise
@@ -177,7 +179,8 @@ def train(
         write_summary(summary, reasons[0], cfg)
         raise
     except BaseException as error:
-        write_summary(summary, f"failed: {first_line(error)}", cfg)
+        with suppress(OSError):  # of a full disk, which is told already
+            write_summary(summary, f"failed: {first_line(error)}", cfg)
         raise
 
 
@@ -372,6 +375,12 @@ def check_monitors(trainer: Trainer, model: Classifier, validated: bool) -> None
         DiscernError: a callback is to watch a metric that no epoch logs, or the wrong way.
     """
     replaced = set()
+    watched = model._schedule.monitor if model._schedule else None
+    if watched is not None and watched not in model.metric_names:
+        raise DiscernError(
+            f"scheduler.monitor={watched} is not logged; "
+            f"{did_you_mean(watched, model.metric_names)}"
+        )
     for callback in (*trainer.early_stopping_callbacks, *trainer.checkpoint_callbacks):
         if not isinstance(callback, (EarlyStopping, ModelCheckpoint)) or not callback.monitor:
             continue

@@ -1,0 +1,20 @@
+"""How long a run may train."""
+
+from typing import Any
+
+from lightning.pytorch.callbacks import Timer
+
+
+class TimeLimit(Timer):
+    """Lightning's Timer, for the time that this run trains.
+
+    Lightning's own goes on counting where the run that is continued has stopped: the same command
+    would end at once, and never make progress.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: another run has a time of its own."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing."""
