@@ -57,6 +57,18 @@ def photo_folder(
     return path
 
 
+def photos_in_turn(
+    path: Path, count: int, classes: Sequence[str] = ("cat", "dog", "owl"), side: int = 12
+) -> None:
+    """Write ``path/CLASS/NUMBER.png``: so many pictures in all, of each class in turn."""
+    for name in classes:
+        (path / name).mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        place = number % len(classes)
+        image = photo(place / len(classes), f"{path.name}/{number}", (side, side))
+        image.save(path / classes[place] / f"{number:03}.png")
+
+
 def oriented(image: Image.Image, path: Path, orientation: int, **options: object) -> Path:
     """Save an image with an EXIF block that says how the camera was held."""
     exif = Image.Exif()

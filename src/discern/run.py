@@ -53,6 +53,7 @@ from discern.jobs import as_job, relative
 from discern.models.classifier import Classifier, count_parameters
 from discern.models.directions import check_mode
 from discern.nearest import did_you_mean
+from discern.overfit import judge
 from discern.quiet import quiet_libraries
 from discern.reports.curves import draw_curves
 from discern.reports.notebook import result_html
@@ -251,6 +252,8 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
         with summary.phase("fit"):
             log_settings(trainer, folder / "config.yaml", facts["overrides"], facts["changed"])
             stopped = fit(trainer, model, data, start, stop)
+        if trainer.overfit_batches and trainer.global_step:  # type: ignore[attr-defined]
+            facts["overfit"] = judge(trainer, model, data).facts()
         best = best_checkpoint(trainer)
         content = None if best is None else read(best)
         record_fit(summary, history, trainer, content)
@@ -679,6 +682,8 @@ def metrics_table(title: str, metrics: Mapping[str, Mapping[str, float]]) -> str
 def conclude(facts: dict[str, Any], stopped: str, folder: Path) -> None:
     """Say what came out, and where it is."""
     log.info("Ended: %s.", stopped)
+    if "overfit" in facts:
+        log.info("%s", facts["overfit"]["verdict"])
     metrics = facts["metrics"]
     if metrics:
         log.info("\n%s\n", metrics_table(facts["title"], metrics))

@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, TensorDataset
 
 from discern.data.loader import ImageLoader
-from discern.data.sampler import EpochSampler, ShareSampler, batch_with_a_repeat
+from discern.data.sampler import (
+    EpochSampler,
+    ShareSampler,
+    batch_with_a_repeat,
+    mixed_order,
+)
 
 SIZES = st.integers(1, 60)
 SEEDS = st.integers(0, 2**32)
@@ -185,3 +190,11 @@ def test_what_training_visits_twice_is_the_last_image_of_a_known_batch(
         for number, (_, labels) in enumerate(loader):
             measured += labels.tolist()[:-1] if number == repeat else labels.tolist()
     assert sorted(measured) == list(range(size))
+
+
+@given(st.lists(st.integers(0, 7), min_size=1, max_size=60), st.integers(1, 60))
+def test_the_first_images_of_the_mixed_order_are_of_as_many_classes_as_there_can_be(labels, first):
+    order = mixed_order(torch.tensor(labels)).tolist()
+    assert sorted(order) == list(range(len(labels)))
+    held = {labels[index] for index in order[:first]}
+    assert len(held) == min(first, len(set(labels)))

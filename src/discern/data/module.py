@@ -20,7 +20,7 @@ from discern.data.augment import AUGMENTATIONS
 from discern.data.images import AugmentedImages, Batch, Images, labels_of
 from discern.data.in_memory import InMemoryImages
 from discern.data.loader import ImageLoader, ResumableDataLoader
-from discern.data.sampler import EpochSampler, ShareSampler
+from discern.data.sampler import EpochSampler, ShareSampler, mixed_order
 from discern.data.served import Features, ServedFeatures
 from discern.data.splits import stratified_folds, stratified_sample, stratified_split
 
@@ -204,8 +204,14 @@ class ImageDataModule(LightningDataModule, ABC):
         """Batches in an order that the seed and the epoch decide; it resumes within an epoch."""
         trainer = self.trainer
         if trainer is not None and trainer.overfit_batches:  # type: ignore[attr-defined]
-            # Lightning overfits on batches in a fixed order, and would replace the sampler.
-            return self.sequential_loader(self.train_dataset, self.batch_size)
+            # Lightning overfits on batches in a fixed order, and would replace the sampler. Images
+            # may be sorted by class, and a batch of one class is learnt without a look at it.
+            mixed = mixed_order(labels_of(self.train_dataset))
+            indices = self.train_dataset.indices
+            return self.sequential_loader(
+                self.train_dataset.subset(mixed if indices is None else indices[mixed]),
+                self.batch_size,
+            )
         dataset = self._seen_in_training()
         sampler = EpochSampler(
             dataset,

@@ -103,6 +103,19 @@ class ShareSampler(DistributedSampler[Any], SequentialSampler):
         return -(-len(self.share) // batch_size) < -(-self.num_samples // batch_size)
 
 
+def mixed_order(labels: Tensor) -> Tensor:
+    """Indices, int64 (N,), that take an image of each class in turn, as long as it has any.
+
+    Args:
+        labels: int64 (N,).
+    """
+    by_class = torch.argsort(labels, stable=True)
+    counts = torch.bincount(labels)
+    first = (counts.cumsum(0) - counts)[labels[by_class]]
+    place = torch.arange(len(labels)) - first  # within the class
+    return by_class[torch.argsort(place, stable=True)]
+
+
 def batch_with_a_repeat(loader: DataLoader[Any] | None) -> int | None:
     """The batch of an epoch, from 0, whose last image another process has, too; None without one.
 

@@ -171,10 +171,11 @@ class Classifier(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer over the trainable parameters, and the schedule for the run's length."""
+        groups = self._parameter_groups()
+        if not any(group["params"] for group in groups):
+            raise DiscernError("The model has no weights that are trained: all of them are frozen.")
         with refusals_of("optimizer"):
-            optimizer = build_optimizer(
-                self._build_optimizer, self._parameter_groups(), self._may_fuse_optimizer()
-            )
+            optimizer = build_optimizer(self._build_optimizer, groups, self._may_fuse_optimizer())
         for group in optimizer.param_groups:
             group["lr"] *= group.get("factor", 1.0)
         if self._schedule is None:
