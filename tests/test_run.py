@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import re
 import signal
 import struct
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from torch.optim.lr_scheduler import (
     StepLR,
 )
 
+import discern
 from discern import run
 from discern.config import check
 from discern.data.mnist import MNIST
@@ -43,7 +45,7 @@ from runs import (
     summary,
     weights,
 )
-from starter import begin, end
+from starter import begin, end, invoke
 
 EVENTS = "trainer.callbacks=[{_target_: runs.Events}]"
 NO_VALIDATION = "data.val_size=0"
@@ -321,6 +323,54 @@ def test_max_time_ends_a_run_without_end(tiny_run):
     assert result.stopped == "trainer.max_time reached"
     assert summary(result.folder)["epochs"] >= 1
     assert "test" in result.metrics
+
+
+def test_max_time_is_the_time_of_a_run_also_where_it_goes_on(tiny_run):
+    """The same command again makes progress, and ends for the same reason."""
+    limited = ("trainer.max_time={milliseconds:300}", "trainer.max_epochs=-1", "logger=none")
+    first = tiny_run(*limited, name="first")
+    steps = summary(first.folder)["steps"]
+    again = tiny_run(*limited, f"ckpt_path={first.folder}", name="again")
+    assert again.stopped == first.stopped == "trainer.max_time reached"
+    assert summary(again.folder)["steps"] > steps + 1
+    ended = tiny_run("trainer.max_time=00:00:00:00", "trainer.max_epochs=-1", name="no time")
+    assert ended.stopped == "trainer.max_time reached"
+
+
+def test_a_full_disk_is_said_and_leaves_the_checkpoint_before(tiny_mnist, tmp_path):
+    folder = tmp_path / "run"
+    ended = invoke(
+        *("-c", FULL_DISK, "data.source=sample", "data.fraction=0.05", "trainer.max_epochs=3"),
+        *("trainer.accelerator=cpu", "logger=csv", "report=false", f"hydra.run.dir={folder}"),
+        cwd=tmp_path,
+    )
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr + (folder / "train.log").read_text()
+    assert re.search(r"Error: \S+\.ckpt cannot be used: File too large\.$", ended.stderr.strip())
+    assert summary(folder)["stopped"].endswith(".ckpt cannot be used: File too large")
+    names = {path.name for path in (folder / "checkpoints").iterdir()}
+    assert names == {"best.ckpt", "last.ckpt"}
+    assert checkpoint(folder)["epoch"] == checkpoint(folder, "best")["epoch"] == 0
+    discern.load(folder / "checkpoints" / "last.ckpt")
+
+
+FULL_DISK = """
+import resource, signal, sys
+from lightning.pytorch import Callback
+from discern import build, run
+from discern.cli import train
+
+class FillsUp(Callback):
+    def on_train_epoch_start(self, trainer, module):
+        if trainer.current_epoch == 1:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write fails instead
+            resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
+
+build_trainer = run.build_trainer
+run.build_trainer = lambda cfg, always: build_trainer(cfg, [*always, FillsUp()])
+train(sys.argv[1:])
+"""
+"""A disk on which a checkpoint has no room once the first epoch is over."""
 
 
 def test_fast_dev_run_is_one_batch_of_everything(tiny_run):
