@@ -32,6 +32,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from discern.batches import omit_single_images, refusals_of_training
 from discern.build import build_model, build_trainer
 from discern.callbacks.interrupt import EXIT_STATUS
 from discern.config import as_override
@@ -176,10 +177,12 @@ def _apart(cfg: DictConfig, data: Any) -> Iterator[tuple[DictConfig, Classifier,
                 f"{trainer.world_size}: find the numbers with trainer.devices=1."
             )
         model = build_model(cfg, data, validated=False)
+        omit_single_images(model, data)
         use_threads(model.network, data.input_shape, cfg.threads)
         if hasattr(model.network, "backbone"):
             features.serve(cfg, model, data, trainer, epoch=1)
-        yield cfg, model, data
+        with refusals_of_training(data):
+            yield cfg, model, data
 
 
 def _trainer(cfg: DictConfig, *callbacks: Callback, **changes: Any) -> Trainer:

@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import math
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -11,14 +10,18 @@ from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
 
 from discern import finders
+from discern.batches import (
+    batches_of,
+    omit_single_images,
+    refusals_of_training,
+    say_what_is_omitted,
+)
 from discern.build import (
     build_data,
     build_model,
@@ -213,7 +216,8 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
     validated = data.has_validation and trainer.limit_val_batches != 0
     model = build_model(cfg, data, validated)
     if cfg.train:
-        omit_single_images(model, data, trainer)
+        omit_single_images(model, data)
+        say_what_is_omitted(data, trainer)
     splits = {"train", "val"} if cfg.train else set()
     take_some_batches(trainer, data, splits | ({"test"} if cfg.test else set()))
     if cfg.train:
@@ -302,7 +306,7 @@ def take_some_batches(trainer: Trainer, data: Any, splits: set[str]) -> None:
     if settings.overfit_batches:  # which Lightning has made the limits of two splits, too
         limits = {"overfit_batches": "train", "limit_test_batches": "test"}
     for setting, split in limits.items():
-        limit, batches = getattr(trainer, setting), _batches(data, split, trainer)
+        limit, batches = getattr(trainer, setting), batches_of(data, split, trainer)
         if split not in splits or not isinstance(limit, float) or not batches or limit >= 1:
             continue
         if limit > 0 and int(limit * batches) == 0:
@@ -332,7 +336,7 @@ def check_validation_interval(trainer: Trainer, data: Any) -> None:
     settings: Any = trainer
     # Lightning has none where it is an amount of time.
     every, limit = getattr(trainer, "val_check_interval", None), settings.limit_train_batches
-    batches = _batches(data, "train", trainer)
+    batches = batches_of(data, "train", trainer)
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     within_epoch = settings.check_val_every_n_epoch is not None and settings.limit_val_batches
     if isinstance(every, int) and batches and within_epoch and every > batches:
@@ -341,33 +345,6 @@ def check_validation_interval(trainer: Trainer, data: Any) -> None:
             f"trainer.val_check_interval={every} is not allowed; an epoch has {counted}, so it "
             "must be at most as many, or a fraction. With trainer.check_val_every_n_epoch=null it "
             "may go beyond an epoch."
-        )
-
-
-def _batches(data: Any, split: str, trainer: Trainer) -> int:
-    """Batches of a split in each process; 0 where there is none, or no end."""
-    try:
-        size = int(data.batch_size if split == "train" else data.eval_batch_size)
-        images = math.ceil(int(data.num_images[split]) / trainer.world_size)
-    except (AttributeError, KeyError, TypeError):  # of a data module of a user's own
-        return 0
-    alone = split == "train" and data.omits_single_images and images > size
-    return images // size if alone and images % size == 1 else math.ceil(images / size)
-
-
-def omit_single_images(model: Classifier, data: Any, trainer: Trainer) -> None:
-    """Leave out a last batch of one image where the network normalises over the batch, and say so.
-
-    torch has no statistics of one value, and refuses.
-    """
-    if not any(isinstance(m, nn.BatchNorm1d) and m.training for m in model.network.modules()):
-        return
-    before = _batches(data, "train", trainer)
-    data.omits_single_images = True
-    if _batches(data, "train", trainer) < before and not trainer.overfit_batches:  # type: ignore[attr-defined]
-        log.info(
-            "The last batch of an epoch would be one image, of which batch normalisation has no "
-            "statistics: each epoch leaves one image out."
         )
 
 
@@ -537,22 +514,8 @@ def fit(
     """Train; return why training ended."""
     with stop:
         try:
-            trainer.fit(model, datamodule=data, ckpt_path=start, weights_only=True)
-        except MisconfigurationException as error:
-            raise DiscernError(f"trainer: {first_line(error)}.") from error
-        except ValueError as error:
-            if "Expected more than 1 value per channel" not in str(error):
-                raise
-            size = getattr(data, "batch_size", 1)
-            raise DiscernError(
-                f"data.batch_size={size} leaves a batch of one image, of which batch normalisation "
-                "has no statistics; it must be another, above 1, or the network without batch "
-                "normalisation (model.norm=none)."
-            ) from error
-        except RuntimeError as error:
-            if "returned nan values" not in str(error):
-                raise
-            raise DiscernError(f"trainer.detect_anomaly=true: {first_line(error)}.") from error
+            with refusals_of_training(data):
+                trainer.fit(model, datamodule=data, ckpt_path=start, weights_only=True)
         except SystemExit:
             # Lightning's own end after a KeyboardInterrupt.
             if not trainer.interrupted:
