@@ -4,7 +4,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from discern.loggers import MetricsCSV
-from runs import metrics_csv
+from runs import composed, metrics_csv
 
 
 def test_an_epoch_is_one_row_however_it_is_logged(tmp_path):
@@ -69,3 +69,18 @@ def test_tensorboard_writes_into_the_runs_folder_and_no_settings_twice(tiny_run)
     assert list(folder.glob("events.out.tfevents*"))
     assert not list(folder.rglob("hparams.yaml"))
     assert not list(folder.rglob("lightning_logs"))
+
+
+def test_mlflow_keeps_runs_in_a_database():
+    """MLflow 3 refuses to keep them in plain files."""
+    assert composed("logger=mlflow").logger.mlflow.tracking_uri.startswith("sqlite:///")
+
+
+def test_a_run_is_in_mlflow(tiny_run, tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.chdir(tmp_path)
+    tiny_run("logger=mlflow")
+    client = mlflow.MlflowClient("sqlite:///outputs/mlflow.db")
+    (run,) = client.search_runs([client.get_experiment_by_name("discern").experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["val/loss"] > 0

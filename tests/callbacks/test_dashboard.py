@@ -227,10 +227,17 @@ def test_photographs_are_shown_though_training_sees_features(photos, tmp_path, m
 
 @pytest.mark.parametrize(
     ("overrides", "points"),
-    [([], 4), (["callbacks.dashboard.projector=3"], 3), (["data.val_size=0"], 20)],
+    [
+        ([], 4),
+        (["callbacks.dashboard.projector=3"], 3),
+        (["data.val_size=0"], 20),
+        (["trainer.precision=64"], 4),
+        (["trainer.precision=bf16-true"], 4),
+    ],
 )
 def test_the_projector_has_the_features(photos, tmp_path, overrides, points):
     result = train(transfer(photos, tmp_path, *overrides))
+    assert Shown(result.folder).graph.node
     features = np.loadtxt(result.folder / "projector" / "features.tsv")
     assert features.shape == (points, 512)
     rows = [row.split("\t") for row in
@@ -240,6 +247,7 @@ def test_the_projector_has_the_features(photos, tmp_path, overrides, points):
     assert len(rows) == 1 + points
     # What the head says of the features is what is written beside them.
     head = torch.load(result.folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    head = {name: weight.double() for name, weight in head.items()}
     hidden = np.maximum(features @ head["head.hidden.0.weight"].numpy().T
                         + head["head.hidden.0.bias"].numpy(), 0)  # fmt: skip
     logits = hidden @ head["head.output.weight"].numpy().T + head["head.output.bias"].numpy()

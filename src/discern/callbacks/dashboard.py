@@ -193,8 +193,8 @@ def _columns(network: Any, data: Any, features: Tensor, labels: Tensor) -> dict[
     training = head.training
     head.eval()
     with torch.no_grad():
-        device = next(head.parameters()).device
-        predicted = head(features.to(device)).argmax(dim=1).cpu()
+        weights = next(head.parameters())  # which trainer.precision may have made double or half
+        predicted = head(features.to(weights.device, weights.dtype)).argmax(dim=1).cpu()
     head.train(training)
     names = data.class_names
     said = {"label": labels.tolist(), "predicted": predicted.tolist()}

@@ -37,14 +37,15 @@ def graph_of(network: nn.Module, input_shape: Sequence[int]) -> GraphDef:
     watched: Any = copy.copy(network)  # of which the parts are the network's own
     if hasattr(watched, "engine"):
         watched.engine = None  # another engine computes out of torch's sight
-    device = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
+    weights = next(network.parameters(), torch.empty(0))
+    device = weights.device
     recorder = _Recorder()
     with ExitStack() as stack:
         stack.enter_context(_in_eval_mode(watched))
         stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
         stack.enter_context(torch.no_grad())
         stack.enter_context(recorder.scopes(watched))
-        image = torch.zeros((1, *input_shape), device=device)
+        image = torch.zeros((1, *input_shape), device=device, dtype=weights.dtype)
         recorder.add("images", "input", [], image)
         stack.enter_context(recorder)
         output = watched(image)
