@@ -546,6 +546,7 @@ class RunSettings(OpenSettings):
         Annotated[int, Field(ge=1)] | Literal["auto"],
         Field(description="a whole number above 0, or auto"),
     ]
+    on_nan: Annotated[Literal["stop", "continue"], Field(description="stop or continue")]
     train: Flag
     test: Flag
     report: Flag

@@ -5,12 +5,13 @@ import logging
 import math
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
@@ -28,8 +29,10 @@ from discern.build import (
     training_twin,
 )
 from discern.callbacks.continuation import Continuation
+from discern.callbacks.divergence import DIVERGED, DivergedError, Divergence, StopOnDivergence
+from discern.callbacks.ending import Ending
 from discern.callbacks.history import History
-from discern.callbacks.interrupt import EXIT_STATUS, GracefulStop
+from discern.callbacks.interrupt import DIVERGED_STATUS, EXIT_STATUS, GracefulStop
 from discern.callbacks.outputs import TestOutputs
 from discern.callbacks.pruning import Pruning
 from discern.callbacks.randomness import Randomness
@@ -123,7 +126,17 @@ def job(cfg: DictConfig, import_seconds: float) -> Any:
         raise
     if result.stopped in EXIT_STATUS:
         raise SystemExit(EXIT_STATUS[result.stopped])
-    return objective_of(cfg.objective, result)
+    if not has_diverged(result.stopped):
+        return objective_of(cfg.objective, result)
+    if hydra.mode != RunMode.MULTIRUN:
+        raise SystemExit(DIVERGED_STATUS)
+    # A sweep goes on with its other jobs.
+    return math.nan if isinstance(cfg.objective, str) else [math.nan for _ in cfg.objective]
+
+
+def has_diverged(stopped: str) -> bool:
+    """Whether training ended since a loss was not finite."""
+    return stopped.startswith(DIVERGED)
 
 
 def objective_of(setting: str | list[str], result: Result) -> Any:
@@ -195,7 +208,7 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
     history = History()
     stop = GracefulStop(folder / "checkpoints" / "last.ckpt")
     # Before the data: that the machine lacks a device is said before a file is read.
-    always = [history, Randomness(), *of_a_search(cfg), stop]
+    always = [Ending(), *watched(cfg), history, Randomness(), *of_a_search(cfg), stop]
     trainer = build_trainer(cfg, always)
     with summary.phase("data"):
         data: Any = build_data(cfg)
@@ -251,14 +264,18 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
         best = best_checkpoint(trainer)
         content = None if best is None else read(best)
         record_fit(summary, history, trainer, content)
+        found = divergence(trainer)
+        if found is not None:
+            facts["diverged"] = asdict(found)
         if not cfg.sweep.draws:
             with summary.phase("figures"):
                 draw(history, facts, folder)
+    came_to_its_end = not (stopped in EXIT_STATUS or has_diverged(stopped))
     # Before the test, whose metrics TensorBoard adds to the row, and which may be interrupted.
-    log_row(trainer, cfg, choices, facts["metrics"], ended=stopped not in EXIT_STATUS)
+    log_row(trainer, cfg, choices, facts["metrics"], ended=came_to_its_end)
     if best is not None:
         fill(model.network, (content or read(best))["state_dict"], best)
-    if cfg.test and len(data.test_dataset) and stopped not in EXIT_STATUS:
+    if cfg.test and len(data.test_dataset) and came_to_its_end:
         outputs = TestOutputs()
         with summary.phase("test"):
             facts["metrics"]["test"] = test(trainer, model, data, outputs)
@@ -272,6 +289,11 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
 
 
 # The parts, in the order of the story.
+
+
+def watched(cfg: DictConfig) -> list[Callback]:
+    """What ends training once a loss is not finite, unless it is to go on."""
+    return [StopOnDivergence()] if cfg.on_nan == "stop" else []
 
 
 def of_a_search(cfg: DictConfig) -> list[Callback]:
@@ -541,6 +563,8 @@ def fit(
             if "returned nan values" not in str(error):
                 raise
             raise DiscernError(f"trainer.detect_anomaly=true: {first_line(error)}.") from error
+        except DivergedError:
+            pass
         except SystemExit:
             # Lightning's own end after a KeyboardInterrupt.
             if not trainer.interrupted:
@@ -548,22 +572,17 @@ def fit(
             return stop.reason or "interrupted"
     if stop.reason is not None:
         return stop.reason
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Pruning) and callback.reason is not None:
-            return callback.reason
-    if trainer.fast_dev_run:  # type: ignore[attr-defined]
-        return "trainer.fast_dev_run batches seen"
-    for callback in trainer.early_stopping_callbacks:
-        if callback.stopped_epoch:
-            return (
-                f"early stopping in epoch {callback.stopped_epoch + 1}: {callback.monitor} has not "
-                f"improved for {callback.patience} epochs"
-            )
-    if trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps:
-        return f"trainer.max_steps={trainer.max_steps} reached"
-    if trainer.max_epochs is not None and trainer.current_epoch >= trainer.max_epochs >= 0:
-        return f"trainer.max_epochs={trainer.max_epochs} reached"
-    return "trainer.max_time reached" if trainer.should_stop else "all batches seen"
+    found = divergence(trainer)
+    if found is not None:
+        return found.reason
+    (ending,) = (c for c in trainer.callbacks if isinstance(c, Ending))  # type: ignore[attr-defined]
+    return ending.reason(trainer)
+
+
+def divergence(trainer: Trainer) -> Divergence | None:
+    """Where a loss was not finite, if one was and that has ended training."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return next((c.found for c in callbacks if isinstance(c, StopOnDivergence)), None)
 
 
 def best_checkpoint(trainer: Trainer) -> Path | None:

@@ -62,7 +62,8 @@ class EpochMetrics(nn.Module):
         alone = [[name] for name in metrics if name not in shared]
         groups = [*alone, shared] if shared else alone
         self.counts = MetricCollection(metrics, compute_groups=groups)
-        self.loss = MeanMetric()
+        # Left alone, torchmetrics leaves out losses that are NaN, and the mean would look sound.
+        self.loss = MeanMetric(nan_strategy="disable")
         self._waiting = _Waiting()
 
     @property
