@@ -615,6 +615,11 @@ def record_fit(
     seconds["validation"] = history.validation_seconds
     seconds["fit"] -= history.validation_seconds
     facts["images_per_second"] = totals.images / totals.fit_seconds if totals.fit_seconds else None
+    facts["images_counted"] = {
+        "all": totals.images,
+        "features_read": totals.features_read,
+        "features_computed": totals.features_computed,
+    }
 
 
 def at_validation(content: dict[str, Any]) -> dict[str, float]:

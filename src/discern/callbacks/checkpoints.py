@@ -70,11 +70,15 @@ class RunCheckpoint(ModelCheckpoint):
         if self._every_n_train_steps >= 1 or self._train_time_interval is not None:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
-    def _save_topk_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Tensor]) -> None:
+    def _save_topk_checkpoint(
+        self, trainer: Trainer, monitor_candidates: dict[str, Tensor]
+    ) -> None:
         if self._is_sound(trainer, monitor_candidates):
             super()._save_topk_checkpoint(trainer, monitor_candidates)
 
-    def _save_last_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Tensor]) -> None:
+    def _save_last_checkpoint(
+        self, trainer: Trainer, monitor_candidates: dict[str, Tensor]
+    ) -> None:
         if self._is_sound(trainer, monitor_candidates):
             super()._save_last_checkpoint(trainer, monitor_candidates)
 

@@ -23,6 +23,7 @@ from discern.reports.intervals import Estimate
 from discern.reports.measures import measure
 from discern.reports.page import cell, duration, number, percent, size, write_page
 from discern.reports.predictions import Predictions
+from discern.reports.speed import counted_in
 from discern.reports.tested import Tested, read_tested
 from discern.reports.thumbnails import GALLERY, LOSSLESS
 from discern.runs import CONFIG, Run, State, finite, numbers, read_run
@@ -155,7 +156,8 @@ def _tiles(
         tiles.append({"name": "Validation accuracy", "value": percent(validation), "detail": at})
     speed = finite(run.facts.get("images_per_second"))
     if speed is not None:
-        tiles.append({"name": "Training", "value": f"{speed:,.0f} images/s", "detail": ""})
+        value, detail = f"{speed:,.0f} images/s", counted_in(run)
+        tiles.append({"name": "Training", "value": value, "detail": detail})
     return tiles
 
 
@@ -217,6 +219,8 @@ def _charts(run: Run, epochs: Sequence[Mapping[str, float]]) -> dict[str, dict[s
         ("train/lr", "Learning rate", ""),
         ("train/images_per_second", "Training speed (images/s)", " images/s"),
     ):
+        if metric.endswith("images_per_second") and counted_in(run):
+            caption += f": {counted_in(run)}"
         line = {"name": caption.lower(), "points": points(epochs, metric)}
         charts[metric.removeprefix("train/")] = {"caption": caption, "series": [line], "unit": unit}
     for chart in charts.values():
@@ -469,7 +473,9 @@ def _speed(run: Run) -> list[str]:
     lines = []
     speed, features = finite(run.facts.get("images_per_second")), numbers(run.part("features"))
     if speed is not None:
-        lines.append(f"Training saw {speed:,.0f} images a second.")
+        counted = counted_in(run)
+        told = f" ({counted}: not the speed of the whole network)" if counted else ""
+        lines.append(f"Training saw {speed:,.0f} images a second{told}.")
     if features:
         reused, computed = features.get("reused", 0), features.get("computed", 0)
         saved = features.get("seconds_saved")
