@@ -29,7 +29,7 @@ from discern.build import (
     training_twin,
 )
 from discern.callbacks.continuation import Continuation
-from discern.callbacks.divergence import DIVERGED, DivergedError, Divergence, StopOnDivergence
+from discern.callbacks.divergence import DivergedError, Divergence, StopOnDivergence
 from discern.callbacks.ending import Ending
 from discern.callbacks.history import History
 from discern.callbacks.interrupt import DIVERGED_STATUS, EXIT_STATUS, GracefulStop
@@ -65,7 +65,7 @@ from discern.reports.samples import as_pixels, copied, draw_grid, remember
 from discern.reports.summary import Summary, git_state, machine, metric_cells, versions
 from discern.reports.tested import Tested, digest_of, write_tested
 from discern.reports.thumbnails import chosen, thumbnails
-from discern.runs import find_checkpoint
+from discern.runs import DIVERGED, find_checkpoint
 from discern.threads import use_threads
 
 log = logging.getLogger(__name__)

@@ -26,6 +26,9 @@ SWEEP = "sweep.json"
 SUMMARY, CONFIG, OVERRIDES = "summary.json", "config.yaml", "overrides.yaml"
 """What a run was and gave, written when it ends; its settings, and those typed, when it starts."""
 
+DIVERGED = "diverged"
+"""How the reason begins why training ended, where a loss was not finite."""
+
 MOST_PARTS, DEEPEST_PART = 100_000, 50
 """Values, and lists in lists, above which a file is none of settings; with references a few lines
 can say more."""
@@ -39,6 +42,8 @@ class State(Enum):
 
     DONE = "done"
     FAILED = "failed"
+    DIVERGED = "diverged"
+    """A loss was not finite, which ended training."""
     INTERRUPTED = "interrupted"
     UNFINISHED = "unfinished"
     """It is still running, or its process died before it could say how it ended."""
@@ -75,6 +80,8 @@ class Run:
             return State.UNFINISHED
         if stopped.startswith("failed"):
             return State.FAILED
+        if stopped.startswith(DIVERGED):
+            return State.DIVERGED
         return State.INTERRUPTED if stopped in ("interrupted", "terminated") else State.DONE
 
     @property

@@ -25,7 +25,7 @@ Usage: discern runs [FILTER=VALUE] … [sort=NAME] [limit=N] [dir=FOLDER] [--jso
        discern runs prune keep=N [by=METRIC] [FILTER=VALUE] … [dir=FOLDER] [yes=true]
 
 Filters, of which all must hold; * stands for any letters:
-  state=done           done, failed, interrupted, unfinished
+  state=done           done, diverged, failed, interrupted, unfinished
   model=mlp  data=mnist  tag=baseline
   optimizer.lr=0.001   any setting of a run's config.yaml
 

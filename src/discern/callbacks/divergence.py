@@ -12,8 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
-DIVERGED = "diverged"
-"""How the reason begins why training ended."""
+from discern.runs import DIVERGED
 
 STEPS_AT_ONCE = 50
 """Batches whose losses are looked at together where looking waits for the device."""

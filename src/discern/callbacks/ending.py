@@ -8,8 +8,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, Timer
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason as Why
 
-from discern.callbacks.divergence import DIVERGED, StopOnDivergence
+from discern.callbacks.divergence import StopOnDivergence
 from discern.callbacks.pruning import Pruning
+from discern.runs import DIVERGED
 
 ONE_EPOCH = 1.0
 

@@ -146,7 +146,7 @@ class SearchSweeper(JobsSweeper):
             if number is None:
                 continue
             self._shown = job.number
-            if ledger.row(job).state in (State.DONE, State.PRUNED):
+            if ledger.row(job).state.is_settled:
                 self._tell(study, ledger, job, number)
             else:
                 self._try(study, ledger, [job], [number])
@@ -181,7 +181,8 @@ class SearchSweeper(JobsSweeper):
         values = [row.values.get(objective.metric) for objective in ledger.objectives]
         if row.state is State.DONE and None not in values:
             study.tell(number, [value for value in values if value is not None])
-        elif row.state is State.PRUNED:
+        elif row.state in (State.PRUNED, State.DIVERGED):
+            # A trial that failed would teach the sampler nothing, and it would try the like again.
             study.tell(number, state=TrialState.PRUNED)
         elif row.state is State.FAILED:
             study.tell(number, state=TrialState.FAIL)
