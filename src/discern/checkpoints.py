@@ -112,7 +112,8 @@ def model_name(card: Card) -> str:
 def load(path: str | Path) -> nn.Module:
     """The model in a checkpoint, in eval mode on the CPU, rebuilt from the file alone.
 
-    Its attribute ``card`` (:class:`Card`) holds class names, preprocessing and the rest. Also reads
+    Its attribute ``card`` (:class:`Card`) holds class names, preprocessing and the rest; ``epoch``
+    is the one, from 1, after which it was saved, or None where the file does not say it. Also reads
     the dictionary that the course notes save: ``input_size``, ``output_size``, ``hidden_layers``,
     ``state_dict``.
 
@@ -137,7 +138,15 @@ def load(path: str | Path) -> nn.Module:
         ) from error
     fill(network, _with_known_backbone(network, state, card, path), path)
     network.card = card  # type: ignore[assignment]
+    network.epoch = _epoch(content)  # type: ignore[assignment]
     return network.eval()
+
+
+def _epoch(content: dict[str, Any]) -> int | None:
+    """The epoch, from 1, of a checkpoint of Lightning's."""
+    epoch = content.get("epoch")
+    known = isinstance(epoch, int) and not isinstance(epoch, bool) and 0 <= epoch < 2**31
+    return epoch + 1 if known and epoch is not None else None
 
 
 def read(path: str | Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from discern.config import check
 from discern.config_file import write_config
 from discern.console import fitted
 from discern.errors import DiscernError
-from discern.files import write_whole
+from discern.files import as_json_values, write_whole
 from discern.jobs import as_job, relative
 from discern.models.engines import use_engine
 from discern.own import choices
@@ -34,7 +34,7 @@ from discern.reports.confusion import (
 )
 from discern.reports.intervals import Estimate
 from discern.reports.measures import measure
-from discern.reports.predictions import Predictions, write_predictions
+from discern.reports.predictions import Predictions, warn_of_undefined, write_predictions
 from discern.reports.samples import as_pixels, draw_top_losses
 from discern.runs import find_checkpoint
 from discern.threads import use_threads
@@ -81,11 +81,16 @@ def evaluate(cfg: DictConfig) -> dict[str, Estimate]:
     check_fit(card, data, checkpoint)
     use_engine(network, card.input_shape, cfg.engine, data.num_images[cfg.split])
     predictions = classify(network, data, cfg.split)
+    warn_of_undefined(predictions.undefined, len(predictions))
     metrics = measure(predictions, cfg.seed)
     facts = {
         **describe(card, data, cfg.split),
         "images": len(predictions),
-        "checkpoint": {"path": str(checkpoint), "sha256": sha256(checkpoint)},
+        "checkpoint": {
+            "path": str(checkpoint),
+            "sha256": sha256(checkpoint),
+            "epoch": network.epoch,
+        },
         "metrics": {name: asdict(estimate) for name, estimate in metrics.items()},
     }
     if card.data and not facts["data"]["as_in_training"] and cfg.split != "test":
@@ -255,7 +260,7 @@ def write_report(
     """Write the tables and the pictures."""
     title, names = facts["title"], predictions.class_names
     with write_whole(folder / "metrics.json") as file:
-        json.dump(facts, file, indent=2, ensure_ascii=False, allow_nan=False)
+        json.dump(as_json_values(facts), file, indent=2, ensure_ascii=False, allow_nan=False)
         file.write("\n")
     write_predictions(predictions, folder / "predictions.csv")
     matrix = confusion_matrix(predictions.labels, predictions.predicted, len(names))
@@ -284,12 +289,19 @@ def conclude(
     ]
     title = f"{facts['title']}: {facts['images']:,} images"
     blocks = [title, *(f"  {name} {value} ({low} to {high})" for name, value, low, high in rows)]
+    log.info("Measured: %s", _file(facts["checkpoint"]))
     log.info("\n%s\n", fitted([title, "value", "95 % from", "to"], rows, blocks))
     names = predictions.class_names
     if len(names) <= CLASSES_PRINTED:
         matrix = confusion_matrix(predictions.labels, predictions.predicted, len(names))
         log.info("%s\n", _class_table(class_scores(matrix), names))
     log.info("Everything is in %s", relative(folder))
+
+
+def _file(checkpoint: dict[str, Any]) -> str:
+    """Which file was measured, and which epoch it is of, where it says so."""
+    of = "" if checkpoint["epoch"] is None else f", of epoch {checkpoint['epoch']}"
+    return f"{relative(Path(checkpoint['path']))}{of}"
 
 
 def _class_table(scores: ClassScores, names: list[str]) -> str:

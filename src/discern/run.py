@@ -51,6 +51,7 @@ from discern.differences import as_facts, differences
 from discern.errors import DiscernError, about, first_line
 from discern.experiments import name_of
 from discern.features import run as features
+from discern.files import printable
 from discern.hparams import log_row
 from discern.jobs import as_job, relative
 from discern.models.classifier import Classifier, count_parameters
@@ -59,7 +60,7 @@ from discern.nearest import did_you_mean
 from discern.quiet import quiet_libraries
 from discern.reports.curves import draw_curves
 from discern.reports.notebook import result_html
-from discern.reports.predictions import Predictions
+from discern.reports.predictions import Predictions, warn_of_undefined
 from discern.reports.run_page import REPORT, write_run_page
 from discern.reports.samples import as_pixels, copied, draw_grid, remember
 from discern.reports.summary import Summary, git_state, machine, metric_cells, versions
@@ -256,12 +257,14 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
         return Result({}, model.eval(), folder, stopped)
 
     stopped, best = "not trained (train=false)", start
+    facts["checkpoint"] = None if start is None else name_within(start, folder)
     content: dict[str, Any] | None = None
     if cfg.train:
         with summary.phase("fit"):
             log_settings(trainer, folder / "config.yaml", facts["overrides"], facts["changed"])
             stopped = fit(trainer, model, data, start, stop)
         best = best_checkpoint(trainer)
+        facts["checkpoint"] = None if best is None else name_within(best, folder)
         content = None if best is None else read(best)
         record_fit(summary, history, trainer, content)
         found = divergence(trainer)
@@ -674,6 +677,7 @@ def keep_test(outputs: TestOutputs, data: Any, folder: Path) -> None:
         list(data.class_names),
         None if files is None else files[:images],
     )
+    warn_of_undefined(said.undefined, len(said))
     rows = chosen(said, THUMBNAILS if files is None else THUMBNAILS_OF_FILES)
     pictures, _ = tested.__getitems__(rows.tolist())
     shown = thumbnails(rows, pixels_of(pictures, data))
@@ -691,11 +695,30 @@ def metrics_table(title: str, metrics: Mapping[str, Mapping[str, float]]) -> str
     return fitted([title, *names], rows, blocks)
 
 
+def measured(facts: Mapping[str, Any]) -> str:
+    """Which checkpoint and epoch metrics are of, in words."""
+    checkpoint, epoch, epochs = (facts.get(k) for k in ("checkpoint", "best_epoch", "epochs"))
+    if checkpoint is None:
+        if epochs is None:
+            return "a network that was not trained"
+        return f"the weights after the last epoch, {epochs}; no checkpoint was kept"
+    return f"{checkpoint}, of epoch {epoch} of {epochs}" if epoch is not None else str(checkpoint)
+
+
+def name_within(path: Path, folder: Path) -> str:
+    """A file as seen from a run's folder, if it is in there, else as from where one works."""
+    path, folder = path.resolve(), folder.resolve()
+    return printable(path.relative_to(folder) if path.is_relative_to(folder) else relative(path))
+
+
 def conclude(facts: dict[str, Any], stopped: str, folder: Path) -> None:
     """Say what came out, and where it is."""
     log.info("Ended: %s.", stopped)
+    if "diverged" in facts:
+        log.info("%s", facts["diverged"]["advice"])
     metrics = facts["metrics"]
     if metrics:
+        log.info("Metrics of %s:", measured(facts))
         log.info("\n%s\n", metrics_table(facts["title"], metrics))
     log.info("Everything is in %s", relative(folder))
     if (folder / REPORT).exists():

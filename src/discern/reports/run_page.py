@@ -127,7 +127,8 @@ def _lead(run: Run) -> list[str]:
 def _reason(run: Run) -> str:
     if run.state is State.UNFINISHED:
         return "This run is still going on, or its process died before it could say how it ended."
-    return f"Ended: {run.stopped}"
+    advice = run.part("diverged").get("advice")
+    return f"Ended: {run.stopped}" + (f". {advice}" if isinstance(advice, str) else "")
 
 
 def _seed(run: Run) -> int:
@@ -178,7 +179,8 @@ def _metric_table(run: Run, measured: Mapping[str, Estimate] | None) -> dict[str
             rows.append([NAMES.get(name, name), *map(number, values), number(test), interval])
     if not rows:
         return None
-    caption = "Of the checkpoint that was kept"
+    kept = run.facts.get("checkpoint")
+    caption = f"Of {kept}" if isinstance(kept, str) else "Of the checkpoint that was kept"
     if run.facts.get("best_epoch"):
         caption += f", from epoch {run.facts['best_epoch']}"
     return {

@@ -156,7 +156,8 @@ def _keep_setting(ledger: Ledger, setting: Group) -> dict[str, Any]:
     # Of a sweep before it had folds, if somebody has added them.
     shutil.rmtree(ledger.folder / "best", ignore_errors=True)
     with write_whole(ledger.folder / "best.yaml") as file:
-        file.write(as_experiment(job, "setting of a sweep over folds"))
+        kind = "best setting" if setting.overrides else "settings"
+        file.write(as_experiment(job, f"{kind} of a sweep over folds"))
     metrics = {
         objective.metric: {
             "mean": setting.spreads[objective.metric].mean,
@@ -177,7 +178,7 @@ def _tell(best: Mapping[str, Any], folder: Path) -> None:
             log.info(
                 "The best setting: %s, %s %s over %s folds", name, metric, told, spread["counted"]
             )
-        again = "To train with it on all folds' images" if name else "To train on all folds' images"
+        again = "To train with it" if name else "To train with these settings"
     if best.get("test"):
         told = ", ".join(f"{name} {value:.4f}" for name, value in best["test"].items())
         log.info("The best on the test split: %s", told)
@@ -199,7 +200,7 @@ def command(job: Job) -> str:
     return shlex.join(["python", "train.py", *overrides])
 
 
-def as_experiment(job: Job, kind: str = "job of a sweep") -> str:
+def as_experiment(job: Job, kind: str = "best job of a sweep") -> str:
     """A job's settings as a file of the group ``experiment``."""
     choices: list[Any] = []
     settings: dict[str, Any] = {}
@@ -215,7 +216,7 @@ def as_experiment(job: Job, kind: str = "job of a sweep") -> str:
             choices.append({group: _absolute_experiment(value) if "@" in group else value})
         else:
             _put(settings, name.split("."), _absolute(value) if name in FILES else value)
-    header = f"# The best {kind}: python train.py experiment=FILE trains it again.\n"
+    header = f"# The {kind}: python train.py experiment=FILE trains it again.\n"
     # Hydra wants what overrides a choice after what does not.
     choices.sort(key=lambda choice: next(iter(choice)).startswith("override"))
     content = {"defaults": [*choices, "_self_"]} if choices else {}

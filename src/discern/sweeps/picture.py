@@ -69,8 +69,8 @@ def draw_sweep(rows: Sequence[Row], objective: Objective, title: str, path: Path
     """Draw the objective over the parameters: the settings that jobs differ in, without the seed.
 
     Jobs that differ in the fold alone are a list of folds with their mean, and a fold is never a
-    parameter. One numeric parameter is an axis with points, a categorical one a list of points; two numeric
-    ones are a heat map, or points in the plane if they are no grid; others are parallel
+    parameter. One numeric parameter is an axis with points, a categorical one a list of points; two
+    numeric ones are a heat map, or points in the plane if they are no grid; others are parallel
     coordinates. Jobs that differ in the seed alone are a list of seeds.
 
     Args:

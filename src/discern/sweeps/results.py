@@ -10,10 +10,9 @@ import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from discern.console import fitted
-from discern.files import csv_cell, printable, write_whole
+from discern.files import as_json_values, csv_cell, printable, write_whole
 from discern.sweeps.names import short_number
 from discern.sweeps.ranking import (
     Group,
@@ -107,7 +106,9 @@ def write_results(
         file.write(_writable(_csv(folder, rows, objectives)))
     facts = {**extra, **_facts(folder, rows, objectives)}
     with write_whole(folder / "results.json") as file:
-        text = json.dumps(_plain(facts), indent=2, ensure_ascii=False, allow_nan=False, default=str)
+        text = json.dumps(
+            as_json_values(facts), indent=2, ensure_ascii=False, allow_nan=False, default=str
+        )
         file.write(_writable(text) + "\n")
 
 
@@ -338,17 +339,6 @@ def _facts(folder: Path, rows: Sequence[Row], objectives: Sequence[Objective]) -
 def _below(path: Path, folder: Path) -> str:
     path, folder = path.resolve(), folder.resolve()
     return printable(path.relative_to(folder) if path.is_relative_to(folder) else path)
-
-
-def _plain(value: Any) -> Any:
-    # JSON has no NaN; what is none is null.
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _plain(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(part) for part in value]
-    return printable(value) if isinstance(value, Path) else value
 
 
 def _writable(text: str) -> str:
