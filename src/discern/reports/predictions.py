@@ -115,8 +115,8 @@ def warn_of_undefined(undefined: int, images: int) -> None:
     """Say that the classes said of some images mean nothing; nothing where all mean something."""
     if undefined:
         log.warning(
-            "The model's outputs are not finite for %s of %s images (its weights are of a training "
-            "that diverged): the class said of these means nothing, nor do metrics that count it.",
+            "The model's outputs are not finite for %s of %s images, as after a training that "
+            "diverged: the class said of these means nothing, nor do metrics that count it.",
             f"{undefined:,}",
             f"{images:,}",
         )
