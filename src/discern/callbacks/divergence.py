@@ -48,10 +48,10 @@ class Divergence:
         """Why training ended, in one sentence without its full stop."""
         what = "validation loss after" if self.metric.startswith("val/") else "training loss in"
         shown = ", ".join(f"{loss:.4g}" for loss in self.last_finite_losses)
-        before = f", after {shown}" if shown else ", and no loss before it was finite"
+        before = f"the last finite ones {shown}" if shown else "none before was finite"
         return (
-            f"{DIVERGED} in epoch {self.epoch}: the {what} step {self.step} is {self.loss}{before} "
-            f"(learning rate {self.learning_rate:.6g})"
+            f"{DIVERGED} in epoch {self.epoch}: the {what} step {self.step} is {self.loss} "
+            f"({before}; learning rate {self.learning_rate:.6g})"
         )
 
 
