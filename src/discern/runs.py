@@ -26,6 +26,9 @@ SWEEP = "sweep.json"
 SUMMARY, CONFIG, OVERRIDES = "summary.json", "config.yaml", "overrides.yaml"
 """What a run was and gave, written when it ends; its settings, and those typed, when it starts."""
 
+FOLD = "data.fold"
+"""The setting that says which part of the training images is held out, of ``data.folds`` parts."""
+
 DIVERGED = "diverged"
 """How the reason begins why training ended, where a loss was not finite."""
 
@@ -127,6 +130,11 @@ class Run:
             except (OSError, ValueError, OverflowError):
                 continue
         return None
+
+    @property
+    def is_fold(self) -> bool:
+        """Whether it is one of the parts of an estimate by cross-validation."""
+        return isinstance(mapping(self.config.get("data")).get("folds"), int)
 
     @property
     def seconds(self) -> float | None:
@@ -286,6 +294,8 @@ def newest(folder: Path) -> Path:
 def best(folder: Path) -> Path:
     """The run below a folder whose loss on the validation images is the lowest.
 
+    Folds are parts of an estimate, and none of them is the best of anything.
+
     Raises:
         DiscernError: none has one.
     """
@@ -293,7 +303,13 @@ def best(folder: Path) -> Path:
     known = {path: loss for path, loss in losses.items() if loss is not None}
     if not known:
         raise DiscernError(f"best needs a run with a val/loss in {folder}, and there is none.")
-    return min(known, key=known.__getitem__)
+    for path in sorted(known, key=known.__getitem__):
+        if not read_run(path).is_fold:
+            return path
+    raise DiscernError(
+        f"best needs a run in {folder} that is no fold (data.folds), and there is none: folds are "
+        "parts of one estimate, of which the sweep's report has the mean."
+    )
 
 
 def order_of_beginning(run: Run) -> tuple[float, str]:

@@ -25,8 +25,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from discern.files import write_whole
 from discern.reports.sheet import BLUE, GREY, VERMILION, shorten
+from discern.runs import FOLD
 from discern.sweeps.ranking import (
-    FOLD,
     SEED,
     Group,
     Spread,

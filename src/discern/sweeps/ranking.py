@@ -12,11 +12,12 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from discern.runs import FOLD
 from discern.sweeps.rows import Objective, Row, State
 
-SEED, FOLD = "seed", "data.fold"
-"""The settings that make jobs repetitions of each other. Folds are parts of one estimate: what
-differs in the fold alone is not ranked, and none is the best."""
+SEED = "seed"
+"""The setting that, beside ``FOLD``, makes jobs repetitions of each other. Folds are parts of one
+estimate: what differs in the fold alone is not ranked, and none is the best."""
 
 SIGNIFICANT = 0.05
 """The p-value from which on a lead may well be chance."""

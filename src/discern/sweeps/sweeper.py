@@ -23,13 +23,12 @@ from omegaconf import DictConfig, OmegaConf
 from discern.config import as_override, check_names
 from discern.errors import DiscernError, first_line, refuse
 from discern.jobs import relative
-from discern.runs import read_facts
+from discern.runs import FOLD, read_facts
 from discern.sweeps.composing import SweepConfigLoader
 from discern.sweeps.launcher import InterruptedSweepError, JobsLauncher, JobStoppedError
 from discern.sweeps.ledger import STOPPED, Job, Ledger, quoted
 from discern.sweeps.names import differing
 from discern.sweeps.objectives import objectives_of
-from discern.sweeps.ranking import FOLD
 from discern.sweeps.rows import Row, State
 
 log = logging.getLogger(__name__)
