@@ -97,10 +97,10 @@ def _early(callback: EarlyStopping, trainer: Trainer) -> str:
         return f"{DIVERGED} in epoch {epoch}: {monitor} is {value}"
     begin = f"early stopping in epoch {epoch}: {monitor}"
     if callback.stopping_reason == Why.STOPPING_THRESHOLD:
-        return f"{begin} {value:.6g} has met stopping_threshold={callback.stopping_threshold:g}"
+        return f"{begin} {value:.4g} has met stopping_threshold={callback.stopping_threshold:g}"
     if callback.stopping_reason == Why.DIVERGENCE_THRESHOLD:
         return (
-            f"{begin} {value:.6g} is beyond divergence_threshold={callback.divergence_threshold:g}"
+            f"{begin} {value:.4g} is beyond divergence_threshold={callback.divergence_threshold:g}"
         )
     counted = f"{callback.patience} {_checks(callback, trainer)}"
     least = abs(callback.min_delta)
