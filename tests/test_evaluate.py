@@ -374,3 +374,85 @@ def test_a_refusal_leaves_nothing(tmp_path):
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("Error: split=tset ")
     assert not list(tmp_path.iterdir())
+
+
+# The numbers again, from predictions.csv alone
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_scikit_learn_computes_the_same_from_the_predictions(tiny_run, evaluated, split):
+    sklearn = pytest.importorskip("sklearn.metrics")
+    # One epoch: some classes are never said.
+    checkpoint = tiny_run("trainer.max_epochs=1").folder / "checkpoints" / "best.ckpt"
+    folder = evaluated(checkpoint, f"split={split}")
+    rows, said, found = table(folder / "predictions.csv"), probabilities(folder), values(folder)
+    names = [name.removeprefix("probability_") for name in list(rows[0])[4:]]
+    labels = [row["label"] for row in rows]
+    predicted = [row["predicted"] for row in rows]
+    # To seven digits in the file; scikit-learn wants sums of 1.
+    sure = said / said.sum(axis=1, keepdims=True)
+    scores = sklearn.precision_recall_fscore_support(
+        labels, predicted, labels=names, average=None, zero_division=0
+    )
+    there = [name in labels or name in predicted for name in names]
+    assert found == pytest.approx(
+        {
+            "loss": sklearn.log_loss(labels, sure, labels=names),
+            "accuracy": sklearn.accuracy_score(labels, predicted),
+            "precision": scores[0][there].mean(),
+            "recall": scores[1][there].mean(),
+            "top5_error": 1 - sklearn.top_k_accuracy_score(labels, sure, k=5, labels=names),
+            "ece": calibration_error_by_hand(said, np.array(labels) == np.array(predicted)),
+        },
+        rel=1e-4,
+    )
+    for number, row in enumerate(table(folder / "per_class.csv")):
+        assert row["class"] == names[number]
+        told = [float(row[name]) for name in ("precision", "recall", "f1", "support")]
+        assert told == pytest.approx([part[number] for part in scores], abs=1e-6)
+
+
+def calibration_error_by_hand(said: np.ndarray, correct: np.ndarray) -> float:
+    sure, error = said.max(axis=1), 0.0
+    for number in range(15):
+        inside = (sure > number / 15) & (sure <= (number + 1) / 15)
+        if inside.any():
+            error += inside.mean() * abs(sure[inside].mean() - correct[inside].mean())
+    return error
+
+
+# What was measured
+
+
+def test_the_file_that_was_measured_is_named(tiny_run, evaluated, caplog):
+    run = tiny_run("trainer.max_epochs=3")
+    with caplog.at_level("INFO", "discern"):
+        folder = evaluated(run.folder)
+    (line,) = [each for each in caplog.messages if each.startswith("Measured: ")]
+    assert line.endswith("checkpoints/last.ckpt, of epoch 3")
+    told = metrics(folder)["checkpoint"]
+    assert (Path(told["path"]).name, told["epoch"]) == ("last.ckpt", 3)
+
+
+@pytest.mark.parametrize("epoch", ["far", True, -4, 1.5, None, 2**70])
+def test_an_epoch_that_a_file_only_claims_is_none(tiny_run, evaluated, tmp_path, epoch):
+    content = torch.load(tiny_run().folder / "checkpoints" / "last.ckpt", weights_only=True)
+    torch.save({**content, "epoch": epoch}, tmp_path / "made.ckpt")
+    assert metrics(evaluated(tmp_path / "made.ckpt"))["checkpoint"]["epoch"] is None
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1e38])
+def test_a_model_that_says_nan_is_measured_as_such(tiny_run, evaluated, tmp_path, caplog, value):
+    content = torch.load(tiny_run().folder / "checkpoints" / "last.ckpt", weights_only=True)
+    for weight in content["state_dict"].values():
+        weight.fill_(value)
+    torch.save(content, tmp_path / "made.ckpt")
+    folder = evaluated(tmp_path / "made.ckpt")
+    assert "not finite for 100 of 100 images" in caplog.text
+    text = (folder / "metrics.json").read_text()
+    found = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    for name in ("loss", "ece"):
+        assert found["metrics"][name] == {
+            "value": None, "low": None, "high": None, "method": "bootstrap"
+        }  # fmt: skip
+    assert {path.name for path in folder.iterdir()} >= FILES

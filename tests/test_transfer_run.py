@@ -15,6 +15,7 @@ from torch import Tensor
 import discern
 from discern.checkpoints import read
 from discern.errors import DiscernError
+from discern.reports.run_page import write_run_page
 from discern.run import Result, train
 from photos import photo_folder
 from runs import composed, metrics_csv, summary
@@ -394,3 +395,45 @@ def test_mixed_batches_continue_to_the_bit(run):
     part = run(*settings, "trainer.max_epochs=2", name="part")
     rest = run(*settings, f"ckpt_path={part.folder}", name="rest")
     assert same(weights(whole), weights(rest))
+
+
+# How fast it was, and what was counted
+
+
+def lines(caplog) -> list[str]:
+    return [line for line in caplog.messages if line.startswith("epoch ")]
+
+
+def test_a_speed_of_cached_features_is_not_told_as_the_networks(run, caplog):
+    with caplog.at_level("INFO", "discern"):
+        result = run("trainer.max_epochs=2")
+    assert all(line.endswith(" images/s (features read)") for line in lines(caplog))
+    counted = summary(result.folder)["images_counted"]
+    assert counted["features_read"] == counted["all"] > 0
+    assert counted["features_computed"] == 0
+    page = write_run_page(result.folder).read_text()
+    assert "features read: not the speed of the whole network" in page
+
+
+def test_without_the_cache_it_is_the_networks(run, caplog):
+    with caplog.at_level("INFO", "discern"):
+        result = run("cache.mode=off", "trainer.max_epochs=1")
+    assert all(line.endswith(" images/s") for line in lines(caplog))
+    counted = summary(result.folder)["images_counted"]
+    assert counted == {"all": counted["all"], "features_read": 0, "features_computed": 0}
+
+
+def test_features_of_later_views_are_computed_in_their_epoch(run, caplog):
+    with caplog.at_level("INFO", "discern"):
+        run("data.augment=notes", "cache.views=2", "trainer.max_epochs=3")
+    told = [line.rpartition(" images/s ")[2] for line in lines(caplog)]
+    assert told == ["(features read)", "(features computed)", "(features read)"]
+
+
+def test_once_the_backbone_is_trained_it_is_the_networks(run, caplog):
+    with caplog.at_level("INFO", "discern"):
+        run("callbacks=finetune", "callbacks.finetune.last_block=2",
+            "callbacks.finetune.everything=null", "trainer.max_epochs=2")  # fmt: skip
+    first, second = lines(caplog)
+    assert first.endswith("(features read)")
+    assert second.endswith(" images/s")

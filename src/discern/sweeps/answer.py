@@ -157,7 +157,7 @@ def _keep_setting(ledger: Ledger, setting: Group) -> dict[str, Any]:
     shutil.rmtree(ledger.folder / "best", ignore_errors=True)
     with write_whole(ledger.folder / "best.yaml") as file:
         kind = "best setting" if setting.overrides else "settings"
-        file.write(as_experiment(job, f"{kind} of a sweep over folds"))
+        file.write(as_experiment(job, f"{kind} of a cross-validation"))
     metrics = {
         objective.metric: {
             "mean": setting.spreads[objective.metric].mean,
