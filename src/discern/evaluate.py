@@ -86,11 +86,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Estimate]:
     facts = {
         **describe(card, data, cfg.split),
         "images": len(predictions),
-        "checkpoint": {
-            "path": str(checkpoint),
-            "sha256": sha256(checkpoint),
-            "epoch": network.epoch,
-        },
+        "checkpoint": {"path": str(checkpoint), "sha256": sha256(checkpoint)},
+        "epoch": network.epoch,
         "metrics": {name: asdict(estimate) for name, estimate in metrics.items()},
     }
     if card.data and not facts["data"]["as_in_training"] and cfg.split != "test":
@@ -289,7 +286,7 @@ def conclude(
     ]
     title = f"{facts['title']}: {facts['images']:,} images"
     blocks = [title, *(f"  {name} {value} ({low} to {high})" for name, value, low, high in rows)]
-    log.info("Measured: %s", _file(facts["checkpoint"]))
+    log.info("Measured: %s", _file(facts))
     log.info("\n%s\n", fitted([title, "value", "95 % from", "to"], rows, blocks))
     names = predictions.class_names
     if len(names) <= CLASSES_PRINTED:
@@ -298,10 +295,10 @@ def conclude(
     log.info("Everything is in %s", relative(folder))
 
 
-def _file(checkpoint: dict[str, Any]) -> str:
+def _file(facts: dict[str, Any]) -> str:
     """Which file was measured, and which epoch it is of, where it says so."""
-    of = "" if checkpoint["epoch"] is None else f", of epoch {checkpoint['epoch']}"
-    return f"{relative(Path(checkpoint['path']))}{of}"
+    of = "" if facts["epoch"] is None else f", of epoch {facts['epoch']}"
+    return f"{relative(Path(facts['checkpoint']['path']))}{of}"
 
 
 def _class_table(scores: ClassScores, names: list[str]) -> str:
