@@ -339,6 +339,7 @@ class EarlyStoppingSettings(OpenSettings):  # noqa: D101
     mode: Mode = None
     patience: NonNegativeInt
     min_delta: Annotated[float, Field(description="a number")] = 0.0
+    check_finite: Flag = True
 
 
 class EMASettings(Settings):  # noqa: D101
