@@ -1,5 +1,6 @@
 """The metrics of one split over one epoch, cheap enough to keep at every step."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,8 +63,9 @@ class EpochMetrics(nn.Module):
         alone = [[name] for name in metrics if name not in shared]
         groups = [*alone, shared] if shared else alone
         self.counts = MetricCollection(metrics, compute_groups=groups)
-        # Left alone, torchmetrics leaves out losses that are NaN, and the mean would look sound.
-        self.loss = MeanMetric(nan_strategy="disable")
+        # Left alone, torchmetrics leaves out losses that are NaN, and the mean would look sound; with
+        # "disable" it leaves out the weights. What is NaN is to stay NaN.
+        self.loss = MeanMetric(nan_strategy=math.nan)
         self._waiting = _Waiting()
 
     @property
