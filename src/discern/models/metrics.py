@@ -63,8 +63,8 @@ class EpochMetrics(nn.Module):
         alone = [[name] for name in metrics if name not in shared]
         groups = [*alone, shared] if shared else alone
         self.counts = MetricCollection(metrics, compute_groups=groups)
-        # Left alone, torchmetrics leaves out losses that are NaN, and the mean would look sound; with
-        # "disable" it leaves out the weights. What is NaN is to stay NaN.
+        # What is NaN is to stay NaN: left alone, torchmetrics leaves such losses out, and the mean
+        # would look sound; with "disable" it leaves out the weights.
         self.loss = MeanMetric(nan_strategy=math.nan)
         self._waiting = _Waiting()
 
