@@ -212,4 +212,4 @@ def test_a_search_is_told_and_goes_on(tmp_path):
     study = optuna.load_study(
         study_name="sweep", storage=f"sqlite:///{tmp_path / 'sweep' / 'study.db'}"
     )
-    assert {trial.state.name for trial in study.trials} == {"PRUNED"}
+    assert {trial.state.name for trial in study.trials} == {"FAIL"}

@@ -181,10 +181,9 @@ class SearchSweeper(JobsSweeper):
         values = [row.values.get(objective.metric) for objective in ledger.objectives]
         if row.state is State.DONE and None not in values:
             study.tell(number, [value for value in values if value is not None])
-        elif row.state in (State.PRUNED, State.DIVERGED):
-            # A trial that failed would teach the sampler nothing, and it would try the like again.
+        elif row.state is State.PRUNED:
             study.tell(number, state=TrialState.PRUNED)
-        elif row.state is State.FAILED:
+        elif row.state in (State.FAILED, State.DIVERGED):
             study.tell(number, state=TrialState.FAIL)
 
     def _location(self, ledger: Ledger) -> str:
