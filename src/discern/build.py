@@ -3,6 +3,7 @@
 import csv
 import functools
 import inspect
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -37,6 +38,8 @@ from discern.checkpoints import (
 )
 from discern.config import as_override, plain, with_floats
 from discern.data.image_folder import BadFile, TooManyBadFilesError
+from discern.data.known import KnownImages, check_classes, trained_on_sentence
+from discern.data.module import ImageDataModule
 from discern.errors import DiscernError, about, first_line
 from discern.files import printable, write_whole
 from discern.jobs import relative
@@ -50,6 +53,9 @@ from discern.models.schedule import Schedule
 from discern.models.transfer import TransferClassifier
 from discern.own import make_importable
 from discern.reports.summary import versions
+from discern.runs import find_checkpoint
+
+log = logging.getLogger(__name__)
 
 # Each Trainer looks through all installed packages for callbacks, 15 ms, and finds the same ones.
 registry.entry_points = functools.cache(registry.entry_points)  # type: ignore[assignment,attr-defined]
@@ -246,20 +252,30 @@ def _ask_for_gpus_quickly() -> None:
     os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
 
 
-def build_data(cfg: DictConfig) -> LightningDataModule:
+def build_data(
+    cfg: DictConfig, known: KnownImages | None = None, measured: str | None = None
+) -> LightningDataModule:
     """The data module, its files found or downloaded, its splits made.
 
     What its settings leave open of the pictures' preparation is what the model, where ``cfg`` has
     one, was trained with. Files that cannot be used are listed in bad_files.csv.
 
+    Args:
+        cfg: the whole config.
+        known: what a checkpoint that meets the data knows of them: the split is by its rule.
+        measured: the split that is wanted of data that are not trained on.
+
     Raises:
-        DiscernError: the data cannot be had, or too much of it cannot be used.
+        DiscernError: the data cannot be had, too much of it cannot be used, or its classes are not
+            those of the checkpoint.
     """
     settings = OmegaConf.to_container(cfg.data, resolve=True)
     assert isinstance(settings, dict)
     if settings.get("batch_size") == "auto":
         settings["batch_size"] = 1  # until it is found; other commands do not need it
-    data: LightningDataModule = build("data", _with_preprocessing(settings, cfg.get("model")))
+    data: Any = build("data", _with_preprocessing(settings, cfg.get("model")))
+    if isinstance(data, ImageDataModule):
+        data.known, data.measured = known, measured
     try:
         data.prepare_data()
         data.setup("fit")
@@ -267,8 +283,62 @@ def build_data(cfg: DictConfig) -> LightningDataModule:
         path = _list_bad_files(error.bad, cfg)
         raise DiscernError(f"{error}; {relative(path)} lists them.") from error
     if getattr(data, "bad_files", None):
-        _list_bad_files(data.bad_files, cfg)  # type: ignore[attr-defined]
-    return data
+        _list_bad_files(data.bad_files, cfg)
+    if isinstance(data, ImageDataModule):
+        _say_what_differs(data)
+    elif known is not None:  # a data module of a user's own that divides its images itself
+        check_classes(data.title, data.class_names, known)
+    return data  # type: ignore[no-any-return]
+
+
+def _say_what_differs(data: ImageDataModule) -> None:
+    """Say in a line how the data differ from those that a checkpoint knows."""
+    known = data.known
+    if known is None:
+        return
+    source = relative(known.source) if known.source else "the checkpoint"
+    if known.rule is None:
+        log.warning(
+            "%s does not say which images its model was trained on, so it cannot be told whether "
+            "some of these were.",
+            source,
+        )
+    if (changes := data.changes) is not None and data.are_own:
+        log.warning("%s is not as %s knows it: %s.", data.title, source, changes)
+    elif changes is not None:
+        images = len(data.seen.keys)
+        log.warning(
+            "%s is not the data that %s was trained on: of its %s images that knows %s.",
+            *(data.title, source, f"{images:,}", f"{images - changes.new - changes.changed:,}"),
+        )
+    for name, (asked, stored) in data.overruled.items():
+        log.warning(
+            "data.%s=%s does not count: the split is that of %s, made with %s.",
+            *(name, as_override(asked), source, as_override(stored)),
+        )
+
+
+def check_trained_on(data: Any, splits: Sequence[str], trains: bool) -> dict[str, int]:
+    """Split -> how many of its images the model has been, or will be, trained on; they are said.
+
+    Args:
+        data: the data module, set up.
+        splits: what will be measured.
+        trains: whether the model will be trained on the images for training.
+
+    Raises:
+        DiscernError: there are some, and ``data.strict`` is set.
+    """
+    if not isinstance(data, ImageDataModule):
+        return {}
+    counts = {split: data.trained_on(split, trains) for split in splits}
+    for split, count in counts.items():
+        if count:
+            said = trained_on_sentence(split, count, data.num_images[split])
+            if data.strict:
+                raise DiscernError(f"data.strict=true: {said}; discern inspect lists repeats.")
+            log.warning("%s.", said)
+    return counts
 
 
 _PLAIN = {
@@ -321,7 +391,7 @@ def build_model(cfg: DictConfig, data: Any, validated: bool) -> Classifier:
     network = build("model", settings, input_shape=data.input_shape, num_classes=data.num_classes)
     if training["init_from"] is not None:
         with about("model.init_from"):
-            start_from(network, Path(training["init_from"]))
+            start_from(network, find_checkpoint(training["init_from"], "model.init_from"))
     card = _card(cfg, settings, data, network)
     return Classifier(
         network,
@@ -334,6 +404,7 @@ def build_model(cfg: DictConfig, data: Any, validated: bool) -> Classifier:
         lr_factor=training["lr_factor"] or 1.0,
         full_checkpoints=cfg.checkpoint.full,
         card=card.model_dump(),
+        images=getattr(data, "seen", None),
     )
 
 
@@ -399,6 +470,7 @@ def _card(cfg: DictConfig, settings: dict[Any, Any], data: Any, network: nn.Modu
         preprocessing=Preprocessing(**data.preprocessing),
         backbone=backbone,
         data={"title": data.title, "fingerprint": data.fingerprint},
+        split=seen.rule if (seen := getattr(data, "seen", None)) is not None else None,
         versions=versions(),
         config=portable(cfg),
     )

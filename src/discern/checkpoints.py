@@ -16,11 +16,15 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
+from discern.data.known import KnownImages, Rule, from_tensors, unknown
 from discern.errors import DiscernError, first_line
 from discern.models.registry import model_class
 
 CARD = "discern"
 """The key of the card in a checkpoint."""
+
+IMAGES = "images"
+"""The key of what the run knew of its images."""
 
 BACKBONE = "backbone."
 """What the keys of a backbone's weights begin with."""
@@ -85,6 +89,7 @@ class Card(BaseModel):
         preprocessing: of an image for evaluation.
         backbone: of a model that has one, as it was before any training.
         data: title and fingerprint of the data set.
+        split: how its images were divided, for whoever meets new ones.
         metrics: the latest when the checkpoint was written.
         versions: of the packages that wrote it.
         config: the run's settings, without its paths.
@@ -99,6 +104,7 @@ class Card(BaseModel):
     preprocessing: Preprocessing
     backbone: BackboneCard | None = None
     data: dict[str, str]
+    split: Rule | None = None
     metrics: dict[str, float] = {}
     versions: dict[str, str] = {}
     config: dict[str, Any] = {}
@@ -209,6 +215,20 @@ def card_and_state(path: Path, content: dict[str, Any]) -> tuple[Card, dict[str,
         where = ".".join(str(part) for part in wrong["loc"]) or "card"
         raise DiscernError(f"{path} does not describe a model: {where}: {wrong['msg']}.") from error
     return card, content["state_dict"]
+
+
+def known_images(path: Path, content: dict[str, Any]) -> KnownImages:
+    """The images that the run of a checkpoint knew, from what was read from ``path``.
+
+    Raises:
+        DiscernError: it says them in another form than discern's.
+    """
+    card, _ = card_and_state(path, content)
+    names = card.class_names if card.data else None
+    if IMAGES not in content or card.split is None:
+        return unknown(names, path)
+    saved = content[IMAGES] if isinstance(content[IMAGES], dict) else {}
+    return from_tensors(saved, card.split, names, card.data.get("fingerprint"), path)
 
 
 def _from_notes(content: dict[str, Any]) -> dict[str, Any]:

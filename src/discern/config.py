@@ -170,7 +170,8 @@ class TransferSettings(LayersSettings):  # noqa: D101
 class AnyDataSettings(OpenSettings):
     """What ``discern evaluate`` knows of a data set that only the checkpoint will name."""
 
-    dir: Annotated[str, Field(min_length=1, description="a folder's path")] = "data"
+    dir: Annotated[str | None, Field(min_length=1, description="a folder's path, or null")] = None
+    strict: Flag | None = None
 
 
 _Folder = Annotated[str, Field(min_length=1, description="a folder's path")]
@@ -201,6 +202,7 @@ class DataSettings(Settings):
         int, Field(ge=0, description="a fold's number, from 0 to one less than data.folds")
     ]
     seed: Seed
+    strict: Flag
 
     @field_validator("fold")
     @classmethod

@@ -23,6 +23,7 @@ from discern.build import (
     build_data,
     build_model,
     build_trainer,
+    check_trained_on,
     match_backbone,
     portable,
     training_twin,
@@ -38,12 +39,14 @@ from discern.checkpoints import (
     card_and_state,
     check_shapes,
     fill,
+    known_images,
     read,
 )
 from discern.config import as_override, check, plain
 from discern.config_file import write_config
 from discern.console import fitted
 from discern.dashboard.settings import log_settings
+from discern.data.known import KnownImages, trained_on_sentence, unknown
 from discern.differences import as_facts, differences
 from discern.errors import DiscernError, about, first_line
 from discern.experiments import name_of
@@ -198,7 +201,8 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
     always = [history, Randomness(), *of_a_search(cfg), stop]
     trainer = build_trainer(cfg, always)
     with summary.phase("data"):
-        data: Any = build_data(cfg)
+        start, known = met_checkpoint(cfg)
+        data: Any = build_data(cfg, known)
     suggested = None
     if finders.is_searched(cfg):
         with summary.phase("find"):
@@ -210,6 +214,7 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
     model = build_model(cfg, data, validated)
     if cfg.train:
         omit_single_images(model, data, trainer)
+    trained_on = check_trained_on(data, measured_splits(cfg, data), trains=cfg.train)
     splits = {"train", "val"} if cfg.train else set()
     take_some_batches(trainer, data, splits | ({"test"} if cfg.test else set()))
     if cfg.train:
@@ -220,6 +225,7 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
         "validated": validated,
         **describe(model, data),
     }
+    facts["data"]["trained_on"] = trained_on
     use_threads(model.network, data.input_shape, cfg.threads)
     facts["machine"] |= {"devices": devices(trainer), "threads": torch.get_num_threads()}
     announce(cfg, facts)
@@ -227,7 +233,6 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
         write_summary(summary, suggested, cfg)
         conclude(facts, suggested, folder)
         return Result({}, model.eval(), folder, suggested)
-    start = find_checkpoint(cfg.ckpt_path) if cfg.ckpt_path else None
     epoch = 1 if start is None else continue_from(start, cfg, trainer, model)
     if cfg.train:
         with summary.phase("figures"):
@@ -272,6 +277,25 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
 
 
 # The parts, in the order of the story.
+
+
+def met_checkpoint(cfg: DictConfig) -> tuple[Path | None, KnownImages | None]:
+    """The checkpoint that the run goes on from, and what that or ``model.init_from`` knows."""
+    start = find_checkpoint(cfg.ckpt_path) if cfg.ckpt_path else None
+    setting, origin = "ckpt_path", start
+    if start is None and (wanted := cfg.model.get("init_from")) is not None:
+        setting, origin = "model.init_from", find_checkpoint(wanted, "model.init_from")
+    if origin is None:
+        return None, None
+    with about(setting):
+        content = read(origin)
+        return start, known_images(origin, content) if CARD in content else unknown(None, origin)
+
+
+def measured_splits(cfg: DictConfig, data: Any) -> list[str]:
+    """What the run measures besides the images that it trains on."""
+    splits = ["val"] if cfg.train and data.has_validation else []
+    return [*splits, "test"] if cfg.test and len(data.test_dataset) else splits
 
 
 def of_a_search(cfg: DictConfig) -> list[Callback]:
@@ -673,6 +697,10 @@ def conclude(facts: dict[str, Any], stopped: str, folder: Path) -> None:
     metrics = facts["metrics"]
     if metrics:
         log.info("\n%s\n", metrics_table(facts["title"], metrics))
+    for split, count in facts["data"].get("trained_on", {}).items():
+        if count and split in metrics:
+            said = trained_on_sentence(split, count, facts["data"]["images"][split])
+            log.warning("%s.", said)
     log.info("Everything is in %s", relative(folder))
     if (folder / REPORT).exists():
         log.info("To look at it, open %s", relative(folder / REPORT))

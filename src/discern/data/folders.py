@@ -45,7 +45,7 @@ class Listing:
     strays: list[Path] = field(default_factory=list)
 
 
-def list_folder(folder: Path, table: str | None = None) -> Listing:
+def list_folder(folder: Path, table: str | None = None, trains: bool = True) -> Listing:
     """The labelled files in ``folder``.
 
     They are, in this order of preference: those named in the CSV file ``table`` or in the only CSV
@@ -53,6 +53,11 @@ def list_folder(folder: Path, table: str | None = None) -> Listing:
     ``val/``, ``valid/`` or ``validation/`` and ``test/`` where they exist, in capitals or not;
     those in ``CLASS/``. What is hidden is passed over, and so is a class without files. Links are
     followed, but not to a folder that this one is in, nor to another class.
+
+    Args:
+        folder: the folder.
+        table: name in it of the CSV file; None to find it.
+        trains: whether there must be files to train on.
 
     Raises:
         DiscernError: there is no such folder, or nothing of the kind in it.
@@ -63,7 +68,7 @@ def list_folder(folder: Path, table: str | None = None) -> Listing:
         return _from_table(path)
     parts = {name: PARTS[name.lower()] for name in _subfolders(folder) if name.lower() in PARTS}
     with_classes = {name for name in parts if _subfolders(folder / name)}
-    if any(parts[name] == "train" for name in with_classes):
+    if any(parts[name] == "train" for name in with_classes) or (with_classes and not trains):
         return _from_parts(folder, parts)
     # Without training images, val/ and test/ would pass for two classes.
     if with_classes or (parts and len(parts) == len(_subfolders(folder))):

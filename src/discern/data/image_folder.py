@@ -20,7 +20,6 @@ from discern.data.image_files import ImageFiles
 from discern.data.images import AugmentedImages
 from discern.data.module import ImageDataModule, Parts
 from discern.data.preprocessing import Preprocessing
-from discern.data.splits import stratified_split
 from discern.data.views import PHOTO_AUGMENTATIONS
 from discern.errors import DiscernError
 from discern.files import printable
@@ -131,24 +130,6 @@ class ImageFolder(ImageDataModule):
             "interpolation": photos.interpolation,
         }
 
-    def setup(self, stage: str | None = None) -> None:
-        """As of the base class; warns of images that are in training and elsewhere alike."""
-        new = not self.parts
-        super().setup(stage)
-        if not new:
-            return
-        seen = self.train_dataset.content_keys()
-        for split, images in (("val", self.val_dataset), ("test", self.test_dataset)):
-            known = int(np.isin(images.content_keys(), seen).sum())
-            if known:
-                log.warning(
-                    "%s of the %s images of split=%s are in training as well; discern inspect "
-                    "lists them.",
-                    f"{known:,}",
-                    f"{len(images):,}",
-                    split,
-                )
-
     def _seen_in_training(self) -> AugmentedImages:
         """As training sees them; even unchanged, an image whose file is gone is left out."""
         return AugmentedImages(self._served(self.train_dataset), self.augmentation, self.seed)
@@ -159,7 +140,7 @@ class ImageFolder(ImageDataModule):
 
     def _listing(self) -> Listing:
         """The data set's files."""
-        return list_folder(self.dir, self.csv)
+        return list_folder(self.dir, self.csv, trains=self.measured is None)
 
     def _in_label_order(self, names: set[str]) -> list[str]:
         """The classes in the order of their labels, from the names that training images have."""
@@ -183,12 +164,15 @@ class ImageFolder(ImageDataModule):
         }
         self._check_bad()
         self.class_names = self._check_classes()
-        if "test" not in self.parts:
-            self._hold_out_test()
         images = {part: self._images(photos) for part, photos in self.parts.items()}
-        digests = tuple(_digest(self.parts[part]) for part in ("train", "test"))
+        digests = tuple(_digest(self.parts.get(part, ())) for part in ("train", "val", "test"))
         return Parts(
-            self._title(), "folder", digests, images["train"], images.get("val"), images["test"]
+            self._title(),
+            "folder",
+            digests,
+            images.get("train", self._images([])),
+            images.get("val"),
+            images.get("test"),
         )
 
     def _usable(self, entries: Sequence[Labelled], facts: Sequence[Facts]) -> list[Photo]:
@@ -225,11 +209,14 @@ class ImageFolder(ImageDataModule):
             )
 
     def _check_classes(self) -> list[str]:
-        names = self._in_label_order({photo.label for photo in self.parts["train"]})
+        """The classes in the order of their labels."""
+        sources = ["train"] if self.measured is None else list(self.parts)
+        found = {photo.label for part in sources for photo in self.parts.get(part, ())}
+        names = self._in_label_order(found)
         if len(names) < 2:
-            found = f"only the class {names[0]}" if names else "no class"
+            which = f"only the class {names[0]}" if names else "no class"
             raise DiscernError(
-                f"data.dir={self.dir} has {found} in its training images; it must have two or more."
+                f"data.dir={self.dir} has {which} in its training images; it must have two or more."
             )
         for part in ("val", "test"):
             others = {photo.label for photo in self.parts.get(part, ())} - set(names)
@@ -238,15 +225,9 @@ class ImageFolder(ImageDataModule):
                     f"data.dir={self.dir} has classes for {part} that its training images do not "
                     f"have: {', '.join(sorted(others)[:5])}."
                 )
-        return names
-
-    def _hold_out_test(self) -> None:
-        photos = self.parts["train"]
-        kept, held_out = stratified_split(
-            self._labels(photos), self.test_size, self.seed, "data.test_size"
-        )
-        self.parts["train"] = [photos[index] for index in kept.tolist()]
-        self.parts["test"] = [photos[index] for index in held_out.tolist()]
+        known = None if self.known is None else self.known.class_names
+        # Other sizes of a number or letters may be sorted in another way than they once were.
+        return known if known is not None and sorted(known) == sorted(names) else names
 
     def _labels(self, photos: Iterable[Photo]) -> torch.Tensor:
         numbers = {name: number for number, name in enumerate(self.class_names)}
@@ -256,12 +237,10 @@ class ImageFolder(ImageDataModule):
         joined = b"".join(photo.facts.sha256 for photo in photos)
         digests = np.frombuffer(joined, dtype=np.uint8).reshape(-1, 32)
         files = [photo.path for photo in photos]
-        return ImageFiles(files, self._labels(photos), digests, self.photos)
+        return ImageFiles(files, self._labels(photos), digests, self.photos, root=self.dir)
 
 
 def _digest(photos: Iterable[Photo]) -> str:
-    """Hex SHA-256 that changes with any pixel, label or the order."""
-    total = hashlib.sha256()
-    for photo in photos:
-        total.update(photo.facts.sha256 + photo.label.encode("utf-8", "surrogateescape") + b"\0")
-    return total.hexdigest()
+    """Hex SHA-256 that changes with any pixel or label, and not with the names of files."""
+    rows = (p.facts.sha256 + p.label.encode("utf-8", "surrogateescape") + b"\0" for p in photos)
+    return hashlib.sha256(b"".join(sorted(rows))).hexdigest()

@@ -17,12 +17,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from discern.data.augment import AUGMENTATIONS
+from discern.data.division import Content, Division, all_on, divide, seen
 from discern.data.images import AugmentedImages, Batch, Images, labels_of
 from discern.data.in_memory import InMemoryImages
+from discern.data.known import Changes, KnownImages, Rule, Side, check_classes
 from discern.data.loader import ImageLoader, ResumableDataLoader
 from discern.data.sampler import EpochSampler
 from discern.data.served import Features, ServedFeatures
-from discern.data.splits import stratified_folds, stratified_sample, stratified_split
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Parts:
         digests: hex SHA-256 of all that training and test see, in a fixed order.
         train: images to train on and, where there is no part for it, to hold out of.
         val: images for validation, or None where the data set has no such part.
-        test: images for the test.
+        test: images for the test, or None likewise.
     """
 
     title: str
@@ -43,7 +44,7 @@ class Parts:
     digests: tuple[str, ...]
     train: Images
     val: Images | None
-    test: Images
+    test: Images | None
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class _Splits:
     train: Images
     val: Images
     test: Images
+    seen: KnownImages
+    """What a model that is trained on them will know of them."""
 
 
 class ImageDataModule(LightningDataModule, ABC):
@@ -75,6 +78,7 @@ class ImageDataModule(LightningDataModule, ABC):
             validation is on one of them.
         fold: that part, from 0.
         seed: decides which images are held out, the order of each epoch and the augmentation.
+        strict: whether it is an error that images are measured which were trained on.
     """
 
     class_names: list[str]
@@ -99,9 +103,12 @@ class ImageDataModule(LightningDataModule, ABC):
         folds: int | None = None,
         fold: int = 0,
         seed: int = 0,
+        strict: bool = False,
     ) -> None:
         super().__init__()
         self.val_size = val_size
+        self.test_size: int | float = 0
+        """As ``val_size``, for the test, where the data set has no part for it."""
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
@@ -111,6 +118,16 @@ class ImageDataModule(LightningDataModule, ABC):
         self.folds = folds
         self.fold = fold
         self.seed = seed
+        self.strict = strict
+        self.known: KnownImages | None = None
+        """What a model knows that meets these data; to be set before ``setup``."""
+        self.are_own = False
+        """Whether the data are those that this model was trained on, perhaps with some changes."""
+        self.measures_all = False
+        """Whether ``measured`` is all that the model has not been trained on."""
+        self.measured: str | None = None
+        """The split of which all that the model has not been trained on is, where the data are not
+        its own; None where they are trained on."""
         self.omits_single_images = False
         """Whether training leaves out a last batch of one image."""
         self.features: Features | None = None
@@ -127,26 +144,58 @@ class ImageDataModule(LightningDataModule, ABC):
         """What turns pixels into the network's input, for whoever has the model alone."""
 
     def setup(self, stage: str | None = None) -> None:
-        """Find the data set and split it, once, whatever the stage."""
+        """Find the data set and divide it, once, whatever the stage.
+
+        Raises:
+            DiscernError: it cannot be had, or has not the classes of the model that meets it.
+        """
         if self._splits is not None:
             return
         loaded = self._load_parts()
-        train, val = self._train_and_val(loaded)
-        self._splits = _Splits(loaded, train, val, loaded.test)
+        if self.known is not None:
+            check_classes(loaded.title, self.class_names, self.known)
+        self._splits = self._divided(loaded)
 
-    def _train_and_val(self, loaded: Parts) -> tuple[Images, Images]:
-        everything, labels = loaded.train, loaded.train.labels
-        if self.folds is not None:
-            kept, held_out = stratified_folds(labels, self.folds, self.fold, self.seed)
-            val = everything.subset(held_out)
-        elif loaded.val is not None:
-            kept, val = torch.arange(len(labels)), loaded.val
-        else:
-            kept, held_out = stratified_split(labels, self.val_size, self.seed)
-            val = everything.subset(held_out)
-        if self.fraction < 1:
-            kept = kept[stratified_sample(labels[kept], self.fraction, self.seed)]
-        return everything.subset(kept), val
+    def _divided(self, loaded: Parts) -> _Splits:
+        given = {} if loaded.test is None else {Side.TEST: loaded.test}
+        if loaded.val is not None:  # folds take its place
+            given[Side.VAL if self.folds is None else Side.UNUSED] = loaded.val
+        pool = _content(loaded.train)
+        parts = {side: _content(images) for side, images in given.items()}
+        known, every = self.known, [pool.keys, *(part.keys for part in parts.values())]
+        self.are_own = known is not None and known.are_those_of(np.concatenate(every))
+        sides, rule = self._sides(pool, set(given))
+        rows = [(part, np.full(len(part.keys), side, np.uint8)) for side, part in parts.items()]
+        fingerprint = self._fingerprint_of(loaded)
+        now = seen([(pool, sides), *rows], rule, self.class_names, fingerprint, known)
+
+        def images(side: Side) -> Images:
+            drawn = torch.from_numpy(np.flatnonzero(sides == side))
+            return given[side] if side in given else loaded.train.subset(drawn)
+
+        return _Splits(loaded, images(Side.TRAIN), images(Side.VAL), images(Side.TEST), now)
+
+    def _sides(self, pool: Content, given: set[Side]) -> Division:
+        """The side of each image that no part is made for, beside the parts that are given."""
+        wanted, known = self._wanted(draws_test=Side.TEST not in given), self.known
+        if known is None or self.measured is None or self.are_own:
+            return divide(
+                pool, self.num_classes, wanted, Side.VAL not in given, known, self.are_own
+            )
+        side = Side[self.measured.upper()]
+        self.measures_all = side not in given
+        return Division(all_on(side if self.measures_all else Side.TRAIN, pool, known), wanted)
+
+    def _wanted(self, draws_test: bool) -> Rule:
+        """How the settings have images divided."""
+        return Rule(
+            seed=self.seed,
+            val_size=self.val_size,
+            test_size=self.test_size if draws_test else None,
+            folds=self.folds,
+            fold=self.fold,
+            fraction=float(self.fraction),
+        )
 
     @property
     def num_classes(self) -> int:
@@ -166,7 +215,50 @@ class ImageDataModule(LightningDataModule, ABC):
     @property
     def fingerprint(self) -> str:
         """Hex SHA-256 that changes with any pixel or label of the training or test images."""
-        return hashlib.sha256("".join(self._set_up.loaded.digests).encode()).hexdigest()
+        return self._fingerprint_of(self._set_up.loaded)
+
+    @staticmethod
+    def _fingerprint_of(loaded: Parts) -> str:
+        return hashlib.sha256("".join(loaded.digests).encode()).hexdigest()
+
+    # What a model knows of the images, before it is trained on them and after
+
+    @property
+    def seen(self) -> KnownImages:
+        """What a model that is trained on these data knows of them."""
+        return self._set_up.seen
+
+    @property
+    def changes(self) -> Changes | None:
+        """How these data differ from those of the model that meets them; None where they do not."""
+        known, seen = self.known, self.seen
+        if known is None or known.fingerprint in (None, self.fingerprint):
+            return None
+        return known.changes(seen.keys, seen.labels, seen.names)
+
+    @property
+    def overruled(self) -> dict[str, tuple[Any, Any]]:
+        """Settings of the split that do not count, since the model's do: what was asked, and is."""
+        rule = None if self.known is None or not self.are_own else self.known.rule
+        if rule is None:
+            return {}
+        asked = self._wanted(draws_test=rule.test is not None)
+        names = asked.asked.keys() | rule.asked.keys()
+        pairs = {name: (getattr(asked, name), getattr(rule, name)) for name in sorted(names)}
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+    def trained_on(self, split: str, trains: bool = True) -> int:
+        """Images of a split that the model has been or will be trained on.
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+            trains: whether it will be, on the images for training; else only what it knows counts.
+        """
+        seen, trained = self.seen, [np.empty(0, np.int64)]
+        trained += [] if self.known is None else [self.known.trained_on]
+        trained += [seen.trained_on] if trains else []
+        measured = seen.keys[seen.sides == Side[split.upper()]]
+        return int(np.isin(measured, np.concatenate(trained)).sum())
 
     @property
     def train_dataset(self) -> Images:
@@ -287,6 +379,10 @@ class ImageDataModule(LightningDataModule, ABC):
             return 0
         progress = self.trainer.fit_loop.epoch_loop.batch_progress
         return int(progress.current.processed)  # type: ignore[attr-defined]
+
+
+def _content(images: Images) -> Content:
+    return Content(images.content_keys(), labels_of(images).numpy(), images.name_keys())
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from discern.config import as_override
+from discern.data.known import trained_on_sentence
 from discern.files import printable
 from discern.reports.calibration import BINS, reliability
 from discern.reports.confusion import class_scores, confusion_matrix
@@ -62,6 +63,7 @@ def write_run_page(folder: Path) -> Path:
     page: dict[str, Any] = {
         "state": run.state.value,
         "reason": _reason(run),
+        "warnings": _warnings(run),
         "lead": _lead(run),
         "tiles": _tiles(run, tested, measured),
         "command": command(run),
@@ -127,6 +129,17 @@ def _reason(run: Run) -> str:
     if run.state is State.UNFINISHED:
         return "This run is still going on, or its process died before it could say how it ended."
     return f"Ended: {run.stopped}"
+
+
+def _warnings(run: Run) -> list[str]:
+    """What makes a number something else than it seems."""
+    data = run.part("data")
+    images, trained_on = numbers(data.get("images")), numbers(data.get("trained_on"))
+    return [
+        f"{trained_on_sentence(split, int(count), int(images.get(split, 0)))}."
+        for split, count in trained_on.items()
+        if count > 0
+    ]
 
 
 def _seed(run: Run) -> int:
