@@ -26,7 +26,7 @@ def content(labels: Tensor, keys: Any = None) -> Content:
 
 def rule(**settings: Any) -> Rule:
     defaults = {"seed": 0, "val_size": 0, "test_size": None, "folds": None, "fold": 0}
-    return Rule(**{**defaults, "fraction": 1.0, **settings})
+    return Rule.model_construct(**{**defaults, "fraction": 1.0, **settings})
 
 
 def divided(images: Content, known: KnownImages | None = None, **settings: Any) -> Division:
@@ -115,8 +115,8 @@ def test_a_size_is_a_count_or_a_fraction(size, count):
     assert (len(kept), len(held_out)) == (200 - count, count)
 
 
-@pytest.mark.parametrize("size", [8, 9, 1.0, 2.5])
-def test_a_size_that_leaves_nothing_is_refused(size):
+@pytest.mark.parametrize("size", [8, 9, 1.0, 2.5, -1, -0.1, float("nan"), float("inf")])
+def test_a_size_that_leaves_nothing_or_means_nothing_is_refused(size):
     with pytest.raises(DiscernError, match=rf"^data\.val_size={size} .*\.$"):
         stratified_split(torch.arange(8) % 2, size, seed=0)
 

@@ -48,7 +48,7 @@ class Rule(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    seed: Annotated[int, Field(ge=0, lt=2**64)]
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)]
     val_size: _Size
     test_size: _Size | None
     folds: Annotated[int, Field(ge=2)] | None

@@ -188,7 +188,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def _wanted(self, draws_test: bool) -> Rule:
         """How the settings have images divided."""
-        return Rule(
+        return Rule.model_construct(  # what is wrong with a size is said where it is used
             seed=self.seed,
             val_size=self.val_size,
             test_size=self.test_size if draws_test else None,
