@@ -38,7 +38,7 @@ from discern.checkpoints import (
 )
 from discern.config import as_override, plain, with_floats
 from discern.data.image_folder import BadFile, TooManyBadFilesError
-from discern.data.known import KnownImages, check_classes, trained_on_sentence
+from discern.data.known import KnownImages, check_classes
 from discern.data.module import ImageDataModule
 from discern.errors import DiscernError, about, first_line
 from discern.files import printable, write_whole
@@ -52,7 +52,7 @@ from discern.models.registry import MODELS, name_of
 from discern.models.schedule import Schedule
 from discern.models.transfer import TransferClassifier
 from discern.own import make_importable
-from discern.reports.summary import versions
+from discern.reports.summary import trained_on_sentence, versions
 from discern.runs import find_checkpoint
 
 log = logging.getLogger(__name__)

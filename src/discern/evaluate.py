@@ -18,7 +18,7 @@ from discern.choices import settings_of
 from discern.config import as_override, check
 from discern.config_file import write_config
 from discern.console import fitted
-from discern.data.known import Rule, trained_on_sentence
+from discern.data.known import Rule
 from discern.data.module import ImageDataModule
 from discern.errors import DiscernError
 from discern.files import write_whole
@@ -38,6 +38,7 @@ from discern.reports.intervals import Estimate
 from discern.reports.measures import measure
 from discern.reports.predictions import Predictions, write_predictions
 from discern.reports.samples import as_pixels, draw_top_losses
+from discern.reports.summary import trained_on_sentence
 from discern.runs import find_checkpoint, is_run, mapping, read_run
 from discern.threads import use_threads
 

@@ -46,7 +46,7 @@ from discern.config import as_override, check, plain
 from discern.config_file import write_config
 from discern.console import fitted
 from discern.dashboard.settings import log_settings
-from discern.data.known import KnownImages, trained_on_sentence, unknown
+from discern.data.known import KnownImages, unknown
 from discern.differences import as_facts, differences
 from discern.errors import DiscernError, about, first_line
 from discern.experiments import name_of
@@ -62,7 +62,14 @@ from discern.reports.notebook import result_html
 from discern.reports.predictions import Predictions
 from discern.reports.run_page import REPORT, write_run_page
 from discern.reports.samples import as_pixels, copied, draw_grid, remember
-from discern.reports.summary import Summary, git_state, machine, metric_cells, versions
+from discern.reports.summary import (
+    Summary,
+    git_state,
+    machine,
+    metric_cells,
+    trained_on_sentence,
+    versions,
+)
 from discern.reports.tested import Tested, digest_of, write_tested
 from discern.reports.thumbnails import chosen, thumbnails
 from discern.runs import find_checkpoint

@@ -200,15 +200,6 @@ def unknown(class_names: list[str] | None, source: Path) -> KnownImages:
     return KnownImages(none, none, no_sides, none, none, None, class_names, source=source)
 
 
-def trained_on_sentence(split: str, count: int, images: int) -> str:
-    """What is said of images that are measured and were trained on."""
-    are = "is" if count == 1 else "are"
-    return (
-        f"{count:,} of the {images:,} images of split={split} {are} among those that the model is "
-        "trained on"
-    )
-
-
 def same_classes(one: Sequence[str], other: Sequence[str]) -> bool:
     """Whether two lists of classes are equal, however their letters are composed."""
     return list(map(_composed, one)) == list(map(_composed, other))

@@ -16,7 +16,6 @@ import numpy as np
 from PIL import Image
 
 from discern.config import as_override
-from discern.data.known import trained_on_sentence
 from discern.files import printable
 from discern.reports.calibration import BINS, reliability
 from discern.reports.confusion import class_scores, confusion_matrix
@@ -24,6 +23,7 @@ from discern.reports.intervals import Estimate
 from discern.reports.measures import measure
 from discern.reports.page import cell, duration, number, percent, size, write_page
 from discern.reports.predictions import Predictions
+from discern.reports.summary import trained_on_sentence
 from discern.reports.tested import Tested, read_tested
 from discern.reports.thumbnails import GALLERY, LOSSLESS
 from discern.runs import CONFIG, Run, State, finite, numbers, read_run
