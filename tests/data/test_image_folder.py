@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import logging
 import os
 import re
@@ -13,10 +14,11 @@ from PIL import Image
 
 from discern.build import build_data
 from discern.config import check
+from discern.data import stamps
 from discern.data.image_folder import ImageFolder
 from discern.data.views import PHOTO_AUGMENTATIONS
 from discern.errors import DiscernError
-from photos import oriented, photo, photo_folder, touch_back
+from photos import oriented, photo, photo_folder
 from runs import composed
 
 
@@ -201,13 +203,26 @@ def test_links_are_followed_and_loops_are_not(folder):
     assert class_counts(data)["train"] == [11, 10]
 
 
-def test_the_second_set_up_reads_no_file(folder):
+def test_the_second_set_up_reads_no_file(folder, monkeypatch):
+    monkeypatch.setattr(stamps, "SETTLED_NS", -(10**18))
     first = set_up(folder)
-    for file in folder.rglob("*.jpg"):
-        touch_back(file, bytes(file.stat().st_size))
-    again = set_up(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(hashlib, "file_digest", lambda *_: pytest.fail("a file is read"))
+        again = set_up(folder)
     assert again.fingerprint == first.fingerprint
     assert splits(again) == splits(first)
+
+
+def test_pictures_that_change_places_change_the_fingerprint(folder):
+    for name, colour in (("cat", 0.1), ("dog", 0.6)):
+        file = folder / name / "swapped.bmp"
+        photo(colour, "swapped").save(file)
+        os.utime(file, (1_700_000_000, 1_700_000_000))
+    first = set_up(folder).fingerprint
+    (folder / "cat" / "swapped.bmp").rename(folder / "aside.bmp")
+    (folder / "dog" / "swapped.bmp").rename(folder / "cat" / "swapped.bmp")
+    (folder / "aside.bmp").rename(folder / "dog" / "swapped.bmp")
+    assert set_up(folder).fingerprint != first
 
 
 # Pictures of all kinds
