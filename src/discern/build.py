@@ -5,6 +5,7 @@ import functools
 import inspect
 import logging
 import os
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -54,6 +55,8 @@ from discern.models.transfer import TransferClassifier
 from discern.own import make_importable
 from discern.reports.summary import trained_on_sentence, versions
 from discern.runs import find_checkpoint
+
+log = logging.getLogger(__name__)
 
 log = logging.getLogger(__name__)
 
@@ -439,19 +442,53 @@ def match_backbone(
         check_backbone(network.backbone, card, path)
 
 
-def _class_weights(setting: str | list[float] | None, data: Any) -> torch.Tensor | None:
-    """What an image of each class counts for, float32 (num_classes,)."""
+def _class_weights(
+    setting: str | list[float] | dict[str | int, float] | None, data: Any
+) -> torch.Tensor | None:
+    """What an image of each class counts for, float32 (num_classes,); the log says it.
+
+    Raises:
+        DiscernError: there is not one number for each class.
+    """
     if setting is None:
         return None
+    names = [str(name) for name in getattr(data, "class_names", range(data.num_classes))]
     if setting == "auto":
         counts = data.train_class_counts.float()
-        return counts.sum() / (len(counts) * counts.clamp(min=1))  # type: ignore[no-any-return]
-    if len(setting) != data.num_classes:
+        weights: torch.Tensor = counts.sum() / (len(counts) * counts.clamp(min=1))
+    elif isinstance(setting, dict):
+        weights = torch.tensor(_weights_by_name(setting, names), dtype=torch.float32)
+    elif len(setting) != data.num_classes:
         raise DiscernError(
             f"model.class_weights={as_override(setting)} has {len(setting)} numbers; it must have "
             f"one for each of the {data.num_classes} classes."
         )
-    return torch.tensor(setting, dtype=torch.float32)
+    else:
+        weights = torch.tensor(setting, dtype=torch.float32)
+    shown = [f"{name}: {weight:.4g}" for name, weight in zip(names, weights.tolist(), strict=True)]
+    log.info("model.class_weights: %s", shortened(shown))
+    return weights
+
+
+def _weights_by_name(setting: dict[str | int, float], names: list[str]) -> list[float]:
+    """The weights in the order of the classes."""
+    given = {unicodedata.normalize("NFC", str(name)): weight for name, weight in setting.items()}
+    unknown, missing = [n for n in given if n not in names], [n for n in names if n not in given]
+    if unknown or missing or len(given) < len(setting):
+        wrong = [f"lacks {shortened(missing)}"] if missing else []
+        wrong += [f"names {shortened(unknown)}, which is no class"] if unknown else []
+        raise DiscernError(
+            f"model.class_weights={as_override(setting)} "
+            f"{' and '.join(wrong) or 'names a class twice'}; it must have a number for each of "
+            f"{shortened(names)}."
+        )
+    return [given[name] for name in names]
+
+
+def shortened(items: Sequence[str], most: int = 20) -> str:
+    """Items in a row, the last of many left out."""
+    more = f", … ({len(items):,} in all)" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
 
 
 def _card(cfg: DictConfig, settings: dict[Any, Any], data: Any, network: nn.Module) -> Card:

@@ -206,6 +206,8 @@ def _settings_of_run(card: Card, checkpoint: Path) -> dict[str, Any]:
 def _is_plain(value: Any) -> bool:
     if isinstance(value, list):
         return all(isinstance(item, (int, float)) for item in value)
+    if isinstance(value, dict):  # data.parts, whose folders the config's check looks at
+        return {*value} <= {"train", "val", "test"} and all(map(_is_word, value.values()))
     return value is None or isinstance(value, (int, float)) or _is_word(value)
 
 

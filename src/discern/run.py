@@ -26,6 +26,7 @@ from discern.build import (
     check_trained_on,
     match_backbone,
     portable,
+    shortened,
     training_twin,
 )
 from discern.callbacks.continuation import Continuation
@@ -235,7 +236,7 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
     facts["data"]["trained_on"] = trained_on
     use_threads(model.network, data.input_shape, cfg.threads)
     facts["machine"] |= {"devices": devices(trainer), "threads": torch.get_num_threads()}
-    announce(cfg, facts)
+    announce(cfg, facts, data)
     if suggested is not None:
         write_summary(summary, suggested, cfg)
         conclude(facts, suggested, folder)
@@ -449,7 +450,7 @@ def devices(trainer: Trainer) -> str:
     return f"{trainer.world_size} × {kind}"
 
 
-def announce(cfg: DictConfig, facts: dict[str, Any]) -> None:
+def announce(cfg: DictConfig, facts: dict[str, Any], data: Any) -> None:
     """Say in a few lines what was composed."""
     images = facts["data"]["images"]
     counts = " + ".join(f"{images[split]:,} {split}" for split in images if images[split])
@@ -466,9 +467,20 @@ def announce(cfg: DictConfig, facts: dict[str, Any]) -> None:
             name = node._target_.rpartition(".")[2]
             log.info("  %-10s %s", group, f"{name} {text}" if group != "trainer" else text)
     log.info("  %-10s %s", "images", counts)
+    log.info("  %-10s %s", "classes", classes_of(data))
     trained, frozen = facts["parameters"]["trainable"], facts["parameters"]["frozen"]
     also = f", {frozen:,} frozen" if frozen else ""
     log.info("  %-10s %s trained%s", "parameters", f"{trained:,}", also)
+
+
+def classes_of(data: Any) -> str:
+    """The classes in the order of their labels, each with its training images."""
+    names = [str(name) for name in data.class_names]
+    # A data set of a user's own may not count them.
+    counts = getattr(data, "train_class_counts", None)
+    if counts is not None:
+        names = [f"{name}: {n:,}" for name, n in zip(names, counts.tolist(), strict=True)]
+    return shortened(names)
 
 
 OFF = (None, False, 0, "none")

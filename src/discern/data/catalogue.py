@@ -104,6 +104,20 @@ def examine(folder: Path, files: Sequence[Path]) -> list[Facts]:
     return [fact for fact in facts if fact is not None]
 
 
+def about_depths(facts: Iterable[Facts]) -> str | None:
+    """A sentence on the pictures of more than eight bits, if there are any."""
+    counts = Counter(fact.white for fact in facts if fact.white)
+    if not counts:
+        return None
+    whites = ", ".join(f"{white:,g} in {counts[white]:,}" for white in sorted(counts)[:6])
+    mixed = "; the brightness of pictures with different whites cannot be compared"
+    return (
+        f"{sum(counts.values()):,} pictures have more than eight bits a value, of which white is "
+        f"{whites}: what the file declares, else the least of 255, 1,023, 4,095, 16,383 and 65,535 "
+        f"that holds its brightest value{mixed if len(counts) > 1 else ''}."
+    )
+
+
 def _absolute(file: Path) -> bytes:
     """The path from the root, no link followed."""
     path = os.fspath(file)

@@ -5,20 +5,20 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
-from discern.data.catalogue import Facts, examine
-from discern.data.folders import Labelled, Listing, list_folder
+from discern.data.catalogue import Facts, about_depths, examine
+from discern.data.folders import AsTold, Labelled, Listing, list_folder
 from discern.data.image_files import ImageFiles
 from discern.data.images import AugmentedImages
 from discern.data.module import ImageDataModule, Parts
+from discern.data.pictures import picture_suffixes
 from discern.data.preprocessing import Preprocessing
 from discern.data.views import PHOTO_AUGMENTATIONS
 from discern.errors import DiscernError
@@ -44,14 +44,6 @@ class TooManyBadFilesError(DiscernError):
         self.bad = list(bad)
 
 
-def picture_suffixes() -> set[str]:
-    """Suffixes, in small letters, of files that should be pictures, whether Pillow reads them."""
-    formats = Image.registered_extensions()
-    # Pillow writes PDF but does not read it, and knows films only by their names.
-    read = {suffix for suffix, name in formats.items() if name in Image.OPEN and name != "MPEG"}
-    return read | {".heic", ".heif", ".jxl"}
-
-
 @dataclass(frozen=True)
 class Photo:
     """A file that can be used, and what is known of it."""
@@ -72,7 +64,9 @@ class ImageFolder(ImageDataModule):
         test_size: number (an int) or fraction (a float) of the training images that are held out
             for the test where the data set has no part for it; with 0 there is none.
         max_bad: the fraction of the pictures that may be unreadable.
-        csv: name in ``dir`` of the CSV file of files and labels; None to find it.
+        csv: name in ``dir`` of the table of files and labels; None to find it.
+        parts: ``none`` where each folder is a class; or part -> its folder in ``dir``; None to tell
+            by their names.
         num_workers: processes that load batches; None for one a core, at most eight.
         **options: see ``ImageDataModule``.
     """
@@ -91,6 +85,7 @@ class ImageFolder(ImageDataModule):
         test_size: int | float = 0.1,
         max_bad: float = 0.01,
         csv: str | None = None,
+        parts: AsTold | None = None,
         num_workers: int | None = None,
         **options: Any,
     ) -> None:
@@ -113,11 +108,14 @@ class ImageFolder(ImageDataModule):
         self.test_size = test_size
         self.max_bad = max_bad
         self.csv = csv
+        self.told_parts = parts
         self.input_shape = self.photos.shape
         self.bad_files: list[BadFile] = []
         """Files that are not used, once the module is set up."""
         self.parts: dict[str, list[Photo]] = {}
         """The files that are used, in the parts that the data set comes in."""
+        self.remarks: list[str] = []
+        """Sentences on what was guessed, passed over and doubted in finding them."""
 
     @property
     def preprocessing(self) -> dict[str, Any]:
@@ -140,21 +138,32 @@ class ImageFolder(ImageDataModule):
 
     def _listing(self) -> Listing:
         """The data set's files."""
-        return list_folder(self.dir, self.csv, trains=self.measured is None)
+        return list_folder(
+            self.dir, self.csv, self.told_parts, trains=self.measured is None
+        )
 
     def _in_label_order(self, names: set[str]) -> list[str]:
         """The classes in the order of their labels, from the names that training images have."""
-        return sorted(names)
+        return sorted(names, key=in_number_order(names))
 
     def _load_parts(self) -> Parts:
         listing = self._listing()
+        self.remarks = [*listing.guesses, *listing.doubts]
+        for sentence in listing.guesses:
+            log.info("%s", sentence)
+        for sentence in listing.doubts:
+            log.warning("%s", sentence)
         files = [entry for part in listing.parts.values() for entry in part]
         if not files:
             raise DiscernError(
                 f"data.dir={self.dir} has no pictures; it must have a folder for each class, or a "
                 "CSV file with the columns file and label."
             )
-        facts = iter(examine(self.dir, [entry.path for entry in files]))
+        known = examine(self.dir, [entry.path for entry in files])
+        if (depths := about_depths(known)) is not None:
+            self.remarks.append(depths)
+            log.info("%s", depths)
+        facts = iter(known)
         self.bad_files = [
             BadFile(path, "", "not in the folder of a class") for path in listing.strays
         ]
@@ -244,3 +253,10 @@ def _digest(photos: Iterable[Photo]) -> str:
     """Hex SHA-256 that changes with any pixel or label, and not with the names of files."""
     rows = (p.facts.sha256 + p.label.encode("utf-8", "surrogateescape") + b"\0" for p in photos)
     return hashlib.sha256(b"".join(sorted(rows))).hexdigest()
+
+
+def in_number_order(names: Iterable[str]) -> Callable[[str], Any] | None:
+    """The key by which names are sorted: their numbers, if each is one, such as 0, 2 and 10."""
+    if all(name.isascii() and name.isdecimal() for name in names):
+        return lambda name: (int(name), name)
+    return None

@@ -27,6 +27,14 @@ class PictureError(Exception):
     """A file is no picture that can be read; the message says why."""
 
 
+def picture_suffixes() -> set[str]:
+    """Suffixes, in small letters, of files that should be pictures, whether Pillow reads them."""
+    formats = Image.registered_extensions()
+    # Pillow writes PDF but does not read it, and knows films only by their names.
+    read = {suffix for suffix, name in formats.items() if name in Image.OPEN and name != "MPEG"}
+    return read | {".heic", ".heif", ".jxl"}
+
+
 def no_reduction(width: int, height: int) -> int:
     """Decode at full size."""
     return 1
