@@ -295,11 +295,6 @@ class PhotoSettings(DataSettings):
         return resize
 
 
-class FolderSettings(PhotoSettings):  # noqa: D101
-    csv: Annotated[str | None, Field(description="a file's name in data.dir, or null")]
-    test_size: _Size
-
-
 def _has_train(parts: dict[Any, Any]) -> dict[Any, Any]:
     if "train" not in parts:
         raise ValueError("")
@@ -316,7 +311,9 @@ def _stays_below(folder: str) -> str:
 _Below = Annotated[str, Field(min_length=1), AfterValidator(_stays_below)]
 
 
-class ImageFolderSettings(FolderSettings):  # noqa: D101
+class FolderSettings(PhotoSettings):  # noqa: D101
+    csv: Annotated[str | None, Field(description="a file's name in data.dir, or null")]
+    test_size: _Size
     parts: Annotated[
         Literal["none"]
         | Annotated[dict[Literal["train", "val", "test"], _Below], AfterValidator(_has_train)]
@@ -654,7 +651,7 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "discern.data.mnist.FashionMNIST": MNISTSettings,
     "discern.data.cifar.CIFAR10": CIFARSettings,
     "discern.data.cifar.CIFAR100": CIFARSettings,
-    "discern.data.image_folder.ImageFolder": ImageFolderSettings,
+    "discern.data.image_folder.ImageFolder": FolderSettings,
     "discern.data.imagenet.ImageNetFolder": FolderSettings,
     "discern.data.catdog.CatDog": CatDogSettings,
     "discern.data.flowers.Flowers102": PhotoSettings,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,8 @@ class CatDog(ImageFolder):
     Args:
         url: address of an archive of ``Cat_Dog_data``.
         sha256: hex digest of that archive; None to record the first one's and compare later ones.
-        **options: see ``ImageFolder``. A table that ``csv`` names takes the place of all forms; its
-            labels are cat and dog.
+        **options: see ``ImageFolder``. A table that ``csv`` names, or folders that ``parts`` names,
+            take the place of all forms; their labels are cat and dog.
     """
 
     def __init__(self, *, url: str = URL, sha256: str | None = None, **options: Any) -> None:
@@ -55,7 +56,7 @@ class CatDog(ImageFolder):
         Raises:
             DiscernError: it is needed and cannot be had, or a form that is there is not complete.
         """
-        if self.csv is not None or _find(self.dir) is not None:
+        if self.is_told or _find(self.dir) is not None:
             return
         folder = self.dir / COURSE
         if folder.exists():
@@ -72,8 +73,9 @@ class CatDog(ImageFolder):
         return _TITLE
 
     def _listing(self) -> Listing:
-        if self.csv is not None:
-            return _renamed(super()._listing(), self.csv)
+        if self.is_told:
+            setting = f"data.dir={self.dir}" if self.csv is None else f"data.csv={self.csv}"
+            return _renamed(super()._listing(), setting)
         found = _find(self.dir)
         if found is None:
             raise DiscernError(f"{_TITLE} are not in {self.dir}: {_ADVICE}.")
@@ -159,15 +161,13 @@ def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def _renamed(listing: Listing, table: str) -> Listing:
-    """The files of a table, the classes written as those of the other forms."""
+def _renamed(listing: Listing, setting: str) -> Listing:
+    """The files of a table or of other folders, the classes written as those of the other forms."""
     for entry in (entry for files in listing.parts.values() for entry in files):
         if entry.label.lower() not in _CLASSES:
-            raise DiscernError(
-                f"data.csv={table} has the label {entry.label}; it must be cat or dog."
-            )
+            raise DiscernError(f"{setting} has the label {entry.label}; it must be cat or dog.")
     parts = {
         part: [Labelled(entry.path, _CLASSES[entry.label.lower()]) for entry in files]
         for part, files in listing.parts.items()
     }
-    return Listing(parts, listing.strays)
+    return replace(listing, parts=parts)

@@ -136,6 +136,11 @@ class ImageFolder(ImageDataModule):
         """Name for people of the data."""
         return printable(Path(self.dir.resolve().name))
 
+    @property
+    def is_told(self) -> bool:
+        """Whether settings say where the files are, in the place of what a data set looks for."""
+        return self.csv is not None or self.told_parts is not None
+
     def _listing(self) -> Listing:
         """The data set's files."""
         return list_folder(

@@ -8,6 +8,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from discern.data.folders import Labelled, Listing, check_folder
@@ -40,8 +41,8 @@ class ImageNetFolder(ImageFolder):
     number; a name that two classes have gets the number.
 
     Args:
-        **options: see ``ImageFolder``. A table that ``csv`` names takes the place of the folders;
-            its labels are numbers such as n01440764, or any names.
+        **options: see ``ImageFolder``. A table that ``csv`` names, or the folders that ``parts``
+            names, take the place of these; labels are numbers such as n01440764, or any names.
     """
 
     def _title(self) -> str:
@@ -58,14 +59,14 @@ class ImageNetFolder(ImageFolder):
             part: [Labelled(entry.path, names[entry.label]) for entry in files]
             for part, files in listing.parts.items()
         }
-        return Listing(parts, listing.strays)
+        return replace(listing, parts=parts)
 
     def _in_label_order(self, names: set[str]) -> list[str]:
         return sorted(names, key=self._numbers.__getitem__)
 
     def _found(self) -> tuple[Path, Listing]:
         """The folder that may have Kaggle's texts, and the files, labelled with their numbers."""
-        if self.csv is not None:
+        if self.is_told:
             return self.dir, super()._listing()
         for place in (self.dir, self.dir / FOLDER):
             for root in (place, place / KAGGLE):
