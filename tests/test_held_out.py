@@ -194,9 +194,11 @@ def trained_run(name: str, *overrides: str) -> Path:
     """A run that learns its training pictures by heart; its folder."""
     cfg = runs.composed(
         "data=image_folder", "data.dir=photos", "data.num_workers=0", "data.image_size=8",
-        "data.test_size=0.3", "model.hidden=[64]", "optimizer.lr=0.01", "trainer.max_epochs=25",
+        "data.test_size=0.3", "optimizer.lr=0.01", "trainer.max_epochs=25",
         "callbacks.early_stopping=null", *overrides,
     )  # fmt: skip
+    if "hidden" in cfg.model:
+        cfg.model.hidden = [64]
     cfg.folder = f"outputs/{name}"
     train(cfg)
     return Path(cfg.folder)
@@ -251,7 +253,7 @@ def test_going_on_from_a_checkpoint_keeps_its_test(photos, caplog, way):
     epochs = "trainer.max_epochs=26" if way == "ckpt_path" else "trainer.max_epochs=5"
     later = trained_run("later", f"{way}={run}", "data.seed=1", epochs)
     assert "1 new, 0 gone, 0 changed" in caplog.text
-    assert "data.seed=1 does not count: the split is that of outputs/run/" in caplog.text
+    assert "made with data.seed=0: data.seed=1 does not change it." in caplog.text
     assert contents_of_test(later) >= test
     assert summary(later)["data"]["trained_on"] == {"val": 0, "test": 0}
     # Once more, from the one that went on, when its first pictures are back.
@@ -268,10 +270,10 @@ def test_new_pictures_are_all_measured_and_it_is_said_which_they_are(photos, cap
     run = trained_run("run")
     new = noise_folder(Path("new"), per_class=4, first=500_000)
     assert evaluation("all", run, "data=image_folder", f"data.dir={new}")["images"] == 12
-    assert "The 12 images of new that it has are measured." in caplog.text
+    assert "Measured are 12 images of new: all that it has." in caplog.text
     shutil.copytree(new, "lone/test")
     assert evaluation("lone", run, "data.dir=lone")["images"] == 12
-    assert "The 12 images of lone in its part for test are measured." in caplog.text
+    assert "Measured are 12 images of lone: its part for test." in caplog.text
     rows = [f"new/{name}/00{n}.png,{name}" for name in CLASSES for n in range(4)]
     Path("table.csv").write_text("\n".join(["file,label", *rows]))
     shutil.copytree(new, "table/new")
@@ -287,17 +289,19 @@ def test_pictures_that_were_trained_on_are_counted_wherever_they_are_measured(ph
     for number, content in enumerate(trained):
         for folder in (new / "ant", Path("parts/test/ant")):
             (folder / f"known {number}.png").write_bytes(content)
+    caplog.set_level("INFO")
     assert evaluation("all", run, f"data.dir={new}")["images"] == 12
-    assert "3 images of new are among those that the model is trained on: they are left out." in (
-        caplog.text
+    assert "of its 15 images that knows 3." in caplog.text
+    assert (
+        "Measured are 12 images of new: all that it has but for 3 that the model is" in caplog.text
     )
     facts = evaluation("part", run, "data.dir=parts")
     assert (facts["images"], facts["trained_on"]) == (15, 3)
     said = "3 of the 15 images of split=test are among those that the model is trained on"
     assert caplog.text.count(f"{said}.") == 2  # before, and under the numbers
-    for number, folder in enumerate((new, "parts")):
-        with pytest.raises(DiscernError, match=r"^data\.strict=true: 3 "):
-            evaluation(f"strict {number}", run, f"data.dir={folder}", "data.strict=true")
+    with pytest.raises(DiscernError, match=r"^data\.strict=true: 3 "):
+        evaluation("strict", run, "data.dir=parts", "data.strict=true")
+    assert evaluation("on train", run, "split=train")["trained_on"] == 38
 
 
 def test_a_run_whose_parts_share_pictures_says_so_in_its_report(tmp_path, monkeypatch, caplog):
@@ -312,6 +316,120 @@ def test_a_run_whose_parts_share_pictures_says_so_in_its_report(tmp_path, monkey
     said = "1 of the 10 images of split=test is among those that the model is trained on."
     assert caplog.text.count(said) == 2
     assert said in (run / "report.html").read_text()
+
+
+def test_the_backbone_of_a_checkpoint_was_trained_on_its_images_too(photos):
+    network = (
+        "model=densenet_transfer", "model.backbone=squeezenet1_1", "model.head=[8]",
+        "data.image_size=64", "engine=torch", "trainer.max_epochs=1",
+    )  # fmt: skip
+    first = trained_run("first", *network, "model.weights=null", "model.unfreeze=all")
+    weights = f"model.weights={first}/checkpoints/last.ckpt"
+    later = trained_run("later", *network, weights, "data.seed=5")
+    assert not contents_of_test(later) & evaluation("x", first, "split=train")["contents"]
+
+
+def test_what_is_held_out_stays_so_when_most_pictures_are_others(photos, caplog):
+    run = trained_run("run", "trainer.max_epochs=1")
+    held_out = {
+        split: evaluation(split, run, f"split={split}")["contents"] for split in ("val", "test")
+    }
+    for path in sorted(photos.rglob("*.png")):
+        if path.read_bytes() not in held_out["test"] | held_out["val"]:
+            noise(path, 400_000 + int(path.stem) * 3 + CLASSES.index(path.parent.name))
+    later = trained_run("later", f"ckpt_path={run}", "trainer.max_epochs=2")
+    for split, before in held_out.items():
+        assert evaluation(f"{split} later", later, f"split={split}")["contents"] >= before
+    # By way of another data set, which has none of them.
+    noise_folder(Path("others"), first=700_000)
+    between = trained_run("between", f"model.init_from={run}", "data.dir=others", "data.seed=3")
+    assert summary(between)["data"]["trained_on"] == {"val": 0, "test": 0}
+    last = trained_run("last", f"model.init_from={between}", "data.seed=4")
+    trained = evaluation("trained last", last, "split=train")["contents"]
+    assert not trained & (held_out["test"] | held_out["val"])
+
+
+def test_pictures_that_were_held_out_are_not_trained_on_where_they_are_moved_to_train(
+    photos, caplog
+):
+    run = trained_run("run", "trainer.max_epochs=1", "data.val_size=0")
+    held_out = contents_of_test(run)
+    shutil.copytree("photos", "parts/train")
+    noise_folder(Path("parts/test"), per_class=2, first=900_000)
+    later = trained_run(
+        "later", f"model.init_from={run}", "data.dir=parts", "trainer.max_epochs=1",
+        "data.val_size=0",
+    )  # fmt: skip
+    assert not evaluation("trained", later, "split=train")["contents"] & held_out
+    assert f"{len(held_out)} images of parts are among those to train on, but were held" in (
+        caplog.text
+    )
+
+
+def test_a_split_that_other_data_have_no_part_for(photos):
+    run = trained_run("run", "trainer.max_epochs=1")
+    noise_folder(Path("parts/train"), per_class=3, first=700_000)
+    noise_folder(Path("parts/val"), per_class=3, first=800_000)
+    with pytest.raises(DiscernError, match=r"^split=test is not in these data, .* must be val\.$"):
+        evaluation("test", run, "data.dir=parts")
+    assert evaluation("val", run, "data.dir=parts", "split=val")["images"] == 9
+
+
+def without_images(run: Path) -> Path:
+    """The checkpoint of a run as it was before checkpoints said what was trained on."""
+    content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    del content["images"]
+    torch.save(content, "old.ckpt")
+    return Path("old.ckpt")
+
+
+def test_a_checkpoint_that_does_not_say_what_it_was_trained_on(photos, caplog):
+    old = without_images(trained_run("run", "trainer.max_epochs=1"))
+    facts = evaluation("test", old, "data=image_folder", "data.dir=photos")
+    assert facts["trained_on"] is None
+    assert "old.ckpt does not say which images its model was trained on" in caplog.text
+    asked = ("data=image_folder", "data.dir=photos")
+    with pytest.raises(DiscernError, match=r"^split=val is not allowed: old\.ckpt does not say"):
+        evaluation("val", old, *asked, "split=val")
+    with pytest.raises(DiscernError, match=r"^data\.strict=true: old\.ckpt does not say"):
+        evaluation("strict", old, *asked, "data.strict=true")
+
+
+def test_what_was_typed_alone_is_said_not_to_change_the_split(photos, caplog):
+    first = trained_run("first", "trainer.max_epochs=1")
+    later = trained_run(
+        "later", f"model.init_from={first}", "data.seed=1", "data.val_size=0.2",
+        "data.test_size=0.5", "trainer.max_epochs=1",
+    )  # fmt: skip
+    for setting in ("seed=1", "val_size=0.2", "test_size=0.5"):
+        assert f"data.{setting} does not change it." in caplog.text
+    caplog.clear()
+    own = evaluation("own", later)
+    named = evaluation("named", later, "data=image_folder", "data.dir=photos")
+    assert own["contents"] == named["contents"]
+    assert "does not change it" not in caplog.text
+    trained_run("last", f"model.init_from={later}", "data.seed=0", "trainer.max_epochs=1")
+    assert "does not change it" not in caplog.text
+
+
+def test_the_training_images_are_the_fraction_that_was_trained_on(photos):
+    run = trained_run("run", "data.fraction=0.5", "trainer.max_epochs=1")
+    own = evaluation("own", run, "split=train")
+    asked = evaluation("named", run, "split=train", "data=image_folder", "data.dir=photos")
+    assert own["contents"] == asked["contents"]
+    assert own["trained_on"] == own["images"] == summary(run)["data"]["images"]["train"]
+
+
+def test_a_lone_test_will_do_for_cats_and_dogs_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    noise_folder(Path("pets"), per_class=8)
+    shutil.rmtree("pets/ant")
+    Path("pets/bee").rename("pets/dog")
+    run = trained_run("run", "data=catdog", "data.dir=pets", "trainer.max_epochs=1")
+    noise_folder(Path("lone/test"), per_class=3, first=1_000_000)
+    shutil.rmtree("lone/test/ant")
+    Path("lone/test/bee").rename("lone/test/dog")
+    assert evaluation("lone", run, "data.dir=lone")["images"] == 6
 
 
 @pytest.mark.parametrize("change", ["rename", "add", "remove"])
@@ -381,7 +499,33 @@ def damaged(images: dict[str, torch.Tensor]) -> Iterator[tuple[str, Any]]:
     yield "shape", images | {"keys": images["keys"][:, None]}
     yield "length", images | {"sides": images["sides"][1:]}
     yield "label", images | {"labels": images["labels"] + 1}
-    yield "side", images | {"sides": images["sides"] + 4}
+    yield "side", images | {"sides": images["sides"] + 5}
     yield "order", images | {"keys": images["keys"].flip(0)}
     yield "list", images | {"before": [1, 2]}
     yield "text", "images"
+    yield "claim", images | {"before": torch.zeros(1, dtype=torch.int64).expand(2**40)}
+    yield "sparse", images | {"before": torch.zeros(3, dtype=torch.int64).to_sparse()}
+    yield "nowhere", images | {"before": torch.empty(3, dtype=torch.int64, device="meta")}
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        {"test": [(0, 5)]},
+        {"val": []},
+        {"test": [(5, 0)] * 3},
+        {"test": [(-1, 5)] * 3},
+        {"val_size": 10**400},
+        {"seed": -5},
+        {"folds": 10**20},
+        {"val": [(0, 1 << 80)] * 3},
+        {"other": 1},
+    ],
+)
+def test_a_checkpoint_with_another_rule_is_refused(photos, split):
+    run = trained_run("run", "trainer.max_epochs=1")
+    content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    card = content["discern"]
+    torch.save(content | {"discern": card | {"split": card["split"] | split}}, "other.ckpt")
+    with pytest.raises(DiscernError, match=r"does not (say in a form|describe a model)"):
+        evaluation("x", Path("other.ckpt"), "data=image_folder", "data.dir=photos")

@@ -45,6 +45,7 @@ from discern.errors import DiscernError, about, first_line
 from discern.files import printable, write_whole
 from discern.jobs import relative
 from discern.loop import use_lean_epoch_loop
+from discern.meeting import say_what_differs
 from discern.models.backbones import PUBLISHED, backbone_preprocessing
 from discern.models.classifier import Classifier
 from discern.models.directions import mode_of
@@ -53,8 +54,7 @@ from discern.models.registry import MODELS, name_of
 from discern.models.schedule import Schedule
 from discern.models.transfer import TransferClassifier
 from discern.own import make_importable
-from discern.reports.summary import trained_on_sentence, versions
-from discern.runs import find_checkpoint
+from discern.reports.summary import versions
 
 log = logging.getLogger(__name__)
 
@@ -288,60 +288,10 @@ def build_data(
     if getattr(data, "bad_files", None):
         _list_bad_files(data.bad_files, cfg)
     if isinstance(data, ImageDataModule):
-        _say_what_differs(data)
+        say_what_differs(data)
     elif known is not None:  # a data module of a user's own that divides its images itself
         check_classes(data.title, data.class_names, known)
     return data  # type: ignore[no-any-return]
-
-
-def _say_what_differs(data: ImageDataModule) -> None:
-    """Say in a line how the data differ from those that a checkpoint knows."""
-    known = data.known
-    if known is None:
-        return
-    source = relative(known.source) if known.source else "the checkpoint"
-    if known.rule is None:
-        log.warning(
-            "%s does not say which images its model was trained on, so it cannot be told whether "
-            "some of these were.",
-            source,
-        )
-    if (changes := data.changes) is not None and data.are_own:
-        log.warning("%s is not as %s knows it: %s.", data.title, source, changes)
-    elif changes is not None:
-        images = len(data.seen.keys)
-        log.warning(
-            "%s is not the data that %s was trained on: of its %s images that knows %s.",
-            *(data.title, source, f"{images:,}", f"{images - changes.new - changes.changed:,}"),
-        )
-    for name, (asked, stored) in data.overruled.items():
-        log.warning(
-            "data.%s=%s does not count: the split is that of %s, made with %s.",
-            *(name, as_override(asked), source, as_override(stored)),
-        )
-
-
-def check_trained_on(data: Any, splits: Sequence[str], trains: bool) -> dict[str, int]:
-    """Split -> how many of its images the model has been, or will be, trained on; they are said.
-
-    Args:
-        data: the data module, set up.
-        splits: what will be measured.
-        trains: whether the model will be trained on the images for training.
-
-    Raises:
-        DiscernError: there are some, and ``data.strict`` is set.
-    """
-    if not isinstance(data, ImageDataModule):
-        return {}
-    counts = {split: data.trained_on(split, trains) for split in splits}
-    for split, count in counts.items():
-        if count:
-            said = trained_on_sentence(split, count, data.num_images[split])
-            if data.strict:
-                raise DiscernError(f"data.strict=true: {said}; discern inspect lists repeats.")
-            log.warning("%s.", said)
-    return counts
 
 
 _PLAIN = {
@@ -394,7 +344,7 @@ def build_model(cfg: DictConfig, data: Any, validated: bool) -> Classifier:
     network = build("model", settings, input_shape=data.input_shape, num_classes=data.num_classes)
     if training["init_from"] is not None:
         with about("model.init_from"):
-            start_from(network, find_checkpoint(training["init_from"], "model.init_from"))
+            start_from(network, Path(training["init_from"]))
     card = _card(cfg, settings, data, network)
     return Classifier(
         network,

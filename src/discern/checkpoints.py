@@ -125,8 +125,12 @@ def load(path: str | Path) -> nn.Module:
     Raises:
         DiscernError: there is no such file, or it is not a checkpoint of a registered model.
     """
-    content = read(path)
-    card, state = card_and_state(Path(path), content)
+    return rebuilt(Path(path), read(path))
+
+
+def rebuilt(path: Path, content: dict[str, Any]) -> nn.Module:
+    """As :func:`load`, of what was read from ``path``."""
+    card, state = card_and_state(path, content)
     # On the meta device nothing is allocated, whatever sizes the file claims.
     try:
         with torch.device("meta"):
@@ -225,7 +229,7 @@ def known_images(path: Path, content: dict[str, Any]) -> KnownImages:
     """
     card, _ = card_and_state(path, content)
     names = card.class_names if card.data else None
-    if IMAGES not in content or card.split is None:
+    if IMAGES not in content or card.split is None or names is None:
         return unknown(names, path)
     saved = content[IMAGES] if isinstance(content[IMAGES], dict) else {}
     return from_tensors(saved, card.split, names, card.data.get("fingerprint"), path)
@@ -280,7 +284,7 @@ def adopt_backbone(network: nn.Module, state: dict[str, Tensor], path: Path) -> 
 
 
 def _with_known_backbone(
-    network: nn.Module, state: dict[str, Tensor], card: Card, path: str | Path
+    network: nn.Module, state: dict[str, Tensor], card: Card, path: Path
 ) -> dict[str, Tensor]:
     """A checkpoint's weights with those of the published backbone that it only names.
 

@@ -12,8 +12,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
-from discern.build import build_data, check_trained_on
-from discern.checkpoints import Card, known_images, load, model_name, read
+from discern.build import build_data
+from discern.checkpoints import Card, known_images, model_name, read, rebuilt
 from discern.choices import settings_of
 from discern.config import as_override, check
 from discern.config_file import write_config
@@ -23,6 +23,7 @@ from discern.data.module import ImageDataModule
 from discern.errors import DiscernError
 from discern.files import write_whole
 from discern.jobs import as_job, relative
+from discern.meeting import check_trained_on, say_what_is_measured
 from discern.models.engines import use_engine
 from discern.own import choices
 from discern.quiet import quiet_libraries
@@ -73,10 +74,11 @@ def evaluate(cfg: DictConfig) -> dict[str, Estimate]:
     check(cfg, "evaluate")
     quiet_libraries()
     checkpoint, folder = find_checkpoint(cfg.ckpt_path), Path(cfg.folder)
-    network = load(checkpoint)
+    content = read(checkpoint)
+    network = rebuilt(checkpoint, content)
     card: Card = network.card  # type: ignore[assignment]
     use_threads(network, card.input_shape)
-    known = known_images(checkpoint, read(checkpoint))
+    known = known_images(checkpoint, content)
     with open_dict(cfg):
         cfg.data = data_settings(cfg, card, checkpoint, known.rule)
     check(cfg, "evaluate")
@@ -85,13 +87,13 @@ def evaluate(cfg: DictConfig) -> dict[str, Estimate]:
     data: Any = build_data(cfg, known, measured=cfg.split)
     check_fit(card, data, checkpoint)
     say_what_is_measured(data, cfg.split)
-    trained_on = {} if cfg.split == "train" else check_trained_on(data, [cfg.split], trains=False)
+    trained_on = check_trained_on(data, [cfg.split])[cfg.split]
     use_engine(network, card.input_shape, cfg.engine, data.num_images[cfg.split])
     predictions = classify(network, data, cfg.split)
     metrics = measure(predictions, cfg.seed)
     facts = {
         **describe(card, data, cfg.split),
-        "trained_on": trained_on.get(cfg.split, 0),
+        "trained_on": trained_on,
         "images": len(predictions),
         "checkpoint": {"path": str(checkpoint), "sha256": sha256(checkpoint)},
         "metrics": {name: asdict(estimate) for name, estimate in metrics.items()},
@@ -119,12 +121,15 @@ def data_settings(
     given = OmegaConf.to_container(cfg.data, resolve=True)
     assert isinstance(given, dict)
     settings: dict[str, Any] = {str(key): value for key, value in given.items()}
+    asked = {} if rule is None else {**rule.asked, "fraction": rule.fraction}
     if "_target_" not in settings:
         typed = {name: value for name, value in settings.items() if value is not None}
-        settings = {**_settings_of_run(card, checkpoint), **typed}
+        of_run = _settings_of_run(card, checkpoint)
+        asked = {name: value for name, value in asked.items() if name in of_run}
+        settings = {**of_run, **asked, **typed}
     own = _own_data_sets().get(settings["_target_"])
     usual = {**(own or {}), "seed": cfg.seed}
-    for name, value in {} if rule is None else rule.asked.items():
+    for name, value in asked.items():
         if name in settings and settings[name] == usual.get(name):
             settings[name] = value
     if own is not None and "dir" not in own:
@@ -156,28 +161,6 @@ def _folder_of_run(checkpoint: Path, target: str, own: dict[str, Any]) -> str:
         f"data.dir={as_override(None)} is not allowed; {relative(checkpoint)} is not in the folder "
         f"of a run whose data can be found{said}, so it must be the folder of the pictures."
     )
-
-
-def say_what_is_measured(data: Any, split: str) -> None:
-    """Say which images are taken where the data are not those that the model was trained on.
-
-    Raises:
-        DiscernError: it was trained on some of them, and ``data.strict`` is set.
-    """
-    if not isinstance(data, ImageDataModule) or data.known is None or data.are_own:
-        return
-    count, which = f"{data.num_images[split]:,}", f"in its part for {split}"
-    if data.measures_all:
-        which = "that it has"
-        if split != "train" and (left_out := data.num_images["train"]):
-            said = (
-                f"{left_out:,} images of {data.title} are among those that the model is trained on"
-            )
-            if data.strict:
-                raise DiscernError(f"data.strict=true: {said}.")
-            log.warning("%s: they are left out.", said)
-            which = "that are left"
-    log.info("The %s images of %s %s are measured.", count, data.title, which)
 
 
 def _settings_of_run(card: Card, checkpoint: Path) -> dict[str, Any]:
@@ -258,8 +241,10 @@ def classify(network: nn.Module, data: Any, split: str) -> Predictions:
     """
     dataset = getattr(data, f"{split}_dataset")
     if not len(dataset):
+        size = "test_size" if split == "test" and hasattr(data, "test_size") else "val_size"
+        value = getattr(data, size)
         raise DiscernError(
-            f"split={split} has no images: with data.val_size={data.val_size} none are held out."
+            f"split={split} has no images: with data.{size}={value} none are held out."
         )
     logits, labels = [], []
     with torch.inference_mode():
@@ -343,7 +328,7 @@ def conclude(
     title = f"{facts['title']}: {facts['images']:,} images"
     blocks = [title, *(f"  {name} {value} ({low} to {high})" for name, value, low, high in rows)]
     log.info("\n%s\n", fitted([title, "value", "95 % from", "to"], rows, blocks))
-    if count := facts["trained_on"]:
+    if (count := facts["trained_on"]) and facts["split"] != "train":
         log.warning("%s.", trained_on_sentence(facts["split"], count, facts["images"]))
     names = predictions.class_names
     if len(names) <= CLASSES_PRINTED:

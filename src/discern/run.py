@@ -5,7 +5,7 @@ import logging
 import math
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from discern.build import (
     build_data,
     build_model,
     build_trainer,
-    check_trained_on,
     match_backbone,
     portable,
     shortened,
@@ -54,6 +53,7 @@ from discern.experiments import name_of
 from discern.features import run as features
 from discern.hparams import log_row
 from discern.jobs import as_job, relative
+from discern.meeting import check_trained_on, say_what_is_measured
 from discern.models.classifier import Classifier, count_parameters
 from discern.models.directions import check_mode
 from discern.nearest import did_you_mean
@@ -200,6 +200,7 @@ def git_state_once(folder: Path) -> dict[str, Any] | None:
 
 def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Result:
     facts, folder = summary.facts, Path(cfg.folder)
+    start = find_checkpoints(cfg)
     save_config(cfg, facts["overrides"])
     seed_everything(cfg.seed, workers=True, verbose=False)
 
@@ -209,8 +210,8 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
     always = [history, Randomness(), *of_a_search(cfg), stop]
     trainer = build_trainer(cfg, always)
     with summary.phase("data"):
-        start, known = met_checkpoint(cfg)
-        data: Any = build_data(cfg, known)
+        measured = None if cfg.train or not cfg.test else "test"
+        data: Any = build_data(cfg, known_of(cfg, start), measured)
     suggested = None
     if finders.is_searched(cfg):
         with summary.phase("find"):
@@ -222,6 +223,8 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
     model = build_model(cfg, data, validated)
     if cfg.train:
         omit_single_images(model, data, trainer)
+    if measured is not None:
+        say_what_is_measured(data, measured)
     trained_on = check_trained_on(data, measured_splits(cfg, data), trains=cfg.train)
     splits = {"train", "val"} if cfg.train else set()
     take_some_batches(trainer, data, splits | ({"test"} if cfg.test else set()))
@@ -287,17 +290,45 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
 # The parts, in the order of the story.
 
 
-def met_checkpoint(cfg: DictConfig) -> tuple[Path | None, KnownImages | None]:
-    """The checkpoint that the run goes on from, and what that or ``model.init_from`` knows."""
+def find_checkpoints(cfg: DictConfig) -> Path | None:
+    """Put the files into the config that ``ckpt_path`` and ``model.init_from`` mean; the former.
+
+    What ``last`` means may be another file a moment later.
+    """
     start = find_checkpoint(cfg.ckpt_path) if cfg.ckpt_path else None
-    setting, origin = "ckpt_path", start
-    if start is None and (wanted := cfg.model.get("init_from")) is not None:
-        setting, origin = "model.init_from", find_checkpoint(wanted, "model.init_from")
-    if origin is None:
-        return None, None
-    with about(setting):
-        content = read(origin)
-        return start, known_images(origin, content) if CARD in content else unknown(None, origin)
+    if start is not None:
+        cfg.ckpt_path = str(start)
+    if (wanted := cfg.model.get("init_from")) is not None:
+        cfg.model.init_from = str(find_checkpoint(wanted, "model.init_from"))
+    return start
+
+
+def known_of(cfg: DictConfig, start: Path | None) -> KnownImages | None:
+    """The images that a model which the run goes on or starts from knows."""
+    origins = {"ckpt_path": start, "model.init_from": cfg.model.get("init_from")}
+    for setting, origin in origins.items():
+        if origin is not None:
+            path = Path(origin)
+            with about(setting):
+                content = read(path)
+                known = known_images(path, content) if CARD in content else unknown(None, path)
+            return replace(known, continued=setting == "ckpt_path" and known.rule is not None)
+    return known_of_backbone(cfg.model.get("weights"))
+
+
+def known_of_backbone(weights: str | None) -> KnownImages | None:
+    """The images that a backbone was trained on, where its weights are a checkpoint's."""
+    if weights is None or not Path(weights).is_file():
+        return None
+    try:
+        content = read(weights)
+    except DiscernError:  # of torchvision's, say, which whoever builds the backbone reads
+        return None
+    if CARD not in content:
+        return None
+    with about("model.weights"):
+        # The head is another one: its classes and the rule for them do not matter.
+        return replace(known_images(Path(weights), content), class_names=None, rule=None)
 
 
 def measured_splits(cfg: DictConfig, data: Any) -> list[str]:

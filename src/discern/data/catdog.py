@@ -56,7 +56,7 @@ class CatDog(ImageFolder):
         Raises:
             DiscernError: it is needed and cannot be had, or a form that is there is not complete.
         """
-        if self.is_told or _find(self.dir) is not None:
+        if self.is_told or _find(self.dir, trains=self.measured is None) is not None:
             return
         folder = self.dir / COURSE
         if folder.exists():
@@ -76,17 +76,21 @@ class CatDog(ImageFolder):
         if self.is_told:
             setting = f"data.dir={self.dir}" if self.csv is None else f"data.csv={self.csv}"
             return _renamed(super()._listing(), setting)
-        found = _find(self.dir)
+        found = _find(self.dir, trains=self.measured is None)
         if found is None:
             raise DiscernError(f"{_TITLE} are not in {self.dir}: {_ADVICE}.")
         return found
 
 
-def _find(folder: Path) -> Listing | None:
+def _find(folder: Path, trains: bool = True) -> Listing | None:
     """The files of the first form that is in ``folder``, or None.
 
+    Args:
+        folder: the setting ``data.dir``.
+        trains: whether both classes must be among the training pictures.
+
     Raises:
-        DiscernError: ``folder``, the setting ``data.dir``, cannot be looked into, or all forms that
+        DiscernError: ``folder`` cannot be looked into, or all forms that
             are there lack training pictures of a class.
     """
     lacking = None
@@ -96,7 +100,8 @@ def _find(folder: Path) -> Listing | None:
         check_folder(folder)
         for name, form in _FORMS:
             listing = form(folder / name)
-            missing = {"cat", "dog"} - {entry.label for entry in listing.parts["train"]}
+            parts = ["train"] if trains else list(listing.parts)
+            missing = {"cat", "dog"} - {e.label for part in parts for e in listing.parts[part]}
             if not missing:
                 return listing
             if lacking is None and any(listing.parts.values()):

@@ -34,10 +34,12 @@ class Division(NamedTuple):
     Attributes:
         sides: a ``Side`` of each, uint8 (N,).
         rule: by which further images fall.
+        kept_out: how many are among those to train on, but were held out by the model's run.
     """
 
     sides: NDArray[np.uint8]
     rule: Rule
+    kept_out: int = 0
 
 
 class Content(NamedTuple):
@@ -102,40 +104,39 @@ def divide(
         classes: how many there are.
         wanted: the settings; the test is drawn where it has a ``test_size``.
         draws_val: whether images are held out for validation.
-        known: images of a model that meets these. What it was trained on is never held out.
-        own: whether the data are the model's own: then an image that it knows keeps its side, and
-            its rule decides of the rest.
+        known: images of a model that meets these. One that it knows keeps its side.
+        own: whether the rule of that model decides of the rest.
 
     Raises:
         DiscernError: the sizes or folds leave no image to train on.
     """
     stored = known.rule if own and known is not None else None
-    keys = images.keys
-    pool = _Pool(keys, drawn_as(keys, images.labels), classes, (stored or wanted).seed)
+    keys, rule = images.keys, wanted.model_copy()
+    if stored is not None:
+        rule = stored.model_copy(update={"fraction": wanted.fraction})
+    pool = _Pool(keys, drawn_as(keys, images.labels), classes, rule.seed)
     before = np.full(len(keys), -1) if known is None else known.sides_of(keys)
-    if stored is None:  # what another data set held out may be trained on
-        before[before != Side.TRAIN] = -1
     free = before < 0
     sides = np.full(len(keys), Side.TRAIN, dtype=np.uint8)
-    rule = wanted.model_copy() if stored is None else _renewed(stored, wanted)
 
     draws_test = wanted.test_size is not None
     if draws_test:
-        rule.test = (stored and stored.test) or _held_out(pool, free, wanted)
+        if rule.test is None:
+            rule.test = _held_out(pool, free, wanted)
+            rule.test_size = wanted.test_size
         sides[free & pool.inside(rule.test, TEST)] = Side.TEST
-    sides[before == Side.TEST] = Side.TEST if draws_test else Side.UNUSED
+    sides[before == Side.TEST] = Side.TEST if draws_test else Side.KEPT_OUT
     rest = free & (sides == Side.TRAIN)
     if draws_val:
-        rule.val = (stored and stored.val) or _validated(pool, rest, wanted)
+        if rule.val is None:
+            rule.val = _validated(pool, rest, wanted)
+            rule.val_size, rule.folds, rule.fold = wanted.val_size, wanted.folds, wanted.fold
         sides[rest & pool.inside(rule.val, VAL)] = Side.VAL
-    sides[before == Side.VAL] = Side.VAL if draws_val else Side.UNUSED
+    sides[before == Side.VAL] = Side.VAL if draws_val else Side.KEPT_OUT
+    sides[before == Side.KEPT_OUT] = Side.KEPT_OUT
+    kept_out = int((sides == Side.KEPT_OUT).sum())
     _leave_out(pool, sides, before, rule, stored)
-    return Division(sides, rule)
-
-
-def _renewed(stored: Rule, wanted: Rule) -> Rule:
-    """A model's rule for its data, of which another part may be trained on."""
-    return stored.model_copy(update={"fraction": wanted.fraction, "test_size": wanted.test_size})
+    return Division(sides, rule, kept_out)
 
 
 def _held_out(pool: _Pool, rows: NDArray[np.bool_], wanted: Rule) -> list[Interval]:
@@ -170,8 +171,7 @@ def _leave_out(
     if rule.fraction == 1:
         return
     trained = sides == Side.TRAIN
-    as_before = stored is not None and stored.fraction == rule.fraction
-    if as_before and stored is not None and stored.used is not None:
+    if stored is not None and stored.used is not None and stored.fraction == rule.fraction:
         rule.used = stored.used
         used = pool.inside(rule.used, USED) & (before != Side.UNUSED) | (before == Side.TRAIN)
     else:
@@ -182,9 +182,10 @@ def _leave_out(
 
 
 def all_on(side: Side, images: Content, known: KnownImages) -> NDArray[np.uint8]:
-    """A side of each image, (N,), that is this one but for those that a model was trained on."""
-    trained = known.sides_of(images.keys) == Side.TRAIN
-    return np.where(trained, Side.TRAIN, side).astype(np.uint8)
+    """A side of each image, (N,): this one, but for those that a model trained on or held out."""
+    before = known.sides_of(images.keys)
+    stays = np.isin(before, [Side.TRAIN, Side.VAL, Side.TEST, Side.KEPT_OUT])
+    return np.where(stays, before, side).astype(np.uint8)
 
 
 def seen(
@@ -214,10 +215,15 @@ def seen(
         sides[order],
         names[order] if len(names) == len(keys) else names[:0],
         np.empty(0, np.int64),
+        np.empty(0, np.uint8),
         rule,
         class_names,
         fingerprint,
     )
     if known is None:
         return now
-    return replace(now, before=np.setdiff1d(known.trained_on, now.trained_on))
+    keys, sides = known.all_sides()
+    # What is trained on stays so, wherever it lies now; what is held out, while it is away.
+    trained, there = np.isin(keys, now.trained_on), np.isin(keys, now.keys)
+    stays = np.where(sides == Side.TRAIN, ~trained, ~there & (sides != Side.UNUSED))
+    return replace(now, before=keys[stays], before_sides=sides[stays])

@@ -143,9 +143,7 @@ class ImageFolder(ImageDataModule):
 
     def _listing(self) -> Listing:
         """The data set's files."""
-        return list_folder(
-            self.dir, self.csv, self.told_parts, trains=self.measured is None
-        )
+        return list_folder(self.dir, self.csv, self.told_parts, trains=self.measured is None)
 
     def _in_label_order(self, names: set[str]) -> list[str]:
         """The classes in the order of their labels, from the names that training images have."""
@@ -227,7 +225,7 @@ class ImageFolder(ImageDataModule):
         sources = ["train"] if self.measured is None else list(self.parts)
         found = {photo.label for part in sources for photo in self.parts.get(part, ())}
         names = self._in_label_order(found)
-        if len(names) < 2:
+        if len(names) < 2 and self.measured is None:
             which = f"only the class {names[0]}" if names else "no class"
             raise DiscernError(
                 f"data.dir={self.dir} has {which} in its training images; it must have two or more."

@@ -52,7 +52,8 @@ class ImageNetFolder(ImageFolder):
         check_folder(self.dir)
         place, listing = self._found()
         wnids = {entry.label for files in listing.parts.values() for entry in files}
-        self._wnids = sorted({entry.label for entry in listing.parts["train"]})
+        trained = {entry.label for entry in listing.parts.get("train", ())}
+        self._wnids = sorted(trained or wnids)
         names = _unique(_names(place, self._wnids) | {w: w for w in wnids - set(self._wnids)})
         self._numbers = {name: wnid for wnid, name in names.items()}
         parts = {
@@ -72,8 +73,9 @@ class ImageNetFolder(ImageFolder):
             for root in (place, place / KAGGLE):
                 listing = Listing({"train": []})
                 _add_classes(listing, "train", root / "train")
-                if listing.parts["train"]:
+                if listing.parts["train"] or self.measured is not None:
                     _add_val(listing, root / "val", place / _VAL_LABELS)
+                if listing.parts["train"] or "test" in listing.parts:
                     return place, listing
         raise DiscernError(
             f"data.dir={self.dir} has no ImageNet; it must be a folder with "

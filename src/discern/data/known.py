@@ -28,11 +28,14 @@ class Side(IntEnum):
     TEST = 2
     UNUSED = 3
     """Of the training images, not among the part that ``data.fraction`` takes."""
+    KEPT_OUT = 4
+    """Among training images, but held out by an earlier run: neither trained on nor measured."""
 
 
 _Position = Annotated[int, Field(ge=0, le=END)]
 _Intervals = Annotated[list[tuple[_Position, _Position]], Field(max_length=2**20)]
-_Size = Annotated[int | float, Field(ge=0, allow_inf_nan=False)]
+_Count = Annotated[int, Field(ge=0, lt=2**31)]
+_Size = _Count | Annotated[float, Field(ge=0, le=1)]
 
 
 class Rule(BaseModel):
@@ -48,11 +51,11 @@ class Rule(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
     val_size: _Size
     test_size: _Size | None
-    folds: Annotated[int, Field(ge=2)] | None
-    fold: Annotated[int, Field(ge=0)]
+    folds: Annotated[int, Field(ge=2, lt=2**31)] | None
+    fold: _Count
     fraction: Annotated[float, Field(gt=0, le=1)]
     test: _Intervals | None = None
     val: _Intervals | None = None
@@ -60,11 +63,18 @@ class Rule(BaseModel):
 
     @property
     def asked(self) -> dict[str, Any]:
-        """The settings that decided of the split."""
-        names = {"seed", *(("folds", "fold") if self.folds is not None else ("val_size",))}
-        if self.test_size is not None:
-            names.add("test_size")
-        return self.model_dump(include=names)
+        """The settings that decided of what was drawn."""
+        names = {"test_size"} if self.test is not None else set()
+        if self.val is not None:
+            names |= {"folds", "fold"} if self.folds is not None else {"val_size"}
+        return self.model_dump(include=names | {"seed"}) if names else {}
+
+    def suits(self, classes: int) -> bool:
+        """Whether it is of so many classes."""
+        drawn = [part for part in (self.test, self.val, self.used) if part is not None]
+        return all(
+            len(part) == classes and all(start <= end for start, end in part) for part in drawn
+        )
 
 
 @dataclass(frozen=True)
@@ -91,12 +101,14 @@ class KnownImages:
         labels: int64 (N,).
         sides: a ``Side`` of each, uint8 (N,).
         names: numbers of their files' names, int64 (N,); empty where they are from no files.
-        before: keys of what was trained on besides, by the run as it was before it was continued
-            or by the one that it was started from: int64 (M,), ascending.
+        before: keys of further images, int64 (M,), ascending: of the run as it was before it was
+            continued, and of the one that it was started from.
+        before_sides: a ``Side`` of each of these, uint8 (M,).
         rule: how they were divided; None of a model that does not say.
-        class_names: of the model; None of one that knows none.
+        class_names: of the model; None where a data set may have others.
         fingerprint: of the data set.
         source: the checkpoint's file.
+        continued: whether it is the run itself that goes on, and its rule counts for any data.
     """
 
     keys: Integers
@@ -104,29 +116,40 @@ class KnownImages:
     sides: NDArray[np.uint8]
     names: Integers
     before: Integers
+    before_sides: NDArray[np.uint8]
     rule: Rule | None
     class_names: list[str] | None
     fingerprint: str | None = None
-    source: Path | None = None
+    source: Path = Path()
+    continued: bool = False
 
     @property
     def trained_on(self) -> Integers:
         """Keys of what was trained on, (T,), ascending."""
         trained = self.keys[self.sides == Side.TRAIN]
-        return np.union1d(trained, self.before) if len(self.before) else trained
+        return np.union1d(trained, self.before[self.before_sides == Side.TRAIN])
+
+    def all_sides(self) -> tuple[Integers, NDArray[np.uint8]]:
+        """Keys, ascending and each once, and the side of each: training's before any other."""
+        keys = np.concatenate([self.keys, self.before])
+        sides = np.concatenate([self.sides, self.before_sides])
+        order = np.lexsort((sides, keys))
+        keys, first = np.unique(keys[order], return_index=True)
+        return keys, sides[order][first]
 
     def sides_of(self, keys: Integers) -> Integers:
         """A ``Side`` of each key, (N,), or -1 of one that is not known."""
-        order = np.lexsort((self.sides, self.keys))
-        sides = _look_up(self.keys[order], self.sides[order].astype(np.int64), keys)
-        sides[np.isin(keys, self.before)] = Side.TRAIN
-        return sides
+        known, sides = self.all_sides()
+        if not len(known):
+            return np.full(len(keys), -1)
+        at = np.searchsorted(known, keys).clip(max=len(known) - 1)
+        found: Integers = np.where(known[at] == keys, sides[at].astype(np.int64), -1)
+        return found
 
     def are_those_of(self, keys: Integers) -> bool:
-        """Whether a data set is the model's own: half of the images of the one are in the other."""
-        contents, known = np.unique(keys), np.unique(self.keys)
-        shared = len(np.intersect1d(contents, known, assume_unique=True))
-        return 0 < min(len(contents), len(known)) <= 2 * shared
+        """Whether a data set is the model's own: half of the model's images are in it."""
+        known = np.unique(self.keys)
+        return 0 < len(known) <= 2 * int(np.isin(known, keys).sum())
 
     def changes(self, keys: Integers, labels: Integers, names: Integers) -> Changes:
         """How images differ from these."""
@@ -140,7 +163,9 @@ class KnownImages:
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint keeps of the images."""
         labels = self.labels.astype(np.int32)
-        arrays: list[NDArray[Any]] = [self.keys, labels, self.sides, self.names, self.before]
+        arrays: list[NDArray[Any]] = [
+            self.keys, labels, self.sides, self.names, self.before, self.before_sides
+        ]  # fmt: skip
         named = zip(TENSORS, arrays, strict=True)
         return {name: torch.from_numpy(array.copy()) for name, array in named}
 
@@ -151,23 +176,24 @@ TENSORS = {
     "sides": torch.uint8,
     "names": torch.int64,
     "before": torch.int64,
+    "before_sides": torch.uint8,
 }
 """What a checkpoint keeps of images -> its type."""
 
 
 def from_tensors(
     saved: Mapping[str, Any],
-    rule: Rule | None,
-    class_names: list[str] | None,
+    rule: Rule,
+    class_names: list[str],
     fingerprint: str | None,
     source: Path,
 ) -> KnownImages:
     """The images that a checkpoint knows.
 
     Raises:
-        DiscernError: the tensors are not such as discern writes.
+        DiscernError: the tensors or the rule are not such as discern writes.
     """
-    if not _are_whole(saved, len(class_names or ())):
+    if not rule.suits(len(class_names)) or not _are_whole(saved, len(class_names)):
         raise DiscernError(f"{source} does not say in a form that is known what it was trained on.")
     arrays = {name: saved[name].numpy() for name in TENSORS}
     arrays["labels"] = arrays["labels"].astype(np.int64)
@@ -179,25 +205,36 @@ def from_tensors(
 def _are_whole(saved: Mapping[str, Any], classes: int) -> bool:
     if set(saved) != set(TENSORS):
         return False
-    for name, kind in TENSORS.items():
-        part = saved[name]
-        if not isinstance(part, Tensor) or part.dtype != kind or part.ndim != 1:
-            return False
-    count = len(saved["keys"])
-    if not len(saved["labels"]) == len(saved["sides"]) == count:
+    if not all(_is_plain(saved[name], kind) for name, kind in TENSORS.items()):
         return False
-    if len(saved["names"]) not in (0, count):
+    count, labels = len(saved["keys"]), saved["labels"]
+    if not len(labels) == len(saved["sides"]) == count or len(saved["names"]) not in (0, count):
         return False
-    if count and not (0 <= int(saved["labels"].min()) <= int(saved["labels"].max()) < classes):
+    if len(saved["before"]) != len(saved["before_sides"]):
         return False
-    ascending = all(bool((saved[name].diff() >= 0).all()) for name in ("keys", "before"))
-    return ascending and (not count or int(saved["sides"].max()) <= max(Side))
+    if count and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        return False
+    ascend = all(bool((saved[name].diff() >= 0).all()) for name in ("keys", "before"))
+    sides = torch.cat([saved["sides"], saved["before_sides"]])
+    return ascend and (not len(sides) or int(sides.max()) <= max(Side))
+
+
+def _is_plain(part: Any, kind: torch.dtype) -> bool:
+    """Whether it is a row of numbers of that type, each of which is there."""
+    return (
+        isinstance(part, Tensor)
+        and part.layout == torch.strided
+        and part.device.type == "cpu"
+        and part.dtype == kind
+        and part.ndim == 1
+        and part.untyped_storage().nbytes() >= part.numel() * part.element_size()
+    )
 
 
 def unknown(class_names: list[str] | None, source: Path) -> KnownImages:
     """What is known of a model that does not say what it was trained on."""
     none, no_sides = np.empty(0, np.int64), np.empty(0, np.uint8)
-    return KnownImages(none, none, no_sides, none, none, None, class_names, source=source)
+    return KnownImages(none, none, no_sides, none, none, no_sides, None, class_names, source=source)
 
 
 def same_classes(one: Sequence[str], other: Sequence[str]) -> bool:
@@ -240,15 +277,6 @@ def _without(names: Iterable[str], others: Iterable[str]) -> list[str]:
 
 def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
-
-
-def _look_up(keys: Integers, values: Integers, wanted: Integers) -> Integers:
-    """The first value of each wanted key, or -1, where the keys ascend."""
-    if not len(keys):
-        return np.full(len(wanted), -1)
-    at = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
-    found: Integers = np.where(keys[at] == wanted, values[at], -1)
-    return found
 
 
 Rows = tuple[Integers, Integers]

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.accelerators import CUDAAccelerator
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -24,6 +25,7 @@ from discern.data.known import Changes, KnownImages, Rule, Side, check_classes
 from discern.data.loader import ImageLoader, ResumableDataLoader
 from discern.data.sampler import EpochSampler
 from discern.data.served import Features, ServedFeatures
+from discern.errors import DiscernError
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,8 @@ class ImageDataModule(LightningDataModule, ABC):
         """Whether the data are those that this model was trained on, perhaps with some changes."""
         self.measures_all = False
         """Whether ``measured`` is all that the model has not been trained on."""
+        self.kept_out = 0
+        """Images among those to train on that the model's run held out, and that are left out."""
         self.measured: str | None = None
         """The split of which all that the model has not been trained on is, where the data are not
         its own; None where they are trained on."""
@@ -163,8 +167,10 @@ class ImageDataModule(LightningDataModule, ABC):
         pool = _content(loaded.train)
         parts = {side: _content(images) for side, images in given.items()}
         known, every = self.known, [pool.keys, *(part.keys for part in parts.values())]
-        self.are_own = known is not None and known.are_those_of(np.concatenate(every))
-        sides, rule = self._sides(pool, set(given))
+        self.are_own = known is not None and (
+            known.continued or known.are_those_of(np.concatenate(every))
+        )
+        sides, rule, self.kept_out = self._sides(pool, set(given))
         rows = [(part, np.full(len(part.keys), side, np.uint8)) for side, part in parts.items()]
         fingerprint = self._fingerprint_of(loaded)
         now = seen([(pool, sides), *rows], rule, self.class_names, fingerprint, known)
@@ -179,17 +185,36 @@ class ImageDataModule(LightningDataModule, ABC):
         """The side of each image that no part is made for, beside the parts that are given."""
         wanted, known = self._wanted(draws_test=Side.TEST not in given), self.known
         if known is None or self.measured is None or self.are_own:
-            return divide(
-                pool, self.num_classes, wanted, Side.VAL not in given, known, self.are_own
-            )
+            draws_val = Side.VAL not in given
+            return divide(pool, self.num_classes, wanted, draws_val, known, self.are_own)
         side = Side[self.measured.upper()]
         self.measures_all = side not in given
+        if self.measures_all and side is not Side.TRAIN:
+            self._check_no_part_is_meant(given)
         return Division(all_on(side if self.measures_all else Side.TRAIN, pool, known), wanted)
+
+    def _check_no_part_is_meant(self, given: set[Side]) -> None:
+        """Refuse to measure all as one split where the data have parts for others.
+
+        Raises:
+            DiscernError: they have, or it is not known what was held out for validation.
+        """
+        parts = sorted(side.name.lower() for side in given & {Side.VAL, Side.TEST})
+        if parts:
+            raise DiscernError(
+                f"split={self.measured} is not in these data, which have a part for "
+                f"{' and '.join(parts)}: it must be {' or '.join(parts)}."
+            )
+        if self.measured == "val" and self.known is not None and self.known.rule is None:
+            raise DiscernError(
+                f"split=val is not allowed: {self.known.source} does not say which images its run "
+                "held out; it must be test or train."
+            )
 
     def _wanted(self, draws_test: bool) -> Rule:
         """How the settings have images divided."""
         return Rule.model_construct(  # what is wrong with a size is said where it is used
-            seed=self.seed,
+            seed=self.seed % 2**32,
             val_size=self.val_size,
             test_size=self.test_size if draws_test else None,
             folds=self.folds,
@@ -232,9 +257,16 @@ class ImageDataModule(LightningDataModule, ABC):
     def changes(self) -> Changes | None:
         """How these data differ from those of the model that meets them; None where they do not."""
         known, seen = self.known, self.seen
-        if known is None or known.fingerprint in (None, self.fingerprint):
+        if known is None or known.rule is None or known.fingerprint == self.fingerprint:
             return None
-        return known.changes(seen.keys, seen.labels, seen.names)
+        # Of other data 001.jpg is another picture, not the one that has changed.
+        names = seen.names if self.are_own else seen.names[:0]
+        return known.changes(seen.keys, seen.labels, names)
+
+    @property
+    def num_known(self) -> int:
+        """Images that the model which meets these data knows."""
+        return 0 if self.known is None else int((self.known.sides_of(self.seen.keys) >= 0).sum())
 
     @property
     def overruled(self) -> dict[str, tuple[Any, Any]]:
@@ -242,23 +274,26 @@ class ImageDataModule(LightningDataModule, ABC):
         rule = None if self.known is None or not self.are_own else self.known.rule
         if rule is None:
             return {}
-        asked = self._wanted(draws_test=rule.test is not None)
-        names = asked.asked.keys() | rule.asked.keys()
-        pairs = {name: (getattr(asked, name), getattr(rule, name)) for name in sorted(names)}
-        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+        pairs = {name: (getattr(self, name), value) for name, value in rule.asked.items()}
+        pairs["seed"] = self.seed % 2**32, rule.seed
+        if self.folds is not None and rule.val is not None:
+            pairs["folds"] = self.folds, rule.folds
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1] and rule.asked}
 
-    def trained_on(self, split: str, trains: bool = True) -> int:
-        """Images of a split that the model has been or will be trained on.
+    def trained_on(self, split: str, trains: bool = True) -> int | None:
+        """Images of a split that the model has been or will be trained on; None if unknown.
 
         Args:
             split: ``train``, ``val`` or ``test``.
             trains: whether it will be, on the images for training; else only what it knows counts.
         """
-        seen, trained = self.seen, [np.empty(0, np.int64)]
-        trained += [] if self.known is None else [self.known.trained_on]
+        known, seen = self.known, self.seen
+        if known is not None and known.rule is None and known.class_names is not None:
+            return None
+        trained = [] if known is None else [known.trained_on]
         trained += [seen.trained_on] if trains else []
         measured = seen.keys[seen.sides == Side[split.upper()]]
-        return int(np.isin(measured, np.concatenate(trained)).sum())
+        return int(np.isin(measured, np.concatenate(trained)).sum()) if trained else 0
 
     @property
     def train_dataset(self) -> Images:
@@ -453,11 +488,14 @@ class InMemoryDataModule(ImageDataModule):
 
 
 def _digests(loaded: LoadedImages) -> tuple[str, ...]:
-    """Hex SHA-256 of shape and content of each array."""
-    arrays = (
-        loaded.train_images, loaded.train_labels, loaded.test_images, loaded.test_labels
-    )  # fmt: skip
-    return tuple(
-        hashlib.sha256(str(tuple(array.shape)).encode() + array.numpy().tobytes()).hexdigest()
-        for array in arrays
+    """Hex SHA-256 of the images and labels of each part, whatever their order."""
+    parts = (
+        (loaded.train_images, loaded.train_labels),
+        (loaded.test_images, loaded.test_labels),
     )
+    return tuple(_digest(InMemoryImages(*part).identify(), part[1]) for part in parts)
+
+
+def _digest(words: NDArray[np.uint64], labels: Tensor) -> str:
+    rows = np.column_stack([words, labels.numpy().astype(np.uint64)])
+    return hashlib.sha256(rows[np.lexsort(rows.T)].tobytes()).hexdigest()
