@@ -610,7 +610,7 @@ OF_LIGHTNING = "_target_: lightning.pytorch.callbacks"
 
 
 def test_the_best_checkpoint_is_best_in_what_is_watched(tiny_run):
-    restless = ("model.hidden=[32]", "optimizer.lr=0.1", "trainer.max_epochs=6")
+    restless = ("model.hidden=[32]", "optimizer.lr=0.03", "trainer.max_epochs=6")
     for metric, mode in BETTER.items():
         watched = f"callbacks.best_checkpoint.monitor=val/{metric}"
         folder = tiny_run(*restless, "callbacks.early_stopping=null", watched, name=metric).folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -387,6 +388,27 @@ def test_a_setting_of_training_changes_training_and_not_what_is_measured(run, se
 def test_class_weights_that_are_too_few_are_refused(run):
     with pytest.raises(DiscernError, match=r"has 3 numbers; it must have one for each of the 2"):
         run("model.class_weights=[1.0,2.0,3.0]")
+
+
+def test_class_weights_may_be_given_by_name(run, caplog):
+    caplog.set_level("INFO")
+    by_name = run("model.class_weights={dog:3.0,cat:1.0}", name="name")
+    assert "model.class_weights: cat: 1, dog: 3" in caplog.text
+    assert "classes    cat: " in caplog.text
+    assert same(weights(by_name), weights(run("model.class_weights=[1.0,3.0]", name="list")))
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("{dog:3.0,cta:1.0}", "lacks cat and names cta, which is no class"),
+        ("{dog:3.0,cat:1.0,cow:1.0}", "names cow, which is no class"),
+        ("{cat:3.0,dog:0}", "is not allowed; it must be auto, a number above 0 for each class"),
+    ],
+)
+def test_class_weights_by_other_names_are_refused(run, value, why):
+    with pytest.raises(DiscernError, match=re.escape(why)):
+        run(f"model.class_weights={value}")
 
 
 def test_mixed_batches_continue_to_the_bit(run):

@@ -5,7 +5,7 @@ import logging
 import math
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from discern.build import (
     build_trainer,
     match_backbone,
     portable,
+    shortened,
     training_twin,
 )
 from discern.callbacks.continuation import Continuation
@@ -41,12 +42,14 @@ from discern.checkpoints import (
     card_and_state,
     check_shapes,
     fill,
+    known_images,
     read,
 )
 from discern.config import as_override, check, plain
 from discern.config_file import write_config
 from discern.console import fitted
 from discern.dashboard.settings import log_settings
+from discern.data.known import KnownImages, unknown
 from discern.differences import as_facts, differences
 from discern.errors import DiscernError, about, first_line
 from discern.experiments import name_of
@@ -54,6 +57,7 @@ from discern.features import run as features
 from discern.files import printable
 from discern.hparams import log_row
 from discern.jobs import as_job, relative
+from discern.meeting import check_trained_on, say_what_is_measured
 from discern.models.classifier import Classifier, count_parameters
 from discern.models.directions import check_mode
 from discern.nearest import did_you_mean
@@ -63,7 +67,14 @@ from discern.reports.notebook import result_html
 from discern.reports.predictions import Predictions, warn_of_undefined
 from discern.reports.run_page import REPORT, write_run_page
 from discern.reports.samples import as_pixels, copied, draw_grid, remember
-from discern.reports.summary import Summary, git_state, machine, metric_cells, versions
+from discern.reports.summary import (
+    Summary,
+    git_state,
+    machine,
+    metric_cells,
+    trained_on_sentence,
+    versions,
+)
 from discern.reports.tested import Tested, digest_of, write_tested
 from discern.reports.thumbnails import chosen, thumbnails
 from discern.runs import DIVERGED, find_checkpoint
@@ -203,6 +214,7 @@ def git_state_once(folder: Path) -> dict[str, Any] | None:
 
 def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Result:
     facts, folder = summary.facts, Path(cfg.folder)
+    start = find_checkpoints(cfg)
     save_config(cfg, facts["overrides"])
     seed_everything(cfg.seed, workers=True, verbose=False)
 
@@ -212,7 +224,8 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
     always = [Ending(), *watched(cfg), history, Randomness(), *of_a_search(cfg), stop]
     trainer = build_trainer(cfg, always)
     with summary.phase("data"):
-        data: Any = build_data(cfg)
+        taken = None if cfg.train or not cfg.test else "test"
+        data: Any = build_data(cfg, known_of(cfg, start), taken)
     suggested = None
     if finders.is_searched(cfg):
         with summary.phase("find"):
@@ -224,6 +237,9 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
     model = build_model(cfg, data, validated)
     if cfg.train:
         omit_single_images(model, data, trainer)
+    if taken is not None:
+        say_what_is_measured(data, taken)
+    trained_on = check_trained_on(data, measured_splits(cfg, data), trains=cfg.train)
     splits = {"train", "val"} if cfg.train else set()
     take_some_batches(trainer, data, splits | ({"test"} if cfg.test else set()))
     if cfg.train:
@@ -234,14 +250,14 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
         "validated": validated,
         **describe(model, data),
     }
+    facts["data"]["trained_on"] = trained_on
     use_threads(model.network, data.input_shape, cfg.threads)
     facts["machine"] |= {"devices": devices(trainer), "threads": torch.get_num_threads()}
-    announce(cfg, facts)
+    announce(cfg, facts, data)
     if suggested is not None:
         write_summary(summary, suggested, cfg)
         conclude(facts, suggested, folder)
         return Result({}, model.eval(), folder, suggested)
-    start = find_checkpoint(cfg.ckpt_path) if cfg.ckpt_path else None
     epoch = 1 if start is None else continue_from(start, cfg, trainer, model)
     if cfg.train:
         with summary.phase("figures"):
@@ -297,6 +313,53 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
 def watched(cfg: DictConfig) -> list[Callback]:
     """What ends training once a loss is not finite, unless it is to go on."""
     return [StopOnDivergence()] if cfg.on_nan == "stop" else []
+
+
+def find_checkpoints(cfg: DictConfig) -> Path | None:
+    """Put the files into the config that ``ckpt_path`` and ``model.init_from`` mean; the former.
+
+    What ``last`` means may be another file a moment later.
+    """
+    start = find_checkpoint(cfg.ckpt_path) if cfg.ckpt_path else None
+    if start is not None:
+        cfg.ckpt_path = str(start)
+    if (wanted := cfg.model.get("init_from")) is not None:
+        cfg.model.init_from = str(find_checkpoint(wanted, "model.init_from"))
+    return start
+
+
+def known_of(cfg: DictConfig, start: Path | None) -> KnownImages | None:
+    """The images that a model which the run goes on or starts from knows."""
+    origins = {"ckpt_path": start, "model.init_from": cfg.model.get("init_from")}
+    for setting, origin in origins.items():
+        if origin is not None:
+            path = Path(origin)
+            with about(setting):
+                content = read(path)
+                known = known_images(path, content) if CARD in content else unknown(None, path)
+            return replace(known, continued=setting == "ckpt_path" and known.rule is not None)
+    return known_of_backbone(cfg.model.get("weights"))
+
+
+def known_of_backbone(weights: str | None) -> KnownImages | None:
+    """The images that a backbone was trained on, where its weights are a checkpoint's."""
+    if weights is None or not Path(weights).is_file():
+        return None
+    try:
+        content = read(weights)
+    except DiscernError:  # of torchvision's, say, which whoever builds the backbone reads
+        return None
+    if CARD not in content:
+        return None
+    with about("model.weights"):
+        # The head is another one: its classes and the rule for them do not matter.
+        return replace(known_images(Path(weights), content), class_names=None, rule=None)
+
+
+def measured_splits(cfg: DictConfig, data: Any) -> list[str]:
+    """What the run measures besides the images that it trains on."""
+    splits = ["val"] if cfg.train and data.has_validation else []
+    return [*splits, "test"] if cfg.test and len(data.test_dataset) else splits
 
 
 def of_a_search(cfg: DictConfig) -> list[Callback]:
@@ -443,7 +506,7 @@ def devices(trainer: Trainer) -> str:
     return f"{trainer.world_size} × {kind}"
 
 
-def announce(cfg: DictConfig, facts: dict[str, Any]) -> None:
+def announce(cfg: DictConfig, facts: dict[str, Any], data: Any) -> None:
     """Say in a few lines what was composed."""
     images = facts["data"]["images"]
     counts = " + ".join(f"{images[split]:,} {split}" for split in images if images[split])
@@ -460,9 +523,20 @@ def announce(cfg: DictConfig, facts: dict[str, Any]) -> None:
             name = node._target_.rpartition(".")[2]
             log.info("  %-10s %s", group, f"{name} {text}" if group != "trainer" else text)
     log.info("  %-10s %s", "images", counts)
+    log.info("  %-10s %s", "classes", classes_of(data))
     trained, frozen = facts["parameters"]["trainable"], facts["parameters"]["frozen"]
     also = f", {frozen:,} frozen" if frozen else ""
     log.info("  %-10s %s trained%s", "parameters", f"{trained:,}", also)
+
+
+def classes_of(data: Any) -> str:
+    """The classes in the order of their labels, each with its training images."""
+    names = [str(name) for name in data.class_names]
+    # A data set of a user's own may not count them.
+    counts = getattr(data, "train_class_counts", None)
+    if counts is not None:
+        names = [f"{name}: {n:,}" for name, n in zip(names, counts.tolist(), strict=True)]
+    return shortened(names)
 
 
 OFF = (None, False, 0, "none")
@@ -720,6 +794,10 @@ def conclude(facts: dict[str, Any], stopped: str, folder: Path) -> None:
     if metrics:
         log.info("Metrics of %s:", measured(facts))
         log.info("\n%s\n", metrics_table(facts["title"], metrics))
+    for split, count in facts["data"].get("trained_on", {}).items():
+        if count and split in metrics:
+            said = trained_on_sentence(split, count, facts["data"]["images"][split])
+            log.warning("%s.", said)
     log.info("Everything is in %s", relative(folder))
     if (folder / REPORT).exists():
         log.info("To look at it, open %s", relative(folder / REPORT))

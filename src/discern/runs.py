@@ -372,12 +372,13 @@ def find_sweep(wanted: str) -> Path:
     return folder
 
 
-def find_checkpoint(wanted: str) -> Path:
-    """The file that a setting ``ckpt_path`` means.
+def find_checkpoint(wanted: str, setting: str = "ckpt_path") -> Path:
+    """The file that a setting means by a checkpoint.
 
     Args:
         wanted: a checkpoint's path; a run's folder, for its last checkpoint; ``last`` or ``best``,
             for that checkpoint of the newest run in ``outputs``.
+        setting: its name.
 
     Raises:
         DiscernError: there is none.
@@ -389,13 +390,13 @@ def find_checkpoint(wanted: str) -> Path:
         last = path / "checkpoints" / "last.ckpt"
         if last.is_file():
             return last
-        raise DiscernError(f"ckpt_path={wanted} is a folder without checkpoints/last.ckpt in it.")
+        raise DiscernError(f"{setting}={wanted} is a folder without checkpoints/last.ckpt in it.")
     if wanted in ("last", "best"):
         found = list(OUTPUTS.glob(f"**/checkpoints/{wanted}.ckpt"))
         if found:
             return max(found, key=lambda file: file.stat().st_mtime_ns)
-        raise DiscernError(f"ckpt_path={wanted} needs a run in {OUTPUTS}, and there is none.")
+        raise DiscernError(f"{setting}={wanted} needs a run in {OUTPUTS}, and there is none.")
     raise DiscernError(
-        f"ckpt_path={wanted} does not exist; it must be a checkpoint's path, a run's folder, "
+        f"{setting}={wanted} does not exist; it must be a checkpoint's path, a run's folder, "
         "or last or best for the newest run's."
     )

@@ -30,7 +30,7 @@ from discern.features.table import FeatureTable
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the same images and settings give other features than before."""
 
 FLUSH_SECONDS, FLUSH_BYTES = 10.0, 64 << 20

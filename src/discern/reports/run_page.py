@@ -24,6 +24,7 @@ from discern.reports.measures import measure
 from discern.reports.page import cell, duration, number, percent, size, write_page
 from discern.reports.predictions import Predictions
 from discern.reports.speed import counted_in
+from discern.reports.summary import trained_on_sentence
 from discern.reports.tested import Tested, read_tested
 from discern.reports.thumbnails import GALLERY, LOSSLESS
 from discern.runs import CONFIG, Run, State, finite, numbers, read_run
@@ -63,6 +64,7 @@ def write_run_page(folder: Path) -> Path:
     page: dict[str, Any] = {
         "state": run.state.value,
         "reason": _reason(run),
+        "warnings": _warnings(run),
         "lead": _lead(run),
         "tiles": _tiles(run, tested, measured),
         "command": command(run),
@@ -129,6 +131,17 @@ def _reason(run: Run) -> str:
         return "This run is still going on, or its process died before it could say how it ended."
     advice = run.part("diverged").get("advice")
     return f"Ended: {run.stopped}" + (f". {advice}" if isinstance(advice, str) else "")
+
+
+def _warnings(run: Run) -> list[str]:
+    """What makes a number something else than it seems."""
+    data = run.part("data")
+    images, trained_on = numbers(data.get("images")), numbers(data.get("trained_on"))
+    return [
+        f"{trained_on_sentence(split, int(count), int(images.get(split, 0)))}."
+        for split, count in trained_on.items()
+        if count > 0
+    ]
 
 
 def _seed(run: Run) -> int:
