@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from omegaconf import OmegaConf
 from PIL import Image
 
 import runs
+from discern.build import build_data
 from discern.checkpoints import CARD, load
 from discern.config import check
 from discern.data.packaged import read_sample
-from discern.data.splits import stratified_split
 from discern.errors import DiscernError
 from discern.evaluate import evaluate
 from discern.run import train
@@ -136,7 +137,7 @@ def test_the_interval_is_a_function_of_the_seed(tiny_run, evaluated):
         for seed, name in ((1, "a"), (1, "b"), (2, "c"))
     )
     assert one == again
-    assert one["recall"] != other["recall"]
+    assert one["loss"] != other["loss"]
     assert one["accuracy"] == other["accuracy"]
 
 
@@ -157,7 +158,9 @@ def test_everything_is_in_the_folder(tiny_run, evaluated):
         "title": "MNIST",
         "fingerprint": summary(run.folder)["data"]["fingerprint"],
         "as_in_training": True,
+        "changes": None,
     }
+    assert facts["trained_on"] == 0
     assert (facts["split"], facts["images"], facts["classes"]) == ("test", 100, 10)
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["data"]["val_size"] == 60
@@ -184,19 +187,29 @@ def labels_of_tiny() -> torch.Tensor:
     return torch.from_numpy(read_sample()["train-labels-idx1-ubyte"][:300].astype(np.int64))
 
 
+def split_of_run(folder: Path) -> dict[str, list[int]]:
+    """The training images of tiny that the run of a folder divided, by split."""
+    cfg = OmegaConf.load(folder / "config.yaml")
+    data: Any = build_data(cfg)
+    return {"train": data.train_dataset.indices.tolist(), "val": data.val_dataset.indices.tolist()}
+
+
 def test_val_is_the_very_split_of_the_run_and_train_is_the_rest(tiny_run, evaluated):
     folder = tiny_run("seed=3", "data.val_size=50").folder
-    kept, held_out = stratified_split(labels_of_tiny(), 50, 3)
-    assert places(evaluated(folder, "split=val", name="val")) == held_out.tolist()
-    assert places(evaluated(folder, "split=train", name="train")) == kept.tolist()
+    split = split_of_run(folder)
+    assert [len(split["train"]), len(split["val"])] == [250, 50]
+    assert places(evaluated(folder, "split=val", name="val")) == split["val"]
+    assert places(evaluated(folder, "split=train", name="train")) == split["train"]
 
 
-def test_a_choice_of_data_is_split_by_its_own_settings_and_the_runs_seed(tiny_run, evaluated):
+def test_a_choice_of_data_is_split_as_in_the_run_whatever_is_typed(tiny_run, evaluated, caplog):
     folder = tiny_run("seed=3").folder
     asked = ("data=mnist", "data.val_size=30", "split=val")
-    of_run, typed = (stratified_split(labels_of_tiny(), 30, seed)[1].tolist() for seed in (3, 5))
-    assert places(evaluated(folder, *asked, name="a")) == of_run
-    assert places(evaluated(folder, *asked, "data.seed=5", name="b")) == typed
+    val = split_of_run(folder)["val"]
+    assert places(evaluated(folder, *asked, name="a")) == val
+    assert "made with data.val_size=60: data.val_size=30 does not change it." in caplog.text
+    assert places(evaluated(folder, *asked, "data.seed=5", name="b")) == val
+    assert "data.seed=5 does not change it." in caplog.text
 
 
 def test_pixels_become_what_the_model_was_trained_on(tiny_run, evaluated):
@@ -221,7 +234,8 @@ def test_other_data_than_in_training_are_pointed_out(tiny_run, evaluated, caplog
     folder = tiny_run().folder
     found = metrics(evaluated(folder, "data=mnist", "data.source=sample", "split=val"))
     assert found["data"]["as_in_training"] is False
-    assert "not those that the model was trained on" in caplog.text
+    assert found["data"]["changes"] == {"new": 9100, "gone": 0, "changed": 0}
+    assert "last.ckpt knows it: 9,100 new, 0 gone, 0 changed." in caplog.text
 
 
 def notes(path: Path) -> Path:
@@ -287,8 +301,8 @@ def test_a_value_that_a_file_holds_is_not_resolved(tiny_run, evaluated, tmp_path
 def test_a_setting_in_a_file_is_checked_and_an_unknown_one_left_out(tiny_run, evaluated, tmp_path):
     checkpoint = tiny_run().folder / "checkpoints" / "best.ckpt"
     data = torch.load(checkpoint, weights_only=True)[CARD]["config"]["data"]
-    wrong = changed(checkpoint, tmp_path / "w.ckpt", config={"data": {**data, "val_size": -1}})
-    with pytest.raises(DiscernError, match=r"^data\.val_size=-1 is not allowed"):
+    wrong = changed(checkpoint, tmp_path / "w.ckpt", config={"data": {**data, "batch_size": -1}})
+    with pytest.raises(DiscernError, match=r"^data\.batch_size=-1 is not allowed"):
         evaluated(wrong)
     extra = {**data, "_partial_": True, "dir": "/elsewhere"}
     evaluated(changed(checkpoint, tmp_path / "e.ckpt", config={"data": extra}))
@@ -308,7 +322,9 @@ def test_data_that_do_not_fit_the_model(tiny_run, evaluated, tmp_path):
     checkpoint = tiny_run().folder / "checkpoints" / "best.ckpt"
     names = [f"class {number}" for number in range(10)]
     other = changed(checkpoint, tmp_path / "names.ckpt", class_names=names)
-    with pytest.raises(DiscernError, match=r"classes 0, 1, 2, … \(10 in all\), .* knows class 0"):
+    with pytest.raises(
+        DiscernError, match=r"classes 0, 1, .* knows class 0, class 1, .*class 9\.$"
+    ):
         evaluated(other)
     flat = changed(checkpoint, tmp_path / "shape.ckpt", input_shape=[1, 14, 56])
     with pytest.raises(DiscernError, match=r"shape 1 × 28 × 28, .* takes 1 × 14 × 56\.$"):
@@ -328,7 +344,7 @@ def test_a_split_without_images(tiny_run, evaluated):
         ("ckpt_path=null", r"ckpt_path=null is not allowed; it must be a checkpoint's path"),
         ("ckpt_path=missing.ckpt", r"ckpt_path=missing\.ckpt does not exist"),
         ("seed=-1", r"seed=-1 is not allowed"),
-        ("data.dir=null", r"data\.dir=null is not allowed"),
+        ("data.dir=''", r"data\.dir= is not allowed"),
         ("data=mnist data.batch_size=0", r"data\.batch_size=0 is not allowed"),
         ("+colour=red", r"colour is not a setting"),
     ],
@@ -374,3 +390,85 @@ def test_a_refusal_leaves_nothing(tmp_path):
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("Error: split=tset ")
     assert not list(tmp_path.iterdir())
+
+
+# The numbers again, from predictions.csv alone
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_scikit_learn_computes_the_same_from_the_predictions(tiny_run, evaluated, split):
+    sklearn = pytest.importorskip("sklearn.metrics")
+    # One epoch: some classes are never said.
+    checkpoint = tiny_run("trainer.max_epochs=1").folder / "checkpoints" / "best.ckpt"
+    folder = evaluated(checkpoint, f"split={split}")
+    rows, said, found = table(folder / "predictions.csv"), probabilities(folder), values(folder)
+    names = [name.removeprefix("probability_") for name in list(rows[0])[4:]]
+    labels = [row["label"] for row in rows]
+    predicted = [row["predicted"] for row in rows]
+    # To seven digits in the file; scikit-learn wants sums of 1.
+    sure = said / said.sum(axis=1, keepdims=True)
+    scores = sklearn.precision_recall_fscore_support(
+        labels, predicted, labels=names, average=None, zero_division=0
+    )
+    there = [name in labels or name in predicted for name in names]
+    assert found == pytest.approx(
+        {
+            "loss": sklearn.log_loss(labels, sure, labels=names),
+            "accuracy": sklearn.accuracy_score(labels, predicted),
+            "precision": scores[0][there].mean(),
+            "recall": scores[1][there].mean(),
+            "top5_error": 1 - sklearn.top_k_accuracy_score(labels, sure, k=5, labels=names),
+            "ece": calibration_error_by_hand(said, np.array(labels) == np.array(predicted)),
+        },
+        rel=1e-4,
+    )
+    for number, row in enumerate(table(folder / "per_class.csv")):
+        assert row["class"] == names[number]
+        told = [float(row[name]) for name in ("precision", "recall", "f1", "support")]
+        assert told == pytest.approx([part[number] for part in scores], abs=1e-6)
+
+
+def calibration_error_by_hand(said: np.ndarray, correct: np.ndarray) -> float:
+    sure, error = said.max(axis=1), 0.0
+    for number in range(15):
+        inside = (sure > number / 15) & (sure <= (number + 1) / 15)
+        if inside.any():
+            error += inside.mean() * abs(sure[inside].mean() - correct[inside].mean())
+    return error
+
+
+# What was measured
+
+
+def test_the_file_that_was_measured_is_named(tiny_run, evaluated, caplog):
+    run = tiny_run("trainer.max_epochs=3")
+    with caplog.at_level("INFO", "discern"):
+        folder = evaluated(run.folder)
+    (line,) = [each for each in caplog.messages if each.startswith("Measured: ")]
+    assert line.endswith("checkpoints/last.ckpt, of epoch 3")
+    told = metrics(folder)
+    assert (Path(told["checkpoint"]["path"]).name, told["epoch"]) == ("last.ckpt", 3)
+
+
+@pytest.mark.parametrize("epoch", ["far", True, -4, 1.5, None, 2**70])
+def test_an_epoch_that_a_file_only_claims_is_none(tiny_run, evaluated, tmp_path, epoch):
+    content = torch.load(tiny_run().folder / "checkpoints" / "last.ckpt", weights_only=True)
+    torch.save({**content, "epoch": epoch}, tmp_path / "made.ckpt")
+    assert metrics(evaluated(tmp_path / "made.ckpt"))["epoch"] is None
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_model_that_says_nan_is_measured_as_such(tiny_run, evaluated, tmp_path, caplog, value):
+    content = torch.load(tiny_run().folder / "checkpoints" / "last.ckpt", weights_only=True)
+    for weight in content["state_dict"].values():
+        weight.fill_(value)
+    torch.save(content, tmp_path / "made.ckpt")
+    folder = evaluated(tmp_path / "made.ckpt")
+    assert "not finite for 100 of 100 images" in caplog.text
+    text = (folder / "metrics.json").read_text()
+    found = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    for name in ("loss", "ece"):
+        assert found["metrics"][name] == {
+            "value": None, "low": None, "high": None, "method": "bootstrap"
+        }  # fmt: skip
+    assert {path.name for path in folder.iterdir()} >= FILES

@@ -29,6 +29,7 @@ from discern.config import check
 from discern.data.mnist import MNIST
 from discern.errors import DiscernError
 from discern.models.mlp import MLP
+from discern.reports.run_page import write_run_page
 from discern.run import metrics_table, train
 from runs import (
     SHOWN,
@@ -659,7 +660,7 @@ OF_LIGHTNING = "_target_: lightning.pytorch.callbacks"
 
 
 def test_the_best_checkpoint_is_best_in_what_is_watched(tiny_run):
-    restless = ("model.hidden=[32]", "optimizer.lr=0.1", "trainer.max_epochs=6")
+    restless = ("model.hidden=[32]", "optimizer.lr=0.03", "trainer.max_epochs=6")
     for metric, mode in BETTER.items():
         watched = f"callbacks.best_checkpoint.monitor=val/{metric}"
         folder = tiny_run(*restless, "callbacks.early_stopping=null", watched, name=metric).folder
@@ -949,3 +950,34 @@ def test_pictures_of_the_same_data_are_copied_and_others_drawn(tiny_run, monkeyp
             (folder / name).unlink()
     fourth = tiny_run(*augmented, name="fourth").folder  # those to copy are gone
     assert drawn[2:] == [fourth / name for name in pictures]
+
+
+# Which checkpoint the metrics are of
+
+
+def said_of(caplog, run, *overrides: str) -> str:
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "discern"):
+        run(*overrides)
+    (line,) = [each for each in caplog.messages if each.startswith("Metrics of ")]
+    return line
+
+
+def test_the_last_lines_say_which_checkpoint_the_metrics_are_of(tiny_run, caplog, tmp_path):
+    line = said_of(caplog, tiny_run, "trainer.max_epochs=3")
+    facts = summary(tmp_path / "run")
+    assert facts["checkpoint"] == "checkpoints/best.ckpt"
+    assert line == f"Metrics of checkpoints/best.ckpt, of epoch {facts['best_epoch']} of 3:"
+    page = write_run_page(tmp_path / "run").read_text()
+    assert f"Of checkpoints/best.ckpt, from epoch {facts['best_epoch']}" in page
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    tested = said_of(
+        caplog, lambda *more: tiny_run(*more, name="tested"), "train=false", f"ckpt_path='{last}'"
+    )
+    assert tested.endswith("run/checkpoints/last.ckpt:")
+
+
+def test_without_a_checkpoint_they_are_of_the_last_epoch(tiny_run, caplog, tmp_path):
+    line = said_of(caplog, tiny_run, "callbacks=none")
+    assert line == "Metrics of the weights after the last epoch, 2; no checkpoint was kept:"
+    assert summary(tmp_path / "run")["checkpoint"] is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 import discern
 from discern.checkpoints import read
 from discern.errors import DiscernError
+from discern.reports.run_page import write_run_page
 from discern.run import Result, train
 from photos import photo_folder
 from runs import composed, metrics_csv, summary
@@ -388,9 +390,72 @@ def test_class_weights_that_are_too_few_are_refused(run):
         run("model.class_weights=[1.0,2.0,3.0]")
 
 
+def test_class_weights_may_be_given_by_name(run, caplog):
+    caplog.set_level("INFO")
+    by_name = run("model.class_weights={dog:3.0,cat:1.0}", name="name")
+    assert "model.class_weights: cat: 1, dog: 3" in caplog.text
+    assert "classes    cat: " in caplog.text
+    assert same(weights(by_name), weights(run("model.class_weights=[1.0,3.0]", name="list")))
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("{dog:3.0,cta:1.0}", "lacks cat and names cta, which is no class"),
+        ("{dog:3.0,cat:1.0,cow:1.0}", "names cow, which is no class"),
+        ("{cat:3.0,dog:0}", "is not allowed; it must be auto, a number above 0 for each class"),
+    ],
+)
+def test_class_weights_by_other_names_are_refused(run, value, why):
+    with pytest.raises(DiscernError, match=re.escape(why)):
+        run(f"model.class_weights={value}")
+
+
 def test_mixed_batches_continue_to_the_bit(run):
     settings = ("model.mixup=0.4", "trainer.max_epochs=4", "callbacks.early_stopping=null")
     whole = run(*settings, name="whole")
     part = run(*settings, "trainer.max_epochs=2", name="part")
     rest = run(*settings, f"ckpt_path={part.folder}", name="rest")
     assert same(weights(whole), weights(rest))
+
+
+# How fast it was, and what was counted
+
+
+def lines(caplog) -> list[str]:
+    return [line for line in caplog.messages if line.startswith("epoch ")]
+
+
+def test_a_speed_of_cached_features_is_not_told_as_the_networks(run, caplog):
+    with caplog.at_level("INFO", "discern"):
+        result = run("trainer.max_epochs=2")
+    assert all(line.endswith(" images/s (features read)") for line in lines(caplog))
+    counted = summary(result.folder)["images_counted"]
+    assert counted["features_read"] == counted["all"] > 0
+    assert counted["features_computed"] == 0
+    page = write_run_page(result.folder).read_text()
+    assert "features read: not the speed of the whole network" in page
+
+
+def test_without_the_cache_it_is_the_networks(run, caplog):
+    with caplog.at_level("INFO", "discern"):
+        result = run("cache.mode=off", "trainer.max_epochs=1")
+    assert all(line.endswith(" images/s") for line in lines(caplog))
+    counted = summary(result.folder)["images_counted"]
+    assert counted == {"all": counted["all"], "features_read": 0, "features_computed": 0}
+
+
+def test_features_of_later_views_are_computed_in_their_epoch(run, caplog):
+    with caplog.at_level("INFO", "discern"):
+        run("data.augment=notes", "cache.views=2", "trainer.max_epochs=3")
+    told = [line.rpartition(" images/s ")[2] for line in lines(caplog)]
+    assert told == ["(features read)", "(features computed)", "(features read)"]
+
+
+def test_once_the_backbone_is_trained_it_is_the_networks(run, caplog):
+    with caplog.at_level("INFO", "discern"):
+        run("callbacks=finetune", "callbacks.finetune.last_block=2",
+            "callbacks.finetune.everything=null", "trainer.max_epochs=2")  # fmt: skip
+    first, second = lines(caplog)
+    assert first.endswith("(features read)")
+    assert second.endswith(" images/s")

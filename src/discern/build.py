@@ -3,7 +3,9 @@
 import csv
 import functools
 import inspect
+import logging
 import os
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -40,10 +42,13 @@ from discern.checkpoints import (
 )
 from discern.config import as_override, plain, with_floats
 from discern.data.image_folder import BadFile, TooManyBadFilesError
+from discern.data.known import KnownImages, check_classes
+from discern.data.module import ImageDataModule
 from discern.errors import DiscernError, about, first_line
 from discern.files import printable, write_whole
 from discern.jobs import relative
 from discern.loop import use_lean_epoch_loop
+from discern.meeting import say_what_differs
 from discern.models.backbones import PUBLISHED, backbone_preprocessing
 from discern.models.classifier import Classifier
 from discern.models.directions import mode_of
@@ -53,6 +58,10 @@ from discern.models.schedule import Schedule
 from discern.models.transfer import TransferClassifier
 from discern.own import make_importable
 from discern.reports.summary import versions
+
+log = logging.getLogger(__name__)
+
+log = logging.getLogger(__name__)
 
 # Each Trainer looks through all installed packages for callbacks, 15 ms, and finds the same ones.
 registry.entry_points = functools.cache(registry.entry_points)  # type: ignore[assignment,attr-defined]
@@ -297,20 +306,30 @@ def _ask_for_gpus_quickly() -> None:
     os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
 
 
-def build_data(cfg: DictConfig) -> LightningDataModule:
+def build_data(
+    cfg: DictConfig, known: KnownImages | None = None, measured: str | None = None
+) -> LightningDataModule:
     """The data module, its files found or downloaded, its splits made.
 
     What its settings leave open of the pictures' preparation is what the model, where ``cfg`` has
     one, was trained with. Files that cannot be used are listed in bad_files.csv.
 
+    Args:
+        cfg: the whole config.
+        known: what a checkpoint that meets the data knows of them: the split is by its rule.
+        measured: the split that is wanted of data that are not trained on.
+
     Raises:
-        DiscernError: the data cannot be had, or too much of it cannot be used.
+        DiscernError: the data cannot be had, too much of it cannot be used, or its classes are not
+            those of the checkpoint.
     """
     settings = OmegaConf.to_container(cfg.data, resolve=True)
     assert isinstance(settings, dict)
     if settings.get("batch_size") == "auto":
         settings["batch_size"] = 1  # until it is found; other commands do not need it
-    data: LightningDataModule = build("data", _with_preprocessing(settings, cfg.get("model")))
+    data: Any = build("data", _with_preprocessing(settings, cfg.get("model")))
+    if isinstance(data, ImageDataModule):
+        data.known, data.measured = known, measured
     try:
         data.prepare_data()
         data.setup("fit")
@@ -318,8 +337,12 @@ def build_data(cfg: DictConfig) -> LightningDataModule:
         path = _list_bad_files(error.bad, cfg)
         raise DiscernError(f"{error}; {relative(path)} lists them.") from error
     if getattr(data, "bad_files", None):
-        _list_bad_files(data.bad_files, cfg)  # type: ignore[attr-defined]
-    return data
+        _list_bad_files(data.bad_files, cfg)
+    if isinstance(data, ImageDataModule):
+        say_what_differs(data)
+    elif known is not None:  # a data module of a user's own that divides its images itself
+        check_classes(data.title, data.class_names, known)
+    return data  # type: ignore[no-any-return]
 
 
 _PLAIN = {
@@ -385,6 +408,7 @@ def build_model(cfg: DictConfig, data: Any, validated: bool) -> Classifier:
         lr_factor=training["lr_factor"] or 1.0,
         full_checkpoints=cfg.checkpoint.full,
         card=card.model_dump(),
+        images=getattr(data, "seen", None),
     )
 
 
@@ -419,19 +443,53 @@ def match_backbone(
         check_backbone(network.backbone, card, path)
 
 
-def _class_weights(setting: str | list[float] | None, data: Any) -> torch.Tensor | None:
-    """What an image of each class counts for, float32 (num_classes,)."""
+def _class_weights(
+    setting: str | list[float] | dict[str | int, float] | None, data: Any
+) -> torch.Tensor | None:
+    """What an image of each class counts for, float32 (num_classes,); the log says it.
+
+    Raises:
+        DiscernError: there is not one number for each class.
+    """
     if setting is None:
         return None
+    names = [str(name) for name in getattr(data, "class_names", range(data.num_classes))]
     if setting == "auto":
         counts = data.train_class_counts.float()
-        return counts.sum() / (len(counts) * counts.clamp(min=1))  # type: ignore[no-any-return]
-    if len(setting) != data.num_classes:
+        weights: torch.Tensor = counts.sum() / (len(counts) * counts.clamp(min=1))
+    elif isinstance(setting, dict):
+        weights = torch.tensor(_weights_by_name(setting, names), dtype=torch.float32)
+    elif len(setting) != data.num_classes:
         raise DiscernError(
             f"model.class_weights={as_override(setting)} has {len(setting)} numbers; it must have "
             f"one for each of the {data.num_classes} classes."
         )
-    return torch.tensor(setting, dtype=torch.float32)
+    else:
+        weights = torch.tensor(setting, dtype=torch.float32)
+    shown = [f"{name}: {weight:.4g}" for name, weight in zip(names, weights.tolist(), strict=True)]
+    log.info("model.class_weights: %s", shortened(shown))
+    return weights
+
+
+def _weights_by_name(setting: dict[str | int, float], names: list[str]) -> list[float]:
+    """The weights in the order of the classes."""
+    given = {unicodedata.normalize("NFC", str(name)): weight for name, weight in setting.items()}
+    unknown, missing = [n for n in given if n not in names], [n for n in names if n not in given]
+    if unknown or missing or len(given) < len(setting):
+        wrong = [f"lacks {shortened(missing)}"] if missing else []
+        wrong += [f"names {shortened(unknown)}, which is no class"] if unknown else []
+        raise DiscernError(
+            f"model.class_weights={as_override(setting)} "
+            f"{' and '.join(wrong) or 'names a class twice'}; it must have a number for each of "
+            f"{shortened(names)}."
+        )
+    return [given[name] for name in names]
+
+
+def shortened(items: Sequence[str], most: int = 20) -> str:
+    """Items in a row, the last of many left out."""
+    more = f", … ({len(items):,} in all)" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
 
 
 def _card(cfg: DictConfig, settings: dict[Any, Any], data: Any, network: nn.Module) -> Card:
@@ -450,6 +508,7 @@ def _card(cfg: DictConfig, settings: dict[Any, Any], data: Any, network: nn.Modu
         preprocessing=Preprocessing(**data.preprocessing),
         backbone=backbone,
         data={"title": data.title, "fingerprint": data.fingerprint},
+        split=seen.rule if (seen := getattr(data, "seen", None)) is not None else None,
         versions=versions(),
         config=portable(cfg),
     )

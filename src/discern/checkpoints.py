@@ -16,11 +16,15 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
+from discern.data.known import KnownImages, Rule, from_tensors, unknown
 from discern.errors import DiscernError, first_line
 from discern.models.registry import model_class
 
 CARD = "discern"
 """The key of the card in a checkpoint."""
+
+IMAGES = "images"
+"""The key of what the run knew of its images."""
 
 BACKBONE = "backbone."
 """What the keys of a backbone's weights begin with."""
@@ -85,6 +89,7 @@ class Card(BaseModel):
         preprocessing: of an image for evaluation.
         backbone: of a model that has one, as it was before any training.
         data: title and fingerprint of the data set.
+        split: how its images were divided, for whoever meets new ones.
         metrics: the latest when the checkpoint was written.
         versions: of the packages that wrote it.
         config: the run's settings, without its paths.
@@ -99,6 +104,7 @@ class Card(BaseModel):
     preprocessing: Preprocessing
     backbone: BackboneCard | None = None
     data: dict[str, str]
+    split: Rule | None = None
     metrics: dict[str, float] = {}
     versions: dict[str, str] = {}
     config: dict[str, Any] = {}
@@ -112,15 +118,20 @@ def model_name(card: Card) -> str:
 def load(path: str | Path) -> nn.Module:
     """The model in a checkpoint, in eval mode on the CPU, rebuilt from the file alone.
 
-    Its attribute ``card`` (:class:`Card`) holds class names, preprocessing and the rest. Also reads
+    Its attribute ``card`` (:class:`Card`) holds class names, preprocessing and the rest; ``epoch``
+    is the one, from 1, after which it was saved, or None where the file does not say it. Also reads
     the dictionary that the course notes save: ``input_size``, ``output_size``, ``hidden_layers``,
     ``state_dict``.
 
     Raises:
         DiscernError: there is no such file, or it is not a checkpoint of a registered model.
     """
-    content = read(path)
-    card, state = card_and_state(Path(path), content)
+    return rebuilt(Path(path), read(path))
+
+
+def rebuilt(path: Path, content: dict[str, Any]) -> nn.Module:
+    """As :func:`load`, of what was read from ``path``."""
+    card, state = card_and_state(path, content)
     # On the meta device nothing is allocated, whatever sizes the file claims.
     try:
         with torch.device("meta"):
@@ -137,7 +148,15 @@ def load(path: str | Path) -> nn.Module:
         ) from error
     fill(network, _with_known_backbone(network, state, card, path), path)
     network.card = card  # type: ignore[assignment]
+    network.epoch = _epoch(content)  # type: ignore[assignment]
     return network.eval()
+
+
+def _epoch(content: dict[str, Any]) -> int | None:
+    """The epoch, from 1, of a checkpoint of Lightning's."""
+    epoch = content.get("epoch")
+    known = isinstance(epoch, int) and not isinstance(epoch, bool) and 0 <= epoch < 2**31
+    return epoch + 1 if known and epoch is not None else None
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -211,6 +230,20 @@ def card_and_state(path: Path, content: dict[str, Any]) -> tuple[Card, dict[str,
     return card, content["state_dict"]
 
 
+def known_images(path: Path, content: dict[str, Any]) -> KnownImages:
+    """The images that the run of a checkpoint knew, from what was read from ``path``.
+
+    Raises:
+        DiscernError: it says them in another form than discern's.
+    """
+    card, _ = card_and_state(path, content)
+    names = card.class_names if card.data else None
+    if IMAGES not in content or card.split is None or names is None:
+        return unknown(names, path)
+    saved = content[IMAGES] if isinstance(content[IMAGES], dict) else {}
+    return from_tensors(saved, card.split, names, card.data.get("fingerprint"), path)
+
+
 def _from_notes(content: dict[str, Any]) -> dict[str, Any]:
     """The notes' dictionary as a checkpoint: an MLP with ``hidden_layers`` on 28 × 28 images."""
     inputs, outputs = content["input_size"], content["output_size"]
@@ -260,7 +293,7 @@ def adopt_backbone(network: nn.Module, state: dict[str, Tensor], path: Path) -> 
 
 
 def _with_known_backbone(
-    network: nn.Module, state: dict[str, Tensor], card: Card, path: str | Path
+    network: nn.Module, state: dict[str, Tensor], card: Card, path: Path
 ) -> dict[str, Tensor]:
     """A checkpoint's weights with those of the published backbone that it only names.
 

@@ -9,7 +9,7 @@ import importlib.util
 import re
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, get_args
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -114,15 +114,22 @@ class OpenSettings(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
 
+_Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 class AnyModelSettings(OpenSettings):
     """What every model has besides its own settings, which are a user's own class's."""
 
     label_smoothing: Probability = 0.0
     class_weights: Annotated[
         Literal["auto"]
-        | Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2)]
+        | Annotated[list[_Weight], Field(min_length=2)]
+        | Annotated[dict[str | int, _Weight], Field(min_length=2)]
         | None,
-        Field(description="auto, a list of a number above 0 for each class, or null"),
+        Field(
+            description="auto, a number above 0 for each class, as {NAME:NUMBER,…} (in a file, "
+            "yes, no, true and false in quotes) or as a list, or null"
+        ),
     ] = None
     mixup: NonNegativeFloat = 0.0
     cutmix: NonNegativeFloat = 0.0
@@ -171,7 +178,8 @@ class TransferSettings(LayersSettings):  # noqa: D101
 class AnyDataSettings(OpenSettings):
     """What ``discern evaluate`` knows of a data set that only the checkpoint will name."""
 
-    dir: Annotated[str, Field(min_length=1, description="a folder's path")] = "data"
+    dir: Annotated[str | None, Field(min_length=1, description="a folder's path, or null")] = None
+    strict: Flag | None = None
 
 
 _Folder = Annotated[str, Field(min_length=1, description="a folder's path")]
@@ -202,6 +210,7 @@ class DataSettings(Settings):
         int, Field(ge=0, description="a fold's number, from 0 to one less than data.folds")
     ]
     seed: Seed
+    strict: Flag
 
     @field_validator("fold")
     @classmethod
@@ -291,9 +300,34 @@ class PhotoSettings(DataSettings):
         return resize
 
 
+def _has_train(parts: dict[Any, Any]) -> dict[Any, Any]:
+    if "train" not in parts:
+        raise ValueError("")
+    return parts
+
+
+def _stays_below(folder: str) -> str:
+    path = PurePath(folder)
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError("")
+    return folder
+
+
+_Below = Annotated[str, Field(min_length=1), AfterValidator(_stays_below)]
+
+
 class FolderSettings(PhotoSettings):  # noqa: D101
     csv: Annotated[str | None, Field(description="a file's name in data.dir, or null")]
     test_size: _Size
+    parts: Annotated[
+        Literal["none"]
+        | Annotated[dict[Literal["train", "val", "test"], _Below], AfterValidator(_has_train)]
+        | None,
+        Field(
+            description="none, {train:FOLDER,val:FOLDER,test:FOLDER} with folders in data.dir, of "
+            "which train is there, or null"
+        ),
+    ] = None
 
 
 class CatDogSettings(FolderSettings):  # noqa: D101
@@ -347,6 +381,7 @@ class EarlyStoppingSettings(OpenSettings):  # noqa: D101
     mode: Mode = None
     patience: NonNegativeInt
     min_delta: Annotated[float, Field(allow_inf_nan=False, description="a number")] = 0.0
+    check_finite: Flag = True
 
 
 class EMASettings(Settings):  # noqa: D101
@@ -579,6 +614,7 @@ class RunSettings(OpenSettings):
         Annotated[int, Field(ge=1, le=1024)] | Literal["auto"],
         Field(description="a whole number from 1 to 1024, or auto"),
     ]
+    on_nan: Annotated[Literal["stop", "continue"], Field(description="stop or continue")]
     train: Flag
     test: Flag
     report: Flag

@@ -13,14 +13,17 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
 from discern.build import build_data
-from discern.checkpoints import Card, load, model_name
+from discern.checkpoints import Card, known_images, model_name, read, rebuilt
 from discern.choices import settings_of
-from discern.config import check
+from discern.config import as_override, check
 from discern.config_file import write_config
 from discern.console import fitted
+from discern.data.known import Rule
+from discern.data.module import ImageDataModule
 from discern.errors import DiscernError
-from discern.files import write_whole
+from discern.files import as_json_values, write_whole
 from discern.jobs import as_job, relative
+from discern.meeting import check_trained_on, say_what_is_measured
 from discern.models.engines import use_engine
 from discern.own import choices
 from discern.quiet import quiet_libraries
@@ -34,9 +37,10 @@ from discern.reports.confusion import (
 )
 from discern.reports.intervals import Estimate
 from discern.reports.measures import measure
-from discern.reports.predictions import Predictions, write_predictions
+from discern.reports.predictions import Predictions, warn_of_undefined, write_predictions
 from discern.reports.samples import as_pixels, draw_top_losses
-from discern.runs import find_checkpoint
+from discern.reports.summary import trained_on_sentence
+from discern.runs import find_checkpoint, is_run, mapping, read_run
 from discern.threads import use_threads
 
 log = logging.getLogger(__name__)
@@ -70,30 +74,31 @@ def evaluate(cfg: DictConfig) -> dict[str, Estimate]:
     check(cfg, "evaluate")
     quiet_libraries()
     checkpoint, folder = find_checkpoint(cfg.ckpt_path), Path(cfg.folder)
-    network = load(checkpoint)
+    content = read(checkpoint)
+    network = rebuilt(checkpoint, content)
     card: Card = network.card  # type: ignore[assignment]
     use_threads(network, card.input_shape)
+    known = known_images(checkpoint, content)
     with open_dict(cfg):
-        cfg.data = data_settings(cfg, card, checkpoint)
+        cfg.data = data_settings(cfg, card, checkpoint, known.rule)
     check(cfg, "evaluate")
     write_config(cfg, folder / "config.yaml")
-    data: Any = build_data(cfg)
+    data: Any = build_data(cfg, known, measured=cfg.split)
     check_fit(card, data, checkpoint)
+    say_what_is_measured(data, cfg.split)
+    trained_on = check_trained_on(data, [cfg.split])[cfg.split]
     use_engine(network, card.input_shape, cfg.engine, data.num_images[cfg.split])
     predictions = classify(network, data, cfg.split)
+    warn_of_undefined(predictions.undefined, len(predictions))
     metrics = measure(predictions, cfg.seed)
     facts = {
         **describe(card, data, cfg.split),
+        "trained_on": trained_on,
         "images": len(predictions),
         "checkpoint": {"path": str(checkpoint), "sha256": sha256(checkpoint)},
+        "epoch": network.epoch,
         "metrics": {name: asdict(estimate) for name, estimate in metrics.items()},
     }
-    if card.data and not facts["data"]["as_in_training"] and cfg.split != "test":
-        log.warning(
-            "The data are not those that the model was trained on, so split=%s is not what it was "
-            "there.",
-            cfg.split,
-        )
     write_report(predictions, metrics, facts, data, folder)
     conclude(facts, metrics, predictions, folder)
     return metrics
@@ -102,28 +107,61 @@ def evaluate(cfg: DictConfig) -> dict[str, Estimate]:
 # The data: the model's own, or what was asked for
 
 
-def data_settings(cfg: DictConfig, card: Card, checkpoint: Path) -> dict[str, Any]:
+def data_settings(
+    cfg: DictConfig, card: Card, checkpoint: Path, rule: Rule | None
+) -> dict[str, Any]:
     """The settings of the data set to evaluate on.
 
     With a choice of the group ``data`` they are the choice's, else those of the model's run. The
-    pixels become what the model knows, and the images held out are those of its run.
+    pixels become what the model knows, and the split, where nothing is typed, that of its run.
 
     Raises:
-        DiscernError: the checkpoint does not name a data set of discern's own.
+        DiscernError: the checkpoint does not name a data set of discern's own, or it is not known
+            in which folder that is.
     """
     given = OmegaConf.to_container(cfg.data, resolve=True)
     assert isinstance(given, dict)
     settings: dict[str, Any] = {str(key): value for key, value in given.items()}
+    asked = {} if rule is None else {**rule.asked, "fraction": rule.fraction}
     if "_target_" not in settings:
-        settings = {**_settings_of_run(card, checkpoint), **settings}
-    elif settings.get("seed") == cfg.seed:
-        # Not a seed that was typed as data.seed=…: the split is that of the model's run.
-        settings["seed"] = card.config.get("seed", cfg.seed)
+        typed = {name: value for name, value in settings.items() if value is not None}
+        of_run = _settings_of_run(card, checkpoint)
+        asked = {name: value for name, value in asked.items() if name in of_run}
+        settings = {**of_run, **asked, **typed}
     own = _own_data_sets().get(settings["_target_"])
+    usual = {**(own or {}), "seed": cfg.seed}
+    for name, value in asked.items():
+        if name in settings and settings[name] == usual.get(name):
+            settings[name] = value
     if own is not None and "dir" not in own:
-        settings.pop("dir")
+        settings.pop("dir", None)
+    elif settings.get("dir") is None:
+        settings["dir"] = _folder_of_run(checkpoint, settings["_target_"], own or {})
     known = {**card.preprocessing.model_dump(exclude_none=True), "image_size": card.input_shape[1]}
     return settings | {name: value for name, value in known.items() if name in settings}
+
+
+def _folder_of_run(checkpoint: Path, target: str, own: dict[str, Any]) -> str:
+    """The folder that the run of a checkpoint had its data in, as its config.yaml says.
+
+    Only where discern's own settings name none may the file's own word not be there any more.
+
+    Raises:
+        DiscernError: it says none.
+    """
+    run = checkpoint.parent.parent
+    saved = mapping(read_run(run).config.get("data")) if is_run(run) else {}
+    folder = saved.get("dir") if saved.get("_target_") == target else None
+    if isinstance(folder, str) and _is_word(folder) and Path(folder).expanduser().is_dir():
+        return folder
+    usual = own.get("dir")
+    if usual is not None:
+        return str(usual)
+    said = f", which was {folder}" if isinstance(folder, str) else ""
+    raise DiscernError(
+        f"data.dir={as_override(None)} is not allowed; {relative(checkpoint)} is not in the folder "
+        f"of a run whose data can be found{said}, so it must be the folder of the pictures."
+    )
 
 
 def _settings_of_run(card: Card, checkpoint: Path) -> dict[str, Any]:
@@ -152,6 +190,8 @@ def _settings_of_run(card: Card, checkpoint: Path) -> dict[str, Any]:
 def _is_plain(value: Any) -> bool:
     if isinstance(value, list):
         return all(isinstance(item, (int, float)) for item in value)
+    if isinstance(value, dict):  # data.parts, whose folders the config's check looks at
+        return {*value} <= {"train", "val", "test"} and all(map(_is_word, value.values()))
     return value is None or isinstance(value, (int, float)) or _is_word(value)
 
 
@@ -170,8 +210,8 @@ def check_fit(card: Card, data: Any, checkpoint: Path) -> None:
     """Check that the data are such as the model was made for.
 
     Raises:
-        DiscernError: the images have another shape, or the classes other names. Where the
-            checkpoint knows no names, as the notes' do not, only their number must agree.
+        DiscernError: the images have another shape, or the classes another number. Their names
+            are compared as the data are found, where the checkpoint knows any.
     """
     shape = tuple(data.input_shape)
     if shape != card.input_shape:
@@ -180,20 +220,15 @@ def check_fit(card: Card, data: Any, checkpoint: Path) -> None:
             f"takes {_shape(card.input_shape)}."
         )
     names = list(data.class_names)
-    if len(names) != len(card.class_names) or (card.data and names != card.class_names):
+    if len(names) != len(card.class_names):
         raise DiscernError(
-            f"{data.title} has the classes {_some(names)}, and the model in {checkpoint} knows "
-            f"{_some(card.class_names)}."
+            f"{data.title} has {len(names)} classes, and the model in {checkpoint} knows "
+            f"{len(card.class_names)}."
         )
 
 
 def _shape(shape: tuple[int, ...]) -> str:
     return " × ".join(map(str, shape))
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:3])
-    return shown if len(names) <= 3 else f"{shown}, … ({len(names)} in all)"
 
 
 # What the model says
@@ -207,8 +242,10 @@ def classify(network: nn.Module, data: Any, split: str) -> Predictions:
     """
     dataset = getattr(data, f"{split}_dataset")
     if not len(dataset):
+        size = "test_size" if split == "test" and hasattr(data, "test_size") else "val_size"
+        value = getattr(data, size)
         raise DiscernError(
-            f"split={split} has no images: with data.val_size={data.val_size} none are held out."
+            f"split={split} has no images: with data.{size}={value} none are held out."
         )
     logits, labels = [], []
     with torch.inference_mode():
@@ -235,8 +272,15 @@ def describe(card: Card, data: Any, split: str) -> dict[str, Any]:
             "title": data.title,
             "fingerprint": data.fingerprint,
             "as_in_training": data.fingerprint == card.data.get("fingerprint"),
+            "changes": _changes(data),
         },
     }
+
+
+def _changes(data: Any) -> dict[str, int] | None:
+    """How many images are new, gone and changed since the model was trained; None for none."""
+    changes = data.changes if isinstance(data, ImageDataModule) else None
+    return None if changes is None else asdict(changes)
 
 
 def sha256(path: Path) -> str:
@@ -255,7 +299,7 @@ def write_report(
     """Write the tables and the pictures."""
     title, names = facts["title"], predictions.class_names
     with write_whole(folder / "metrics.json") as file:
-        json.dump(facts, file, indent=2, ensure_ascii=False, allow_nan=False)
+        json.dump(as_json_values(facts), file, indent=2, ensure_ascii=False, allow_nan=False)
         file.write("\n")
     write_predictions(predictions, folder / "predictions.csv")
     matrix = confusion_matrix(predictions.labels, predictions.predicted, len(names))
@@ -284,12 +328,21 @@ def conclude(
     ]
     title = f"{facts['title']}: {facts['images']:,} images"
     blocks = [title, *(f"  {name} {value} ({low} to {high})" for name, value, low, high in rows)]
+    log.info("Measured: %s", _file(facts))
     log.info("\n%s\n", fitted([title, "value", "95 % from", "to"], rows, blocks))
+    if (count := facts["trained_on"]) and facts["split"] != "train":
+        log.warning("%s.", trained_on_sentence(facts["split"], count, facts["images"]))
     names = predictions.class_names
     if len(names) <= CLASSES_PRINTED:
         matrix = confusion_matrix(predictions.labels, predictions.predicted, len(names))
         log.info("%s\n", _class_table(class_scores(matrix), names))
     log.info("Everything is in %s", relative(folder))
+
+
+def _file(facts: dict[str, Any]) -> str:
+    """Which file was measured, and which epoch it is of, where it says so."""
+    of = "" if facts["epoch"] is None else f", of epoch {facts['epoch']}"
+    return f"{relative(Path(facts['checkpoint']['path']))}{of}"
 
 
 def _class_table(scores: ClassScores, names: list[str]) -> str:

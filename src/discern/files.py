@@ -4,7 +4,7 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -28,6 +28,17 @@ def csv_cell(value: str | float | None) -> str:
     text = str(value)
     formula = text.startswith(("=", "+", "-", "@", "\t", "\r")) and not _NUMBER.fullmatch(text)
     return f"'{text}" if formula else text
+
+
+def as_json_values(value: Any) -> Any:
+    """Plain values as JSON can hold them: it has no NaN, and what is none is null."""
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): as_json_values(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json_values(part) for part in value]
+    return printable(value) if isinstance(value, Path) else value
 
 
 @contextmanager

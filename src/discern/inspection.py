@@ -63,6 +63,7 @@ def inspect(cfg: DictConfig) -> dict[str, Any]:
         "classes": count_classes(data),
         "sizes": sizes(data),
         "bad_files": len(bad),
+        "remarks": list(getattr(data, "remarks", [])),
         "repeated": count_repeats(repeats),
     }
     with write_whole(folder / "inspection.json") as file:

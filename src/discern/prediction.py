@@ -29,7 +29,7 @@ from discern.files import printable, write_whole
 from discern.jobs import as_job, relative
 from discern.reports.classified import Classified, draw_classified
 from discern.reports.explain import GradCam
-from discern.reports.predictions import TOP
+from discern.reports.predictions import TOP, warn_of_undefined
 from discern.runs import find_checkpoint
 from discern.threads import use_threads
 
@@ -54,12 +54,14 @@ class Outcome:
     Attributes:
         read: pictures that were classified.
         inverted: pictures of these that were inverted.
+        undefined: pictures of these of which the model says nothing, NaN.
         unreadable: files that could not be read.
         shown: the first of the pictures, to be drawn.
     """
 
     read: int = 0
     inverted: int = 0
+    undefined: int = 0
     unreadable: int = 0
     shown: list[Classified] = field(default_factory=list)
 
@@ -257,6 +259,7 @@ def _count(outcome: Outcome, batch: Batch, pictures: int) -> None:
         note = " (inverted)" if batch.inverted[number] else ""
         outcome.shown.append(Classified(f"{printable(path)}{note}", pixels, probabilities))
     outcome.read += len(read)
+    outcome.undefined += int((~np.isfinite(batch.probabilities)).any(axis=1).sum())
     outcome.inverted += int(batch.inverted.sum())
     outcome.unreadable += len(batch.reasons) - len(read)
 
@@ -275,6 +278,7 @@ def _conclude(outcome: Outcome, cfg: DictConfig, card: Card) -> None:
             f"{outcome.unreadable:,}",
             f"{outcome.read + outcome.unreadable:,}",
         )
+    warn_of_undefined(outcome.undefined, outcome.read)
     log.info("%s pictures classified.", f"{outcome.read:,}")
     log.info("Everything is in %s", relative(Path(cfg.out)))
 

@@ -2,14 +2,16 @@
 
 import functools
 import logging
+import math
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
@@ -28,11 +30,14 @@ from discern.build import (
     build_trainer,
     match_backbone,
     portable,
+    shortened,
     training_twin,
 )
 from discern.callbacks.continuation import Continuation
+from discern.callbacks.divergence import DivergedError, Divergence, StopOnDivergence
+from discern.callbacks.ending import Ending
 from discern.callbacks.history import History
-from discern.callbacks.interrupt import EXIT_STATUS, GracefulStop
+from discern.callbacks.interrupt import DIVERGED_STATUS, EXIT_STATUS, GracefulStop
 from discern.callbacks.outputs import TestOutputs
 from discern.callbacks.pruning import Pruning
 from discern.callbacks.randomness import Randomness
@@ -41,18 +46,22 @@ from discern.checkpoints import (
     card_and_state,
     check_shapes,
     fill,
+    known_images,
     read,
 )
 from discern.config import as_override, check, plain
 from discern.config_file import write_config
 from discern.console import fitted
 from discern.dashboard.settings import log_settings
+from discern.data.known import KnownImages, unknown
 from discern.differences import as_facts, differences
 from discern.errors import DiscernError, about, first_line, refusals_at_work, refusals_of_files
 from discern.experiments import name_of
 from discern.features import run as features
+from discern.files import printable
 from discern.hparams import log_row
 from discern.jobs import as_job, relative
+from discern.meeting import check_trained_on, say_what_is_measured
 from discern.models.classifier import Classifier, count_parameters
 from discern.models.directions import check_mode
 from discern.nearest import did_you_mean
@@ -60,13 +69,20 @@ from discern.overfit import judge
 from discern.quiet import quiet_libraries
 from discern.reports.curves import draw_curves
 from discern.reports.notebook import result_html
-from discern.reports.predictions import Predictions
+from discern.reports.predictions import Predictions, warn_of_undefined
 from discern.reports.run_page import REPORT, write_run_page
 from discern.reports.samples import as_pixels, copied, draw_grid, remember
-from discern.reports.summary import Summary, git_state, machine, metric_cells, versions
+from discern.reports.summary import (
+    Summary,
+    git_state,
+    machine,
+    metric_cells,
+    trained_on_sentence,
+    versions,
+)
 from discern.reports.tested import Tested, digest_of, write_tested
 from discern.reports.thumbnails import chosen, thumbnails
-from discern.runs import find_checkpoint
+from discern.runs import DIVERGED, find_checkpoint
 from discern.threads import use_threads
 
 log = logging.getLogger(__name__)
@@ -128,7 +144,17 @@ def job(cfg: DictConfig, import_seconds: float) -> Any:
         raise
     if result.stopped in EXIT_STATUS:
         raise SystemExit(EXIT_STATUS[result.stopped])
-    return objective_of(cfg.objective, result)
+    if not has_diverged(result.stopped):
+        return objective_of(cfg.objective, result)
+    if hydra.mode != RunMode.MULTIRUN:
+        raise SystemExit(DIVERGED_STATUS)
+    # A sweep goes on with its other jobs.
+    return math.nan if isinstance(cfg.objective, str) else [math.nan for _ in cfg.objective]
+
+
+def has_diverged(stopped: str) -> bool:
+    """Whether training ended since a loss was not finite."""
+    return stopped.startswith(DIVERGED)
 
 
 def objective_of(setting: str | list[str], result: Result) -> Any:
@@ -196,16 +222,18 @@ def git_state_once(folder: Path) -> dict[str, Any] | None:
 
 def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Result:
     facts, folder = summary.facts, Path(cfg.folder)
+    start = find_checkpoints(cfg)
     save_config(cfg, facts["overrides"])
     seed_everything(cfg.seed, workers=True, verbose=False)
 
     history = History()
     stop = GracefulStop(folder / "checkpoints" / "last.ckpt")
     # Before the data: that the machine lacks a device is said before a file is read.
-    always = [history, Randomness(), *of_a_search(cfg), stop]
+    always = [Ending(), *watched(cfg), history, Randomness(), *of_a_search(cfg), stop]
     trainer = build_trainer(cfg, always)
     with summary.phase("data"):
-        data: Any = build_data(cfg)
+        taken = None if cfg.train or not cfg.test else "test"
+        data: Any = build_data(cfg, known_of(cfg, start), taken)
     suggested = None
     if finders.is_searched(cfg):
         with summary.phase("find"):
@@ -218,6 +246,9 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
     if cfg.train:
         omit_single_images(model, data)
         say_what_is_omitted(data, trainer)
+    if taken is not None:
+        say_what_is_measured(data, taken)
+    trained_on = check_trained_on(data, measured_splits(cfg, data), trains=cfg.train)
     splits = {"train", "val"} if cfg.train else set()
     take_some_batches(trainer, data, splits | ({"test"} if cfg.test else set()))
     if cfg.train:
@@ -228,14 +259,14 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
         "validated": validated,
         **describe(model, data),
     }
+    facts["data"]["trained_on"] = trained_on
     use_threads(model.network, data.input_shape, cfg.threads)
     facts["machine"] |= {"devices": devices(trainer), "threads": torch.get_num_threads()}
-    announce(cfg, facts)
+    announce(cfg, facts, data)
     if suggested is not None:
         write_summary(summary, suggested, cfg)
         conclude(facts, suggested, folder)
         return Result({}, model.eval(), folder, suggested)
-    start = find_checkpoint(cfg.ckpt_path) if cfg.ckpt_path else None
     epoch = 1 if start is None else continue_from(start, cfg, trainer, model)
     if cfg.train:
         with summary.phase("figures"):
@@ -251,6 +282,7 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
         return Result({}, model.eval(), folder, stopped)
 
     stopped, best = "not trained (train=false)", start
+    facts["checkpoint"] = None if start is None else name_within(start, folder)
     content: dict[str, Any] | None = None
     if cfg.train:
         with summary.phase("fit"):
@@ -259,16 +291,21 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
         if trainer.overfit_batches and trainer.global_step:  # type: ignore[attr-defined]
             facts["overfit"] = judge(trainer, model, data).facts()
         best = best_checkpoint(trainer)
+        facts["checkpoint"] = None if best is None else name_within(best, folder)
         content = None if best is None else read(best)
         record_fit(summary, history, trainer, content)
+        found = divergence(trainer)
+        if found is not None:
+            facts["diverged"] = asdict(found)
         if not cfg.sweep.draws:
             with summary.phase("figures"):
                 draw(history, facts, folder)
+    came_to_its_end = not (stopped in EXIT_STATUS or has_diverged(stopped))
     # Before the test, whose metrics TensorBoard adds to the row, and which may be interrupted.
-    log_row(trainer, cfg, choices, facts["metrics"], ended=stopped not in EXIT_STATUS)
+    log_row(trainer, cfg, choices, facts["metrics"], ended=came_to_its_end)
     if best is not None:
         fill(model.network, (content or read(best))["state_dict"], best)
-    if cfg.test and len(data.test_dataset) and stopped not in EXIT_STATUS:
+    if cfg.test and len(data.test_dataset) and came_to_its_end:
         outputs = TestOutputs()
         with summary.phase("test"):
             facts["metrics"]["test"] = test(trainer, model, data, outputs)
@@ -282,6 +319,58 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
 
 
 # The parts, in the order of the story.
+
+
+def watched(cfg: DictConfig) -> list[Callback]:
+    """What ends training once a loss is not finite, unless it is to go on."""
+    return [StopOnDivergence()] if cfg.on_nan == "stop" else []
+
+
+def find_checkpoints(cfg: DictConfig) -> Path | None:
+    """Put the files into the config that ``ckpt_path`` and ``model.init_from`` mean; the former.
+
+    What ``last`` means may be another file a moment later.
+    """
+    start = find_checkpoint(cfg.ckpt_path) if cfg.ckpt_path else None
+    if start is not None:
+        cfg.ckpt_path = str(start)
+    if (wanted := cfg.model.get("init_from")) is not None:
+        cfg.model.init_from = str(find_checkpoint(wanted, "model.init_from"))
+    return start
+
+
+def known_of(cfg: DictConfig, start: Path | None) -> KnownImages | None:
+    """The images that a model which the run goes on or starts from knows."""
+    origins = {"ckpt_path": start, "model.init_from": cfg.model.get("init_from")}
+    for setting, origin in origins.items():
+        if origin is not None:
+            path = Path(origin)
+            with about(setting):
+                content = read(path)
+                known = known_images(path, content) if CARD in content else unknown(None, path)
+            return replace(known, continued=setting == "ckpt_path" and known.rule is not None)
+    return known_of_backbone(cfg.model.get("weights"))
+
+
+def known_of_backbone(weights: str | None) -> KnownImages | None:
+    """The images that a backbone was trained on, where its weights are a checkpoint's."""
+    if weights is None or not Path(weights).is_file():
+        return None
+    try:
+        content = read(weights)
+    except DiscernError:  # of torchvision's, say, which whoever builds the backbone reads
+        return None
+    if CARD not in content:
+        return None
+    with about("model.weights"):
+        # The head is another one: its classes and the rule for them do not matter.
+        return replace(known_images(Path(weights), content), class_names=None, rule=None)
+
+
+def measured_splits(cfg: DictConfig, data: Any) -> list[str]:
+    """What the run measures besides the images that it trains on."""
+    splits = ["val"] if cfg.train and data.has_validation else []
+    return [*splits, "test"] if cfg.test and len(data.test_dataset) else splits
 
 
 def of_a_search(cfg: DictConfig) -> list[Callback]:
@@ -407,7 +496,7 @@ def devices(trainer: Trainer) -> str:
     return f"{trainer.world_size} × {kind}"
 
 
-def announce(cfg: DictConfig, facts: dict[str, Any]) -> None:
+def announce(cfg: DictConfig, facts: dict[str, Any], data: Any) -> None:
     """Say in a few lines what was composed."""
     images = facts["data"]["images"]
     counts = " + ".join(f"{images[split]:,} {split}" for split in images if images[split])
@@ -424,9 +513,20 @@ def announce(cfg: DictConfig, facts: dict[str, Any]) -> None:
             name = node._target_.rpartition(".")[2]
             log.info("  %-10s %s", group, f"{name} {text}" if group != "trainer" else text)
     log.info("  %-10s %s", "images", counts)
+    log.info("  %-10s %s", "classes", classes_of(data))
     trained, frozen = facts["parameters"]["trainable"], facts["parameters"]["frozen"]
     also = f", {frozen:,} frozen" if frozen else ""
     log.info("  %-10s %s trained%s", "parameters", f"{trained:,}", also)
+
+
+def classes_of(data: Any) -> str:
+    """The classes in the order of their labels, each with its training images."""
+    names = [str(name) for name in data.class_names]
+    # A data set of a user's own may not count them.
+    counts = getattr(data, "train_class_counts", None)
+    if counts is not None:
+        names = [f"{name}: {n:,}" for name, n in zip(names, counts.tolist(), strict=True)]
+    return shortened(names)
 
 
 OFF = (None, False, 0, "none")
@@ -516,6 +616,8 @@ def fit(
         try:
             with refusals_of_training(data):
                 trainer.fit(model, datamodule=data, ckpt_path=start, weights_only=True)
+        except DivergedError:
+            pass
         except SystemExit:
             # Lightning's own end after a KeyboardInterrupt.
             if not trainer.interrupted:
@@ -523,22 +625,17 @@ def fit(
             return stop.reason or "interrupted"
     if stop.reason is not None:
         return stop.reason
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Pruning) and callback.reason is not None:
-            return callback.reason
-    if trainer.fast_dev_run:  # type: ignore[attr-defined]
-        return "trainer.fast_dev_run batches seen"
-    for callback in trainer.early_stopping_callbacks:
-        if callback.stopped_epoch:
-            return (
-                f"early stopping in epoch {callback.stopped_epoch + 1}: {callback.monitor} has not "
-                f"improved for {callback.patience} epochs"
-            )
-    if trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps:
-        return f"trainer.max_steps={trainer.max_steps} reached"
-    if trainer.max_epochs is not None and trainer.current_epoch >= trainer.max_epochs >= 0:
-        return f"trainer.max_epochs={trainer.max_epochs} reached"
-    return "trainer.max_time reached" if trainer.should_stop else "all batches seen"
+    found = divergence(trainer)
+    if found is not None:
+        return found.reason
+    (ending,) = (c for c in trainer.callbacks if isinstance(c, Ending))  # type: ignore[attr-defined]
+    return ending.reason(trainer)
+
+
+def divergence(trainer: Trainer) -> Divergence | None:
+    """Where a loss was not finite, if one was and that has ended training."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return next((c.found for c in callbacks if isinstance(c, StopOnDivergence)), None)
 
 
 def best_checkpoint(trainer: Trainer) -> Path | None:
@@ -571,6 +668,11 @@ def record_fit(
     seconds["validation"] = history.validation_seconds
     seconds["fit"] -= history.validation_seconds
     facts["images_per_second"] = totals.images / totals.fit_seconds if totals.fit_seconds else None
+    facts["images_counted"] = {
+        "all": totals.images,
+        "features_read": totals.features_read,
+        "features_computed": totals.features_computed,
+    }
 
 
 def at_validation(content: dict[str, Any]) -> dict[str, float]:
@@ -625,6 +727,7 @@ def keep_test(outputs: TestOutputs, data: Any, folder: Path) -> None:
         list(data.class_names),
         None if files is None else files[:images],
     )
+    warn_of_undefined(said.undefined, len(said))
     rows = chosen(said, THUMBNAILS if files is None else THUMBNAILS_OF_FILES)
     pictures, _ = tested.__getitems__(rows.tolist())
     shown = thumbnails(rows, pixels_of(pictures, data))
@@ -642,14 +745,37 @@ def metrics_table(title: str, metrics: Mapping[str, Mapping[str, float]]) -> str
     return fitted([title, *names], rows, blocks)
 
 
+def measured(facts: Mapping[str, Any]) -> str:
+    """Which checkpoint and epoch metrics are of, in words."""
+    checkpoint, epoch, epochs = (facts.get(k) for k in ("checkpoint", "best_epoch", "epochs"))
+    if checkpoint is None:
+        if epochs is None:
+            return "a network that was not trained"
+        return f"the weights after the last epoch, {epochs}; no checkpoint was kept"
+    return f"{checkpoint}, of epoch {epoch} of {epochs}" if epoch is not None else str(checkpoint)
+
+
+def name_within(path: Path, folder: Path) -> str:
+    """A file as seen from a run's folder, if it is in there, else as from where one works."""
+    path, folder = path.resolve(), folder.resolve()
+    return printable(path.relative_to(folder) if path.is_relative_to(folder) else relative(path))
+
+
 def conclude(facts: dict[str, Any], stopped: str, folder: Path) -> None:
     """Say what came out, and where it is."""
     log.info("Ended: %s.", stopped)
     if "overfit" in facts:
         log.info("%s", facts["overfit"]["verdict"])
+    if "diverged" in facts:
+        log.info("%s", facts["diverged"]["advice"])
     metrics = facts["metrics"]
     if metrics:
+        log.info("Metrics of %s:", measured(facts))
         log.info("\n%s\n", metrics_table(facts["title"], metrics))
+    for split, count in facts["data"].get("trained_on", {}).items():
+        if count and split in metrics:
+            said = trained_on_sentence(split, count, facts["data"]["images"][split])
+            log.warning("%s.", said)
     log.info("Everything is in %s", relative(folder))
     if (folder / REPORT).exists():
         log.info("To look at it, open %s", relative(folder / REPORT))

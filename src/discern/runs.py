@@ -26,6 +26,12 @@ SWEEP = "sweep.json"
 SUMMARY, CONFIG, OVERRIDES = "summary.json", "config.yaml", "overrides.yaml"
 """What a run was and gave, written when it ends; its settings, and those typed, when it starts."""
 
+FOLD = "data.fold"
+"""The setting that says which part of the training images is held out, of ``data.folds`` parts."""
+
+DIVERGED = "diverged"
+"""How the reason begins why training ended, where a loss was not finite."""
+
 MOST_PARTS, DEEPEST_PART = 100_000, 50
 """Values, and lists in lists, above which a file is none of settings; with references a few lines
 can say more."""
@@ -39,6 +45,8 @@ class State(Enum):
 
     DONE = "done"
     FAILED = "failed"
+    DIVERGED = "diverged"
+    """A loss was not finite, which ended training."""
     INTERRUPTED = "interrupted"
     UNFINISHED = "unfinished"
     """It is still running, or its process died before it could say how it ended."""
@@ -75,6 +83,8 @@ class Run:
             return State.UNFINISHED
         if stopped.startswith("failed"):
             return State.FAILED
+        if stopped.startswith(DIVERGED):
+            return State.DIVERGED
         return State.INTERRUPTED if stopped in ("interrupted", "terminated") else State.DONE
 
     @property
@@ -120,6 +130,11 @@ class Run:
             except (OSError, ValueError, OverflowError):
                 continue
         return None
+
+    @property
+    def is_fold(self) -> bool:
+        """Whether it is one of the parts of an estimate by cross-validation."""
+        return isinstance(mapping(self.config.get("data")).get("folds"), int)
 
     @property
     def seconds(self) -> float | None:
@@ -279,6 +294,8 @@ def newest(folder: Path) -> Path:
 def best(folder: Path) -> Path:
     """The run below a folder whose loss on the validation images is the lowest.
 
+    Folds are parts of an estimate, and none of them is the best of anything.
+
     Raises:
         DiscernError: none has one.
     """
@@ -286,7 +303,13 @@ def best(folder: Path) -> Path:
     known = {path: loss for path, loss in losses.items() if loss is not None}
     if not known:
         raise DiscernError(f"best needs a run with a val/loss in {folder}, and there is none.")
-    return min(known, key=known.__getitem__)
+    for path in sorted(known, key=known.__getitem__):
+        if not read_run(path).is_fold:
+            return path
+    raise DiscernError(
+        f"best needs a run in {folder} that is no fold (data.folds), and there is none: folds are "
+        "parts of one estimate, of which the sweep's report has the mean."
+    )
 
 
 def order_of_beginning(run: Run) -> tuple[float, str]:
@@ -349,12 +372,13 @@ def find_sweep(wanted: str) -> Path:
     return folder
 
 
-def find_checkpoint(wanted: str) -> Path:
-    """The file that a setting ``ckpt_path`` means.
+def find_checkpoint(wanted: str, setting: str = "ckpt_path") -> Path:
+    """The file that a setting means by a checkpoint.
 
     Args:
         wanted: a checkpoint's path; a run's folder, for its last checkpoint; ``last`` or ``best``,
             for that checkpoint of the newest run in ``outputs``.
+        setting: its name.
 
     Raises:
         DiscernError: there is none.
@@ -366,13 +390,13 @@ def find_checkpoint(wanted: str) -> Path:
         last = path / "checkpoints" / "last.ckpt"
         if last.is_file():
             return last
-        raise DiscernError(f"ckpt_path={wanted} is a folder without checkpoints/last.ckpt in it.")
+        raise DiscernError(f"{setting}={wanted} is a folder without checkpoints/last.ckpt in it.")
     if wanted in ("last", "best"):
         found = list(OUTPUTS.glob(f"**/checkpoints/{wanted}.ckpt"))
         if found:
             return max(found, key=lambda file: file.stat().st_mtime_ns)
-        raise DiscernError(f"ckpt_path={wanted} needs a run in {OUTPUTS}, and there is none.")
+        raise DiscernError(f"{setting}={wanted} needs a run in {OUTPUTS}, and there is none.")
     raise DiscernError(
-        f"ckpt_path={wanted} does not exist; it must be a checkpoint's path, a run's folder, "
+        f"{setting}={wanted} does not exist; it must be a checkpoint's path, a run's folder, "
         "or last or best for the newest run's."
     )

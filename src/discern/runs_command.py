@@ -25,7 +25,7 @@ Usage: discern runs [FILTER=VALUE] … [sort=NAME] [limit=N] [dir=FOLDER] [--jso
        discern runs prune keep=N [by=METRIC] [FILTER=VALUE] … [dir=FOLDER] [yes=true]
 
 Filters, of which all must hold; * stands for any letters:
-  state=done           done, failed, interrupted, unfinished
+  state=done           done, diverged, failed, interrupted, unfinished
   model=mlp  data=mnist  tag=baseline
   optimizer.lr=0.001   any setting of a run's config.yaml
 
@@ -358,6 +358,11 @@ def _show(wish: Wish, shown: Sequence[Listed], found: int, runs: int, sort: str)
         count, more = f"{len(shown):,} of {found:,} runs", "; limit=0 shows all"
     through = "" if found == runs else f", where {runs:,} are without the filters"
     print(f"\n{count} in {where}{through}{more}")
+    if sort not in PROPERTIES and sum(one.run.is_fold for one in shown) > 1:
+        print(
+            "Some are folds (data.folds) of one estimate, none of which is the best: the report of "
+            "their sweep has mean and standard deviation."
+        )
 
 
 def line_width() -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import statistics
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -16,6 +18,7 @@ from discern.errors import DiscernError
 from discern.files import printable
 from discern.reports.page import number, size
 from discern.runs import (
+    FOLD,
     Run,
     State,
     is_run,
@@ -57,9 +60,12 @@ class Unit:
     runs: list[Run]
 
     def value(self, by: str) -> float | None:
-        """What it is ranked by: of a sweep that of its best job."""
-        values = [run.metrics().get(by) for run in self.runs]
-        known = [value for value in values if value is not None]
+        """What it is ranked by: of a sweep that of its best job, of folds the best mean."""
+        settings: dict[Any, list[float]] = {}
+        for run in self.runs:
+            if (value := run.metrics().get(by)) is not None:
+                settings.setdefault(_setting(run), []).append(value)
+        known = [statistics.fmean(values) for values in settings.values()]
         return min(known, key=lambda value: better_first(by, value), default=None)
 
     @property
@@ -73,6 +79,13 @@ class Unit:
         if not is_sweep(self.folder):
             return self.runs[0].state.value
         return f"sweep of {len(self.runs)} {'job' if len(self.runs) == 1 else 'jobs'}"
+
+
+def _setting(run: Run) -> Any:
+    """What runs have in common that are folds of each other."""
+    if not run.is_fold:
+        return run.folder
+    return tuple(typed for typed in run.overrides if not typed.lstrip("+").startswith(f"{FOLD}="))
 
 
 def prune(wish: Wish) -> None:

@@ -27,8 +27,9 @@ def selected(words: Iterable[str], outputs: Path) -> list[Run]:
 
     Args:
         words: folders of runs; of sweeps, whose jobs come best first by their loss on the
-            validation images; other folders, for the runs somewhere in them; patterns of such;
-            ``last`` and ``best``, the newest run of ``outputs`` and that of the lowest val/loss.
+            validation images, those of folds by their setting's mean objective; other folders, for
+            the runs somewhere in them; patterns of such; ``last`` and ``best``, the newest run of
+            ``outputs`` and that of the lowest val/loss.
         outputs: where the last and the best run are looked for.
 
     Raises:
@@ -82,7 +83,28 @@ def _inside(path: Path) -> list[Path]:
         linked = (path / marker).is_symlink()
         return [(path / marker).resolve().parent if linked else path]
     folders = list(runs_below(path))
-    return sorted(folders, key=_loss) if is_sweep(path) else folders
+    if not is_sweep(path):
+        return folders
+    folds = _folds(path)
+    # A job that the list of jobs does not name stays at the end.
+    key = (lambda each: folds.get(each.name, len(folds))) if folds else _loss
+    return sorted(folders, key=key)
+
+
+def _folds(sweep: Path) -> dict[str, int]:
+    """The jobs of a sweep over folds -> their places, those of a setting together."""
+    from discern.sweeps.ledger import Ledger  # numpy, for those who name a sweep
+    from discern.sweeps.ranking import has_folds, listed_rows
+
+    try:
+        ledger = Ledger.load(sweep)
+    except DiscernError:  # of another version
+        return {}
+    rows = ledger.rows()
+    if not has_folds(rows):
+        return {}
+    listed = listed_rows(rows, ledger.objectives)
+    return {row.folder.name: place for place, (_, row) in enumerate(listed)}
 
 
 def _loss(folder: Path) -> float:

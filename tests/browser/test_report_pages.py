@@ -204,3 +204,21 @@ def test_hostile_names_of_jobs_do_nothing(browser, sweep, tmp_path):
         page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + box["height"] * 0.4)
         assert page.title() != "hacked"
         assert page.query_selector_all("body script:not([type]):not(:nth-last-of-type(-n+3))") == []
+
+
+@pytest.fixture(scope="module")
+def nothing_but_nan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a run that went on although its loss was NaN."""
+    cwd = tmp_path_factory.mktemp("nan")
+    done = invoke(
+        "train", *SHORT, "trainer.max_epochs=2", "optimizer.lr=1e30", "on_nan=continue",
+        "hydra.run.dir=run", cwd=cwd,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return cwd / "run" / "report.html"
+
+
+def test_a_report_of_a_model_that_says_nan_says_nan(browser, nothing_but_nan):
+    with opened(browser, nothing_but_nan, viewport={"width": 1280, "height": 900}) as page:
+        assert page.evaluate(CLIPPED) == []
+        assert "loss nan" in page.locator("body").inner_text()

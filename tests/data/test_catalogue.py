@@ -7,12 +7,14 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import PIL
 import pytest
 
-from discern.data import catalogue
+from discern.data import catalogue, stamps
 from discern.data.catalogue import Facts, examine
 from discern.data.pictures import PictureError
 from photos import oriented, photo, photo_folder, touch_back
@@ -34,12 +36,27 @@ def pictures(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.jpg"))
 
 
+@pytest.fixture(autouse=True)
+def later(monkeypatch):
+    """Every file is as old as those of users mostly are."""
+    monkeypatch.setattr(stamps, "SETTLED_NS", -(10**18))
+
+
+@contextmanager
+def nothing_is_read():
+    def read(*_):
+        raise AssertionError("a file is read")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hashlib, "file_digest", read)
+        yield
+
+
 def is_remembered(folder: Path) -> bool:
-    """Whether nothing is read: with other content, but size and time as before, all is as known."""
+    """Whether nothing is read."""
     known = examine(folder, pictures(folder))
-    for file in pictures(folder):
-        touch_back(file, bytes(file.stat().st_size))
-    return examine(folder, pictures(folder)) == known
+    with nothing_is_read():
+        return examine(folder, pictures(folder)) == known
 
 
 # What is found
@@ -106,18 +123,17 @@ def test_the_second_call_reads_no_file(folder):
 
 def test_whatever_way_the_folder_is_named(folder, monkeypatch):
     known = examine(folder, pictures(folder))
-    for file in pictures(folder):
-        touch_back(file, bytes(file.stat().st_size))
     monkeypatch.chdir(folder.parent)
-    assert examine(Path("photos"), pictures(Path("photos"))) == known
+    with nothing_is_read():
+        assert examine(Path("photos"), pictures(Path("photos"))) == known
 
 
 def test_a_bad_file_is_remembered_too(folder):
     bad = folder / "bad.jpg"
     bad.write_bytes(b"no picture")
     known = examine(folder, [bad])
-    touch_back(bad, b"pictureNO!")
-    assert examine(folder, [bad]) == known
+    with nothing_is_read():
+        assert examine(folder, [bad]) == known
 
 
 def test_a_changed_file_is_read_anew(folder):
@@ -134,15 +150,117 @@ def test_a_changed_file_is_read_anew(folder):
     assert after[2:] == before[2:]
 
 
-def test_new_files_are_read_and_others_remembered(folder):
+def swap(one: Path, other: Path) -> None:
+    """Let two files change places, as ``mv`` does, each with the times that it has."""
+    aside = one.with_name("aside")
+    one.rename(aside)
+    other.rename(one)
+    aside.rename(other)
+
+
+def alike(folder: Path) -> list[Path]:
+    """Two pictures of the same size in bytes and the same whole second."""
+    files = [folder / "cat" / "a.bmp", folder / "dog" / "b.bmp"]
+    for number, file in enumerate(files):
+        photo(0.4 * number, "alike").save(file)
+        os.utime(file, (1_700_000_000, 1_700_000_000))
+    assert len({file.stat().st_size for file in files}) == 1
+    return files
+
+
+@pytest.mark.parametrize("how", ["swapped", "rewritten", "another put in its place", "linked"])
+def test_a_file_that_changes_under_the_same_size_and_time_is_read_anew(folder, how):
+    one, other = files = alike(folder)
+    if how == "linked":
+        files = [folder / "link.bmp"]
+        files[0].symlink_to(one)
+    before = examine(folder, files)
+    if how == "swapped":
+        swap(one, other)
+    elif how == "rewritten":
+        touch_back(one, other.read_bytes())
+    elif how == "linked":
+        files[0].unlink()
+        files[0].symlink_to(other)
+    else:
+        copy = one.with_name("copy")
+        copy.write_bytes(other.read_bytes())
+        os.utime(copy, (1_700_000_000, 1_700_000_000))
+        copy.replace(one)
+    after = examine(folder, files)
+    assert after != before
+    assert [fact.sha256 for fact in after] == [
+        hashlib.sha256(file.read_bytes()).digest() for file in files
+    ]
+
+
+class TickingOnceAnHour:
+    """The stamps of a file system whose clock stands still."""
+
+    def __init__(self, monkeypatch) -> None:
+        known = os.stat
+
+        def stat(path, **options):
+            status = known(path, **options)
+            stamp = SimpleNamespace(
+                **{name: getattr(status, name) for name in dir(status) if name.startswith("st_")}
+            )
+            stamp.st_mtime_ns = stamp.st_ctime_ns = time.time_ns() // 10**12 * 10**12
+            return stamp
+
+        monkeypatch.setattr(catalogue.os, "stat", stat)
+
+
+def test_what_may_have_changed_within_a_tick_of_the_clock_is_read_again(folder, monkeypatch):
+    monkeypatch.setattr(stamps, "SETTLED_NS", 10**13)
+    TickingOnceAnHour(monkeypatch)
+    file = folder / "cat" / "0.jpg"
+    before = examine(folder, [file])
+    content = photo(0.7, "other").tobytes()[: file.stat().st_size]
+    file.write_bytes(content.ljust(file.stat().st_size, b"x"))
+    assert examine(folder, [file]) != before
+
+
+def test_a_file_that_is_read_again_and_is_the_same_is_not_decoded(folder, monkeypatch):
     known = examine(folder, pictures(folder))
-    for file in pictures(folder):
-        touch_back(file, bytes(file.stat().st_size))
+    monkeypatch.setattr(stamps, "SETTLED_NS", 10**18)
+    monkeypatch.setattr(catalogue, "check_picture", failing("it is decoded"))
+    assert examine(folder, pictures(folder)) == known
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "cifs", "fuse.sshfs", "vfat", "9p", "something new"])
+def test_on_a_network_share_each_file_is_read(folder, tmp_path, monkeypatch, caplog, kind):
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(
+        "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n"
+        f"40 22 0:51 / {folder} rw,relatime shared:1 - {kind.replace(' ', '_')} server:/x rw\n"
+    )
+    monkeypatch.setattr(stamps, "_MOUNTS", mounts)
+    known = examine(folder, pictures(folder))
+    caplog.set_level("INFO")
+    assert examine(folder, pictures(folder)) == known
+    assert f"6 files are on {kind.replace(' ', '_')}, whose times do not tell" in caplog.text
+    with pytest.raises(AssertionError, match="is read"), nothing_is_read():
+        examine(folder, pictures(folder))
+
+
+def test_where_the_system_does_not_tell_what_is_mounted_stamps_are_believed(
+    folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(stamps, "_MOUNTS", tmp_path / "nowhere")
+    assert is_remembered(folder)
+
+
+def test_new_files_are_read_and_others_remembered(folder):
+    old = pictures(folder)
+    known = examine(folder, old)
     new = folder / "new.jpg"
     photo(0.9, "new", (20, 10)).save(new)
-    *others, fact = examine(folder, [*sorted(set(pictures(folder)) - {new}), new])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalogue, "check_picture", lambda path: (int(path == new), 1, 0.0))
+        *others, fact = examine(folder, [*old, new])
     assert others == known
-    assert (fact.width, fact.height) == (20, 10)
+    assert (fact.width, fact.height) == (1, 1)
 
 
 def failing(message: str, error: BaseException | None = None):
@@ -164,7 +282,7 @@ def test_another_pillow_tries_again_what_could_not_be_read(folder, monkeypatch):
     good, bad = folder / "cat" / "0.jpg", folder / "bad.jpg"
     bad.write_bytes(b"no picture")
     known = examine(folder, [good, bad])
-    monkeypatch.setattr(catalogue, "check_picture", lambda path: (7, 5))
+    monkeypatch.setattr(catalogue, "check_picture", lambda path: (7, 5, 0.0))
     assert examine(folder, [good, bad]) == known
     monkeypatch.setattr(PIL, "__version__", "999.0")
     assert examine(folder, [good, bad]) == [known[0], Facts(known[1].sha256, 7, 5, "")]
@@ -320,11 +438,10 @@ def test_what_a_killed_process_had_found_is_remembered(folder, cache):
         time.sleep(0.02)
     process.kill()
     process.communicate()
-    *files, unknown = pictures(folder)
-    for file in files[:4]:
-        touch_back(file, bytes(file.stat().st_size))
-    facts = examine(folder, [*files, unknown])
-    assert {fact.reason for fact in facts} == {""}
+    files = pictures(folder)
+    with nothing_is_read():
+        assert {fact.reason for fact in examine(folder, files[:4])} == {""}
+    assert {fact.reason for fact in examine(folder, files)} == {""}
 
 
 def found_by_now(cache: Path) -> int:

@@ -152,6 +152,13 @@ def test_a_table_takes_the_place_of_the_forms(tmp_path):
         ready(tmp_path, csv="mine.csv")
 
 
+def test_folders_that_are_named_take_the_place_of_the_forms(tmp_path):
+    put(tmp_path, "x/Cat/a.jpg", "x/dogs/b.jpg", "y/cats/c.jpg", "cat/no.jpg", "dog/no.jpg")
+    data = ready(tmp_path, parts={"train": "x", "test": "y"})
+    assert classified(data, "train") == [("a.jpg", "cat"), ("b.jpg", "dog")]
+    assert classified(data, "test") == [("c.jpg", "cat")]
+
+
 # Files that are damaged or hostile
 
 

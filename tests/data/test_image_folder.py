@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import logging
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,11 @@ from PIL import Image
 
 from discern.build import build_data
 from discern.config import check
+from discern.data import stamps
 from discern.data.image_folder import ImageFolder
 from discern.data.views import PHOTO_AUGMENTATIONS
 from discern.errors import DiscernError
-from photos import oriented, photo, photo_folder, touch_back
+from photos import oriented, photo, photo_folder
 from runs import composed
 
 
@@ -201,13 +204,81 @@ def test_links_are_followed_and_loops_are_not(folder):
     assert class_counts(data)["train"] == [11, 10]
 
 
-def test_the_second_set_up_reads_no_file(folder):
+def test_the_second_set_up_reads_no_file(folder, monkeypatch):
+    monkeypatch.setattr(stamps, "SETTLED_NS", -(10**18))
     first = set_up(folder)
-    for file in folder.rglob("*.jpg"):
-        touch_back(file, bytes(file.stat().st_size))
-    again = set_up(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(hashlib, "file_digest", lambda *_: pytest.fail("a file is read"))
+        again = set_up(folder)
     assert again.fingerprint == first.fingerprint
     assert splits(again) == splits(first)
+
+
+def test_pictures_that_change_places_change_the_fingerprint(folder):
+    for name, colour in (("cat", 0.1), ("dog", 0.6)):
+        file = folder / name / "swapped.bmp"
+        photo(colour, "swapped").save(file)
+        os.utime(file, (1_700_000_000, 1_700_000_000))
+    first = set_up(folder).fingerprint
+    (folder / "cat" / "swapped.bmp").rename(folder / "aside.bmp")
+    (folder / "dog" / "swapped.bmp").rename(folder / "cat" / "swapped.bmp")
+    (folder / "aside.bmp").rename(folder / "dog" / "swapped.bmp")
+    assert set_up(folder).fingerprint != first
+
+
+def test_classes_that_are_numbers_are_in_the_order_of_numbers(tmp_path):
+    folder = photo_folder(tmp_path / "photos", ["10", "2", "0", "1"], per_class=3)
+    assert set_up(folder, test_size=0, val_size=0).class_names == ["0", "1", "2", "10"]
+    photo_folder(folder, ["other"], per_class=3)
+    names = set_up(folder, test_size=0, val_size=0).class_names
+    assert names == ["0", "1", "10", "2", "other"]
+
+
+def test_class_names_are_in_one_normal_form(tmp_path):
+    folder = photo_folder(tmp_path / "photos", ["cafe\u0301", "caf\u00e9", "tea"], per_class=3)
+    data = set_up(folder, test_size=0, val_size=0)
+    assert data.class_names == ["caf\u00e9", "tea"]
+    assert class_counts(data)["train"] == [6, 3]
+
+
+def test_what_is_guessed_and_passed_over_is_in_the_log(tmp_path, caplog):
+    folder = photo_folder(tmp_path / "x" / "photos", parts=("Training", "pred"), per_class=8)
+    (folder / "notes.csv").write_text("who,when\nme,now\n")
+    caplog.set_level("INFO")
+    data = set_up(tmp_path / "x")
+    for said in ("x: the data set is in", "Training is taken for the part train",
+                 "pred is passed over", "notes.csv is not read"):  # fmt: skip
+        assert any(said in remark for remark in data.remarks)
+        assert said in caplog.text
+
+
+@pytest.mark.parametrize("override", ["none", "{train:p,test:q}"])
+def test_the_parts_may_be_said(tmp_path, override):
+    folder = photo_folder(tmp_path / "photos", ["train", "boat"], parts=("p", "q"), per_class=6)
+    if override == "none":
+        folder = folder / "p"
+    data = build(folder, f"data.parts={override}")
+    assert data.class_names == ["boat", "train"]
+    assert data.num_images["test"] == (1 if override == "none" else 12)
+
+
+@pytest.mark.parametrize(
+    "value", ["all", "{train:../p}", "{train:/p}", "{test:p}", "{train:p,tset:q}", "{train:''}"]
+)
+def test_parts_that_cannot_be_are_refused(folder, value):
+    assert "must be none, {train:FOLDER" in refusal(folder, f"data.parts={value}")
+
+
+def test_pictures_of_more_than_eight_bits_are_told_of_with_their_white(folder, caplog):
+    caplog.set_level("INFO")
+    for number, greatest in enumerate((4095, 4000, 900)):
+        values = np.full((20, 20), greatest, np.uint16)
+        Image.fromarray(values).save(folder / "cat" / f"deep{number}.png")
+    set_up(folder)
+    assert (
+        "3 pictures have more than eight bits a value, of which white is 1,023 in 1, 4,095 in 2"
+        in (caplog.text)
+    )
 
 
 # Pictures of all kinds
@@ -354,6 +425,7 @@ def test_what_is_no_data_set_is_refused(tmp_path):
     assert "has only the class cat in its training images" in refusal(one)
     for part in ("val", "test"):
         (one / part / "dog").mkdir(parents=True)
+    shutil.rmtree(one / "cat")
     photo_folder(one, ["cat"], parts=("train",))
     assert "has only the class cat in its training images" in refusal(one)
 

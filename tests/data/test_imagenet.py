@@ -33,7 +33,8 @@ def own_cache(tmp_path_factory, monkeypatch):
 
 def picture(number: int) -> bytes:
     file = io.BytesIO()
-    Image.new("RGB", (9, 8), (number % 256, number // 256, 0)).save(file, "JPEG")
+    image = Image.new("RGB", (9, 8), (number % 256, number // 256, 0))
+    image.save(file, "JPEG", comment=str(number))  # or some would be the same to the byte
     return file.getvalue()
 
 

@@ -48,7 +48,8 @@ def contents() -> dict[str, bytes]:
 
 def picture(red: int, green: int, form: str) -> bytes:
     file = io.BytesIO()
-    Image.new("RGB", (9, 8), (red, green, 0)).save(file, form)
+    image = Image.new("RGB", (9, 8), (red, green, 0))
+    image.save(file, form, comment=f"{red} {green}")  # or some would be the same to the byte
     return file.getvalue()
 
 

@@ -96,9 +96,84 @@ def test_inks_become_light(read):
 def test_sixteen_bits_are_scaled_and_not_cut_off(read, kind):
     wide = RAMP.astype(np.uint16) * 257
     assert np.array_equal(read(Image.fromarray(wide), kind=kind)[0], RAMP)
-    # Dark, although each value is white, or beyond it, in eight bits.
-    for value in (255, 257):
-        assert np.all(read(Image.fromarray(np.full((4, 6), value, np.uint16)), kind=kind) == 1)
+
+
+@pytest.mark.parametrize("white", [255, 1023, 4095, 16383, 65535])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_white_is_the_least_depth_that_holds_the_brightest_value(read, kind, white):
+    values = np.round(RAMP / 255 * white).astype(np.uint16)
+    assert np.array_equal(read(Image.fromarray(values), kind=kind)[0], RAMP)
+
+
+@pytest.mark.parametrize(
+    ("tags", "dark", "bright"),
+    [
+        ({}, 25, 128),  # of the least level that holds 514: 1,023
+        ({281: 4095}, 6, 32),
+        ({281: 65535}, 25, 128),  # as much as sixteen bits hold says nothing
+        ({281: 100}, 25, 128),  # it cannot be
+        ({340: 100.0, 341: 1000.0}, 0, 117),
+        ({280: 500, 281: 1000}, 26, 131),  # something is darker than black
+        ({281: 4095, 341: 1024.0}, 25, 128),
+    ],
+)
+def test_white_is_what_a_tiff_declares(read, tags, dark, bright):
+    values = np.full((4, 6), 514, np.uint16)
+    values[0] = 100
+    pixels = read(Image.fromarray(values), kind="TIFF", tiffinfo=tags)[0]
+    assert (int(pixels[0, 0]), int(pixels[1, 0])) == (dark, bright)
+
+
+def sixteen_bit_png(values: np.ndarray, significant: int | None) -> bytes:
+    """A PNG of uint16 (H, W, C) with an sBIT chunk, which Pillow cannot write."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        checked = name + content
+        return struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+    height, width, channels = values.shape
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
+    bits = b"" if significant is None else chunk(b"sBIT", bytes([significant] * channels))
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0))
+    end = chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + head + bits + end
+
+
+@pytest.mark.parametrize(
+    ("significant", "brightest", "shown"),
+    [(12, 1000, 62), (None, 1000, 249), (16, 1000, 249), (10, 1000, 249), (12, 65535, 255)],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_white_is_what_a_png_declares(tmp_path, significant, brightest, shown, channels):
+    file = tmp_path / "deep.png"
+    values = np.full((4, 6, channels), brightest, np.uint16)
+    file.write_bytes(sixteen_bit_png(values, significant))
+    assert np.unique(fit_picture(file, COLOUR)).tolist() == [shown]
+
+
+def test_transparent_grey_of_twelve_bits_is_on_white(tmp_path):
+    file = tmp_path / "deep.png"
+    values = np.full((4, 6, 2), 4095, np.uint16)
+    values[0, :, 0], values[1, :, 1] = 0, 0
+    file.write_bytes(sixteen_bit_png(values, None))
+    assert fit_picture(file, GREY)[0, :3, 0].tolist() == [0, 255, 255]
+
+
+@pytest.mark.parametrize(("greatest", "shown"), [(4095, 62), (65535, 249), (1000, 255)])
+def test_white_is_the_greatest_value_of_a_pgm(tmp_path, greatest, shown):
+    file = tmp_path / "deep.pgm"
+    file.write_bytes(b"P5 6 4 %d\n" % greatest + np.full((4, 6), 1000, ">u2").tobytes())
+    assert np.unique(fit_picture(file, GREY)).tolist() == [shown]
+
+
+def test_colours_whose_lower_bits_cannot_be_had_are_refused(tmp_path):
+    file = tmp_path / "deep.ppm"
+    file.write_bytes(b"P6 6 4 65535\n" + np.full((4, 6, 3), 4000, ">u2").tobytes())
+    with pytest.raises(PictureError, match="only the lower ones are used; save it as a PNG"):
+        fit_picture(file, COLOUR)
+    file.write_bytes(b"P6 6 4 65535\n" + np.full((4, 6, 3), 40000, ">u2").tobytes())
+    assert np.unique(fit_picture(file, COLOUR)).tolist() == [156]
 
 
 @pytest.mark.parametrize("white", [1.0, 255.0])
@@ -133,7 +208,7 @@ def test_every_orientation_is_undone_as_by_pillow(tmp_path, orientation, kind):
     with Image.open(path) as image:
         expected = ImageOps.exif_transpose(image)
     assert np.array_equal(read_picture(path, 3), expected)
-    assert check_picture(path) == expected.size
+    assert check_picture(path) == (*expected.size, 0.0)
 
 
 def test_an_exif_block_that_is_damaged_does_no_harm(tmp_path):

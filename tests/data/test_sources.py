@@ -18,6 +18,7 @@ from discern.data.sources import (
     read_files,
 )
 from discern.errors import DiscernError
+from photos import touch_back
 
 LAYOUTS = [Path("Tiny/raw"), Path()]
 
@@ -125,6 +126,17 @@ def test_a_file_read_again_shares_memory_until_it_changes(tmp_path):
     assert np.shares_memory(read_files(published(), files)[TRAIN_IMAGES], first)
     os.utime(tmp_path / TRAIN_IMAGES, (1, 1))
     assert not np.shares_memory(read_files(published(), files)[TRAIN_IMAGES], first)
+
+
+def test_a_file_that_changes_under_the_same_size_and_time_is_read_again(tmp_path):
+    put_files(tmp_path)
+    files = find_files(published(), tmp_path)
+    read_files(published(), files)
+    content = bytearray((tmp_path / TRAIN_IMAGES).read_bytes())
+    content[-1] ^= 1
+    touch_back(tmp_path / TRAIN_IMAGES, bytes(content))
+    with pytest.raises(DiscernError, match=r"is not the .* file of that name"):
+        read_files(published(), files)
 
 
 @pytest.mark.parametrize("source", ["auto", "full"])

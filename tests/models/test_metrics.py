@@ -131,3 +131,19 @@ def test_they_leave_nothing_in_a_state_dict():
     metrics = EpochMetrics(3, full=True)
     metrics.update(torch.tensor(1.0), torch.eye(3), torch.arange(3))
     assert metrics.state_dict() == {}
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_one_loss_that_is_not_finite_makes_the_mean_so(bad):
+    metrics = EpochMetrics(3, full=False)
+    for loss in (0.5, bad, 0.25):
+        metrics.update(torch.tensor(loss), torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64))
+    assert not metrics.compute()["loss"].isfinite()
+
+
+def test_the_mean_loss_counts_images_and_not_batches():
+    metrics = EpochMetrics(3, full=False)
+    for loss, size in ((1.0, 1), (2.0, 3)):
+        images = torch.zeros(size, 3), torch.zeros(size, dtype=torch.int64)
+        metrics.update(torch.tensor(loss), *images)
+    assert metrics.compute()["loss"].item() == pytest.approx(1.75)

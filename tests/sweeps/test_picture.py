@@ -367,3 +367,27 @@ def test_an_axis_is_logarithmic_where_values_are(values, geometric):
 def test_geometric_series_are_geometric_and_arithmetic_ones_are_not(start, factor, count):
     assert is_geometric([start * factor**place for place in range(count)])
     assert not is_geometric([start * (1 + (factor - 1) * place) for place in range(count)])
+
+
+def test_folds_alone_are_a_list_in_their_order_with_their_mean(drawn):
+    rows = [
+        Row(n, Path(f"{n}"), {"data.fold": str(n)}, State.DONE, {"val/loss": value})
+        for n, value in enumerate((0.5, 0.3, 0.4))
+    ]
+    (axes,) = drawn(rows).axes
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["0", "1", "2"]
+    labels = axes.get_legend_handles_labels()[1]
+    assert "0.4000 ± 0.10 over 3 folds" in labels
+    assert not any("best" in label for label in labels)
+
+
+def test_a_fold_is_no_parameter(drawn):
+    rows = [
+        Row(n, Path(f"{n}"), {"lr": lr, "data.fold": fold}, State.DONE, {"val/loss": 0.1 * n})
+        for n, (lr, fold) in enumerate((lr, fold) for lr in ("1", "2", "3") for fold in "01")
+    ]
+    axes = drawn(rows).axes[0]
+    assert axes.get_xlabel() == "lr"
+    (label,) = [each for each in axes.get_legend_handles_labels()[1] if each.startswith("best")]
+    assert "at lr=1" in label
+    assert "fold" not in label

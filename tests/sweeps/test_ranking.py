@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import math
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,14 @@ from discern.sweeps.ranking import (
     best_row,
     group_by,
     group_rows,
+    has_folds,
     has_seeds,
+    listed_rows,
     rank_groups,
     rank_rows,
+    repetitions,
     settings,
+    varied,
     verdict,
 )
 from discern.sweeps.rows import Objective, Row, State
@@ -249,3 +255,57 @@ def test_with_nothing_to_compare_it_says_so():
         "Only lr=a has a value of val/loss: nothing to compare it with."
     )
     assert judged(a=(0.1, 0.2)).startswith("Only one group of jobs has a value")
+
+
+# Folds
+
+
+def folded(**losses) -> list[Row]:
+    """Jobs with losses of folds 0, 1, …, a setting ``lr`` each; None failed."""
+    return [
+        replace(row, overrides={"lr": row.overrides["lr"], "data.fold": row.overrides["seed"]})
+        for row in seeded(**losses)
+    ]
+
+
+def test_folds_of_a_setting_are_one_estimate_and_have_its_rank():
+    rows = folded(a=(0.5, 0.6), b=(0.1, 0.9), c=(0.2, 0.3))
+    assert (has_folds(rows), has_seeds(rows), repetitions(rows)) == (True, False, "folds")
+    assert varied(rows) == ["lr"]
+    ranks = [(rank, row.overrides["lr"], row.overrides["data.fold"])
+             for rank, row in listed_rows(rows, [LOSS])]  # fmt: skip
+    assert ranks == [
+        (1, "c", "0"), (1, "c", "1"), (2, "b", "0"), (2, "b", "1"), (3, "a", "0"), (3, "a", "1"),
+    ]  # fmt: skip
+
+
+def test_folds_alone_have_no_rank_and_keep_their_order():
+    rows = folded(a=(0.5, 0.1, 0.9))
+    assert [(rank, row.number) for rank, row in listed_rows(rows, [LOSS])] == [
+        (None, 0), (None, 1), (None, 2),
+    ]  # fmt: skip
+
+
+def test_a_mean_that_lacks_folds_says_so_and_leads_nobody():
+    rows = folded(a=(0.1, None, 0.2), b=(0.5, 0.6, 0.7))
+    a, b = group_rows(rows, [LOSS])
+    assert (a.counted("val/loss"), b.counted("val/loss")) == ("2 of 3", "3")
+    assert [group for _, group in rank_groups([a, b], [LOSS])] == [b, a]
+
+
+def test_a_prefix_does_not_hide_a_fold():
+    rows = [job(n, n / 10, **{"+data.fold": str(n)}) for n in range(3)]
+    assert has_folds(rows)
+    assert varied(rows) == []
+
+
+def test_the_test_over_folds_allows_for_the_images_that_they_share():
+    # Nadeau and Bengio's t of k folds: mean / sqrt(var (1 / k + 1 / (k - 1))).
+    sentence = judged_folds(a=(0.10, 0.20, 0.30), b=(0.20, 0.22, 0.33))
+    t = 1.98680 * math.sqrt(1 / 3) / math.sqrt(1 / 3 + 1 / 2)
+    p = 1 - t / math.sqrt(2 + t * t)
+    assert f"(corrected paired t-test over 3 folds, p = {p:.2g})" in sentence
+
+
+def judged_folds(**losses) -> str:
+    return verdict(group_rows(folded(**losses), [LOSS]), LOSS)

@@ -290,3 +290,41 @@ def test_a_table_has_long_numbers_rounded_where_that_tells_them_apart(shown):
     close = shown(rows("0.002054762512591136", "0.002054762512591137"))
     assert "0.002054762512591136" in close
     assert "0.002054762512591137" in close
+
+
+def folded() -> list[Row]:
+    return [
+        Row(row.number, row.folder,
+            {"optimizer.lr": row.overrides["optimizer.lr"], "data.fold": row.overrides["seed"]},
+            row.state, row.values, row.epochs, row.seconds, row.reason)
+        for row in seeded()
+    ]  # fmt: skip
+
+
+def test_folds_are_summed_up_and_missing_ones_counted(shown):
+    head, _, best, other, *rest = words(shown(folded()))
+    assert head == ["rank", "lr", "val/loss", "n", "epochs", "seconds", "state"]
+    assert best[:6] == ["1", "0.01", "0.2500", "±", "0.050", "3"]
+    assert other[:8] == ["2", "0.1", "0.5500", "±", "0.071", "2", "of", "3"]
+    assert ["job", "2", "failed:", "CUDA"] in [line[:4] for line in rest]
+    assert "(n = 2 of 3)" in shown(folded(), columns=45)
+
+
+def test_folds_alone_are_not_ranked(shown):
+    lines = shown(folded()[:3]).splitlines()
+    assert [line.split()[0] for line in lines[2:5]] == ["–", "–", "–"]
+    assert "val/loss: 0.5500 ± 0.071 (mean ± sd over 2 of 3 folds)" in lines
+    assert any(line.startswith("job 2 failed") for line in lines)
+
+
+def test_the_files_give_each_fold_its_settings_rank(written):
+    (head, *lines), told = written(folded())
+    rank, fold, lr = (head.index(name) for name in ("rank", "data.fold", "optimizer.lr"))
+    assert [(line[rank], line[lr], line[fold]) for line in lines] == [
+        ("1", "0.01", "0"), ("1", "0.01", "1"), ("1", "0.01", "2"),
+        ("2", "0.1", "0"), ("2", "0.1", "1"), ("", "0.1", "2"),
+    ]  # fmt: skip
+    assert [group["overrides"] for group in told["groups"]] == [
+        {"optimizer.lr": "0.01"}, {"optimizer.lr": "0.1"},
+    ]  # fmt: skip
+    assert told["groups"][1]["values"]["val/loss"]["n"] == 2

@@ -123,3 +123,28 @@ def test_importance_is_shown(tmp_path):
 def test_a_folder_that_is_no_sweep_is_refused(tmp_path):
     with pytest.raises(DiscernError, match="is not the folder of a sweep"):
         write_sweep_page(tmp_path)
+
+
+def test_folds_are_put_together_and_none_is_the_best(tmp_path):
+    jobs = [{"optimizer.lr": lr, "data.fold": n} for lr in ("1", "2") for n in ("0", "1", "2")]
+    folder = sweep(tmp_path, jobs, [0.5, 0.6, 0.7, 0.1, 0.2, None])
+    (folder / "results.json").write_text('{"best": {"command": "python train.py x"}}')
+    page = write_sweep_page(folder)
+    text = page.read_text()
+    assert "Over folds" in text
+    assert "The best setting" in text
+    assert "val/loss over 3 folds" in text
+    assert "2 of 3" in text
+    assert "To train with it:" in text
+    assert ranking(page) == [f"job{n}" for n in range(6)]
+    assert [name for name in charts(page) if name != "curves0"] == ["effect"]
+    assert charts(page)["effect"]["series"][0]["points"] == [[1, 0.6], [2, pytest.approx(0.15)]]
+
+
+def test_folds_alone_are_an_estimate(tmp_path):
+    folder = sweep(tmp_path, [{"data.fold": n} for n in ("0", "1")], [0.5, 0.6])
+    (folder / "results.json").write_text('{"best": {"command": "python train.py x"}}')
+    text = write_sweep_page(folder).read_text()
+    assert "The estimate" in text
+    assert "0.5500 ± 0.071" in text
+    assert "The best" not in text

@@ -118,7 +118,7 @@ def test_a_wrong_value_and_a_loss_that_diverges_are_rows(tmp_path):
     assert sweep(tmp_path, *QUICK, *settings) == 1
     rows = {row["number"]: row for row in results(tmp_path / "sweep")["rows"]}
     assert rows[0]["reason"].startswith("optimizer.lr=-1 is not allowed")
-    assert rows[1]["state"] == "failed"
+    assert rows[1]["state"] == "diverged"
     assert rows[1]["values"] == {"val/loss": None}
     assert (rows[2]["state"], rows[2]["rank"]) == ("done", 1)
 

@@ -9,7 +9,9 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
 
+from discern.callbacks.divergence import StopOnDivergence, finite_weights
 from discern.checkpoints import read
 from discern.errors import about
 from discern.files import write_whole
@@ -54,7 +56,9 @@ class RunCheckpoint(ModelCheckpoint):
     """Lightning's ModelCheckpoint, which knows what was best also after a change of folder.
 
     Lightning forgets the best score when a run is continued in a new folder, and the continued run
-    would call its first epoch the best. Here the checkpoints kept so far are copied along.
+    would call its first epoch the best. Here the checkpoints kept so far are copied along. And a
+    model of weights that are not finite, or that the watched metric is not finite of, takes the
+    place of none that is.
     """
 
     _continued_from: Path | None = None
@@ -71,6 +75,28 @@ class RunCheckpoint(ModelCheckpoint):
         """Save if one is due by steps or by time, which Lightning asks last of all."""
         if self._every_n_train_steps >= 1 or self._train_time_interval is not None:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def _save_topk_checkpoint(
+        self, trainer: Trainer, monitor_candidates: dict[str, Tensor]
+    ) -> None:
+        if self._is_sound(trainer, monitor_candidates):
+            super()._save_topk_checkpoint(trainer, monitor_candidates)
+
+    def _save_last_checkpoint(
+        self, trainer: Trainer, monitor_candidates: dict[str, Tensor]
+    ) -> None:
+        if self._is_sound(trainer, monitor_candidates):
+            super()._save_last_checkpoint(trainer, monitor_candidates)
+
+    def _is_sound(self, trainer: Trainer, metrics: dict[str, Tensor]) -> bool:
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        if any(isinstance(c, StopOnDivergence) and c.found is not None for c in callbacks):
+            return False
+        watched = metrics.get(self.monitor) if self.monitor else None
+        sound = watched is None or bool(torch.isfinite(watched))
+        sound = sound and finite_weights(trainer.lightning_module)
+        # All processes write a checkpoint, or none does.
+        return bool(trainer.strategy.reduce_boolean_decision(sound, all=True))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the best score so far, and the files it belongs to."""

@@ -116,7 +116,8 @@ class Dashboard(Callback):
         if predictions is None:
             return
         writer, names = logger.experiment, predictions.class_names
-        for number, name in enumerate(names[: self.pr_curves]):
+        # Of a model whose outputs are NaN there is no curve.
+        for number, name in enumerate(names[: 0 if predictions.undefined else self.pr_curves]):
             truth = predictions.labels == number
             scores = predictions.probabilities[:, number]
             writer.add_pr_curve(f"val/pr_curve/{name}", truth, scores, epoch, THRESHOLDS)

@@ -39,6 +39,8 @@ class Histograms(Callback):
 def _write(writer: Any, pl_module: Any, epoch: int) -> None:
     for name, parameter in pl_module.network.named_parameters():
         if parameter.requires_grad:
-            writer.add_histogram(f"weights/{name}", parameter.detach(), epoch)
-            if parameter.grad is not None:
-                writer.add_histogram(f"gradients/{name}", parameter.grad, epoch)
+            tensors = {"weights": parameter.detach(), "gradients": parameter.grad}
+            for kind, values in tensors.items():
+                # What is not finite has no histogram, and TensorBoard would raise.
+                if values is not None and bool(values.isfinite().all()):
+                    writer.add_histogram(f"{kind}/{name}", values, epoch)

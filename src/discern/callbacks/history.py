@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from discern.loggers import MetricsCSV
 from discern.models.metrics import STEP_LOSS
+from discern.reports.speed import how_counted
 
 log = logging.getLogger(__name__)
 
@@ -17,16 +18,25 @@ Row = dict[str, float]
 
 @dataclass
 class Totals:
-    """Sums over all epochs of a run: images with repeats, seconds of training and of validation."""
+    """Sums over all epochs of a run: images with repeats, seconds of training and of validation.
+
+    Of the images, those whose features were read from the cache, and those whose features were
+    computed for it meanwhile; the network saw the others itself.
+    """
 
     images: int = 0
+    features_read: int = 0
+    features_computed: int = 0
     fit_seconds: float = 0.0
     validation_seconds: float = 0.0
 
 
 @dataclass
 class Epoch:
-    """The epoch under way: the learning rate it began with, what it has seen, if it is over."""
+    """The epoch under way: the learning rate it began with, what it has seen, if it is over.
+
+    ``served`` tells whether it sees features, of which so many were ``computed`` in it.
+    """
 
     number: int
     lr: float
@@ -34,6 +44,16 @@ class Epoch:
     fit_seconds: float = 0.0
     validated: bool = False
     over: bool = False
+    served: bool = False
+    computed: int = 0
+
+    @property
+    def counted(self) -> dict[str, int]:
+        """The images that it has seen, by how their features were had, as in :class:`Totals`."""
+        if not self.served:
+            return {"features_read": 0, "features_computed": 0}
+        computed = min(self.computed, self.images)
+        return {"features_read": self.images - computed, "features_computed": computed}
 
 
 class History(Callback):
@@ -56,6 +76,8 @@ class History(Callback):
         self._epoch: Epoch | None = None
         self._trainer: Trainer | None = None
         self._clock = 0.0
+        self._source: Any = None
+        self._known = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Remember the trainer, whose metrics are read when a checkpoint is made."""
@@ -74,7 +96,8 @@ class History(Callback):
         # Now, since at its end some schedules have moved on to the next epoch's rate.
         rate = float(trainer.optimizers[0].param_groups[0]["lr"])
         self._epoch = Epoch(trainer.current_epoch, rate)
-        self._clock = time.perf_counter()
+        self._source = _source(trainer)
+        self._clock, self._known = time.perf_counter(), self._computed()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -86,7 +109,7 @@ class History(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop training's clock."""
         if self._epoch is not None:
-            self._epoch.fit_seconds += self._lap()
+            self._take(self._epoch, trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop validation's clock."""
@@ -95,15 +118,18 @@ class History(Callback):
             self.validation_seconds += seconds
             self.totals.validation_seconds += seconds
             self._epoch.validated = True
+            self._known = self._computed()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the epoch's speed and learning rate; the module logs its metrics after this."""
         epoch = self._epoch
         assert epoch is not None
-        epoch.fit_seconds += self._lap()
+        self._take(epoch, trainer)
         epoch.over = True
         self.totals.fit_seconds += epoch.fit_seconds
         self.totals.images += epoch.images
+        self.totals.features_read += epoch.counted["features_read"]
+        self.totals.features_computed += epoch.counted["features_computed"]
         pl_module.log("train/seconds", epoch.fit_seconds, sync_dist=True)
         speed = epoch.images * trainer.world_size / epoch.fit_seconds
         pl_module.log("train/images_per_second", speed, sync_dist=True)
@@ -130,6 +156,17 @@ class History(Callback):
         epoch = state_dict["epoch"]
         self._epoch = None if epoch is None else Epoch(**epoch)
 
+    def _take(self, epoch: Epoch, trainer: Trainer) -> None:
+        """Add what training has done since it last went on."""
+        epoch.fit_seconds += self._lap()
+        # Not at the epoch's beginning: a callback may have unfrozen the backbone there.
+        epoch.served = _source(trainer) is not None
+        epoch.computed += self._computed() - self._known
+
+    def _computed(self) -> int:
+        """Features that the source has computed so far."""
+        return 0 if self._source is None else int(self._source.features_computed)
+
     def _lap(self) -> float:
         before, self._clock = self._clock, time.perf_counter()
         return self._clock - before
@@ -146,10 +183,16 @@ class History(Callback):
         return row
 
     def _close_epoch(self) -> None:
-        if row := self._row():
+        if (row := self._row()) and self._epoch is not None:
             self.rows.append(row)
-            log.info(epoch_line(row))
+            counted = how_counted(**self._epoch.counted)
+            log.info(epoch_line(row) + (f" ({counted})" if counted else ""))
         self._epoch = None
+
+
+def _source(trainer: Trainer) -> Any:
+    """What serves features in the place of images; None where nothing does."""
+    return getattr(trainer.datamodule, "features", None)  # type: ignore[attr-defined]
 
 
 def epoch_line(row: Row) -> str:

@@ -8,10 +8,15 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from discern.callbacks.divergence import finite_weights
+
 Handler = Any
 
 EXIT_STATUS = {"interrupted": 130, "terminated": 143}
 """How the process ends, as shells count: 128 + the signal's number."""
+
+DIVERGED_STATUS = 1
+"""How it ends after a loss that was not finite: what was asked for is not there."""
 
 
 class GracefulStop(Callback):
@@ -83,5 +88,5 @@ class GracefulStop(Callback):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Save the state within an epoch; at an epoch's end the checkpoint callbacks have."""
-        if self._midway and self._checkpoint is not None:
+        if self._midway and self._checkpoint is not None and finite_weights(pl_module):
             trainer.save_checkpoint(self._checkpoint)

@@ -25,7 +25,7 @@ def random_words(seed: int, epoch: int, indices: NDArray[np.int64], draw: int) -
     """
     state = np.zeros(len(indices), np.uint64)
     for part in (seed, epoch, draw, indices):
-        state = _mix(state + np.asarray(part).astype(np.uint64))
+        state = mix(state + np.asarray(part).astype(np.uint64))
     return state
 
 
@@ -41,14 +41,15 @@ def view_ids(contents: Words, augmentation: Any, seed: int, epoch: int) -> Words
         return contents
     told = f"{VIEWS}|{version('torchvision')}|{augmentation!r}|{seed}|{epoch}"
     words = np.frombuffer(hashlib.sha256(told.encode()).digest()[:16], dtype="<u8")
-    return _mix(contents ^ words)
+    return mix(contents ^ words)
 
 
 VIEWS = 1
 """Raised when the same seed, epoch and image give another view than before."""
 
 
-def _mix(state: Words) -> Words:
+def mix(state: Words) -> Words:
+    """SplitMix64's output at each state, (N,): another word for another state."""
     # Overflow is the arithmetic modulo 2^64 that the algorithm is made of.
     with np.errstate(over="ignore"):
         state = state + np.uint64(0x9E3779B97F4A7C15)

@@ -1,8 +1,9 @@
 """What is known of picture files: whether they can be read, how large they are, their digest.
 
-Each file is read and decoded once. What was found is remembered in discern's cache folder and
-believed as long as the file's size and time of change stay what they were, so that a data set of
-many files is checked in the time that listing it takes.
+Each content is decoded once. What was found is remembered in discern's cache folder and believed as
+long as the file's stamp stays what it was, so that a data set of many files is checked in the time
+that listing it takes. Where a stamp does not tell, see :mod:`discern.data.stamps`, the file is read
+and its digest compared.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import logging
 import os
 import sqlite3
 import stat
+import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -24,11 +27,12 @@ from tqdm import tqdm
 from discern.cache import cache_dir
 from discern.console import is_terminal
 from discern.data.pictures import PictureError, check_picture
+from discern.data.stamps import GONE, FileSystems, Stamp, is_settled, stamp_of
 from discern.errors import first_line
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Part of the file's name: what an older or newer discern has remembered is left alone."""
 
 AT_ONCE = 500
@@ -48,12 +52,14 @@ class Facts(NamedTuple):
         sha256: digest of the content, 32 bytes; empty where the file could not be read.
         width, height: in pixels, upright; 0 where it is no picture.
         reason: why it cannot be used, or empty.
+        white: of a picture of more than eight bits, the value that became white; else 0.
     """
 
     sha256: bytes
     width: int
     height: int
     reason: str
+    white: float = 0.0
 
 
 def examine(folder: Path, files: Sequence[Path]) -> list[Facts]:
@@ -67,11 +73,13 @@ def examine(folder: Path, files: Sequence[Path]) -> list[Facts]:
     paths = [_absolute(file) for file in files]
     memory, known = _recall(root)
     with closing(memory):
-        stamps = [_stamp(path) for path in paths]
+        looked_ns, looks = time.time_ns(), _Looks()
+        stamps = [looks.stamp(path) for path in paths]
         facts: list[Facts | None] = [
-            Facts._make(row[3:]) if row is not None and row[1:3] == stamp else None
-            for row, stamp in zip(map(known.get, paths), stamps, strict=True)
+            _facts(row) if row is not None and looks.tells(row, path, stamp) else None
+            for row, path, stamp in zip(map(known.get, paths), paths, stamps, strict=True)
         ]
+        looks.conclude()
         new = [number for number, fact in enumerate(facts) if fact is None]
         with (
             ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool,
@@ -83,14 +91,31 @@ def examine(folder: Path, files: Sequence[Path]) -> list[Facts]:
             for start in range(0, len(new), AT_ONCE):
                 part = new[start : start + AT_ONCE]
                 rows = []
-                found = pool.map(_read, [files[number] for number in part])
+                rows_before = (known.get(paths[number]) for number in part)
+                before = [None if row is None else _facts(row) for row in rows_before]
+                found = pool.map(_read, [files[number] for number in part], before)
                 for number, fact in zip(part, found, strict=True):
                     facts[number] = fact
                     if fact.sha256:
-                        rows.append((root, paths[number], *stamps[number], *_cells(fact)))
+                        stamp = *stamps[number], looked_ns
+                        rows.append((root, paths[number], *stamp, *_cells(fact)))
                     bar.update()
                 _remember(memory, rows)
     return [fact for fact in facts if fact is not None]
+
+
+def about_depths(facts: Iterable[Facts]) -> str | None:
+    """A sentence on the pictures of more than eight bits, if there are any."""
+    counts = Counter(fact.white for fact in facts if fact.white)
+    if not counts:
+        return None
+    whites = ", ".join(f"{white:,g} in {counts[white]:,}" for white in sorted(counts)[:6])
+    mixed = "; the brightness of pictures with different whites cannot be compared"
+    return (
+        f"{sum(counts.values()):,} pictures have more than eight bits a value, of which white is "
+        f"{whites}: what the file declares, else the least of 255, 1,023, 4,095, 16,383 and 65,535 "
+        f"that holds its brightest value{mixed if len(counts) > 1 else ''}."
+    )
 
 
 def _absolute(file: Path) -> bytes:
@@ -102,23 +127,54 @@ def _absolute(file: Path) -> bytes:
     return os.fsencode(path)
 
 
-def _stamp(path: bytes) -> tuple[int, int]:
-    """Size in bytes and time of change in nanoseconds; what is not there has neither."""
-    try:
-        status = os.stat(path)  # noqa: PTH116 - of many thousands
-    except OSError:
-        return -1, -1
-    return status.st_size, status.st_mtime_ns
+class _Looks:
+    """The stamps of files, and whether they tell that a file is still what it was."""
+
+    def __init__(self) -> None:
+        self._systems = FileSystems()
+        self._devices: dict[bytes, int] = {}
+        self._doubtful: Counter[str] = Counter()
+
+    def stamp(self, path: bytes) -> Stamp:
+        try:
+            status = os.stat(path)  # noqa: PTH116 - of many thousands
+        except OSError:
+            return GONE
+        self._devices[path] = status.st_dev
+        return stamp_of(status)
+
+    def tells(self, row: Row, path: bytes, stamp: Stamp) -> bool:
+        """Whether the file of a row that was remembered is the same."""
+        if row[1:5] != stamp or not is_settled(stamp, row[5]):
+            return False
+        if not self._systems.keeps_stamps(path, self._devices[path]):
+            self._doubtful[self._systems.kind(path, self._devices[path])] += 1
+            return False
+        return True
+
+    def conclude(self) -> None:
+        """Say which files are read although nothing speaks for a change."""
+        for kind, count in self._doubtful.items():
+            log.info(
+                "%s files are on %s, whose times do not tell whether a file has changed: each is "
+                "read.",
+                f"{count:,}",
+                kind or "a file system of unknown kind",
+            )
 
 
-def _read(file: Path) -> Facts:
+def _read(file: Path, before: Facts | None = None) -> Facts:
+    """The facts of a file; they are ``before`` if its content still is what they are of."""
     try:
         kind = file.stat().st_mode
         if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
             return Facts(b"", 0, 0, "no regular file")  # a pipe or a device may have no end
         with file.open("rb") as content:
             digest = hashlib.file_digest(content, "sha256").digest()
-        return Facts(digest, *check_picture(file), reason="")
+        if before is not None and before.sha256 == digest:
+            return before
+        width, height, white = check_picture(file)
+        return Facts(digest, width, height, "", white)
     except OSError as error:
         return Facts(b"", 0, 0, error.strerror or first_line(error))
     except PictureError as error:
@@ -136,22 +192,30 @@ def _writable(text: str) -> str:
 # The memory: a table in a file that SQLite keeps whole, whoever else writes to it or is killed.
 
 _TABLE = """CREATE TABLE IF NOT EXISTS files (
-    folder BLOB, path BLOB, size INTEGER, mtime_ns INTEGER,
-    sha256 BLOB, width INTEGER, height INTEGER, reason TEXT, reader TEXT,
+    folder BLOB, path BLOB, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, inode INTEGER,
+    looked_ns INTEGER,
+    sha256 BLOB, width INTEGER, height INTEGER, reason TEXT, white REAL, reader TEXT,
     PRIMARY KEY (folder, path)
 ) WITHOUT ROWID"""
 
 # Only what discern writes: SQLite keeps any type in any column.
-_QUERY = f"""SELECT path, size, mtime_ns, sha256, width, height, reason FROM files
+_QUERY = f"""SELECT path, size, mtime_ns, ctime_ns, inode, looked_ns,
+    sha256, width, height, reason, white FROM files
 WHERE folder = ? AND (reason = '' OR reader = ?)
 AND typeof(path) = 'blob' AND typeof(size) = 'integer' AND typeof(mtime_ns) = 'integer'
+AND typeof(ctime_ns) = 'integer' AND typeof(inode) = 'integer' AND typeof(looked_ns) = 'integer'
+AND typeof(white) = 'real' AND white >= 0 AND white < 1e300
 AND typeof(sha256) = 'blob' AND length(sha256) = {hashlib.sha256().digest_size}
 AND typeof(width) = 'integer' AND typeof(height) = 'integer' AND typeof(reason) = 'text'
 AND (min(width, height) > 0) = (reason = '')"""
 
-Row = tuple[bytes, int, int, bytes, int, int, str]
+Row = tuple[bytes, int, int, int, int, int, bytes, int, int, str, float]
 Known = dict[bytes, Row]
-"""Path -> path, stamp and facts."""
+"""Path -> path, stamp, time of the look, and facts."""
+
+
+def _facts(row: Row) -> Facts:
+    return Facts._make(row[6:])
 
 
 def _recall(root: bytes) -> tuple[sqlite3.Connection, Known]:
@@ -188,14 +252,16 @@ def _connect(path: Path | str, root: bytes) -> tuple[sqlite3.Connection, Known]:
     return memory, known
 
 
-def _cells(fact: Facts) -> tuple[bytes, int, int, str, str]:
+def _cells(fact: Facts) -> tuple[bytes, int, int, str, float, str]:
     # A newer Pillow may read what this one does not.
-    return fact.sha256, fact.width, fact.height, fact.reason, PIL.__version__
+    return *fact, PIL.__version__
 
 
 def _remember(memory: sqlite3.Connection, rows: Iterable[tuple[object, ...]]) -> None:
     try:
         with memory:
-            memory.executemany("INSERT OR REPLACE INTO files VALUES (?,?,?,?,?,?,?,?,?)", rows)
+            memory.executemany(
+                "INSERT OR REPLACE INTO files VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)", rows
+            )
     except sqlite3.Error as error:  # a full disk, a folder that is only to be read
         log.debug("What was found is not remembered: %s.", error)

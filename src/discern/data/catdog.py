@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,8 @@ class CatDog(ImageFolder):
     Args:
         url: address of an archive of ``Cat_Dog_data``.
         sha256: hex digest of that archive; None to record the first one's and compare later ones.
-        **options: see ``ImageFolder``. A table that ``csv`` names takes the place of all forms; its
-            labels are cat and dog.
+        **options: see ``ImageFolder``. A table that ``csv`` names, or folders that ``parts`` names,
+            take the place of all forms; their labels are cat and dog.
     """
 
     def __init__(self, *, url: str = URL, sha256: str | None = None, **options: Any) -> None:
@@ -55,7 +56,7 @@ class CatDog(ImageFolder):
         Raises:
             DiscernError: it is needed and cannot be had, or a form that is there is not complete.
         """
-        if self.csv is not None or _find(self.dir) is not None:
+        if self.is_told or _find(self.dir, trains=self.measured is None) is not None:
             return
         folder = self.dir / COURSE
         if folder.exists():
@@ -72,19 +73,24 @@ class CatDog(ImageFolder):
         return _TITLE
 
     def _listing(self) -> Listing:
-        if self.csv is not None:
-            return _renamed(super()._listing(), self.csv)
-        found = _find(self.dir)
+        if self.is_told:
+            setting = f"data.dir={self.dir}" if self.csv is None else f"data.csv={self.csv}"
+            return _renamed(super()._listing(), setting)
+        found = _find(self.dir, trains=self.measured is None)
         if found is None:
             raise DiscernError(f"{_TITLE} are not in {self.dir}: {_ADVICE}.")
         return found
 
 
-def _find(folder: Path) -> Listing | None:
+def _find(folder: Path, trains: bool = True) -> Listing | None:
     """The files of the first form that is in ``folder``, or None.
 
+    Args:
+        folder: the setting ``data.dir``.
+        trains: whether both classes must be among the training pictures.
+
     Raises:
-        DiscernError: ``folder``, the setting ``data.dir``, cannot be looked into, or all forms that
+        DiscernError: ``folder`` cannot be looked into, or all forms that
             are there lack training pictures of a class.
     """
     lacking = None
@@ -94,7 +100,8 @@ def _find(folder: Path) -> Listing | None:
         check_folder(folder)
         for name, form in _FORMS:
             listing = form(folder / name)
-            missing = {"cat", "dog"} - {entry.label for entry in listing.parts["train"]}
+            parts = ["train"] if trains else list(listing.parts)
+            missing = {"cat", "dog"} - {e.label for part in parts for e in listing.parts[part]}
             if not missing:
                 return listing
             if lacking is None and any(listing.parts.values()):
@@ -159,15 +166,13 @@ def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def _renamed(listing: Listing, table: str) -> Listing:
-    """The files of a table, the classes written as those of the other forms."""
+def _renamed(listing: Listing, setting: str) -> Listing:
+    """The files of a table or of other folders, the classes written as those of the other forms."""
     for entry in (entry for files in listing.parts.values() for entry in files):
         if entry.label.lower() not in _CLASSES:
-            raise DiscernError(
-                f"data.csv={table} has the label {entry.label}; it must be cat or dog."
-            )
+            raise DiscernError(f"{setting} has the label {entry.label}; it must be cat or dog.")
     parts = {
         part: [Labelled(entry.path, _CLASSES[entry.label.lower()]) for entry in files]
         for part, files in listing.parts.items()
     }
-    return Listing(parts, listing.strays)
+    return replace(listing, parts=parts)

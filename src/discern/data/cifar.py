@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 import pickle
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from discern.data.archives import advising, extract, fetch
 from discern.data.module import InMemoryDataModule, LoadedImages
+from discern.data.stamps import version_of
 from discern.errors import DiscernError, first_line
 
 SHAPE = (3, 32, 32)
@@ -281,22 +282,21 @@ def _read(published: Publication, version: Version, folder: Path) -> _Contents:
     Raises:
         DiscernError: a file cannot be read or is not as published.
     """
-    stamps = []
+    versions = []
     for name in version.files:
         try:
-            status = (folder / name).stat()
+            versions.append(version_of(folder / name))
         except OSError as error:
             raise _unreadable(folder / name, error) from error
-        stamps.append((status.st_mtime_ns, status.st_size))
-    return _read_stamped(published, version, folder.resolve(), tuple(stamps))
+    return _read_versions(published, version, folder.resolve(), tuple(versions))
 
 
 # Runs of one process, such as the jobs of a sweep, share the arrays of both data sets.
 @lru_cache(maxsize=2)
-def _read_stamped(
-    published: Publication, version: Version, folder: Path, stamps: tuple[tuple[int, int], ...]
+def _read_versions(
+    published: Publication, version: Version, folder: Path, versions: tuple[Hashable, ...]
 ) -> _Contents:
-    """As ``_read``, for the files that have these times and sizes."""
+    """As ``_read``, for these versions of the files."""
     if version is published.binary:
         reader: _Binary | _Python = _Binary(published, folder)
     else:

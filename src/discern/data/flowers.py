@@ -63,7 +63,7 @@ class Flowers102(ImageFolder):
     directly in ``dir``; those that are missing are downloaded. Reading the labels needs SciPy.
 
     Args:
-        **options: see ``ImageFolder``; ``csv`` and ``test_size`` have no effect, nor has
+        **options: see ``ImageFolder``; ``csv``, ``parts`` and ``test_size`` have no effect, nor has
             ``val_size``, as the data set comes in three parts.
     """
 

@@ -1,16 +1,25 @@
-"""Finding labelled pictures in a folder: a folder a class, in parts or not, or a CSV file."""
+"""Finding labelled pictures in a folder: a folder a class, in parts or not, or a table of files."""
 
 from __future__ import annotations
 
-import csv
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import NoReturn
 
-from discern.data.search import walk
-from discern.errors import DiscernError, first_line
+from discern.data.part_names import (
+    is_unlabelled,
+    parse,
+    parts_among,
+    shards_among,
+)
+from discern.data.pictures import picture_suffixes
+from discern.data.search import JUNK, walk
+from discern.data.tables import SUFFIXES, Files, NoTableError, Table, read_table
+from discern.errors import DiscernError
 
 TRAIN = ("train",)
 VAL = ("val", "valid", "validation")
@@ -20,12 +29,21 @@ PARTS = {
     **dict.fromkeys(VAL, "val"),
     **dict.fromkeys(TEST, "test"),
 }
-"""Name of a folder, or word in a CSV file -> the part of the data set that it means."""
+"""Name of a folder -> the part of a published data set that it means."""
+
+NEARLY_ALL, FEW = 0.95, 20
+"""The part of the pictures, of at least so many, that makes a class suspicious."""
+
+AsTold = str | Mapping[str, str]
+"""The setting ``data.parts``: ``none`` where no folder is a part, or part -> its folder."""
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """A file and what it shows; a byte of the label that is no UTF-8 is shown, as ``\\xff``."""
+    """A file and what it shows.
+
+    The label is in Unicode's normal form NFC; a byte that is no UTF-8 is shown, as ``\\xff``.
+    """
 
     path: Path
     label: str
@@ -39,40 +57,49 @@ class Listing:
         parts: ``train``, and ``val`` and ``test`` where the data set has them -> files in the order
             of classes and names.
         strays: files that belong to no class.
+        guesses: sentences on what was taken for what, where that was not plain.
+        doubts: sentences on what was passed over, and on what may not be meant.
     """
 
     parts: dict[str, list[Labelled]]
     strays: list[Path] = field(default_factory=list)
+    guesses: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
 
 
-def list_folder(folder: Path, table: str | None = None) -> Listing:
+def list_folder(
+    folder: Path, table: str | None = None, parts: AsTold | None = None, trains: bool = True
+) -> Listing:
     """The labelled files in ``folder``.
 
-    They are, in this order of preference: those named in the CSV file ``table`` or in the only CSV
-    file of the folder that has the columns ``file`` and ``label``; those in ``train/CLASS/``, with
-    ``val/``, ``valid/`` or ``validation/`` and ``test/`` where they exist, in capitals or not;
-    those in ``CLASS/``. What is hidden is passed over, and so is a class without files. Links are
-    followed, but not to a folder that this one is in, nor to another class.
+    They are, in this order of preference: those named in the table ``table``, or in the tables of
+    the folder that have files and labels (see :func:`discern.data.tables.read_table`); those in
+    ``train/CLASS/``, with folders for validation and test where they exist, whose names may be in
+    any usual dress, such as ``Training`` or ``test_images``; those in ``CLASS/``. A folder that is
+    alone in another is looked into. What is hidden is passed over, and so is a class without files.
+    Links are followed, but not to a folder that this one is in, nor to another class.
+
+    Args:
+        folder: the setting ``data.dir``.
+        table: name of a table in it.
+        parts: what its folders are, where their names are not to be asked.
+        trains: whether there must be files to train on.
 
     Raises:
-        DiscernError: there is no such folder, or nothing of the kind in it.
+        DiscernError: there is no such folder, nothing of the kind in it, or it cannot be told which
+            folders are classes.
     """
     check_folder(folder)
-    path = folder / table if table is not None else _table_in(folder)
-    if path is not None:
-        return _from_table(path)
-    parts = {name: PARTS[name.lower()] for name in _subfolders(folder) if name.lower() in PARTS}
-    with_classes = {name for name in parts if _subfolders(folder / name)}
-    if any(parts[name] == "train" for name in with_classes):
-        return _from_parts(folder, parts)
-    # Without training images, val/ and test/ would pass for two classes.
-    if with_classes or (parts and len(parts) == len(_subfolders(folder))):
-        raise DiscernError(
-            f"data.dir={folder} has {'/, '.join(parts)}/, but no train/ with a folder for each "
-            "class in it."
-        )
-    found = Listing({"train": []})
-    _add_classes(found, "train", folder)
+    if table is not None:
+        found = _from_tables([_read(folder, folder / table)], folder)
+    elif parts is not None:
+        found = _as_told(folder, parts)
+    else:
+        place = _unwrapped(folder)
+        found = _listed(place, trains)
+        if place != folder:
+            found.guesses.insert(0, f"data.dir={folder}: the data set is in {place}.")
+    _doubt_classes(found)
     return found
 
 
@@ -84,31 +111,149 @@ def check_folder(folder: Path) -> None:
     _visible(folder)
 
 
-def _from_parts(folder: Path, parts: Mapping[str, str]) -> Listing:
+def _listed(place: Path, trains: bool) -> Listing:
+    unread: dict[Path, NoTableError] = {}
+    tables = _tables_in(place, unread)
+    said = [_unread(path, reason) for path, reason in unread.items()]
+    try:
+        found = _from_tables(tables, place) if tables else _from_folders(place, trains)
+    except DiscernError as error:
+        if tables or not said:
+            raise
+        raise DiscernError(f"{str(error).removesuffix('.')}; {said[0]}") from error
+    if unread and not any(found.parts.values()):
+        raise DiscernError(f"data.dir={place} has no folders of classes, and {said[0]}")
+    found.doubts += said
+    return found
+
+
+def _unread(path: Path, reason: NoTableError) -> str:
+    why = str(reason).removeprefix(f"data.csv={path} ").removesuffix(".")
+    return f"{path.name} is not read: it {why}."
+
+
+# Folders
+
+
+def _from_folders(place: Path, trains: bool) -> Listing:
+    names = _subfolders(place)
+    parts, unclear = parts_among(names)
+    if len(names) == 1 and not parts and len(parse(names[0]).parts) == 1:
+        parts = {name: next(iter(parse(name).parts)) for name in names}
+    unclear = [name for name in unclear if _has_files(place / name)]
+    with_classes = {name for name in parts if _subfolders(_within_part(place / name))}
+    others = [name for name in names if name not in parts and _has_files(place / name)]
+    has_training = any(parts[name] == "train" for name in with_classes)
+    is_plain = (has_training or (with_classes and not trains)) and not unclear
+    strange = [name for name in others if not (is_plain and _is_beside(place, name, parts))]
+    if (parts or unclear) and strange and (is_plain or unclear or not with_classes):
+        _refuse_parts(place, [*parts, *unclear], [n for n in strange if n not in unclear])
+    if is_plain:
+        found = _from_parts(place, {n: _within_part(place / n) for n in parts}, parts)
+        found.doubts += [f"{place / name} is passed over: it is no part." for name in others]
+        return found
+    # Without training images, val/ and test/ would pass for two classes.
+    if with_classes or (parts and not others):
+        raise DiscernError(
+            f"data.dir={place} has {'/, '.join(parts)}/, but no train/ with a folder for each "
+            "class in it."
+        )
+    found = Listing({"train": []})
+    _check_classes(place, others)
+    _add_classes(found, "train", place)
+    return found
+
+
+def _refuse_parts(place: Path, parts: Sequence[str], others: Sequence[str]) -> NoReturn:
+    """Refuse folders that may be parts of the data set or classes of it."""
+    shown = ", ".join(f"{name}/" for name in others[:5]) + (", …" if len(others) > 5 else "")
+    beside = f" beside {shown}" if others else ""
+    raise DiscernError(
+        f"data.dir={place} has {', '.join(f'{name}/' for name in parts)}{beside}, and it cannot be "
+        "told whether these are parts of the data set or classes; data.parts=none takes each "
+        "folder for a class, and data.parts={train:FOLDER,val:FOLDER,test:FOLDER} says where the "
+        "parts are."
+    )
+
+
+def _is_beside(place: Path, name: str, parts: Mapping[str, str]) -> bool:
+    """Whether a folder beside those of parts is plainly no class, and may be passed over."""
+    rests = {parse(part).rest for part in parts}
+    inside, _ = parts_among(_subfolders(place / name))
+    shares = bool(parse(name).rest) and any(
+        rest and parse(name).rest[: len(rest)] == rest for rest in rests
+    )
+    return shares or bool(inside) or is_unlabelled(name)
+
+
+def _from_parts(place: Path, folders: Mapping[str, Path], parts: Mapping[str, str]) -> Listing:
     found = Listing({})
     for name, part in parts.items():
         if part in found.parts:
             several = ", ".join(name for name in parts if parts[name] == part)
             raise DiscernError(
-                f"data.dir={folder} has more than one folder for the same part ({several}); it "
-                "must have one."
+                f"data.dir={place} has more than one folder for the same part ({several}); it "
+                "must have one, which data.parts={train:FOLDER,…} may name."
             )
         found.parts[part] = []
-        _add_classes(found, part, folder / name)
+        _check_classes(folders[name], _subfolders(folders[name]))
+        _add_classes(found, part, folders[name])
+        if not found.parts[part] and _has_files(folders[name]):
+            found.doubts.append(f"{folders[name]} is passed over: it has no folders of classes.")
+        elif name.lower() not in PARTS or folders[name] != place / name:
+            found.guesses.append(f"{folders[name]} is taken for the part {part}.")
     # An empty folder for a part is as good as none.
     found.parts = {part: files for part, files in found.parts.items() if files or part == "train"}
     return found
 
 
-def _add_classes(found: Listing, part: str, folder: Path) -> None:
-    classes = _subfolders(folder)
+def _as_told(folder: Path, parts: AsTold) -> Listing:
+    """The files of the folders that the setting ``data.parts`` names, each of a folder a class."""
+    if isinstance(parts, str):
+        found = Listing({"train": []})
+        _add_classes(found, "train", folder)
+        return found
+    found = Listing({})
+    for part, name in parts.items():
+        if not os.path.isdir(folder / name):  # noqa: PTH112 - is_dir raises for some paths
+            raise DiscernError(
+                f"data.parts.{part}={name} is no folder in data.dir={folder}; it has "
+                f"{', '.join(_subfolders(folder)[:10]) or 'none'}."
+            )
+        found.parts[part] = []
+        _add_classes(found, part, folder / name, set(map(folder.joinpath, parts.values())))
+    found.parts = {part: files for part, files in found.parts.items() if files or part == "train"}
+    named = {Path(name).parts[0] for name in parts.values() if Path(name).parts}
+    others = [name for name in _subfolders(folder) if named and name not in named]
+    found.doubts += [f"{folder / name} is passed over: data.parts has it not." for name in others]
+    return found
+
+
+def _add_classes(
+    found: Listing, part: str, folder: Path, without: Iterable[Path] = frozenset()
+) -> None:
+    classes = [name for name in _subfolders(folder) if folder / name not in without]
     resolved = folder.resolve()
     above = {_identity(place) for place in (resolved, *resolved.parents)}
     places = {name: _identity(folder / name) for name in classes}
+    spelled: dict[str, list[str]] = {}
+    files = []
     for name in classes:
-        files = walk(folder / name, above | (set(places.values()) - {places[name]}))
-        found.parts[part] += [Labelled(file, _text(name)) for file in files]
-    inside = set(classes)
+        seen = above | (set(places.values()) - {places[name]})
+        here = [Labelled(file, _text(name)) for file in walk(folder / name, seen)]
+        spelled.setdefault(_text(name), []).append(name)
+        if not here:
+            found.doubts.append(f"{folder / name} is passed over: it has no files.")
+        files += here
+    if any(len(names) > 1 for names in spelled.values()):
+        files = _in_order(files)
+        found.guesses += [
+            f"{len(names)} folders in {folder} are the class {name}, spelled in other bytes."
+            for name, names in spelled.items()
+            if len(names) > 1
+        ]
+    found.parts[part] += files
+    inside = {*classes, *(path.name for path in without)}
     found.strays += [folder / name for name in _visible(folder) if name not in inside]
 
 
@@ -116,6 +261,120 @@ def _identity(folder: Path) -> tuple[int, int]:
     """What ``walk`` knows a folder by, whatever links lead to it."""
     status = folder.stat()
     return status.st_dev, status.st_ino
+
+
+# What folders are not
+
+
+def _unwrapped(folder: Path) -> Path:
+    """The folder itself, or the one that is alone in it, and so on."""
+    seen = set()
+    while (identity := _identity(folder)) not in seen:
+        seen.add(identity)
+        filled = [name for name in _subfolders(folder) if _has_files(folder / name)]
+        if len(filled) != 1 or _has_own_data(folder):
+            break
+        below = folder / filled[0]
+        parts, _ = parts_among(_subfolders(below))
+        if parse(filled[0]).parts and not (len(parts) > 1 and "train" in parts.values()):
+            break
+        if not (_subfolders(below) or any(_is_named_table(name) for name in _visible(below))):
+            break
+        folder = below
+    return folder
+
+
+def _within_part(folder: Path) -> Path:
+    """The folder of a part, or the one in it that repeats its name or says nothing."""
+    while True:
+        filled = [name for name in _subfolders(folder) if _has_files(folder / name)]
+        if len(filled) != 1 or _has_own_data(folder):
+            return folder
+        name, said = filled[0], parse(filled[0])
+        repeats = bool(said.parts) and said.parts == parse(folder.name).parts
+        if not (repeats or said.says_nothing or name.lower() == folder.name.lower()):
+            return folder
+        folder = folder / name
+
+
+def _has_own_data(folder: Path) -> bool:
+    """Whether there are pictures or tables directly in a folder."""
+    suffixes = picture_suffixes()
+    return any(
+        Path(name).suffix.lower() in suffixes or _is_named_table(name) for name in _visible(folder)
+    )
+
+
+def _has_files(folder: Path) -> bool:
+    return os.path.isdir(folder) and next(walk(folder), None) is not None  # noqa: PTH112
+
+
+def _check_classes(folder: Path, names: Sequence[str]) -> None:
+    """Refuse folders that are parts or pieces of a data set rather than its classes."""
+    names = [name for name in names if _has_files(folder / name)]
+    parts, unclear = parts_among(names)
+    # One alone, such as flowers_train, is a part if its pictures are in folders.
+    alone = [n for n in names if parse(n).parts and n not in parts and _subfolders(folder / n)]
+    if parts or unclear or alone:
+        seen = [*parts, *unclear, *(name for name in alone if name not in unclear)]
+        _refuse_parts(folder, seen, [name for name in names if name not in seen])
+    way_out = (
+        "; data.parts=none takes each folder for a class, data.parts={train:FOLDER,…} the folders "
+        "in one, and data.csv names a table of files and labels."
+    )
+    if shards := shards_among(names) or _without_meaning(folder, names):
+        raise DiscernError(
+            f"data.dir: the folders {', '.join(shards[:5])} in {folder} look like pieces of a data "
+            f"set, not like classes{way_out}"
+        )
+    inside = {name: {_text(sub) for sub in _subfolders(folder / name)} for name in names}
+    of_parts = [name for name, subs in inside.items() if parts_among(subs)[0]]
+    if of_parts and (
+        len(of_parts) == len(names)
+        or any(len(set(parts_among(inside[name])[0].values())) > 1 for name in of_parts)
+    ):
+        example = f"{of_parts[0]}/{next(iter(sorted(parts_among(inside[of_parts[0]])[0])))}"
+        raise DiscernError(
+            f"data.dir: the folders in {folder} have parts of the data set in them, such as "
+            f"{example}, where parts must have classes in them{way_out}"
+        )
+    shared = set.intersection(*inside.values()) if inside else set()
+    if len(names) > 1 and len(shared) > 1 and all(subs == shared for subs in inside.values()):
+        raise DiscernError(
+            f"data.dir: the folders {', '.join(names[:5])} in {folder} all have the same folders "
+            f"in them ({', '.join(sorted(shared)[:5])}), which may be the classes{way_out}"
+        )
+
+
+def _without_meaning(folder: Path, names: Sequence[str]) -> list[str]:
+    """Names such as images or masks, if all are, or those of them that have folders in them."""
+    found = [name for name in names if parse(name).says_nothing]
+    return found if found == list(names) else [n for n in found if _subfolders(folder / n)]
+
+
+def _doubt_classes(found: Listing) -> None:
+    """Tell what makes classes suspicious."""
+    counts = Counter(entry.label for entry in found.parts.get("train", ()))
+    total = sum(counts.values())
+    if len(counts) > 1 and total >= FEW:
+        ((name, most),) = counts.most_common(1)
+        if most > NEARLY_ALL * total:
+            found.doubts.append(
+                f"The class {name} has {most:,} of {total:,} training files, nearly all."
+            )
+    for name in counts:
+        said = parse(name)
+        if said.says_nothing:
+            found.doubts.append(f"The class {name} is named like any folder of pictures.")
+        elif said.parts:
+            found.doubts.append(f"The class {name} has a word in its name that may mean a part.")
+    folded = Counter(name.casefold() for name in counts)
+    for name in (name for name, count in folded.items() if count > 1):
+        alike = " and ".join(sorted(own for own in counts if own.casefold() == name))
+        found.doubts.append(f"The classes {alike} differ in nothing but capitals.")
+
+
+# Names
 
 
 def _subfolders(folder: Path) -> list[str]:
@@ -128,108 +387,116 @@ def _visible(folder: Path) -> list[str]:
         names = os.listdir(folder)  # noqa: PTH208 - names are wanted
     except OSError as error:
         raise DiscernError(f"data.dir: {folder} cannot be read: {error.strerror}.") from error
-    return sorted(name for name in names if not name.startswith("."))
+    return sorted(name for name in names if not name.startswith(".") and name not in JUNK)
 
 
 def _text(name: str) -> str:
     """A name as text that can be written; of one that is no UTF-8 the bytes are shown."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-# A table of files
-
-
-def _table_in(folder: Path) -> Path | None:
-    """The CSV file of a folder that names files and labels."""
-    tables = [folder / name for name in _visible(folder) if name.lower().endswith(".csv")]
-    tables = [path for path in tables if _is_table(path)]
-    if len(tables) > 1:
-        names = ", ".join(path.name for path in tables)
-        raise DiscernError(
-            f"data.dir={folder} has several tables of files and labels ({names}); data.csv must "
-            "name one."
-        )
-    return tables[0] if tables else None
-
-
-def _is_table(path: Path) -> bool:
-    try:
-        with _open_table(path) as file:
-            header = next(csv.reader(file), [])
-    except (OSError, csv.Error):
-        return False
-    return {"file", "label"} <= {cell.strip() for cell in header}
-
-
-def _open_table(path: Path) -> IO[str]:
-    """Open a CSV file; bytes that are no UTF-8 stay what they are in the names of files.
-
-    Raises:
-        OSError: it is no file, or cannot be opened.
-    """
-    if not os.path.isfile(path):  # noqa: PTH113 - is_file raises for some paths
-        path.stat()
-        raise OSError("it is no file")  # a pipe would be waited for without end
-    return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
-
-
-def _from_table(path: Path) -> Listing:
-    found: dict[Path, tuple[str, Labelled]] = {}
-    for line, row in _rows(path):
-        split = row.get("split") or "train"
-        part = PARTS.get(split.lower())
-        if part is None:
-            raise DiscernError(
-                f"{path}, line {line}: split={split} is not allowed; it must be one of "
-                f"{', '.join(PARTS)}."
-            )
-        if not row["file"] or not row["label"]:
-            raise DiscernError(f"{path}, line {line}: a file or its label is missing.")
-        entry = Labelled(path.parent / row["file"], _text(row["label"]))
-        part_before, before = found.setdefault(entry.path, (part, entry))
-        if (part_before, before) != (part, entry):
-            raise DiscernError(
-                f"{path}, line {line}: {row['file']} is {entry.label} for {part} here and "
-                f"{before.label} for {part_before} in a line before."
-            )
-    _check_all_there(path, list(found))
-    parts: dict[str, list[Labelled]] = {"train": []}
-    for part, entry in found.values():
-        parts.setdefault(part, []).append(entry)
-    return Listing({part: _in_order(files) for part, files in parts.items()})
-
-
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Number of the line, and name of the column -> cell."""
-    try:
-        with _open_table(path) as file:
-            reader = csv.reader(file, strict=True)
-            header = [cell.strip() for cell in next(reader, [])]
-            if not {"file", "label"} <= set(header):
-                raise DiscernError(
-                    f"data.csv={path} has the columns {', '.join(header) or 'of an empty file'}; "
-                    "it must have file and label, and may have split."
-                )
-            for cells in reader:
-                if any(cells[len(header) :]):
-                    raise DiscernError(
-                        f"{path}, line {reader.line_num}: it has {len(cells)} cells for "
-                        f"{len(header)} columns; a name with a comma in it must be in quotes."
-                    )
-                if any(cells):
-                    row = dict(zip(header, map(str.strip, cells), strict=False))
-                    yield reader.line_num, {"file": "", "label": "", **row}
-    except (OSError, csv.Error) as error:
-        why = getattr(error, "strerror", None) or first_line(error)
-        raise DiscernError(f"data.csv={path} cannot be read: {why}.") from error
-
-
-def _check_all_there(path: Path, files: list[Path]) -> None:
-    missing = [file for file in files if not os.path.isfile(file)]  # noqa: PTH113
-    if missing:
-        more = f" and {len(missing) - 1:,} more files" if len(missing) > 1 else ""
-        raise DiscernError(f"{path} names {missing[0]}{more}, which cannot be found.")
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return unicodedata.normalize("NFC", text)
 
 
 def _in_order(files: Iterable[Labelled]) -> list[Labelled]:
     return sorted(files, key=lambda entry: (entry.label, entry.path))
+
+
+# Tables of files
+
+
+def _is_named_table(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES)
+
+
+def _tables_in(place: Path, unread: dict[Path, NoTableError]) -> list[Table]:
+    """The tables of a folder that name its files and labels: one, or one for each part.
+
+    Args:
+        place: the folder.
+        unread: is given the others, and why each is not read.
+    """
+    tables = []
+    for path in (place / name for name in _visible(place) if _is_named_table(name)):
+        if not os.path.isfile(path):  # noqa: PTH113 - is_file raises for some paths
+            continue
+        if {"submission", "submit"} & set(parse(path.stem).rest):
+            unread[path] = NoTableError("is named like an answer to be submitted.")
+            continue
+        try:
+            tables.append(_read(place, path, unread))
+        except NoTableError as error:
+            unread[path] = error
+    plain = [table for table in tables if not table.guesses] or tables
+    parts = {table.path: parse(table.path.stem).parts for table in plain}
+    training = [table for table in plain if not parts[table.path] or "train" in parts[table.path]]
+    if not training:
+        unread |= {t.path: NoTableError("is not for training, and no other is.") for t in tables}
+        return []
+    one_each = {next(iter(said)) for said in parts.values() if len(said) == 1}
+    if len(plain) > 1 and len(one_each) < len(plain):
+        names = ", ".join(table.path.name for table in plain)
+        raise DiscernError(
+            f"data.dir={place} has several tables of files and labels ({names}); data.csv must "
+            "name one."
+        )
+    unread |= {
+        table.path: NoTableError("is less plainly a table of files and labels.")
+        for table in tables
+        if table not in plain
+    }
+    return plain
+
+
+def _read(place: Path, path: Path, unread: dict[Path, NoTableError] | None = None) -> Table:
+    """A table of files in ``place``; with ``unread`` it is one that nobody has named."""
+    table = read_table(path, Files(path.parent, place, picture_suffixes()))
+    if unread is None or any(table.files.find(row.file) for row in table.rows):
+        return table
+    if any(_has_files(place / name) for name in _subfolders(place)):
+        raise NoTableError("names no file that is here.")
+    return table
+
+
+def _from_tables(tables: Sequence[Table], place: Path) -> Listing:
+    listing = Listing({"train": []})
+    named: dict[Path, tuple[str, Labelled]] = {}
+    for table in tables:
+        (default,) = parse(table.path.stem).parts if len(tables) > 1 else ("train",)
+        if len(tables) > 1:
+            listing.guesses.append(f"{table.path.name} is taken for the part {default}.")
+        listing.guesses += table.guesses
+        _add_rows(named, table, default)
+    for part, entry in named.values():
+        listing.parts.setdefault(part, []).append(entry)
+    listing.parts = {part: _in_order(files) for part, files in listing.parts.items()}
+    others = [path for path in tables[0].files.pictures() if path not in named]
+    if others:
+        listing.doubts.append(
+            f"Files that are passed over, since {' and '.join(t.path.name for t in tables)} has "
+            f"them not: {len(others):,}, such as {others[0]}."
+        )
+    return listing
+
+
+def _add_rows(named: dict[Path, tuple[str, Labelled]], table: Table, default: str) -> None:
+    missing = []
+    for row in table.rows:
+        part = row.part or default
+        files = table.files.find(row.file, part)
+        if not files:
+            missing.append(table.path.parent / row.file)
+            continue
+        if len(files) > 1:
+            raise DiscernError(
+                f"{table.path}, line {row.line}: {row.file} may be {files[0]} or {files[1]}; its "
+                "folder must be named too."
+            )
+        entry = Labelled(files[0], _text(row.label))
+        part_before, before = named.setdefault(entry.path, (part, entry))
+        if (part_before, before) != (part, entry):
+            raise DiscernError(
+                f"{table.path}, line {row.line}: {row.file} is {entry.label} for {part} here and "
+                f"{before.label} for {part_before} in a line before."
+            )
+    if missing:
+        more = f" and {len(missing) - 1:,} more files" if len(missing) > 1 else ""
+        raise DiscernError(f"{table.path} names {missing[0]}{more}, which cannot be found.")

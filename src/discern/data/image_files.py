@@ -51,6 +51,7 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
             image keeps its views when others are added.
         preprocessing: what is done to a picture.
         indices: int64 (M,), the images that belong to this data set, or None for all.
+        root: the folder of the data set, below which the names of files are told apart.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
         digests: NDArray[np.uint8],
         preprocessing: Preprocessing,
         indices: Tensor | None = None,
+        root: Path | None = None,
     ) -> None:
         # One array rather than a list: worker processes would copy a list as they count references.
         self.files = np.array([os.fsencode(file) for file in files], dtype=np.bytes_)
@@ -67,6 +69,7 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
         self.digests = digests
         self.preprocessing = preprocessing
         self.indices = indices
+        self.root = b"" if root is None else os.fsencode(root) + b"/"
 
     def __len__(self) -> int:
         return len(self.labels if self.indices is None else self.indices)
@@ -194,6 +197,13 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
         """The images' files, as text."""
         files = self.files[self._of_all(np.arange(len(self))).numpy()]
         return [printable(Path(os.fsdecode(file))) for file in files]
+
+    def name_keys(self) -> NDArray[np.int64]:
+        """Numbers, int64 (M,), of the files' names below the folder of the data set."""
+        files = self.files[self._of_all(np.arange(len(self))).numpy()].tolist()
+        names = (file.removeprefix(self.root) for file in files)
+        digests = b"".join(hashlib.blake2b(name, digest_size=8).digest() for name in names)
+        return np.frombuffer(digests, dtype="<i8").astype(np.int64)
 
     def _path(self, index: int) -> Path:
         """The file of an image of the whole data set."""

@@ -5,22 +5,21 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
-from discern.data.catalogue import Facts, examine
-from discern.data.folders import Labelled, Listing, list_folder
+from discern.data.catalogue import Facts, about_depths, examine
+from discern.data.folders import AsTold, Labelled, Listing, list_folder
 from discern.data.image_files import ImageFiles
 from discern.data.images import AugmentedImages
 from discern.data.module import ImageDataModule, Parts
+from discern.data.pictures import picture_suffixes
 from discern.data.preprocessing import Preprocessing
-from discern.data.splits import stratified_split
 from discern.data.views import PHOTO_AUGMENTATIONS
 from discern.errors import DiscernError
 from discern.files import printable
@@ -45,14 +44,6 @@ class TooManyBadFilesError(DiscernError):
         self.bad = list(bad)
 
 
-def picture_suffixes() -> set[str]:
-    """Suffixes, in small letters, of files that should be pictures, whether Pillow reads them."""
-    formats = Image.registered_extensions()
-    # Pillow writes PDF but does not read it, and knows films only by their names.
-    read = {suffix for suffix, name in formats.items() if name in Image.OPEN and name != "MPEG"}
-    return read | {".heic", ".heif", ".jxl"}
-
-
 @dataclass(frozen=True)
 class Photo:
     """A file that can be used, and what is known of it."""
@@ -73,7 +64,9 @@ class ImageFolder(ImageDataModule):
         test_size: number (an int) or fraction (a float) of the training images that are held out
             for the test where the data set has no part for it; with 0 there is none.
         max_bad: the fraction of the pictures that may be unreadable.
-        csv: name in ``dir`` of the CSV file of files and labels; None to find it.
+        csv: name in ``dir`` of the table of files and labels; None to find it.
+        parts: ``none`` where each folder is a class; or part -> its folder in ``dir``; None to tell
+            by their names.
         num_workers: processes that load batches; None for one a core, at most eight.
         **options: see ``ImageDataModule``.
     """
@@ -92,6 +85,7 @@ class ImageFolder(ImageDataModule):
         test_size: int | float = 0.1,
         max_bad: float = 0.01,
         csv: str | None = None,
+        parts: AsTold | None = None,
         num_workers: int | None = None,
         **options: Any,
     ) -> None:
@@ -114,11 +108,14 @@ class ImageFolder(ImageDataModule):
         self.test_size = test_size
         self.max_bad = max_bad
         self.csv = csv
+        self.told_parts = parts
         self.input_shape = self.photos.shape
         self.bad_files: list[BadFile] = []
         """Files that are not used, once the module is set up."""
         self.parts: dict[str, list[Photo]] = {}
         """The files that are used, in the parts that the data set comes in."""
+        self.remarks: list[str] = []
+        """Sentences on what was guessed, passed over and doubted in finding them."""
 
     @property
     def preprocessing(self) -> dict[str, Any]:
@@ -131,24 +128,6 @@ class ImageFolder(ImageDataModule):
             "interpolation": photos.interpolation,
         }
 
-    def setup(self, stage: str | None = None) -> None:
-        """As of the base class; warns of images that are in training and elsewhere alike."""
-        new = not self.parts
-        super().setup(stage)
-        if not new:
-            return
-        seen = self.train_dataset.content_keys()
-        for split, images in (("val", self.val_dataset), ("test", self.test_dataset)):
-            known = int(np.isin(images.content_keys(), seen).sum())
-            if known:
-                log.warning(
-                    "%s of the %s images of split=%s are in training as well; discern inspect "
-                    "lists them.",
-                    f"{known:,}",
-                    f"{len(images):,}",
-                    split,
-                )
-
     def _seen_in_training(self) -> AugmentedImages:
         """As training sees them; even unchanged, an image whose file is gone is left out."""
         return AugmentedImages(self._served(self.train_dataset), self.augmentation, self.seed)
@@ -157,23 +136,37 @@ class ImageFolder(ImageDataModule):
         """Name for people of the data."""
         return printable(Path(self.dir.resolve().name))
 
+    @property
+    def is_told(self) -> bool:
+        """Whether settings say where the files are, in the place of what a data set looks for."""
+        return self.csv is not None or self.told_parts is not None
+
     def _listing(self) -> Listing:
         """The data set's files."""
-        return list_folder(self.dir, self.csv)
+        return list_folder(self.dir, self.csv, self.told_parts, trains=self.measured is None)
 
     def _in_label_order(self, names: set[str]) -> list[str]:
         """The classes in the order of their labels, from the names that training images have."""
-        return sorted(names)
+        return sorted(names, key=in_number_order(names))
 
     def _load_parts(self) -> Parts:
         listing = self._listing()
+        self.remarks = [*listing.guesses, *listing.doubts]
+        for sentence in listing.guesses:
+            log.info("%s", sentence)
+        for sentence in listing.doubts:
+            log.warning("%s", sentence)
         files = [entry for part in listing.parts.values() for entry in part]
         if not files:
             raise DiscernError(
                 f"data.dir={self.dir} has no pictures; it must have a folder for each class, or a "
                 "CSV file with the columns file and label."
             )
-        facts = iter(examine(self.dir, [entry.path for entry in files]))
+        known = examine(self.dir, [entry.path for entry in files])
+        if (depths := about_depths(known)) is not None:
+            self.remarks.append(depths)
+            log.info("%s", depths)
+        facts = iter(known)
         self.bad_files = [
             BadFile(path, "", "not in the folder of a class") for path in listing.strays
         ]
@@ -183,12 +176,15 @@ class ImageFolder(ImageDataModule):
         }
         self._check_bad()
         self.class_names = self._check_classes()
-        if "test" not in self.parts:
-            self._hold_out_test()
         images = {part: self._images(photos) for part, photos in self.parts.items()}
-        digests = tuple(_digest(self.parts[part]) for part in ("train", "test"))
+        digests = tuple(_digest(self.parts.get(part, ())) for part in ("train", "val", "test"))
         return Parts(
-            self._title(), "folder", digests, images["train"], images.get("val"), images["test"]
+            self._title(),
+            "folder",
+            digests,
+            images.get("train", self._images([])),
+            images.get("val"),
+            images.get("test"),
         )
 
     def _usable(self, entries: Sequence[Labelled], facts: Sequence[Facts]) -> list[Photo]:
@@ -225,11 +221,14 @@ class ImageFolder(ImageDataModule):
             )
 
     def _check_classes(self) -> list[str]:
-        names = self._in_label_order({photo.label for photo in self.parts["train"]})
-        if len(names) < 2:
-            found = f"only the class {names[0]}" if names else "no class"
+        """The classes in the order of their labels."""
+        sources = ["train"] if self.measured is None else list(self.parts)
+        found = {photo.label for part in sources for photo in self.parts.get(part, ())}
+        names = self._in_label_order(found)
+        if len(names) < 2 and self.measured is None:
+            which = f"only the class {names[0]}" if names else "no class"
             raise DiscernError(
-                f"data.dir={self.dir} has {found} in its training images; it must have two or more."
+                f"data.dir={self.dir} has {which} in its training images; it must have two or more."
             )
         for part in ("val", "test"):
             others = {photo.label for photo in self.parts.get(part, ())} - set(names)
@@ -238,15 +237,9 @@ class ImageFolder(ImageDataModule):
                     f"data.dir={self.dir} has classes for {part} that its training images do not "
                     f"have: {', '.join(sorted(others)[:5])}."
                 )
-        return names
-
-    def _hold_out_test(self) -> None:
-        photos = self.parts["train"]
-        kept, held_out = stratified_split(
-            self._labels(photos), self.test_size, self.seed, "data.test_size"
-        )
-        self.parts["train"] = [photos[index] for index in kept.tolist()]
-        self.parts["test"] = [photos[index] for index in held_out.tolist()]
+        known = None if self.known is None else self.known.class_names
+        # Other sizes of a number or letters may be sorted in another way than they once were.
+        return known if known is not None and sorted(known) == sorted(names) else names
 
     def _labels(self, photos: Iterable[Photo]) -> torch.Tensor:
         numbers = {name: number for number, name in enumerate(self.class_names)}
@@ -256,12 +249,17 @@ class ImageFolder(ImageDataModule):
         joined = b"".join(photo.facts.sha256 for photo in photos)
         digests = np.frombuffer(joined, dtype=np.uint8).reshape(-1, 32)
         files = [photo.path for photo in photos]
-        return ImageFiles(files, self._labels(photos), digests, self.photos)
+        return ImageFiles(files, self._labels(photos), digests, self.photos, root=self.dir)
 
 
 def _digest(photos: Iterable[Photo]) -> str:
-    """Hex SHA-256 that changes with any pixel, label or the order."""
-    total = hashlib.sha256()
-    for photo in photos:
-        total.update(photo.facts.sha256 + photo.label.encode("utf-8", "surrogateescape") + b"\0")
-    return total.hexdigest()
+    """Hex SHA-256 that changes with any pixel or label, and not with the names of files."""
+    rows = (p.facts.sha256 + p.label.encode("utf-8", "surrogateescape") + b"\0" for p in photos)
+    return hashlib.sha256(b"".join(sorted(rows))).hexdigest()
+
+
+def in_number_order(names: Iterable[str]) -> Callable[[str], Any] | None:
+    """The key by which names are sorted: their numbers, if each is one, such as 0, 2 and 10."""
+    if all(name.isascii() and name.isdecimal() for name in names):
+        return lambda name: (int(name), name)
+    return None

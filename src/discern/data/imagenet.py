@@ -8,6 +8,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from discern.data.folders import Labelled, Listing, check_folder
@@ -40,8 +41,8 @@ class ImageNetFolder(ImageFolder):
     number; a name that two classes have gets the number.
 
     Args:
-        **options: see ``ImageFolder``. A table that ``csv`` names takes the place of the folders;
-            its labels are numbers such as n01440764, or any names.
+        **options: see ``ImageFolder``. A table that ``csv`` names, or the folders that ``parts``
+            names, take the place of these; labels are numbers such as n01440764, or any names.
     """
 
     def _title(self) -> str:
@@ -51,28 +52,30 @@ class ImageNetFolder(ImageFolder):
         check_folder(self.dir)
         place, listing = self._found()
         wnids = {entry.label for files in listing.parts.values() for entry in files}
-        self._wnids = sorted({entry.label for entry in listing.parts["train"]})
+        trained = {entry.label for entry in listing.parts.get("train", ())}
+        self._wnids = sorted(trained or wnids)
         names = _unique(_names(place, self._wnids) | {w: w for w in wnids - set(self._wnids)})
         self._numbers = {name: wnid for wnid, name in names.items()}
         parts = {
             part: [Labelled(entry.path, names[entry.label]) for entry in files]
             for part, files in listing.parts.items()
         }
-        return Listing(parts, listing.strays)
+        return replace(listing, parts=parts)
 
     def _in_label_order(self, names: set[str]) -> list[str]:
         return sorted(names, key=self._numbers.__getitem__)
 
     def _found(self) -> tuple[Path, Listing]:
         """The folder that may have Kaggle's texts, and the files, labelled with their numbers."""
-        if self.csv is not None:
+        if self.is_told:
             return self.dir, super()._listing()
         for place in (self.dir, self.dir / FOLDER):
             for root in (place, place / KAGGLE):
                 listing = Listing({"train": []})
                 _add_classes(listing, "train", root / "train")
-                if listing.parts["train"]:
+                if listing.parts["train"] or self.measured is not None:
                     _add_val(listing, root / "val", place / _VAL_LABELS)
+                if listing.parts["train"] or "test" in listing.parts:
                     return place, listing
         raise DiscernError(
             f"data.dir={self.dir} has no ImageNet; it must be a folder with "

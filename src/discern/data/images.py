@@ -47,6 +47,9 @@ class Images(Augmentable, Protocol):
     def content_keys(self) -> NDArray[np.int64]:
         """Numbers, int64 (M,), that are equal for images of the same content."""
 
+    def name_keys(self) -> NDArray[np.int64]:
+        """Numbers, int64 (M,), of the names of the images' files; (0,) where there are none."""
+
     def identify(
         self, augmentation: Any = None, seed: int = 0, epoch: int = 0
     ) -> NDArray[np.uint64]:

@@ -93,7 +93,7 @@ class InMemoryImages(Dataset[tuple[Tensor, Tensor]]):
 
     def content_keys(self) -> NDArray[np.int64]:
         """Numbers, int64 (M,), that are equal for images of the same pixels."""
-        return self._digests()[:, 0].view(np.int64)
+        return (self._digests()[:, 0] >> np.uint64(1)).astype(np.int64)
 
     def identify(
         self, augmentation: Augmentation | None = None, seed: int = 0, epoch: int = 0
@@ -129,6 +129,10 @@ class InMemoryImages(Dataset[tuple[Tensor, Tensor]]):
 
     def names(self) -> None:
         """None: the images come from no files of their own."""
+
+    def name_keys(self) -> NDArray[np.int64]:
+        """No numbers, (0,)."""
+        return np.empty(0, np.int64)
 
     def cut(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Pixels, uint8 (B, C, H, W), and labels, int64 (B,), at ``indices``."""

@@ -13,16 +13,19 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.accelerators import CUDAAccelerator
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from discern.data.augment import AUGMENTATIONS
+from discern.data.division import Content, Division, all_on, divide, seen
 from discern.data.images import AugmentedImages, Batch, Images, labels_of
 from discern.data.in_memory import InMemoryImages
+from discern.data.known import Changes, KnownImages, Rule, Side, check_classes
 from discern.data.loader import ImageLoader, ResumableDataLoader
 from discern.data.sampler import EpochSampler, ShareSampler, mixed_order
 from discern.data.served import Features, ServedFeatures
-from discern.data.splits import stratified_folds, stratified_sample, stratified_split
+from discern.errors import DiscernError
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Parts:
         digests: hex SHA-256 of all that training and test see, in a fixed order.
         train: images to train on and, where there is no part for it, to hold out of.
         val: images for validation, or None where the data set has no such part.
-        test: images for the test.
+        test: images for the test, or None likewise.
     """
 
     title: str
@@ -43,7 +46,7 @@ class Parts:
     digests: tuple[str, ...]
     train: Images
     val: Images | None
-    test: Images
+    test: Images | None
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class _Splits:
     train: Images
     val: Images
     test: Images
+    seen: KnownImages
+    """What a model that is trained on them will know of them."""
 
 
 class ImageDataModule(LightningDataModule, ABC):
@@ -76,6 +81,7 @@ class ImageDataModule(LightningDataModule, ABC):
             validation is on one of them.
         fold: that part, from 0.
         seed: decides which images are held out, the order of each epoch and the augmentation.
+        strict: whether it is an error that images are measured which were trained on.
     """
 
     class_names: list[str]
@@ -100,9 +106,12 @@ class ImageDataModule(LightningDataModule, ABC):
         folds: int | None = None,
         fold: int = 0,
         seed: int = 0,
+        strict: bool = False,
     ) -> None:
         super().__init__()
         self.val_size = val_size
+        self.test_size: int | float = 0
+        """As ``val_size``, for the test, where the data set has no part for it."""
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
@@ -112,6 +121,18 @@ class ImageDataModule(LightningDataModule, ABC):
         self.folds = folds
         self.fold = fold
         self.seed = seed
+        self.strict = strict
+        self.known: KnownImages | None = None
+        """What a model knows that meets these data; to be set before ``setup``."""
+        self.are_own = False
+        """Whether the data are those that this model was trained on, perhaps with some changes."""
+        self.measures_all = False
+        """Whether ``measured`` is all that the model has not been trained on."""
+        self.kept_out = 0
+        """Images among those to train on that the model's run held out, and that are left out."""
+        self.measured: str | None = None
+        """The split of which all that the model has not been trained on is, where the data are not
+        its own; None where they are trained on."""
         self.omits_single_images = False
         """Whether training leaves out a last batch of one image."""
         self.features: Features | None = None
@@ -128,26 +149,79 @@ class ImageDataModule(LightningDataModule, ABC):
         """What turns pixels into the network's input, for whoever has the model alone."""
 
     def setup(self, stage: str | None = None) -> None:
-        """Find the data set and split it, once, whatever the stage."""
+        """Find the data set and divide it, once, whatever the stage.
+
+        Raises:
+            DiscernError: it cannot be had, or has not the classes of the model that meets it.
+        """
         if self._splits is not None:
             return
         loaded = self._load_parts()
-        train, val = self._train_and_val(loaded)
-        self._splits = _Splits(loaded, train, val, loaded.test)
+        if self.known is not None:
+            check_classes(loaded.title, self.class_names, self.known)
+        self._splits = self._divided(loaded)
 
-    def _train_and_val(self, loaded: Parts) -> tuple[Images, Images]:
-        everything, labels = loaded.train, loaded.train.labels
-        if self.folds is not None:
-            kept, held_out = stratified_folds(labels, self.folds, self.fold, self.seed)
-            val = everything.subset(held_out)
-        elif loaded.val is not None:
-            kept, val = torch.arange(len(labels)), loaded.val
-        else:
-            kept, held_out = stratified_split(labels, self.val_size, self.seed)
-            val = everything.subset(held_out)
-        if self.fraction < 1:
-            kept = kept[stratified_sample(labels[kept], self.fraction, self.seed)]
-        return everything.subset(kept), val
+    def _divided(self, loaded: Parts) -> _Splits:
+        given = {} if loaded.test is None else {Side.TEST: loaded.test}
+        if loaded.val is not None:  # folds take its place
+            given[Side.VAL if self.folds is None else Side.UNUSED] = loaded.val
+        pool = _content(loaded.train)
+        parts = {side: _content(images) for side, images in given.items()}
+        known, every = self.known, [pool.keys, *(part.keys for part in parts.values())]
+        self.are_own = known is not None and (
+            known.continued or known.are_those_of(np.concatenate(every))
+        )
+        sides, rule, self.kept_out = self._sides(pool, set(given))
+        rows = [(part, np.full(len(part.keys), side, np.uint8)) for side, part in parts.items()]
+        fingerprint = self._fingerprint_of(loaded)
+        now = seen([(pool, sides), *rows], rule, self.class_names, fingerprint, known)
+
+        def images(side: Side) -> Images:
+            drawn = torch.from_numpy(np.flatnonzero(sides == side))
+            return given[side] if side in given else loaded.train.subset(drawn)
+
+        return _Splits(loaded, images(Side.TRAIN), images(Side.VAL), images(Side.TEST), now)
+
+    def _sides(self, pool: Content, given: set[Side]) -> Division:
+        """The side of each image that no part is made for, beside the parts that are given."""
+        wanted, known = self._wanted(draws_test=Side.TEST not in given), self.known
+        if known is None or self.measured is None or self.are_own:
+            draws_val = Side.VAL not in given
+            return divide(pool, self.num_classes, wanted, draws_val, known, self.are_own)
+        side = Side[self.measured.upper()]
+        self.measures_all = side not in given
+        if self.measures_all and side is not Side.TRAIN:
+            self._check_no_part_is_meant(given)
+        return Division(all_on(side if self.measures_all else Side.TRAIN, pool, known), wanted)
+
+    def _check_no_part_is_meant(self, given: set[Side]) -> None:
+        """Refuse to measure all as one split where the data have parts for others.
+
+        Raises:
+            DiscernError: they have, or it is not known what was held out for validation.
+        """
+        parts = sorted(side.name.lower() for side in given & {Side.VAL, Side.TEST})
+        if parts:
+            raise DiscernError(
+                f"split={self.measured} is not in these data, which have a part for "
+                f"{' and '.join(parts)}: it must be {' or '.join(parts)}."
+            )
+        if self.measured == "val" and self.known is not None and self.known.rule is None:
+            raise DiscernError(
+                f"split=val is not allowed: {self.known.source} does not say which images its run "
+                "held out; it must be test or train."
+            )
+
+    def _wanted(self, draws_test: bool) -> Rule:
+        """How the settings have images divided."""
+        return Rule.model_construct(  # what is wrong with a size is said where it is used
+            seed=self.seed % 2**32,
+            val_size=self.val_size,
+            test_size=self.test_size if draws_test else None,
+            folds=self.folds,
+            fold=self.fold,
+            fraction=float(self.fraction),
+        )
 
     @property
     def num_classes(self) -> int:
@@ -167,7 +241,60 @@ class ImageDataModule(LightningDataModule, ABC):
     @property
     def fingerprint(self) -> str:
         """Hex SHA-256 that changes with any pixel or label of the training or test images."""
-        return hashlib.sha256("".join(self._set_up.loaded.digests).encode()).hexdigest()
+        return self._fingerprint_of(self._set_up.loaded)
+
+    @staticmethod
+    def _fingerprint_of(loaded: Parts) -> str:
+        return hashlib.sha256("".join(loaded.digests).encode()).hexdigest()
+
+    # What a model knows of the images, before it is trained on them and after
+
+    @property
+    def seen(self) -> KnownImages:
+        """What a model that is trained on these data knows of them."""
+        return self._set_up.seen
+
+    @property
+    def changes(self) -> Changes | None:
+        """How these data differ from those of the model that meets them; None where they do not."""
+        known, seen = self.known, self.seen
+        if known is None or known.rule is None or known.fingerprint == self.fingerprint:
+            return None
+        # Of other data 001.jpg is another picture, not the one that has changed.
+        names = seen.names if self.are_own else seen.names[:0]
+        return known.changes(seen.keys, seen.labels, names)
+
+    @property
+    def num_known(self) -> int:
+        """Images that the model which meets these data knows."""
+        return 0 if self.known is None else int((self.known.sides_of(self.seen.keys) >= 0).sum())
+
+    @property
+    def overruled(self) -> dict[str, tuple[Any, Any]]:
+        """Settings of the split that do not count, since the model's do: what was asked, and is."""
+        rule = None if self.known is None or not self.are_own else self.known.rule
+        if rule is None:
+            return {}
+        pairs = {name: (getattr(self, name), value) for name, value in rule.asked.items()}
+        pairs["seed"] = self.seed % 2**32, rule.seed
+        if self.folds is not None and rule.val is not None:
+            pairs["folds"] = self.folds, rule.folds
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1] and rule.asked}
+
+    def trained_on(self, split: str, trains: bool = True) -> int | None:
+        """Images of a split that the model has been or will be trained on; None if unknown.
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+            trains: whether it will be, on the images for training; else only what it knows counts.
+        """
+        known, seen = self.known, self.seen
+        if known is not None and known.rule is None and known.class_names is not None:
+            return None
+        trained = [] if known is None else [known.trained_on]
+        trained += [seen.trained_on] if trains else []
+        measured = seen.keys[seen.sides == Side[split.upper()]]
+        return int(np.isin(measured, np.concatenate(trained)).sum()) if trained else 0
 
     @property
     def train_dataset(self) -> Images:
@@ -304,6 +431,10 @@ class ImageDataModule(LightningDataModule, ABC):
         return int(progress.current.processed)  # type: ignore[attr-defined]
 
 
+def _content(images: Images) -> Content:
+    return Content(images.content_keys(), labels_of(images).numpy(), images.name_keys())
+
+
 @dataclass(frozen=True)
 class LoadedImages:
     """A whole data set in memory.
@@ -372,11 +503,14 @@ class InMemoryDataModule(ImageDataModule):
 
 
 def _digests(loaded: LoadedImages) -> tuple[str, ...]:
-    """Hex SHA-256 of shape and content of each array."""
-    arrays = (
-        loaded.train_images, loaded.train_labels, loaded.test_images, loaded.test_labels
-    )  # fmt: skip
-    return tuple(
-        hashlib.sha256(str(tuple(array.shape)).encode() + array.numpy().tobytes()).hexdigest()
-        for array in arrays
+    """Hex SHA-256 of the images and labels of each part, whatever their order."""
+    parts = (
+        (loaded.train_images, loaded.train_labels),
+        (loaded.test_images, loaded.test_labels),
     )
+    return tuple(_digest(InMemoryImages(*part).identify(), part[1]) for part in parts)
+
+
+def _digest(words: NDArray[np.uint64], labels: Tensor) -> str:
+    rows = np.column_stack([words, labels.numpy().astype(np.uint64)])
+    return hashlib.sha256(rows[np.lexsort(rows.T)].tobytes()).hexdigest()

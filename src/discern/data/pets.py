@@ -61,7 +61,7 @@ class OxfordPets(ImageFolder):
     or directly in ``dir``; what is missing is downloaded.
 
     Args:
-        **options: see ``ImageFolder``; ``csv`` and ``test_size`` have no effect.
+        **options: see ``ImageFolder``; ``csv``, ``parts`` and ``test_size`` have no effect.
     """
 
     published: ClassVar[Publication] = PUBLICATION

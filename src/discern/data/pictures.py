@@ -12,12 +12,27 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from discern.data.depth import (
+    deep_colours,
+    has_deep_colours,
+    in_eight_bits,
+    is_deep,
+    packing_of,
+)
 from discern.data.jpeg import JPEG, ORIENTATION, decode_jpeg
 from discern.errors import first_line
 
 
 class PictureError(Exception):
     """A file is no picture that can be read; the message says why."""
+
+
+def picture_suffixes() -> set[str]:
+    """Suffixes, in small letters, of files that should be pictures, whether Pillow reads them."""
+    formats = Image.registered_extensions()
+    # Pillow writes PDF but does not read it, and knows films only by their names.
+    read = {suffix for suffix, name in formats.items() if name in Image.OPEN and name != "MPEG"}
+    return read | {".heic", ".heif", ".jxl"}
 
 
 def no_reduction(width: int, height: int) -> int:
@@ -32,7 +47,7 @@ def read_picture(
 ) -> Image.Image:
     """The picture in a file, upright, on white; of an animation it is the first frame.
 
-    Sixteen bits of grey become eight.
+    More than eight bits become eight, see :func:`discern.data.depth.in_eight_bits`.
 
     Args:
         source: a file of any format that Pillow reads, but EPS; its path, or open.
@@ -49,11 +64,18 @@ def read_picture(
         PictureError: the file cannot be opened, is no picture, is damaged, or has more than
             ``PIL.Image.MAX_IMAGE_PIXELS`` pixels.
     """
+    return _read(source, channels, reduction)[0]
+
+
+def _read(
+    source: Path | IO[bytes], channels: int, reduction: Callable[[int, int], int]
+) -> tuple[Image.Image, float]:
+    """As :func:`read_picture`, and the value that became white; 0 where it has eight bits."""
     with _refusing():
         # A path of 250 characters that Pillow prints would hide the reason, so it gets the file.
         with _open(source) as file:
             if channels == 3 and (image := _plain_jpeg(file, reduction)) is not None:
-                return image
+                return image, 0.0
             opened = Image.open(file)
             if opened.format == "EPS":
                 raise PictureError("EPS is a program for a printer, and is not run")
@@ -61,11 +83,12 @@ def read_picture(
                 raise PictureError(_TOO_LARGE)
             if opened.format in ("JPEG", "MPO") and reduction is not no_reduction:
                 _reduce(opened, reduction(*upright_size(opened)))
+            packing = packing_of(opened)
             opened.load()
             turn = _UPRIGHT.get(_orientation(opened))  # a PNG may say it after its pixels
-            image = _in_eight_bits(opened)
+            image, white = _in_eight_bits(opened, file, packing)
         image = _as_mode(_on_white(image), "L" if channels == 1 else "RGB")
-        return image if turn is None else image.transpose(turn)
+        return (image if turn is None else image.transpose(turn)), white
 
 
 def _reduce(opened: Image.Image, allowed: int) -> None:
@@ -88,13 +111,17 @@ def _plain_jpeg(file: IO[bytes], reduction: Callable[[int, int], int]) -> Image.
     return image
 
 
-def check_picture(path: Path) -> tuple[int, int]:
-    """Decode all of a picture; its width and height, upright.
+def check_picture(path: Path) -> tuple[int, int, float]:
+    """Decode all of a picture.
+
+    Returns:
+        Its width and height, upright, and the value that became white; 0 for one of eight bits.
 
     Raises:
         PictureError: as :func:`read_picture`.
     """
-    return read_picture(path, channels=3).size
+    image, white = _read(path, 3, no_reduction)
+    return *image.size, white
 
 
 def fit_picture(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -172,21 +199,21 @@ _MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 2**27
 _TOO_LARGE = f"more than {_MOST_PIXELS:,} pixels"
 
 
-# What the brightest value of a picture may mean by white; the least that holds it is taken.
-_WHITE = {"I": (65_535.0,), "F": (1.0, 255.0, 65_535.0)}
-
-
-def _in_eight_bits(image: Image.Image) -> Image.Image:
-    """The image in mode L, RGB or RGBA."""
-    usual = _WHITE.get(image.mode.partition(";")[0])  # sixteen bits are I, I;16, I;16B, …
-    if usual is not None:
-        values = np.nan_to_num(np.asarray(image, dtype=np.float32)).clip(0)
-        brightest = float(values.max())
-        white = next((level for level in usual if brightest <= level), brightest)
-        return Image.fromarray((values * (255 / white)).round().astype(np.uint8))
+def _in_eight_bits(
+    image: Image.Image, file: IO[bytes], packing: tuple[Any, ...]
+) -> tuple[Image.Image, float]:
+    """The image in mode L, RGB or RGBA, and the value that became white, or 0."""
+    if is_deep(image):
+        return in_eight_bits(image, file, packing)
     if image.has_transparency_data:
-        return _as_mode(image, "RGBA")
-    return _as_mode(image, "L" if image.mode in ("1", "L") else "RGB")
+        eight = _as_mode(image, "RGBA")
+    else:
+        eight = _as_mode(image, "L" if image.mode in ("1", "L") else "RGB")
+    return (
+        deep_colours(eight, image.format, file)
+        if has_deep_colours(image, packing)
+        else (eight, 0.0)
+    )
 
 
 def _as_mode(image: Image.Image, mode: str) -> Image.Image:

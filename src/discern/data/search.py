@@ -9,6 +9,9 @@ from pathlib import Path
 
 from discern.errors import DiscernError
 
+JUNK = frozenset({"__MACOSX", "@eaDir"})
+"""Folders that macOS and Synology leave beside pictures, with copies and thumbnails of them."""
+
 
 def find_files(wanted: str) -> Iterator[Path]:
     """The files that the setting ``input`` means, in the order of their names, at least one.
@@ -56,7 +59,7 @@ def walk(folder: Path, seen: set[tuple[int, int]] | None = None) -> Iterator[Pat
         return
     seen.add((status.st_dev, status.st_ino))
     for entry in entries:
-        if entry.name.startswith("."):
+        if entry.name.startswith(".") or entry.name in JUNK:
             continue
         if entry.is_dir():
             yield from walk(folder / entry.name, seen)

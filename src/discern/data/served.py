@@ -16,6 +16,10 @@ class Features(Protocol):
 
     views: int
 
+    @property
+    def features_computed(self) -> int:
+        """How many it has computed so far."""
+
     def rows(
         self,
         images: Images,

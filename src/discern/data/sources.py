@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from discern.data.download import DownloadError, download
 from discern.data.idx import idx_sha256, read_idx
 from discern.data.publication import DIMENSIONS, Publication
+from discern.data.stamps import version_of
 from discern.errors import DiscernError
 
 log = logging.getLogger(__name__)
@@ -126,17 +127,15 @@ def _files_in(folder: Path) -> dict[str, Path]:
 def _read(path: Path, name: str) -> tuple[NDArray[np.uint8], str]:
     """Array in the file at ``path`` and the SHA-256 of the file, uncompressed."""
     try:
-        status = path.stat()
+        version = version_of(path)
     except OSError as error:
         raise DiscernError(f"{path} cannot be read: {error.strerror or error}.") from error
-    return _read_version(path.resolve(), status.st_mtime_ns, status.st_size, DIMENSIONS[name])
+    return _read_version(path.resolve(), version, DIMENSIONS[name])
 
 
 # Runs of one process, such as the jobs of a sweep, share the arrays of both data sets.
 @lru_cache(maxsize=8)
-def _read_version(
-    path: Path, mtime_ns: int, size: int, dimensions: int
-) -> tuple[NDArray[np.uint8], str]:
-    """As ``_read``, for the version of the file that has this time and size."""
+def _read_version(path: Path, version: Hashable, dimensions: int) -> tuple[NDArray[np.uint8], str]:
+    """As ``_read``, for one version of the file."""
     array = read_idx(path, dimensions)
     return array, idx_sha256(array)

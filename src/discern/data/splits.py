@@ -1,88 +1,105 @@
-"""Dividing a labelled data set, each class in the same proportion."""
+"""Which images of a data set are held out: a function of what they show, their class and a seed.
+
+Each image has a position on a scale, a hash of its content. Of each class those whose position is
+below a boundary are held out. Whoever keeps the boundaries can say of any further image on which
+side it falls, whatever becomes of the others.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
+from discern.data.augment import random_words
 from discern.errors import DiscernError
 
+END = 1 << 62
+"""Above every position."""
 
-def stratified_split(
-    labels: Tensor, size: int | float, seed: int, setting: str = "data.val_size"
-) -> tuple[Tensor, Tensor]:
-    """Hold out ``size`` images, from each class in proportion to its share, drawn by ``seed``.
+Integers = NDArray[np.int64]
+
+Interval = tuple[int, int]
+"""From which position on an image is in a part, and from which on it no longer is."""
+
+Shares = Callable[[Integers], Integers]
+"""Images of each class, (K,) -> of these, how many lie before a boundary, (K,)."""
+
+
+def positions(keys: Integers, seed: int, draw: int) -> Integers:
+    """Where images stand, (N,), from 0 to ``END``; equal for images of one content.
 
     Args:
-        labels: class of each image, (N,), integers from 0.
-        size: number of images held out (an int), or fraction of all images (a float).
-        seed: decides which images of a class are held out.
-        setting: what the size is called in errors.
+        keys: of their contents, (N,).
+        seed: decides the order.
+        draw: tells what is drawn apart, such as the test from validation.
+    """
+    return (random_words(seed, 0, keys, draw) >> np.uint64(2)).astype(np.int64)
 
-    Returns:
-        Indices kept and indices held out: int64, ascending, together 0 to N - 1. A class gives its
-        exact share rounded up or down.
+
+def drawn_as(keys: Integers, labels: Integers) -> Integers:
+    """The class, (N,), that each image is drawn in: the lowest that its content is in.
+
+    An image that is there twice with two labels is so on one side with both.
+    """
+    contents, which = np.unique(keys, return_inverse=True)
+    lowest = np.full(len(contents), np.iinfo(np.int64).max)
+    np.minimum.at(lowest, which, labels)
+    return lowest[which]
+
+
+def boundaries(
+    places: Integers, labels: Integers, counts: Integers, fraction: float, least: int = 0
+) -> list[int]:
+    """The position of each class, (K,), before which as many of its images stand as asked for.
+
+    Images of one content have one position, and are never divided: the count then is the nearest
+    that is possible, and no whole class unless that is asked for.
+
+    Args:
+        places: of the images, (N,).
+        labels: the classes that they are drawn in, (N,).
+        counts: images of each class that are asked for, (K,).
+        fraction: what that is of all; a boundary is as near to that part of the scale as its
+            neighbours allow, so that of further images the same part falls before it.
+        least: contents that stand before it at least.
+    """
+    order = np.lexsort((places, labels))
+    places, ends = places[order], np.searchsorted(labels[order], np.arange(len(counts) + 1))
+    return [
+        _boundary(places[ends[number] : ends[number + 1]], int(count), fraction, least)
+        for number, count in enumerate(counts.tolist())
+    ]
+
+
+def _boundary(places: Integers, count: int, fraction: float, least: int) -> int:
+    """The boundary in one class, whose positions ascend."""
+    # Where one content ends and the next begins: images before that, the first being none at all.
+    cuts = np.concatenate(([0], np.flatnonzero(np.diff(places)) + 1, [len(places)]))
+    if count < len(places) and len(cuts) > least + 1:
+        cuts = cuts[:-1]
+    nearest = np.abs(cuts - count)[::-1].argmin()  # of two as near the larger
+    cut = int(cuts[max(len(cuts) - 1 - int(nearest), min(least, len(cuts) - 1))])
+    lowest = int(places[cut - 1]) + 1 if cut else 0
+    highest = int(places[cut]) if cut < len(places) else END
+    return min(max(round(fraction * END), lowest), highest)
+
+
+def inside(places: Integers, labels: Integers, intervals: Sequence[Interval]) -> NDArray[np.bool_]:
+    """Which images, (N,), stand in the interval of the class that they are drawn in."""
+    limits = np.array(intervals, dtype=np.int64).reshape(-1, 2)[labels]
+    within: NDArray[np.bool_] = (limits[:, 0] <= places) & (places < limits[:, 1])
+    return within
+
+
+def held_out_count(total: int, size: int | float, setting: str) -> int:
+    """How many of ``total`` images a size means: a number (an int) or a fraction (a float).
 
     Raises:
         DiscernError: the size is negative, or leaves no image to train on.
     """
-    count = _held_out_count(len(labels), size, setting)
-    generator = torch.Generator().manual_seed(seed)
-    shuffled = torch.randperm(len(labels), generator=generator)
-    shuffled_labels = labels[shuffled]
-    held_out = torch.zeros(len(labels), dtype=torch.bool)
-    for class_index, quota in enumerate(_quotas(labels, count)):
-        held_out[shuffled[shuffled_labels == class_index][:quota]] = True
-    return torch.nonzero(~held_out).flatten(), torch.nonzero(held_out).flatten()
-
-
-def stratified_folds(labels: Tensor, folds: int, fold: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Hold out one of ``folds`` parts of the images, each class and the whole divided evenly.
-
-    Args:
-        labels: class of each image, (N,), integers from 0.
-        folds: number of parts; every image is in one.
-        fold: the part that is held out, from 0.
-        seed: decides which images are in which part.
-
-    Returns:
-        Indices kept and indices held out, as :func:`stratified_split`.
-
-    Raises:
-        DiscernError: there is no such part, or there are more parts than images.
-    """
-    if not 2 <= folds <= len(labels):
-        raise DiscernError(
-            f"data.folds={folds} is not allowed; it must be from 2 to the number of training "
-            f"images, {len(labels):,}."
-        )
-    if not 0 <= fold < folds:
-        raise DiscernError(f"data.fold={fold} is not allowed; it must be from 0 to {folds - 1}.")
-    # Dealt out like cards, class after class: no part gets two more of anything than another.
-    dealt = torch.arange(len(labels)) % folds == fold
-    held_out = torch.zeros(len(labels), dtype=torch.bool)
-    held_out[_by_class(labels, seed)] = dealt
-    return torch.nonzero(~held_out).flatten(), torch.nonzero(held_out).flatten()
-
-
-def stratified_sample(labels: Tensor, fraction: float, seed: int) -> Tensor:
-    """Indices, int64, ascending, of a fraction of each class, at least one image of each."""
-    shuffled = _by_class(labels, seed)
-    parts = torch.split(shuffled, torch.bincount(labels).tolist())
-    kept = [part[: max(1, round(fraction * len(part)))] for part in parts]
-    return torch.cat(kept).sort().values
-
-
-def _by_class(labels: Tensor, seed: int) -> Tensor:
-    """All indices, those of a class together and shuffled by the seed."""
-    generator = torch.Generator().manual_seed(seed)
-    shuffled = torch.randperm(len(labels), generator=generator)
-    return shuffled[labels[shuffled].argsort(stable=True)]
-
-
-def _held_out_count(total: int, size: int | float, setting: str) -> int:
     if not math.isfinite(size) or size < 0:
         raise DiscernError(
             f"{setting}={size} must be a number of images or a fraction of them, at least 0."
@@ -96,12 +113,47 @@ def _held_out_count(total: int, size: int | float, setting: str) -> int:
     return count
 
 
-def _quotas(labels: Tensor, count: int) -> list[int]:
-    """Images held out of each class: the largest-remainder apportionment of ``count``."""
+def check_fold(total: int, folds: int, fold: int) -> None:
+    """Check that so many images have such a fold.
+
+    Raises:
+        DiscernError: there is no such part, or there are more parts than images.
+    """
+    if not 2 <= folds <= total:
+        raise DiscernError(
+            f"data.folds={folds} is not allowed; it must be from 2 to the number of training "
+            f"images, {total:,}."
+        )
+    if not 0 <= fold < folds:
+        raise DiscernError(f"data.fold={fold} is not allowed; it must be from 0 to {folds - 1}.")
+
+
+def quotas(class_sizes: Integers, count: int) -> Integers:
+    """Images of each class, (K,), of ``count``: the largest-remainder apportionment."""
     if not count:
-        return []
-    class_sizes: list[int] = torch.bincount(labels).tolist()
-    quotas, remainders = zip(*(divmod(count * n, len(labels)) for n in class_sizes), strict=True)
-    by_remainder = sorted(range(len(class_sizes)), key=lambda c: -remainders[c])
-    rounded_up = set(by_remainder[: count - sum(quotas)])
-    return [quota + (c in rounded_up) for c, quota in enumerate(quotas)]
+        return np.zeros_like(class_sizes)
+    exact = class_sizes.astype(object) * count  # beyond 64 bits for many images
+    shares: Integers = (exact // class_sizes.sum()).astype(np.int64)
+    remainders = (exact % class_sizes.sum()).astype(np.int64)
+    rounded_up = np.argsort(-remainders, kind="stable")[: count - int(shares.sum())]
+    shares[rounded_up] += 1
+    return shares
+
+
+def before_fold(class_sizes: Integers, folds: int, fold: int) -> Integers:
+    """Images of each class, (K,), that are in the folds before one.
+
+    They are dealt out like cards, class after class: no fold gets two more of anything, class or
+    whole, than another.
+    """
+    ends = class_sizes.cumsum()
+    begins = ends - class_sizes
+    full, rest = np.divmod(np.stack([begins, ends]), folds)
+    before: Integers = np.diff(full * fold + np.minimum(rest, fold), axis=0)[0]
+    return before
+
+
+def sample(class_sizes: Integers, fraction: float) -> Integers:
+    """Images of each class, (K,), that are a fraction of it, at least one where there is one."""
+    rounded = np.array([round(fraction * size) for size in class_sizes.tolist()], dtype=np.int64)
+    return np.maximum(rounded, np.minimum(class_sizes, 1))

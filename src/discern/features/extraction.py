@@ -30,7 +30,7 @@ from discern.features.table import FeatureTable
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the same images and settings give other features than before."""
 
 FLUSH_SECONDS, FLUSH_BYTES = 10.0, 64 << 20
@@ -149,9 +149,15 @@ class FeatureSource:
             settings.folder / kind.digest(), width, kind.precision, kind.about()
         )
         self._full = False
+        self._uncached = 0
         # With ``refresh`` what was there before counts for nothing.
         self._since = max(self.store.chunks, default=0) if settings.mode == "refresh" else -1
         self._tables: dict[tuple[object, ...], tuple[_Shown, FeatureTable]] = {}
+
+    @property
+    def features_computed(self) -> int:
+        """Features computed so far, those that there was no room for included."""
+        return self.account.computed + self._uncached
 
     def rows(
         self,
@@ -171,6 +177,7 @@ class FeatureSource:
                 self._full = True
                 log.warning("%s Training goes on without the cache.", error)
         batch, _ = images.identified(indices, augmentation, seed, view)
+        self._uncached += len(indices)
         # Tensors made in inference mode cannot be what a head is trained on; a copy can.
         return self.compute(batch).clone()
 

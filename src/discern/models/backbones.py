@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from discern.data.preprocessing import Preprocessing
+from discern.data.stamps import version_of
 from discern.errors import DiscernError, first_line
 from discern.models.libraries import LIBRARIES, Library
 from discern.models.weights import load_weights, sha256_of
@@ -176,7 +178,7 @@ class _Kept:
     """A backbone that was built before in this process; its copy from the second time on."""
 
     file: Path
-    signature: tuple[int, int, int] | None
+    signature: Hashable
     backbone: Backbone | None
 
 
@@ -184,13 +186,12 @@ _KEPT: dict[tuple[str, str, str | Path | None], _Kept] = {}
 """Library, backbone and weights -> the latest one. The jobs of a sweep have it again and again."""
 
 
-def _signature(file: Path) -> tuple[int, int, int] | None:
+def _signature(file: Path) -> Hashable:
     """What tells whether a file has changed."""
     try:
-        facts = file.stat()
+        return version_of(file)
     except OSError:
         return None
-    return facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
 def _built(

@@ -12,7 +12,8 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from discern.checkpoints import BACKBONE, CARD, with_backbone
+from discern.checkpoints import BACKBONE, CARD, IMAGES, with_backbone
+from discern.data.known import KnownImages
 from discern.data.sampler import batch_with_a_repeat
 from discern.errors import DiscernError, refusals_of
 from discern.models.metrics import STEP_LOSS, EpochMetrics
@@ -43,6 +44,7 @@ class Classifier(LightningModule):
             groups to the next, if it has any (``parameter_groups``).
         full_checkpoints: store a frozen backbone with published weights all the same.
         card: what checkpoints say of the model, as plain values.
+        images: what checkpoints say of the images that it is trained on.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Classifier(LightningModule):
         lr_factor: float = 1.0,
         full_checkpoints: bool = False,
         card: dict[str, Any] | None = None,
+        images: KnownImages | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -76,6 +79,7 @@ class Classifier(LightningModule):
         self._class_weights: Tensor | None
         self.register_buffer("_class_weights", class_weights, persistent=False)
         self.card = card
+        self.images = images
         self.validated: list[tuple[Tensor, Tensor]] | None = None
         """Logits (N, num_classes) and labels (N,) of each batch of a validation, for who asks."""
         self._log_every = 0
@@ -245,11 +249,13 @@ class Classifier(LightningModule):
         return not self._full_checkpoints and getattr(self.network, "stored_elsewhere", False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the card, and what training has measured of the epoch under way."""
+        """Add the card, the images, and what training has measured of the epoch under way."""
         checkpoint["train_metrics"] = self.train_metrics.snapshot()
         if self.card is not None:
             metrics = {k: float(value) for k, value in self.trainer.callback_metrics.items()}
             checkpoint[CARD] = {**self.card, "metrics": metrics}
+        if self.images is not None:
+            checkpoint[IMAGES] = self.images.tensors()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on measuring the epoch under way."""

@@ -1,5 +1,6 @@
 """The metrics of one split over one epoch, cheap enough to keep at every step."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,7 +63,9 @@ class EpochMetrics(nn.Module):
         alone = [[name] for name in metrics if name not in shared]
         groups = [*alone, shared] if shared else alone
         self.counts = MetricCollection(metrics, compute_groups=groups)
-        self.loss = MeanMetric()
+        # What is NaN is to stay NaN: left alone, torchmetrics leaves such losses out, and the mean
+        # would look sound; with "disable" it leaves out the weights.
+        self.loss = MeanMetric(nan_strategy=math.nan)
         self._waiting = _Waiting()
 
     @property

@@ -18,8 +18,11 @@ BINS = 15
 
 
 def bin_of(confidences: NDArray[np.float32]) -> NDArray[np.intp]:
-    """The bin of each confidence (N,): b for those above b / 15, up to and with (b + 1) / 15."""
-    return np.clip(np.ceil(confidences * BINS).astype(np.intp) - 1, 0, BINS - 1)
+    """The bin of each confidence (N,): b for those above b / 15, up to and with (b + 1) / 15.
+
+    One that is NaN is in the first.
+    """
+    return np.clip(np.ceil(np.nan_to_num(confidences) * BINS).astype(np.intp) - 1, 0, BINS - 1)
 
 
 def calibration_error(
@@ -51,7 +54,9 @@ class Reliability:
 
 
 def reliability(confidences: NDArray[np.float32], correct: NDArray[np.bool_]) -> Reliability:
-    """The bins of images with these confidences (N,) and correctness (N,)."""
+    """The bins of images with these confidences (N,) and correctness (N,); NaN is in none."""
+    known = np.isfinite(confidences)
+    confidences, correct = confidences[known], correct[known]
     bins = bin_of(confidences)
     counts = np.bincount(bins, minlength=BINS)
     safe = np.maximum(counts, 1)

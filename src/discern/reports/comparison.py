@@ -228,6 +228,13 @@ def _notes(
             notes.append(f"{letter} has not come to its end: {harmless(run.stopped or '')}.")
         if not run.config:
             notes.append(f"{letter} has no settings that can be read.")
+    folds = [letter for letter, run in zip(letters, runs, strict=True) if run.is_fold]
+    if len(folds) > 1:
+        notes.append(
+            f"{_listed(folds)} are folds (data.folds), each validated on other images: what they "
+            "differ in is part of one estimate's spread, and none is the best. The sweep's report "
+            "has mean and standard deviation."
+        )
     without = [letter for letter, each in zip(letters, tested, strict=True) if each is None]
     if without:
         notes.append(

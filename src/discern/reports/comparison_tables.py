@@ -12,6 +12,7 @@ from discern.files import csv_cell, printable, write_whole
 from discern.reports.comparison import NONE, Comparison, Row
 from discern.reports.page import duration, number
 from discern.reports.paired import Paired
+from discern.reports.speed import speed_of
 
 SURE = 0.05
 """p below which a difference is taken for one."""
@@ -42,6 +43,7 @@ def metric_rows(compared: Comparison) -> list[Row]:
         *rows,
         ("epochs", [str(count) if isinstance(count, int) else NONE for count in epochs]),
         ("trained weights", [f"{n:,}" if isinstance(n, int) else NONE for n in counts]),
+        ("training", [speed_of(run) or NONE for run in compared.runs]),
         ("time", [duration(run.seconds) for run in compared.runs]),
     ]
 

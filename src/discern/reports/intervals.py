@@ -65,6 +65,8 @@ def reflected(value: float, replicates: NDArray[np.floating]) -> Estimate:
     chapter 5.2).
     """
     up = percentile(value, replicates)
+    if math.isnan(value):
+        return up
     low, high = max(0.0, 2 * value - up.high), max(value, 2 * value - up.low)
     return Estimate(value, min(low, value), high, "bootstrap")
 

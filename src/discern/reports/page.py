@@ -143,4 +143,5 @@ def size(count: float) -> str:
 
 def cell(value: float | None, text: str) -> dict[str, Any]:
     """A table's cell that is sorted by a number and shows a text; last where there is none."""
-    return {"value": "" if value is None else f"{value:.10g}", "shown": text}
+    known = value is not None and math.isfinite(value)
+    return {"value": f"{value:.10g}" if known else "", "shown": text}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from discern.files import write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 TOP = 5
 """Classes among which the label counts as found in the top-5 error."""
@@ -94,13 +97,29 @@ class Predictions:
         margins: NDArray[np.float32] = two[:, 1] - two[:, 0]
         return margins
 
+    @property
+    def undefined(self) -> int:
+        """Images of which the model says nothing: the probabilities are not finite."""
+        return int((~np.isfinite(self.probabilities)).any(axis=1).sum())
+
     def least_certain(self, count: int) -> NDArray[np.int64]:
         """Rows whose two most probable classes are nearest to each other, the nearest first."""
         return np.argsort(self.margins, kind="stable")[:count]
 
     def worst(self, count: int) -> NDArray[np.int64]:
-        """Rows with the highest losses, the highest first."""
-        return np.argsort(-self.losses, kind="stable")[:count]
+        """Rows with the highest losses, the highest first, and before them those that are NaN."""
+        return np.argsort(-np.nan_to_num(self.losses, nan=np.inf), kind="stable")[:count]
+
+
+def warn_of_undefined(undefined: int, images: int) -> None:
+    """Say that the classes said of some images mean nothing; nothing where all mean something."""
+    if undefined:
+        log.warning(
+            "The model's outputs are not finite for %s of %s images, as after a training that "
+            "diverged: the class said of these means nothing, nor do metrics that count it.",
+            f"{undefined:,}",
+            f"{images:,}",
+        )
 
 
 def write_predictions(predictions: Predictions, path: Path) -> None:

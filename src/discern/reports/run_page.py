@@ -23,6 +23,8 @@ from discern.reports.intervals import Estimate
 from discern.reports.measures import measure
 from discern.reports.page import cell, duration, number, percent, size, write_page
 from discern.reports.predictions import Predictions
+from discern.reports.speed import counted_in
+from discern.reports.summary import trained_on_sentence
 from discern.reports.tested import Tested, read_tested
 from discern.reports.thumbnails import GALLERY, LOSSLESS
 from discern.runs import CONFIG, Run, State, finite, numbers, read_run
@@ -62,6 +64,7 @@ def write_run_page(folder: Path) -> Path:
     page: dict[str, Any] = {
         "state": run.state.value,
         "reason": _reason(run),
+        "warnings": _warnings(run),
         "lead": _lead(run),
         "tiles": _tiles(run, tested, measured),
         "command": command(run),
@@ -126,7 +129,19 @@ def _lead(run: Run) -> list[str]:
 def _reason(run: Run) -> str:
     if run.state is State.UNFINISHED:
         return "This run is still going on, or its process died before it could say how it ended."
-    return f"Ended: {run.stopped}"
+    advice = run.part("diverged").get("advice")
+    return f"Ended: {run.stopped}" + (f". {advice}" if isinstance(advice, str) else "")
+
+
+def _warnings(run: Run) -> list[str]:
+    """What makes a number something else than it seems."""
+    data = run.part("data")
+    images, trained_on = numbers(data.get("images")), numbers(data.get("trained_on"))
+    return [
+        f"{trained_on_sentence(split, int(count), int(images.get(split, 0)))}."
+        for split, count in trained_on.items()
+        if count > 0
+    ]
 
 
 def _seed(run: Run) -> int:
@@ -155,7 +170,8 @@ def _tiles(
         tiles.append({"name": "Validation accuracy", "value": percent(validation), "detail": at})
     speed = finite(run.facts.get("images_per_second"))
     if speed is not None:
-        tiles.append({"name": "Training", "value": f"{speed:,.0f} images/s", "detail": ""})
+        value, detail = f"{speed:,.0f} images/s", counted_in(run)
+        tiles.append({"name": "Training", "value": value, "detail": detail})
     return tiles
 
 
@@ -176,7 +192,8 @@ def _metric_table(run: Run, measured: Mapping[str, Estimate] | None) -> dict[str
             rows.append([NAMES.get(name, name), *map(number, values), number(test), interval])
     if not rows:
         return None
-    caption = "Of the checkpoint that was kept"
+    kept = run.facts.get("checkpoint")
+    caption = f"Of {kept}" if isinstance(kept, str) else "Of the checkpoint that was kept"
     if run.facts.get("best_epoch"):
         caption += f", from epoch {run.facts['best_epoch']}"
     return {
@@ -217,6 +234,8 @@ def _charts(run: Run, epochs: Sequence[Mapping[str, float]]) -> dict[str, dict[s
         ("train/lr", "Learning rate", ""),
         ("train/images_per_second", "Training speed (images/s)", " images/s"),
     ):
+        if metric.endswith("images_per_second") and counted_in(run):
+            caption += f": {counted_in(run)}"
         line = {"name": caption.lower(), "points": points(epochs, metric)}
         charts[metric.removeprefix("train/")] = {"caption": caption, "series": [line], "unit": unit}
     for chart in charts.values():
@@ -469,7 +488,9 @@ def _speed(run: Run) -> list[str]:
     lines = []
     speed, features = finite(run.facts.get("images_per_second")), numbers(run.part("features"))
     if speed is not None:
-        lines.append(f"Training saw {speed:,.0f} images a second.")
+        counted = counted_in(run)
+        told = f" ({counted}: not the speed of the whole network)" if counted else ""
+        lines.append(f"Training saw {speed:,.0f} images a second{told}.")
     if features:
         reused, computed = features.get("reused", 0), features.get("computed", 0)
         saved = features.get("seconds_saved")

@@ -84,6 +84,15 @@ def metric_cells(
     return [name.replace("_", " ") for name in names], rows
 
 
+def trained_on_sentence(split: str, count: int, images: int) -> str:
+    """What is said of images that are measured and were trained on."""
+    are = "is" if count == 1 else "are"
+    return (
+        f"{count:,} of the {images:,} images of split={split} {are} among those that the model is "
+        "trained on"
+    )
+
+
 def git_state(folder: Path) -> dict[str, Any] | None:
     """The commit of the repository that ``folder`` is in and whether files differ from it."""
     if shutil.which("git") is None:

@@ -23,8 +23,20 @@ from discern.runs import is_run, read_run
 from discern.sweeps.ledger import Job, Ledger
 from discern.sweeps.page import write_sweep_page
 from discern.sweeps.picture import draw_sweep
-from discern.sweeps.ranking import best_group, best_row, group_rows, has_seeds, verdict
-from discern.sweeps.results import results_table, write_results
+from discern.sweeps.ranking import (
+    Group,
+    Spread,
+    best_group,
+    best_row,
+    described,
+    group_rows,
+    has_folds,
+    has_seeds,
+    repetitions,
+    varied,
+    verdict,
+)
+from discern.sweeps.results import mean_and_sd, results_table, write_results
 from discern.sweeps.rows import Row
 
 log = logging.getLogger(__name__)
@@ -37,6 +49,9 @@ EVENTS = "events.out.tfevents"
 
 FILES = ("model.init_from", "model.weights", "data.dir", "cache.dir")
 """Settings that may be a path, beside ``experiment``."""
+
+FOLDS = ("data.fold", "data.folds")
+"""Settings that say how a setting was estimated, and not which it is."""
 
 NOT_THE_MODEL = ("hparams_search", "test", "train", "ckpt_path", "tags", "objective")
 """Settings that say nothing of how a model is trained."""
@@ -56,7 +71,10 @@ def conclude(ledger: Ledger, test: Tester | None, extra: Mapping[str, Any]) -> l
     rows, objectives, folder = ledger.rows(), ledger.objectives, ledger.folder
     best = _best(ledger, rows)
     facts = dict(extra)
-    if best is not None:
+    if has_folds(rows):
+        if (setting := best_group(group_rows(rows, objectives), objectives)) is not None:
+            facts["best"] = _keep_setting(ledger, setting)
+    elif best is not None:
         job = ledger.jobs[best.number]
         facts["best"] = {"folder": job.name, "command": command(job)}
         _link(folder / "best", job.name)
@@ -76,9 +94,10 @@ def conclude(ledger: Ledger, test: Tester | None, extra: Mapping[str, Any]) -> l
     if not runs or any(map(_reports, runs)):
         tell_of_sweep(folder)
     log.info("\n%s\n", results_table(rows, objectives))
-    if best is not None and has_seeds(rows):
-        log.info("%s", verdict(group_rows(rows, objectives), objectives[0]))
-    if best is None:
+    groups = group_rows(rows, objectives)
+    if "best" in facts and repetitions(rows) and (varied(rows) or not has_folds(rows)):
+        log.info("%s", verdict(groups, objectives[0]))
+    if "best" not in facts:
         _say_what_was_logged(ledger)
     else:
         _tell(facts["best"], folder)
@@ -116,19 +135,54 @@ def tell_of_sweep(folder: Path) -> None:
 
 
 def _best(ledger: Ledger, rows: list[Row]) -> Row | None:
-    """The job to keep: with seeds the best of the settings that are best on average."""
+    """The job to keep: with seeds the best of the settings that are best on average.
+
+    None of folds: which of them comes out best is chance, and what was asked for is their mean.
+    """
     objectives = ledger.objectives
+    if has_folds(rows):
+        return None
     if has_seeds(rows):
         group = best_group(group_rows(rows, objectives), objectives)
         return None if group is None else best_row(group.rows, objectives)
     return best_row(rows, objectives)
 
 
+def _keep_setting(ledger: Ledger, setting: Group) -> dict[str, Any]:
+    """Write best.yaml of the best setting over folds; what results.json says of it."""
+    first = ledger.jobs[setting.rows[0].number]
+    overrides = {k: v for k, v in first.overrides.items() if k.lstrip("+") not in FOLDS}
+    job = Job(first.number, first.name, overrides)
+    # Of a sweep before it had folds, if somebody has added them.
+    shutil.rmtree(ledger.folder / "best", ignore_errors=True)
+    with write_whole(ledger.folder / "best.yaml") as file:
+        kind = "best setting" if setting.overrides else "settings"
+        file.write(as_experiment(job, f"{kind} of a cross-validation"))
+    metrics = {
+        objective.metric: {
+            "mean": setting.spreads[objective.metric].mean,
+            "sd": setting.spreads[objective.metric].sd,
+            "counted": setting.counted(objective.metric),
+        }
+        for objective in ledger.objectives
+    }
+    return {"setting": dict(setting.overrides), "folds": metrics, "command": command(job)}
+
+
 def _tell(best: Mapping[str, Any], folder: Path) -> None:
+    again = "The best again"
+    if "folds" in best:
+        name = described(best["setting"])
+        for metric, spread in best["folds"].items() if name else ():
+            told = mean_and_sd(Spread(0, spread["mean"], spread["sd"]))
+            log.info(
+                "The best setting: %s, %s %s over %s folds", name, metric, told, spread["counted"]
+            )
+        again = "To train with it" if name else "To train with these settings"
     if best.get("test"):
         told = ", ".join(f"{name} {value:.4f}" for name, value in best["test"].items())
         log.info("The best on the test split: %s", told)
-    log.info("The best again: %s", best["command"])
+    log.info("%s: %s", again, best["command"])
     log.info(
         "  or: python train.py experiment=%s", shlex.quote(str(relative(folder / "best.yaml")))
     )
@@ -146,7 +200,7 @@ def command(job: Job) -> str:
     return shlex.join(["python", "train.py", *overrides])
 
 
-def as_experiment(job: Job) -> str:
+def as_experiment(job: Job, kind: str = "best job of a sweep") -> str:
     """A job's settings as a file of the group ``experiment``."""
     choices: list[Any] = []
     settings: dict[str, Any] = {}
@@ -162,7 +216,7 @@ def as_experiment(job: Job) -> str:
             choices.append({group: _absolute_experiment(value) if "@" in group else value})
         else:
             _put(settings, name.split("."), _absolute(value) if name in FILES else value)
-    header = "# The best job of a sweep: python train.py experiment=FILE trains it again.\n"
+    header = f"# The {kind}: python train.py experiment=FILE trains it again.\n"
     # Hydra wants what overrides a choice after what does not.
     choices.sort(key=lambda choice: next(iter(choice)).startswith("override"))
     content = {"defaults": [*choices, "_self_"]} if choices else {}

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from discern.errors import DiscernError
 from discern.files import write_whole
-from discern.runs import SWEEP, finite, mapping, numbers, read_facts
+from discern.runs import DIVERGED, SWEEP, finite, mapping, numbers, read_facts
 from discern.sweeps.names import differing, job_name
 from discern.sweeps.rows import Objective, Row, State
 
@@ -265,6 +265,8 @@ def _state(stopped: str, values: Mapping[str, float | None]) -> tuple[State, str
         return State.FAILED, stopped.removeprefix("failed: ")
     if stopped.startswith(PRUNED):
         return State.PRUNED, stopped.removeprefix(PRUNED).strip()
+    if stopped.startswith(DIVERGED):
+        return State.DIVERGED, stopped.removeprefix(DIVERGED).strip()
     missing = [metric for metric, value in values.items() if value is None]
     if missing:
         return State.FAILED, f"{missing[0]} is not a number, or was not logged"

@@ -16,13 +16,17 @@ from discern.runs import is_run, read_run
 from discern.sweeps.ledger import Ledger
 from discern.sweeps.picture import is_geometric, number_of
 from discern.sweeps.ranking import (
-    SEED,
     Group,
+    best_group,
+    described,
     group_rows,
-    has_seeds,
+    has_folds,
+    listed_rows,
     rank_groups,
     rank_rows,
+    repetitions,
     settings,
+    varied,
     verdict,
 )
 from discern.sweeps.results import NONE, mean_and_sd, rounded, short_names
@@ -48,14 +52,14 @@ def write_sweep_page(folder: Path) -> Path:
     rows, objectives = ledger.rows(), ledger.objectives
     results = _results(folder / "results.json")
     charts, views = _charts(ledger, rows, results)
-    ranked = rank_rows(rows, objectives)
+    ranked = listed_rows(rows, objectives)
     page: dict[str, Any] = {
         "lead": _lead(rows),
         "state": _state(rows),
         "best": _best(ranked, objectives, results, folder),
         "command": shlex.join(["python", "train.py", "-m", *ledger.arguments]),
         "ranking": _ranking(ranked, objectives, folder),
-        "groups": _groups(rows, objectives) if has_seeds(rows) else None,
+        "groups": _groups(rows, objectives) if repetitions(rows) else None,
         "views": views,
         "curves": [name for name in charts if name.startswith("curves")],
         "charts": charts,
@@ -90,7 +94,7 @@ def _state(rows: Sequence[Row]) -> str:
     states = {row.state for row in rows}
     if State.FAILED in states:
         return "failed"
-    return "done" if states <= {State.DONE, State.PRUNED} else "interrupted"
+    return "done" if all(state.is_settled for state in states) else "interrupted"
 
 
 def _lead(rows: Sequence[Row]) -> list[str]:
@@ -112,6 +116,8 @@ def _best(
     told = results.get("best")
     if not isinstance(told, dict) or not ranked:
         return None
+    if has_folds([row for _, row in ranked]):
+        return _best_setting([row for _, row in ranked], objectives, str(told.get("command", "")))
     found = [row for _, row in ranked if row.folder.name == told.get("folder")]
     row = found[0] if found else ranked[0][1]
     test = told.get("test") if isinstance(told.get("test"), dict) else {}
@@ -125,11 +131,32 @@ def _best(
         if name in ("loss", "accuracy", "top5_error") and isinstance(value, (int, float))
     ]
     return {
+        "title": "The best",
         "name": printable(Path(row.folder.name)),
         "link": _link(row, folder),
         "tiles": tiles,
         "command": str(told.get("command", "")),
     }
+
+
+def _best_setting(
+    rows: Sequence[Row], objectives: Sequence[Objective], command: str
+) -> dict[str, Any] | None:
+    """The setting whose mean over folds is the best, or the only one."""
+    groups = group_rows(rows, objectives)
+    setting = best_group(groups, objectives)
+    if setting is None:
+        return None
+    tiles = [
+        {
+            "name": f"{objective.metric} over {setting.counted(objective.metric)} folds",
+            "value": mean_and_sd(setting.spreads[objective.metric]),
+        }
+        for objective in objectives
+    ]
+    title = "The best setting" if len(groups) > 1 else "The estimate"
+    name = described(setting.overrides)
+    return {"title": title, "name": name, "link": None, "tiles": tiles, "command": command}
 
 
 def _link(row: Row, folder: Path) -> str | None:
@@ -172,21 +199,22 @@ def _setting(text: str | None) -> Any:
 
 def _groups(rows: Sequence[Row], objectives: Sequence[Objective]) -> dict[str, Any]:
     groups = group_rows(rows, objectives)
-    names = [name for name in settings(rows) if name != SEED]
+    names = varied(rows)
     metrics = [objective.metric for objective in objectives]
     shown = [
         [
             "" if rank is None else str(rank),
             *(group.overrides.get(name, NONE) for name in names),
             *(cell(group.spreads[each].mean, mean_and_sd(group.spreads[each])) for each in metrics),
-            group.spreads[metrics[0]].n,
+            group.counted(metrics[0]),
         ]
         for rank, group in rank_groups(groups, objectives)
     ]
     return {
-        "header": ["rank", *short_names(names), *metrics, "seeds"],
+        "over": repetitions(rows),
+        "header": ["rank", *short_names(names), *metrics, repetitions(rows)],
         "rows": shown,
-        "verdict": verdict(groups, objectives[0]),
+        "verdict": verdict(groups, objectives[0]) if names or not has_folds(rows) else "",
     }
 
 
@@ -203,7 +231,7 @@ def _charts(
         for rank, group in rank_groups(group_rows(rows, ledger.objectives), ledger.objectives)
         if rank is not None
     ]
-    charts = _settings_charts(groups, objective)
+    charts = _settings_charts(groups, objective, varied(rows))
     views = list(charts)
     for number, (metric, parts) in enumerate(_importance(results).items()):
         charts[f"importance{number}"] = {
@@ -231,29 +259,25 @@ def _importance(results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     }
 
 
-def _settings_charts(groups: Sequence[Group], objective: Objective) -> dict[str, dict[str, Any]]:
-    names = [name for group in groups for name in group.overrides]
-    # Those that jobs differ in, without the seed.
-    varied = [
-        name
-        for name in dict.fromkeys(names)
-        if name != SEED and len({group.overrides.get(name) for group in groups}) > 1
-    ]
+def _settings_charts(
+    groups: Sequence[Group], objective: Objective, names: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    names = [name for name in names if len({group.overrides.get(name) for group in groups}) > 1]
     means = [group.spreads[objective.metric].mean for group in groups]
     valued = [(group, mean) for group, mean in zip(groups, means, strict=True) if mean is not None]
-    if not varied or len(valued) < 2:
+    if not names or len(valued) < 2:
         return {}
-    short = short_names(varied)
-    texts = [[group.overrides.get(name, NONE) for group, _ in valued] for name in varied]
+    short = short_names(names)
+    texts = [[group.overrides.get(name, NONE) for group, _ in valued] for name in names]
     values = [mean for _, mean in valued]
     told = [
         "\n".join(f"{name}={one[number]}" for name, one in zip(short, texts, strict=True))
         + f"\n{objective.metric} {mean_and_sd(group.spreads[objective.metric])}"
         for number, (group, _) in enumerate(valued)
     ]
-    if len(varied) == 1:
+    if len(names) == 1:
         return {"effect": _effect(short[0], texts[0], values, objective)}
-    if len(varied) == 2 and all(len(set(one)) <= CELLS for one in texts):
+    if len(names) == 2 and all(len(set(one)) <= CELLS for one in texts):
         return {"heat": _heat(short, texts, values, told, objective)}
     return {"parallel": _parallel(short, texts, values, told, objective)}
 

@@ -25,7 +25,18 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from discern.files import write_whole
 from discern.reports.sheet import BLUE, GREY, VERMILION, shorten
-from discern.sweeps.ranking import SEED, Group, Spread, group_by, rank_groups, settings, value_of
+from discern.runs import FOLD
+from discern.sweeps.ranking import (
+    SEED,
+    Group,
+    Spread,
+    group_by,
+    has_folds,
+    rank_groups,
+    settings,
+    value_of,
+    varied,
+)
 from discern.sweeps.results import mean_and_sd, rounded, short_names
 from discern.sweeps.rows import Objective, Row, State
 
@@ -57,8 +68,9 @@ WIDER = 100.0
 def draw_sweep(rows: Sequence[Row], objective: Objective, title: str, path: Path) -> None:
     """Draw the objective over the parameters: the settings that jobs differ in, without the seed.
 
-    One numeric parameter is an axis with points, a categorical one a list of points; two numeric
-    ones are a heat map, or points in the plane if they are no grid; others are parallel
+    Jobs that differ in the fold alone are a list of folds with their mean, and a fold is never a
+    parameter. One numeric parameter is an axis with points, a categorical one a list of points; two
+    numeric ones are a heat map, or points in the plane if they are no grid; others are parallel
     coordinates. Jobs that differ in the seed alone are a list of seeds.
 
     Args:
@@ -67,15 +79,19 @@ def draw_sweep(rows: Sequence[Row], objective: Objective, title: str, path: Path
         title: what was swept.
         path: the PNG file.
     """
-    names = [name for name in settings(rows) if name != SEED] or settings(rows)
-    ranked = [group for _, group in rank_groups(group_by(rows, [objective], names), [objective])]
-    view = _View(objective, ranked, _parameters(names, ranked))
+    folds = has_folds(rows) and not varied(rows)
+    fold = [name for name in settings(rows) if name.lstrip("+") == FOLD]
+    names = fold if folds else varied(rows) or settings(rows)
+    groups = group_by(rows, [objective], names)
+    # Folds are no competitors: they stay in their order.
+    ranked = groups if folds else [group for _, group in rank_groups(groups, [objective])]
+    view = _View(objective, ranked, _parameters(names, ranked), folds)
     if not view.valued:
         figure = _draw_nothing(rows, objective)
     elif len(names) <= 1:
-        seeds_only = names == [SEED]
+        listed = folds or names == [SEED]
         numeric = bool(names) and view.parameters[0].numbers is not None
-        figure = _draw_line(view) if numeric and not seeds_only else _draw_list(view)
+        figure = _draw_line(view) if numeric and not listed else _draw_list(view)
     elif len(names) == 2 and all(parameter.numbers is not None for parameter in view.parameters):
         figure = _draw_cells(view) if _is_grid(view.parameters) else _draw_plane(view)
     else:
@@ -118,11 +134,15 @@ class _Parameter:
 
 @dataclass(frozen=True)
 class _View:
-    """What is drawn: the groups, best first, and their values of each parameter."""
+    """What is drawn: the groups, best first, and their values of each parameter.
+
+    Where they are ``folds`` of one estimate they are in their own order, and none is the best.
+    """
 
     objective: Objective
     groups: list[Group]
     parameters: list[_Parameter]
+    folds: bool = False
 
     @cached_property
     def valued(self) -> list[tuple[int, float]]:
@@ -288,7 +308,8 @@ def _draw_list(view: _View) -> Figure:
             fmt="D", color=BLUE, markersize=5, capsize=3, zorder=3, label="mean ± sd over jobs",
         )  # fmt: skip
     _draw_jobs(axes, view, list(range(count)), across=True)
-    _mark_best(axes, view, view.valued[0][1], 0)
+    if not view.folds:
+        _mark_best(axes, view, view.valued[0][1], 0)
     right = axes.secondary_yaxis("right")
     spreads = map(view.spread, range(count))
     means = ["no value" if spread.n == 0 else mean_and_sd(spread) for spread in spreads]
@@ -298,7 +319,13 @@ def _draw_list(view: _View) -> Figure:
     best = f" (best {count} of {everything})" if count < everything else ""
     axes.set_ylabel(_broken(name + best), parse_math=False)
     axes.grid(alpha=0.3)
-    if name == SEED and len(view.valued) > 1:
+    if view.folds:
+        rows = [row for group in view.groups for row in group.rows]
+        (whole,) = group_by(rows, [view.objective], [])
+        mean, metric = whole.spreads[view.objective.metric].mean or 0.0, view.objective.metric
+        told = f"{mean_and_sd(whole.spreads[metric])} over {whole.counted(metric)} folds"
+        axes.axvline(mean, color="0.4", linestyle="--", zorder=1, label=told)
+    elif name == SEED and len(view.valued) > 1:
         mean = statistics.fmean(mean for _, mean in view.valued)
         axes.axvline(mean, color="0.4", linestyle="--", zorder=1, label=f"mean ({rounded(mean)})")
     _legend(figure)

@@ -1,4 +1,4 @@
-"""Which job of a sweep is the best, which settings are over seeds, and whether by chance."""
+"""Which job or setting of a sweep is the best, over seeds or folds, and whether by chance."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
+from discern.runs import FOLD
 from discern.sweeps.rows import Objective, Row, State
 
 SEED = "seed"
-"""The setting that makes jobs repetitions of each other."""
+"""The setting that, beside ``FOLD``, makes jobs repetitions of each other. Folds are parts of one
+estimate: what differs in the fold alone is not ranked, and none is the best."""
 
 SIGNIFICANT = 0.05
 """The p-value from which on a lead may well be chance."""
@@ -63,6 +66,16 @@ class Group:
         """Jobs that failed."""
         return self.states.get(State.FAILED, 0)
 
+    @property
+    def lacks_folds(self) -> bool:
+        """Whether the mean is of some of its folds only."""
+        return has_folds(self.rows) and any(s.n < len(self.rows) for s in self.spreads.values())
+
+    def counted(self, metric: str) -> str:
+        """Of how many jobs a mean is; of folds, also of how many it should be."""
+        n, of = self.spreads[metric].n, len(self.rows)
+        return f"{n} of {of}" if has_folds(self.rows) and n < of else f"{n}"
+
 
 def settings(rows: Sequence[Row]) -> list[str]:
     """The settings that the jobs differ in, as they first come; all of them if there is one job."""
@@ -76,7 +89,27 @@ def settings(rows: Sequence[Row]) -> list[str]:
 
 def has_seeds(rows: Sequence[Row]) -> bool:
     """Whether jobs repeat each other with other seeds."""
-    return len(rows) > 1 and SEED in settings(rows)
+    return len(rows) > 1 and SEED in map(_plain, settings(rows))
+
+
+def has_folds(rows: Sequence[Row]) -> bool:
+    """Whether jobs are folds of each other."""
+    return len(rows) > 1 and FOLD in map(_plain, settings(rows))
+
+
+def repetitions(rows: Sequence[Row]) -> str:
+    """What jobs with the same settings differ in, in the plural; nothing where none repeat."""
+    kinds = ((has_seeds, "seeds"), (has_folds, "folds"))
+    return " and ".join(name for has, name in kinds if has(rows))
+
+
+def varied(rows: Sequence[Row]) -> list[str]:
+    """The settings that the jobs differ in and that are no repetitions."""
+    return [name for name in settings(rows) if _plain(name) not in (SEED, FOLD)]
+
+
+def _plain(name: str) -> str:
+    return name.lstrip("+")
 
 
 def value_of(row: Row, objective: Objective) -> float | None:
@@ -109,9 +142,26 @@ def best_row(rows: Sequence[Row], objectives: Sequence[Objective]) -> Row | None
     return _first(rank_rows(rows, objectives))
 
 
+def listed_rows(
+    rows: Sequence[Row], objectives: Sequence[Objective]
+) -> list[tuple[int | None, Row]]:
+    """The jobs for a list: ranked, but for folds, which stand together under their setting's rank.
+
+    A single setting has none.
+    """
+    if not has_folds(rows):
+        return rank_rows(rows, objectives)
+    ranked = rank_groups(group_rows(rows, objectives), objectives)
+    return [
+        (rank if len(ranked) > 1 and value_of(row, objectives[0]) is not None else None, row)
+        for rank, group in ranked
+        for row in group.rows
+    ]
+
+
 def group_rows(rows: Sequence[Row], objectives: Sequence[Objective]) -> list[Group]:
-    """The jobs by their settings other than the seed, in order of first number."""
-    return group_by(rows, objectives, [name for name in settings(rows) if name != SEED])
+    """The jobs by their settings other than seed and fold, in order of first number."""
+    return group_by(rows, objectives, varied(rows))
 
 
 def group_by(
@@ -141,13 +191,14 @@ def rank_groups(
 ) -> list[tuple[int | None, Group]]:
     """The groups with their ranks, best mean first, otherwise as :func:`rank_rows` has it.
 
-    Groups of which no job is done come after the others.
+    Groups of which no job is done come after the others, and so do those that lack folds: their
+    means are over other images.
     """
     return _rank(
         groups,
         [[group.spreads[objective.metric].mean for objective in objectives] for group in groups],
         objectives,
-        late=lambda group: not group.states.get(State.DONE),
+        late=lambda group: not group.states.get(State.DONE) or group.lacks_folds,
         number=lambda group: group.rows[0].number,
     )
 
@@ -166,7 +217,8 @@ def verdict(groups: Sequence[Group], objective: Objective) -> str:
     """Whether the best group's lead over the next is more than noise, in one sentence.
 
     A paired, two-sided t-test over the seeds with which jobs of both groups are done: a pruned job
-    had fewer epochs, which is no difference between settings.
+    had fewer epochs, which is no difference between settings. Over folds it allows for training
+    images that they share (Nadeau & Bengio, 2003).
     """
     ranked = [group for rank, group in rank_groups(groups, [objective]) if rank is not None]
     if not ranked:
@@ -189,39 +241,53 @@ def _lead(first: Group, second: Group, objective: Objective) -> str:
 
 
 def _judgement(first: Group, second: Group, objective: Objective) -> str:
-    ours, theirs = _by_seed(first, objective), _by_seed(second, objective)
-    seeds = [seed for seed in ours if seed in theirs]
-    if len(seeds) < 2:
-        return f"not distinguishable (too few seeds: both have {len(seeds)}, a t-test needs 2)"
-    a, b = (np.array([values[seed] for seed in seeds]) for values in (ours, theirs))
+    ours, theirs = _by_repetition(first, objective), _by_repetition(second, objective)
+    both = [key for key in ours if key in theirs]
+    name = repetitions([*first.rows, *second.rows]) or "seeds"
+    if len(both) < 2:
+        return f"not distinguishable (too few {name}: both have {len(both)}, a t-test needs 2)"
+    a, b = (np.array([values[key] for key in both]) for values in (ours, theirs))
     leads = objective.sign * (b - a)
     # What subtracting leaves of equal differences; a t-test would take it for their noise.
     rounding = 1e-12 * max(np.abs(a).max(), np.abs(b).max())
     if np.abs(leads).max() <= rounding:
-        return f"not distinguishable (equal with each of {len(seeds)} seeds)"
+        return f"not distinguishable (equal with each of {len(both)} {name})"
     if np.ptp(leads) <= rounding:
-        p, test = 0.0, f"the same difference with each of {len(seeds)} seeds"
+        p, test = 0.0, f"the same difference with each of {len(both)} {name}"
     else:
-        from scipy.stats import ttest_rel
-
-        p = float(ttest_rel(a, b).pvalue)
+        folds = len({fold for _, fold in both})
+        p = _chance(leads, folds)
         shown = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
-        test = f"paired t-test over {len(seeds)} seeds, {shown}"
+        kind = "corrected paired" if folds > 1 else "paired"
+        test = f"{kind} t-test over {len(both)} {name}, {shown}"
     if p >= SIGNIFICANT:
         return f"not distinguishable ({test})"
     if leads.mean() < 0:
         # The means of all seeds say otherwise, as some seeds are of one group only.
-        return f"not to be trusted, it is behind with the seeds that both have ({test})"
+        return f"not to be trusted, it is behind with the {name} that both have ({test})"
     return f"more than noise ({test})"
 
 
-def _by_seed(group: Group, objective: Objective) -> dict[str, float]:
-    values: dict[str, list[float]] = {}
+def _chance(leads: NDArray[np.floating], folds: int) -> float:
+    """The p of the paired t-test that differences (N,) are none, of so many different folds."""
+    from scipy.stats import t
+
+    count = len(leads)
+    # Of k folds, each is tested on 1 / (k - 1) of the images that it is trained on.
+    shared = 1 / (folds - 1) if folds > 1 else 0.0
+    error = math.sqrt(float(leads.var(ddof=1)) * (1 / count + shared))
+    return float(2 * t.sf(abs(float(leads.mean())) / error, count - 1))
+
+
+def _by_repetition(group: Group, objective: Objective) -> dict[tuple[str, str], float]:
+    """(seed, fold) -> the objective of the jobs that are done."""
+    values: dict[tuple[str, str], list[float]] = {}
     for row in group.rows:
         value = value_of(row, objective)
         if value is not None and row.state is State.DONE:
-            values.setdefault(row.overrides.get(SEED, ""), []).append(value)
-    return {seed: statistics.fmean(of_seed) for seed, of_seed in values.items()}
+            told = {_plain(name): text for name, text in row.overrides.items()}
+            values.setdefault((told.get(SEED, ""), told.get(FOLD, "")), []).append(value)
+    return {key: statistics.fmean(each) for key, each in values.items()}
 
 
 def _spread(rows: Sequence[Row], objective: Objective) -> Spread:

@@ -10,21 +10,21 @@ import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from discern.console import fitted
-from discern.files import csv_cell, printable, write_whole
+from discern.files import as_json_values, csv_cell, printable, write_whole
 from discern.sweeps.names import short_number
 from discern.sweeps.ranking import (
-    SEED,
     Group,
     Spread,
     described,
     group_rows,
-    has_seeds,
+    listed_rows,
     rank_groups,
-    rank_rows,
+    repetitions,
     settings,
+    value_of,
+    varied,
     verdict,
 )
 from discern.sweeps.rows import Objective, Row, State
@@ -33,16 +33,16 @@ NONE = "–"
 
 
 def results_table(rows: Sequence[Row], objectives: Sequence[Objective]) -> str:
-    """The jobs best first, or their groups where seeds differ, for a terminal of any width.
+    """The jobs best first, or their groups where seeds or folds differ, for any terminal's width.
 
     Where a table is too wide each job takes lines of its own. Why jobs have no rank stands below.
     """
-    names = settings(rows)
-    grouped = has_seeds(rows) and names != [SEED]
+    repeated = bool(repetitions(rows))
+    grouped = repeated and bool(varied(rows))
     shown = _groups_shown(rows, objectives) if grouped else _rows_shown(rows, objectives)
     parts = [shown]
-    if has_seeds(rows) and not grouped:
-        parts += _over_seeds(rows, objectives)
+    if repeated and not grouped:
+        parts += _over_repetitions(rows, objectives)
     reasons = _reasons(rows, objectives)
     return "\n".join([*parts, *(["", *reasons] if reasons else [])])
 
@@ -106,13 +106,15 @@ def write_results(
         file.write(_writable(_csv(folder, rows, objectives)))
     facts = {**extra, **_facts(folder, rows, objectives)}
     with write_whole(folder / "results.json") as file:
-        text = json.dumps(_plain(facts), indent=2, ensure_ascii=False, allow_nan=False, default=str)
+        text = json.dumps(
+            as_json_values(facts), indent=2, ensure_ascii=False, allow_nan=False, default=str
+        )
         file.write(_writable(text) + "\n")
 
 
 def _rows_shown(rows: Sequence[Row], objectives: Sequence[Objective]) -> str:
     names = settings(rows)
-    ranked = rank_rows(rows, objectives)
+    ranked = listed_rows(rows, objectives)
     values = _values_shown(rows, names)
     header = ["rank", "job", *short_names(names), *_metrics(objectives)]
     cells = [
@@ -144,7 +146,7 @@ def _rows_shown(rows: Sequence[Row], objectives: Sequence[Objective]) -> str:
 
 
 def _groups_shown(rows: Sequence[Row], objectives: Sequence[Objective]) -> str:
-    names = [name for name in settings(rows) if name != SEED]
+    names = varied(rows)
     ranked = rank_groups(group_rows(rows, objectives), objectives)
     values = _values_shown(rows, names)
     header = ["rank", *short_names(names), *_metrics(objectives), "n"]
@@ -153,7 +155,7 @@ def _groups_shown(rows: Sequence[Row], objectives: Sequence[Objective]) -> str:
             _rank_shown(rank),
             *(values[name].get(group.overrides.get(name), NONE) for name in names),
             *(mean_and_sd(group.spreads[metric]) for metric in _metrics(objectives)),
-            str(group.spreads[objectives[0].metric].n),
+            group.counted(objectives[0].metric),
             _count(group.epochs),
             _count(group.seconds),
             _states(group),
@@ -164,7 +166,7 @@ def _groups_shown(rows: Sequence[Row], objectives: Sequence[Objective]) -> str:
         _block(
             rank,
             [
-                f"{metric} {mean_and_sd(spread)} (n = {spread.n})"
+                f"{metric} {mean_and_sd(spread)} (n = {group.counted(metric)})"
                 for metric, spread in group.spreads.items()
             ],
             described(group.overrides),
@@ -197,10 +199,15 @@ def _block(rank: int | None, values: Sequence[str], overrides: str, job: str) ->
     )
 
 
-def _over_seeds(rows: Sequence[Row], objectives: Sequence[Objective]) -> list[str]:
+def _over_repetitions(rows: Sequence[Row], objectives: Sequence[Objective]) -> list[str]:
     (group,) = group_rows(rows, objectives)
     return [
-        _wrapped(f"{metric}: {mean_and_sd(spread)} (mean ± sd over {spread.n} seeds)", "", "  ")
+        _wrapped(
+            f"{metric}: {mean_and_sd(spread)} "
+            f"(mean ± sd over {group.counted(metric)} {repetitions(rows)})",
+            "",
+            "  ",
+        )
         for metric, spread in group.spreads.items()
         if spread.n > 1
     ]
@@ -209,9 +216,9 @@ def _over_seeds(rows: Sequence[Row], objectives: Sequence[Objective]) -> list[st
 def _reasons(rows: Sequence[Row], objectives: Sequence[Objective]) -> list[str]:
     """Why jobs have no rank; jobs with the same reason share a line."""
     numbers: dict[tuple[State, str], list[int]] = {}
-    for rank, row in rank_rows(rows, objectives):
+    for _, row in listed_rows(rows, objectives):
         reason = " ".join(row.reason.split())
-        if rank is None and reason:
+        if reason and any(value_of(row, objective) is None for objective in objectives):
             numbers.setdefault((row.state, reason), []).append(row.number)
     return [
         _wrapped(
@@ -271,7 +278,7 @@ def _csv(folder: Path, rows: Sequence[Row], objectives: Sequence[Objective]) -> 
     writer = csv.writer(text, lineterminator="\n")
     header = ["rank", "number", "folder", *names, *_metrics(objectives)]
     writer.writerow(map(csv_cell, [*header, "epochs", "seconds", "state", "reason"]))
-    for rank, row in rank_rows(rows, objectives):
+    for rank, row in listed_rows(rows, objectives):
         cells = [
             rank,
             row.number,
@@ -306,7 +313,7 @@ def _facts(folder: Path, rows: Sequence[Row], objectives: Sequence[Objective]) -
                 "state": row.state.value,
                 "reason": row.reason,
             }
-            for rank, row in rank_rows(rows, objectives)
+            for rank, row in listed_rows(rows, objectives)
         ],
         "groups": [
             {
@@ -323,7 +330,7 @@ def _facts(folder: Path, rows: Sequence[Row], objectives: Sequence[Objective]) -
             }
             for rank, group in rank_groups(groups, objectives)
         ]
-        if has_seeds(rows)
+        if repetitions(rows)
         else [],
         "verdict": verdict(groups, objectives[0]),
     }
@@ -332,17 +339,6 @@ def _facts(folder: Path, rows: Sequence[Row], objectives: Sequence[Objective]) -
 def _below(path: Path, folder: Path) -> str:
     path, folder = path.resolve(), folder.resolve()
     return printable(path.relative_to(folder) if path.is_relative_to(folder) else path)
-
-
-def _plain(value: Any) -> Any:
-    # JSON has no NaN; what is none is null.
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _plain(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(part) for part in value]
-    return printable(value) if isinstance(value, Path) else value
 
 
 def _writable(text: str) -> str:

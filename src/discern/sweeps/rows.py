@@ -14,10 +14,17 @@ class State(StrEnum):
     DONE = "done"
     PRUNED = "pruned"
     """Stopped since its validation curve was hopeless."""
+    DIVERGED = "diverged"
+    """Stopped since a loss was not finite; to run it again would change nothing."""
     FAILED = "failed"
     INTERRUPTED = "interrupted"
     """Stopped by the user; it can go on from its checkpoint."""
     WAITING = "not run"
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the job has come to its end, so that a sweep that goes on leaves it alone."""
+        return self in (State.DONE, State.PRUNED, State.DIVERGED)
 
 
 @dataclass(frozen=True)

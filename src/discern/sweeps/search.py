@@ -146,7 +146,7 @@ class SearchSweeper(JobsSweeper):
             if number is None:
                 continue
             self._shown = job.number
-            if ledger.row(job).state in (State.DONE, State.PRUNED):
+            if ledger.row(job).state.is_settled:
                 self._tell(study, ledger, job, number)
             else:
                 self._try(study, ledger, [job], [number])
@@ -183,7 +183,7 @@ class SearchSweeper(JobsSweeper):
             study.tell(number, [value for value in values if value is not None])
         elif row.state is State.PRUNED:
             study.tell(number, state=TrialState.PRUNED)
-        elif row.state is State.FAILED:
+        elif row.state in (State.FAILED, State.DIVERGED):
             study.tell(number, state=TrialState.FAIL)
 
     def _location(self, ledger: Ledger) -> str:

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from discern.config import as_override, check_names
 from discern.errors import DiscernError, first_line, refuse
 from discern.jobs import relative
-from discern.runs import read_facts
+from discern.runs import FOLD, read_facts
 from discern.sweeps.composing import SweepConfigLoader
 from discern.sweeps.launcher import InterruptedSweepError, JobsLauncher, JobStoppedError
 from discern.sweeps.ledger import STOPPED, Job, Ledger, quoted
@@ -101,7 +101,8 @@ class JobsSweeper(Sweeper):
         """Run the jobs, and tell what they came to.
 
         Raises:
-            SystemExit: with 1 if a job failed, with 130 or 143 if the sweep was stopped.
+            SystemExit: with 1 if a job failed, or all of them diverged; with 130 or 143 if the
+                sweep was stopped.
         """
         try:
             return self._sweep([f"{key}={value}" for key, value in self.params.items()] + arguments)
@@ -124,12 +125,15 @@ class JobsSweeper(Sweeper):
             from discern.sweeps.answer import conclude  # matplotlib
 
             rows = conclude(ledger, self._run_best if not stopped else None, self._extras(ledger))
-        failed = sum(row.state not in (State.DONE, State.PRUNED) for row in rows)
+        failed = sum(not row.state.is_settled for row in rows)
         if stopped:
             log.warning("Stopped; go on with python train.py -m sweep.resume=%s", relative(folder))
             raise SystemExit(stopped)
         if failed:
             log.error("%d of %d jobs failed.", failed, len(rows))
+            raise SystemExit(1)
+        if rows and all(row.state is State.DIVERGED for row in rows):
+            log.error("The loss was not finite in any of %d jobs.", len(rows))
             raise SystemExit(1)
         return rows
 
@@ -312,7 +316,9 @@ class JobsSweeper(Sweeper):
     def _keep_best(self, ledger: Ledger, row: Row) -> None:
         objective = ledger.objectives[0]
         value = row.values.get(objective.metric)
-        if row.state is State.DONE and value is not None:
+        # What is a fold is seen by what the planned jobs differ in; none of them is the best.
+        folds = FOLD in (name.lstrip("+") for name in ledger.settings)
+        if row.state is State.DONE and value is not None and not folds:
             values = [value] if self._best is None else [value, self._best]
             self._best = min(values, key=lambda each: objective.sign * each)
 
@@ -365,14 +371,10 @@ class GridSweeper(JobsSweeper):
             self._check(jobs)
             ledger.plan(jobs, differing(jobs))
         rows = ledger.rows()
-        self._shown = sum(row.state in (State.DONE, State.PRUNED) for row in rows)
+        self._shown = sum(row.state.is_settled for row in rows)
         for row in rows:
             self._keep_best(ledger, row)
-        left = [
-            job
-            for job, row in zip(ledger.jobs, rows, strict=True)
-            if row.state not in (State.DONE, State.PRUNED)
-        ]
+        left = [job for job, row in zip(ledger.jobs, rows, strict=True) if not row.state.is_settled]
         size = self.max_batch_size or len(left) or 1
         for first in range(0, len(left), size):
             part = left[first : first + size]

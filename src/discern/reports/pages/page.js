@@ -22,6 +22,10 @@ function shown(value) {
   return Math.abs(value) >= 1e-4 && Math.abs(value) < 1e6 ? String(Number(value.toPrecision(5))) : value.toExponential(2);
 }
 
+function percent(share) {
+  return share === null ? "nan" : `${(100 * share).toFixed(1)} %`;
+}
+
 // Okabe & Ito, in an order that keeps neighbours apart, for more than two series.
 const SERIES = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f"];
 
@@ -257,14 +261,14 @@ function picture(number) {
   const one = DATA.pictures[number];
   const names = DATA.classes;
   const right = one.label === one.predicted;
-  const said = `said ${names[one.predicted]}, ${(100 * one.top[0][1]).toFixed(1)} %`;
-  const others = one.top.slice(1).map(([which, share]) => `${names[which]} ${(100 * share).toFixed(1)} %`).join(", ");
+  const said = `said ${names[one.predicted]}, ${percent(one.top[0][1])}`;
+  const others = one.top.slice(1).map(([which, share]) => `${names[which]} ${percent(share)}`).join(", ");
   return element("li", {},
     thumbnail(number, `is ${names[one.label]}, ${said}`),
     element("span", {}, `is ${names[one.label]}`), element("br"),
     element("span", { class: right ? "right" : "wrong" }, said), element("br"),
     element("span", {}, others), element("br"),
-    element("span", { class: "name", title: one.name }, `loss ${one.loss.toFixed(2)}, ${one.name}`));
+    element("span", { class: "name", title: one.name }, `loss ${one.loss === null ? "nan" : one.loss.toFixed(2)}, ${one.name}`));
 }
 
 function fillPictures(list) {

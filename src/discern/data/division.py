@@ -1,0 +1,229 @@
+"""Dividing the images of a run: what is trained on, what is for validation, what for the test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from discern.data.known import KnownImages, Rule, Side
+from discern.data.splits import (
+    END,
+    Integers,
+    Interval,
+    before_fold,
+    boundaries,
+    check_fold,
+    drawn_as,
+    held_out_count,
+    inside,
+    positions,
+    quotas,
+    sample,
+)
+
+TEST, VAL, USED = 101, 102, 103
+"""Draws of positions; augmentation has those from 0."""
+
+
+class Division(NamedTuple):
+    """On which side each image is.
+
+    Attributes:
+        sides: a ``Side`` of each, uint8 (N,).
+        rule: by which further images fall.
+        kept_out: how many are among those to train on, but were held out by the model's run.
+    """
+
+    sides: NDArray[np.uint8]
+    rule: Rule
+    kept_out: int = 0
+
+
+class Content(NamedTuple):
+    """What decides where images are.
+
+    Attributes:
+        keys: of their contents, int64 (N,).
+        labels: int64 (N,).
+        names: numbers of their files' names, int64 (N,), or none, (0,).
+    """
+
+    keys: Integers
+    labels: Integers
+    names: Integers
+
+
+@dataclass
+class _Pool:
+    """Images to be divided.
+
+    Attributes:
+        keys: of their contents, (N,).
+        labels: the classes that they are drawn in, (N,).
+        classes: how many there are.
+        seed: that the positions are drawn by.
+    """
+
+    keys: Integers
+    labels: Integers
+    classes: int
+    seed: int
+
+    def counts(self, rows: NDArray[np.bool_]) -> Integers:
+        """Images of each class, (K,), among some."""
+        return np.bincount(self.labels[rows], minlength=self.classes)
+
+    def boundaries(
+        self, rows: NDArray[np.bool_], draw: int, counts: Integers, least: int = 0
+    ) -> list[int]:
+        """The boundary in each class, (K,), that so many of some images stand before."""
+        places = positions(self.keys[rows], self.seed, draw)
+        fraction = counts.sum() / max(1, rows.sum())
+        return boundaries(places, self.labels[rows], counts, float(fraction), least)
+
+    def inside(self, intervals: list[Interval], draw: int) -> NDArray[np.bool_]:
+        """Which of all images, (N,), stand in the intervals of their classes."""
+        return inside(positions(self.keys, self.seed, draw), self.labels, intervals)
+
+
+def divide(
+    images: Content,
+    classes: int,
+    wanted: Rule,
+    draws_val: bool,
+    known: KnownImages | None = None,
+    own: bool = False,
+) -> Division:
+    """Divide images, each class in the same proportion.
+
+    Args:
+        images: those that no part of the data set is made for.
+        classes: how many there are.
+        wanted: the settings; the test is drawn where it has a ``test_size``.
+        draws_val: whether images are held out for validation.
+        known: images of a model that meets these. One that it knows keeps its side.
+        own: whether the rule of that model decides of the rest.
+
+    Raises:
+        DiscernError: the sizes or folds leave no image to train on.
+    """
+    stored = known.rule if own and known is not None else None
+    keys, rule = images.keys, wanted.model_copy()
+    if stored is not None:
+        rule = stored.model_copy(update={"fraction": wanted.fraction})
+    pool = _Pool(keys, drawn_as(keys, images.labels), classes, rule.seed)
+    before = np.full(len(keys), -1) if known is None else known.sides_of(keys)
+    free = before < 0
+    sides = np.full(len(keys), Side.TRAIN, dtype=np.uint8)
+
+    draws_test = wanted.test_size is not None
+    if draws_test:
+        if rule.test is None:
+            rule.test = _held_out(pool, free, wanted)
+            rule.test_size = wanted.test_size
+        sides[free & pool.inside(rule.test, TEST)] = Side.TEST
+    sides[before == Side.TEST] = Side.TEST if draws_test else Side.KEPT_OUT
+    rest = free & (sides == Side.TRAIN)
+    if draws_val:
+        if rule.val is None:
+            rule.val = _validated(pool, rest, wanted)
+            rule.val_size, rule.folds, rule.fold = wanted.val_size, wanted.folds, wanted.fold
+        sides[rest & pool.inside(rule.val, VAL)] = Side.VAL
+    sides[before == Side.VAL] = Side.VAL if draws_val else Side.KEPT_OUT
+    sides[before == Side.KEPT_OUT] = Side.KEPT_OUT
+    kept_out = int((sides == Side.KEPT_OUT).sum())
+    _leave_out(pool, sides, before, rule, stored)
+    return Division(sides, rule, kept_out)
+
+
+def _held_out(pool: _Pool, rows: NDArray[np.bool_], wanted: Rule) -> list[Interval]:
+    """What is held out for the test."""
+    assert wanted.test_size is not None
+    count = held_out_count(int(rows.sum()), wanted.test_size, "data.test_size")
+    shares = quotas(pool.counts(rows), count)
+    return [(0, end) for end in pool.boundaries(rows, TEST, shares)]
+
+
+def _validated(pool: _Pool, rows: NDArray[np.bool_], wanted: Rule) -> list[Interval]:
+    """What is held out for validation: a part, or one of the folds."""
+    counts = pool.counts(rows)
+    if wanted.folds is None:
+        count = held_out_count(int(rows.sum()), wanted.val_size, "data.val_size")
+        return [(0, end) for end in pool.boundaries(rows, VAL, quotas(counts, count))]
+    check_fold(int(rows.sum()), wanted.folds, wanted.fold)
+    limits = [
+        pool.boundaries(rows, VAL, before_fold(counts, wanted.folds, number))
+        for number in (wanted.fold, wanted.fold + 1)
+    ]
+    begins = limits[0] if wanted.fold else [0] * pool.classes
+    ends = limits[1] if wanted.fold + 1 < wanted.folds else [END] * pool.classes
+    return list(zip(begins, ends, strict=True))
+
+
+def _leave_out(
+    pool: _Pool, sides: NDArray[np.uint8], before: Integers, rule: Rule, stored: Rule | None
+) -> None:
+    """Train on a fraction of the images that are not held out, the same of each class."""
+    rule.used = None
+    if rule.fraction == 1:
+        return
+    trained = sides == Side.TRAIN
+    if stored is not None and stored.used is not None and stored.fraction == rule.fraction:
+        rule.used = stored.used
+        used = pool.inside(rule.used, USED) & (before != Side.UNUSED) | (before == Side.TRAIN)
+    else:
+        shares = sample(pool.counts(trained), rule.fraction)
+        rule.used = [(0, end) for end in pool.boundaries(trained, USED, shares, least=1)]
+        used = pool.inside(rule.used, USED)
+    sides[trained & ~used] = Side.UNUSED
+
+
+def all_on(side: Side, images: Content, known: KnownImages) -> NDArray[np.uint8]:
+    """A side of each image, (N,): this one, but for those that a model trained on or held out."""
+    before = known.sides_of(images.keys)
+    stays = np.isin(before, [Side.TRAIN, Side.VAL, Side.TEST, Side.KEPT_OUT])
+    return np.where(stays, before, side).astype(np.uint8)
+
+
+def seen(
+    parts: list[tuple[Content, NDArray[np.uint8]]],
+    rule: Rule,
+    class_names: list[str],
+    fingerprint: str,
+    known: KnownImages | None,
+) -> KnownImages:
+    """What a model that is trained on images will know of them.
+
+    Args:
+        parts: images, and the side of each.
+        rule: how they were divided.
+        class_names: of the data set.
+        fingerprint: of the data set.
+        known: images of the model that is trained further.
+    """
+    keys, labels, names = (
+        np.concatenate(each) for each in zip(*(p[0] for p in parts), strict=True)
+    )
+    sides = np.concatenate([sides for _, sides in parts])
+    order = np.argsort(keys, kind="stable")
+    now = KnownImages(
+        keys[order],
+        labels[order],
+        sides[order],
+        names[order] if len(names) == len(keys) else names[:0],
+        np.empty(0, np.int64),
+        np.empty(0, np.uint8),
+        rule,
+        class_names,
+        fingerprint,
+    )
+    if known is None:
+        return now
+    keys, sides = known.all_sides()
+    # What is trained on stays so, wherever it lies now; what is held out, while it is away.
+    trained, there = np.isin(keys, now.trained_on), np.isin(keys, now.keys)
+    stays = np.where(sides == Side.TRAIN, ~trained, ~there & (sides != Side.UNUSED))
+    return replace(now, before=keys[stays], before_sides=sides[stays])

@@ -1,0 +1,28 @@
+"""How fast a run trained, and what was counted for it."""
+
+from __future__ import annotations
+
+from discern.runs import Run, finite, numbers
+
+
+def how_counted(features_read: float, features_computed: float) -> str:
+    """What images/s are of, where the network's backbone did not see each image; else nothing."""
+    if not features_computed:
+        return "features read" if features_read else ""
+    if not features_read:
+        return "features computed"
+    return f"{features_computed:,.0f} features computed, {features_read:,.0f} read"
+
+
+def counted_in(run: Run) -> str:
+    """The same of all epochs of a run."""
+    counts = numbers(run.part("images_counted"))
+    return how_counted(counts.get("features_read", 0), counts.get("features_computed", 0))
+
+
+def speed_of(run: Run) -> str | None:
+    """Images/s of training, and what was counted; None where it is not known."""
+    speed, counted = finite(run.facts.get("images_per_second")), counted_in(run)
+    if speed is None:
+        return None
+    return f"{speed:,.0f} images/s" + (f" ({counted})" if counted else "")
