@@ -15,6 +15,7 @@ from discern.console import fitted, harmless
 from discern.errors import DiscernError
 from discern.files import printable
 from discern.nearest import did_you_mean
+from discern.places import expanded
 from discern.reports.page import duration, number, size
 from discern.runs import OUTPUTS, Run, State, order_of_beginning, read_run, runs_below
 
@@ -163,7 +164,7 @@ def _parse(words: Iterable[str], known: Mapping[str, Callable[[str, str], Any]])
 
 
 def _folder(name: str, value: str) -> Path:
-    folder = Path(value).expanduser() if value else None
+    folder = expanded(value) if value else None
     if folder is None or not folder.is_dir():
         raise DiscernError(f"{name}={harmless(value)} must be a folder that exists.")
     return folder

@@ -20,6 +20,7 @@ from discern.errors import DiscernError
 from discern.sweeps.ledger import Job, Ledger
 from discern.sweeps.rows import State
 from discern.sweeps.sweeper import JobsSweeper, typed
+from discern.typed import quoted
 
 if TYPE_CHECKING:
     import optuna
@@ -162,8 +163,8 @@ class SearchSweeper(JobsSweeper):
         location = self._location(ledger)
         extra = [
             [
-                f"sweep.study='{location}'",
-                f"sweep.name='{study.study_name}'",
+                f"sweep.study={quoted(location)}",
+                f"sweep.name={quoted(study.study_name)}",
                 f"sweep.trial={number}",
             ]
             if self.pruner is not None and len(ledger.objectives) == 1

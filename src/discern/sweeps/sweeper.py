@@ -26,10 +26,11 @@ from discern.jobs import relative
 from discern.runs import read_facts
 from discern.sweeps.composing import SweepConfigLoader
 from discern.sweeps.launcher import InterruptedSweepError, JobsLauncher, JobStoppedError
-from discern.sweeps.ledger import STOPPED, Job, Ledger, quoted
+from discern.sweeps.ledger import STOPPED, Job, Ledger
 from discern.sweeps.names import differing
 from discern.sweeps.objectives import objectives_of
 from discern.sweeps.rows import Row, State
+from discern.typed import quoted
 
 log = logging.getLogger(__name__)
 
@@ -249,7 +250,7 @@ class JobsSweeper(Sweeper):
                 *start,
                 *self._calm(),
                 *(("sweep.draws=true",) if own is not None else ()),
-                f"hydra.sweep.subdir='{quoted(job.name)}'",
+                f"hydra.sweep.subdir={quoted(job.name)}",
             ]
             for job, more, start in zip(jobs, extra, resumed, strict=True)
         ]
@@ -344,9 +345,9 @@ class JobsSweeper(Sweeper):
             "train=false",
             "test=true",
             "logger=none",
-            f"ckpt_path='{quoted(str(best.resolve()))}'",
+            f"ckpt_path={quoted(str(best.resolve()))}",
             *self._calm(),
-            f"hydra.sweep.subdir='{quoted(name)}'",
+            f"hydra.sweep.subdir={quoted(name)}",
         ]
         self.launcher.launch([overrides], len(ledger.jobs))
         return self._tested(read_facts(ledger.folder / name) or {})
