@@ -803,7 +803,9 @@ def _schemas_of_choices(cfg: DictConfig, prefix: str) -> Iterator[tuple[str, typ
         if key == "hydra" or not isinstance(node, DictConfig) or not node:
             continue
         name = f"{prefix}{key}"
-        schema = SCHEMAS.get(str(node._get_node("_target_"))) or UNKNOWN.get(name)
+        schema = SCHEMAS.get(str(node._get_node("_target_", validate_access=False))) or UNKNOWN.get(
+            name
+        )
         if schema is not None:
             yield f"{name}.", schema
         yield from _schemas_of_choices(node, f"{name}.")

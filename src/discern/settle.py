@@ -73,7 +73,7 @@ def _node(cfg: DictConfig, name: str) -> Any:
     above = OmegaConf.select(cfg, parent, throw_on_missing=False) if parent else cfg
     if not isinstance(above, DictConfig) or above._is_none():
         return None
-    node = above._get_node(key)
+    node = above._get_node(key, validate_access=False)
     return node if any(_interpolations(node)) else None
 
 
