@@ -5,7 +5,6 @@ What files, environment variables and interpolations say is read as it would be 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,13 +34,11 @@ def place_paths(cfg: DictConfig, settings: Mapping[str, AsTyped]) -> None:
     """Have paths begin where the user sees them begin: at his home, or where he has started."""
     for name, setting in settings.items():
         value = _value(cfg, name) if setting.is_path else None
-        if not isinstance(value, str) or not value:
+        if not isinstance(value, str) or value in ("", *setting.words):
             continue
         path = placed(value) if setting.from_start else expanded(value)
-        is_word = value in setting.words and not os.path.lexists(path)
-        if is_word or str(path) == str(Path(value)):
-            continue
-        _set(cfg, name, str(path))
+        if path != Path(value):
+            _set(cfg, name, str(path))
 
 
 def read_interpolated(cfg: DictConfig, validators: Mapping[str, Callable[[Any], Any]]) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
-from omegaconf import grammar_parser
+from omegaconf import OmegaConf, grammar_parser
 from omegaconf.errors import GrammarParseError
 
 from discern.experiments import find_file, is_path
@@ -30,7 +30,7 @@ class AsTyped:
         is_path: ``~`` at the beginning is the home; a URL has none.
         from_start: a relative path begins in the folder in which the command was started.
         is_choice: it may also name a choice of its group, or be a list of such.
-        words: what is no path unless there is a file of that name.
+        words: values that are no paths.
     """
 
     is_path: bool = True
@@ -68,9 +68,23 @@ def quoted(text: str) -> str:
     return _in_quotes(as_value(text))
 
 
+def without_escapes(value: str) -> str:
+    """A value of an override with quotes in the place of Hydra's backslashes."""
+    override = parsed(f"x={value}")
+    text = None if override is None or override.is_sweep_override() else override.value()
+    if not isinstance(text, str) or "\\" not in value or _is_quoted(value):
+        return value
+    return _in_quotes(text)
+
+
 def as_value(text: str) -> str:
     """A text as OmegaConf is given it to hand out just that: without an interpolation."""
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+
+
+def as_text(value: str) -> str:
+    """The text that OmegaConf hands out for a value without an interpolation."""
+    return str(OmegaConf.create({"text": value})["text"])
 
 
 def parsed(override: str) -> Override | None:
@@ -97,7 +111,7 @@ def _told(text: str, setting: AsTyped, multirun: bool) -> str:
     elif setting.is_choice and not is_path(text):
         return text
     text = _expanded(text, setting)
-    return _in_quotes(text) if _is_interpolated(text) else _plainly(text)
+    return _in_quotes(text) if is_interpolated(text) else _plainly(text)
 
 
 def _exists(text: str, setting: AsTyped) -> bool:
@@ -114,10 +128,12 @@ def _expanded(text: str, setting: AsTyped) -> str:
 
 
 def _plainly(text: str) -> str:
-    """The text as it is where Hydra reads just that, else in quotes."""
+    """The text as it is where Hydra reads just that and writes it so, else in quotes."""
     override = None if "${" in text else parsed(f"x={text}")
-    is_read = override is not None and not override.is_sweep_override()
-    return text if is_read and override and override.value() == text else quoted(text)
+    is_plain = override is not None and not override.is_sweep_override()
+    if is_plain and override and override.value() == override.get_value_element_as_str() == text:
+        return text
+    return quoted(text)
 
 
 def _in_quotes(text: str) -> str:
@@ -157,7 +173,7 @@ def _values(text: str, setting: AsTyped) -> Iterator[str]:
 _INTERPOLATION = re.compile(r"(?<!\\)(\\\\)*\$\{")
 
 
-def _is_interpolated(text: str) -> bool:
+def is_interpolated(text: str) -> bool:
     """Whether there is an interpolation in it that OmegaConf can read."""
     if not _INTERPOLATION.search(text):
         return False

@@ -262,7 +262,7 @@ def search_space(
         if override.is_sweep_override():
             space[key] = _distribution(override)
         else:
-            fixed[key] = override.get_value_element_as_str()
+            fixed[key] = typed(override.get_value_element_as_str())
     return space, fixed
 
 

@@ -24,13 +24,14 @@ from discern.config import as_override, check_names
 from discern.errors import DiscernError, first_line, refuse
 from discern.jobs import relative
 from discern.runs import read_facts
+from discern.settle import leave_out
 from discern.sweeps.composing import SweepConfigLoader
 from discern.sweeps.launcher import InterruptedSweepError, JobsLauncher, JobStoppedError
 from discern.sweeps.ledger import STOPPED, Job, Ledger
 from discern.sweeps.names import differing
 from discern.sweeps.objectives import objectives_of
 from discern.sweeps.rows import Row, State
-from discern.typed import quoted
+from discern.typed import quoted, without_escapes
 
 log = logging.getLogger(__name__)
 
@@ -231,6 +232,7 @@ class JobsSweeper(Sweeper):
             if not tried or choices - tried:
                 overrides = [f"{key}={value}" for key, value in job.items()]
                 cfg = loader.load_sweep_config(self.config, overrides)
+                leave_out(cfg)
                 check_names(cfg)
                 for name, (value, why) in GIVES_NOTHING.items():
                     if cfg[name] is value:
@@ -390,7 +392,7 @@ def combinations(overrides: Sequence[Override]) -> list[dict[str, str]]:
     for override in overrides:
         key = override.get_key_element()
         if not override.is_sweep_override():
-            values[key] = [override.get_value_element_as_str()]
+            values[key] = [typed(override.get_value_element_as_str())]
         elif override.is_discrete_sweep():
             values[key] = _values(override)
         else:
@@ -424,7 +426,8 @@ def _values(override: Override) -> list[str]:
 
 def typed(value: object) -> str:
     """A value of a sweep as one would type it: Hydra writes those of YAML as Python does."""
-    return {"True": "true", "False": "false", "None": "null"}.get(str(value), str(value))
+    text = {"True": "true", "False": "false", "None": "null"}.get(str(value), str(value))
+    return without_escapes(text)
 
 
 def _is_own(argument: str) -> bool:
