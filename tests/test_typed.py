@@ -33,11 +33,12 @@ NEEDS = {
 }
 AWKWARD = [
     "a=b, c [d] 'e' #f", "lr=0.1,dropout=0.2/checkpoints/best.ckpt", "it's", "a ", " a", "a  b",
-    "(x)", "{x:1}", "[a,b]", "'", '"', "a'b\"c", "x\\", "a\\,b", "a\\'b", "\\", "-m", "--cfg", "2024",
-    "1e3", "0x10", "true", "False", "NULL", "inf", "~", "~/a=b", "a/~/b", "~nobody-of-that-name/x",
-    "$HOME/x", "${", "a${b", "$", "a\nb", "a\tb", "größte", "写真", "a:b", "a@b", "???", "choice(a,b)",
-    "https://host/a.zip?dl=1&x=a,b#c", "/a=b/", "..", "a;b|c&d", "*", "photos/*.png", "<left out>!",
-    "\\${x}", "a\\\\${x", "+a", "=", "==a",
+    "(x)", "{x:1}", "[a,b]", "'", '"', "a'b\"c", "x\\", "a\\,b", "a\\'b", "\\", "-m", "--cfg",
+    "2024", "1e3", "0x10", "true", "False", "NULL", "inf", "~", "~/a=b", "a/~/b",
+    "~nobody-of-that-name/x", "$HOME/x", "${", "a${b", "$", "a\nb", "a\tb", "größte", "写真",
+    "a:b", "a@b", "???",
+    "choice(a,b)", "https://host/a.zip?dl=1&x=a,b#c", "/a=b/", "..", "a;b|c&d", "*", "photos/*.png",
+    "<left out>!", "\\${x}", "a\\\\${x", "+a", "=", "==a",
 ]  # fmt: skip
 
 TEXTS = st.one_of(
@@ -57,7 +58,7 @@ def means_something_else(text: str) -> bool:
 def meant(name: str, text: str) -> str:
     """What is to arrive."""
     home = SETTINGS[name].is_path
-    expanded = os.path.expanduser(text) if home else text
+    expanded = os.path.expanduser(text) if home else text  # noqa: PTH111
     return "./???" if expanded == "???" else expanded
 
 

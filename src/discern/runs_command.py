@@ -222,10 +222,14 @@ def _holds(run: Run, name: str, wanted: str) -> bool:
     found, value = setting(run.config, name)
     if not found:
         return False
-    from discern.config import as_override  # pydantic, for those who ask for a setting
+    # pydantic, for those who ask for a setting
+    from discern.config import as_override, as_typed_settings
 
-    text = as_override(value)
-    return _as_number(text, wanted) or fnmatchcase(text.casefold(), wanted.casefold())
+    if name in as_typed_settings():
+        wanted = str(expanded(wanted))
+    text, pattern = as_override(value).casefold(), wanted.casefold()
+    # A path may have brackets in it, and be no pattern.
+    return text == pattern or _as_number(text, pattern) or fnmatchcase(text, pattern)
 
 
 def setting(config: Mapping[str, Any], name: str) -> tuple[bool, Any]:

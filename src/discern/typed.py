@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -39,6 +40,10 @@ class AsTyped:
     words: tuple[str, ...] = ()
 
 
+ONE_VALUE = ("hydra.", "sweep.")
+"""Settings of a sweep itself, which has one value of each."""
+
+
 def for_hydra(
     overrides: Iterable[str], settings: Mapping[str, AsTyped], multirun: bool
 ) -> list[str]:
@@ -56,11 +61,28 @@ def for_hydra(
     told = []
     for override in overrides:
         key, equals, text = override.partition("=")
-        setting = settings.get(key.lstrip("+"))
+        name = key.lstrip("+")
+        setting = settings.get(name)
         if equals and setting is not None:
-            override = f"{key}={_told(text, setting, multirun)}"
+            several = multirun and not name.startswith(ONE_VALUE)
+            override = f"{key}={_told(text, setting, several)}"
         told.append(override)
     return told
+
+
+def command_line(overrides: Iterable[str], settings: Mapping[str, AsTyped]) -> str:
+    """The command that trains with overrides, as Hydra was told them, for a shell."""
+    return shlex.join(["python", "train.py", *(_by_hand(each, settings) for each in overrides)])
+
+
+def _by_hand(override: str, settings: Mapping[str, AsTyped]) -> str:
+    """An override without the quotes that are there for Hydra, if it means the same without."""
+    key, _, value = override.partition("=")
+    read = parsed(f"x={value}") if key.lstrip("+") in settings and "${" not in value else None
+    if read is None or not isinstance(read._value, QuotedString):
+        return override
+    typed = f"{key}={read.value()}"
+    return typed if for_hydra([typed], settings, multirun=False) == [override] else override
 
 
 def quoted(text: str) -> str:

@@ -17,11 +17,9 @@ from discern.sweeps.answer import as_experiment, command
 from discern.sweeps.ledger import Job
 from discern.typed import for_hydra, parsed
 from runs import composed
-from starter import invoke
-from sweeping import results, sweep
 
 TYPED = [
-    "optimizer=sgd", "optimizer=adamw", "optimizer.lr=1e-3,", "optimizer.lr=0.2", "seed=3",
+    "optimizer=sgd", "optimizer=adamw", "optimizer.lr=0.2", "seed=3",
     "~optimizer.eps", "~optimizer.betas", "~optimizer.weight_decay=0.0", "~optimizer.momentum",
     "+optimizer.amsgrad=true", "++optimizer.eps=1e-7", "optimizer={lr: 0.3, eps: 1}",
     "optimizer.lr=${oc.env:LR,0.5}", "scheduler=cosine", "scheduler=onecycle", "~scheduler",
@@ -35,7 +33,8 @@ TYPED = [
     "data.dir=a${b", "data.dir=~/x", "model.init_from=a.ckpt", "cache.dir=x y", "debug=limit",
     "debug=overfit", "trainer.max_epochs=7", "experiment=mnist_sgd", "accelerator=cpu",
     "experiment=fashion_best", "experiment=[mnist_sgd,fashion_adam]",
-    "+optimizer.lr=9", "tags=[x]", "test=false", "++trainer.callbacks=[{_target_: x, how: '1e3'}]", "report=false",
+    "+optimizer.lr=9", "tags=[x]", "test=false", "report=false",
+    "++trainer.callbacks=[{_target_: x, how: '1e3'}]",
     "~optimizer.lr", "~callbacks.progress", "trainer.precision='32'",
 ]  # fmt: skip
 
@@ -62,7 +61,7 @@ def same_config(typed: list[str]) -> None:
     again = job(typed)
     try:
         expected = config(*shlex.split(command(again))[2:])
-    except Exception:  # noqa: BLE001 - of whatever kind Hydra's are: such a job was none
+    except Exception:  # of whatever kind Hydra's are: such a job was none
         assume(False)
     with tempfile.TemporaryDirectory() as folder:  # a name of its own: what is read is kept
         path = Path(folder) / "best.yaml"
@@ -76,7 +75,7 @@ def test_the_file_trains_what_the_command_trains(typed):
 
 
 @pytest.mark.slow
-@settings(max_examples=3000)
+@settings(max_examples=500)
 @given(st.lists(st.sampled_from(TYPED), max_size=12))
 def test_the_file_trains_what_the_command_trains_whatever_was_typed(typed):
     same_config(typed)

@@ -29,7 +29,7 @@ from discern.sweeps.picture import draw_sweep
 from discern.sweeps.ranking import best_group, best_row, group_rows, has_seeds, verdict
 from discern.sweeps.results import results_table, write_results
 from discern.sweeps.rows import Row
-from discern.typed import as_text, as_value, is_interpolated
+from discern.typed import as_text, as_value, command_line, is_interpolated
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ def command(job: Job) -> str:
         key if key.startswith("~") and value == "null" else f"{key}={value}"
         for key, value in _of_the_model(job).items()
     ]
-    return shlex.join(["python", "train.py", *overrides])
+    return command_line(overrides, as_typed_settings())
 
 
 def as_experiment(job: Job) -> str:
