@@ -33,12 +33,21 @@ def leave_out(cfg: DictConfig) -> None:
 def place_paths(cfg: DictConfig, settings: Mapping[str, AsTyped]) -> None:
     """Have paths begin where the user sees them begin: at his home, or where he has started."""
     for name, setting in settings.items():
-        value = _value(cfg, name) if setting.is_path else None
-        if not isinstance(value, str) or value in ("", *setting.words):
-            continue
-        path = placed(value) if setting.from_start else expanded(value)
-        if path != Path(value):
-            _set(cfg, name, str(path))
+        value = _value(cfg, name)
+        if isinstance(value, str) and value not in ("", *setting.words):
+            meant = _placed(value, setting)
+            if meant != value:
+                _set(cfg, name, meant)
+
+
+def _placed(value: str, setting: AsTyped) -> str:
+    if not setting.is_path:
+        # MLflow's address of a folder.
+        scheme, _, folder = value.partition("file:")
+        is_relative = not scheme and folder and not folder.startswith("/")
+        return f"file:{placed(folder)}" if is_relative else value
+    path = placed(value) if setting.from_start else expanded(value)
+    return value if path == Path(value) else str(path)
 
 
 def read_interpolated(cfg: DictConfig, validators: Mapping[str, Callable[[Any], Any]]) -> None:

@@ -91,12 +91,13 @@ def quoted(text: str) -> str:
 
 
 def without_escapes(value: str) -> str:
-    """A value of an override with quotes in the place of Hydra's backslashes."""
+    """A value of an override as one would type it: Hydra writes backslashes in it."""
     override = parsed(f"x={value}")
     text = None if override is None or override.is_sweep_override() else override.value()
     if not isinstance(text, str) or "\\" not in value or _is_quoted(value):
         return value
-    return _in_quotes(text)
+    again = parsed(f"x={text}")
+    return text if again is not None and again._value == text else _in_quotes(text)
 
 
 def as_value(text: str) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import logging
 import math
+import shlex
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -128,7 +129,8 @@ class JobsSweeper(Sweeper):
             rows = conclude(ledger, self._run_best if not stopped else None, self._extras(ledger))
         failed = sum(row.state not in (State.DONE, State.PRUNED) for row in rows)
         if stopped:
-            log.warning("Stopped; go on with python train.py -m sweep.resume=%s", relative(folder))
+            again = shlex.quote(f"sweep.resume={relative(folder)}")
+            log.warning("Stopped; go on with python train.py -m %s", again)
             raise SystemExit(stopped)
         if failed:
             log.error("%d of %d jobs failed.", failed, len(rows))
