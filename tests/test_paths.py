@@ -118,3 +118,12 @@ def test_the_way_out_survives_the_shell(tmp_path, override, way_out):
     if "=" in override:
         (again,) = shlex.split(way_out)
         assert "cannot be read" not in invoke("train", again, cwd=tmp_path).stderr
+
+
+def test_a_name_that_is_no_text_is_refused_in_a_sentence(tmp_path):
+    for setting in ("data.dir", "hydra.run.dir", "ckpt_path"):
+        done = invoke("train", f"{setting}=bad\udcff", cwd=tmp_path)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"Error: {setting}=bad\\xff is not UTF-8")
+        assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())

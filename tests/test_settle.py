@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from discern.config import check
+from discern.config import check, settle_sweep
 from discern.errors import DiscernError
 from discern.places import expanded, placed, started_in
 from discern.settle import LEFT_OUT
@@ -87,6 +87,20 @@ def test_a_text_that_is_none_of_the_kind_is_refused_in_a_sentence(monkeypatch, n
 def test_every_number_survives(number):
     assert checked(f"optimizer.lr=${{oc.env:NO_SUCH,'{number!r}'}}").optimizer.lr == number
     assert checked(f"optimizer.lr={number!r}").optimizer.lr == number
+
+
+def test_further_arguments_of_libraries_are_numbers_too(monkeypatch):
+    monkeypatch.setenv("N", "5")
+    cfg = checked("+optimizer.dampening=${oc.env:N}", "scheduler=onecycle",
+                  "scheduler.div_factor=${oc.env:N}")  # fmt: skip
+    assert repr(cfg.optimizer.dampening) == repr(cfg.scheduler.div_factor) == "5"
+
+
+def test_settings_of_a_sweep_are_numbers_too(monkeypatch):
+    monkeypatch.setenv("N", "5")
+    cfg = OmegaConf.create({"hydra": {"launcher": {"n_jobs": "${oc.env:N}"}, "sweeper": {}}})
+    settle_sweep(cfg)
+    assert cfg.hydra.launcher.n_jobs == 5
 
 
 # Paths

@@ -181,7 +181,10 @@ def _hydra_command(name: str, job: "TaskFunction", arguments: list[str]) -> None
 
     main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)
     overrides, options = _apart(arguments)
-    overrides = for_hydra(overrides, as_typed_settings(), _is_multirun(overrides, options))
+    try:
+        overrides = for_hydra(overrides, as_typed_settings(), _is_multirun(overrides, options))
+    except DiscernError as error:
+        refuse(error)
     words = [word for option in options for word in option.split("=", 1)]
     for option, value in pairwise(words):
         other = value.removesuffix(".yaml")

@@ -785,16 +785,38 @@ def _adapter(schema: type[BaseModel], name: str) -> TypeAdapter[Any]:
     return TypeAdapter(annotation, config=ConfigDict(strict=True))
 
 
+NUMBERS = (OptimizerSettings, SchedulerSettings, EarlyStoppingSettings)
+"""Schemas of classes whose further arguments are numbers, true or false."""
+
+_number = TypeAdapter(int | float | bool, config=ConfigDict(strict=True)).validate_python
+
+NUMBERS_OF_HYDRA = (
+    "hydra.launcher.n_jobs",
+    "hydra.sweeper.max_batch_size",
+    "hydra.sweeper.n_jobs",
+    "hydra.sweeper.n_trials",
+)
+"""Settings of sweeps that are numbers, or words."""
+
+
+def settle_sweep(cfg: DictConfig) -> None:
+    """Read what interpolations hand out for the settings of a sweep itself."""
+    read_interpolated(cfg, dict.fromkeys(NUMBERS_OF_HYDRA, _number))
+
+
 def _validators(cfg: DictConfig, command: str) -> dict[str, Callable[[Any], Any]]:
-    """Setting -> what raises ValueError for a value that its schema does not allow."""
+    """Setting -> what raises ValueError for a value that it may not have."""
     schemas = {"": COMMANDS[command][0]}
     schemas |= {f"{name}.": schema for name, schema in PARTS.items() if name in cfg}
     schemas |= dict(_schemas_of_choices(cfg, ""))
-    return {
-        f"{prefix}{name}": _adapter(schema, name).validate_python
-        for prefix, schema in schemas.items()
-        for name in schema.model_fields
-    }
+    found: dict[str, Callable[[Any], Any]] = {}
+    for prefix, schema in schemas.items():
+        if issubclass(schema, NUMBERS):
+            names = map(str, OmegaConf.select(cfg, prefix[:-1]))
+            found |= {f"{prefix}{name}": _number for name in names if name != "_target_"}
+        for name in schema.model_fields:
+            found[f"{prefix}{name}"] = _adapter(schema, name).validate_python
+    return found
 
 
 def _schemas_of_choices(cfg: DictConfig, prefix: str) -> Iterator[tuple[str, type[BaseModel]]]:

@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, read_write
 
-from discern.config import check
+from discern.config import check, settle_sweep
 from discern.errors import DiscernError, refuse
 from discern.own import warn_of_unused
 from discern.places import expanded
@@ -41,6 +41,7 @@ class Preflight(Callback):
         """Give the sweep a folder that no other sweep has; its jobs are checked one by one."""
         HydraConfig.instance().set_config(config)
         try:
+            settle_sweep(config)
             resumed = config.get("sweep") and config.sweep.resume
             folder = find_sweep(resumed) if resumed else _claim(config, "sweep")
             # Hydra composes each job's config anew from the overrides, so the folder must be one.

@@ -113,6 +113,7 @@ def _value(cfg: DictConfig, name: str) -> Any:
 
 
 def _set(cfg: DictConfig, name: str, value: Any) -> None:
-    told = as_value(value) if isinstance(value, str) else value
-    with flag_override(cfg, ["struct", "readonly"], [False, False]):
-        OmegaConf.update(cfg, name, told, merge=False)
+    above, _, key = name.rpartition(".")
+    parent: Any = OmegaConf.select(cfg, above) if above else cfg
+    with flag_override(parent, ["struct", "readonly"], [False, False]):
+        parent[key] = as_value(value) if isinstance(value, str) else value

@@ -12,15 +12,20 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Quote, QuotedString
-from hydra.errors import HydraException
 from omegaconf import OmegaConf, grammar_parser
 from omegaconf.errors import GrammarParseError
 
+from discern.errors import DiscernError
 from discern.experiments import find_file, is_path
+from discern.files import printable
 from discern.places import expanded
+
+# Hydra is for commands that compose: others load a checkpoint, or list runs.
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,9 @@ def for_hydra(
         overrides: as they were typed.
         settings: those that are taken as typed, by name.
         multirun: whether a setting may have several values.
+
+    Raises:
+        DiscernError: a name is no UTF-8, in which configs are written.
     """
     told = []
     for override in overrides:
@@ -64,6 +72,7 @@ def for_hydra(
         name = key.lstrip("+")
         setting = settings.get(name)
         if equals and setting is not None:
+            _check_letters(name, text)
             several = multirun and not name.startswith(ONE_VALUE)
             override = f"{key}={_told(text, setting, several)}"
         told.append(override)
@@ -78,9 +87,10 @@ def command_line(overrides: Iterable[str], settings: Mapping[str, AsTyped]) -> s
 def _by_hand(override: str, settings: Mapping[str, AsTyped]) -> str:
     """An override without the quotes that are there for Hydra, if it means the same without."""
     key, _, value = override.partition("=")
-    read = parsed(f"x={value}") if key.lstrip("+") in settings and "${" not in value else None
-    if read is None or not isinstance(read._value, QuotedString):
+    if key.lstrip("+") not in settings or "${" in value or not _is_quoted(value):
         return override
+    read = parsed(override)
+    assert read is not None
     typed = f"{key}={read.value()}"
     return typed if for_hydra([typed], settings, multirun=False) == [override] else override
 
@@ -112,10 +122,21 @@ def as_text(value: str) -> str:
 
 def parsed(override: str) -> Override | None:
     """An override as Hydra reads it; None where it cannot."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
     try:
         return OverridesParser.create().parse_override(override)
     except HydraException:
         return None
+
+
+def _check_letters(name: str, text: str) -> None:
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise DiscernError(
+            f"{name}={printable(Path(text))} is not UTF-8, in which settings are written; give the "
+            "file or folder another name, or a link to it."
+        )
 
 
 def _told(text: str, setting: AsTyped, multirun: bool) -> str:
@@ -160,10 +181,14 @@ def _plainly(text: str) -> str:
 
 
 def _in_quotes(text: str) -> str:
+    from hydra.core.override_parser.types import Quote, QuotedString
+
     return QuotedString(text, Quote.single).with_quotes()
 
 
 def _is_quoted(text: str) -> bool:
+    from hydra.core.override_parser.types import QuotedString
+
     override = parsed(f"x={text}") if text.lstrip()[:1] in ("'", '"') else None
     return override is not None and isinstance(override._value, QuotedString)
 

@@ -190,7 +190,9 @@ class SearchSweeper(JobsSweeper):
     def _location(self, ledger: Ledger) -> str:
         """Where the study is, whatever a job's working directory."""
         if self.storage is None:
-            return f"sqlite:///{(ledger.folder / 'study.db').resolve()}"
+            path = str((ledger.folder / "study.db").resolve())
+            # What means something in a URL.
+            return f"sqlite:///{path.replace('%', '%25').replace('?', '%3F')}"
         return self.storage if "://" in self.storage else str(Path(self.storage).resolve())
 
     def _open(self, ledger: Ledger) -> optuna.Study:
