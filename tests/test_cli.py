@@ -53,7 +53,7 @@ WRONG = {
     "model.dropout=1.5": ["model.dropout=1.5 ", "below 1"],
     "data.batch_size=0": ["data.batch_size=0 ", "above 0"],
     "data.val_size=99999999": ["data.val_size=99999999 ", "fraction"],
-    "data.num_workers=-1": ["data.num_workers=-1 ", "0 or above"],
+    "data.num_workers=-1": ["data.num_workers=-1 ", "from 0 to 1024"],
     "modle=mlp": ["modle ", "did you mean model"],
     "model=mpl": ["model=mpl ", "did you mean mlp"],
     "trainer.max_epoch=3": ["trainer.max_epoch ", "did you mean trainer.max_epochs"],

@@ -47,7 +47,7 @@ def test_it_is_written_as_omegaconf_writes_it(tmp_path: Path, monkeypatch, has_l
         pytest.skip("PyYAML was built without libyaml")
     if not has_libyaml:
         monkeypatch.delattr(yaml, "CDumper", raising=False)
-    monkeypatch.setattr(config_file, "_dumper", config_file._dumper.__wrapped__)
+    monkeypatch.setattr(config_file, "dumper", config_file.dumper.__wrapped__)
     cfg = OmegaConf.create(
         {
             "lr": 1e-3,

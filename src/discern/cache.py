@@ -5,8 +5,10 @@ from pathlib import Path
 
 import platformdirs
 
+from discern.places import placed
+
 
 def cache_dir() -> Path:
     """``$DISCERN_CACHE_DIR``, else the folder for discern in the user's cache folder."""
     chosen = os.environ.get("DISCERN_CACHE_DIR")
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("discern"))
+    return placed(chosen) if chosen else Path(platformdirs.user_cache_dir("discern"))

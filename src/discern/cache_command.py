@@ -32,6 +32,7 @@ from discern.features.folders import (
 from discern.files import printable
 from discern.models import engines_folder as engines
 from discern.nearest import did_you_mean
+from discern.places import expanded
 
 HELP = """\
 The features of frozen backbones, and what else discern keeps.
@@ -119,7 +120,7 @@ def _parse(command: str, settings: Iterable[str]) -> Wish:
 
 
 def _folder(value: str) -> Path:
-    folder = Path(value).expanduser() if value else None
+    folder = expanded(value) if value else None
     if folder is None or not folder.is_dir():
         raise DiscernError(f"dir={value} must be a folder that exists.")
     return folder

@@ -168,7 +168,8 @@ def _plain_command(run: Callable[[list[str]], None], arguments: list[str]) -> No
 def _hydra_command(name: str, job: "TaskFunction", arguments: list[str]) -> None:
     import hydra
 
-    from discern.config import conf_dir
+    from discern.config import as_typed_settings, conf_dir
+    from discern.typed import for_hydra
 
     started, asked = False, os.environ.get("HYDRA_FULL_ERROR")
 
@@ -180,6 +181,10 @@ def _hydra_command(name: str, job: "TaskFunction", arguments: list[str]) -> None
 
     main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)
     overrides, options = _apart(arguments)
+    try:
+        overrides = for_hydra(overrides, as_typed_settings(), _is_multirun(overrides, options))
+    except DiscernError as error:
+        refuse(error)
     words = [word for option in options for word in option.split("=", 1)]
     for option, value in pairwise(words):
         other = value.removesuffix(".yaml")
@@ -224,6 +229,14 @@ def _apart(arguments: list[str]) -> tuple[list[str], list[str]]:
         if kind.nargs is None or (kind.nargs == "?" and left[0] in (kind.choices or ())):
             options.append(left.popleft())
     return overrides, options
+
+
+def _is_multirun(overrides: list[str], options: list[str]) -> bool:
+    """Whether the command is to have several jobs."""
+    from hydra._internal.utils import get_args_parser
+
+    asked, _ = get_args_parser().parse_known_args(options)
+    return bool(asked.multirun) or "hydra.mode=MULTIRUN" in overrides
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from discern.console import fitted, harmless
 from discern.errors import DiscernError
 from discern.files import printable
+from discern.places import expanded
 from discern.runs import OUTPUTS
 from discern.runs_command import line_width
 from discern.selection import selected
@@ -109,7 +110,7 @@ def _parse(words: Iterable[str]) -> tuple[list[str], Path | None, Path]:
         elif not value:
             raise DiscernError(f"{name}= must be a folder.")
         else:
-            found[name] = Path(value).expanduser()
+            found[name] = expanded(value)
     outputs = found.get("dir", OUTPUTS)
     if "dir" in found and not outputs.is_dir():
         raise DiscernError(f"dir={harmless(printable(outputs))} must be a folder that exists.")

@@ -1,5 +1,6 @@
 """Composing a config outside of a command, and what goes wrong, told in one sentence."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,15 +9,17 @@ import hydra
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from discern.config import check, conf_dir
+from discern.config import as_typed_settings, check, conf_dir
 from discern.errors import DiscernError
 from discern.experiments import not_found
 from discern.nearest import did_you_mean
 from discern.own import warn_of_unused
+from discern.typed import for_hydra, quoted
 
 LAUNCHERS = {
     "hydra_plugins.hydra_joblib_launcher": ("hydra/launcher=joblib", "joblib"),
@@ -44,9 +47,9 @@ def compose(overrides: Sequence[str] = (), *, folder: str | Path | None = None) 
     """
     if isinstance(overrides, str):
         raise DiscernError(f'compose takes a list of settings, as ["{overrides}"].')
-    typed = list(overrides)
+    typed = for_hydra(overrides, as_typed_settings(), multirun=False)
     if folder is not None:
-        typed.append(f"folder={_quoted(str(folder))}")
+        typed.append(f"folder={quoted(str(folder))}")
     with _hydra_of_its_own():
         try:
             with initialize_config_dir(str(conf_dir()), version_base="1.3"):
@@ -56,22 +59,17 @@ def compose(overrides: Sequence[str] = (), *, folder: str | Path | None = None) 
             made_by_hydra = {
                 "run": {"dir": _name_of_folder(cfg)},
                 "runtime": {"choices": _choices(cfg)},
-                "overrides": {"task": list(overrides)},
+                "overrides": {"task": typed[: len(overrides)]},
             }
         except Exception as error:  # of whatever kind Hydra's are
             raise DiscernError(explain(error, conf_dir(), NAME, typed)) from error
     with open_dict(cfg):
-        if any(one.startswith("hydra.run.dir=") for one in typed):
+        if any(one.lstrip("+").startswith("hydra.run.dir=") for one in typed):
             cfg.folder = named
         cfg.hydra = made_by_hydra
     check(cfg)
     warn_of_unused(cfg.hydra.runtime.choices)
     return cfg
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 def _name_of_folder(cfg: DictConfig) -> str:
@@ -117,10 +115,7 @@ def explain(
         group, _, choice = missing.rpartition("/")
         return f"{group}={choice} is not a choice; {did_you_mean(choice, error.options)}"
     if isinstance(error, OverrideParseException):
-        return (
-            f"{error.override} cannot be read; write SETTING=VALUE or GROUP=CHOICE, in single "
-            "quotes where it holds spaces, brackets or other marks of the shell."
-        )
+        return f"{error.override} cannot be read; {_how_to_write(str(error.override))}"
     for module, (choice, extra) in LAUNCHERS.items():
         if module in str(error):
             return f"{choice} needs an extra: pip install 'discern[{extra}]' brings it."
@@ -134,6 +129,18 @@ def explain(
     # Hydra's first line says what is wrong, its second (the cause's first) where.
     cause = str(error.__cause__).splitlines()[:1] if error.__cause__ else []
     return " ".join(line.rstrip(".") + "." for line in [*text[:1], *cause] if line)
+
+
+def _how_to_write(override: str) -> str:
+    """What to do about an override that Hydra cannot read, in a form that a shell hands on."""
+    key, equals, text = override.partition("=")
+    if not equals or not text:
+        return (
+            "write SETTING=VALUE or GROUP=CHOICE, with quotes around all of it where the value has "
+            "spaces, as in 'data.dir=my photos'."
+        )
+    whole = shlex.quote(f"{key}={QuotedString(text, Quote.double).with_quotes()}")
+    return f"write SETTING=VALUE or GROUP=CHOICE; if the value is this very text, {whole}."
 
 
 def _unknown_key(key: str, conf_dir: Path, config_name: str, overrides: list[str]) -> str:

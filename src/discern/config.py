@@ -7,7 +7,7 @@ Hydra take to start. A choice whose ``_target_`` has no schema here (a user's ow
 import functools
 import importlib.util
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, get_args
@@ -33,6 +33,8 @@ from discern.models.activations import ACTIVATIONS
 from discern.models.directions import check_mode
 from discern.nearest import closest, did_you_mean
 from discern.runs import find_checkpoint
+from discern.settle import leave_out, place_paths, read_interpolated
+from discern.typed import AsTyped
 
 
 def conf_dir() -> Path:
@@ -64,6 +66,10 @@ Probability = Annotated[
 ]
 Flag = Annotated[bool, Field(description="true or false")]
 Text = Annotated[str, Field(description="a text")]
+# A setting that is a path is marked with AsTyped, and so are other texts with marks of Hydra's.
+_Path = Annotated[str, AsTyped(), Field(min_length=1)]
+_Checkpoint = Annotated[str, AsTyped(words=("last", "best")), Field(min_length=1)]
+_Folder = Annotated[_Path, Field(description="a folder's path")]
 Seed = Annotated[int, Field(ge=0, lt=2**32, description="a whole number from 0 to 4294967295")]
 Engine = Annotated[
     Literal["auto", "torch", "onnxruntime", "openvino"],
@@ -133,7 +139,7 @@ class AnyModelSettings(OpenSettings):
     ] = None
     mixup: NonNegativeFloat = 0.0
     cutmix: NonNegativeFloat = 0.0
-    init_from: Annotated[str | None, Field(description="a checkpoint's path, or null")] = None
+    init_from: Annotated[_Path | None, Field(description="a checkpoint's path, or null")] = None
 
 
 _Widths = Annotated[
@@ -164,7 +170,7 @@ class TransferSettings(LayersSettings):  # noqa: D101
     ]
     backbone: Annotated[str, Field(min_length=1, description="the name of a backbone")]
     weights: Annotated[
-        Annotated[str, Field(min_length=1)] | None,
+        Annotated[str, AsTyped(words=("default",)), Field(min_length=1)] | None,
         Field(description="default, a file's path, or null for random ones"),
     ]
     head: _Widths
@@ -178,11 +184,10 @@ class TransferSettings(LayersSettings):  # noqa: D101
 class AnyDataSettings(OpenSettings):
     """What ``discern evaluate`` knows of a data set that only the checkpoint will name."""
 
-    dir: Annotated[str | None, Field(min_length=1, description="a folder's path, or null")] = None
+    dir: _Folder | None = None
     strict: Flag | None = None
 
 
-_Folder = Annotated[str, Field(min_length=1, description="a folder's path")]
 _Size = Annotated[
     Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)],
     Field(description="a count, 0 or above, or a fraction below 1"),
@@ -317,7 +322,10 @@ _Below = Annotated[str, Field(min_length=1), AfterValidator(_stays_below)]
 
 
 class FolderSettings(PhotoSettings):  # noqa: D101
-    csv: Annotated[str | None, Field(description="a file's name in data.dir, or null")]
+    csv: Annotated[
+        Annotated[str, AsTyped(from_start=False), Field(min_length=1)] | None,
+        Field(description="a file's name in data.dir, or null"),
+    ]
     test_size: _Size
     parts: Annotated[
         Literal["none"]
@@ -331,7 +339,9 @@ class FolderSettings(PhotoSettings):  # noqa: D101
 
 
 class CatDogSettings(FolderSettings):  # noqa: D101
-    url: Annotated[str, Field(min_length=1, description="an archive's address")]
+    url: Annotated[
+        str, AsTyped(is_path=False), Field(min_length=1, description="an archive's address")
+    ]
     sha256: Annotated[
         Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None,
         Field(description="64 hexadecimal digits, or null"),
@@ -545,7 +555,7 @@ class TrainerSettings(Settings):
     ]
     sync_batchnorm: Flag
     reload_dataloaders_every_n_epochs: NonNegativeInt
-    default_root_dir: Text | None
+    default_root_dir: _Folder | None
     enable_autolog_hparams: Flag
     model_registry: Text | None
 
@@ -557,9 +567,7 @@ class CacheSettings(Settings):
         Literal["auto", "off", "refresh", "require"],
         Field(description="auto, off, refresh or require"),
     ]
-    dir: Annotated[
-        Annotated[str, Field(min_length=1)] | None, Field(description="a folder's path, or null")
-    ]
+    dir: _Folder | None
     max_gb: PositiveFloat
     views: PositiveInt
     precision: Annotated[
@@ -582,7 +590,7 @@ class SweepSettings(Settings):
     """The settings ``sweep.…``."""
 
     resume: Annotated[
-        Annotated[str, Field(min_length=1)] | None,
+        Annotated[str, AsTyped(words=("last",)), Field(min_length=1)] | None,
         Field(description="a sweep's folder, last, or null"),
     ]
     study: Text | None
@@ -619,15 +627,14 @@ class RunSettings(OpenSettings):
     test: Flag
     report: Flag
     find_lr: Annotated[bool | Literal["use"], Field(description="true, use or false")]
-    ckpt_path: Annotated[str | None, Field(description="a checkpoint's path, or null")]
+    ckpt_path: Annotated[_Checkpoint | None, Field(description="a checkpoint's path, or null")]
     tags: Annotated[list[str | int | float], Field(description="a list of words, such as [a,b]")]
-    folder: Text | None
+    folder: _Folder | None
 
 
 _Model = Annotated[
-    str,
+    _Checkpoint,
     Field(
-        min_length=1,
         description="a checkpoint's path, a run's folder, or last or best for the newest run's",
     ),
 ]
@@ -643,7 +650,7 @@ class EvaluationSettings(Settings):
     data: dict[str, Any]
     engine: Engine
     seed: Seed
-    folder: Text | None
+    folder: _Folder | None
 
 
 class InspectionSettings(Settings):
@@ -651,7 +658,7 @@ class InspectionSettings(Settings):
 
     data: Group
     seed: Seed
-    folder: Text | None
+    folder: _Folder | None
 
 
 class PredictionSettings(Settings):
@@ -659,13 +666,12 @@ class PredictionSettings(Settings):
 
     ckpt_path: _Model
     input: Annotated[
-        str,
+        _Path,
         Field(
-            min_length=1,
             description="a picture, a folder of pictures, or a pattern such as 'photos/*.png'",
         ),
     ]
-    out: Annotated[str, Field(min_length=1, description="a folder's path")]
+    out: _Folder
     engine: Engine
     invert: Annotated[bool | Literal["auto"], Field(description="auto, true or false")]
     pictures: NonNegativeInt
@@ -726,6 +732,60 @@ UNKNOWN: dict[str, type[BaseModel]] = {"model": AnyModelSettings, "data": AnyDat
 """Group -> what the settings of a ``_target_`` without a schema may be."""
 
 
+GROUPS: dict[str, tuple[type[BaseModel], ...]] = {
+    "model": (AnyModelSettings,),
+    "data": (AnyDataSettings, DataSettings),
+    "trainer": (TrainerSettings,),
+}
+"""Group -> the schemas, with those that build on them, of its choices that are paths in part."""
+
+WITHOUT_SCHEMA = {
+    "experiment": AsTyped(is_choice=True),
+    "hydra.run.dir": AsTyped(),
+    "hydra.sweep.dir": AsTyped(),
+    "hydra.sweep.subdir": AsTyped(from_start=False),
+    "hydra.sweeper.storage": AsTyped(is_path=False),
+    "hydra.launcher.submitit_folder": AsTyped(),
+    "hydra.launcher.temp_folder": AsTyped(),
+    "hydra.job_logging.handlers.file.filename": AsTyped(),
+    "logger.csv.path": AsTyped(),
+    "logger.tensorboard.save_dir": AsTyped(),
+    "logger.wandb.save_dir": AsTyped(),
+    "logger.mlflow.tracking_uri": AsTyped(is_path=False),
+    "callbacks.best_checkpoint.dirpath": AsTyped(),
+    "callbacks.last_checkpoint.dirpath": AsTyped(),
+    "trainer.profiler.dirpath": AsTyped(),
+}
+"""Settings of Hydra's, and of classes that have no schema here, whose text is taken as typed."""
+
+
+@functools.cache
+def as_typed_settings() -> dict[str, AsTyped]:
+    """Name -> mark of all settings whose text is taken as it was typed, of all commands."""
+    schemas = [("", settings) for settings, _ in COMMANDS.values()]
+    schemas += [(f"{name}.", schema) for name, schema in PARTS.items()]
+    of_choices = {*SCHEMAS.values(), *UNKNOWN.values()}
+    schemas += [
+        (f"{group}.", schema)
+        for group, bases in GROUPS.items()
+        for schema in of_choices
+        if issubclass(schema, bases)
+    ]
+    found = {
+        f"{prefix}{name}": mark
+        for prefix, schema in schemas
+        for name, field in schema.model_fields.items()
+        if (mark := _mark(field)) is not None
+    }
+    return {**found, **WITHOUT_SCHEMA}
+
+
+def _mark(field: FieldInfo) -> AsTyped | None:
+    """The mark of a setting, perhaps of one that may also be null."""
+    inside = [meta for arg in get_args(field.annotation) for meta in get_args(arg)[1:]]
+    return next((m for m in (*field.metadata, *inside) if isinstance(m, AsTyped)), None)
+
+
 def check(cfg: DictConfig, command: str = "train") -> None:
     """Raise for the first setting of a composed config that has a value which is not allowed.
 
@@ -736,8 +796,11 @@ def check(cfg: DictConfig, command: str = "train") -> None:
     Raises:
         DiscernError: names the setting, its value, and what is allowed.
     """
+    leave_out(cfg)
     if command == "train":
         _put_in_deleted_groups(cfg)
+    read_interpolated(cfg, _validators(cfg, command))
+    place_paths(cfg, as_typed_settings())
     try:
         # `hydra` is Hydra's own and checked by it.
         values: dict[Any, Any] = {
@@ -804,6 +867,54 @@ def _as_meant(schema: type[BaseModel], name: str, value: Any) -> Any:
 def _adapter(schema: type[BaseModel], name: str) -> TypeAdapter[Any]:
     annotation = schema.model_fields[name].rebuild_annotation()
     return TypeAdapter(annotation, config=ConfigDict(strict=True))
+
+
+NUMBERS = (OptimizerSettings, SchedulerSettings, EarlyStoppingSettings)
+"""Schemas of classes whose further arguments are numbers, true or false."""
+
+_number = TypeAdapter(int | float | bool, config=ConfigDict(strict=True)).validate_python
+
+NUMBERS_OF_HYDRA = (
+    "hydra.launcher.n_jobs",
+    "hydra.sweeper.max_batch_size",
+    "hydra.sweeper.n_jobs",
+    "hydra.sweeper.n_trials",
+)
+"""Settings of sweeps that are numbers, or words."""
+
+
+def settle_sweep(cfg: DictConfig) -> None:
+    """Read what interpolations hand out for the settings of a sweep itself."""
+    read_interpolated(cfg, dict.fromkeys(NUMBERS_OF_HYDRA, _number))
+
+
+def _validators(cfg: DictConfig, command: str) -> dict[str, Callable[[Any], Any]]:
+    """Setting -> what raises ValueError for a value that it may not have."""
+    schemas = {"": COMMANDS[command][0]}
+    schemas |= {f"{name}.": schema for name, schema in PARTS.items() if name in cfg}
+    schemas |= dict(_schemas_of_choices(cfg, ""))
+    found: dict[str, Callable[[Any], Any]] = {}
+    for prefix, schema in schemas.items():
+        if issubclass(schema, NUMBERS):
+            names = map(str, OmegaConf.select(cfg, prefix[:-1]))
+            found |= {f"{prefix}{name}": _number for name in names if name != "_target_"}
+        for name in schema.model_fields:
+            found[f"{prefix}{name}"] = _adapter(schema, name).validate_python
+    return found
+
+
+def _schemas_of_choices(cfg: DictConfig, prefix: str) -> Iterator[tuple[str, type[BaseModel]]]:
+    for key in map(str, cfg):
+        node = cfg._get_node(key)
+        if key == "hydra" or not isinstance(node, DictConfig) or not node:
+            continue
+        name = f"{prefix}{key}"
+        schema = SCHEMAS.get(str(node._get_node("_target_", validate_access=False))) or UNKNOWN.get(
+            name
+        )
+        if schema is not None:
+            yield f"{name}.", schema
+        yield from _schemas_of_choices(node, f"{name}.")
 
 
 def plain(node: Any) -> Any:

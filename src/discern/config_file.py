@@ -18,7 +18,7 @@ def write_config(cfg: Any, path: Path) -> None:
         yaml.dump(
             values,
             file,
-            Dumper=_dumper(),
+            Dumper=dumper(),
             default_flow_style=False,
             allow_unicode=True,
             sort_keys=False,
@@ -26,8 +26,11 @@ def write_config(cfg: Any, path: Path) -> None:
 
 
 @functools.cache
-def _dumper() -> type[Any]:
-    """OmegaConf's, four times as fast where PyYAML has libyaml."""
+def dumper() -> type[Any]:
+    """OmegaConf's, which quotes what its loader would not read as a text.
+
+    It is four times as fast where PyYAML has libyaml.
+    """
     plain: type[Any] = get_omega_conf_dumper()
     if not hasattr(yaml, "CDumper"):
         return plain

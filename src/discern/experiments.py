@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from discern.errors import DiscernError
 from discern.nearest import closest, did_you_mean
+from discern.places import expanded
 
 SUFFIX = ".yaml"
 
@@ -27,7 +28,7 @@ def name_of(choice: str) -> str:
 
 def find_file(choice: str) -> Path | None:
     """The file that a choice names, with or without its ending."""
-    candidates = (Path(choice), Path(f"{choice}{SUFFIX}"))
+    candidates = (expanded(choice), expanded(f"{choice}{SUFFIX}"))
     return next((path for path in candidates if path.is_file()), None)
 
 

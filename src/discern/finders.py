@@ -12,7 +12,6 @@ import io
 import itertools
 import logging
 import math
-import shlex
 import signal
 import statistics
 import threading
@@ -35,7 +34,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from discern.batches import omit_single_images, refusals_of_training
 from discern.build import build_model, build_trainer
 from discern.callbacks.interrupt import EXIT_STATUS
-from discern.config import as_override
+from discern.config import as_override, as_typed_settings
 from discern.console import is_terminal
 from discern.errors import DiscernError
 from discern.features import run as features
@@ -43,6 +42,7 @@ from discern.files import write_whole
 from discern.models.classifier import Classifier
 from discern.reports.curves import TRAINING, VALIDATION
 from discern.threads import use_threads, with_threads
+from discern.typed import command_line
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ def command_with(settings: dict[str, Any], overrides: Sequence[str]) -> str:
     replaced = {"find_lr", *settings}
     kept = [each for each in overrides if each.partition("=")[0].lstrip("+") not in replaced]
     new = [f"{name}={as_override(value)}" for name, value in settings.items()]
-    return shlex.join(["python", "train.py", *kept, *new])
+    return command_line([*kept, *new], as_typed_settings())
 
 
 def _three_digits(value: float) -> float:

@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from discern.errors import FULL_TRACEBACK, DiscernError, first_line
+from discern.places import started_in
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,6 @@ def torch_as_it_was() -> Iterator[None]:
 
 
 def relative(path: Path) -> Path:
-    """The path as seen from the working directory, if it lies below it."""
-    path = path.resolve()
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    """The path as seen from where the command was started, if it lies below it."""
+    path, start = path.resolve(), started_in()
+    return path.relative_to(start) if path.is_relative_to(start) else path

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from discern.config import conf_dir
+from discern.places import started_in
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ FOLDER = "conf"
 
 def own_conf() -> Path | None:
     """The user's folder of choices; None where there is none but discern's."""
-    folder = Path.cwd() / FOLDER
+    folder = started_in() / FOLDER
     return folder if folder.is_dir() and folder.resolve() != conf_dir().resolve() else None
 
 
@@ -51,7 +52,7 @@ def warn_of_unused(chosen: Mapping[str, Any]) -> None:
                 log.warning(
                     "%s is not used: %s=%s is a choice of discern's own; give the file another "
                     "name.",
-                    path.relative_to(Path.cwd()),
+                    path.relative_to(started_in()),
                     group,
                     choice,
                 )
@@ -75,7 +76,7 @@ def make_importable(target: str) -> None:
 
     The folder is put at the end of Python's path, and only if the module is in it and nowhere else.
     """
-    module, here = target.partition(".")[0], Path.cwd()
+    module, here = target.partition(".")[0], started_in()
     if not module.isidentifier() or module in sys.modules or str(here) in sys.path:
         return
     is_here = (here / f"{module}.py").is_file() or (here / module).is_dir()

@@ -1,6 +1,7 @@
 """What happens between composing a config and running it: the check, and a folder of its own."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, read_write
 
-from discern.config import check
+from discern.config import check, settle_sweep
 from discern.errors import DiscernError, refuse
 from discern.own import warn_of_unused
+from discern.places import expanded
 from discern.runs import find_checkpoint, find_sweep
+from discern.typed import as_value, quoted
 
 
 class Preflight(Callback):
@@ -30,7 +33,7 @@ class Preflight(Callback):
             check(config, command)
             warn_of_unused(config.hydra.runtime.choices)
             with read_write(config.hydra.run):
-                config.hydra.run.dir = str(_claim_for(command, config))
+                config.hydra.run.dir = as_value(str(_claim_for(command, config)))
         except DiscernError as error:
             refuse(error)
 
@@ -38,28 +41,32 @@ class Preflight(Callback):
         """Give the sweep a folder that no other sweep has; its jobs are checked one by one."""
         HydraConfig.instance().set_config(config)
         try:
+            settle_sweep(config)
             resumed = config.get("sweep") and config.sweep.resume
             folder = find_sweep(resumed) if resumed else _claim(config, "sweep")
             # Hydra composes each job's config anew from the overrides, so the folder must be one.
-            quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
             with read_write(config.hydra):
-                config.hydra.sweep.dir = str(folder)
-                config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")
+                config.hydra.sweep.dir = as_value(str(folder))
+                config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(str(folder))}")
         except DiscernError as error:
             refuse(error)
 
 
 def _claim_for(command: str, config: DictConfig) -> Path:
     """The folder of one run of a command."""
-    if command == "predict" and any(o.startswith("out=") for o in config.hydra.overrides.task):
-        return claim_folder(Path(config.hydra.run.dir), "out", shared=True)
+    if command == "predict" and _is_typed("out", config.hydra.overrides.task):
+        return claim_folder(expanded(config.hydra.run.dir), "out", shared=True)
     return _claim(config, "run", config.ckpt_path if command == "train" else None)
 
 
 def _claim(config: DictConfig, kind: str, ckpt_path: str | None = None) -> Path:
     setting = f"hydra.{kind}.dir"
-    named = any(o.startswith(f"{setting}=") for o in config.hydra.overrides.hydra)
-    return claim_folder(Path(config.hydra[kind].dir), setting if named else None, ckpt_path)
+    named = _is_typed(setting, config.hydra.overrides.hydra)
+    return claim_folder(expanded(config.hydra[kind].dir), setting if named else None, ckpt_path)
+
+
+def _is_typed(setting: str, overrides: Iterable[str]) -> bool:
+    return any(override.lstrip("+").startswith(f"{setting}=") for override in overrides)
 
 
 def claim_folder(

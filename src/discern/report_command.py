@@ -7,6 +7,7 @@ from pathlib import Path
 
 from discern.errors import DiscernError
 from discern.files import printable
+from discern.places import expanded
 from discern.runs import OUTPUTS, is_run, is_sweep, newest, runs_below, sweeps_below
 
 HELP = """\
@@ -41,7 +42,7 @@ def _asked(wanted: str) -> list[tuple[Callable[[Path], Path], Path]]:
     from discern.reports.run_page import write_run_page  # matplotlib
     from discern.sweeps.page import write_sweep_page
 
-    folder = Path(wanted).expanduser()
+    folder = expanded(wanted)
     if wanted == "last" and not folder.exists():
         folder = newest(OUTPUTS)
     if not folder.is_dir():

@@ -66,6 +66,7 @@ from discern.models.classifier import Classifier, count_parameters
 from discern.models.directions import check_mode
 from discern.nearest import did_you_mean
 from discern.overfit import judge
+from discern.places import started_in
 from discern.quiet import quiet_libraries
 from discern.reports.curves import draw_curves
 from discern.reports.notebook import result_html
@@ -193,7 +194,7 @@ def train(
         tags=list(cfg.tags),
         seed=cfg.seed,
         changed=as_facts(differences(cfg, choices or {})),
-        git=git_state_once(Path.cwd()),
+        git=git_state_once(started_in()),
         versions=versions(),
         machine=machine(),
     )

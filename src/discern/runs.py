@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from discern.errors import DiscernError
+from discern.places import placed
 
 OUTPUTS = Path("outputs")
 """Where runs are kept, below the working directory."""
@@ -360,11 +361,11 @@ def find_sweep(wanted: str) -> Path:
         DiscernError: there is none.
     """
     if wanted == "last":
-        found = list(OUTPUTS.glob(f"**/{SWEEP}"))
+        found = list(placed(OUTPUTS).glob(f"**/{SWEEP}"))
         if not found:
             raise DiscernError(f"sweep.resume=last needs a sweep in {OUTPUTS}, and there is none.")
         return max(found, key=lambda file: file.stat().st_mtime_ns).parent
-    folder = Path(wanted).expanduser()
+    folder = placed(wanted)
     if not (folder / SWEEP).is_file():
         raise DiscernError(
             f"sweep.resume={wanted} is not the folder of a sweep: it has no {SWEEP}."
@@ -383,7 +384,7 @@ def find_checkpoint(wanted: str, setting: str = "ckpt_path") -> Path:
     Raises:
         DiscernError: there is none.
     """
-    path = Path(wanted).expanduser()
+    path = placed(wanted)
     if path.is_file():
         return path
     if path.is_dir():
@@ -392,7 +393,7 @@ def find_checkpoint(wanted: str, setting: str = "ckpt_path") -> Path:
             return last
         raise DiscernError(f"{setting}={wanted} is a folder without checkpoints/last.ckpt in it.")
     if wanted in ("last", "best"):
-        found = list(OUTPUTS.glob(f"**/checkpoints/{wanted}.ckpt"))
+        found = list(placed(OUTPUTS).glob(f"**/checkpoints/{wanted}.ckpt"))
         if found:
             return max(found, key=lambda file: file.stat().st_mtime_ns)
         raise DiscernError(f"{setting}={wanted} needs a run in {OUTPUTS}, and there is none.")

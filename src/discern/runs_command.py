@@ -15,6 +15,7 @@ from discern.console import fitted, harmless
 from discern.errors import DiscernError
 from discern.files import printable
 from discern.nearest import did_you_mean
+from discern.places import expanded
 from discern.reports.page import duration, number, size
 from discern.runs import OUTPUTS, Run, State, order_of_beginning, read_run, runs_below
 
@@ -163,7 +164,7 @@ def _parse(words: Iterable[str], known: Mapping[str, Callable[[str, str], Any]])
 
 
 def _folder(name: str, value: str) -> Path:
-    folder = Path(value).expanduser() if value else None
+    folder = expanded(value) if value else None
     if folder is None or not folder.is_dir():
         raise DiscernError(f"{name}={harmless(value)} must be a folder that exists.")
     return folder
@@ -221,10 +222,14 @@ def _holds(run: Run, name: str, wanted: str) -> bool:
     found, value = setting(run.config, name)
     if not found:
         return False
-    from discern.config import as_override  # pydantic, for those who ask for a setting
+    # pydantic, for those who ask for a setting
+    from discern.config import as_override, as_typed_settings
 
-    text = as_override(value)
-    return _as_number(text, wanted) or fnmatchcase(text.casefold(), wanted.casefold())
+    if name in as_typed_settings():
+        wanted = str(expanded(wanted))
+    text, pattern = as_override(value).casefold(), wanted.casefold()
+    # A path may have brackets in it, and be no pattern.
+    return text == pattern or _as_number(text, pattern) or fnmatchcase(text, pattern)
 
 
 def setting(config: Mapping[str, Any], name: str) -> tuple[bool, Any]:

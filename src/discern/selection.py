@@ -7,8 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from discern.console import harmless
+from discern.data.search import matching
 from discern.errors import DiscernError
 from discern.files import printable
+from discern.places import expanded
 from discern.runs import (
     OVERRIDES,
     SUMMARY,
@@ -43,7 +45,7 @@ def selected(words: Iterable[str], outputs: Path) -> list[Run]:
 
 
 def _meant(word: str, outputs: Path) -> list[Path]:
-    path = Path(word).expanduser()
+    path = expanded(word)
     if not path.exists():
         if word in ("last", "best"):
             return [newest(outputs) if word == "last" else best(outputs)]
@@ -64,9 +66,7 @@ def _meant(word: str, outputs: Path) -> list[Path]:
 
 def _matching(pattern: str) -> list[Path]:
     """The runs among what a pattern matches; other files and folders do no harm."""
-    # Path.glob knows no pattern that begins at the root.
-    names = glob.glob(str(Path(pattern).expanduser()), recursive=True)  # noqa: PTH207
-    paths = [Path(name) for name in sorted(names)]
+    paths = matching(expanded(pattern))
     folders = [folder for path in paths for folder in _inside(path)]
     if not folders:
         raise DiscernError(

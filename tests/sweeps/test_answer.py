@@ -1,99 +1,102 @@
-"""What a sweep over folds ends in: real jobs, in processes as a user's are."""
+"""What a sweep says of its best job: the command and the file that train it again."""
 
 from __future__ import annotations
 
-import csv
+import shlex
+import tempfile
 from pathlib import Path
 
 import pytest
-import yaml
-from sweeping import results
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
-from discern.errors import DiscernError
-from discern.runs import best
-from discern.selection import selected
-from runs import TINY, summary
-from starter import invoke
+from discern.config import _put_in_deleted_groups, as_typed_settings
+from discern.settle import leave_out, place_paths
+from discern.sweeps.answer import as_experiment, command
+from discern.sweeps.ledger import Job
+from discern.typed import for_hydra, parsed
+from runs import composed
 
-QUICK = ("data.source=sample", "data.fraction=0.2", "data.folds=3", *TINY[3:4],
-         "trainer.max_epochs=1", "trainer.accelerator=cpu", "logger=csv")  # fmt: skip
-FOLDS = "data.fold=range(3)"
-
-
-@pytest.fixture(scope="module")
-def cwd(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a sweep over folds alone, ``one``, and one over two settings besides, ``two``, are."""
-    cwd = tmp_path_factory.mktemp("folds")
-    for name, more in (("one", ()), ("two", ("optimizer.lr=0.01,1e-05",))):
-        done = invoke("train", "-m", *QUICK, FOLDS, *more, f"hydra.sweep.dir={name}", cwd=cwd)
-        assert done.returncode == 0, done.stderr
-        (cwd / f"{name}.txt").write_text(done.stdout)
-    return cwd
-
-
-def losses(folder: Path) -> list[float]:
-    with (folder / "results.csv").open(newline="") as file:
-        return [float(row["val/loss"]) for row in csv.DictReader(file)]
-
-
-def test_folds_alone_end_in_mean_and_deviation_and_no_best(cwd):
-    said, told = (cwd / "one.txt").read_text(), results(cwd / "one")
-    values = losses(cwd / "one")
-    (group,) = told["groups"]
-    assert group["values"]["val/loss"]["n"] == 3
-    assert group["values"]["val/loss"]["mean"] == pytest.approx(sum(values) / 3, abs=1e-6)
-    assert "(mean ± sd over 3 folds)" in said
-    assert "best" not in said.replace("best.yaml", "")
-    assert "To train with these settings: python train.py " in said
-    assert [row["rank"] for row in told["rows"]] == [None] * 3
+TYPED = [
+    "optimizer=sgd", "optimizer=adamw", "optimizer.lr=0.2", "seed=3",
+    "~optimizer.eps", "~optimizer.betas", "~optimizer.weight_decay=0.0", "~optimizer.momentum",
+    "+optimizer.amsgrad=true", "++optimizer.eps=1e-7", "optimizer={lr: 0.3, eps: 1}",
+    "optimizer.lr=${oc.env:LR,0.5}", "scheduler=cosine", "scheduler=onecycle", "~scheduler",
+    "~scheduler.eta_min", "~logger", "logger=csv", "~logger.tensorboard",
+    "~callbacks", "callbacks=none", "callbacks=finetune", "~callbacks.early_stopping",
+    "callbacks.early_stopping=null", "callbacks.early_stopping.patience=2", "~callbacks.dashboard",
+    "~callbacks.ema", "model=dropout", "model.hidden=[16,8]", "~model.label_smoothing",
+    "~model.hidden", "model._target_=mine.Net", "+model.width=3", "+model.width=[1,{a: 2}]",
+    "~model.width", "model.label_smoothing=0.1", "data=fashion_mnist", "data=cifar10",
+    "data.dir=a=b, [c] 'd' #e", "data.dir=1e3", "data.dir=2024", "data.dir=null", "data.dir=true",
+    "data.dir=a${b", "data.dir=~/x", "model.init_from=a.ckpt", "cache.dir=x y", "debug=limit",
+    "debug=overfit", "trainer.max_epochs=7", "experiment=mnist_sgd", "accelerator=cpu",
+    "experiment=fashion_best", "experiment=[mnist_sgd,fashion_adam]",
+    "+optimizer.lr=9", "tags=[x]", "test=false", "report=false",
+    "++trainer.callbacks=[{_target_: x, how: '1e3'}]",
+    "~optimizer.lr", "~callbacks.progress", "trainer.precision='32'",
+]  # fmt: skip
 
 
-def test_of_several_settings_the_best_mean_is_the_best(cwd):
-    said, told = (cwd / "two.txt").read_text(), results(cwd / "two")
-    assert "The best setting: optimizer.lr=0.01, val/loss " in said
-    assert " over 3 folds" in said
-    assert told["best"]["setting"] == {"optimizer.lr": "0.01"}
-    assert "fold" not in told["best"]["command"]
-    assert "optimizer.lr=0.01" in told["best"]["command"]
-    assert (
-        told["best"]["folds"]["val/loss"]["mean"] == told["groups"][0]["values"]["val/loss"]["mean"]
+def job(typed: list[str]) -> Job:
+    """A job of a sweep, with its overrides as the sweeper knows them."""
+    told = for_hydra(typed, as_typed_settings(), multirun=False)
+    overrides = [parsed(each) for each in told]
+    assume(not any(override is None or override.is_sweep_override() for override in overrides))
+    return Job(
+        0, "job", {each.get_key_element(): each.get_value_element_as_str() for each in overrides}
     )
 
 
-@pytest.mark.parametrize("name", ["one", "two"])
-def test_no_fold_is_kept_as_the_best(cwd, name):
-    assert not (cwd / name / "best").exists()
-    assert not any((job / "test").exists() for job in (cwd / name).iterdir())
-    text = (cwd / name / "best.yaml").read_text()
-    assert "fold" not in text
-    assert yaml.safe_load(text)["model"] == {"hidden": [8]}
+def config(*typed: str) -> dict:
+    cfg = composed(*for_hydra(typed, as_typed_settings(), multirun=False))
+    leave_out(cfg)
+    _put_in_deleted_groups(cfg)
+    place_paths(cfg, as_typed_settings())
+    return OmegaConf.to_container(cfg)
 
 
-def test_best_yaml_trains_without_a_fold(cwd):
-    done = invoke(
-        "train", "experiment=two/best.yaml", "hydra.run.dir=again", "trainer.limit_train_batches=1",
-        "test=false", cwd=cwd,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    changed = summary(cwd / "again")["changed"]
-    assert "optimizer.lr" in changed
-    assert not [name for name in changed if name.startswith("data.fold")]
-
-
-def test_commands_that_rank_runs_call_no_fold_the_best(cwd):
-    with pytest.raises(DiscernError, match=r"^best needs a run in .* that is no fold"):
-        best(cwd / "two")
-    names = [run.folder.name for run in selected([str(cwd / "two")], cwd)]
-    assert names == [f"fold={n},lr={lr}" for lr in ("0.01", "1e-05") for n in range(3)]
-    listed = invoke("runs", "dir=two", "sort=val/loss", cwd=cwd)
-    assert "Some are folds (data.folds) of one estimate" in listed.stdout
-    compared = invoke("compare", "one", "out=compared", cwd=cwd)
-    assert "A, B and C are folds" in " ".join(compared.stdout.split())
-    mean = results(cwd / "two")["best"]["folds"]["val/loss"]["mean"]
-    (cwd / "few").mkdir()
-    (cwd / "two").rename(cwd / "few" / "two")
+def same_config(typed: list[str]) -> None:
+    again = job(typed)
     try:
-        pruned = invoke("runs", "prune", "keep=0", "by=val/loss", "dir=few", cwd=cwd)
-    finally:
-        (cwd / "few" / "two").rename(cwd / "two")
-    assert f"{mean:.4f}" in pruned.stdout
+        expected = config(*shlex.split(command(again))[2:])
+    except Exception:  # of whatever kind Hydra's are: such a job was none
+        assume(False)
+    with tempfile.TemporaryDirectory() as folder:  # a name of its own: what is read is kept
+        path = Path(folder) / "best.yaml"
+        path.write_text(as_experiment(again))
+        assert config(f"experiment={path}") == expected, path.read_text()
+
+
+@given(st.lists(st.sampled_from(TYPED), max_size=6))
+def test_the_file_trains_what_the_command_trains(typed):
+    same_config(typed)
+
+
+@pytest.mark.slow
+@settings(max_examples=500)
+@given(st.lists(st.sampled_from(TYPED), max_size=12))
+def test_the_file_trains_what_the_command_trains_whatever_was_typed(typed):
+    same_config(typed)
+
+
+@pytest.mark.parametrize("typed", TYPED)
+def test_the_file_has_each_override(typed):
+    before = {
+        "+optimizer.lr=9": "~optimizer.lr",
+        "+model.width": "+model.width=1",
+        "~model.width": "+model.width=1",
+    }
+    sgd = ["optimizer=sgd"] if typed == "~optimizer.momentum" else []
+    cosine = ["scheduler=cosine"] if typed == "~scheduler.eta_min" else []
+    kept = [before[typed]] if typed in before else []
+    if not typed.endswith(","):
+        same_config([*sgd, *cosine, *kept, typed])
+
+
+def test_what_a_file_leaves_out_can_be_given_again(tmp_path, monkeypatch):
+    path = tmp_path / "best.yaml"
+    path.write_text(as_experiment(job(["~optimizer.eps"])))
+    assert "eps" not in config(f"experiment={path}")["optimizer"]
+    assert config(f"experiment={path}", "optimizer.eps=1")["optimizer"]["eps"] == 1

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from discern.errors import DiscernError
 from discern.nearest import did_you_mean
+from discern.places import expanded
 
 HELP = """\
 TensorBoard on the runs of a folder, until Ctrl-C.
@@ -125,7 +126,7 @@ def _parse(arguments: Iterable[str]) -> Wish:
         if name == "port":
             wish = replace(wish, port=_port(value))
         elif name == "logdir":
-            wish = replace(wish, logdir=Path(value).expanduser())
+            wish = replace(wish, logdir=expanded(value))
         elif value:
             wish = replace(wish, host=value)
         else:

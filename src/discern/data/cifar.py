@@ -20,6 +20,7 @@ from discern.data.archives import advising, extract, fetch
 from discern.data.module import InMemoryDataModule, LoadedImages
 from discern.data.stamps import version_of
 from discern.errors import DiscernError, first_line
+from discern.places import expanded
 
 SHAPE = (3, 32, 32)
 """Channels, height and width of an image; the channels are red, green and blue."""
@@ -183,7 +184,7 @@ class CIFAR10(InMemoryDataModule):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.dir = Path(dir).expanduser()
+        self.dir = expanded(dir)
 
     def prepare_data(self) -> None:
         """Download and unpack what is needed and missing.

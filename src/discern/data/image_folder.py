@@ -23,6 +23,7 @@ from discern.data.preprocessing import Preprocessing
 from discern.data.views import PHOTO_AUGMENTATIONS
 from discern.errors import DiscernError
 from discern.files import printable
+from discern.places import expanded
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ class ImageFolder(ImageDataModule):
         if num_workers is None:
             num_workers = min(8, os.cpu_count() or 1)
         super().__init__(num_workers=num_workers, **options)
-        self.dir = Path(dir).expanduser()
+        self.dir = expanded(dir)
         self.photos = Preprocessing(
             image_size,
             round(image_size * 8 / 7) if resize is None else resize,

@@ -15,6 +15,7 @@ from discern.data.idx import idx_sha256
 from discern.data.module import InMemoryDataModule, LoadedImages
 from discern.data.packaged import read_sample
 from discern.errors import DiscernError
+from discern.places import expanded
 
 
 class MNIST(InMemoryDataModule):
@@ -46,7 +47,7 @@ class MNIST(InMemoryDataModule):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.dir = Path(dir).expanduser()
+        self.dir = expanded(dir)
         self.source = sources.parse_source(source)
         self.class_names = list(self.published.class_names)
         self._prepared = False

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from discern.errors import DiscernError
+from discern.places import expanded
 
 JUNK = frozenset({"__MACOSX", "@eaDir"})
 """Folders that macOS and Synology leave beside pictures, with copies and thumbnails of them."""
@@ -23,13 +24,13 @@ def find_files(wanted: str) -> Iterator[Path]:
     Raises:
         DiscernError: there are none.
     """
-    path = Path(wanted).expanduser()
+    path = expanded(wanted)
     if path.is_file():
         files = iter([path])
     elif path.is_dir():
         files = walk(path)
     else:
-        matches = sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207
+        matches = matching(path)
         files = (match for match in matches if match.is_file())
     first = next(files, None)
     if first is None:
@@ -40,6 +41,17 @@ def find_files(wanted: str) -> Iterator[Path]:
         )
     yield first
     yield from files
+
+
+def matching(pattern: Path) -> list[Path]:
+    """What a pattern matches, sorted; a part of it that is there as it stands is no pattern."""
+    found = Path()
+    parts = []
+    for part in pattern.parts:
+        found /= part
+        parts.append(glob.escape(part) if os.path.lexists(found) else part)
+    # Path.glob knows no pattern that begins at the root.
+    return sorted(map(Path, glob.glob(str(Path(*parts)), recursive=True)))  # noqa: PTH207
 
 
 def walk(folder: Path, seen: set[tuple[int, int]] | None = None) -> Iterator[Path]:

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import version as release
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from discern.features.folders import bytes_of
 from discern.models.classifier import Classifier
 from discern.models.engines import engine_for
 from discern.models.transfer import TransferClassifier
+from discern.places import expanded
 from discern.threads import use_threads, with_threads
 
 log = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ def _warn(mode: str, why: str) -> None:
 
 
 def _settings(cfg: DictConfig, data: Any) -> Settings:
-    folder = Path(cfg.cache.dir).expanduser() if cfg.cache.dir else cache_dir() / "features"
+    folder = expanded(cfg.cache.dir) if cfg.cache.dir else cache_dir() / "features"
     share = cfg.cache.shard and tuple(int(part) for part in cfg.cache.shard.split("/"))
     return Settings(
         mode=cfg.cache.mode,

@@ -15,6 +15,7 @@ from discern.errors import DiscernError, first_line
 from discern.models.libraries import LIBRARIES, Library
 from discern.models.weights import load_weights, sha256_of
 from discern.nearest import FEW, closest, did_you_mean
+from discern.places import expanded
 
 PUBLISHED = "default"
 """The setting for the weights that a library publishes."""
@@ -157,7 +158,7 @@ def build(library: str, backbone: str, weights: str | None = PUBLISHED) -> Backb
     # those that a library draws, nor on whether the backbone had to be built.
     seed = int(torch.randint(2**62, (), device="cpu"))
     # A file's name means another one in another working directory.
-    told = weights if weights in (None, PUBLISHED) else Path(weights).expanduser().absolute()
+    told = weights if weights in (None, PUBLISHED) else expanded(weights).absolute()
     key = library, backbone, told
     kept = _KEPT.get(key)
     if kept is not None and kept.backbone is not None and kept.signature == _signature(kept.file):
@@ -202,7 +203,7 @@ def _built(
     with torch.device("cpu"):
         stripped = source.published(name) if weights == PUBLISHED else source.random(name)
         if weights not in (None, PUBLISHED):
-            stripped.file = Path(weights).expanduser()
+            stripped.file = expanded(weights)
             load_weights(stripped.network, stripped.file, stripped.heads)
     file = stripped.file
     provenance = Provenance(

@@ -7,7 +7,6 @@ import csv
 import io
 import itertools
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from discern.config import as_override
+from discern.config import as_override, as_typed_settings
 from discern.files import printable
 from discern.reports.calibration import BINS, reliability
 from discern.reports.confusion import class_scores, confusion_matrix
@@ -28,6 +27,7 @@ from discern.reports.summary import trained_on_sentence
 from discern.reports.tested import Tested, read_tested
 from discern.reports.thumbnails import GALLERY, LOSSLESS
 from discern.runs import CONFIG, Run, State, finite, numbers, read_run
+from discern.typed import command_line
 
 REPORT = "report.html"
 
@@ -96,7 +96,7 @@ def write_run_page(folder: Path) -> Path:
 
 def command(run: Run) -> str:
     """What starts the run again, for a shell."""
-    return shlex.join(["python", "train.py", *run.overrides])
+    return command_line(run.overrides, as_typed_settings())
 
 
 def changed_rows(changed: Any) -> list[list[str]] | None:

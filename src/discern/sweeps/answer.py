@@ -12,14 +12,17 @@ from typing import Any
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from discern.config import conf_dir
+from discern.config import as_typed_settings, conf_dir
+from discern.config_file import dumper
 from discern.errors import first_line
 from discern.experiments import SUFFIX, find_file, is_path
 from discern.files import write_whole
 from discern.jobs import relative
+from discern.places import expanded
 from discern.reports.curves import draw_curves_of
 from discern.reports.run_page import REPORT, write_run_page
 from discern.runs import is_run, read_run
+from discern.settle import LEFT_OUT
 from discern.sweeps.ledger import Job, Ledger
 from discern.sweeps.page import write_sweep_page
 from discern.sweeps.picture import draw_sweep
@@ -38,6 +41,7 @@ from discern.sweeps.ranking import (
 )
 from discern.sweeps.results import mean_and_sd, results_table, write_results
 from discern.sweeps.rows import Row
+from discern.typed import as_text, as_value, command_line, is_interpolated
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +51,8 @@ Tester = Callable[[Ledger, Row], dict[str, float]]
 EVENTS = "events.out.tfevents"
 """How the names of TensorBoard's files begin."""
 
-FILES = ("model.init_from", "model.weights", "data.dir", "cache.dir")
-"""Settings that may be a path, beside ``experiment``."""
+MERGED = ("experiment", "debug")
+"""Groups whose choices change any settings, and win over what stands before them."""
 
 FOLDS = ("data.fold", "data.folds")
 """Settings that say how a setting was estimated, and not which it is."""
@@ -196,43 +200,59 @@ def _say_what_was_logged(ledger: Ledger) -> None:
 
 def command(job: Job) -> str:
     """What trains a job's model again, for a shell."""
-    overrides = [f"{key}={value}" for key, value in _of_the_model(job).items()]
-    return shlex.join(["python", "train.py", *overrides])
+    overrides = [
+        # Hydra has a value for what has none.
+        key if key.startswith("~") and value == "null" else f"{key}={value}"
+        for key, value in _of_the_model(job).items()
+    ]
+    return command_line(overrides, as_typed_settings())
 
 
 def as_experiment(job: Job, kind: str = "best job of a sweep") -> str:
     """A job's settings as a file of the group ``experiment``."""
-    choices: list[Any] = []
+    merged: dict[str, Any] = {}
+    chosen: dict[str, Any] = {}
     settings: dict[str, Any] = {}
-    parser = OverridesParser.create()
     for key, text in _of_the_model(job).items():
-        (override,) = parser.parse_overrides([f"{key}={text}"])
+        (override,) = OverridesParser.create().parse_overrides([f"{key}={text}"])
         name, value = override.key_or_group, override.value()
-        if override.is_delete():
-            continue
-        if (conf_dir() / name).is_dir() and isinstance(value, (str, list)) and "." not in name:
-            # An experiment may be one that came by a file's name, which is not in this group.
-            group = f"/{name}@_global_" if name == "experiment" else f"override /{name}"
-            choices.append({group: _absolute_experiment(value) if "@" in group else value})
+        if (conf_dir() / name).is_dir() and not isinstance(value, dict):
+            choices = merged if name in MERGED else chosen
+            if override.is_delete() or (name in choices and choices[name] is None):
+                choices[name] = None  # whatever else is said of the group
+            else:
+                choices[name] = _absolute_experiment(value) if name == "experiment" else value
+        elif override.is_delete():
+            _put(settings, name.split("."), LEFT_OUT)
         else:
-            _put(settings, name.split("."), _absolute(value) if name in FILES else value)
-    header = f"# The {kind}: python train.py experiment=FILE trains it again.\n"
-    # Hydra wants what overrides a choice after what does not.
-    choices.sort(key=lambda choice: next(iter(choice)).startswith("override"))
-    content = {"defaults": [*choices, "_self_"]} if choices else {}
-    return f"# @package _global_\n{header}" + yaml.safe_dump(
-        {**content, **settings}, sort_keys=False, allow_unicode=True
+            mark = as_typed_settings().get(name)
+            if mark is not None and mark.is_path and mark.from_start:
+                value = _absolute(value, mark.words)
+            _put(settings, name.split("."), value)
+    # As train.yaml has them; Hydra wants what overrides a choice after what does not.
+    defaults = [{f"/{name}@_global_": merged[name]} for name in MERGED if merged.get(name)]
+    defaults += [{f"override /{name}": choice} for name, choice in chosen.items()]
+    content = {"defaults": [*defaults, "_self_"]} if defaults else {}
+    written = yaml.dump(
+        {**content, **settings},
+        Dumper=dumper(),
+        sort_keys=False,
+        allow_unicode=True,
+        default_flow_style=False,
     )
+    header = f"# The {kind}: python train.py experiment=FILE trains it again.\n"
+    return f"# @package _global_\n{header}{written}"
 
 
-def _absolute(value: Any) -> Any:
+def _absolute(value: Any, words: tuple[str, ...]) -> Any:
     """A path that exists as it is from any working directory; anything else as it is."""
-    if not isinstance(value, str) or not Path(value).expanduser().exists():
+    if not isinstance(value, str) or value in words or is_interpolated(value):
         return value
-    return str(Path(value).expanduser().resolve())
+    path = expanded(as_text(value))
+    return as_value(str(path.resolve())) if path.exists() else value
 
 
-def _absolute_experiment(choice: str | list[str]) -> Any:
+def _absolute_experiment(choice: Any) -> Any:
     """Experiments that are files, by paths that are the same from any working directory."""
     if not isinstance(choice, str):
         return [_absolute_experiment(each) for each in choice]
@@ -242,13 +262,21 @@ def _absolute_experiment(choice: str | list[str]) -> Any:
 
 
 def _of_the_model(job: Job) -> dict[str, str]:
-    return {key: value for key, value in job.overrides.items() if key not in NOT_THE_MODEL}
+    return {k: value for k, value in job.overrides.items() if k.lstrip("+~") not in NOT_THE_MODEL}
 
 
 def _put(settings: dict[str, Any], path: list[str], value: Any) -> None:
+    """Put in a value, as Hydra does: one mapping into another, anything else in its place."""
     for part in path[:-1]:
-        settings = settings.setdefault(part, {})
-    settings[path[-1]] = value
+        if not isinstance(settings.get(part), dict):
+            settings[part] = {}
+        settings = settings[part]
+    before = settings.get(path[-1])
+    if isinstance(before, dict) and isinstance(value, dict):
+        for key, inside in value.items():
+            _put(before, [str(key)], inside)
+    else:
+        settings[path[-1]] = value
 
 
 def _link(folder: Path, name: str) -> None:

@@ -22,6 +22,7 @@ from discern.files import write_whole
 from discern.runs import DIVERGED, SWEEP, finite, mapping, numbers, read_facts
 from discern.sweeps.names import differing, job_name
 from discern.sweeps.rows import Objective, Row, State
+from discern.typed import quoted
 
 FORMAT = 1
 LOCK = ".sweep.lock"
@@ -213,7 +214,7 @@ class Ledger:
         folder = self.folder / job.name
         last = folder / "checkpoints" / "last.ckpt"
         if self.row(job).state is State.INTERRUPTED and last.is_file():
-            return [f"ckpt_path='{quoted(str(last))}'"]
+            return [f"ckpt_path={quoted(str(last))}"]
         shutil.rmtree(folder, ignore_errors=True)
         return []
 
@@ -227,11 +228,6 @@ class Ledger:
             for name in mapping(metrics)
         }
         return sorted(names)
-
-
-def quoted(text: str) -> str:
-    """The text as it stands between single quotes in an override."""
-    return text.replace("\\", "\\\\").replace("'", "\\'")
 
 
 def _job(told: dict[str, Any]) -> Job:

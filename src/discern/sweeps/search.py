@@ -20,6 +20,7 @@ from discern.errors import DiscernError
 from discern.sweeps.ledger import Job, Ledger
 from discern.sweeps.rows import State
 from discern.sweeps.sweeper import JobsSweeper, typed
+from discern.typed import quoted
 
 if TYPE_CHECKING:
     import optuna
@@ -162,8 +163,8 @@ class SearchSweeper(JobsSweeper):
         location = self._location(ledger)
         extra = [
             [
-                f"sweep.study='{location}'",
-                f"sweep.name='{study.study_name}'",
+                f"sweep.study={quoted(location)}",
+                f"sweep.name={quoted(study.study_name)}",
                 f"sweep.trial={number}",
             ]
             if self.pruner is not None and len(ledger.objectives) == 1
@@ -189,7 +190,9 @@ class SearchSweeper(JobsSweeper):
     def _location(self, ledger: Ledger) -> str:
         """Where the study is, whatever a job's working directory."""
         if self.storage is None:
-            return f"sqlite:///{(ledger.folder / 'study.db').resolve()}"
+            path = str((ledger.folder / "study.db").resolve())
+            # What means something in a URL.
+            return f"sqlite:///{path.replace('%', '%25').replace('?', '%3F')}"
         return self.storage if "://" in self.storage else str(Path(self.storage).resolve())
 
     def _open(self, ledger: Ledger) -> optuna.Study:
@@ -261,7 +264,7 @@ def search_space(
         if override.is_sweep_override():
             space[key] = _distribution(override)
         else:
-            fixed[key] = override.get_value_element_as_str()
+            fixed[key] = typed(override.get_value_element_as_str())
     return space, fixed
 
 

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import logging
 import math
+import shlex
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,12 +25,14 @@ from discern.config import as_override, check_names
 from discern.errors import DiscernError, first_line, refuse
 from discern.jobs import relative
 from discern.runs import FOLD, read_facts
+from discern.settle import leave_out
 from discern.sweeps.composing import SweepConfigLoader
 from discern.sweeps.launcher import InterruptedSweepError, JobsLauncher, JobStoppedError
-from discern.sweeps.ledger import STOPPED, Job, Ledger, quoted
+from discern.sweeps.ledger import STOPPED, Job, Ledger
 from discern.sweeps.names import differing
 from discern.sweeps.objectives import objectives_of
 from discern.sweeps.rows import Row, State
+from discern.typed import quoted, without_escapes
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +130,8 @@ class JobsSweeper(Sweeper):
             rows = conclude(ledger, self._run_best if not stopped else None, self._extras(ledger))
         failed = sum(not row.state.is_settled for row in rows)
         if stopped:
-            log.warning("Stopped; go on with python train.py -m sweep.resume=%s", relative(folder))
+            again = shlex.quote(f"sweep.resume={relative(folder)}")
+            log.warning("Stopped; go on with python train.py -m %s", again)
             raise SystemExit(stopped)
         if failed:
             log.error("%d of %d jobs failed.", failed, len(rows))
@@ -234,6 +238,7 @@ class JobsSweeper(Sweeper):
             if not tried or choices - tried:
                 overrides = [f"{key}={value}" for key, value in job.items()]
                 cfg = loader.load_sweep_config(self.config, overrides)
+                leave_out(cfg)
                 check_names(cfg)
                 for name, (value, why) in GIVES_NOTHING.items():
                     if cfg[name] is value:
@@ -253,7 +258,7 @@ class JobsSweeper(Sweeper):
                 *start,
                 *self._calm(),
                 *(("sweep.draws=true",) if own is not None else ()),
-                f"hydra.sweep.subdir='{quoted(job.name)}'",
+                f"hydra.sweep.subdir={quoted(job.name)}",
             ]
             for job, more, start in zip(jobs, extra, resumed, strict=True)
         ]
@@ -350,9 +355,9 @@ class JobsSweeper(Sweeper):
             "train=false",
             "test=true",
             "logger=none",
-            f"ckpt_path='{quoted(str(best.resolve()))}'",
+            f"ckpt_path={quoted(str(best.resolve()))}",
             *self._calm(),
-            f"hydra.sweep.subdir='{quoted(name)}'",
+            f"hydra.sweep.subdir={quoted(name)}",
         ]
         self.launcher.launch([overrides], len(ledger.jobs))
         return self._tested(read_facts(ledger.folder / name) or {})
@@ -391,7 +396,7 @@ def combinations(overrides: Sequence[Override]) -> list[dict[str, str]]:
     for override in overrides:
         key = override.get_key_element()
         if not override.is_sweep_override():
-            values[key] = [override.get_value_element_as_str()]
+            values[key] = [typed(override.get_value_element_as_str())]
         elif override.is_discrete_sweep():
             values[key] = _values(override)
         else:
@@ -425,7 +430,8 @@ def _values(override: Override) -> list[str]:
 
 def typed(value: object) -> str:
     """A value of a sweep as one would type it: Hydra writes those of YAML as Python does."""
-    return {"True": "true", "False": "false", "None": "null"}.get(str(value), str(value))
+    text = {"True": "true", "False": "false", "None": "null"}.get(str(value), str(value))
+    return without_escapes(text)
 
 
 def _is_own(argument: str) -> bool:

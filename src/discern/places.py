@@ -1,0 +1,40 @@
+"""Where relative paths begin, and what ``~`` stands for."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+
+def expanded(text: str | Path) -> Path:
+    """The path with ``~`` and ``~user`` at its beginning replaced by that home.
+
+    Where there is no such user the text is a name like any other.
+    """
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - Path.expanduser raises there
+
+
+def started_in() -> Path:
+    """The folder in which the command was started.
+
+    With ``hydra.job.chdir=true`` Hydra runs a job in the job's own folder.
+    """
+    hydra_config = sys.modules.get("hydra.core.hydra_config")
+    here = Path.cwd()
+    if hydra_config is None or hydra_config.HydraConfig.instance().cfg is None:
+        return here
+    hydra = hydra_config.HydraConfig.get()
+    folder = None if not hydra.job.get("chdir") else hydra.runtime.get("output_dir")
+    # Whoever has gone elsewhere since, or composes in a notebook, is where he is.
+    inside = folder is not None and Path(folder).resolve() == here.resolve()
+    return Path(hydra.runtime.cwd) if inside else here
+
+
+def placed(text: str | Path) -> Path:
+    """The path that a user means: from where the command was started, with ``~`` replaced.
+
+    It stays relative as long as that folder is the working directory.
+    """
+    path, start = expanded(text), started_in()
+    return path if start == Path.cwd() else start / path
