@@ -202,7 +202,7 @@ ONCE_ACCEPTED = {
     "scheduler=plateau +scheduler.min_lr=abc": "a list of numbers or a number",
     "scheduler=onecycle +scheduler.three_phase=abc": "true or false",
     "scheduler._target_=torch.optim.lr_scheduler.MultiStepLR +scheduler.milestones=abc": "a list",
-    "+callbacks.early_stopping.check_finite=abc": "true or false",
+    "callbacks.early_stopping.check_finite=abc": "true or false",
     "+callbacks.early_stopping.stopping_threshold=abc": "a number or null",
     "callbacks.early_stopping.min_delta=nan": "a number",
     "callbacks.best_checkpoint.filename=last": "two checkpoints have the filename=last",

@@ -66,7 +66,7 @@ def test_a_network_without_weights_to_train_is_refused(tiny_run):
 
 
 def test_a_network_that_has_only_begun_is_told_what_to_change(tiny_run):
-    result = tiny_run(*OVERFIT, "trainer.max_epochs=8")
+    result = tiny_run(*OVERFIT, "trainer.max_epochs=15")
     facts = summary(result.folder)["overfit"]
     assert not facts["can"]
     assert facts["verdict"].startswith("The network has not overfitted yet")

@@ -111,7 +111,8 @@ def _plain(hint: Any) -> Any:
         return list if inner is None else list[inner]  # type: ignore[valid-type]
     if origin is tuple:
         return hint if all(part is ... or part in WORDS for part in parts) else tuple
-    return dict if origin is dict else None
+    mappings = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
+    return dict if origin in mappings else None
 
 
 def _in_words(hint: Any) -> str:
