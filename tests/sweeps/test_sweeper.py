@@ -12,7 +12,7 @@ from sweeping import begin, dies, results, sweep
 
 from photos import photo_folder
 from runs import metrics_csv, same_bits, summary, weights
-from starter import end, said, until
+from starter import end, invoke, said, until
 
 QUICK = (
     "data.source=sample", "data.fraction=0.1", "model.hidden=[8]", "trainer.max_epochs=2",
@@ -163,6 +163,18 @@ def test_a_sweep_that_is_killed_again_and_again_ends_in_the_same_table(tmp_path)
     assert told(folder) == told(tmp_path / "whole")
     for name in ("lr=0.001,dropout=0", "lr=0.01,dropout=0.5"):
         assert same_bits(weights(folder / name), weights(tmp_path / "whole" / name))
+
+
+def test_the_last_checkpoint_is_the_same_for_all_jobs(tmp_path):
+    first = invoke("train", *QUICK[:-1], "hydra.run.dir=outputs/first", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    jobs = ("model.init_from=last", "seed=1,2", "hydra.launcher.n_jobs=1")
+    assert sweep(tmp_path, *QUICK[:-1], *jobs, "hydra.sweep.dir=outputs/sweep") == 0
+    start = str(tmp_path / "outputs" / "first" / "checkpoints" / "last.ckpt")
+    for row in results(tmp_path / "outputs" / "sweep")["rows"]:
+        assert summary(tmp_path / "outputs" / "sweep" / row["folder"])["changed"][
+            "model.init_from"
+        ]["value"] == start  # fmt: skip
 
 
 def test_seeds_are_grouped_and_the_lead_is_judged(tmp_path):

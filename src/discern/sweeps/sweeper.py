@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from discern.config import as_override, check_names
 from discern.errors import DiscernError, first_line, refuse
 from discern.jobs import relative
-from discern.runs import FOLD, read_facts
+from discern.runs import FOLD, find_checkpoint, read_facts
 from discern.settle import leave_out
 from discern.sweeps.composing import SweepConfigLoader
 from discern.sweeps.launcher import InterruptedSweepError, JobsLauncher, JobStoppedError
@@ -114,7 +114,7 @@ class JobsSweeper(Sweeper):
 
     def _sweep(self, arguments: list[str]) -> list[Row]:
         folder = Path(self.config.hydra.sweep.dir)
-        ledger = self._ledger(folder, [a for a in arguments if not _is_own(a)])
+        ledger = self._ledger(folder, [_found(a) for a in arguments if not _is_own(a)])
         with ledger.alone(), self._launcher_kept():
             ledger.save()
             OmegaConf.save(self.config, folder / "multirun.yaml")
@@ -432,6 +432,23 @@ def typed(value: object) -> str:
     """A value of a sweep as one would type it: Hydra writes those of YAML as Python does."""
     text = {"True": "true", "False": "false", "None": "null"}.get(str(value), str(value))
     return without_escapes(text)
+
+
+def _found(argument: str) -> str:
+    """An override with the checkpoints of now for ``last`` and ``best``.
+
+    Or each job would go on from the one before it.
+    """
+    key, _, text = argument.partition("=")
+    words = text.split(",")
+    if key.lstrip("+") not in CHECKPOINTS or not {"last", "best"} >= set(words):
+        return argument
+    paths = [quoted(str(find_checkpoint(word, key.lstrip("+")).resolve())) for word in words]
+    return f"{key}={','.join(paths)}"
+
+
+CHECKPOINTS = ("ckpt_path", "model.init_from")
+"""Settings that may name a checkpoint by ``last`` or ``best``."""
 
 
 def _is_own(argument: str) -> bool:
