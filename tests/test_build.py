@@ -8,8 +8,9 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from discern.build import build
+from discern.build import build, build_trainer
 from discern.errors import DiscernError
+from runs import composed
 
 HERE = __name__
 
@@ -105,3 +106,13 @@ def test_a_class_that_was_defined_again_is_the_new_one(monkeypatch):
 
     monkeypatch.setitem(globals(), "Kept", Again)
     assert type(build("model", settings)) is Again
+
+
+def test_what_is_trained_later_is_not_shared_between_processes():
+    cfg = composed(
+        "model=densenet_transfer", "callbacks=finetune", "trainer.devices=2",
+        "trainer.strategy=ddp", "trainer.accelerator=cpu", "logger=none",
+    )  # fmt: skip
+    cfg.folder = "unused"
+    with pytest.raises(DiscernError, match=r"^callbacks=finetune is not allowed with trainer\.dev"):
+        build_trainer(cfg, [])

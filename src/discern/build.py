@@ -26,6 +26,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from discern.argument_types import check_types
 from discern.callbacks.checkpoints import WholeFileCheckpointIO
+from discern.callbacks.finetune import Finetune
 from discern.callbacks.time_limit import TimeLimit
 from discern.checkpoints import (
     CARD,
@@ -244,6 +245,16 @@ def _check_processes(trainer: Trainer, settings: dict[Any, Any]) -> None:
         raise DiscernError(
             "trainer.sync_batchnorm=true is not allowed on a CPU; PyTorch has it for GPUs only."
         )
+    if trainer.world_size > 1 and any(isinstance(c, Finetune) for c in _callbacks_of(trainer)):
+        raise DiscernError(
+            f"callbacks=finetune is not allowed with trainer.devices={trainer.world_size}; each "
+            "process would change what is trained later by itself, so train the head first, and go "
+            "on with model.unfreeze=… and model.init_from=RUN."
+        )
+
+
+def _callbacks_of(trainer: Trainer) -> list[Callback]:
+    return trainer.callbacks  # type: ignore[attr-defined,no-any-return]
 
 
 def _on_gpu(trainer: Trainer) -> bool:
