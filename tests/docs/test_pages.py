@@ -16,7 +16,8 @@ from omegaconf import open_dict
 from pages import DOCS, NAMES, PAGES, blocks, program, prose
 
 from discern.cli import COMMANDS
-from discern.config import check, conf_dir
+from discern.config import as_typed_settings, check, conf_dir
+from discern.typed import for_hydra
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -115,7 +116,8 @@ def one_value(override: Override) -> str:
 
 
 def composed(command: str, overrides: list[str]) -> None:
-    parsed = OverridesParser.create().parse_overrides(overrides)
+    told = for_hydra(overrides, as_typed_settings(), multirun=False)
+    parsed = OverridesParser.create().parse_overrides(told)
     chosen = [one_value(override) for override in parsed]
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = hydra.compose(command, chosen, return_hydra_config=True)
