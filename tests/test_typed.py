@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import string
 from pathlib import Path
 
@@ -145,7 +146,8 @@ def test_but_not_the_path_of_what_is_there(tmp_path, monkeypatch):
 
 @given(st.lists(TEXTS.filter(lambda text: not means_something_else(text)), min_size=2, max_size=4))
 def test_each_value_of_a_sweep_is_a_text_of_its_own(texts):
-    plain = [text.replace(",", "").replace("\\", "").strip() or "x" for text in texts]
+    # Of several texts Hydra's marks may make something together.
+    plain = [re.sub(r"[,\\\\]|\$\{", "", text).strip() or "x" for text in texts]
     plain = ["x" if means_something_else(text) or "(" in text or text[0] in "'\"" else text
              for text in plain]  # fmt: skip
     found = values(",".join(plain))
