@@ -105,7 +105,7 @@ def prepare(folder: Path, data: Path) -> None:
 def seconds(task: str, folder: Path, data: Path, out: Path) -> float:
     """Run a task in a new process; return what its clock showed."""
     program = f"{SETUP}{TASKS[task]}"
-    model = folder / "run" / "checkpoints" / "best.ckpt"
+    model = folder / "run" / "checkpoints" / "best.safetensors"
     arguments = [model, folder, data.resolve(), out]
     done = subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],

@@ -22,6 +22,7 @@ from lightning.pytorch import Callback
 from omegaconf import DictConfig, flag_override
 from torch import Tensor, nn
 
+from discern.checkpoints import read
 from discern.config import conf_dir
 from discern.data.packaged import read_sample
 from discern.sweeps.composing import SweepConfigLoader
@@ -124,7 +125,7 @@ def summary(folder: Path) -> dict[str, Any]:
 
 
 def checkpoint(folder: Path, name: str = "last") -> dict[str, Any]:
-    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+    return read(folder / "checkpoints" / f"{name}.safetensors")
 
 
 def weights(folder: Path, name: str = "last") -> dict[str, Tensor]:

@@ -220,7 +220,7 @@ def test_an_interpolation_that_leads_nowhere():
 
 def test_a_checkpoint_must_be_there(tmp_path):
     assert complaint(f"ckpt_path={tmp_path}").startswith(f"ckpt_path={tmp_path} ")
-    path = tmp_path / "some.ckpt"
+    path = tmp_path / "some.safetensors"
     path.write_text("")
     check(composed(f"ckpt_path={path}"))
     check(composed(f"ckpt_path={path}", "train=false"))

@@ -16,11 +16,12 @@ from PIL import Image
 
 import runs
 from discern.build import build_data
-from discern.checkpoints import CARD, load
+from discern.checkpoints import CARD, load, read
 from discern.config import check
 from discern.data.packaged import read_sample
 from discern.errors import DiscernError
 from discern.evaluate import evaluate
+from discern.models.checkpoint import write
 from discern.run import train
 from runs import summary
 from starter import invoke
@@ -81,9 +82,9 @@ def tiny_test_split() -> tuple[torch.Tensor, np.ndarray]:
 
 def changed(checkpoint: Path, path: Path, **card: Any) -> Path:
     """A copy of a checkpoint whose card says something else."""
-    content = torch.load(checkpoint, weights_only=True)
+    content = read(checkpoint)
     content[CARD] = {**content[CARD], **card}
-    torch.save(content, path)
+    write(content, path)
     return path
 
 
@@ -92,7 +93,7 @@ def changed(checkpoint: Path, path: Path, **card: Any) -> Path:
 
 def test_the_metrics_are_those_of_the_runs_own_test(tiny_run, evaluated):
     run = tiny_run()
-    best = run.folder / "checkpoints" / "best.ckpt"
+    best = run.folder / "checkpoints" / "best.safetensors"
     for split in ("test", "val"):
         found = values(evaluated(best, f"split={split}", name=split))
         del found["ece"]
@@ -102,7 +103,7 @@ def test_the_metrics_are_those_of_the_runs_own_test(tiny_run, evaluated):
 
 
 def test_the_predictions_are_the_modules(tiny_run, evaluated):
-    checkpoint = tiny_run("model.dropout=0.5").folder / "checkpoints" / "best.ckpt"
+    checkpoint = tiny_run("model.dropout=0.5").folder / "checkpoints" / "best.safetensors"
     folder = evaluated(checkpoint)
     images, labels = tiny_test_split()
     with torch.no_grad():
@@ -149,7 +150,7 @@ def test_everything_is_in_the_folder(tiny_run, evaluated):
     folder = evaluated(run.folder)
     assert {path.name for path in folder.iterdir()} == FILES
     facts = metrics(folder)
-    checkpoint = run.folder / "checkpoints" / "last.ckpt"
+    checkpoint = run.folder / "checkpoints" / "last.safetensors"
     assert facts["checkpoint"] == {
         "path": str(checkpoint),
         "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
@@ -219,7 +220,7 @@ def test_pixels_become_what_the_model_was_trained_on(tiny_run, evaluated):
     images, _ = tiny_test_split()
     images = ((images * 0.5 + 0.5) - 0.1307) / 0.3081
     with torch.no_grad():
-        expected = load(folder / "checkpoints" / "last.ckpt")(images).softmax(1).numpy()
+        expected = load(folder / "checkpoints" / "last.safetensors")(images).softmax(1).numpy()
     assert probabilities(own) == pytest.approx(expected, abs=1e-5)
 
 
@@ -235,7 +236,7 @@ def test_other_data_than_in_training_are_pointed_out(tiny_run, evaluated, caplog
     found = metrics(evaluated(folder, "data=mnist", "data.source=sample", "split=val"))
     assert found["data"]["as_in_training"] is False
     assert found["data"]["changes"] == {"new": 9100, "gone": 0, "changed": 0}
-    assert "last.ckpt knows it: 9,100 new, 0 gone, 0 changed." in caplog.text
+    assert "last.safetensors knows it: 9,100 new, 0 gone, 0 changed." in caplog.text
 
 
 def notes(path: Path) -> Path:
@@ -279,9 +280,11 @@ class Trap:
     ],
 )
 def test_a_class_that_a_file_names_is_not_imported(tiny_run, evaluated, tmp_path, data):
-    checkpoint = tiny_run().folder / "checkpoints" / "best.ckpt"
-    path = changed(checkpoint, tmp_path / "x.ckpt", config={"data": data})
-    with pytest.raises(DiscernError, match=r"x\.ckpt does not name a data set .* data=mnist"):
+    checkpoint = tiny_run().folder / "checkpoints" / "best.safetensors"
+    path = changed(checkpoint, tmp_path / "x.safetensors", config={"data": data})
+    with pytest.raises(
+        DiscernError, match=r"x\.safetensors does not name a data set .* data=mnist"
+    ):
         evaluated(path)
     assert not Trap.sprung
 
@@ -290,43 +293,45 @@ def test_a_class_that_a_file_names_is_not_imported(tiny_run, evaluated, tmp_path
     "value", [{"_target_": "test_evaluate.Trap"}, "${oc.env:PATH}", [{"_target_": "x"}]]
 )
 def test_a_value_that_a_file_holds_is_not_resolved(tiny_run, evaluated, tmp_path, value):
-    checkpoint = tiny_run().folder / "checkpoints" / "best.ckpt"
+    checkpoint = tiny_run().folder / "checkpoints" / "best.safetensors"
     data = {"_target_": "discern.data.mnist.MNIST", "val_size": value}
-    path = changed(checkpoint, tmp_path / "x.ckpt", config={"data": data})
+    path = changed(checkpoint, tmp_path / "x.safetensors", config={"data": data})
     with pytest.raises(DiscernError, match=r"data\.val_size that is no plain value"):
         evaluated(path)
     assert not Trap.sprung
 
 
 def test_a_setting_in_a_file_is_checked_and_an_unknown_one_left_out(tiny_run, evaluated, tmp_path):
-    checkpoint = tiny_run().folder / "checkpoints" / "best.ckpt"
-    data = torch.load(checkpoint, weights_only=True)[CARD]["config"]["data"]
-    wrong = changed(checkpoint, tmp_path / "w.ckpt", config={"data": {**data, "batch_size": -1}})
+    checkpoint = tiny_run().folder / "checkpoints" / "best.safetensors"
+    data = read(checkpoint)[CARD]["config"]["data"]
+    wrong = changed(
+        checkpoint, tmp_path / "w.safetensors", config={"data": {**data, "batch_size": -1}}
+    )
     with pytest.raises(DiscernError, match=r"^data\.batch_size=-1 is not allowed"):
         evaluated(wrong)
     extra = {**data, "_partial_": True, "dir": "/elsewhere"}
-    evaluated(changed(checkpoint, tmp_path / "e.ckpt", config={"data": extra}))
+    evaluated(changed(checkpoint, tmp_path / "e.safetensors", config={"data": extra}))
 
 
 # What is refused
 
 
 def test_a_foreign_checkpoint(evaluated, tmp_path):
-    torch.save({"state_dict": {"weight": torch.zeros(3)}}, tmp_path / "x.ckpt")
-    with pytest.raises(DiscernError, match=r"x\.ckpt does not say what model it is"):
-        evaluated(tmp_path / "x.ckpt")
+    write({"state_dict": {"weight": torch.zeros(3)}}, tmp_path / "x.safetensors")
+    with pytest.raises(DiscernError, match=r"x\.safetensors does not say what model it is"):
+        evaluated(tmp_path / "x.safetensors")
     assert not (tmp_path / "evaluation").exists()
 
 
 def test_data_that_do_not_fit_the_model(tiny_run, evaluated, tmp_path):
-    checkpoint = tiny_run().folder / "checkpoints" / "best.ckpt"
+    checkpoint = tiny_run().folder / "checkpoints" / "best.safetensors"
     names = [f"class {number}" for number in range(10)]
-    other = changed(checkpoint, tmp_path / "names.ckpt", class_names=names)
+    other = changed(checkpoint, tmp_path / "names.safetensors", class_names=names)
     with pytest.raises(
         DiscernError, match=r"classes 0, 1, .* knows class 0, class 1, .*class 9\.$"
     ):
         evaluated(other)
-    flat = changed(checkpoint, tmp_path / "shape.ckpt", input_shape=[1, 14, 56])
+    flat = changed(checkpoint, tmp_path / "shape.safetensors", input_shape=[1, 14, 56])
     with pytest.raises(DiscernError, match=r"shape 1 × 28 × 28, .* takes 1 × 14 × 56\.$"):
         evaluated(flat)
 
@@ -342,7 +347,7 @@ def test_a_split_without_images(tiny_run, evaluated):
     [
         ("split=tset", r"split=tset is not allowed; .* \(did you mean test\?\)"),
         ("ckpt_path=null", r"ckpt_path=null is not allowed; it must be a checkpoint's path"),
-        ("ckpt_path=missing.ckpt", r"ckpt_path=missing\.ckpt does not exist"),
+        ("ckpt_path=missing.safetensors", r"ckpt_path=missing\.safetensors does not exist"),
         ("seed=-1", r"seed=-1 is not allowed"),
         ("data.dir=''", r"data\.dir= is not allowed"),
         ("data=mnist data.batch_size=0", r"data\.batch_size=0 is not allowed"),
@@ -386,7 +391,7 @@ def test_the_help_page_and_what_it_says_to_try(tmp_path):
 
 
 def test_a_refusal_leaves_nothing(tmp_path):
-    done = invoke("evaluate", "ckpt_path=x.ckpt", "split=tset", cwd=tmp_path)
+    done = invoke("evaluate", "ckpt_path=x.safetensors", "split=tset", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("Error: split=tset ")
     assert not list(tmp_path.iterdir())
@@ -399,7 +404,7 @@ def test_a_refusal_leaves_nothing(tmp_path):
 def test_scikit_learn_computes_the_same_from_the_predictions(tiny_run, evaluated, split):
     sklearn = pytest.importorskip("sklearn.metrics")
     # One epoch: some classes are never said.
-    checkpoint = tiny_run("trainer.max_epochs=1").folder / "checkpoints" / "best.ckpt"
+    checkpoint = tiny_run("trainer.max_epochs=1").folder / "checkpoints" / "best.safetensors"
     folder = evaluated(checkpoint, f"split={split}")
     rows, said, found = table(folder / "predictions.csv"), probabilities(folder), values(folder)
     names = [name.removeprefix("probability_") for name in list(rows[0])[4:]]
@@ -445,25 +450,25 @@ def test_the_file_that_was_measured_is_named(tiny_run, evaluated, caplog):
     with caplog.at_level("INFO", "discern"):
         folder = evaluated(run.folder)
     (line,) = [each for each in caplog.messages if each.startswith("Measured: ")]
-    assert line.endswith("checkpoints/last.ckpt, of epoch 3")
+    assert line.endswith("checkpoints/last.safetensors, of epoch 3")
     told = metrics(folder)
-    assert (Path(told["checkpoint"]["path"]).name, told["epoch"]) == ("last.ckpt", 3)
+    assert (Path(told["checkpoint"]["path"]).name, told["epoch"]) == ("last.safetensors", 3)
 
 
 @pytest.mark.parametrize("epoch", ["far", True, -4, 1.5, None, 2**70])
 def test_an_epoch_that_a_file_only_claims_is_none(tiny_run, evaluated, tmp_path, epoch):
-    content = torch.load(tiny_run().folder / "checkpoints" / "last.ckpt", weights_only=True)
-    torch.save({**content, "epoch": epoch}, tmp_path / "made.ckpt")
-    assert metrics(evaluated(tmp_path / "made.ckpt"))["epoch"] is None
+    content = read(tiny_run().folder / "checkpoints" / "last.safetensors")
+    write({**content, "epoch": epoch}, tmp_path / "made.safetensors")
+    assert metrics(evaluated(tmp_path / "made.safetensors"))["epoch"] is None
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_model_that_says_nan_is_measured_as_such(tiny_run, evaluated, tmp_path, caplog, value):
-    content = torch.load(tiny_run().folder / "checkpoints" / "last.ckpt", weights_only=True)
+    content = read(tiny_run().folder / "checkpoints" / "last.safetensors")
     for weight in content["state_dict"].values():
         weight.fill_(value)
-    torch.save(content, tmp_path / "made.ckpt")
-    folder = evaluated(tmp_path / "made.ckpt")
+    write(content, tmp_path / "made.safetensors")
+    folder = evaluated(tmp_path / "made.safetensors")
     assert "not finite for 100 of 100 images" in caplog.text
     text = (folder / "metrics.json").read_text()
     found = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))

@@ -382,8 +382,8 @@ def test_other_commands_need_no_number(tiny_mnist):
     ],
 )
 def test_what_is_not_allowed_is_one_sentence(tmp_path, overrides, sentence):
-    (tmp_path / "some.ckpt").touch()
-    given = [o.replace("FILE", str(tmp_path / "some.ckpt")) for o in overrides]
+    (tmp_path / "some.safetensors").touch()
+    given = [o.replace("FILE", str(tmp_path / "some.safetensors")) for o in overrides]
     with pytest.raises(DiscernError) as caught:
         check(composed(*given))
     assert str(caught.value) == sentence

@@ -19,10 +19,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import runs
+from discern.checkpoints import read
 from discern.data.image_folder import ImageFolder
 from discern.data.known import KnownImages
 from discern.errors import DiscernError
 from discern.evaluate import evaluate
+from discern.models.checkpoint import write
 from discern.run import train
 
 CLASSES = ("ant", "bee", "cat")
@@ -239,8 +241,9 @@ def test_a_picture_that_is_added_leaves_the_test_as_it_was(photos, caplog):
         assert not facts["contents"] & trained["contents"]
         assert facts["trained_on"] == 0
         assert facts["data"]["changes"] == {"new": 1, "gone": 0, "changed": 0}
-    assert "photos is not as outputs/run/checkpoints/last.ckpt knows it: 1 new, 0 gone, 0" in (
-        caplog.text
+    assert (
+        "photos is not as outputs/run/checkpoints/last.safetensors knows it: 1 new, 0 gone, 0"
+        in (caplog.text)
     )
 
 
@@ -324,7 +327,7 @@ def test_the_backbone_of_a_checkpoint_was_trained_on_its_images_too(photos):
         "data.image_size=64", "engine=torch", "trainer.max_epochs=1",
     )  # fmt: skip
     first = trained_run("first", *network, "model.weights=null", "model.unfreeze=all")
-    weights = f"model.weights={first}/checkpoints/last.ckpt"
+    weights = f"model.weights={first}/checkpoints/last.safetensors"
     later = trained_run("later", *network, weights, "data.seed=5")
     assert not contents_of_test(later) & evaluation("x", first, "split=train")["contents"]
 
@@ -377,21 +380,23 @@ def test_a_split_that_other_data_have_no_part_for(photos):
 
 def without_images(run: Path) -> Path:
     """The checkpoint of a run as it was before checkpoints said what was trained on."""
-    content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    content = read(run / "checkpoints" / "last.safetensors")
     del content["images"]
-    torch.save(content, "old.ckpt")
-    return Path("old.ckpt")
+    write(content, Path("old.safetensors"))
+    return Path("old.safetensors")
 
 
 def test_a_checkpoint_that_does_not_say_what_it_was_trained_on(photos, caplog):
     old = without_images(trained_run("run", "trainer.max_epochs=1"))
     facts = evaluation("test", old, "data=image_folder", "data.dir=photos")
     assert facts["trained_on"] is None
-    assert "old.ckpt does not say which images its model was trained on" in caplog.text
+    assert "old.safetensors does not say which images its model was trained on" in caplog.text
     asked = ("data=image_folder", "data.dir=photos")
-    with pytest.raises(DiscernError, match=r"^split=val is not allowed: old\.ckpt does not say"):
+    with pytest.raises(
+        DiscernError, match=r"^split=val is not allowed: old\.safetensors does not say"
+    ):
         evaluation("val", old, *asked, "split=val")
-    with pytest.raises(DiscernError, match=r"^data\.strict=true: old\.ckpt does not say"):
+    with pytest.raises(DiscernError, match=r"^data\.strict=true: old\.safetensors does not say"):
         evaluation("strict", old, *asked, "data.strict=true")
 
 
@@ -471,9 +476,11 @@ def test_a_class_is_the_same_however_its_letters_are_composed(tmp_path, monkeypa
 def test_the_folder_of_the_run_is_taken_where_none_is_given(photos, monkeypatch):
     run = trained_run("run", "trainer.max_epochs=1")
     assert evaluation("own", run)["data"]["as_in_training"]
-    shutil.copy(run / "checkpoints" / "last.ckpt", "alone.ckpt")
-    with pytest.raises(DiscernError, match=r"^data\.dir=null is not allowed; .*alone\.ckpt "):
-        evaluation("alone", Path("alone.ckpt"))
+    shutil.copy(run / "checkpoints" / "last.safetensors", "alone.safetensors")
+    with pytest.raises(
+        DiscernError, match=r"^data\.dir=null is not allowed; .*alone\.safetensors "
+    ):
+        evaluation("alone", Path("alone.safetensors"))
     photos.rename("moved")
     with pytest.raises(DiscernError, match=r"^data\.dir=null .*, which was photos, .* folder of"):
         evaluation("moved away", run)
@@ -484,12 +491,12 @@ def test_the_folder_of_the_run_is_taken_where_none_is_given(photos, monkeypatch)
 
 def test_a_checkpoint_that_says_its_pictures_in_another_form_is_refused(photos):
     run = trained_run("run", "trainer.max_epochs=1")
-    path = run / "checkpoints" / "last.ckpt"
-    content = torch.load(path, weights_only=True)
+    path = run / "checkpoints" / "last.safetensors"
+    content = read(path)
     for name, other in damaged(content["images"]):
-        torch.save(content | {"images": other}, f"{name}.ckpt")
+        write(content | {"images": other}, Path(f"{name}.safetensors"))
         with pytest.raises(DiscernError, match="does not say in a form that is known what it was"):
-            evaluation(name, Path(f"{name}.ckpt"), "data=image_folder", "data.dir=photos")
+            evaluation(name, Path(f"{name}.safetensors"), "data=image_folder", "data.dir=photos")
 
 
 def damaged(images: dict[str, torch.Tensor]) -> Iterator[tuple[str, Any]]:
@@ -524,8 +531,8 @@ def damaged(images: dict[str, torch.Tensor]) -> Iterator[tuple[str, Any]]:
 )
 def test_a_checkpoint_with_another_rule_is_refused(photos, split):
     run = trained_run("run", "trainer.max_epochs=1")
-    content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    content = read(run / "checkpoints" / "last.safetensors")
     card = content["discern"]
-    torch.save(content | {"discern": card | {"split": card["split"] | split}}, "other.ckpt")
+    write(content | {"discern": card | {"split": card["split"] | split}}, Path("other.safetensors"))
     with pytest.raises(DiscernError, match=r"does not (say in a form|describe a model)"):
-        evaluation("x", Path("other.ckpt"), "data=image_folder", "data.dir=photos")
+        evaluation("x", Path("other.safetensors"), "data=image_folder", "data.dir=photos")

@@ -78,7 +78,7 @@ def test_an_untested_run_has_a_row(tiny_run):
 
 def test_a_run_that_only_tests_has_a_row(tiny_run):
     trained = tiny_run()
-    path = trained.folder / "checkpoints" / "best.ckpt"
+    path = trained.folder / "checkpoints" / "best.safetensors"
     settings, _, scalars = read(tiny_run("train=false", f"ckpt_path={path}", name="test").folder)
     assert settings["model"] == "mlp"
     assert scalars["test/loss"] == pytest.approx(trained.metrics["test"]["loss"], rel=1e-4)
@@ -114,7 +114,7 @@ def test_paths_nulls_and_long_lists_are_no_columns():
     assert settings["scheduler"] == "none"
     assert "model.class_weights" not in settings
     OmegaConf.update(cfg, "model.weights", "/home/me/weights.pt")
-    OmegaConf.update(cfg, "model.init_from", "/home/me/best.ckpt")
+    OmegaConf.update(cfg, "model.init_from", "/home/me/best.safetensors")
     OmegaConf.update(cfg, "model.class_weights", [1.5] * 100)
     settings = settings_of(cfg, {})
     assert not {"model.weights", "model.init_from", "model.class_weights"} & settings.keys()

@@ -15,12 +15,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
 import discern
 from discern.checkpoints import CARD, Card, ModelCard, Preprocessing
 from discern.errors import DiscernError
+from discern.models.checkpoint import write
 from discern.models.mlp import MLP
 from discern.models.registry import MODELS, model_class
 from discern.run import train
@@ -51,7 +53,7 @@ def content(**changes: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "model.ckpt"
+    return tmp_path / "model.safetensors"
 
 
 WITHOUT_DOWNLOAD = {"transfer": {"backbone": "squeezenet1_1", "weights": None}}
@@ -90,11 +92,11 @@ def test_a_run_s_checkpoint_needs_nothing_but_itself(tiny_mnist, tmp_path):
     result = train(composed(*TINY, f"data.dir={tiny_mnist}", f"folder={run}"))
     alone = tmp_path / "alone"
     alone.mkdir()
-    (run / "checkpoints" / "best.ckpt").rename(alone / "given.ckpt")
+    (run / "checkpoints" / "best.safetensors").rename(alone / "given.safetensors")
 
     program = (
         "import sys, torch, discern\n"
-        "model = discern.load('given.ckpt')\n"
+        "model = discern.load('given.safetensors')\n"
         "heavy = {'lightning', 'tensorboard', 'hydra', 'torchmetrics'} & set(sys.modules)\n"
         "print(model(torch.zeros(1, *model.card.input_shape)).tolist(), heavy, model.card.data)\n"
     )
@@ -109,8 +111,8 @@ def test_a_run_s_checkpoint_needs_nothing_but_itself(tiny_mnist, tmp_path):
 
 
 def test_weights_work_without_discern(path):
-    torch.save(content(), path)
-    weights = torch.load(path, weights_only=True)["state_dict"]
+    write(content(), path)
+    weights = load_file(path)
     layer = nn.Linear(16, 6)
     layer.load_state_dict({"weight": weights["hidden.0.weight"], "bias": weights["hidden.0.bias"]})
 
@@ -159,9 +161,9 @@ def test_the_notes_dictionary_is_read(tmp_path, new_format):
 
 def test_the_notes_failing_example_names_each_layer_with_both_shapes(tmp_path, tiny_mnist):
     _, saved = notes([400, 200, 100])
-    torch.save({"state_dict": discern_keys(saved["state_dict"])}, tmp_path / "other.ckpt")
+    torch.save({"state_dict": discern_keys(saved["state_dict"])}, tmp_path / "other.safetensors")
     cfg = composed(
-        "model=fc", "data.source=sample", f"model.init_from={tmp_path / 'other.ckpt'}",
+        "model=fc", "data.source=sample", f"model.init_from={tmp_path / 'other.safetensors'}",
         f"folder={tmp_path}",
     )  # fmt: skip
     with pytest.raises(DiscernError) as failure:
@@ -280,7 +282,7 @@ def test_a_hostile_file_is_refused_and_does_nothing(kind, tmp_path, monkeypatch)
     marker, folder = tmp_path / "executed", tmp_path / "empty"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    path = tmp_path / "given.ckpt"
+    path = tmp_path / "given.safetensors"
     path.write_bytes(HOSTILE[kind](marker))
 
     with pytest.raises(DiscernError) as refusal:

@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 import discern
-from discern.checkpoints import CARD
+from discern.checkpoints import CARD, read
 from discern.errors import DiscernError
+from discern.models.checkpoint import write
 from runs import DISCERN, command
 from starter import invoke
 
@@ -84,8 +84,8 @@ def test_every_command_finds_them(project):
 
 def test_a_checkpoint_names_the_choice_and_not_the_class(project):
     result = discern.train(discern.compose(OWN))
-    path = result.folder / "checkpoints" / "best.ckpt"
-    content = torch.load(path, weights_only=True)
+    path = result.folder / "checkpoints" / "best.safetensors"
+    content = read(path)
     assert content[CARD]["model"] == {"name": "own", "settings": {"width": 5}}
     assert type(discern.load(path)).__name__ == "Own"
     # Whoever has the checkpoint without the file is told so; no class is looked for otherwise.
@@ -97,20 +97,20 @@ def test_a_checkpoint_names_the_choice_and_not_the_class(project):
 @pytest.mark.parametrize("name", ["our_networks.Own", "../model/own", "conf/model/own", "os.path"])
 def test_a_strangers_checkpoint_cannot_choose_a_class(project, name, tmp_path):
     result = discern.train(discern.compose(OWN))
-    path = result.folder / "checkpoints" / "best.ckpt"
-    content = torch.load(path, weights_only=True)
+    path = result.folder / "checkpoints" / "best.safetensors"
+    content = read(path)
     content[CARD]["model"]["name"] = name
-    torch.save(content, tmp_path / "stranger.ckpt")
+    write(content, tmp_path / "stranger.safetensors")
     with pytest.raises(DiscernError, match="is not a registered model"):
-        discern.load(tmp_path / "stranger.ckpt")
+        discern.load(tmp_path / "stranger.safetensors")
 
 
 def test_a_strangers_checkpoint_cannot_choose_a_data_set(project):
     discern.train(discern.compose(OWN, folder="run"))
-    path = project / "run" / "checkpoints" / "last.ckpt"
-    content = torch.load(path, weights_only=True)
+    path = project / "run" / "checkpoints" / "last.safetensors"
+    content = read(path)
     content[CARD]["config"]["data"]["_target_"] = "our_pictures.Other"
-    torch.save(content, path)
+    write(content, path)
     done = invoke("evaluate", "ckpt_path=run", cwd=project)
     assert done.returncode == 1
     assert "does not name a data set that discern has; say which one" in done.stderr

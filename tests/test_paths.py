@@ -48,7 +48,7 @@ def test_a_sweep_s_own_folders_can_be_given_back(tmp_path):
     settings = ("optimizer.lr=0.1,0.01", "model.dropout=0,0.2", f"hydra.sweep.dir=s {NAME}")
     works(tmp_path, "train", "-m", *QUICK, f"data.dir={NAME}", *settings)
     jobs = [f"s {NAME}/lr={lr},dropout={drop}" for lr in ("0.1", "0.01") for drop in ("0", "0.2")]
-    assert all((tmp_path / job / "checkpoints" / "best.ckpt").is_file() for job in jobs)
+    assert all((tmp_path / job / "checkpoints" / "best.safetensors").is_file() for job in jobs)
     works(tmp_path, "evaluate", f"ckpt_path={jobs[0]}", f"data.dir={NAME}")
     said = works(
         tmp_path, "evaluate", "-m", f"ckpt_path={jobs[1]},{jobs[2]}", f"data.dir={NAME}",
@@ -86,7 +86,7 @@ def test_relative_paths_keep_their_meaning_when_hydra_changes_the_folder(tmp_pat
     assert "Everything is in runs/one\n" in said
     works(tmp_path, "train", *QUICK, "data.dir=photos", "ckpt_path=runs/one",
           "trainer.max_epochs=2", "hydra.run.dir=runs/two", chdir)  # fmt: skip
-    start = "model.init_from=runs/one/checkpoints/best.ckpt"
+    start = "model.init_from=runs/one/checkpoints/best.safetensors"
     works(tmp_path, "train", *QUICK, "data.dir=photos", start, chdir)  # into outputs
     for model in ("runs/one", "last"):
         said = works(tmp_path, "evaluate", f"ckpt_path={model}", "data.dir=photos", chdir)

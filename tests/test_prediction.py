@@ -20,6 +20,7 @@ from discern.config import check
 from discern.data.packaged import read_sample
 from discern.errors import DiscernError
 from discern.evaluate import evaluate
+from discern.models.checkpoint import write
 from discern.models.mlp import MLP
 from discern.models.transfer import TransferClassifier
 from discern.prediction import predict
@@ -48,7 +49,7 @@ def save_model(path: Path, shape: tuple[int, int, int] = (1, 28, 28), classes: i
             "data": {"title": "Something"},
         }
     )
-    torch.save({"state_dict": network.state_dict(), CARD: card.model_dump()}, path)
+    write({"state_dict": network.state_dict(), CARD: card.model_dump()}, path)
     return path
 
 
@@ -71,13 +72,13 @@ def save_transfer_model(path: Path) -> Path:
             "data": {"title": "Something"},
         }
     )
-    torch.save({"state_dict": network.state_dict(), CARD: card.model_dump()}, path)
+    write({"state_dict": network.state_dict(), CARD: card.model_dump()}, path)
     return path
 
 
 @pytest.fixture
 def model(tmp_path) -> Path:
-    return save_model(tmp_path / "model.ckpt")
+    return save_model(tmp_path / "model.safetensors")
 
 
 @pytest.fixture
@@ -140,7 +141,7 @@ def test_evaluate_predict_and_the_module_say_the_same(tiny_run, tiny_mnist, pred
     measured = table(tmp_path / "evaluation")
     images = (torch.from_numpy(DIGITS[:100]).float().unsqueeze(1) / 255 - 0.1307) / 0.3081
     with torch.no_grad():
-        module = load(folder / "checkpoints" / "last.ckpt")(images).softmax(1).numpy()
+        module = load(folder / "checkpoints" / "last.safetensors")(images).softmax(1).numpy()
     for of_file, of_set, row in zip(rows, measured, module, strict=True):
         assert of_file["label"] == of_set["predicted"] == str(row.argmax())
         of_label = of_set[f"probability_{of_set['predicted']}"]
@@ -149,7 +150,7 @@ def test_evaluate_predict_and_the_module_say_the_same(tiny_run, tiny_mnist, pred
 
 
 def test_fewer_than_five_classes_have_fewer_columns(predicted, tmp_path):
-    model = save_model(tmp_path / "two.ckpt", classes=2)
+    model = save_model(tmp_path / "two.safetensors", classes=2)
     _, rows = predicted(model, save_digits(tmp_path / "digits", 1))
     assert list(rows[0]) == [
         *("file", "label", "probability", "top1", "top1_probability", "top2", "top2_probability"),
@@ -159,7 +160,7 @@ def test_fewer_than_five_classes_have_fewer_columns(predicted, tmp_path):
 
 def test_a_model_in_colour_takes_grey_and_colour(predicted, tmp_path, caplog):
     caplog.set_level("INFO")
-    model = save_model(tmp_path / "colour.ckpt", shape=(3, 10, 20))
+    model = save_model(tmp_path / "colour.safetensors", shape=(3, 10, 20))
     save_digits(tmp_path / "pictures", 2, negative=True)
     Image.new("RGB", (300, 200), "red").save(tmp_path / "pictures" / "red.jpg")
     outcome, rows = predicted(model, tmp_path / "pictures")
@@ -301,7 +302,7 @@ def photos(tmp_path) -> Path:
 
 
 def test_each_drawn_picture_is_explained_for_its_predicted_class(predicted, photos, tmp_path):
-    model = save_transfer_model(tmp_path / "model.ckpt")
+    model = save_transfer_model(tmp_path / "model.safetensors")
     outcome, _ = predicted(model, photos, "pictures=3", "explain=true")
     assert len(outcome.shown) == 3
     explainer = GradCam(load(model), (3, 64, 64), "mobilenet")
@@ -326,7 +327,7 @@ def test_only_what_is_drawn_is_explained_and_nothing_else_changes(
         GradCam, "__call__", lambda it, *args: asked.append(args) or explain(it, *args)
     )
     monkeypatch.setattr("discern.prediction.BATCH", 2)
-    model = save_transfer_model(tmp_path / "model.ckpt")
+    model = save_transfer_model(tmp_path / "model.safetensors")
     outcome, plain = predicted(model, photos, "pictures=3")
     assert asked == []
     assert all(picture.importance is None for picture in outcome.shown)
@@ -363,7 +364,7 @@ def test_a_missing_captum_is_named_with_the_command_that_installs_it(model, monk
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("ckpt_path=missing.ckpt", r"ckpt_path=missing\.ckpt does not exist"),
+        ("ckpt_path=missing.safetensors", r"ckpt_path=missing\.safetensors does not exist"),
         ("ckpt_path=null", r"ckpt_path=null is not allowed"),
         ("input=null", r"input=null is not allowed; it must be a picture, a folder"),
         ("input='nowhere/*.png'", r"input=nowhere/\*\.png is no file and matches none"),
@@ -393,7 +394,7 @@ def test_a_folder_without_files(model, tmp_path):
 
 
 def test_a_model_of_two_channels(predicted, tmp_path):
-    model = save_model(tmp_path / "two.ckpt", shape=(2, 28, 28))
+    model = save_model(tmp_path / "two.safetensors", shape=(2, 28, 28))
     with pytest.raises(DiscernError, match=r"takes images of 2 channels"):
         predicted(model, save_digits(tmp_path / "digits", 1))
 
@@ -403,7 +404,7 @@ def test_a_model_of_two_channels(predicted, tmp_path):
 
 def test_the_command(tmp_path, model):
     save_digits(tmp_path / "digits", 30, negative=True)
-    arguments = ("predict", "ckpt_path=model.ckpt", "input=digits")
+    arguments = ("predict", "ckpt_path=model.safetensors", "input=digits")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "predictions.csv").write_text("an earlier result, which is replaced")
     for extra in ((), ("out=mine", "invert=false")):
@@ -446,7 +447,7 @@ def test_the_help_page_and_what_it_says_to_try(tmp_path):
 def test_a_refusal_is_one_sentence_and_leaves_nothing(tmp_path, model, argument, sentence):
     (tmp_path / "file").write_text("")
     before = set(tmp_path.iterdir())
-    arguments = ("ckpt_path=model.ckpt", "input=file", argument)
+    arguments = ("ckpt_path=model.safetensors", "input=file", argument)
     done = invoke("predict", *arguments, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(sentence)
@@ -463,7 +464,7 @@ def test_none_that_could_be_read_ends_with_1_and_nothing_heavy_was_imported(tmp_
         "from discern.cli import main\nmain(sys.argv[1:])"
     )
     run = [sys.executable, "-c", program]
-    done = command(run, "predict", "ckpt_path=model.ckpt", "input=file", cwd=tmp_path)
+    done = command(run, "predict", "ckpt_path=model.safetensors", "input=file", cwd=tmp_path)
     assert done.returncode == 1
     assert "Error: input=file has no picture that can be read: outputs" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr

@@ -64,7 +64,7 @@ def test_a_named_folder_with_something_in_it_is_refused(tmp_path):
 
 
 def test_a_named_folder_may_be_shared_with_the_run_that_is_continued(tmp_path):
-    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    path = tmp_path / "run" / "checkpoints" / "last.safetensors"
     path.parent.mkdir(parents=True)
     path.write_text("")
     assert claim_folder(tmp_path / "run", "hydra.run.dir", str(path)) == tmp_path / "run"

@@ -86,8 +86,8 @@ def test_the_folder_is_named_for_the_run_and_holds_what_it_was(finished):
     assert events
     assert files - events == {
         "samples.png",
-        "checkpoints/best.ckpt",
-        "checkpoints/last.ckpt",
+        "checkpoints/best.safetensors",
+        "checkpoints/last.safetensors",
         "config.yaml",
         "curves.png",
         "metrics.csv",
@@ -347,12 +347,14 @@ def test_a_full_disk_is_said_and_leaves_the_checkpoint_before(tiny_mnist, tmp_pa
     )
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr + (folder / "train.log").read_text()
-    assert re.search(r"Error: \S+\.ckpt cannot be used: File too large\.$", ended.stderr.strip())
-    assert summary(folder)["stopped"].endswith(".ckpt cannot be used: File too large")
+    assert re.search(
+        r"Error: \S+\.safetensors cannot be used: File too large\.$", ended.stderr.strip()
+    )
+    assert summary(folder)["stopped"].endswith(".safetensors cannot be used: File too large")
     names = {path.name for path in (folder / "checkpoints").iterdir()}
-    assert names == {"best.ckpt", "last.ckpt"}
+    assert names == {"best.safetensors", "last.safetensors"}
     assert checkpoint(folder)["epoch"] == checkpoint(folder, "best")["epoch"] == 0
-    discern.load(folder / "checkpoints" / "last.ckpt")
+    discern.load(folder / "checkpoints" / "last.safetensors")
 
 
 FULL_DISK = """
@@ -379,7 +381,7 @@ def test_fast_dev_run_is_one_batch_of_everything(tiny_run):
     assert Events.of("batch") == [(0, 0)]
     assert len(Events.of("validation")) == 1
     assert result.metrics["test"]["accuracy"] > 0
-    assert not list(result.folder.rglob("*.ckpt"))
+    assert not list(result.folder.rglob("*.safetensors"))
 
 
 def test_overfitting_one_batch_drives_its_loss_down(tiny_run):
@@ -715,10 +717,10 @@ def test_without_a_progress_bar_a_run_is_the_same(tiny_run, capsys):
 @pytest.mark.parametrize(
     ("override", "missing"),
     [
-        ("trainer.enable_checkpointing=false", ("*.ckpt",)),
+        ("trainer.enable_checkpointing=false", ("*.safetensors",)),
         ("logger=none", ("metrics.csv", "events*")),
         ("trainer.logger=false", ("metrics.csv", "events*")),
-        ("callbacks=none", ("*.ckpt",)),
+        ("callbacks=none", ("*.safetensors",)),
         ("logger=csv", ("events*",)),
         ("logger=tensorboard", ("metrics.csv",)),
         ("test=false", ()),
@@ -726,7 +728,7 @@ def test_without_a_progress_bar_a_run_is_the_same(tiny_run, capsys):
 )
 def test_what_is_switched_off_is_missing_and_nothing_else(tiny_run, override, missing):
     result = tiny_run(*SHOWN, override)
-    for pattern in ("metrics.csv", "events*", "*.ckpt", "curves.png", "summary.json"):
+    for pattern in ("metrics.csv", "events*", "*.safetensors", "curves.png", "summary.json"):
         assert bool(list(result.folder.rglob(pattern))) == (pattern not in missing), pattern
     assert set(result.metrics) == {"train", "val", "test"} - (
         {"test"} if override == "test=false" else set()
@@ -786,7 +788,9 @@ def test_a_network_of_ones_own(tiny_run):
 def test_train_false_only_tests_the_checkpoint(tiny_run):
     before = tiny_run(name="before")
     after = tiny_run(
-        "train=false", f"ckpt_path={before.folder / 'checkpoints' / 'best.ckpt'}", name="after"
+        "train=false",
+        f"ckpt_path={before.folder / 'checkpoints' / 'best.safetensors'}",
+        name="after",
     )
     assert after.metrics == {"test": before.metrics["test"]}
     assert after.stopped == "not trained (train=false)"
@@ -803,7 +807,7 @@ def test_a_run_continued_between_epochs_is_the_undisturbed_run(tiny_run, schedul
     stop = f"{{_target_: runs.Signal, step: 12, number: {int(signal.SIGINT)}}}"
     half = tiny_run(*settings, "trainer.max_epochs=4", f"trainer.callbacks=[{stop}]", name="half")
     assert summary(half.folder)["stopped"] == "interrupted"
-    last = half.folder / "checkpoints" / "last.ckpt"
+    last = half.folder / "checkpoints" / "last.safetensors"
     rest = tiny_run(*settings, "trainer.max_epochs=4", f"ckpt_path={last}", name="rest")
     assert same_bits(weights(rest.folder), weights(whole.folder))
     assert rest.metrics == whole.metrics
@@ -820,14 +824,14 @@ def test_a_run_continued_between_epochs_is_the_undisturbed_run(tiny_run, schedul
 def test_a_finished_run_is_continued_with_more_epochs(tiny_run):
     whole = tiny_run("trainer.max_epochs=4", name="whole")
     half = tiny_run("trainer.max_epochs=2", name="half")
-    last = half.folder / "checkpoints" / "last.ckpt"
+    last = half.folder / "checkpoints" / "last.safetensors"
     rest = tiny_run("trainer.max_epochs=4", f"ckpt_path={last}", name="rest")
     assert same_bits(weights(rest.folder), weights(whole.folder))
 
 
 def test_a_checkpoint_of_another_network_is_told_apart(tiny_run):
     before = tiny_run(name="before")
-    path = before.folder / "checkpoints" / "best.ckpt"
+    path = before.folder / "checkpoints" / "best.safetensors"
     with pytest.raises(DiscernError, match="ckpt_path"):
         tiny_run("train=false", "model.hidden=[9]", f"ckpt_path={path}", name="after")
 
@@ -966,15 +970,15 @@ def said_of(caplog, run, *overrides: str) -> str:
 def test_the_last_lines_say_which_checkpoint_the_metrics_are_of(tiny_run, caplog, tmp_path):
     line = said_of(caplog, tiny_run, "trainer.max_epochs=3")
     facts = summary(tmp_path / "run")
-    assert facts["checkpoint"] == "checkpoints/best.ckpt"
-    assert line == f"Metrics of checkpoints/best.ckpt, of epoch {facts['best_epoch']} of 3:"
+    assert facts["checkpoint"] == "checkpoints/best.safetensors"
+    assert line == f"Metrics of checkpoints/best.safetensors, of epoch {facts['best_epoch']} of 3:"
     page = write_run_page(tmp_path / "run").read_text()
-    assert f"Of checkpoints/best.ckpt, from epoch {facts['best_epoch']}" in page
-    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert f"Of checkpoints/best.safetensors, from epoch {facts['best_epoch']}" in page
+    last = tmp_path / "run" / "checkpoints" / "last.safetensors"
     tested = said_of(
         caplog, lambda *more: tiny_run(*more, name="tested"), "train=false", f"ckpt_path='{last}'"
     )
-    assert tested.endswith("run/checkpoints/last.ckpt:")
+    assert tested.endswith("run/checkpoints/last.safetensors:")
 
 
 def test_without_a_checkpoint_they_are_of_the_last_epoch(tiny_run, caplog, tmp_path):

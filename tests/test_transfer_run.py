@@ -16,6 +16,7 @@ from torch import Tensor
 import discern
 from discern.checkpoints import read
 from discern.errors import DiscernError
+from discern.models.checkpoint import write
 from discern.reports.run_page import write_run_page
 from discern.run import Result, train
 from photos import photo_folder
@@ -118,7 +119,7 @@ def test_another_release_of_what_reads_pictures_is_a_miss(run, monkeypatch):
 
 
 def test_a_run_that_only_tests_computes_the_features_of_the_test_alone(run):
-    best = run("cache.mode=off", name="first").folder / "checkpoints" / "best.ckpt"
+    best = run("cache.mode=off", name="first").folder / "checkpoints" / "best.safetensors"
     tested = run("train=false", f"ckpt_path={best}", name="second")
     assert summary(tested.folder)["features"]["computed"] == 4
 
@@ -181,14 +182,14 @@ def optimizer_parameters(path: Path) -> int:
 
 def test_the_optimizer_has_the_head_alone(run):
     result = run("trainer.max_epochs=1")
-    assert optimizer_parameters(result.folder / "checkpoints" / "last.ckpt") == 4
+    assert optimizer_parameters(result.folder / "checkpoints" / "last.safetensors") == 4
 
 
 def test_unfrozen_from_the_start_each_depth_has_its_rate(run):
     result = run(
         "model.unfreeze=all", "model.lr_factor=0.1", "trainer.max_epochs=1", "scheduler=onecycle"
     )
-    (state,) = read(result.folder / "checkpoints" / "last.ckpt")["optimizer_states"]
+    (state,) = read(result.folder / "checkpoints" / "last.safetensors")["optimizer_states"]
     peaks = [group["max_lr"] for group in state["param_groups"]]
     assert peaks == pytest.approx([1e-3, 1e-4, 1e-5])
 
@@ -212,7 +213,9 @@ def test_a_stage_trains_from_its_epoch_on_and_leaves_the_cache(run):
     every = run(*FINETUNE, name="all")
 
     def changed(one: Result, other: Result) -> set[str]:
-        a, b = (read(r.folder / "checkpoints" / "last.ckpt")["state_dict"] for r in (one, other))
+        a, b = (
+            read(r.folder / "checkpoints" / "last.safetensors")["state_dict"] for r in (one, other)
+        )
         a = {**weights(only), **a}
         return {
             key.split(".")[3] for key in b if key[:9] == "backbone." and not a[key].equal(b[key])
@@ -229,7 +232,9 @@ def test_fine_tuning_goes_on_as_if_never_stopped(run, epochs):
     whole = run(*FINETUNE, "data.augment=light", name="whole")
     part = run(*FINETUNE, "data.augment=light", f"trainer.max_epochs={epochs}", name="part")
     rest = run(*FINETUNE, "data.augment=light", f"ckpt_path={part.folder}", name="rest")
-    ends = [read(r.folder / "checkpoints" / "last.ckpt")["state_dict"] for r in (whole, rest)]
+    ends = [
+        read(r.folder / "checkpoints" / "last.safetensors")["state_dict"] for r in (whole, rest)
+    ]
     assert same(*ends)
     assert losses(whole) == losses(rest)
 
@@ -265,10 +270,12 @@ def test_a_local_files_weights_are_in_the_checkpoint_and_published_ones_are_not(
     lite = ("model=efficientnet_lite_transfer", "model.weights=default", "trainer.max_epochs=1")
     lite += ("model.backbone=efficientnet_lite0",)
     small, full = run(*lite, name="small"), run(*lite, "checkpoint.full=true", name="full")
-    sizes = [(r.folder / "checkpoints" / "best.ckpt").stat().st_size for r in (small, full)]
+    sizes = [(r.folder / "checkpoints" / "best.safetensors").stat().st_size for r in (small, full)]
     assert sizes[0] < 1_000_000 < 13_000_000 < sizes[1]
     images = torch.randn(2, 3, 64, 64)
-    outputs = [discern.load(r.folder / "checkpoints" / "best.ckpt")(images) for r in (small, full)]
+    outputs = [
+        discern.load(r.folder / "checkpoints" / "best.safetensors")(images) for r in (small, full)
+    ]
     assert torch.equal(*outputs)
     assert torch.equal(outputs[0], small.model(images))
 
@@ -277,19 +284,19 @@ def test_a_head_whose_backbone_is_another_is_refused(run, monkeypatch):
     pytest.importorskip("efficientnet_lite_pytorch")
     lite = ("model=efficientnet_lite_transfer", "model.weights=default", "trainer.max_epochs=1")
     result = run(*lite, "model.backbone=efficientnet_lite0")
-    path = result.folder / "checkpoints" / "best.ckpt"
+    path = result.folder / "checkpoints" / "best.safetensors"
     content = read(path)
     content["discern"]["backbone"]["digest"] = "0" * 64
-    torch.save(content, path)
+    write(content, path)
     with pytest.raises(DiscernError, match="holds a head for efficientnet_lite0 with weights"):
         discern.load(path)
 
 
 def test_a_new_run_from_fine_tuned_weights_keeps_them_all(run):
     tuned = run(*FINETUNE, "trainer.max_epochs=2", name="tuned")
-    best = tuned.folder / "checkpoints" / "last.ckpt"
+    best = tuned.folder / "checkpoints" / "last.safetensors"
     result = run(f"model.init_from={best}", "trainer.max_epochs=1", name="new")
-    kept = read(result.folder / "checkpoints" / "best.ckpt")["state_dict"]
+    kept = read(result.folder / "checkpoints" / "best.safetensors")["state_dict"]
     before = read(best)["state_dict"]
     backbone = [key for key in before if key.startswith("backbone.")]
     assert backbone
@@ -301,7 +308,7 @@ def test_a_new_run_from_fine_tuned_weights_keeps_them_all(run):
 
 def test_evaluate_predict_and_the_run_agree(run, photos, tmp_path):
     result = run()
-    best = result.folder / "checkpoints" / "best.ckpt"
+    best = result.folder / "checkpoints" / "best.safetensors"
     cache = {"DISCERN_CACHE_DIR": str(tmp_path / "cache")}
     done = invoke(
          "evaluate", f"ckpt_path={best}", f"data.dir={photos}", "hydra.run.dir=e",
@@ -381,7 +388,9 @@ def test_a_setting_of_training_changes_training_and_not_what_is_measured(run, se
     plain, changed = run(*uneven, name="plain"), run(setting, *uneven, name="changed")
     if "auto" not in setting:  # which does nothing to classes of equal size
         assert not same(weights(plain), weights(changed))
-    again = run("train=false", f"ckpt_path={changed.folder}/checkpoints/best.ckpt", name="again")
+    again = run(
+        "train=false", f"ckpt_path={changed.folder}/checkpoints/best.safetensors", name="again"
+    )
     assert again.metrics["test"]["loss"] == pytest.approx(changed.metrics["test"]["loss"])
 
 

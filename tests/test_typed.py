@@ -33,7 +33,7 @@ NEEDS = {
     "out": ("predict",),
 }
 AWKWARD = [
-    "a=b, c [d] 'e' #f", "lr=0.1,dropout=0.2/checkpoints/best.ckpt", "it's", "a ", " a", "a  b",
+    "a=b, c [d] 'e' #f", "lr=0.1,dropout=0.2/checkpoints/best.x", "it's", "a ", " a", "a  b",
     "(x)", "{x:1}", "[a,b]", "'", '"', "a'b\"c", "x\\", "a\\,b", "a\\'b", "\\", "-m", "--cfg",
     "2024", "1e3", "0x10", "true", "False", "NULL", "inf", "~", "~/a=b", "a/~/b",
     "~nobody-of-that-name/x", "$HOME/x", "${", "a${b", "$", "a\nb", "a\tb", "größte", "写真",

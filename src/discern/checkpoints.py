@@ -1,9 +1,10 @@
 """What a saved model is, and how it is trusted.
 
-A checkpoint is a file of ``torch.save`` that holds tensors and plain values only. Beside what
-Lightning keeps in it stands a card, which says all that is needed to use the model without the run
-that made it. A file may come from a stranger: reading it executes nothing, whatever it holds, and a
-file that is not what it should be is refused in one sentence.
+A checkpoint is a safetensors file of tensors and plain values. Beside what Lightning keeps in it
+stands a card, which says all that is needed to use the model without the run that made it. A file
+may come from a stranger: reading it executes nothing, whatever it holds, and one that is not what
+it should be is refused in one sentence. Of files of ``torch.save``, such as the course notes',
+tensors and plain values are read.
 """
 
 import pickle
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from discern.data.known import KnownImages, Rule, from_tensors, unknown
 from discern.errors import DiscernError, first_line
+from discern.models import checkpoint
 from discern.models.registry import model_class
 
 CARD = "discern"
@@ -168,17 +170,23 @@ def read(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise DiscernError(f"{path} is not a file; it must be a checkpoint.")
-    _check_archive(path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, MemoryError, *_UNPICKLING) as error:
-        raise DiscernError(
-            f"{path} cannot be read; a checkpoint is whole and holds tensors and plain values only."
-        ) from error
+    content = checkpoint.read(path) if checkpoint.is_one(path) else _read_pickled(path)
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise DiscernError(f"{path} is not a checkpoint: it holds no state_dict.")
     _check_state(path, content["state_dict"])
     return content
+
+
+def _read_pickled(path: Path) -> Any:
+    """What a file of ``torch.save`` holds, such as the notes' dictionary."""
+    _check_archive(path)
+    try:
+        with path.open("rb") as file:  # of a path torch would believe the suffix
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, MemoryError, *_UNPICKLING) as error:
+        raise DiscernError(
+            f"{path} cannot be read; a checkpoint is whole and holds tensors and plain values only."
+        ) from error
 
 
 # All that torch's restricted unpickler was seen to raise on damaged and hostile files.

@@ -228,7 +228,7 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
     seed_everything(cfg.seed, workers=True, verbose=False)
 
     history = History()
-    stop = GracefulStop(folder / "checkpoints" / "last.ckpt")
+    stop = GracefulStop(folder / "checkpoints" / "last.safetensors")
     # Before the data: that the machine lacks a device is said before a file is read.
     always = [Ending(), *watched(cfg), history, Randomness(), *of_a_search(cfg), stop]
     trainer = build_trainer(cfg, always)

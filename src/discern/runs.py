@@ -388,12 +388,14 @@ def find_checkpoint(wanted: str, setting: str = "ckpt_path") -> Path:
     if path.is_file():
         return path
     if path.is_dir():
-        last = path / "checkpoints" / "last.ckpt"
+        last = path / "checkpoints" / "last.safetensors"
         if last.is_file():
             return last
-        raise DiscernError(f"{setting}={wanted} is a folder without checkpoints/last.ckpt in it.")
+        raise DiscernError(
+            f"{setting}={wanted} is a folder without checkpoints/last.safetensors in it."
+        )
     if wanted in ("last", "best"):
-        found = list(placed(OUTPUTS).glob(f"**/checkpoints/{wanted}.ckpt"))
+        found = list(placed(OUTPUTS).glob(f"**/checkpoints/{wanted}.safetensors"))
         if found:
             return max(found, key=lambda file: file.stat().st_mtime_ns)
         raise DiscernError(f"{setting}={wanted} needs a run in {OUTPUTS}, and there is none.")

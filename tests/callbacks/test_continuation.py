@@ -6,12 +6,12 @@ import logging
 import shutil
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from discern.callbacks.continuation import differences
 from discern.errors import DiscernError
+from discern.models.checkpoint import write
 from runs import SHOWN, checkpoint, metrics_csv, same_bits, summary, weights
 
 ARMED = (
@@ -55,13 +55,13 @@ def test_the_best_so_far_is_remembered_in_another_folder(tiny_run):
 
 def test_a_best_checkpoint_that_is_gone_is_said(tiny_run, caplog):
     first = tiny_run(name="first")
-    last = first.folder.parent / "alone" / "last.ckpt"
+    last = first.folder.parent / "alone" / "last.safetensors"
     last.parent.mkdir()
-    (first.folder / "checkpoints" / "last.ckpt").rename(last)
+    (first.folder / "checkpoints" / "last.safetensors").rename(last)
     shutil.rmtree(first.folder)
     rest = tiny_run(f"ckpt_path={last}", "trainer.max_epochs=3", name="rest")
     assert "The best checkpoint so far" in caplog.text
-    assert (rest.folder / "checkpoints" / "best.ckpt").is_file()
+    assert (rest.folder / "checkpoints" / "best.safetensors").is_file()
 
 
 def test_changed_settings_are_said_and_count(tiny_run, caplog):
@@ -100,7 +100,7 @@ def test_a_schedule_of_another_length_is_refused(tiny_run):
 
 def test_weights_only_start_a_new_run(tiny_run):
     first = tiny_run(name="first")
-    best = first.folder / "checkpoints" / "best.ckpt"
+    best = first.folder / "checkpoints" / "best.safetensors"
     second = tiny_run(f"model.init_from={best}", "trainer.max_epochs=1", name="second")
     assert checkpoint(second.folder)["global_step"] == 6
     assert not same_bits(weights(second.folder), weights(first.folder))
@@ -135,10 +135,10 @@ def test_differences_are_those_settings_that_differ(saved, now):
 
 def test_the_seconds_of_a_continued_run_are_its_own(tiny_run):
     first = tiny_run(name="first")
-    last = first.folder / "checkpoints" / "last.ckpt"
+    last = first.folder / "checkpoints" / "last.safetensors"
     content = checkpoint(first.folder)
     content["callbacks"]["History"]["totals"]["validation_seconds"] = 1000.0
-    torch.save(content, last)
+    write(content, last)
     rest = tiny_run(f"ckpt_path={last}", "trainer.max_epochs=3", name="rest")
     seconds = summary(rest.folder)["seconds"]
     assert 0 < seconds["fit"] < 1000

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
+from discern.checkpoints import read
 from discern.errors import DiscernError
 from discern.run import train
 from photos import photo_folder
@@ -246,7 +246,7 @@ def test_the_projector_has_the_features(photos, tmp_path, overrides, points):
     assert {row[0] for row in rows[1:]} == {"cat", "dog"}
     assert len(rows) == 1 + points
     # What the head says of the features is what is written beside them.
-    head = torch.load(result.folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    head = read(result.folder / "checkpoints" / "last.safetensors")["state_dict"]
     head = {name: weight.double() for name, weight in head.items()}
     hidden = np.maximum(features @ head["head.hidden.0.weight"].numpy().T
                         + head["head.hidden.0.bias"].numpy(), 0)  # fmt: skip

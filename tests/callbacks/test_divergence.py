@@ -12,6 +12,7 @@ from lightning.pytorch import Callback
 import runs
 from discern.callbacks import divergence
 from discern.callbacks.divergence import finite_weights
+from discern.models.checkpoint import write
 from discern.runs import State, read_run
 from runs import checkpoint, metrics_csv, summary
 from starter import invoke
@@ -63,7 +64,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(tiny_run, settings):
     assert facts["last_finite_losses"][0] == pytest.approx(math.log(10), abs=0.3)
     assert "a lower optimizer.lr" in facts["advice"]
     assert "test" not in result.metrics
-    assert not (result.folder / "checkpoints" / "best.ckpt").exists()
+    assert not (result.folder / "checkpoints" / "best.safetensors").exists()
 
 
 @pytest.mark.parametrize(("after", "epoch", "step"), [(7, 2, 8), (16, 3, 17)])
@@ -140,8 +141,8 @@ def test_a_first_loss_that_is_not_finite_has_other_advice(tiny_run, tmp_path):
     content = checkpoint(good.folder)
     for weight in content["state_dict"].values():
         weight.fill_(math.nan)
-    torch.save(content, tmp_path / "nan.ckpt")
-    result = tiny_run(f"model.init_from='{tmp_path / 'nan.ckpt'}'", name="after")
+    write(content, tmp_path / "nan.safetensors")
+    result = tiny_run(f"model.init_from='{tmp_path / 'nan.safetensors'}'", name="after")
     assert "in step 1 is nan (none before was finite" in result.stopped
     assert "model.init_from" in summary(result.folder)["diverged"]["advice"]
 

@@ -39,7 +39,7 @@ def test_an_interrupted_run_that_is_continued_is_the_undisturbed_run(tiny_run, s
     settings = ("trainer.max_epochs=3", "model.dropout=0.2", f"scheduler={scheduler}", *shown)
     whole = tiny_run(*settings, name="whole")
     part = tiny_run(*settings, sends(step), name="part")
-    last = part.folder / "checkpoints" / "last.ckpt"
+    last = part.folder / "checkpoints" / "last.safetensors"
     rest = tiny_run(*settings, f"ckpt_path={last}", name="rest")
     assert same_bits(weights(rest.folder), weights(whole.folder))
     assert rest.metrics == whole.metrics
@@ -84,7 +84,7 @@ def test_an_error_is_no_interruption(tiny_run, tmp_path):
     with pytest.raises(RuntimeError, match="mistake"):
         tiny_run("trainer.callbacks=[{_target_: runs.Raises}]")
     assert summary(tmp_path / "run")["stopped"].startswith("failed")
-    assert not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+    assert not (tmp_path / "run" / "checkpoints" / "last.safetensors").exists()
 
 
 def test_a_run_in_another_thread_works_without_handlers(tiny_run):

@@ -16,6 +16,7 @@ from torchvision import models
 from discern.checkpoints import fill
 from discern.config import conf_dir
 from discern.errors import DiscernError
+from discern.models.checkpoint import write
 from discern.models.mlp import MLP
 from discern.models.transfer import DEPTHS, TransferClassifier, last_stages
 
@@ -392,9 +393,9 @@ def test_the_same_seed_gives_the_same_head_whatever_the_weights(tmp_path):
 def test_weights_of_a_trained_classifier_serve_another_number_of_classes(tmp_path):
     first = classifier(unfreeze="all")
     steps(first, 1)
-    torch.save({"state_dict": first.state_dict()}, tmp_path / "best.ckpt")
+    write({"state_dict": first.state_dict()}, tmp_path / "best.safetensors")
     second = TransferClassifier(
-        SHAPE, 9, backbone="resnet18", weights=str(tmp_path / "best.ckpt"), head=[]
+        SHAPE, 9, backbone="resnet18", weights=str(tmp_path / "best.safetensors"), head=[]
     )
     assert second.backbone.digest() == first.backbone.digest()
 

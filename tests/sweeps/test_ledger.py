@@ -77,7 +77,7 @@ def test_an_interrupted_job_goes_on_from_its_checkpoint_and_another_begins_anew(
     for job in ledger.jobs:
         (tmp_path / job.name / "checkpoints").mkdir(parents=True)
         (tmp_path / job.name / "config.yaml").touch()
-    last = tmp_path / "lr=0.1" / "checkpoints" / "last.ckpt"
+    last = tmp_path / "lr=0.1" / "checkpoints" / "last.safetensors"
     last.touch()
     assert ledger.resumption(ledger.jobs[0]) == [f"ckpt_path='{last}'"]
     assert ledger.resumption(ledger.jobs[1]) == []

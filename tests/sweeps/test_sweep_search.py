@@ -116,7 +116,7 @@ def test_a_search_that_was_killed_goes_on_with_its_study(tmp_path):
     settings = (*QUICK, RATES, "trainer.max_epochs=8", "hydra.sweeper.n_trials=5")
     number = begin(tmp_path, *settings)
     folder = tmp_path / "sweep"
-    until(lambda: list(folder.glob("*/checkpoints/last.ckpt")), number)
+    until(lambda: list(folder.glob("*/checkpoints/last.safetensors")), number)
     os.kill(number, signal.SIGKILL)
     assert end(number) == -signal.SIGKILL
     more = ("hydra/sweeper=optuna", "hydra.sweeper.n_trials=5")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
@@ -15,12 +15,13 @@ from discern.callbacks.divergence import StopOnDivergence, finite_weights
 from discern.checkpoints import read
 from discern.errors import about
 from discern.files import write_whole
+from discern.models.checkpoint import SUFFIX, write
 
 log = logging.getLogger(__name__)
 
 
-class WholeFileCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint whole or not at all, and reads tensors and plain values only.
+class WholeFileCheckpointIO(CheckpointIO):
+    """Writes a checkpoint as safetensors, whole or not at all, and reads plain values only.
 
     Lightning writes to the system's temporary folder and moves: killed in the middle across file
     systems it leaves an empty file, into a folder without write permission it returns as if all
@@ -30,15 +31,17 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        """Write ``checkpoint`` to ``path``; raises OSError if that is not possible."""
-        with write_whole(Path(path), "wb") as file:
-            try:
-                torch.save(checkpoint, file)
-            except RuntimeError as error:
-                # Its archive cannot be ended either, and of the two errors torch raises the second.
-                if isinstance(error.__context__, OSError):
-                    raise error.__context__ from error
-                raise
+        """Write ``checkpoint`` to ``path``.
+
+        Raises:
+            DiscernError: it holds what has no place in its file, such as a callback's object.
+            OSError: it cannot be written.
+        """
+        write({"state_dict": {}, **checkpoint}, Path(path))
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove a checkpoint, if it is there."""
+        Path(path).unlink(missing_ok=True)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
@@ -60,6 +63,8 @@ class RunCheckpoint(ModelCheckpoint):
     model of weights that are not finite, or that the watched metric is not finite of, takes the
     place of none that is.
     """
+
+    FILE_EXTENSION = SUFFIX
 
     _continued_from: Path | None = None
 

@@ -212,7 +212,7 @@ class Ledger:
     def resumption(self, job: Job) -> list[str]:
         """Overrides by which a job goes on where it was interrupted; its folder is made ready."""
         folder = self.folder / job.name
-        last = folder / "checkpoints" / "last.ckpt"
+        last = folder / "checkpoints" / "last.safetensors"
         if self.row(job).state is State.INTERRUPTED and last.is_file():
             return [f"ckpt_path={quoted(str(last))}"]
         shutil.rmtree(folder, ignore_errors=True)

@@ -340,9 +340,9 @@ class JobsSweeper(Sweeper):
         job = ledger.jobs[row.number]
         if self.config.test is False:
             return {}
-        best = ledger.folder / job.name / "checkpoints" / "best.ckpt"
+        best = ledger.folder / job.name / "checkpoints" / "best.safetensors"
         if not best.is_file():
-            best = best.with_name("last.ckpt")
+            best = best.with_name("last.safetensors")
         if not best.is_file():
             return {}
         kept = {k: v for k, v in job.overrides.items() if k not in ("test", "train", "find_lr")}

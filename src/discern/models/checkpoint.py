@@ -1,0 +1,301 @@
+"""The file of a checkpoint: safetensors, with everything that is no tensor as JSON in its header.
+
+A checkpoint is a tree of a closed set of plain types. The network's tensors stand under their own
+names, so that ``safetensors.torch.load_file`` gives them to whoever has no discern; all others
+under their path in the tree, such as ``optimizer_states/0/state/0/exp_avg``. The header also holds
+a SHA-256 of the whole file, so that no damage goes unnoticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import mmap
+import os
+import struct
+from collections import Counter, OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from discern.errors import DiscernError, first_line
+from discern.files import write_whole
+
+SUFFIX = ".safetensors"
+
+STATE = "state_dict"
+"""The key of the network's tensors in a checkpoint."""
+
+TREE, DIGEST = "discern", "sha256"
+"""Keys of the header's metadata."""
+
+CHUNK = 1 << 22
+"""Bytes that are hashed at a time; several at once."""
+
+DEEPEST, MOST_VALUES = 40, 1_000_000
+"""Lists in lists, and values, above which a file is no checkpoint."""
+
+MOST_HEADER = 100_000_000
+"""Bytes of a header that safetensors reads."""
+
+_DTYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
+    torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+
+
+class UnwritableError(DiscernError):
+    """A checkpoint holds something that has no place in its file."""
+
+
+def write(content: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint whole or not at all.
+
+    Args:
+        content: has the network's tensors under ``state_dict``; beside tensors it may hold None,
+            truths, numbers, texts, and lists, tuples, sets, dictionaries and counters of them.
+        path: the file; it may be there.
+
+    Raises:
+        UnwritableError: it holds anything else; says where.
+        OSError: it cannot be written.
+    """
+    tensors = {name: _checked(tensor, name) for name, tensor in content[STATE].items()}
+    others = {key: value for key, value in content.items() if key != STATE}
+    tree = json.dumps(_Encoder(tensors).encode(others, ()), separators=(",", ":"), allow_nan=False)
+    with write_whole(path, "w+b") as file:
+        header = _header(tensors, {TREE: tree, DIGEST: _NO_DIGEST.decode()})
+        place = _place_of_digest(header)
+        file.write(header)
+        for tensor in tensors.values():
+            file.write(_bytes_of(tensor))
+        file.flush()
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data, memoryview(data) as view:
+            digest = _digest(view, place)
+        file.seek(place)
+        file.write(digest.encode())
+
+
+def is_one(path: Path) -> bool:
+    """Whether a file begins as safetensors do: with the length of a header, and its bracket."""
+    with path.open("rb") as file:
+        begin = file.read(9)
+    return len(begin) == 9 and begin[8:] == b"{" and begin[4:8] == bytes(4)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a checkpoint, its tensors on the CPU. Nothing in it is executed.
+
+    Raises:
+        DiscernError: the file is missing, damaged, or no checkpoint of discern's.
+    """
+    try:
+        data = path.read_bytes()
+        header = data[: _end_of_header(data)]
+        place = _place_of_digest(header)
+    except OSError as error:
+        raise DiscernError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise DiscernError(f"{path} is not a checkpoint of discern's: {error}.") from error
+    if data[place : place + len(_NO_DIGEST)] != _digest(memoryview(data), place).encode():
+        raise DiscernError(f"{path} is damaged: its SHA-256 is not what it says.")
+    try:
+        tensors = safetensors.torch.load(data)
+        metadata = json.loads(header[8:])["__metadata__"]
+        decoder = _Decoder(tensors)
+        tree = decoder.decode(json.loads(metadata[TREE]), 0)
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DiscernError(f"{path} is not a checkpoint: {first_line(error)}.") from error
+    if not isinstance(tree, dict):
+        raise DiscernError(f"{path} is not a checkpoint: it describes nothing.")
+    return {**tree, STATE: decoder.rest()}
+
+
+# Plain values as JSON. What JSON has no word for is a dictionary of one key that begins with $.
+
+
+class _Encoder:
+    """Puts a tree's tensors aside.
+
+    Args:
+        tensors: those of the network, to which the tree's are added.
+    """
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        self.tensors = tensors
+
+    def encode(self, value: Any, path: tuple[str, ...]) -> Any:
+        """A value of the tree as JSON has it.
+
+        Raises:
+            UnwritableError: it is of no type that is known.
+        """
+        kind = type(value)
+        if value is None or kind in (bool, int, str):
+            return value
+        if kind is float:
+            return value if math.isfinite(value) else {"$float": str(value)}
+        if isinstance(value, Tensor):
+            return {"$tensor": self._put(value, path)}
+        if kind is list:
+            return self._each(value, path)
+        if kind is tuple or kind is set:
+            return {f"${kind.__name__}": self._each(list(value), path)}
+        if kind in (dict, OrderedDict):
+            if all(type(key) is str and not key.startswith("$") for key in value):
+                return {key: self.encode(part, (*path, key)) for key, part in value.items()}
+            return {"$dict": self._pairs(value, path)}
+        if kind is Counter:
+            return {"$counter": self._pairs(value, path)}
+        raise UnwritableError(
+            f"{'.'.join(path)} of the checkpoint is a {kind.__module__}.{kind.__qualname__}, which "
+            "its file cannot hold; a state is made of tensors, numbers, texts, lists, tuples, sets "
+            "and dictionaries."
+        )
+
+    def _each(self, values: list[Any], path: tuple[str, ...]) -> list[Any]:
+        return [self.encode(part, (*path, str(number))) for number, part in enumerate(values)]
+
+    def _pairs(self, value: dict[Any, Any], path: tuple[str, ...]) -> list[list[Any]]:
+        return [
+            [self.encode(key, path), self.encode(part, (*path, str(key)))]
+            for key, part in value.items()
+        ]
+
+    def _put(self, tensor: Tensor, path: tuple[str, ...]) -> str:
+        name = "/".join(path)
+        while name in self.tensors:
+            name += "'"
+        self.tensors[name] = _checked(tensor, name)
+        return name
+
+
+class _Decoder:
+    """Makes the tree again.
+
+    Args:
+        tensors: all of the file's.
+    """
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        self._tensors = tensors
+        self._used: set[str] = set()
+        self._values = 0
+
+    def decode(self, value: Any, depth: int) -> Any:
+        """A value of the tree, from JSON.
+
+        Raises:
+            ValueError: it is not such as is written, or too large or deep.
+        """
+        self._values += 1
+        if depth > DEEPEST or self._values > MOST_VALUES:
+            raise ValueError("its description is too large")
+        if isinstance(value, list):
+            return [self.decode(part, depth + 1) for part in value]
+        if not isinstance(value, dict):
+            return value
+        special = next((key for key in value if key.startswith("$")), None)
+        if special is None:
+            return {key: self.decode(part, depth + 1) for key, part in value.items()}
+        if len(value) > 1:
+            raise ValueError(f"{special} is not alone")
+        return self._special(special, value[special], depth + 1)
+
+    def _special(self, kind: str, value: Any, depth: int) -> Any:
+        if kind == "$tensor" and isinstance(value, str):
+            self._used.add(value)
+            return self._tensors[value]
+        if kind == "$float" and value in ("nan", "inf", "-inf"):
+            return float(value)
+        if kind not in ("$tuple", "$set", "$dict", "$counter") or not isinstance(value, list):
+            raise ValueError(f"{kind[:40]} is not known")
+        parts = self.decode(value, depth)
+        if kind == "$tuple":
+            return tuple(parts)
+        if kind == "$set":
+            return set(parts)
+        pairs = {key: part for key, part in parts}  # noqa: C416 - each must be a pair
+        return Counter(pairs) if kind == "$counter" else pairs
+
+    def rest(self) -> dict[str, Tensor]:
+        """The tensors that the tree does not name: the network's."""
+        return {name: part for name, part in self._tensors.items() if name not in self._used}
+
+
+# The file: eight bytes that say how long the header is, the header, the tensors.
+
+
+def _checked(tensor: Tensor, name: str) -> Tensor:
+    """The tensor as it is written, on the CPU and in one piece."""
+    kind: Any = None
+    if tensor.layout != torch.strided:
+        kind = tensor.layout
+    elif tensor.is_quantized or tensor.dtype not in _DTYPES:
+        kind = tensor.dtype
+    elif tensor.is_meta:
+        kind = "device meta"
+    if kind is not None:
+        raise UnwritableError(
+            f"{name} of the checkpoint is a tensor of {kind}, which its file cannot hold."
+        )
+    return tensor.detach().to("cpu").contiguous()
+
+
+def _header(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
+    parts: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for name, tensor in tensors.items():
+        begin, end = end, end + tensor.numel() * tensor.element_size()
+        shape = list(tensor.shape)
+        parts[name] = {"dtype": _DTYPES[tensor.dtype], "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(parts, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    flat = tensor.reshape(-1).view(torch.uint8) if tensor.numel() else torch.empty(0).byte()
+    return flat.numpy().data
+
+
+def _end_of_header(data: bytes) -> int:
+    if len(data) < 8:
+        raise ValueError("it has no header")
+    (length,) = struct.unpack("<Q", data[:8])
+    if length > min(MOST_HEADER, len(data) - 8):
+        raise ValueError("its header has no end")
+    return 8 + int(length)
+
+
+def _place_of_digest(header: bytes) -> int:
+    key = f'"{DIGEST}":"'.encode()
+    place = header.find(key)
+    if place < 0:
+        raise ValueError("it has no digest")
+    return place + len(key)
+
+
+_NO_DIGEST = b"0" * 64
+
+
+def _digest(data: memoryview, place: int) -> str:
+    """Hex SHA-256 of the digests of a file's chunks, the digest in it taken as zeros."""
+    end = place + len(_NO_DIGEST)
+
+    def of_chunk(start: int) -> bytes:
+        stop, total = start + CHUNK, hashlib.sha256()
+        for begin, finish in ((start, min(stop, place)), (max(start, end), stop)):
+            if begin < finish:
+                total.update(data[begin:finish])
+        return total.digest()
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return hashlib.sha256(b"".join(pool.map(of_chunk, range(0, len(data), CHUNK)))).hexdigest()
