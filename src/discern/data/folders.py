@@ -464,6 +464,8 @@ def _from_tables(tables: Sequence[Table], place: Path) -> Listing:
         if len(tables) > 1:
             listing.guesses.append(f"{table.path.name} is taken for the part {default}.")
         listing.guesses += table.guesses
+        if table.unread:
+            listing.guesses.append(f"{table.path.name}: {_columns(table.unread)} not read.")
         _add_rows(named, table, default)
     for part, entry in named.values():
         listing.parts.setdefault(part, []).append(entry)
@@ -475,6 +477,11 @@ def _from_tables(tables: Sequence[Table], place: Path) -> Listing:
             f"them not: {len(others):,}, such as {others[0]}."
         )
     return listing
+
+
+def _columns(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+    return f"the column {shown} is" if len(names) == 1 else f"the columns {shown} are"
 
 
 def _add_rows(named: dict[Path, tuple[str, Labelled]], table: Table, default: str) -> None:
