@@ -299,7 +299,9 @@ def test_one_name_in_two_normal_forms_is_one_class(tmp_path):
     ],
 )
 def test_parts_without_training_classes_are_no_classes(tmp_path, files):
-    assert "but no train/ with a folder for each class in it" in refusal(tree(tmp_path, *files))
+    sentence = refusal(tree(tmp_path, *files))
+    assert "but no train/ with a folder for each class in it" in sentence
+    assert "'data.parts={train:FOLDER,val:FOLDER,test:FOLDER}' says where the parts" in sentence
 
 
 def test_two_folders_for_one_part_are_refused(tmp_path):
