@@ -36,7 +36,8 @@ NEARLY_ALL, FEW = 0.95, 20
 
 _WAYS_OUT = (
     "data.parts=none takes each folder for a class, "
-    "'data.parts={train:FOLDER,val:FOLDER,test:FOLDER}' says where the parts are, and data.csv names a table of files and labels"
+    "'data.parts={train:FOLDER,val:FOLDER,test:FOLDER}' says where the parts are, "
+    "and data.csv names a table of files and labels"
 )
 
 AsTold = str | Mapping[str, str]
