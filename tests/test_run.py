@@ -992,6 +992,8 @@ def test_an_epoch_that_ends_before_its_validation_has_no_best_checkpoint(
     line = said_of(caplog, tiny_run, "trainer.max_steps=3")
     assert line.endswith("training ended with, in epoch 1; none were kept as the best:")
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
+    page = write_run_page(tmp_path / "run").read_text()
+    assert "Of the weights that training ended with" in page
 
 
 @pytest.mark.parametrize(
