@@ -275,3 +275,9 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(name, monkey
         f"logger.{name} needs the package {name}, which is not installed; "
         f"pip install 'discern[{name}]' brings it."
     )
+
+
+def test_classes_that_are_numbers_have_weights_by_name():
+    check(composed("model.class_weights={0:1,1:2,10:3}"))
+    with pytest.raises(DiscernError, match=r"\{0:1,10:-2\} is not allowed; it must be auto"):
+        check(composed("model.class_weights={0:1,10:-2}"))

@@ -417,6 +417,33 @@ def test_what_was_typed_alone_is_said_not_to_change_the_split(photos, caplog):
     assert "does not change it" not in caplog.text
 
 
+def test_folds_that_a_checkpoint_does_not_have_are_refused(photos):
+    first = trained_run("first", "trainer.max_epochs=1")
+    of_fold = trained_run("of_fold", "data.folds=3", "data.fold=1", "trainer.max_epochs=1")
+    for run, fold, wrong in [(first, 0, "folds=3"), (of_fold, 0, "fold=0"), (of_fold, 2, "fold=2")]:
+        for way in (f"ckpt_path={run}", f"model.init_from={run}"):
+            with pytest.raises(DiscernError, match=f"data.{wrong} is not allowed: photos is"):
+                trained_run("later", way, "data.folds=3", f"data.fold={fold}")
+    trained_run(
+        "same", f"model.init_from={of_fold}", "data.folds=3", "data.fold=1", "trainer.max_epochs=1"
+    )
+
+
+def test_the_training_part_of_other_data_is_no_more_than_that(photos, caplog):
+    caplog.set_level("INFO")
+    run = trained_run("run", "trainer.max_epochs=1")
+    trained = sorted(evaluation("trained", run, "split=train")["contents"])[0]
+    noise_folder(Path("parts/train"), per_class=4, first=500_000)
+    noise_folder(Path("parts/test"), per_class=2, first=600_000)
+    assert evaluation("part", run, "data.dir=parts", "split=train")["images"] == 12
+    assert "Measured are 12 images of parts: its part for train." in caplog.text
+    held_out = sorted(evaluation("test", run)["contents"])[0]
+    Path("parts/train/ant/trained.png").write_bytes(trained)
+    Path("parts/train/ant/held out.png").write_bytes(held_out)
+    assert evaluation("more", run, "data.dir=parts", "split=train")["images"] == 13
+    assert "13 images of parts: its part for train but for 1 that the model is" in caplog.text
+
+
 def test_the_training_images_are_the_fraction_that_was_trained_on(photos):
     run = trained_run("run", "data.fraction=0.5", "trainer.max_epochs=1")
     own = evaluation("own", run, "split=train")

@@ -982,6 +982,34 @@ def test_the_last_lines_say_which_checkpoint_the_metrics_are_of(tiny_run, caplog
 
 
 def test_without_a_checkpoint_they_are_of_the_last_epoch(tiny_run, caplog, tmp_path):
+    told = (
+        "Metrics of the weights that training ended with, in epoch {}; none were kept as the best:"
+    )
     line = said_of(caplog, tiny_run, "callbacks=none")
-    assert line == "Metrics of the weights after the last epoch, 2; no checkpoint was kept:"
+    assert line == told.format(2)
     assert summary(tmp_path / "run")["checkpoint"] is None
+
+
+def test_an_epoch_that_ends_before_its_validation_has_no_best_checkpoint(
+    tiny_run, caplog, tmp_path
+):
+    line = said_of(caplog, tiny_run, "trainer.max_steps=3")
+    assert line.endswith("training ended with, in epoch 1; none were kept as the best:")
+    assert (tmp_path / "run" / "checkpoints" / "last.safetensors").is_file()
+    page = write_run_page(tmp_path / "run").read_text()
+    assert "Of the weights that training ended with" in page
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ("trainer.max_epochs=0", "trainer.max_epochs=0 reached"),
+        ("trainer.limit_train_batches=0", "trainer.limit_train_batches=0 leaves none to train on"),
+    ],
+)
+def test_without_an_epoch_they_are_of_a_network_that_was_not_trained(
+    tiny_run, caplog, tmp_path, setting, reason
+):
+    line = said_of(caplog, tiny_run, setting)
+    assert line == "Metrics of a network that was not trained:"
+    assert summary(tmp_path / "run")["stopped"] == reason

@@ -62,8 +62,6 @@ from discern.reports.summary import versions
 
 log = logging.getLogger(__name__)
 
-log = logging.getLogger(__name__)
-
 # Each Trainer looks through all installed packages for callbacks, 15 ms, and finds the same ones.
 registry.entry_points = functools.cache(registry.entry_points)  # type: ignore[assignment,attr-defined]
 

@@ -904,11 +904,11 @@ def _validators(cfg: DictConfig, command: str) -> dict[str, Callable[[Any], Any]
 
 
 def _schemas_of_choices(cfg: DictConfig, prefix: str) -> Iterator[tuple[str, type[BaseModel]]]:
-    for key in map(str, cfg):
-        node = cfg._get_node(key)
+    for key in cfg:
+        node = cfg._get_node(key)  # of a class that is a number, by the number
         if key == "hydra" or not isinstance(node, DictConfig) or not node:
             continue
-        name = f"{prefix}{key}"
+        name = f"{prefix}{key!s}"
         schema = SCHEMAS.get(str(node._get_node("_target_", validate_access=False))) or UNKNOWN.get(
             name
         )

@@ -18,7 +18,7 @@ def say_what_differs(data: ImageDataModule) -> None:
 
     Raises:
         DiscernError: the checkpoint does not say what it was trained on, and ``data.strict`` is
-            set.
+            set; or a model is to be trained on other folds than those of its checkpoint.
     """
     known = data.known
     if known is None:
@@ -38,6 +38,13 @@ def say_what_differs(data: ImageDataModule) -> None:
                 *(data.title, source, f"{len(data.seen.keys):,}", f"{data.num_known:,}"),
             )
     for name, (asked, stored) in data.overruled.items():
+        if name in ("folds", "fold") and data.folds is not None and data.measured is None:
+            # All folds would be the same images, and their mean no estimate.
+            raise DiscernError(
+                f"data.{name}={as_override(asked)} is not allowed: {data.title} is divided as by "
+                f"the run of {source}, with data.{name}={as_override(stored)}, whose images for "
+                "validation cannot become others."
+            )
         log.warning(
             "The split is that of %s, made with data.%s=%s: data.%s=%s does not change it.",
             *(source, name, as_override(stored), name, as_override(asked)),
@@ -54,16 +61,14 @@ def say_what_is_measured(data: Any, split: str) -> None:
     """Say which images of data that differ from the model's own are taken for a split."""
     if not isinstance(data, ImageDataModule) or data.known is None or data.known.rule is None:
         return
-    if data.measures_all:
-        left_out = sum(data.num_images.values()) - data.num_images[split]
-        but = "" if not left_out else (
-            f" but for {left_out:,} that the model is trained on or that its run held out"
-        )  # fmt: skip
-        which = f"all that it has{but}"
-    elif data.are_own and data.changes is not None:
+    if not data.are_own:
+        which = "all that it has" if data.measures_all else f"its part for {split}"
+        if data.left_out:
+            which += (
+                f" but for {data.left_out:,} that the model is trained on or that its run held out"
+            )
+    elif data.changes is not None:
         which = f"those on the side of {split}"
-    elif not data.are_own:
-        which = f"its part for {split}"
     else:
         return
     log.info("Measured are %s images of %s: %s.", f"{data.num_images[split]:,}", data.title, which)

@@ -750,9 +750,11 @@ def measured(facts: Mapping[str, Any]) -> str:
     """Which checkpoint and epoch metrics are of, in words."""
     checkpoint, epoch, epochs = (facts.get(k) for k in ("checkpoint", "best_epoch", "epochs"))
     if checkpoint is None:
-        if epochs is None:
+        if not epochs:
             return "a network that was not trained"
-        return f"the weights after the last epoch, {epochs}; no checkpoint was kept"
+        return (
+            f"the weights that training ended with, in epoch {epochs}; none were kept as the best"
+        )
     return f"{checkpoint}, of epoch {epoch} of {epochs}" if epoch is not None else str(checkpoint)
 
 

@@ -143,3 +143,66 @@ def test_the_seconds_of_a_continued_run_are_its_own(tiny_run):
     seconds = summary(rest.folder)["seconds"]
     assert 0 < seconds["fit"] < 1000
     assert 0 < seconds["validation"] < 1000
+
+
+@pytest.mark.parametrize("steps", [13, 18, 21])
+def test_with_max_steps_after_an_epoch_that_is_over(tiny_run, steps):
+    length = ("trainer.max_epochs=-1", f"trainer.max_steps={steps}", "scheduler=step")
+    whole = tiny_run(*length, name="whole")
+    first = tiny_run("scheduler=step", name="first")  # two epochs, 12 steps
+    rest = tiny_run(*length, f"ckpt_path={first.folder}", name="rest")
+
+    assert rest.stopped == whole.stopped == f"trainer.max_steps={steps} reached"
+    assert same_bits(weights(rest.folder), weights(whole.folder))
+    assert rest.metrics == whole.metrics
+    names = ("epoch", "step", "train/loss", "val/loss")
+    rows = [
+        [[row.get(name) for name in names] for row in metrics_csv(run.folder, complete=False)]
+        for run in (rest, whole)
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_changed_patience_counts(tiny_run):
+    stays = ("optimizer=sgd", "optimizer.lr=1e-30", "trainer.max_epochs=9")
+    first = tiny_run(*stays, "callbacks.early_stopping.patience=1", name="first")
+    rest = tiny_run(
+        *stays, f"ckpt_path={first.folder}", "callbacks.early_stopping.patience=4", name="rest"
+    )
+    assert rest.stopped == "early stopping in epoch 5: val/loss has not improved for 4 epochs"
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "before", "after", "rates"),
+    [
+        ("step", ["step_size=1", "gamma=0.5"], ["step_size=1", "gamma=0.2"], [1, 0.5, 0.25, 0.05]),
+        ("step", ["step_size=2", "gamma=0.5"], ["step_size=3", "gamma=0.5"], [1, 1, 0.5, 0.25]),
+        ("plateau", ["patience=9"], ["patience=0", "factor=0.5"], [1, 1, 1, 0.5]),
+    ],
+)
+def test_changed_settings_of_a_schedule_count(tiny_run, scheduler, before, after, rates):
+    stays = ("optimizer=sgd", "optimizer.lr=1e-6", f"scheduler={scheduler}")
+    first = tiny_run(*stays, *(f"scheduler.{setting}" for setting in before), name="first")
+    rest = tiny_run(
+        *stays, *(f"scheduler.{setting}" for setting in after), f"ckpt_path={first.folder}",
+        f"trainer.max_epochs={len(rates)}", name="rest",
+    )  # fmt: skip
+    told = [row["train/lr"] for row in metrics_csv(rest.folder)]
+    assert told == pytest.approx([rate * 1e-6 for rate in rates])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("step", ["scheduler=plateau"], "scheduler is StepLR there and ReduceLROnPlateau now"),
+        (
+            "onecycle",
+            ["scheduler=onecycle", "scheduler.pct_start=0.5"],
+            "scheduler.pct_start is 0.3 there and 0.5 now",
+        ),
+    ],
+)
+def test_a_schedule_that_cannot_be_gone_on_with_is_refused(tiny_run, before, after, said):
+    first = tiny_run(f"scheduler={before}", name="first")
+    with pytest.raises(DiscernError, match=said):
+        tiny_run(*after, f"ckpt_path={first.folder}", name="rest")

@@ -49,6 +49,11 @@ def stops(after: int) -> str:
             "early stopping in epoch 2: val/loss has not improved for 1 epoch",
         ),
         (
+            [*STAYS, "callbacks.early_stopping.patience=0"],
+            2,
+            "early stopping in epoch 2: val/loss has not improved for 1 epoch",
+        ),
+        (
             [*STAYS, "callbacks.early_stopping.patience=2", "trainer.val_check_interval=0.5",
              "callbacks.early_stopping.min_delta=0.25"],
             2,

@@ -299,7 +299,9 @@ def test_one_name_in_two_normal_forms_is_one_class(tmp_path):
     ],
 )
 def test_parts_without_training_classes_are_no_classes(tmp_path, files):
-    assert "but no train/ with a folder for each class in it" in refusal(tree(tmp_path, *files))
+    sentence = refusal(tree(tmp_path, *files))
+    assert "but no train/ with a folder for each class in it" in sentence
+    assert "'data.parts={train:FOLDER,val:FOLDER,test:FOLDER}' says where the parts" in sentence
 
 
 def test_two_folders_for_one_part_are_refused(tmp_path):
@@ -645,3 +647,49 @@ def test_a_table_that_is_not_understood_is_named_where_nothing_else_is(tmp_path)
     tree(tmp_path / "flat", "a.jpg")
     (tmp_path / "flat" / "t.csv").write_text("foo,bar\n1,2\n3,4\n")
     assert "t.csv is not read: it has the columns foo, bar" in refusal(tmp_path / "flat")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('"file", "label"\n"a.jpg", "cat, big"\n"b.jpg", "dog"\n', {"cat, big", "dog"}),
+        ("image,cat,dog\na,True,False\nb,False,True\n", {"cat", "dog"}),
+        ("file,label\ra.jpg,cat\rb.jpg,dog\r", {"cat", "dog"}),
+    ],
+    ids=["a space before quotes", "classes of true and false", "lines that end as on old Macs"],
+)
+def test_a_table_as_other_programs_write_it(tmp_path, text, expected):
+    table(tmp_path, text)
+    assert {entry.label for entry in list_folder(tmp_path).parts["train"]} == expected
+
+
+@pytest.mark.parametrize("text", ["a.jpg,cat\nb.jpg,dog\nsub/c.jpg,cat\n", "cat;a\ndog;b\n"])
+def test_a_table_without_names_of_columns_is_refused(tmp_path, text):
+    sentence = refusal(table(tmp_path, text), "labels.csv")
+    assert "its first line has a file in it, and must have the names of the columns" in sentence
+
+
+def test_a_column_of_parts_that_are_not_all_known_is_not_passed_over(tmp_path):
+    table(tmp_path, "file,label,Usage\na.jpg,cat,Training\nb.jpg,dog,PublicTest\n")
+    assert "line 3: Usage=PublicTest is not allowed" in refusal(tmp_path)
+    table(tmp_path, "file,label,set\na.jpg,cat,blue\nb.jpg,dog,red\n")
+    listing = list_folder(tmp_path)
+    assert len(listing.parts["train"]) == 2
+    assert "labels.csv: the column set is not read." in listing.guesses
+
+
+def test_columns_that_are_not_read_are_named(tmp_path):
+    table(tmp_path, "file,label,fold,age\na.jpg,cat,0,7\nb.jpg,dog,1,8\n")
+    assert list_folder(tmp_path).guesses == ["labels.csv: the columns fold, age are not read."]
+
+
+def test_one_file_by_two_paths_is_one(tmp_path):
+    name = tmp_path.name
+    lines = ["a.jpg,cat", f"../{name}/a.jpg,cat", "sub/../b.jpg,dog", f"{tmp_path}/sub/c.jpg,dog"]
+    table(tmp_path, "\n".join(["file,label", *lines]))
+    for folder in (tmp_path, tmp_path / "sub" / ".."):
+        listing = list_folder(folder)
+        assert len(listing.parts["train"]) == 3
+        assert listing.doubts == []
+    table(tmp_path, f"file,label\na.jpg,cat\n../{name}/a.jpg,dog\n")
+    assert "a.jpg is dog for train here and cat for train in a line before" in refusal(tmp_path)

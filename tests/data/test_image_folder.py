@@ -229,6 +229,8 @@ def test_pictures_that_change_places_change_the_fingerprint(folder):
 def test_classes_that_are_numbers_are_in_the_order_of_numbers(tmp_path):
     folder = photo_folder(tmp_path / "photos", ["10", "2", "0", "1"], per_class=3)
     assert set_up(folder, test_size=0, val_size=0).class_names == ["0", "1", "2", "10"]
+    decimal = photo_folder(tmp_path / "decimal", ["10.0", "2.0", "-1.5", "+1"], per_class=3)
+    assert set_up(decimal, test_size=0, val_size=0).class_names == ["-1.5", "+1", "2.0", "10.0"]
     photo_folder(folder, ["other"], per_class=3)
     names = set_up(folder, test_size=0, val_size=0).class_names
     assert names == ["0", "1", "10", "2", "other"]
@@ -420,7 +422,9 @@ def test_what_is_no_data_set_is_refused(tmp_path):
     (tmp_path / "file").touch()
     assert "nowhere does not exist" in refusal(tmp_path / "nowhere")
     assert "file is a file" in refusal(tmp_path / "file")
-    assert "has no pictures" in refusal(empty)
+    assert "has no files; it must have a folder for each class" in refusal(empty)
+    flat = photo_folder(tmp_path / "flat", ["cat"]) / "cat"
+    assert "has 6 files, but none in the folder of a class; it must have" in refusal(flat)
     one = photo_folder(tmp_path / "one", ["cat"])
     assert "has only the class cat in its training images" in refusal(one)
     for part in ("val", "test"):

@@ -4,6 +4,7 @@ import logging
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
 
 from discern.checkpoints import Card
 from discern.errors import DiscernError
@@ -26,10 +27,10 @@ def differences(saved: dict[str, Any], now: dict[str, Any], prefix: str = "") ->
 
 
 class Continuation(Callback):
-    """Says which settings differ from those of the checkpoint, and makes the optimizer's count.
+    """Says which settings differ from those of the checkpoint, and makes them count.
 
-    Lightning restores the optimizer with the settings it had; a learning rate that the user has
-    changed since would be accepted and ignored.
+    Lightning restores the optimizer, its schedule and early stopping with the settings they had; a
+    learning rate that the user has changed since would be accepted and ignored.
 
     Args:
         card: what the checkpoint says of itself.
@@ -40,9 +41,45 @@ class Continuation(Callback):
         self.changes = differences(card.config, config)
         for setting, (saved, now) in self.changes.items():
             log.info("  changed    %s=%s, was %s in the checkpoint", setting, now, saved)
+        self._patience: dict[EarlyStopping, int] = {}
+        self._schedule: dict[str, Any] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Remember what early stopping is to be like, before its state is restored."""
+        stoppers = [c for c in trainer.early_stopping_callbacks if isinstance(c, EarlyStopping)]
+        self._patience = {callback: callback.patience for callback in stoppers}
+        loop: Any = trainer.fit_loop
+        # With max_steps Lightning would end once more an epoch that is over.
+        loop._iteration_based_training = lambda: False
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember what the schedule is to be like, before its state is restored.
+
+        Raises:
+            DiscernError: it cannot go on from where that of the checkpoint was.
+        """
+        changes = {
+            name.removeprefix("scheduler."): change
+            for name, change in self.changes.items()
+            if name.startswith("scheduler.")
+        }
+        kinds = changes.pop("_target_", None)
+        if kinds is not None:
+            if None not in kinds:
+                saved, now = (kind.rpartition(".")[2] for kind in kinds)
+                raise _refusal(f"scheduler is {saved} there and {now} now")
+            return
+        if "optimizer.lr" in self.changes:
+            changes.pop("max_lr", None)  # which follows it
+        for config in trainer.lr_scheduler_configs:
+            for name, (saved, now) in changes.items():
+                kept = ATTRIBUTES.get(name, name)
+                if not hasattr(config.scheduler, kept):
+                    raise _refusal(f"scheduler.{name} is {saved} there and {now} now")
+                self._schedule[kept] = getattr(config.scheduler, kept)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set the loader to its place; apply the changed settings to the restored optimizer.
+        """Set the loader to its place; apply the changed settings to what was restored.
 
         Raises:
             DiscernError: the learning-rate schedule was planned for a run of another length.
@@ -51,6 +88,11 @@ class Continuation(Callback):
         # checkpoint is read, and Lightning then forgets to tell the loader its place in the epoch.
         trainer.fit_loop._load_combined_loader_states()
         self._check_schedule(trainer, pl_module)
+        for callback, patience in self._patience.items():
+            callback.patience = patience
+        for config in trainer.lr_scheduler_configs:
+            for attribute, value in self._schedule.items():
+                setattr(config.scheduler, attribute, value)
         optimizer = {k: v for k, v in self.changes.items() if k.startswith("optimizer.")}
         if "optimizer._target_" in optimizer:
             return
@@ -83,3 +125,14 @@ class Continuation(Callback):
             scheduler: Any = config.scheduler
             if hasattr(scheduler, "base_lrs"):
                 scheduler.base_lrs = [rate * factor for rate in scheduler.base_lrs]
+
+
+ATTRIBUTES = {"min_lr": "min_lrs"}
+"""Arguments of a schedule -> what it keeps them as, where that has another name."""
+
+
+def _refusal(change: str) -> DiscernError:
+    return DiscernError(
+        f"ckpt_path: {change}, which a schedule cannot change on its way; "
+        "give the same, or start anew with model.init_from=FILE."
+    )

@@ -52,6 +52,8 @@ class Ending(Callback):
         settings: Any = trainer
         if settings.fast_dev_run:
             return "trainer.fast_dev_run batches seen"
+        if settings.limit_train_batches == 0:
+            return "trainer.limit_train_batches=0 leaves none to train on"
         self._notice(trainer)  # before the first batch, where the time had run out before
         if self._asked is not None:
             return self._asked
@@ -102,7 +104,7 @@ def _early(callback: EarlyStopping, trainer: Trainer) -> str:
         return (
             f"{begin} {value:.4g} is beyond divergence_threshold={callback.divergence_threshold:g}"
         )
-    counted = f"{callback.patience} {_checks(callback, trainer)}"
+    counted = f"{max(1, callback.patience)} {_checks(callback, trainer)}"  # of 0 the first ends it
     least = abs(callback.min_delta)
     return f"{begin} has not improved{f' by {least:g}' if least else ''} for {counted}"
 
@@ -112,6 +114,6 @@ def _checks(callback: EarlyStopping, trainer: Trainer) -> str:
     settings: Any = trainer
     each_epoch = trainer.check_val_every_n_epoch == 1 and settings.val_check_interval == ONE_EPOCH
     each_epoch = each_epoch or bool(callback._check_on_train_epoch_end)
-    one = callback.patience == 1
+    one = callback.patience <= 1
     name = "epoch" if each_epoch else "validation"
     return name if one else f"{name}s"

@@ -34,6 +34,12 @@ PARTS = {
 NEARLY_ALL, FEW = 0.95, 20
 """The part of the pictures, of at least so many, that makes a class suspicious."""
 
+_WAYS_OUT = (
+    "data.parts=none takes each folder for a class, "
+    "'data.parts={train:FOLDER,val:FOLDER,test:FOLDER}' says where the parts are, "
+    "and data.csv names a table of files and labels"
+)
+
 AsTold = str | Mapping[str, str]
 """The setting ``data.parts``: ``none`` where no folder is a part, or part -> its folder."""
 
@@ -156,7 +162,7 @@ def _from_folders(place: Path, trains: bool) -> Listing:
     if with_classes or (parts and not others):
         raise DiscernError(
             f"data.dir={place} has {'/, '.join(parts)}/, but no train/ with a folder for each "
-            "class in it."
+            f"class in it; {_WAYS_OUT}."
         )
     found = Listing({"train": []})
     _check_classes(place, others)
@@ -170,9 +176,7 @@ def _refuse_parts(place: Path, parts: Sequence[str], others: Sequence[str]) -> N
     beside = f" beside {shown}" if others else ""
     raise DiscernError(
         f"data.dir={place} has {', '.join(f'{name}/' for name in parts)}{beside}, and it cannot be "
-        "told whether these are parts of the data set or classes; data.parts=none takes each "
-        "folder for a class, and data.parts={train:FOLDER,val:FOLDER,test:FOLDER} says where the "
-        "parts are."
+        f"told whether these are parts of the data set or classes; {_WAYS_OUT}."
     )
 
 
@@ -193,7 +197,7 @@ def _from_parts(place: Path, folders: Mapping[str, Path], parts: Mapping[str, st
             several = ", ".join(name for name in parts if parts[name] == part)
             raise DiscernError(
                 f"data.dir={place} has more than one folder for the same part ({several}); it "
-                "must have one, which data.parts={train:FOLDER,…} may name."
+                "must have one, which 'data.parts={train:FOLDER,…}' may name."
             )
         found.parts[part] = []
         _check_classes(folders[name], _subfolders(folders[name]))
@@ -318,14 +322,10 @@ def _check_classes(folder: Path, names: Sequence[str]) -> None:
     if parts or unclear or alone:
         seen = [*parts, *unclear, *(name for name in alone if name not in unclear)]
         _refuse_parts(folder, seen, [name for name in names if name not in seen])
-    way_out = (
-        "; data.parts=none takes each folder for a class, data.parts={train:FOLDER,…} the folders "
-        "in one, and data.csv names a table of files and labels."
-    )
     if shards := shards_among(names) or _without_meaning(folder, names):
         raise DiscernError(
             f"data.dir: the folders {', '.join(shards[:5])} in {folder} look like pieces of a data "
-            f"set, not like classes{way_out}"
+            f"set, not like classes; {_WAYS_OUT}."
         )
     inside = {name: {_text(sub) for sub in _subfolders(folder / name)} for name in names}
     of_parts = [name for name, subs in inside.items() if parts_among(subs)[0]]
@@ -336,13 +336,13 @@ def _check_classes(folder: Path, names: Sequence[str]) -> None:
         example = f"{of_parts[0]}/{next(iter(sorted(parts_among(inside[of_parts[0]])[0])))}"
         raise DiscernError(
             f"data.dir: the folders in {folder} have parts of the data set in them, such as "
-            f"{example}, where parts must have classes in them{way_out}"
+            f"{example}, where parts must have classes in them; {_WAYS_OUT}."
         )
     shared = set.intersection(*inside.values()) if inside else set()
     if len(names) > 1 and len(shared) > 1 and all(subs == shared for subs in inside.values()):
         raise DiscernError(
             f"data.dir: the folders {', '.join(names[:5])} in {folder} all have the same folders "
-            f"in them ({', '.join(sorted(shared)[:5])}), which may be the classes{way_out}"
+            f"in them ({', '.join(sorted(shared)[:5])}), which may be the classes; {_WAYS_OUT}."
         )
 
 
@@ -464,6 +464,8 @@ def _from_tables(tables: Sequence[Table], place: Path) -> Listing:
         if len(tables) > 1:
             listing.guesses.append(f"{table.path.name} is taken for the part {default}.")
         listing.guesses += table.guesses
+        if table.unread:
+            listing.guesses.append(f"{table.path.name}: {_columns(table.unread)} not read.")
         _add_rows(named, table, default)
     for part, entry in named.values():
         listing.parts.setdefault(part, []).append(entry)
@@ -475,6 +477,11 @@ def _from_tables(tables: Sequence[Table], place: Path) -> Listing:
             f"them not: {len(others):,}, such as {others[0]}."
         )
     return listing
+
+
+def _columns(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+    return f"the column {shown} is" if len(names) == 1 else f"the columns {shown} are"
 
 
 def _add_rows(named: dict[Path, tuple[str, Labelled]], table: Table, default: str) -> None:

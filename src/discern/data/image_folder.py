@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,9 @@ from discern.files import printable
 from discern.places import expanded
 
 log = logging.getLogger(__name__)
+
+
+_NUMBER = re.compile(r"[+-]?[0-9]{1,300}([.][0-9]{1,300})?")
 
 
 @dataclass(frozen=True)
@@ -159,8 +164,10 @@ class ImageFolder(ImageDataModule):
             log.warning("%s", sentence)
         files = [entry for part in listing.parts.values() for entry in part]
         if not files:
+            strays = len(listing.strays)
+            what = f"{strays:,} files, but none in the folder of a class" if strays else "no files"
             raise DiscernError(
-                f"data.dir={self.dir} has no pictures; it must have a folder for each class, or a "
+                f"data.dir={self.dir} has {what}; it must have a folder for each class, or a "
                 "CSV file with the columns file and label."
             )
         known = examine(self.dir, [entry.path for entry in files])
@@ -260,7 +267,7 @@ def _digest(photos: Iterable[Photo]) -> str:
 
 
 def in_number_order(names: Iterable[str]) -> Callable[[str], Any] | None:
-    """The key by which names are sorted: their numbers, if each is one, such as 0, 2 and 10."""
-    if all(name.isascii() and name.isdecimal() for name in names):
-        return lambda name: (int(name), name)
+    """The key by which names are sorted: their numbers, if each is one, such as -1, 2 and 10.0."""
+    if all(map(_NUMBER.fullmatch, names)):
+        return lambda name: (Fraction(name), name)
     return None

@@ -128,6 +128,8 @@ class ImageDataModule(LightningDataModule, ABC):
         """Whether the data are those that this model was trained on, perhaps with some changes."""
         self.measures_all = False
         """Whether ``measured`` is all that the model has not been trained on."""
+        self.left_out = 0
+        """Images beside these that the model has been trained on, or that its run held out."""
         self.kept_out = 0
         """Images among those to train on that the model's run held out, and that are left out."""
         self.measured: str | None = None
@@ -189,10 +191,14 @@ class ImageDataModule(LightningDataModule, ABC):
             draws_val = Side.VAL not in given
             return divide(pool, self.num_classes, wanted, draws_val, known, self.are_own)
         side = Side[self.measured.upper()]
-        self.measures_all = side not in given
-        if self.measures_all and side is not Side.TRAIN:
+        if side in given:
+            return Division(all_on(Side.TRAIN, pool, known), wanted)
+        if side is not Side.TRAIN:
             self._check_no_part_is_meant(given)
-        return Division(all_on(side if self.measures_all else Side.TRAIN, pool, known), wanted)
+        sides = all_on(side, pool, known)
+        self.measures_all = side is not Side.TRAIN or not given
+        self.left_out = int((sides != side).sum())
+        return Division(sides, wanted)
 
     def _check_no_part_is_meant(self, given: set[Side]) -> None:
         """Refuse to measure all as one split where the data have parts for others.

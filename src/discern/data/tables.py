@@ -60,12 +60,14 @@ class Table:
         files: finds them.
         rows: in its order.
         guesses: what was taken for what, where that was not plain.
+        unread: names of the columns that are not asked for anything.
     """
 
     path: Path
     files: Files
     rows: list[Row]
     guesses: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
 
 
 class NoTableError(DiscernError):
@@ -93,7 +95,7 @@ def read_table(path: Path, files: Files) -> Table:
         path, header, [cells for _, cells in lines], lambda value: bool(files.find(value))
     )
     rows = [columns.row(line, cells) for line, cells in lines]
-    return Table(path, files, rows, columns.guesses)
+    return Table(path, files, rows, columns.guesses, columns.unread)
 
 
 # Text
@@ -104,7 +106,9 @@ def _cells(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     try:
         text = _text(path)
         separator, skipped = _separator(text)
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        reader = csv.reader(
+            io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True
+        )
         for _ in range(skipped):
             next(reader)
         header = [cell.strip() for cell in next(reader, [])]
@@ -126,7 +130,15 @@ def _cells(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
 
 
 def _text(path: Path) -> str:
-    """What is in the file; bytes that are no UTF-8 stay what they are in the names of files."""
+    """What is in the file, whose lines may end as on any system.
+
+    Bytes that are no UTF-8 stay what they are in the names of files.
+    """
+    text = _decoded(path)
+    return text if "\n" in text else text.replace("\r", "\n")
+
+
+def _decoded(path: Path) -> str:
     if not os.path.isfile(path):  # noqa: PTH113 - is_file raises for some paths
         path.stat()
         raise OSError("it is no file")  # a pipe would be waited for without end
@@ -151,7 +163,8 @@ def _separator(text: str) -> tuple[str, int]:
     line = first if first.strip() else rest.partition("\n")[0]
 
     def known(separator: str) -> tuple[int, int]:
-        names = [_plain(cell) for cell in next(csv.reader([line], delimiter=separator), [])]
+        cells = csv.reader([line], delimiter=separator, skipinitialspace=True)
+        names = [_plain(cell) for cell in next(cells, [])]
         return sum(name in _FILE or name in _LABEL for name in names), len(names)
 
     return max(_SEPARATORS, key=known), 0
@@ -177,6 +190,9 @@ class _Columns:
         self.path, self.header, self.lines = path, header, lines
         self.guesses: list[str] = []
         self.names = [_plain(name) for name in header]
+        if not {*_FILE, *_LABEL} & {*self.names} and any(map(is_file, header)):
+            raise self._refused("its first line has a file in it, and must have the names of the "
+                                "columns")  # fmt: skip
         self.parts = self._parts()
         self.file = self._file(is_file)
         self.one_hot: list[int] = []
@@ -187,6 +203,12 @@ class _Columns:
         if not file or not label:
             raise DiscernError(f"{self.path}, line {line}: a file or its label is missing.")
         return Row(line, file, label, self._part_of(line, cells))
+
+    @property
+    def unread(self) -> list[str]:
+        """Names of the columns that are not asked for anything."""
+        asked = {self.file, self.label, *self.parts, *self.one_hot, *self._named(_LABEL)}
+        return [name for number, name in enumerate(self.header) if name and number not in asked]
 
     # What is where
 
@@ -208,8 +230,7 @@ class _Columns:
     def _parts(self) -> dict[int, tuple[str, str] | None]:
         """Columns that say the part -> what they mean by yes and no, if that is what they say."""
         for number in self._named(_SPLIT):
-            values = {value for value in self._column(number) if value}
-            if self.names[number] == "split" or (values and all(map(part_of, values))):
+            if self.names[number] == "split" or any(map(part_of, self._column(number))):
                 return {number: None}
         return {number: _FLAGS[self.names[number]] for number in self._named(tuple(_FLAGS))}
 
@@ -326,6 +347,8 @@ class _Columns:
 
 
 def _zero_or_one(value: str) -> int | None:
+    if value.lower() in ("true", "false"):  # as pandas.get_dummies writes them
+        return int(value.lower() == "true")
     try:
         number = float(value.replace(",", "."))
     except ValueError:
@@ -359,14 +382,23 @@ class Files:
     def find(self, value: str, part: str | None = None) -> list[Path]:
         """The files that a value may mean: one if all is well, none if it is not there."""
         if _is_file(path := self.table / value):
-            return [path]
+            return [self._as_walked(path, value)]
         steps = [step for step in _DRIVE.sub("", value).replace("\\", "/").split("/") if step]
         steps = [step for step in steps if step != "."]
         if not steps or "\0" in value:
             return []
         if "\\" in value and _is_file(path := self.table.joinpath(*steps)):
-            return [path]
+            return [self._as_walked(path, value)]
         return self._closest(self._candidates(steps[-1]), steps[:-1], part)
+
+    def _as_walked(self, path: Path, value: str) -> Path:
+        """The path by which a walk through the folder finds the file, if it does."""
+        if ".." not in value and not Path(value).is_absolute():
+            return path
+        plain = self.folder / os.path.relpath(path, self.folder)
+        # A step back from a link leads elsewhere.
+        is_inside = ".." not in plain.relative_to(self.folder).parts
+        return plain if is_inside and _is_same(plain, path) else path
 
     def pictures(self) -> Iterator[Path]:
         """All files of the data set that should be pictures."""
@@ -407,6 +439,10 @@ class Files:
 def _stem(name: str, suffixes: set[str]) -> str:
     stem, dot, suffix = name.rpartition(".")
     return stem if dot and f".{suffix.lower()}" in suffixes else name
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return os.path.exists(one) and os.path.samefile(one, other)  # noqa: PTH110, PTH121
 
 
 def _is_file(path: Path) -> bool:

@@ -193,7 +193,9 @@ def _metric_table(run: Run, measured: Mapping[str, Estimate] | None) -> dict[str
     if not rows:
         return None
     kept = run.facts.get("checkpoint")
-    caption = f"Of {kept}" if isinstance(kept, str) else "Of the checkpoint that was kept"
+    # A run of an older version does not say.
+    unsaid = "weights that training ended with" if "checkpoint" in run.facts else "best checkpoint"
+    caption = f"Of {kept}" if isinstance(kept, str) else f"Of the {unsaid}"
     if run.facts.get("best_epoch"):
         caption += f", from epoch {run.facts['best_epoch']}"
     return {
