@@ -86,6 +86,20 @@ def test_the_networks_tensors_have_their_names_for_whoever_has_no_discern(tmp_pa
     assert "optimizer_states/0/state/0/exp_avg" in tensors
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (8, 3, 1, 1), (8, 1, 3, 3), (1, 1, 1, 1)])
+def test_the_order_of_an_optimizers_numbers_in_memory_is_kept(tmp_path, shape):
+    count = torch.Size(shape).numel()
+    state = torch.arange(1.0 * count).reshape(shape).to(memory_format=torch.channels_last)
+    for order in (state, state.permute(1, 0, 3, 2), state[:, :1]):
+        content = {"state_dict": {"w": order}, "optimizer": {"exp_avg": order}}
+        write(content, tmp_path / "x.safetensors")
+        found = read(tmp_path / "x.safetensors")
+        for again in (found["optimizer"]["exp_avg"], found["state_dict"]["w"]):
+            assert torch.equal(again, order)
+            assert again.stride() == order.stride() or order.shape[1] < shape[1]
+        assert torch.equal(load_file(tmp_path / "x.safetensors")["optimizer/exp_avg"], order)
+
+
 def test_no_bit_may_be_another(tmp_path):
     whole = saved(tmp_path / "x.safetensors").read_bytes()
     path = tmp_path / "flipped.safetensors"
@@ -152,7 +166,8 @@ def resealed(path: Path, tree: str) -> Path:
     "tree",
     [
         "[]", "3", "{", "null", '{"a":{"$other":1}}', '{"a":{"$tensor":"none"}}',
-        '{"a":{"$tensor":[1]}}', '{"a":{"$float":"1e9"}}', '{"a":{"$dict":[1]}}',
+        '{"a":{"$tensor":[1]}}', '{"a":{"$strided":["weight",[1]]}}',
+        '{"a":{"$float":"1e9"}}', '{"a":{"$dict":[1]}}',
         '{"a":{"$dict":[[[1],2]]}}', '{"a":{"$set":[[1]]}}', '{"a":{"$tuple":1}}',
         '{"a":{"$tuple":[],"b":1}}', '{"a":{"$counter":[["x",{}],["y"]]}}',
         '{"a":' + "[" * 100 + "]" * 100 + "}", '{"a":' + "[" * 100_000 + "]" * 100_000 + "}",

@@ -15,6 +15,7 @@ import mmap
 import os
 import struct
 from collections import Counter, OrderedDict
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,9 @@ SUFFIX = ".safetensors"
 
 STATE = "state_dict"
 """The key of the network's tensors in a checkpoint."""
+
+STRIDES = "strides"
+"""The key, in a file, of how the network's tensors lie in memory that lie in no usual way."""
 
 TREE, DIGEST = "discern", "sha256"
 """Keys of the header's metadata."""
@@ -69,6 +73,9 @@ def write(content: dict[str, Any], path: Path) -> None:
     """
     tensors = {name: _checked(tensor, name) for name, tensor in content[STATE].items()}
     others = {key: value for key, value in content.items() if key != STATE}
+    others[STRIDES] = {
+        name: list(tensor.stride()) for name, tensor in content[STATE].items() if _is_turned(tensor)
+    }
     tree = json.dumps(_Encoder(tensors).encode(others, ()), separators=(",", ":"), allow_nan=False)
     with write_whole(path, "w+b") as file:
         header = _header(tensors, {TREE: tree, DIGEST: _NO_DIGEST.decode()})
@@ -111,11 +118,25 @@ def read(path: Path) -> dict[str, Any]:
         metadata = json.loads(header[8:])["__metadata__"]
         decoder = _Decoder(tensors)
         tree = decoder.decode(json.loads(metadata[TREE]), 0)
-    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        strides = tree.pop(STRIDES)
+        state = decoder.rest()
+        state |= {name: _in_order(state[name], strides[name]) for name in strides}
+    except (
+        SafetensorError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise DiscernError(f"{path} is not a checkpoint: {first_line(error)}.") from error
-    if not isinstance(tree, dict):
-        raise DiscernError(f"{path} is not a checkpoint: it describes nothing.")
-    return {**tree, STATE: decoder.rest()}
+    return {**tree, STATE: state}
+
+
+# What reading a description raises that discern did not write.
+_NOT_OURS = (
+    SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError,
+)  # fmt: skip
 
 
 # Plain values as JSON. What JSON has no word for is a dictionary of one key that begins with $.
@@ -143,7 +164,9 @@ class _Encoder:
         if kind is float:
             return value if math.isfinite(value) else {"$float": str(value)}
         if isinstance(value, Tensor):
-            return {"$tensor": self._put(value, path)}
+            name = self._put(value, path)
+            turned = _is_turned(value)
+            return {"$strided": [name, list(value.stride())]} if turned else {"$tensor": name}
         if kind is list:
             return self._each(value, path)
         if kind is tuple or kind is set:
@@ -213,6 +236,9 @@ class _Decoder:
         if kind == "$tensor" and isinstance(value, str):
             self._used.add(value)
             return self._tensors[value]
+        if kind == "$strided" and isinstance(value, list):
+            name, strides = value
+            return _in_order(self._special("$tensor", name, depth), strides)
         if kind == "$float" and value in ("nan", "inf", "-inf"):
             return float(value)
         if kind not in ("$tuple", "$set", "$dict", "$counter") or not isinstance(value, list):
@@ -228,6 +254,41 @@ class _Decoder:
     def rest(self) -> dict[str, Tensor]:
         """The tensors that the tree does not name: the network's."""
         return {name: part for name, part in self._tensors.items() if name not in self._used}
+
+
+# Tensors whose numbers lie in another order in memory, as those of images with their channels last.
+# An optimizer computes to the bit as before only with a state in the order of its weights.
+
+
+def _strides(shape: Sequence[int]) -> list[int]:
+    """How far apart neighbours along each dimension are in the usual order."""
+    return [math.prod(shape[place + 1 :]) for place in range(len(shape))]
+
+
+def _is_turned(tensor: Tensor) -> bool:
+    """Whether a tensor's numbers lie close to each other in another order than the usual."""
+    strides = list(tensor.stride()) if tensor.layout == torch.strided else []
+    return strides != _strides(tensor.shape) and _is_dense(tensor.shape, strides)
+
+
+def _is_dense(shape: Sequence[int], strides: Sequence[Any]) -> bool:
+    """Whether each place of as many as there are numbers is that of one number."""
+    if len(strides) != len(shape) or any(type(stride) is not int for stride in strides):
+        return False
+    apart = 1
+    for stride, size in sorted(zip(strides, shape, strict=True)):
+        if size > 1:
+            if stride != apart:
+                return False
+            apart *= size
+    return all(0 <= stride <= apart for stride in strides) and 0 not in shape
+
+
+def _in_order(tensor: Tensor, strides: list[Any]) -> Tensor:
+    if not _is_dense(tensor.shape, strides):
+        raise ValueError("its tensors are in no order")
+    ordered = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype)
+    return ordered.copy_(tensor)
 
 
 # The file: eight bytes that say how long the header is, the header, the tensors.
