@@ -381,7 +381,7 @@ def test_fast_dev_run_is_one_batch_of_everything(tiny_run):
     assert Events.of("batch") == [(0, 0)]
     assert len(Events.of("validation")) == 1
     assert result.metrics["test"]["accuracy"] > 0
-    assert not list(result.folder.rglob("*.safetensors"))
+    assert not list(result.folder.rglob("checkpoints/*.safetensors"))
 
 
 def test_overfitting_one_batch_drives_its_loss_down(tiny_run):
@@ -717,10 +717,10 @@ def test_without_a_progress_bar_a_run_is_the_same(tiny_run, capsys):
 @pytest.mark.parametrize(
     ("override", "missing"),
     [
-        ("trainer.enable_checkpointing=false", ("*.safetensors",)),
+        ("trainer.enable_checkpointing=false", ("checkpoints/*.safetensors",)),
         ("logger=none", ("metrics.csv", "events*")),
         ("trainer.logger=false", ("metrics.csv", "events*")),
-        ("callbacks=none", ("*.safetensors",)),
+        ("callbacks=none", ("checkpoints/*.safetensors",)),
         ("logger=csv", ("events*",)),
         ("logger=tensorboard", ("metrics.csv",)),
         ("test=false", ()),
@@ -728,7 +728,7 @@ def test_without_a_progress_bar_a_run_is_the_same(tiny_run, capsys):
 )
 def test_what_is_switched_off_is_missing_and_nothing_else(tiny_run, override, missing):
     result = tiny_run(*SHOWN, override)
-    for pattern in ("metrics.csv", "events*", "*.safetensors", "curves.png", "summary.json"):
+    for pattern in ("metrics.csv", "events*", "checkpoints/*.safetensors", "curves.png", "summary.json"):
         assert bool(list(result.folder.rglob(pattern))) == (pattern not in missing), pattern
     assert set(result.metrics) == {"train", "val", "test"} - (
         {"test"} if override == "test=false" else set()
