@@ -273,10 +273,10 @@ def test_new_pictures_are_all_measured_and_it_is_said_which_they_are(photos, cap
     run = trained_run("run")
     new = noise_folder(Path("new"), per_class=4, first=500_000)
     assert evaluation("all", run, "data=image_folder", f"data.dir={new}")["images"] == 12
-    assert "Measured are 12 images of new: all that it has." in caplog.text
+    assert "Measured: 12 images of new, all that it has." in caplog.text
     shutil.copytree(new, "lone/test")
     assert evaluation("lone", run, "data.dir=lone")["images"] == 12
-    assert "Measured are 12 images of lone: its part for test." in caplog.text
+    assert "Measured: 12 images of lone, its part for test." in caplog.text
     rows = [f"new/{name}/00{n}.png,{name}" for name in CLASSES for n in range(4)]
     Path("table.csv").write_text("\n".join(["file,label", *rows]))
     shutil.copytree(new, "table/new")
@@ -294,10 +294,8 @@ def test_pictures_that_were_trained_on_are_counted_wherever_they_are_measured(ph
             (folder / f"known {number}.png").write_bytes(content)
     caplog.set_level("INFO")
     assert evaluation("all", run, f"data.dir={new}")["images"] == 12
-    assert "of its 15 images that knows 3." in caplog.text
-    assert (
-        "Measured are 12 images of new: all that it has but for 3 that the model is" in caplog.text
-    )
+    assert "which knows 3 of its 15 images." in caplog.text
+    assert "Measured: 12 images of new, all that it has but for 3 that the model is" in caplog.text
     facts = evaluation("part", run, "data.dir=parts")
     assert (facts["images"], facts["trained_on"]) == (15, 3)
     said = "3 of the 15 images of split=test are among those that the model is trained on"
@@ -436,7 +434,7 @@ def test_the_training_part_of_other_data_is_no_more_than_that(photos, caplog):
     noise_folder(Path("parts/train"), per_class=4, first=500_000)
     noise_folder(Path("parts/test"), per_class=2, first=600_000)
     assert evaluation("part", run, "data.dir=parts", "split=train")["images"] == 12
-    assert "Measured are 12 images of parts: its part for train." in caplog.text
+    assert "Measured: 12 images of parts, its part for train." in caplog.text
     held_out = sorted(evaluation("test", run)["contents"])[0]
     Path("parts/train/ant/trained.png").write_bytes(trained)
     Path("parts/train/ant/held out.png").write_bytes(held_out)

@@ -34,8 +34,8 @@ def say_what_differs(data: ImageDataModule) -> None:
             log.warning("%s is not as %s knows it: %s.", data.title, source, changes)
         else:
             log.warning(
-                "%s is not the data that %s was trained on: of its %s images that knows %s.",
-                *(data.title, source, f"{len(data.seen.keys):,}", f"{data.num_known:,}"),
+                "%s is not the data that %s was trained on, which knows %s of its %s images.",
+                *(data.title, source, f"{data.num_known:,}", f"{len(data.seen.keys):,}"),
             )
     for name, (asked, stored) in data.overruled.items():
         if name in ("folds", "fold") and data.folds is not None and data.measured is None:
@@ -71,7 +71,7 @@ def say_what_is_measured(data: Any, split: str) -> None:
         which = f"those on the side of {split}"
     else:
         return
-    log.info("Measured are %s images of %s: %s.", f"{data.num_images[split]:,}", data.title, which)
+    log.info("Measured: %s of %s, %s.", f"{data.num_images[split]:,} images", data.title, which)
 
 
 def check_trained_on(
