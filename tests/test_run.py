@@ -728,7 +728,13 @@ def test_without_a_progress_bar_a_run_is_the_same(tiny_run, capsys):
 )
 def test_what_is_switched_off_is_missing_and_nothing_else(tiny_run, override, missing):
     result = tiny_run(*SHOWN, override)
-    for pattern in ("metrics.csv", "events*", "checkpoints/*.safetensors", "curves.png", "summary.json"):
+    for pattern in (
+        "metrics.csv",
+        "events*",
+        "checkpoints/*.safetensors",
+        "curves.png",
+        "summary.json",
+    ):
         assert bool(list(result.folder.rglob(pattern))) == (pattern not in missing), pattern
     assert set(result.metrics) == {"train", "val", "test"} - (
         {"test"} if override == "test=false" else set()
