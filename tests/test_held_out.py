@@ -439,7 +439,7 @@ def test_the_training_part_of_other_data_is_no_more_than_that(photos, caplog):
     Path("parts/train/ant/trained.png").write_bytes(trained)
     Path("parts/train/ant/held out.png").write_bytes(held_out)
     assert evaluation("more", run, "data.dir=parts", "split=train")["images"] == 13
-    assert "13 images of parts: its part for train but for 1 that the model is" in caplog.text
+    assert "13 images of parts, its part for train but for 1 that the model is" in caplog.text
 
 
 def test_the_training_images_are_the_fraction_that_was_trained_on(photos):
