@@ -43,9 +43,9 @@ from discern.checkpoints import (
 )
 from discern.config import as_override, plain, with_floats
 from discern.data.image_folder import BadFile, TooManyBadFilesError
-from discern.data.known import KnownImages, check_classes
+from discern.data.known import KnownImages, Rule, check_classes
 from discern.data.module import ImageDataModule
-from discern.errors import DiscernError, about, first_line
+from discern.errors import DiscernError, about, first_line, shortened
 from discern.files import printable, write_whole
 from discern.jobs import relative
 from discern.loop import use_lean_epoch_loop
@@ -405,7 +405,8 @@ def build_model(cfg: DictConfig, data: Any, validated: bool) -> Classifier:
     if training["init_from"] is not None:
         with about("model.init_from"):
             start_from(network, Path(training["init_from"]))
-    card = _card(cfg, settings, data, network)
+    seen: KnownImages | None = getattr(data, "seen", None)
+    card = _card(cfg, settings, data, network, None if seen is None else seen.rule)
     return Classifier(
         network,
         data.num_classes,
@@ -417,7 +418,7 @@ def build_model(cfg: DictConfig, data: Any, validated: bool) -> Classifier:
         lr_factor=training["lr_factor"] or 1.0,
         full_checkpoints=cfg.checkpoint.full,
         card=card.model_dump(),
-        images=getattr(data, "seen", None),
+        images=None if seen is None else seen.tensors(),
     )
 
 
@@ -495,13 +496,9 @@ def _weights_by_name(setting: dict[str | int, float], names: list[str]) -> list[
     return [given[name] for name in names]
 
 
-def shortened(items: Sequence[str], most: int = 20) -> str:
-    """Items in a row, the last of many left out."""
-    more = f", … ({len(items):,} in all)" if len(items) > most else ""
-    return ", ".join(items[:most]) + more
-
-
-def _card(cfg: DictConfig, settings: dict[Any, Any], data: Any, network: nn.Module) -> Card:
+def _card(
+    cfg: DictConfig, settings: dict[Any, Any], data: Any, network: nn.Module, split: Rule | None
+) -> Card:
     model = {key: value for key, value in settings.items() if key != "_target_"}
     backbone = None
     if isinstance(network, TransferClassifier):
@@ -517,7 +514,7 @@ def _card(cfg: DictConfig, settings: dict[Any, Any], data: Any, network: nn.Modu
         preprocessing=Preprocessing(**data.preprocessing),
         backbone=backbone,
         data={"title": data.title, "fingerprint": data.fingerprint},
-        split=seen.rule if (seen := getattr(data, "seen", None)) is not None else None,
+        split=split,
         versions=versions(),
         config=portable(cfg),
     )

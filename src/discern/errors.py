@@ -2,7 +2,7 @@
 
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -118,3 +118,9 @@ def first_line(error: BaseException) -> str:
         return type(error).__name__
     text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
     return text.rstrip(".")
+
+
+def shortened(items: Sequence[str], most: int = 20) -> str:
+    """Items in a row, the last of many left out."""
+    more = f", … ({len(items):,} in all)" if len(items) > most else ""
+    return ", ".join(items[:most]) + more

@@ -142,12 +142,10 @@ def data_settings(
 
 
 def _folder_of_run(checkpoint: Path, target: str, own: dict[str, Any]) -> str:
-    """The folder that the run of a checkpoint had its data in, as its config.yaml says.
-
-    Only where discern's own settings name none may the file's own word not be there any more.
+    """The folder of the run's data, as its config.yaml says, or the usual one of the data set.
 
     Raises:
-        DiscernError: it says none.
+        DiscernError: the run's folder is not there, and the data set has no usual one.
     """
     run = checkpoint.parent.parent
     saved = mapping(read_run(run).config.get("data")) if is_run(run) else {}

@@ -30,7 +30,6 @@ from discern.build import (
     build_trainer,
     match_backbone,
     portable,
-    shortened,
     training_twin,
 )
 from discern.callbacks.continuation import Continuation
@@ -55,7 +54,14 @@ from discern.console import fitted
 from discern.dashboard.settings import log_settings
 from discern.data.known import KnownImages, unknown
 from discern.differences import as_facts, differences
-from discern.errors import DiscernError, about, first_line, refusals_at_work, refusals_of_files
+from discern.errors import (
+    DiscernError,
+    about,
+    first_line,
+    refusals_at_work,
+    refusals_of_files,
+    shortened,
+)
 from discern.experiments import name_of
 from discern.features import run as features
 from discern.files import printable

@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from discern.data.augment import mix
 from discern.data.splits import END, Integers
-from discern.errors import DiscernError
+from discern.errors import DiscernError, shortened
 
 
 class Side(IntEnum):
@@ -252,22 +253,18 @@ def check_classes(title: str, found: Sequence[str], known: KnownImages) -> None:
     if names is None or same_classes(found, names):
         return
     more, fewer = _without(found, names), _without(names, found)
-    parts = [f"only the data have {_listed(more)}"] if 0 < len(more) < len(found) else []
-    parts += [f"only the model has {_listed(fewer)}"] if 0 < len(fewer) < len(names) else []
+    listed = partial(shortened, most=MOST_LISTED)
+    parts = [f"only the data have {listed(more)}"] if 0 < len(more) < len(found) else []
+    parts += [f"only the model has {listed(fewer)}"] if 0 < len(fewer) < len(names) else []
     parts += ["in another order"] if not more and not fewer else []
     raise DiscernError(
-        f"{title} has the classes {_listed(found)}, and the model in {known.source} knows "
-        f"{'; '.join([_listed(names), *parts])}."
+        f"{title} has the classes {listed(found)}, and the model in {known.source} knows "
+        f"{'; '.join([listed(names), *parts])}."
     )
 
 
 MOST_LISTED = 40
 """Classes that a sentence names."""
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:MOST_LISTED])
-    return shown if len(names) <= MOST_LISTED else f"{shown}, … ({len(names):,} in all)"
 
 
 def _without(names: Iterable[str], others: Iterable[str]) -> list[str]:

@@ -279,13 +279,13 @@ class ImageDataModule(LightningDataModule, ABC):
     def overruled(self) -> dict[str, tuple[Any, Any]]:
         """Settings of the split that do not count, since the model's do: what was asked, and is."""
         rule = None if self.known is None or not self.are_own else self.known.rule
-        if rule is None:
+        if rule is None or not rule.asked:
             return {}
         pairs = {name: (getattr(self, name), value) for name, value in rule.asked.items()}
         pairs["seed"] = self.seed % 2**32, rule.seed
         if self.folds is not None and rule.val is not None:
             pairs["folds"] = self.folds, rule.folds
-        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1] and rule.asked}
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
     def trained_on(self, split: str, trains: bool = True) -> int | None:
         """Images of a split that the model has been or will be trained on; None if unknown.

@@ -121,14 +121,7 @@ def read(path: Path) -> dict[str, Any]:
         strides = tree.pop(STRIDES)
         state = decoder.rest()
         state |= {name: _in_order(state[name], strides[name]) for name in strides}
-    except (
-        SafetensorError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-    ) as error:
+    except _NOT_OURS as error:
         raise DiscernError(f"{path} is not a checkpoint: {first_line(error)}.") from error
     return {**tree, STATE: state}
 

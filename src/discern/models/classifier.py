@@ -13,7 +13,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from discern.checkpoints import BACKBONE, CARD, IMAGES, with_backbone
-from discern.data.known import KnownImages
 from discern.data.sampler import batch_with_a_repeat
 from discern.errors import DiscernError, refusals_of
 from discern.models.metrics import STEP_LOSS, EpochMetrics
@@ -59,7 +58,7 @@ class Classifier(LightningModule):
         lr_factor: float = 1.0,
         full_checkpoints: bool = False,
         card: dict[str, Any] | None = None,
-        images: KnownImages | None = None,
+        images: dict[str, Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -255,7 +254,7 @@ class Classifier(LightningModule):
             metrics = {k: float(value) for k, value in self.trainer.callback_metrics.items()}
             checkpoint[CARD] = {**self.card, "metrics": metrics}
         if self.images is not None:
-            checkpoint[IMAGES] = self.images.tensors()
+            checkpoint[IMAGES] = self.images
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on measuring the epoch under way."""
