@@ -33,6 +33,11 @@ from discern.errors import DiscernError
 
 Form = Literal["torch", "numpy"]
 
+CHILD = pickles_child.__file__
+
+SECONDS, BYTES_A_SECOND = 2, 5_000_000
+"""Processor time that reading may take, and what is read and copied at least in another second."""
+
 PATIENCE = 60.0, 10.0
 """Seconds that the child may take in any case, on a machine that is busy, and for each second of
 its processor's time."""
@@ -67,9 +72,10 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
         raise DiscernError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise DiscernError(f"{path} cannot be read: it is no regular file.")
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise DiscernError(f"{path} cannot be read: it is no regular file.")
         yield file
 
 
@@ -104,14 +110,14 @@ def convert(file: BinaryIO, path: Path, form: Form, target: Path) -> None:
 
 def _run(file: BinaryIO, form: Form, target: Path) -> str | None:
     """Run the child; what is wrong, as the end of a sentence."""
-    seconds = pickles_child.seconds(os.fstat(file.fileno()).st_size)
+    seconds = SECONDS + os.fstat(file.fileno()).st_size // BYTES_A_SECOND
     file.seek(0)
     with target.open("xb") as content, tempfile.TemporaryFile() as message:
         try:
             # A new interpreter, for a fork has whatever this process has; and in a session of its
             # own, so that Ctrl-C comes here alone, and run() ends it.
             done = subprocess.run(
-                [sys.executable, "-I", "-S", pickles_child.__file__, form],
+                [sys.executable, "-I", "-S", CHILD, form, str(seconds)],
                 stdin=file, stdout=content, stderr=message, start_new_session=True, check=False,
                 env={name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ},
                 timeout=PATIENCE[0] + PATIENCE[1] * seconds,
@@ -127,7 +133,8 @@ def _run(file: BinaryIO, form: Form, target: Path) -> str | None:
     if done.returncode == -getattr(signal, "SIGXCPU", 0):
         return _TOO_LONG
     if done.returncode < 0:
-        return f"reading it ended with {signal.Signals(-done.returncode).name}, as no whole file's"
+        name = signal.Signals(-done.returncode).name
+        return f"reading it ended with {name}; it is damaged, or made to do harm"
     if done.returncode > 0:
         return f"the process that reads it ended with status {done.returncode}"
     return None

@@ -25,7 +25,7 @@ import signal
 import struct
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any, NoReturn
 
 REFUSED = 3
@@ -34,12 +34,13 @@ REFUSED = 3
 MEMORY = 512_000_000
 """Bytes that reading may take beside a few times the file's own: a million values take 100 MB."""
 
-SECONDS, BYTES_A_SECOND = 2, 20_000_000
-"""Processor time that reading may take, and the least that is read and copied in another second."""
+FEWEST_VALUES, MOST_VALUES = 20_000, 1_000_000
+"""So many values any file may hold, and as many more as it has bytes, up to so many. Values that
+are shared count each time, for they are written each time."""
 
-MOST_VALUES, DEEPEST, MOST_TEXT, MOST_BITS = 1_000_000, 40, 20_000_000, 1024
-"""Values of a file, lists in lists, characters of all texts, bits of a whole number: what holds
-more is no checkpoint. Values that are shared count each time, for they are written each time."""
+DEEPEST, MOST_TEXT, MOST_BITS, MOST_KEY = 40, 20_000_000, 1024, 2**53
+"""Lists in lists, characters of all texts, bits of a whole number, and a whole number for a key:
+what holds more is no checkpoint. Larger keys could all have the same hash."""
 
 MOST_HEADER = 90_000_000
 """Bytes of a header; safetensors reads 100 MB."""
@@ -71,13 +72,16 @@ class RefusalError(Exception):
 
 
 def main() -> NoReturn:
-    """Read standard input in the form that the argument names: ``torch`` or ``numpy``."""
+    """Read standard input in the form that the first argument names: ``torch`` or ``numpy``.
+
+    The second is how many seconds of processor time that may take.
+    """
     status = REFUSED
     try:
         size = os.fstat(0).st_size
         read = {"torch": _read_torch, "numpy": _read_numpy}[sys.argv[1]]
         file = open(0, "rb", closefd=False)  # noqa: PTH123, SIM115 - a descriptor
-        confine(size)
+        confine(size, int(sys.argv[2]))
         content, source = read(file, size)
         _write(content, size, source)
         status = 0
@@ -87,14 +91,14 @@ def main() -> NoReturn:
         say("it takes more memory than a file of its size may")
     except (RecursionError, OverflowError):
         say("its content is nested too deeply or has numbers that are too large")
-    except EOFError:
+    except (EOFError, struct.error):
         say("it is not whole")
     except zipfile.BadZipFile as error:
         say(f"it is damaged: {error}")
     except OSError as error:
         say(f"what it holds cannot be written ({error.strerror or error})")
     except Exception as error:  # a pickle that is wrong can raise anything
-        say(f"it is damaged ({type(error).__name__})")
+        say(f"its content makes no sense ({type(error).__name__})")
     os._exit(status)
 
 
@@ -107,28 +111,23 @@ def say(sentence: str) -> None:
 # What the process gives up
 
 
-def confine(size: int) -> None:
+def confine(size: int, seconds: int) -> None:
     """Give up all that reading a file of ``size`` bytes does not need, where the system lets it."""
     for codec in ("utf-8", "latin-1", "ascii", "cp437"):
         "".encode(codec)  # is imported now: nothing can be later
     with contextlib.suppress(ImportError):
-        _limit(size)
+        _limit(size, seconds)
     if sys.platform == "linux":
         _filter_calls()
     sys.addaudithook(_refuse_event)
 
 
-def seconds(size: int) -> int:
-    """Processor time that reading a file of ``size`` bytes may take."""
-    return SECONDS + size // BYTES_A_SECOND
-
-
-def _limit(size: int) -> None:
+def _limit(size: int, seconds: int) -> None:
     import resource
 
     limits = {
         "RLIMIT_CORE": 0,
-        "RLIMIT_CPU": seconds(size),
+        "RLIMIT_CPU": seconds,  # the process ends with a signal that says so
         "RLIMIT_FSIZE": 2 * size + MOST_HEADER,
         "RLIMIT_NOFILE": 3,  # those that are open: no file, no socket and no pipe beside
         "RLIMIT_NPROC": 0,
@@ -137,7 +136,8 @@ def _limit(size: int) -> None:
     for name, limit in limits.items():
         # A system may lack one, or have set a lower one.
         with contextlib.suppress(AttributeError, ValueError, OSError):
-            resource.setrlimit(getattr(resource, name), (limit, limit))
+            limited = limit + 1 if name == "RLIMIT_CPU" else limit
+            resource.setrlimit(getattr(resource, name), (limit, limited))
 
 
 def _mapped() -> int:
@@ -342,13 +342,13 @@ def _of_subclass(make: Any, _: Any, arguments: Any, __: Any) -> Tensor:
 def _encoded(text: Any, encoding: Any = "latin1") -> bytes:
     """How pickles of protocol 2 write bytes; other encodings could make them longer."""
     if type(text) is not str or encoding not in ("latin1", "latin-1"):
-        raise ValueError
+        raise RefusalError("it has bytes that are written in no usual way")
     return text.encode("latin1")
 
 
 def _bytearray(content: Any = b"", *encoding: Any) -> bytes:
     """The content, for a length alone could be any."""
-    return _encoded(content, *encoding) if encoding else memoryview(content).tobytes()
+    return content if type(content) is bytes else _encoded(content, *encoding)
 
 
 _OBJECTS: dict[str, Any] = {
@@ -517,7 +517,9 @@ def _read_legacy(file: IO[bytes], size: int) -> tuple[Any, _Source]:
 
     try:
         begins = load() == _MAGIC and load() == _PROTOCOL
-    except (_pickle.UnpicklingError, ValueError, EOFError, LookupError, TypeError, AttributeError):
+    except (RecursionError, MemoryError):
+        raise
+    except Exception:  # whatever it is
         begins = False
     if not begins:
         raise RefusalError("it is no file of torch.save's")
@@ -605,6 +607,9 @@ class Array(Tensor):
 # What is written: a list of plain values, in which each tensor is a number, and the tensors' places
 
 
+_Nothing = type(None)
+
+
 class _Tree:
     """Makes what JSON can hold of a pickle's values, and keeps their tensors.
 
@@ -617,16 +622,17 @@ class _Tree:
     def __init__(self, size: int) -> None:
         self.tensors: list[Tensor] = []
         self.storages: dict[str, Storage] = {}
-        self._room = MOST_CLAIMED * size
+        self._room, self._most = MOST_CLAIMED * size, min(FEWEST_VALUES + size, MOST_VALUES)
         self._values, self._text = 0, 0
+        self._path: list[Any] = []
 
-    def of(self, value: Any, path: tuple[Any, ...] = ()) -> Any:
-        """A value; ``path`` are the keys that it is found by."""
-        self._values += 1
-        if len(path) > DEEPEST or self._values > MOST_VALUES:
-            raise RefusalError("it holds too many values, or values too deep in others")
+    def of(self, value: Any) -> Any:
+        """A value as it is written."""
         kind = type(value)
-        if value is None or kind is bool:
+        self._values += 1
+        if self._values > self._most or len(self._path) > DEEPEST:
+            raise RefusalError("it holds too many values, or values too deep in others")
+        if kind in (bool, _Nothing):
             return value
         if kind is int:
             if value.bit_length() > MOST_BITS:
@@ -635,19 +641,28 @@ class _Tree:
         if kind is float:
             return value if math.isfinite(value) else ["float", str(value)]
         if isinstance(value, Tensor):
-            return ["tensor", self._number(value, path)]
+            return ["tensor", self._number(value)]
         if kind in (list, tuple, set):
-            parts = [self.of(part, (*path, place)) for place, part in enumerate(value)]
-            return [kind.__name__, *parts]
+            return [kind.__name__, *self._each(enumerate(value))]
         if kind in (dict, Dict):
-            parts = [self._pair(key, part, path) for key, part in value.items()]
-            return ["dict", *parts]
+            keys = map(self._key, value)
+            return ["dict", *map(list, zip(keys, self._each(value.items()), strict=True))]
         return self._as_text(value)
 
-    def _pair(self, key: Any, value: Any, path: tuple[Any, ...]) -> list[Any]:
-        if isinstance(key, (Tensor, View, Function)):
-            raise RefusalError("it has a tensor for a key")
-        return [self.of(key, (*path, "key")), self.of(value, (*path, key))]
+    def _each(self, parts: Iterable[tuple[Any, Any]]) -> Iterator[Any]:
+        """Values, each with the key that it is found by."""
+        path = self._path
+        path.append(None)
+        for path[-1], part in parts:
+            yield self.of(part)
+        path.pop()
+
+    def _key(self, key: Any) -> Any:
+        if key is None or (isinstance(key, int) and abs(key) < MOST_KEY):
+            return key
+        if isinstance(key, (str, bytes, Name)):
+            return self._as_text(key)
+        raise RefusalError("it has a key that is neither a text nor a number")
 
     def _as_text(self, value: Any) -> str:
         """Texts; and what nobody computes with: bytes, types, devices, complex numbers."""
@@ -666,12 +681,12 @@ class _Tree:
             value.encode()  # a part of a character is no text
         return value
 
-    def _number(self, tensor: Tensor, path: tuple[Any, ...]) -> int:
+    def _number(self, tensor: Tensor) -> int:
         if tensor.number >= 0:
             return tensor.number
         if tensor.fault is not None:
-            name = ".".join(str(key)[:100] for key in path if isinstance(key, (str, int)))
-            raise RefusalError(f"{name or 'a tensor'} {tensor.fault}, which is not read")
+            name = ".".join(str(key)[:100] for key in self._path) or "a tensor"
+            raise RefusalError(f"{name} {tensor.fault}; only dense tensors of real numbers are read")
         storage = self.storages.setdefault(tensor.storage.key, tensor.storage)
         if (storage.dtype, storage.count) != (tensor.storage.dtype, tensor.storage.count):
             raise ValueError

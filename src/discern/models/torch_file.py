@@ -67,12 +67,13 @@ def _keep(target: Path, digest: str) -> Path:
     """Keep what a child has written, where that can be; its new path."""
     named = target.with_name(kept_files.name(digest, _digest(target)))
     target.rename(named)
-    if target.parent.parent != kept_files.folder():
-        return named
-    kept = target.parent.parent / named.name
-    named.rename(kept)
-    kept_files.make_room(kept)
-    return kept
+    folder = target.parent.parent
+    with suppress(OSError):
+        if folder == kept_files.folder():
+            named.rename(folder / named.name)
+            kept_files.make_room(folder / named.name)
+            return folder / named.name
+    return named
 
 
 def _digest(path: Path) -> str:
