@@ -337,13 +337,16 @@ def _shown(value: object) -> str:
 def _total(wish: Wish) -> str:
     found, made = stores(wish.folder), _made(wish)
     texts = [f"{_count(found)}, {_size(sum(map(size_of, found)))}"]
-    for suffix, name in ((engines.SUFFIX, "backbone"), (torch_file_folder.SUFFIX, "converted file")):
+    for suffix, name in _MADE.items():
         files = [path for path in made if path.suffix == suffix]
         if files:
             several = "" if len(files) == 1 else "s"
             size = _size(sum(map(engines.size_of, files)))
             texts.append(f"{len(files)} {name}{several}, {size}")
     return "; ".join(texts)
+
+
+_MADE = {engines.SUFFIX: "backbone", torch_file_folder.SUFFIX: "converted file"}
 
 
 def _count(found: list[Path]) -> str:

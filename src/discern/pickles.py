@@ -21,8 +21,9 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -62,7 +63,7 @@ class UnreadableError(DiscernError):
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Path) -> Iterator[BufferedReader]:
     """A regular file, open for reading; what is none, such as a pipe, is not waited for.
 
     Raises:
@@ -79,7 +80,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def load(file: BinaryIO, path: Path, form: Form) -> Any:
+def load(file: BufferedReader, path: Path, form: Form) -> Any:
     """What a pickle holds: plain values, and dense tensors on the CPU.
 
     Args:
@@ -97,7 +98,7 @@ def load(file: BinaryIO, path: Path, form: Form) -> Any:
         return content_of(converted, path)
 
 
-def convert(file: BinaryIO, path: Path, form: Form, target: Path) -> None:
+def convert(file: BufferedReader, path: Path, form: Form, target: Path) -> None:
     """Have a child read a pickle and write what it holds to a new file, for :func:`content_of`.
 
     Raises:
@@ -108,7 +109,7 @@ def convert(file: BinaryIO, path: Path, form: Form, target: Path) -> None:
         raise UnreadableError(path, fault)
 
 
-def _run(file: BinaryIO, form: Form, target: Path) -> str | None:
+def _run(file: BufferedReader, form: Form, target: Path) -> str | None:
     """Run the child; what is wrong, as the end of a sentence."""
     seconds = SECONDS + os.fstat(file.fileno()).st_size // BYTES_A_SECOND
     file.seek(0)

@@ -80,7 +80,7 @@ def main() -> NoReturn:
     try:
         size = os.fstat(0).st_size
         read = {"torch": _read_torch, "numpy": _read_numpy}[sys.argv[1]]
-        file = open(0, "rb", closefd=False)  # noqa: PTH123, SIM115 - a descriptor
+        file = open(0, "rb", closefd=False)  # noqa: SIM115 - a descriptor
         confine(size, int(sys.argv[2]))
         content, source = read(file, size)
         _write(content, size, source)
@@ -308,11 +308,10 @@ class Dict(dict[Any, Any]):
         """Such as the versions of a state dict's layers."""
 
 
-def _tensor(
-    view: Any, offset: Any, shape: Any, strides: Any, _: Any = None, __: Any = None, bits: Any = None
-) -> Tensor:
-    tensor = Tensor(view, offset, shape, strides)
-    if bits:
+def _tensor(*about: Any) -> Tensor:
+    """By its place, whether it has a gradient, its hooks, and which bits are set."""
+    tensor = Tensor(*about[:4])
+    if any(about[6:]):
         tensor.fault = "is negated or conjugated only when it is read"
     return tensor
 
@@ -599,7 +598,8 @@ class Array(Tensor):
         content = _encoded(content) if type(content) is str else bytes(memoryview(content))
         if type(shape) is not tuple or math.prod(shape) != len(content):
             raise ValueError
-        strides = [math.prod(shape[: n] if by_column else shape[n + 1 :]) for n in range(len(shape))]
+        places = range(len(shape))
+        strides = [math.prod(shape[:n] if by_column else shape[n + 1 :]) for n in places]
         storage = Storage(str(next(_KEYS)), "uint8", len(content), content)
         super().__setstate__((View(storage), 0, shape, strides))
 
@@ -686,7 +686,7 @@ class _Tree:
             return tensor.number
         if tensor.fault is not None:
             name = ".".join(str(key)[:100] for key in self._path) or "a tensor"
-            raise RefusalError(f"{name} {tensor.fault}; only dense tensors of real numbers are read")
+            raise RefusalError(f"{name} {tensor.fault}; only dense tensors of numbers are read")
         storage = self.storages.setdefault(tensor.storage.key, tensor.storage)
         if (storage.dtype, storage.count) != (tensor.storage.dtype, tensor.storage.count):
             raise ValueError

@@ -148,35 +148,38 @@ def test_weights_that_are_not_finite_are_named(number, tmp_path):
 def quick() -> Iterator[tuple[str, bytes]]:
     """Each kind once, without those that are given up only after seconds, and some random ones."""
     for name, content in samples():
-        if not name.startswith(("nested tuples", "colliding", "a million")) and "wrap" not in name:
+        slow = name.startswith(("nested tuples", "colliding", "a million"))
+        alike = any(part in name for part in ("wrapped", "bit", " at "))
+        if not slow and not alike:
             yield name, content
     for name, content in payloads("executed"):
         if not name.endswith(("alone", "format")):
             yield name, content
-    yield from itertools.islice(endless(random.Random(0)), 30)
+    yield from itertools.islice(endless(random.Random(0)), 20)
 
 
 def check(name: str, content: bytes, path: Path) -> None:
     """A hostile file is refused in a sentence, or holds little and nothing but plain values."""
     path.write_bytes(content)
+    values, refusal, size = [], f"{path} cannot be read: ", 0
     try:
-        tensors = [torch_file.read(path)]
-    except DiscernError as refusal:
-        assert str(refusal).startswith(f"{path} cannot be read: "), name
-        assert str(refusal).isprintable(), name
-        assert len(str(refusal)) < 350 + len(str(path)), name
-        return
-    size = 0
-    while tensors:
-        value = tensors.pop()
+        values.append(torch_file.read(path))
+    except DiscernError as error:
+        refusal = str(error)
+    assert refusal.startswith(f"{path} cannot be read: "), name
+    assert refusal.isprintable(), name
+    assert len(refusal) < 350 + len(str(path)), name
+    while values:
+        value = values.pop()
         if isinstance(value, dict):
-            tensors += [*value, *value.values()]
+            values += [*value, *value.values()]
         elif isinstance(value, (list, tuple, set)):
-            tensors += list(value)
+            values += list(value)
         elif isinstance(value, torch.Tensor):
             assert value.layout == torch.strided, name
             assert value.device.type == "cpu", name
-            assert not (value.is_quantized or value.is_complex() or value.is_neg()), name
+            assert not value.is_quantized, name
+            assert not value.is_complex(), name
             size += value.numel() * value.element_size()
             value.sum()
         else:

@@ -164,8 +164,8 @@ class Timm:
                 f"{SETTING}=default is not allowed for {name}, of which timm publishes no weights; "
                 "it must be null or a file."
             )
-        # Handed to timm as read: of its own it would ask the hub again, for most of a minute without
-        # network, also for what is there, and unpickle it here.
+        # Handed to timm as read: it would unpickle the file in this process, or ask the hub again,
+        # for most of a minute without network, also for what is there.
         weights = read_weights(file, rather=_AVERAGED)
         overlay = {"state_dict": weights, "custom_load": False}
         try:

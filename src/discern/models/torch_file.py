@@ -12,8 +12,9 @@ import os
 import tempfile
 from collections.abc import Hashable, Mapping
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,7 +52,7 @@ def read(path: Path) -> Any:
             return pickles.content_of(_keep(target, digest), path)
 
 
-def _stamp(file: BinaryIO) -> Stamp:
+def _stamp(file: BufferedReader) -> Stamp:
     return stamp_of(os.fstat(file.fileno()))
 
 
