@@ -10,9 +10,9 @@ import functools
 import hashlib
 import os
 import tempfile
+import zlib
 from collections.abc import Hashable, Mapping
 from contextlib import suppress
-from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from discern import pickles
-from discern.data.stamps import Stamp, stamp_of, version_of
+from discern.data.stamps import stamp_of, version_of
 from discern.errors import DiscernError
 from discern.models import torch_file_folder as kept_files
 from discern.models.engines_folder import mark_used, remove
@@ -36,24 +36,20 @@ def read(path: Path) -> Any:
         DiscernError: the file is missing, damaged, or holds anything else.
     """
     with pickles.opened(path) as file:
-        before = _stamp(file)
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        opened = os.fstat(file.fileno())
+        digest = sha256_of(path)
         for kept in kept_files.converted(digest):
             with suppress(OSError, pickles.UnreadableError):
-                if kept_files.is_named(kept, _digest(kept)):
+                if kept_files.is_named(kept, _checksum(kept)):
                     mark_used(kept)
                     return pickles.content_of(kept, path)
             remove(kept)
         with tempfile.TemporaryDirectory(dir=_place(), prefix=".new-") as new:
             target = Path(new, "content")
             pickles.convert(file, path, "torch", target)
-            if _stamp(file) != before:
+            if stamp_of(path.stat()) != stamp_of(opened):
                 raise DiscernError(f"{path} changes while it is read; another process writes it.")
             return pickles.content_of(_keep(target, digest), path)
-
-
-def _stamp(file: BufferedReader) -> Stamp:
-    return stamp_of(os.fstat(file.fileno()))
 
 
 def _place() -> Path | None:
@@ -66,7 +62,7 @@ def _place() -> Path | None:
 
 def _keep(target: Path, digest: str) -> Path:
     """Keep what a child has written, where that can be; its new path."""
-    named = target.with_name(kept_files.name(digest, _digest(target)))
+    named = target.with_name(kept_files.name(digest, _checksum(target)))
     target.rename(named)
     folder = target.parent.parent
     with suppress(OSError):
@@ -77,9 +73,13 @@ def _keep(target: Path, digest: str) -> Path:
     return named
 
 
-def _digest(path: Path) -> str:
+def _checksum(path: Path) -> str:
+    """The CRC-32 of a file: quick, and no stranger writes in the cache folder."""
+    checksum = 0
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while chunk := file.read(1 << 20):
+            checksum = zlib.crc32(chunk, checksum)
+    return f"{checksum:08x}"
 
 
 def check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
@@ -100,4 +100,5 @@ def sha256_of(path: Path) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _sha256_of(path: Path, _: Hashable) -> str:
-    return _digest(path)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

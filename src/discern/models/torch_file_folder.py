@@ -19,14 +19,14 @@ def folder() -> Path:
     return cache_dir() / "weights"
 
 
-def name(digest: str, own: str) -> str:
-    """The name of what was made of a file: SHA-256 of the file, and of what was made of it."""
-    return f"{digest}-{own}{SUFFIX}"
+def name(digest: str, checksum: str) -> str:
+    """The name of what was made of a file: the file's SHA-256, and a checksum of what was made."""
+    return f"{digest}-{checksum}{SUFFIX}"
 
 
-def is_named(path: Path, own: str) -> bool:
-    """Whether a file is as it was written: its own SHA-256 is in its name."""
-    return path.stem.endswith(f"-{own}")
+def is_named(path: Path, checksum: str) -> bool:
+    """Whether a file is as it was written: its checksum is in its name."""
+    return path.stem.endswith(f"-{checksum}")
 
 
 def converted(digest: str = "") -> list[Path]:
