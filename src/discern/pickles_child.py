@@ -521,7 +521,7 @@ def _read_legacy(file: IO[bytes], size: int) -> tuple[Any, _Source]:
     except Exception:  # whatever it is
         begins = False
     if not begins:
-        raise RefusalError("it is no file of torch.save's")
+        raise RefusalError("it is no file of tensors and plain values that torch.save wrote")
     load()  # sizes of numbers on the machine that wrote it
     value, keys = load(), load()
     begin, places = file.tell(), {}

@@ -44,7 +44,7 @@ def read(path: Path) -> Any:
                     mark_used(kept)
                     return pickles.content_of(kept, path)
             remove(kept)
-        with tempfile.TemporaryDirectory(dir=_place(), prefix=".new-") as new:
+        with tempfile.TemporaryDirectory(dir=_place(), prefix=kept_files.BEGUN) as new:
             target = Path(new, "content")
             pickles.convert(file, path, "torch", target)
             if stamp_of(path.stat()) != stamp_of(opened):

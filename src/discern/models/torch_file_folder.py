@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 from pathlib import Path
 
 from discern.cache import cache_dir
@@ -12,6 +14,12 @@ SUFFIX = ".safetensors"
 
 MOST = 10_000_000_000
 """Bytes that converted files may take together, but for one that is larger."""
+
+
+BEGUN = ".new-"
+"""What the names of folders begin with in which one is being made."""
+
+_DAY = 86_400.0
 
 
 def folder() -> Path:
@@ -35,5 +43,11 @@ def converted(digest: str = "") -> list[Path]:
 
 
 def make_room(keep: Path) -> None:
-    """Remove those not used for the longest until ``keep`` and the others fit."""
+    """Remove those not used for the longest until ``keep`` and the others fit.
+
+    What a process that was killed had begun goes after a day.
+    """
+    for begun in folder().glob(f"{BEGUN}*"):
+        if last_used(begun) < time.time() - _DAY:
+            shutil.rmtree(begun, ignore_errors=True)
     engines_folder.make_room(MOST, keep, converted())
