@@ -469,16 +469,16 @@ def _read_torch(file: IO[bytes], size: int) -> tuple[Any, _Source]:
 def _read_archive(file: IO[bytes], size: int) -> tuple[Any, _Source]:
     archive = zipfile.ZipFile(file)
     members = {member.filename: member for member in archive.infolist()}
-    if any(member.compress_type != zipfile.ZIP_STORED for member in members.values()):
-        raise RefusalError("its archive is compressed")
-    if sum(member.file_size for member in archive.infolist()) > size:
-        raise RefusalError("its archive claims more than it holds")
     roots = [name.removesuffix("data.pkl") for name in members if name.endswith("/data.pkl")]
     roots = [root for root in roots if root.count("/") == 1]
     if any(root + "constants.pkl" in members for root in roots):
         raise RefusalError("it is a program of TorchScript; save the state_dict of its module")
     if any("/.data/extern_modules" in name for name in members):
         raise RefusalError("it is a torch.package of code; save the state_dict of its module")
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members.values()):
+        raise RefusalError("its archive is compressed")
+    if sum(member.file_size for member in archive.infolist()) > size:
+        raise RefusalError("its archive claims more than it holds")
     if len(roots) != 1:
         raise RefusalError("it is an archive of something other than torch.save's")
     (root,) = roots
