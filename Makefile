@@ -53,7 +53,7 @@ tour: setup  ## execute docs/tour.ipynb and keep what it prints and draws
 
 bench: setup  ## measure what the README claims (two hours)
 	$(BIN)/python benchmarks/start.py
-	$(BIN)/python benchmarks/checkpoint.py
+	$(BIN)/python benchmarks/saving.py
 	$(BIN)/python benchmarks/mlp_epoch.py
 	$(BIN)/python benchmarks/recipe_epoch.py
 	$(BIN)/python benchmarks/evaluate.py

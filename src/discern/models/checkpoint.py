@@ -116,7 +116,8 @@ def read(path: Path) -> dict[str, Any]:
                 raise DiscernError(f"{path} is damaged: its SHA-256 is not what it says.")
         decoder = _Decoder(tensors)
         tree = decoder.decode(json.loads(metadata[TREE]), 0)
-        strides = tree.pop(STRIDES)
+        if type(tree) is not dict or type(strides := tree.pop(STRIDES, None)) is not dict:
+            raise ValueError("its description is of another form")
         state = decoder.rest()
         state |= {name: _in_order(state[name], strides[name]) for name in strides}
     except OSError as error:

@@ -1,6 +1,6 @@
 """What a checkpoint's file costs: writing and reading it, against torch.save and torch.load.
 
-    python benchmarks/checkpoint.py [--million 10] [--repeats 15]
+    python benchmarks/saving.py [--million 10] [--repeats 15]
 
 The content is a network of so many million parameters with the state of Adam. Both files are
 written whole or not at all, and synced; reading is from the page cache. The SHA-256 alone, which
