@@ -14,7 +14,7 @@ PORT ?= 6006
 HOST ?= 127.0.0.1
 
 .DEFAULT_GOAL := help
-.PHONY: setup train test test-all coverage lint docs settings tour bench recipes dashboard clean help
+.PHONY: setup train test test-all torture coverage lint docs settings tour bench recipes dashboard clean help
 
 $(VENV)/.installed: pyproject.toml Makefile
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -33,6 +33,9 @@ test: setup  ## run the tests, on every core; ARGS='tests/models -x' for some
 
 test-all: setup  ## run also those that are slow by nature; ARGS='-m slow' for these alone
 	$(PYTEST) $(ARGS)
+
+torture: setup  ## try 50,000 hostile and damaged files (an hour); ARGS='--cases 2000 --seed 3'
+	$(BIN)/python tests/hostile/torture.py $(ARGS)
 
 coverage: setup  ## run the tests and say which lines and branches of src/ they reach
 	$(PYTEST) -m 'not slow' --cov --cov-report=term:skip-covered $(ARGS)
