@@ -717,6 +717,7 @@ SCHEMAS: dict[str, type[BaseModel]] = {
 """``_target_`` of a group's choice -> what its settings may be."""
 
 EXTRAS = {
+    "discern.loggers.WeightsAndBiases": "wandb",
     "lightning.pytorch.loggers.WandbLogger": "wandb",
     "lightning.pytorch.loggers.MLFlowLogger": "mlflow",
 }

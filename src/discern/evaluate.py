@@ -15,7 +15,7 @@ from torch import nn
 from discern.build import build_data
 from discern.checkpoints import Card, known_images, model_name, read, rebuilt
 from discern.choices import settings_of
-from discern.config import as_override, check
+from discern.config import as_override, check, plain
 from discern.config_file import write_config
 from discern.console import fitted
 from discern.data.known import Rule

@@ -1,4 +1,4 @@
-"""Secrets: what of settings and texts is left out before a file, a log, a page or a terminal has it.
+"""Secrets: what of settings and texts no file, log, page or terminal is to have.
 
 What may be secret is told by its place: the user and password of an address, what follows its ``?``
 or ``#``, and whatever has a name such as ``api_key`` or ``DB_PASSWORD``, among settings as in the
@@ -95,7 +95,7 @@ def redacted_setting(text: str) -> str:
     if typed is not None:
         key, value = typed.groups()
         begin = text[: len(text) - len(value)]
-        if is_secret(key) and value not in ("", "null", "true", "false") and "${" not in value:
+        if is_secret(key) and _is_typed_out(key, value):
             return begin + PLACEHOLDER
         return begin + _redacted_value(value)
     return _redacted_value(text)
@@ -119,9 +119,8 @@ def redacted_text(text: str) -> str:
     if "@" in text:
         text = _LOGIN.sub(f"{PLACEHOLDER}@", text)
     text = _ASSIGNED.sub(_assigned, text)
-    for secret in sorted(
-        _known | _of_environment(tuple(os.environ.items())), key=len, reverse=True
-    ):
+    known = _known | _of_environment(tuple(os.environ.items()))
+    for secret in sorted(known, key=len, reverse=True):
         if secret in text:
             text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", PLACEHOLDER, text)
     return text
@@ -130,19 +129,21 @@ def redacted_text(text: str) -> str:
 def _cut(address: re.Match[str]) -> str:
     scheme, user, path, rest = address.groups()
     user = f"{PLACEHOLDER}@" if user else ""
-    return f"{scheme}{user}{path}" + (
-        f"{rest[0]}{PLACEHOLDER}" if rest and rest[1:] else rest or ""
-    )
+    rest = f"{rest[0]}{PLACEHOLDER}" if rest and rest[1:] else rest or ""
+    return f"{scheme}{user}{path}{rest}"
 
 
 def _assigned(found: re.Match[str]) -> str:
     name, equals, value = found.groups()
+    return f"{name}{equals}{PLACEHOLDER}" if _is_typed_out(name, value) else found.group()
+
+
+def _is_typed_out(name: str, value: str) -> bool:
+    """Whether a text is a secret, and neither nothing, nor a count, nor where it comes from."""
     bare = value.strip("'\"")
-    if bare in ("", "null", "None", "true", "false", "True", "False", PLACEHOLDER):
-        return found.group()
-    if bare.startswith("${") or (bare[:1].isdigit() and _COUNTED.fullmatch(name)):
-        return found.group()
-    return f"{name}{equals}{PLACEHOLDER}"
+    if bare.lower() in ("", "null", "none", "true", "false") or bare.startswith("${"):
+        return False
+    return not (bare.isdecimal() and _COUNTED.fullmatch(name.rpartition(".")[2].lower()))
 
 
 # What is known to be secret
@@ -170,7 +171,7 @@ def _secrets(value: Any, name: str) -> Iterator[str]:
         yield str(value)
     elif isinstance(value, str):
         typed = _OVERRIDE.fullmatch(value)
-        if typed is not None and is_secret(typed[1]) and "${" not in typed[2]:
+        if typed is not None and is_secret(typed[1]) and _is_typed_out(typed[1], typed[2]):
             yield typed[2].strip("'\"")
         yield from _in_addresses(value if typed is None else typed[2].strip("'\""))
 

@@ -251,9 +251,8 @@ class _Download:
             size = self.part.stat().st_size
         except (FileNotFoundError, ValueError, TypeError):
             return None
-        same = version.url == redacted_setting(self.url) and (
-            version.validator is not None or bool(self.expected)
-        )
+        told = version.validator is not None or bool(self.expected)
+        same = version.url == redacted_setting(self.url) and told
         return version if same and version.total and 0 < size <= version.total else None
 
     def get(self, begun: _Version | None) -> None:
