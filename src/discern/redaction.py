@@ -50,7 +50,7 @@ _WHOLE = re.compile(
 _LOGIN = re.compile(r"(?<![\w/:.-])[\w.-]+:[^\s/:@'\"]+@(?=[\w.-]+)")
 _ASSIGNED = re.compile(
     rf"(?<![A-Za-z0-9_-])({_SECRET})(['\"]?\s*[=:]\s*)"
-    rf"((?:(?:bearer|basic)\s+)?(?:'[^']*'|\"[^\"]*\"|[^\s,;&}}\])'\"]+))",
+    rf"((?:(?:bearer|basic)\s+)?(?:'[^']*'|\"[^\"]*\"|[^\s,;&{{}}\[\]()'\"]+))",
     re.IGNORECASE,
 )
 _OVERRIDE = re.compile(r"[+~]*([\w./@-]+)=(.*)", re.DOTALL)
@@ -114,16 +114,16 @@ def _is_quoted(text: str) -> bool:
 
 def redacted_text(text: str) -> str:
     """Any text without what may be secret: a message, a line of a log, a traceback."""
+    known = _known | _of_environment(tuple(os.environ.items()))
+    # Before anything else is cut: of an address with spaces only this knows where it ends.
+    for secret in sorted(known, key=len, reverse=True):
+        if secret in text:
+            text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", PLACEHOLDER, text)
     if "://" in text:
         text = _ADDRESS.sub(_cut, text)
     if "@" in text:
         text = _LOGIN.sub(f"{PLACEHOLDER}@", text)
-    text = _ASSIGNED.sub(_assigned, text)
-    known = _known | _of_environment(tuple(os.environ.items()))
-    for secret in sorted(known, key=len, reverse=True):
-        if secret in text:
-            text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", PLACEHOLDER, text)
-    return text
+    return _ASSIGNED.sub(_assigned, text)
 
 
 def _cut(address: re.Match[str]) -> str:
