@@ -58,6 +58,7 @@ from discern.models.registry import MODELS, name_of
 from discern.models.schedule import Schedule
 from discern.models.transfer import TransferClassifier
 from discern.own import make_importable
+from discern.redaction import redacted
 from discern.reports.summary import versions
 
 log = logging.getLogger(__name__)
@@ -508,7 +509,7 @@ def _card(
         if backbone.weights != PUBLISHED:
             model["weights"] = None  # they are in the checkpoint
     return Card(
-        model=ModelCard(name=name_of(settings["_target_"]) or "", settings=model),
+        model=ModelCard(name=name_of(settings["_target_"]) or "", settings=redacted(model)),
         class_names=data.class_names,
         input_shape=data.input_shape,
         preprocessing=Preprocessing(**data.preprocessing),
@@ -521,14 +522,14 @@ def _card(
 
 
 def portable(cfg: DictConfig) -> dict[str, Any]:
-    """A config as plain values, without the paths of the machine and the run."""
+    """A config as plain values, without the paths of the machine and the run, and secrets."""
     kept = ("seed", "model", "data", "optimizer", "scheduler")
     parts: dict[str, Any] = {key: plain(cfg[key]) for key in kept}
     parts["data"] = {key: value for key, value in parts["data"].items() if key != "dir"}
     parts["model"] = {key: value for key, value in parts["model"].items() if key != "init_from"}
     if parts["model"].get("weights"):
         parts["model"]["weights"] = Path(parts["model"]["weights"]).name
-    return parts
+    return dict(redacted(parts))
 
 
 def _schedule(node: DictConfig, validated: bool) -> Schedule | None:

@@ -169,6 +169,7 @@ def _hydra_command(name: str, job: "TaskFunction", arguments: list[str]) -> None
     import hydra
 
     from discern.config import as_typed_settings, conf_dir
+    from discern.redaction import remember
     from discern.typed import for_hydra
 
     started, asked = False, os.environ.get("HYDRA_FULL_ERROR")
@@ -181,6 +182,7 @@ def _hydra_command(name: str, job: "TaskFunction", arguments: list[str]) -> None
 
     main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)
     overrides, options = _apart(arguments)
+    remember(overrides)
     try:
         overrides = for_hydra(overrides, as_typed_settings(), _is_multirun(overrides, options))
     except DiscernError as error:

@@ -19,6 +19,7 @@ from discern.errors import DiscernError
 from discern.experiments import not_found
 from discern.nearest import did_you_mean
 from discern.own import warn_of_unused
+from discern.redaction import remember
 from discern.typed import for_hydra, quoted
 
 LAUNCHERS = {
@@ -47,6 +48,7 @@ def compose(overrides: Sequence[str] = (), *, folder: str | Path | None = None) 
     """
     if isinstance(overrides, str):
         raise DiscernError(f'compose takes a list of settings, as ["{overrides}"].')
+    remember(list(overrides))
     typed = for_hydra(overrides, as_typed_settings(), multirun=False)
     if folder is not None:
         typed.append(f"folder={quoted(str(folder))}")

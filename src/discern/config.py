@@ -32,6 +32,7 @@ from discern.errors import DiscernError, first_line
 from discern.models.activations import ACTIVATIONS
 from discern.models.directions import check_mode
 from discern.nearest import closest, did_you_mean
+from discern.redaction import remember
 from discern.runs import find_checkpoint
 from discern.settle import leave_out, place_paths, read_interpolated
 from discern.typed import AsTyped
@@ -716,6 +717,7 @@ SCHEMAS: dict[str, type[BaseModel]] = {
 """``_target_`` of a group's choice -> what its settings may be."""
 
 EXTRAS = {
+    "discern.loggers.WeightsAndBiases": "wandb",
     "lightning.pytorch.loggers.WandbLogger": "wandb",
     "lightning.pytorch.loggers.MLFlowLogger": "mlflow",
 }
@@ -810,6 +812,7 @@ def check(cfg: DictConfig, command: str = "train") -> None:
         }
     except OmegaConfBaseException as error:
         raise DiscernError(f"The config cannot be resolved: {first_line(error)}.") from error
+    remember(values)
     settings, check_files = COMMANDS[command]
     _check_numbers(values, "")
     if command == "train":

@@ -9,11 +9,15 @@ from omegaconf import OmegaConf
 from omegaconf._utils import get_omega_conf_dumper
 
 from discern.files import write_whole
+from discern.redaction import redacted
 
 
 def write_config(cfg: Any, path: Path) -> None:
-    """Write a config, every interpolation resolved, in the words of ``OmegaConf.to_yaml``."""
-    values = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    """Write a config in the words of ``OmegaConf.to_yaml``.
+
+    Every interpolation is resolved, and what may be secret is left out.
+    """
+    values = redacted(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
     with write_whole(path) as file:
         yaml.dump(
             values,

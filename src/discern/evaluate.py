@@ -15,7 +15,7 @@ from torch import nn
 from discern.build import build_data
 from discern.checkpoints import Card, known_images, model_name, read, rebuilt
 from discern.choices import settings_of
-from discern.config import as_override, check
+from discern.config import as_override, check, plain
 from discern.config_file import write_config
 from discern.console import fitted
 from discern.data.known import Rule
@@ -27,6 +27,7 @@ from discern.meeting import check_trained_on, say_what_is_measured
 from discern.models.engines import use_engine
 from discern.own import choices
 from discern.quiet import quiet_libraries
+from discern.redaction import say_what_is_lacking
 from discern.reports.calibration import draw_reliability, reliability
 from discern.reports.confusion import (
     ClassScores,
@@ -83,6 +84,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Estimate]:
         cfg.data = data_settings(cfg, card, checkpoint, known.rule)
     check(cfg, "evaluate")
     write_config(cfg, folder / "config.yaml")
+    say_what_is_lacking(plain(cfg))
     data: Any = build_data(cfg, known, measured=cfg.split)
     check_fit(card, data, checkpoint)
     say_what_is_measured(data, cfg.split)

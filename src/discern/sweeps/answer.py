@@ -262,7 +262,7 @@ def _absolute_experiment(choice: Any) -> Any:
 
 
 def _of_the_model(job: Job) -> dict[str, str]:
-    return {k: value for k, value in job.overrides.items() if k.lstrip("+~") not in NOT_THE_MODEL}
+    return {k: value for k, value in job.shown.items() if k.lstrip("+~") not in NOT_THE_MODEL}
 
 
 def _put(settings: dict[str, Any], path: list[str], value: Any) -> None:

@@ -11,7 +11,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from discern.errors import DiscernError
 from discern.files import write_whole
+from discern.redaction import lacking, redacted, redacted_setting
 from discern.runs import DIVERGED, SWEEP, finite, mapping, numbers, read_facts
 from discern.sweeps.names import differing, job_name
 from discern.sweeps.rows import Objective, Row, State
@@ -55,6 +56,11 @@ class Job:
     name: str
     overrides: Mapping[str, str]
 
+    @property
+    def shown(self) -> dict[str, str]:
+        """The overrides as they are written and shown, without what may be secret."""
+        return shown(self.overrides)
+
 
 @dataclass
 class Ledger:
@@ -85,7 +91,7 @@ class Ledger:
         """Add jobs, which are named by ``settings``, and write them down."""
         first = len(self.jobs)
         for each in overrides:
-            name = self._free(job_name(each, settings))
+            name = self._free(job_name(shown(each), settings))
             self.jobs.append(Job(len(self.jobs), name, dict(each)))
         self.save()
         return self.jobs[first:]
@@ -102,10 +108,10 @@ class Ledger:
         """Write ``sweep.json``."""
         content = {
             "format": FORMAT,
-            "arguments": self.arguments,
+            "arguments": redacted(self.arguments),
             "objectives": [asdict(objective) for objective in self.objectives],
-            "search": self.search,
-            "jobs": [asdict(job) for job in self.jobs],
+            "search": redacted(self.search),
+            "jobs": [asdict(replace(job, overrides=job.shown)) for job in self.jobs],
         }
         with write_whole(self.folder / SWEEP) as file:
             json.dump(content, file, indent=2, ensure_ascii=False)
@@ -139,6 +145,20 @@ class Ledger:
         ) as error:  # fmt: skip
             raise DiscernError(f"{path} cannot be read: it is not what discern writes.") from error
 
+    def complete(self, given: Mapping[tuple[str, str], str]) -> list[str]:
+        """Give the jobs the secrets that were not written.
+
+        Args:
+            given: setting, and its value as it was written -> its value as it is typed again.
+
+        Returns:
+            Settings that were not typed again.
+        """
+        for number, job in enumerate(self.jobs):
+            overrides = {k: given.get((k, v), v) for k, v in job.overrides.items()}
+            self.jobs[number] = replace(job, overrides=overrides)
+        return sorted({name for job in self.jobs for name in lacking(job.overrides)})
+
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Keep other sweeps out of the folder.
@@ -166,7 +186,7 @@ class Ledger:
 
     def row(self, job: Job, settings: Sequence[str] | None = None) -> Row:
         """What has become of a job, as its folder tells."""
-        told = {key: job.overrides.get(key, "") for key in settings or ()}
+        told = {key: job.shown.get(key, "") for key in settings or ()}
         folder = self.folder / job.name
         facts = read_facts(folder)
         if facts is None:
@@ -228,6 +248,14 @@ class Ledger:
             for name in mapping(metrics)
         }
         return sorted(names)
+
+
+def shown(overrides: Mapping[str, str]) -> dict[str, str]:
+    """Overrides without what may be secret."""
+    return {
+        key: redacted_setting(f"{key}={value}").removeprefix(f"{key}=")
+        for key, value in overrides.items()
+    }
 
 
 def _job(told: dict[str, Any]) -> Job:

@@ -24,11 +24,12 @@ from omegaconf import DictConfig, OmegaConf
 from discern.config import as_override, check_names
 from discern.errors import DiscernError, first_line, refuse
 from discern.jobs import relative
+from discern.redaction import redacted, redacted_setting
 from discern.runs import FOLD, find_checkpoint, read_facts
 from discern.settle import leave_out
 from discern.sweeps.composing import SweepConfigLoader
 from discern.sweeps.launcher import InterruptedSweepError, JobsLauncher, JobStoppedError
-from discern.sweeps.ledger import STOPPED, Job, Ledger
+from discern.sweeps.ledger import STOPPED, Job, Ledger, shown
 from discern.sweeps.names import differing
 from discern.sweeps.objectives import objectives_of
 from discern.sweeps.rows import Row, State
@@ -117,7 +118,8 @@ class JobsSweeper(Sweeper):
         ledger = self._ledger(folder, [_found(a) for a in arguments if not _is_own(a)])
         with ledger.alone(), self._launcher_kept():
             ledger.save()
-            OmegaConf.save(self.config, folder / "multirun.yaml")
+            told = redacted(OmegaConf.to_container(self.config))
+            OmegaConf.save(OmegaConf.create(told), folder / "multirun.yaml")
             stopped = 0
             try:
                 self._run(ledger, self._parse(ledger.arguments))
@@ -170,7 +172,7 @@ class JobsSweeper(Sweeper):
         others = [
             f"{argument} ({before.get(argument.partition('=')[0], 'nothing')} there)"
             for argument in arguments
-            if argument not in ledger.arguments
+            if redacted_setting(argument) not in ledger.arguments
         ]
         if others:
             raise DiscernError(
@@ -183,7 +185,28 @@ class JobsSweeper(Sweeper):
                 f"sweep.resume={relative(folder)} is a search with hydra.sweeper.direction="
                 f"{as_override(directions)}, and not {as_override(self._directions())}."
             )
+        again = {redacted_setting(argument): argument for argument in arguments}
+        ledger.arguments = [again.get(argument, argument) for argument in ledger.arguments]
+        for setting in ledger.complete(self._values(arguments)):
+            log.warning(
+                "%s was kept without what may be secret; type it again where that is needed.",
+                setting,
+            )
         return ledger
+
+    def _values(self, arguments: list[str]) -> dict[tuple[str, str], str]:
+        """Setting, and a value as the ledger writes it -> that value as it was typed."""
+        found = {}
+        for override in self._parse(arguments):
+            key = override.get_key_element()
+            if not override.is_sweep_override():
+                values = [override.get_value_element_as_str()]
+            else:
+                several = override.is_discrete_sweep()
+                values = list(override.sweep_string_iterator()) if several else []
+            for value in map(typed, values):
+                found[key, shown({key: value})[key]] = value
+        return found
 
     def _search(self, arguments: Sequence[str]) -> list[str] | None:
         """What was typed to have a search; None for what is none."""
