@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from discern.errors import DiscernError
+from discern.models import checkpoint
 from discern.models.checkpoint import UnwritableError, read, write
 
 DTYPES = (
@@ -147,8 +148,6 @@ def test_what_has_no_place_in_a_file_is_named_and_leaves_the_file_before(tmp_pat
 
 def resealed(path: Path, tree: str) -> Path:
     """A file with another description, as one who knows the form would make it."""
-    from discern.models import checkpoint
-
     text = json.dumps({"__metadata__": {"discern": tree, "sha256": "0" * 64}})
     text += " " * (-len(text) % 8)
     data = struct.pack("<Q", len(text)) + text.encode()
@@ -171,6 +170,8 @@ def resealed(path: Path, tree: str) -> Path:
         '{"a":{"$dict":[[[1],2]]}}', '{"a":{"$set":[[1]]}}', '{"a":{"$tuple":1}}',
         '{"a":{"$tuple":[],"b":1}}', '{"a":{"$counter":[["x",{}],["y"]]}}',
         '{"a":' + "[" * 100 + "]" * 100 + "}", '{"a":' + "[" * 100_000 + "]" * 100_000 + "}",
+        '{"a":1,"a":2}', '{"a":1e999}', '{"a":NaN}', '{"a":{"$dict":[[{"$tuple":[[1]]},2]]}}',
+        '{"a":{"$set":[{"$tuple":[{"$tuple":[]}]}]}}', '{"a":[' + "{}," * 5_000_000 + "1]}",
         '{"a":' + "9" * 100_000 + "}", '{"a":[' + "1," * 1_100_000 + "1]}",
     ],
 )  # fmt: skip
@@ -178,3 +179,31 @@ def test_a_description_that_is_none_is_refused(tmp_path, tree):
     path = resealed(tmp_path / "x.safetensors", tree)
     with pytest.raises(DiscernError, match=r"x\.safetensors is not a checkpoint"):
         read(path)
+
+
+def test_a_tensor_is_in_the_description_once(tmp_path):
+    content = {"state_dict": {}, "a": torch.ones(2, 3).T, "b": torch.zeros(3)}
+    write(content, tmp_path / "x.safetensors")
+    data = (tmp_path / "x.safetensors").read_bytes()
+    for before, after in ((b'tensor\\":\\"b', b'tensor\\":\\"a'),):
+        assert before in data
+        path = tmp_path / "again.safetensors"
+        path.write_bytes(sealed(data.replace(before, after)))
+        with pytest.raises(DiscernError, match="names a tensor twice"):
+            read(path)
+
+
+def sealed(data: bytes) -> bytes:
+    """A file's bytes with the digest that is theirs."""
+    place = checkpoint._place_of_digest(data)
+    digest = checkpoint._digest(memoryview(data), place).encode()
+    return data[:place] + digest + data[place + 64 :]
+
+
+def test_a_tensor_of_a_type_that_is_not_written_is_refused(tmp_path):
+    data = saved(tmp_path / "x.safetensors").read_bytes()
+    for foreign in (b'"F8_E4M3"  ', b'"C64"'):
+        path = tmp_path / "foreign.safetensors"
+        path.write_bytes(sealed(data.replace(b'"F32"', foreign.ljust(5)[:5].ljust(5))))
+        with pytest.raises(DiscernError, match=r"foreign\.safetensors is "):
+            read(path)

@@ -15,7 +15,7 @@ import mmap
 import os
 import struct
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,10 @@ CHUNK = 1 << 22
 
 DEEPEST, MOST_VALUES = 40, 1_000_000
 """Lists in lists, and values, above which a file is no checkpoint."""
+
+MOST_MARKS = 4 * MOST_VALUES
+"""Commas and opening brackets of a header above which it is not parsed: each may be a value, which
+takes fifty times the memory of its one or two characters."""
 
 MOST_HEADER = 100_000_000
 """Bytes of a header that safetensors reads."""
@@ -114,10 +118,10 @@ def read(path: Path) -> dict[str, Any]:
     if data[place : place + len(_NO_DIGEST)] != _digest(memoryview(data), place).encode():
         raise DiscernError(f"{path} is damaged: its SHA-256 is not what it says.")
     try:
+        metadata = _parsed(header[8:])["__metadata__"]
         tensors = safetensors.torch.load(data)
-        metadata = json.loads(header[8:])["__metadata__"]
         decoder = _Decoder(tensors)
-        tree = decoder.decode(json.loads(metadata[TREE]), 0)
+        tree = decoder.decode(_parsed(metadata[TREE]), 0)
         strides = tree.pop(STRIDES)
         state = decoder.rest()
         state |= {name: _in_order(state[name], strides[name]) for name in strides}
@@ -128,8 +132,28 @@ def read(path: Path) -> dict[str, Any]:
 
 # What reading a description raises that discern did not write.
 _NOT_OURS = (
-    SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError,
+    SafetensorError, ValueError, LookupError, TypeError, AttributeError, RuntimeError,
+    OverflowError, MemoryError,
 )  # fmt: skip
+
+
+def _parsed(text: str | bytes) -> Any:
+    """JSON of a size that can be parsed, each of its keys given once.
+
+    Raises:
+        ValueError: it is larger, or no such JSON.
+    """
+    marks = [",", "[", "{"] if isinstance(text, str) else [b",", b"[", b"{"]
+    if sum(text.count(mark) for mark in marks) > MOST_MARKS:  # type: ignore[arg-type]
+        raise ValueError("its description is too large")
+    return json.loads(text, object_pairs_hook=_each_once)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("its description says something twice")
+    return found
 
 
 # Plain values as JSON. What JSON has no word for is a dictionary of one key that begins with $.
@@ -163,6 +187,8 @@ class _Encoder:
         if kind is list:
             return self._each(value, path)
         if kind is tuple or kind is set:
+            if kind is set:
+                _check_keys(value, path)
             return {f"${kind.__name__}": self._each(list(value), path)}
         if kind in (dict, OrderedDict):
             if all(type(key) is str and not key.startswith("$") for key in value):
@@ -180,6 +206,7 @@ class _Encoder:
         return [self.encode(part, (*path, str(number))) for number, part in enumerate(values)]
 
     def _pairs(self, value: dict[Any, Any], path: tuple[str, ...]) -> list[list[Any]]:
+        _check_keys(value, path)
         return [
             [self.encode(key, path), self.encode(part, (*path, str(key)))]
             for key, part in value.items()
@@ -197,10 +224,17 @@ class _Decoder:
     """Makes the tree again.
 
     Args:
-        tensors: all of the file's.
+        tensors: all of the file's; one that is in the tree is there once, so that no description
+            can make many of few numbers.
+
+    Raises:
+        ValueError: they are of types that are not written.
     """
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
+        foreign = next((t.dtype for t in tensors.values() if t.dtype not in _DTYPES), None)
+        if foreign is not None:
+            raise ValueError(f"it holds tensors of {foreign}")
         self._tensors = tensors
         self._used: set[str] = set()
         self._values = 0
@@ -216,6 +250,8 @@ class _Decoder:
             raise ValueError("its description is too large")
         if isinstance(value, list):
             return [self.decode(part, depth + 1) for part in value]
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError("its description has a number that JSON has no word for")
         if not isinstance(value, dict):
             return value
         special = next((key for key in value if key.startswith("$")), None)
@@ -227,6 +263,8 @@ class _Decoder:
 
     def _special(self, kind: str, value: Any, depth: int) -> Any:
         if kind == "$tensor" and isinstance(value, str):
+            if value in self._used:
+                raise ValueError("its description names a tensor twice")
             self._used.add(value)
             return self._tensors[value]
         if kind == "$strided" and isinstance(value, list):
@@ -239,14 +277,32 @@ class _Decoder:
         parts = self.decode(value, depth)
         if kind == "$tuple":
             return tuple(parts)
+        pairs = {key: part for key, part in parts} if kind != "$set" else {}  # noqa: C416
+        keys = parts if kind == "$set" else pairs
+        if not all(map(_is_key, keys)):
+            raise ValueError("its description has a key that is none")
         if kind == "$set":
             return set(parts)
-        pairs = {key: part for key, part in parts}  # noqa: C416 - each must be a pair
         return Counter(pairs) if kind == "$counter" else pairs
 
     def rest(self) -> dict[str, Tensor]:
         """The tensors that the tree does not name: the network's."""
         return {name: part for name, part in self._tensors.items() if name not in self._used}
+
+
+def _is_key(value: Any) -> bool:
+    """Whether a value of the tree may be a key: it has no parts, or is a tuple of such."""
+    parts = value if isinstance(value, tuple) else (value,)
+    return all(part is None or isinstance(part, (bool, int, float, str)) for part in parts)
+
+
+def _check_keys(keys: Iterable[Any], path: tuple[str, ...]) -> None:
+    for key in keys:
+        if not _is_key(key):
+            raise UnwritableError(
+                f"{'.'.join(path)} of the checkpoint has a {type(key).__qualname__} as a key, which "
+                "its file cannot hold; a key is a number, a text or a tuple of these."
+            )
 
 
 # Tensors whose numbers lie in another order in memory, as those of images with their channels last.
