@@ -29,11 +29,6 @@ from discern.callbacks.checkpoints import WholeFileCheckpointIO
 from discern.callbacks.finetune import Finetune
 from discern.callbacks.time_limit import TimeLimit
 from discern.checkpoints import (
-    CARD,
-    BackboneCard,
-    Card,
-    ModelCard,
-    Preprocessing,
     adopt_backbone,
     card_and_state,
     check_backbone,
@@ -51,6 +46,14 @@ from discern.jobs import relative
 from discern.loop import use_lean_epoch_loop
 from discern.meeting import say_what_differs
 from discern.models.backbones import PUBLISHED, backbone_preprocessing
+from discern.models.card import (
+    CARD,
+    TARGET,
+    Card,
+    portable_settings,
+    without_target,
+    written,
+)
 from discern.models.classifier import Classifier
 from discern.models.directions import mode_of
 from discern.models.mixing import mixing
@@ -503,16 +506,15 @@ def _card(
     model = {key: value for key, value in settings.items() if key != "_target_"}
     backbone = None
     if isinstance(network, TransferClassifier):
-        backbone = BackboneCard(
-            **asdict(network.backbone.provenance), digest=network.backbone.digest()
-        )
-        if backbone.weights != PUBLISHED:
+        provenance = network.backbone.provenance
+        backbone = {**asdict(provenance), "digest": network.backbone.digest()}
+        if provenance.weights != PUBLISHED:
             model["weights"] = None  # they are in the checkpoint
-    return Card(
-        model=ModelCard(name=name_of(settings["_target_"]) or "", settings=redacted(model)),
+    return written(
+        model={"name": name_of(settings["_target_"]) or "", "settings": redacted(model)},
         class_names=data.class_names,
         input_shape=data.input_shape,
-        preprocessing=Preprocessing(**data.preprocessing),
+        preprocessing=data.preprocessing,
         backbone=backbone,
         data={"title": data.title, "fingerprint": data.fingerprint},
         split=split,
@@ -529,6 +531,9 @@ def portable(cfg: DictConfig) -> dict[str, Any]:
     parts["model"] = {key: value for key, value in parts["model"].items() if key != "init_from"}
     if parts["model"].get("weights"):
         parts["model"]["weights"] = Path(parts["model"]["weights"]).name
+    for group in kept[1:]:
+        settings = without_target(parts[group])
+        parts[group] = {TARGET: parts[group][TARGET], **portable_settings(settings)}
     return dict(redacted(parts))
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor, nn
 
-from discern.checkpoints import Card, load
+from discern.checkpoints import load
 from discern.config import check
 from discern.console import ConsoleHandler
 from discern.data.search import find_files
@@ -24,6 +24,7 @@ from discern.errors import DiscernError
 from discern.experiments import name_of
 from discern.files import printable
 from discern.jobs import torch_as_it_was
+from discern.models.card import Card
 from discern.models.classifier import Classifier
 from discern.prediction import BATCH, classify_files, probabilities_of, title_of
 from discern.preflight import claim_folder

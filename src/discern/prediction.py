@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from discern.checkpoints import Card, load, model_name
+from discern.checkpoints import load, model_name
 from discern.config import as_override, check
 from discern.console import is_terminal
 from discern.data.in_memory import InMemoryImages
@@ -27,6 +27,7 @@ from discern.data.search import find_files
 from discern.errors import DiscernError
 from discern.files import printable, write_whole
 from discern.jobs import as_job, relative
+from discern.models.card import Card
 from discern.reports.classified import Classified, draw_classified
 from discern.reports.explain import GradCam
 from discern.reports.predictions import TOP, warn_of_undefined

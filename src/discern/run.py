@@ -41,7 +41,6 @@ from discern.callbacks.outputs import TestOutputs
 from discern.callbacks.pruning import Pruning
 from discern.callbacks.randomness import Randomness
 from discern.checkpoints import (
-    CARD,
     card_and_state,
     check_shapes,
     fill,
@@ -68,6 +67,7 @@ from discern.files import printable
 from discern.hparams import log_row
 from discern.jobs import as_job, relative
 from discern.meeting import check_trained_on, say_what_is_measured
+from discern.models.card import CARD
 from discern.models.classifier import Classifier, count_parameters
 from discern.models.directions import check_mode
 from discern.nearest import did_you_mean

@@ -155,6 +155,8 @@ def test_what_has_no_place_in_a_file_is_named_and_leaves_the_file_before(tmp_pat
         '{"a":{"$dict":[[[1],2]]}}', '{"a":{"$set":[[1]]}}', '{"a":{"$tuple":1}}',
         '{"a":{"$tuple":[],"b":1}}', '{"a":{"$counter":[["x",{}],["y"]]}}',
         '{"a":' + "[" * 100 + "]" * 100 + "}", '{"a":' + "[" * 100_000 + "]" * 100_000 + "}",
+        '{"a":1,"a":2}', '{"a":1e999}', '{"a":NaN}', '{"a":{"$dict":[[{"$tuple":[[1]]},2]]}}',
+        '{"a":{"$set":[{"$tuple":[{"$tuple":[]}]}]}}', '{"a":[' + "{}," * 5_000_000 + "1]}",
         '{"a":' + "9" * 100_000 + "}", '{"a":[' + "1," * 1_100_000 + "1]}",
     ],
 )  # fmt: skip
@@ -190,7 +192,7 @@ def test_a_tensor_is_named_once(tmp_path):
     described = {"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
     tree = '{"strides":{},"a":{"$tensor":"w"},"b":{"$tensor":"w"}}'
     (tmp_path / "x.safetensors").write_bytes(sealed(tree, described, bytes(8)))
-    with pytest.raises(DiscernError, match="named twice"):
+    with pytest.raises(DiscernError, match="names a tensor twice"):
         read(tmp_path / "x.safetensors")
 
 

@@ -105,7 +105,7 @@ def read(path: Path) -> dict[str, Any]:
         with path.open("rb", buffering=0) as file:
             header = _read_header(file)
             place = _place_of_digest(header)
-            described = json.loads(header[8:])
+            described = _parsed(header[8:])
             metadata = described.pop("__metadata__")
             tensors = _described(described, os.fstat(file.fileno()).st_size - len(header))
             end = place + len(_NO_DIGEST)
@@ -115,7 +115,7 @@ def read(path: Path) -> dict[str, Any]:
             ):
                 raise DiscernError(f"{path} is damaged: its SHA-256 is not what it says.")
         decoder = _Decoder(tensors)
-        tree = decoder.decode(json.loads(metadata[TREE]), 0)
+        tree = decoder.decode(_parsed(metadata[TREE]), 0)
         if type(tree) is not dict or type(strides := tree.pop(STRIDES, None)) is not dict:
             raise ValueError("its description is of another form")
         state = decoder.rest()
@@ -131,8 +131,24 @@ def read(path: Path) -> dict[str, Any]:
 
 # What reading a description raises that discern did not write.
 _NOT_OURS = (
-    ValueError, LookupError, TypeError, AttributeError, RecursionError,
+    ValueError, LookupError, TypeError, AttributeError, RuntimeError, MemoryError,
 )  # fmt: skip
+
+
+def _parsed(text: str | bytes) -> Any:
+    """JSON, each of its keys given once.
+
+    Raises:
+        ValueError: it is no such JSON.
+    """
+    return json.loads(text, object_pairs_hook=_each_once)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("its description says something twice")
+    return found
 
 
 # Plain values as JSON. What JSON has no word for is a dictionary of one key that begins with $.
@@ -166,6 +182,8 @@ class _Encoder:
         if kind is list:
             return self._each(value, path)
         if kind is tuple or kind is set:
+            if kind is set:
+                _check_keys(value, path)
             return {f"${kind.__name__}": self._each(list(value), path)}
         if kind in (dict, OrderedDict):
             if all(type(key) is str and not key.startswith("$") for key in value):
@@ -183,6 +201,7 @@ class _Encoder:
         return [self.encode(part, (*path, str(number))) for number, part in enumerate(values)]
 
     def _pairs(self, value: dict[Any, Any], path: tuple[str, ...]) -> list[list[Any]]:
+        _check_keys(value, path)
         return [
             [self.encode(key, path), self.encode(part, (*path, str(key)))]
             for key, part in value.items()
@@ -200,7 +219,8 @@ class _Decoder:
     """Makes the tree again.
 
     Args:
-        tensors: all of the file's.
+        tensors: all of the file's; one that is in the tree is there once, so that no description
+            can make many of few numbers.
     """
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
@@ -219,6 +239,8 @@ class _Decoder:
             raise ValueError("its description is too large")
         if isinstance(value, list):
             return [self.decode(part, depth + 1) for part in value]
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError("its description has a number that JSON has no word for")
         if not isinstance(value, dict):
             return value
         special = next((key for key in value if key.startswith("$")), None)
@@ -230,8 +252,8 @@ class _Decoder:
 
     def _special(self, kind: str, value: Any, depth: int) -> Any:
         if kind == "$tensor" and isinstance(value, str):
-            if value in self._used:  # or a small file could ask for many copies
-                raise ValueError("a tensor in it is named twice")
+            if value in self._used:
+                raise ValueError("its description names a tensor twice")
             self._used.add(value)
             return self._tensors[value]
         if kind == "$strided" and isinstance(value, list):
@@ -244,14 +266,32 @@ class _Decoder:
         parts = self.decode(value, depth)
         if kind == "$tuple":
             return tuple(parts)
+        pairs = {key: part for key, part in parts} if kind != "$set" else {}  # noqa: C416
+        keys = parts if kind == "$set" else pairs
+        if not all(map(_is_key, keys)):
+            raise ValueError("its description has a key that is none")
         if kind == "$set":
             return set(parts)
-        pairs = {key: part for key, part in parts}  # noqa: C416 - each must be a pair
         return Counter(pairs) if kind == "$counter" else pairs
 
     def rest(self) -> dict[str, Tensor]:
         """The tensors that the tree does not name: the network's."""
         return {name: part for name, part in self._tensors.items() if name not in self._used}
+
+
+def _is_key(value: Any) -> bool:
+    """Whether a value of the tree may be a key: it has no parts, or is a tuple of such."""
+    parts = value if isinstance(value, tuple) else (value,)
+    return all(part is None or isinstance(part, (bool, int, float, str)) for part in parts)
+
+
+def _check_keys(keys: Iterable[Any], path: tuple[str, ...]) -> None:
+    for key in keys:
+        if not _is_key(key):
+            raise UnwritableError(
+                f"{'.'.join(path)} of the checkpoint has a {type(key).__qualname__} as a key, "
+                "which its file cannot hold; a key is a number, a text or a tuple of these."
+            )
 
 
 # Tensors whose numbers lie in another order in memory, as those of images with their channels last.
