@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sqlite3
 from pathlib import Path
 from urllib.parse import quote
 
@@ -157,9 +156,7 @@ def test_the_best_of_a_sweep_trains_again_and_says_what_was_left_out(tmp_path, o
 
 def test_a_search_writes_no_secret_of_its_storage(tmp_path, own):
     pytest.importorskip("optuna")
-    place = f"sqlite:///{tmp_path}/study.db?password={MARK}"
-    with sqlite3.connect(tmp_path / "study.db"):
-        pass
+    place = f"sqlite:///{tmp_path}/study.db?timeout=7654321"
     done = invoke(
         *("train", "-m", *own, *SECRETS, "hydra/sweeper=optuna", "hydra.sweeper.n_trials=1"),
         *(f"hydra.sweeper.storage={place}", "optimizer.lr=interval(1e-3,1e-2)"),
@@ -167,7 +164,21 @@ def test_a_search_writes_no_secret_of_its_storage(tmp_path, own):
         cwd=tmp_path,
         **ENVIRONMENT,
     )
+    assert done.returncode == 0, done.stderr
     no_secret_in(tmp_path, done.stdout, done.stderr)
+    assert "7654321" not in written(tmp_path, done.stdout, done.stderr)
+    results = json.loads((tmp_path / "sweep" / "results.json").read_text())
+    assert results["study"] == f"sqlite:///{tmp_path}/study.db?{PLACEHOLDER}"
+
+
+@pytest.mark.slow
+def test_submitit_keeps_no_secret_when_its_jobs_have_ended(tmp_path, own):
+    pytest.importorskip("submitit")
+    sweep = ("-m", *own, *SECRETS, "hydra/launcher=submitit_local", "hydra.sweep.dir=sweep")
+    done = invoke("train", *sweep, "optimizer.lr=1e-3,1e-2", cwd=tmp_path, **ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    no_secret_in(tmp_path, done.stdout, done.stderr)
+    assert (tmp_path / "sweep" / ".submitit").stat().st_mode & 0o077 == 0
 
 
 def test_an_address_that_lost_its_secret_is_not_downloaded(tmp_path):

@@ -55,6 +55,9 @@ GIVES_NOTHING = {
 MOST_JOBS = 10_000
 """Of a sweep: a mistyped range has millions."""
 
+SUBMITIT = ".submitit"
+"""Folder in a sweep's in which submitit keeps what it tells jobs, and hears of them."""
+
 OWN = ("sweep.", "hydra.")
 """Settings of the sweep, which are none of its jobs."""
 
@@ -302,7 +305,7 @@ class JobsSweeper(Sweeper):
             own.ended = ended
         self._draw(ledger)
         try:
-            results = self.launcher.launch(overrides, jobs[0].number)
+            results = self._launched(ledger, overrides, jobs[0].number)
         except Exception as error:  # of a launcher whose jobs died
             log.debug("The launcher failed.", exc_info=True)
             results = [JobReturn(status=JobStatus.FAILED, _return_value=error) for _ in jobs]
@@ -311,6 +314,21 @@ class JobsSweeper(Sweeper):
                 ended(place, result)
         else:
             own.ended = None
+
+    def _launched(
+        self, ledger: Ledger, overrides: Sequence[Sequence[str]], first: int
+    ) -> Sequence[JobReturn]:
+        """Run jobs; of submitit's files those go in the end that hold what was typed, as it was."""
+        kept = ledger.folder / SUBMITIT
+        if "submitit" in str(self.config.hydra.launcher._target_):
+            kept.mkdir(0o700, exist_ok=True)
+        try:
+            return self.launcher.launch(overrides, first)
+        finally:
+            own = ledger.folder.resolve() / SUBMITIT
+            for pickled in kept.glob("*/*.pkl"):
+                if pickled.parent.resolve().parent == own:  # and not where a link leads to
+                    pickled.unlink(missing_ok=True)
 
     def _calm(self) -> tuple[str, ...]:
         """Nothing where the user has chosen another logging of jobs."""
@@ -382,7 +400,7 @@ class JobsSweeper(Sweeper):
             *self._calm(),
             f"hydra.sweep.subdir={quoted(name)}",
         ]
-        self.launcher.launch([overrides], len(ledger.jobs))
+        self._launched(ledger, [overrides], len(ledger.jobs))
         return self._tested(read_facts(ledger.folder / name) or {})
 
     def _tested(self, facts: Mapping[str, Any]) -> dict[str, float]:
