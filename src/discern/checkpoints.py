@@ -60,7 +60,7 @@ def rebuilt(path: Path, content: dict[str, Any]) -> nn.Module:
         network = _built(card, "cpu", path)
         fill(network, state, path)
     network.card = card  # type: ignore[assignment]
-    network.epoch = _epoch(content)  # type: ignore[assignment]
+    network.epoch = epoch_of(content)  # type: ignore[assignment]
     return network.eval()
 
 
@@ -91,7 +91,7 @@ def _built(card: Card, device: str, path: Path) -> nn.Module:
         ) from error
 
 
-def _epoch(content: dict[str, Any]) -> int | None:
+def epoch_of(content: dict[str, Any]) -> int | None:
     """The epoch, from 1, of a checkpoint of Lightning's."""
     epoch = content.get("epoch")
     known = isinstance(epoch, int) and not isinstance(epoch, bool) and 0 <= epoch < 2**31
