@@ -52,12 +52,36 @@ def rebuilt(path: Path, content: dict[str, Any]) -> nn.Module:
     """As :func:`load`, of what was read from ``path``."""
     card, state = card_and_state(path, content)
     # On the meta device nothing is allocated, whatever sizes the file claims.
+    network = _built(card, "meta", path)
+    check_shapes(network, state, path)
+    state = _with_known_backbone(network, state, card, path)
+    fill(network, state, path)
+    if is_sketch(network):  # it has tensors that are not in its state, which it makes by itself
+        network = _built(card, "cpu", path)
+        fill(network, state, path)
+    network.card = card  # type: ignore[assignment]
+    network.epoch = epoch_of(content)  # type: ignore[assignment]
+    return network.eval()
+
+
+def is_sketch(network: nn.Module) -> bool:
+    """Whether any tensor of a network is on the meta device, and has no numbers."""
+    for module in network.modules():
+        own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+        if any(isinstance(t, Tensor) and t.is_meta for t in (*own, *vars(module).values())):
+            return True
+    return False
+
+
+def _built(card: Card, device: str, path: Path) -> nn.Module:
+    """A network as its card describes it, with weights that are yet to be assigned."""
+    settings = dict(card.model.settings)
+    if card.backbone is not None and "weights" in settings:
+        settings["weights"] = None
     try:
-        with torch.device("meta"):
-            network = model_class(card.model.name)(
-                input_shape=card.input_shape,
-                num_classes=len(card.class_names),
-                **card.model.settings,
+        with torch.device(device):
+            return model_class(card.model.name)(
+                input_shape=card.input_shape, num_classes=len(card.class_names), **settings
             )
     except DiscernError:
         raise
@@ -65,13 +89,9 @@ def rebuilt(path: Path, content: dict[str, Any]) -> nn.Module:
         raise DiscernError(
             f"{path} describes a {card.model.name} that cannot be built: {first_line(error)}."
         ) from error
-    fill(network, _with_known_backbone(network, state, card, path), path)
-    network.card = card  # type: ignore[assignment]
-    network.epoch = _epoch(content)  # type: ignore[assignment]
-    return network.eval()
 
 
-def _epoch(content: dict[str, Any]) -> int | None:
+def epoch_of(content: dict[str, Any]) -> int | None:
     """The epoch, from 1, of a checkpoint of Lightning's."""
     epoch = content.get("epoch")
     known = isinstance(epoch, int) and not isinstance(epoch, bool) and 0 <= epoch < 2**31
@@ -255,7 +275,7 @@ def fill(network: nn.Module, state: dict[str, Tensor], path: str | Path) -> None
 
 
 def check_shapes(network: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
-    """Raise a DiscernError that names every layer that differs, with both shapes."""
+    """Raise a DiscernError that names the layers that differ, with both shapes."""
     expected, state = network.state_dict(), with_backbone(network, state)
     differences = [
         f"{key} is {_shape(state.get(key))} there and {_shape(expected.get(key))} in the model"
@@ -263,8 +283,19 @@ def check_shapes(network: nn.Module, state: dict[str, Tensor], path: str | Path)
         if _shape(state.get(key)) != _shape(expected.get(key))
     ]
     if differences:
-        raise DiscernError(f"{path} has weights of another architecture: {'; '.join(differences)}.")
+        more = len(differences) - SHOWN
+        end = f"; and {more:,} more" if more > 0 else ""
+        raise DiscernError(
+            f"{path} has weights of another architecture: {'; '.join(differences[:SHOWN])}{end}."
+        )
+
+
+SHOWN = 10
+"""So many of the layers that differ are named in a message."""
 
 
 def _shape(tensor: Tensor | None) -> str:
-    return "missing" if tensor is None else "×".join(map(str, tensor.shape)) or "a number"
+    if tensor is None:
+        return "missing"
+    shape = "×".join(map(str, tensor.shape)) or "a number"
+    return shape if tensor.is_floating_point() else f"{shape} of whole numbers"

@@ -40,9 +40,11 @@ from discern.callbacks.interrupt import DIVERGED_STATUS, EXIT_STATUS, GracefulSt
 from discern.callbacks.outputs import TestOutputs
 from discern.callbacks.pruning import Pruning
 from discern.callbacks.randomness import Randomness
+from discern.callbacks.restoring import check_before_restoring
 from discern.checkpoints import (
     card_and_state,
     check_shapes,
+    epoch_of,
     fill,
     known_images,
     read,
@@ -302,7 +304,7 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
         best = best_checkpoint(trainer)
         facts["checkpoint"] = None if best is None else name_within(best, folder)
         content = None if best is None else read(best)
-        record_fit(summary, history, trainer, content)
+        record_fit(summary, history, trainer, best, content)
         found = divergence(trainer)
         if found is not None:
             facts["diverged"] = asdict(found)
@@ -553,8 +555,9 @@ def continue_from(start: Path, cfg: DictConfig, trainer: Trainer, model: Classif
         check_shapes(model.network, state, start)
         match_backbone(model.network, card, state, start)
     log.info("  %-10s %s", "from", relative(start))
+    check_before_restoring(trainer)
     trainer.callbacks.append(Continuation(card, portable(cfg)))  # type: ignore[attr-defined]
-    return int(content.get("epoch", 0)) + 1 + _ends_an_epoch(content)
+    return (epoch_of(content) or 1) + _ends_an_epoch(content)
 
 
 def _ends_an_epoch(content: Mapping[str, Any]) -> bool:
@@ -656,16 +659,20 @@ def best_checkpoint(trainer: Trainer) -> Path | None:
 
 
 def record_fit(
-    summary: Summary, history: History, trainer: Trainer, best: dict[str, Any] | None
+    summary: Summary,
+    history: History,
+    trainer: Trainer,
+    best: Path | None,
+    content: dict[str, Any] | None,
 ) -> None:
     """Put into the summary what training gave: the metrics of the best checkpoint, or the last."""
     facts, row = summary.facts, history.rows[-1] if history.rows else {}
     facts["best_epoch"] = None
-    if best is not None:
-        facts["best_epoch"] = best["epoch"] + 1
-        rows = [row for row in history.rows if row["epoch"] == best["epoch"] + 1]
+    if best is not None and content is not None:
+        facts["best_epoch"] = epoch_of(content)
+        rows = [row for row in history.rows if row["epoch"] == facts["best_epoch"]]
         # Of several validations in its epoch, the checkpoint knows the one that it was best in.
-        row = {**rows[0], **at_validation(best)} if rows else at_validation(best)
+        row = {**(rows[0] if rows else {}), **at_validation(best, content)}
     for split in ("train", "val"):
         names = ("loss", "accuracy", "precision", "recall", "top5_error")
         metrics = {name: row[f"{split}/{name}"] for name in names if f"{split}/{name}" in row}
@@ -684,9 +691,9 @@ def record_fit(
     }
 
 
-def at_validation(content: dict[str, Any]) -> dict[str, float]:
+def at_validation(path: Path, content: dict[str, Any]) -> dict[str, float]:
     """The validation metrics when a checkpoint was written."""
-    metrics: dict[str, float] = content[CARD]["metrics"]
+    metrics = card_and_state(path, content)[0].metrics
     return {name: value for name, value in metrics.items() if name.startswith("val/")}
 
 

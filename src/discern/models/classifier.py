@@ -179,7 +179,7 @@ class Classifier(LightningModule):
         if not any(group["params"] for group in groups):
             raise DiscernError("The model has no weights that are trained: all of them are frozen.")
         with refusals_of("optimizer"):
-            optimizer = build_optimizer(self._build_optimizer, groups, self._may_fuse_optimizer())
+            optimizer = self.another_optimizer(groups)
         for group in optimizer.param_groups:
             group["lr"] *= group.get("factor", 1.0)
         if self._schedule is None:
@@ -202,6 +202,10 @@ class Classifier(LightningModule):
             entry["frequency"] = self.trainer.check_val_every_n_epoch or 1
             entry["strict"] = False
         return {"optimizer": optimizer, "lr_scheduler": entry}
+
+    def another_optimizer(self, groups: list[dict[str, Any]]) -> Optimizer:
+        """An optimizer like that of the run, of other groups of parameters."""
+        return build_optimizer(self._build_optimizer, groups, self._may_fuse_optimizer())
 
     def _length_of_run(self, schedule: Schedule) -> tuple[int, int]:
         """Optimizer steps and epochs of the run; -1 where nobody needs to know.
