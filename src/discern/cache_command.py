@@ -31,6 +31,7 @@ from discern.features.folders import (
 )
 from discern.files import printable
 from discern.models import engines_folder as engines
+from discern.models import torch_file_folder
 from discern.nearest import did_you_mean
 from discern.places import expanded
 
@@ -44,9 +45,9 @@ Commands:
   verify    read all features and compare their checksums; damaged files are removed, and what was
             in them is computed again by the next run that needs it; exit status 1 if there were any
   prune     remove what was not used for the longest, down to max_gb=N (50), or all that was not
-            used for unused_days=N; backbones as other engines run them, which are made again in
-            seconds, go before features
-  clear     remove all features, and the backbones
+            used for unused_days=N; backbones as other engines run them and converted files of
+            weights, which are made again in seconds, go before features
+  clear     remove all features, backbones and converted files
 
 What is in use stays. dir=FOLDER is a run's cache.dir; without it, $DISCERN_CACHE_DIR/features or
 that of the user's cache folder.
@@ -191,7 +192,13 @@ def _list_others(features: Path) -> None:
 def _purpose(path: Path) -> str:
     if path.suffix == ".sqlite":
         return "what is known of picture files"
-    return "backbones as other engines run them" if path.name == "engines" else ""
+    return _PURPOSES.get(path.name, "")
+
+
+_PURPOSES = {
+    "engines": "backbones as other engines run them",
+    "weights": "files of torch.save, converted once",
+}
 
 
 def _verify(wish: Wish) -> int:
@@ -240,13 +247,13 @@ def _prune(wish: Wish) -> int:
     if wish.unused_days is not None:
         since = time.time() - wish.unused_days * DAY
         removed += _remove(store for store in stores(wish.folder) if last_used(store) < since)
-        old = [path for path in _exported(wish) if engines.last_used(path) < since]
+        old = [path for path in _made(wish) if engines.last_used(path) < since]
         removed += [_told_of(path) for path in old if engines.remove(path)]
     if wish.max_gb is not None or wish.unused_days is None:
         most = MOST_GB if wish.max_gb is None else wish.max_gb
         told = {store: _told(store) for store in stores(wish.folder)}
         left = bytes_of(most) - sum(map(size_of, told))
-        removed += [_told_of(path) for path in ([] if wish.chosen else engines.make_room(left))]
+        removed += [_told_of(path) for path in engines.make_room(left, files=_made(wish))]
         removed += [told[store] for store in make_room(wish.folder, 0, bytes_of(most))]
     return _report(wish, before, removed)
 
@@ -254,15 +261,19 @@ def _prune(wish: Wish) -> int:
 def _clear(wish: Wish) -> int:
     before = _total(wish)
     removed = _remove(stores(wish.folder))
-    removed += [_told_of(path) for path in _exported(wish) if engines.remove(path)]
+    removed += [_told_of(path) for path in _made(wish) if engines.remove(path)]
     if not wish.chosen:
         engines.forget_speeds()
     return _report(wish, before, removed)
 
 
-def _exported(wish: Wish) -> list[Path]:
-    """Backbones as other engines run them: they are not in a folder that is named."""
-    return [] if wish.chosen else engines.exported()
+def _made(wish: Wish) -> list[Path]:
+    """Exported backbones and converted files, those not used for the longest first.
+
+    They are not in a folder that is named.
+    """
+    found = [] if wish.chosen else [*engines.exported(), *torch_file_folder.converted()]
+    return sorted(found, key=engines.last_used)
 
 
 def _remove(found: Iterable[Path]) -> list[str]:
@@ -305,8 +316,10 @@ def _told(store: Path) -> str:
     return f"{store.name[:8]}  {_backbone(_about(store))}  {_size(size_of(store))}"
 
 
-def _told_of(exported: Path) -> str:
-    return f"{_shown(printable(Path(exported.stem)))}  as other engines run it"
+def _told_of(made: Path) -> str:
+    if made.suffix == torch_file_folder.SUFFIX:
+        return f"{_shown(printable(Path(made.stem)))[:8]}  a converted file of weights"
+    return f"{_shown(printable(Path(made.stem)))}  as other engines run it"
 
 
 def _backbone(about: dict[str, Any]) -> str:
@@ -322,12 +335,18 @@ def _shown(value: object) -> str:
 
 
 def _total(wish: Wish) -> str:
-    found, backbones = stores(wish.folder), _exported(wish)
-    text = f"{_count(found)}, {_size(sum(map(size_of, found)))}"
-    if not backbones:
-        return text
-    backbone = "backbone" if len(backbones) == 1 else "backbones"
-    return f"{text}; {len(backbones)} {backbone}, {_size(sum(map(engines.size_of, backbones)))}"
+    found, made = stores(wish.folder), _made(wish)
+    texts = [f"{_count(found)}, {_size(sum(map(size_of, found)))}"]
+    for suffix, name in _MADE.items():
+        files = [path for path in made if path.suffix == suffix]
+        if files:
+            several = "" if len(files) == 1 else "s"
+            size = _size(sum(map(engines.size_of, files)))
+            texts.append(f"{len(files)} {name}{several}, {size}")
+    return "; ".join(texts)
+
+
+_MADE = {engines.SUFFIX: "backbone", torch_file_folder.SUFFIX: "converted file"}
 
 
 def _count(found: list[Path]) -> str:

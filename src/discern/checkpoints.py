@@ -7,8 +7,6 @@ it should be is refused in one sentence. Of files of ``torch.save``, such as the
 tensors and plain values are read.
 """
 
-import pickle
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from torch import Tensor, nn
 
 from discern.data.known import KnownImages, from_tensors, unknown
 from discern.errors import DiscernError, first_line
-from discern.models import checkpoint
+from discern.models import checkpoint, torch_file
 from discern.models.card import CARD, Card, parsed
 from discern.models.registry import model_class
 
@@ -107,57 +105,20 @@ def read(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise DiscernError(f"{path} is not a file; it must be a checkpoint.")
-    content = checkpoint.read(path) if checkpoint.is_one(path) else _read_pickled(path)
+    own = checkpoint.is_one(path)
+    content = checkpoint.read(path) if own else torch_file.read(path)
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise DiscernError(f"{path} is not a checkpoint: it holds no state_dict.")
-    _check_state(path, content["state_dict"])
+    check_state(path, content["state_dict"])
+    if not own:
+        torch_file.check_finite(path, content["state_dict"])
     return content
 
 
-def _read_pickled(path: Path) -> Any:
-    """What a file of ``torch.save`` holds, such as the notes' dictionary."""
-    _check_archive(path)
-    try:
-        with path.open("rb") as file:  # of a path torch would believe the suffix
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, MemoryError, *_UNPICKLING) as error:
-        raise DiscernError(
-            f"{path} cannot be read; a checkpoint is whole and holds tensors and plain values only."
-        ) from error
-
-
-# All that torch's restricted unpickler was seen to raise on damaged and hostile files.
-_UNPICKLING = (
-    pickle.UnpicklingError, RuntimeError, ValueError, TypeError, KeyError, IndexError,
-    AttributeError, AssertionError, OverflowError,
-)  # fmt: skip
-
-
-def _check_archive(path: Path) -> None:
-    """Refuse a damaged or inflated archive; torch checks neither sizes nor checksums."""
-    if not zipfile.is_zipfile(path):
-        return  # torch's format before 1.6, as the notes may have saved it
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
-            size = sum(member.file_size for member in members)
-            if not stored or size > path.stat().st_size:
-                raise DiscernError(f"{path} is not a checkpoint: its archive is compressed.")
-            damaged = archive.testzip()
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
-        raise DiscernError(f"{path} is damaged: {first_line(error)}.") from error
-    if damaged is not None:
-        raise DiscernError(f"{path} is damaged: the checksum of {damaged} in it is wrong.")
-
-
-def _check_state(path: Path, state: dict[Any, Any]) -> None:
+def check_state(path: Path, state: dict[Any, Any]) -> None:
+    """Raise a DiscernError where a state dict holds anything but tensors by their names."""
     if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise DiscernError(f"{path} is not a checkpoint: its state_dict holds more than tensors.")
-    # A tensor may claim any size by repeating its few numbers; none of ours does.
-    claimed = sum(value.numel() * value.element_size() for value in state.values())
-    if claimed > path.stat().st_size:
-        raise DiscernError(f"{path} is no checkpoint: its tensors claim more than it holds.")
 
 
 def card_and_state(path: Path, content: dict[str, Any]) -> tuple[Card, dict[str, Tensor]]:

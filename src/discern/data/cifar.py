@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
-import pickle
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from discern import pickles
 from discern.data.archives import advising, extract, fetch
 from discern.data.module import InMemoryDataModule, LoadedImages
 from discern.data.stamps import version_of
@@ -361,7 +360,7 @@ class _Binary:
 
 @dataclass(frozen=True)
 class _Python:
-    """Reads the Python version: pickles of Python 2, of which nothing is executed."""
+    """Reads the Python version: pickles of Python 2, which a child process reads."""
 
     published: Publication
     folder: Path
@@ -370,8 +369,8 @@ class _Python:
         """Pixels, uint8 (N, 3072), and labels, uint8 (N,), of a file of ``count`` images."""
         content = self._content(name)
         try:
-            pixels = content[b"data"].values
-            labels = np.array(content[self.published.labels_key], np.uint8)
+            pixels = content["data"].numpy()
+            labels = np.array(content[self.published.labels_key.decode()], np.uint8)
             if pixels.shape != (count, _PIXELS) or labels.shape != (count,):
                 raise ValueError(f"it has not {count:,} images and labels")
         except Exception as error:
@@ -383,74 +382,28 @@ class _Python:
         name = self.published.python.names
         content = self._content(name)
         try:
-            return [title.decode() for title in content[self.published.names_key]]
+            return [title.strip() for title in content[self.published.names_key.decode()]]
         except Exception as error:
             raise _not_published(self.folder / name, error) from error
 
     def _content(self, name: str) -> Any:
         path, version = self.folder / name, self.published.python
-        content = _bytes_of(path)
-        found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        expected = version.md5[version.files.index(name)]
-        if found != expected:
-            raise DiscernError(
-                f"{path} is not the {self.published.title} file of that name: its MD5 starts with "
-                f"{found[:12]} instead of {expected[:12]}."
-            )
-        try:
-            return _Unpickler(io.BytesIO(content), encoding="bytes").load()
-        except Exception as error:  # a pickle that is wrong can raise anything
-            raise _not_published(path, error) from error
+        with pickles.opened(path) as file:
+            found = hashlib.file_digest(file, _md5).hexdigest()
+            expected = version.md5[version.files.index(name)]
+            if found != expected:
+                raise DiscernError(
+                    f"{path} is not the {self.published.title} file of that name: its MD5 starts "
+                    f"with {found[:12]} instead of {expected[:12]}."
+                )
+            try:
+                return pickles.load(file, path, "numpy")
+            except pickles.UnreadableError as error:
+                raise _not_published(path, ValueError(error.reason)) from error
 
 
-class _Unpickler(pickle.Unpickler):
-    """Loads lists, dictionaries, numbers and texts, and NumPy's arrays as :class:`_Array`.
-
-    Whatever else a pickle asks for is refused. Not even NumPy is called: its own classes believe
-    what a pickle says of the memory of an array.
-    """
-
-    def find_class(self, module: str, name: str) -> Any:
-        """The stand-in for a class of NumPy's."""
-        try:
-            return _STAND_INS[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module[:50]}.{name[:50]}") from None
-
-
-class _Type:
-    """Stands for ``numpy.dtype`` in a pickle."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: bytes, *_: object) -> None:
-        self.name = name
-
-    def __setstate__(self, state: object) -> None:
-        """What the type's name does not say is of no meaning for bytes."""
-
-
-class _Array:
-    """Stands for ``numpy.ndarray`` in a pickle; ``values`` is the array, uint8."""
-
-    __slots__ = ("values",)
-
-    def __init__(self, *_: object) -> None:
-        self.values = np.empty(0, np.uint8)
-
-    def __setstate__(self, state: tuple[int, tuple[int, ...], _Type, bool, bytes]) -> None:
-        _, shape, dtype, by_column, content = state
-        if not isinstance(dtype, _Type) or dtype.name not in (b"u1", b"|u1"):
-            raise pickle.UnpicklingError("it has an array of another type than uint8")
-        values = np.frombuffer(content, np.uint8)
-        self.values = values.reshape(shape, order="F" if by_column else "C")
-
-
-_STAND_INS: dict[tuple[str, str], Any] = {
-    ("numpy.core.multiarray", "_reconstruct"): _Array,
-    ("numpy", "ndarray"): "ndarray",  # only ever an argument of the one above
-    ("numpy", "dtype"): _Type,
-}
+def _md5() -> Any:
+    return hashlib.md5(usedforsecurity=False)
 
 
 def _bytes_of(path: Path) -> bytes:

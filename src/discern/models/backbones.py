@@ -15,7 +15,8 @@ from discern.data.preprocessing import Preprocessing
 from discern.data.stamps import version_of
 from discern.errors import DiscernError, first_line
 from discern.models.libraries import LIBRARIES, Library
-from discern.models.weights import load_weights, sha256_of
+from discern.models.torch_file import sha256_of
+from discern.models.weights import load_weights
 from discern.nearest import FEW, closest, did_you_mean
 from discern.places import expanded
 

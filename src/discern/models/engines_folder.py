@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -58,9 +59,15 @@ def remove(path: Path) -> bool:
     return False
 
 
-def make_room(most: int, keep: Path | None = None) -> list[Path]:
-    """Remove those not used for the longest until the others take ``most`` bytes, and ``keep``."""
-    found = exported()
+def make_room(
+    most: int, keep: Path | None = None, files: Sequence[Path] | None = None
+) -> list[Path]:
+    """Remove those not used for the longest until the others take ``most`` bytes, and ``keep``.
+
+    Args:
+        files: which there are, in the order in which they go; all backbones by default.
+    """
+    found = exported() if files is None else files
     total, removed = sum(map(size_of, found)), []
     for path in found:
         if total <= most:

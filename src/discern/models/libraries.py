@@ -19,6 +19,7 @@ from discern.models.weights import (
     load_weights,
     not_to_be_had,
     published_file,
+    read_weights,
     require_answer,
 )
 
@@ -164,9 +165,10 @@ class Timm:
                 f"{SETTING}=default is not allowed for {name}, of which timm publishes no weights; "
                 "it must be null or a file."
             )
-        # Handed to timm as a file: it would ask the hub again, for most of a minute without
-        # network, also for what is there. It reads weights only.
-        overlay = {"file": str(file), "custom_load": False}
+        # Handed to timm as read: it would unpickle the file in this process, or ask the hub again,
+        # for most of a minute without network, also for what is there.
+        weights = read_weights(file, rather=_AVERAGED)
+        overlay = {"state_dict": weights, "custom_load": False}
         try:
             network = self._timm.create_model(
                 name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0
@@ -175,12 +177,17 @@ class Timm:
             raise DiscernError(
                 f"{SETTING}=default: {file} cannot be loaded: {first_line(error)}."
             ) from error
+        del network.pretrained_cfg["state_dict"]
         return self._stripped(network, file)
 
     def _stripped(self, network: Any, file: Path | None = None) -> Stripped:
         classifier = network.pretrained_cfg.get("classifier") or ()
         names = (classifier,) if isinstance(classifier, str) else classifier
         return Stripped(network, tuple(_owner(name) for name in names), file)
+
+
+_AVERAGED = ("state_dict_ema", "model_ema")
+"""Where timm's files have the average of the weights, which timm takes."""
 
 
 @cache

@@ -1,6 +1,5 @@
 """Weights of backbones: where the published ones are kept, and reading any file of them safely."""
 
-import hashlib
 import re
 import socket
 import sys
@@ -14,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# How a file is read so that nothing in it is executed stands in one place, which is that module.
-from discern.checkpoints import _UNPICKLING, _check_archive, _check_state
+from discern.checkpoints import check_state
 from discern.data.download import DownloadError, answering_mirrors
 from discern.errors import DiscernError, about, first_line
+from discern.models import torch_file
+from discern.models.torch_file import sha256_of
 
 SETTING = "model.weights"
 """The setting that messages about weights begin with."""
@@ -51,12 +51,6 @@ _RENAMED = (
 
 # Batch normalisation counts its batches only since PyTorch 0.4.1; older files lack the count.
 _COUNT = "num_batches_tracked"
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # Published files
@@ -127,11 +121,15 @@ def _stalling_fails() -> Iterator[None]:
 # Files of weights
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, rather: Sequence[str] = ()) -> dict[str, Tensor]:
     """The weights in a file, on the CPU.
 
     The file is a state dict, alone or within a checkpoint, or has safetensors' format. Prefixes of
     wrappers are taken off; of a checkpoint of a ``TransferClassifier`` only the backbone is taken.
+
+    Args:
+        path: the file.
+        rather: keys of a checkpoint that are looked at before the usual ones.
 
     Raises:
         DiscernError: the file is missing, damaged, or holds anything but weights.
@@ -141,12 +139,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             raise DiscernError(
                 f"{path} is not a file; it must be default, null, or a file of weights."
             )
-        read = _read_safetensors if path.suffix == ".safetensors" else _read_pickled
+        read = _read_safetensors if path.suffix == ".safetensors" else torch_file.read
         state: Any = read(path)
-        state = next((state[key] for key in _WRAPPERS if isinstance(state.get(key), dict)), state)
-        _check_state(path, state)
-        if not all(_is_plain(tensor) for tensor in state.values()):
-            raise DiscernError(f"{path} holds tensors that are no arrays of numbers.")
+        if not isinstance(state, dict):
+            raise DiscernError(f"{path} is no file of weights: it holds no state_dict.")
+        keys = (*rather, *_WRAPPERS)
+        state = next((state[key] for key in keys if isinstance(state.get(key), dict)), state)
+        check_state(path, state)
+        torch_file.check_finite(path, state)
     return _without_prefixes(state)
 
 
@@ -161,24 +161,6 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
             f"{path} is not a whole safetensors file: {first_line(error)}."
         ) from error
     return state
-
-
-def _read_pickled(path: Path) -> dict[Any, Any]:
-    _check_archive(path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, MemoryError, *_UNPICKLING) as error:
-        raise DiscernError(
-            f"{path} cannot be read; a file of weights is whole and holds tensors and plain "
-            "values only."
-        ) from error
-    if not isinstance(content, dict):
-        raise DiscernError(f"{path} is no file of weights: it holds no state_dict.")
-    return content
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    return tensor.layout is torch.strided and tensor.device.type == "cpu"
 
 
 def _without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
