@@ -162,6 +162,7 @@ class JobsSweeper(Sweeper):
         if self.config.sweep.resume is None:
             return Ledger(folder, arguments, objectives, self._search(arguments))
         ledger = Ledger.load(folder)
+        ledger.check_links()
         if (ledger.search is None) != (self._search(arguments) is None):
             kind = "no search: leave" if ledger.search is None else "a search: add"
             typed = " ".join(ledger.search or self._search(arguments) or [])
