@@ -41,7 +41,7 @@ def read_settings(path: Path, within: Path | None = None) -> Any:
     return content
 
 
-def check_yaml(text: str, most: int = MOST_PARTS) -> None:
+def check_yaml(text: str, most: int = MOST_PARTS, loader: Any = None) -> None:
     """Check that a YAML text is small when its references are written out, and nowhere too deep.
 
     Raises:
@@ -49,7 +49,7 @@ def check_yaml(text: str, most: int = MOST_PARTS) -> None:
         yaml.YAMLError: it is no YAML.
     """
     sizes, named, names = [0], dict[str, int](), list[str | None]()
-    for event in yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    for event in yaml.parse(text, loader or getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         sizes[-1] += 1
         if isinstance(event, yaml.AliasEvent):
             sizes[-1] += named.get(str(event.anchor), most)  # of one that contains itself

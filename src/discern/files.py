@@ -179,14 +179,12 @@ def _remove_deep(folder: Path) -> None:
     try:
         left = _emptied(here)
         while left or entered:
-            if left:
-                name, there = left[-1], os.open(left[-1], flags, dir_fd=here)
-                entered.append((name, left[:-1]))
-            else:
-                name, there = "", os.open("..", flags, dir_fd=here)
+            name = left.pop() if left else None
+            there = os.open(name or "..", flags, dir_fd=here)
             os.close(here)
             here = there
             if name:
+                entered.append((name, left))
                 left = _emptied(here)
             else:
                 name, left = entered.pop()

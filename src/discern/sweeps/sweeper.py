@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from discern.config import as_override, check_names
 from discern.errors import DiscernError, first_line, refuse
+from discern.foreign import check_overrides
 from discern.jobs import relative
 from discern.runs import FOLD, find_checkpoint, read_facts
 from discern.settle import leave_out
@@ -178,6 +179,10 @@ class JobsSweeper(Sweeper):
                 f"sweep.resume={relative(folder)} is another sweep: {', '.join(others)}. Leave "
                 "these settings out to go on with it."
             )
+        own = [*arguments, *self._values_of(arguments)]
+        of_jobs = [f"{key}={value}" for job in ledger.jobs for key, value in job.overrides.items()]
+        told = f"sweep.resume={relative(folder)}"
+        check_overrides([*ledger.arguments, *of_jobs], own, told)
         directions = [objective.direction for objective in ledger.objectives]
         if self._directions() not in ([], directions):
             raise DiscernError(
@@ -189,6 +194,15 @@ class JobsSweeper(Sweeper):
     def _search(self, arguments: Sequence[str]) -> list[str] | None:
         """What was typed to have a search; None for what is none."""
         return None
+
+    def _values_of(self, arguments: list[str]) -> Iterator[str]:
+        """Each setting that is typed, with each of its values, as jobs have them."""
+        for override in self._parse(arguments):
+            key = override.get_key_element()
+            if not override.is_sweep_override():
+                yield f"{key}={typed(override.get_value_element_as_str())}"
+            elif override.is_discrete_sweep():
+                yield from (f"{key}={value}" for value in _values(override))
 
     def _parse(self, arguments: list[str]) -> list[Override]:
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
