@@ -169,6 +169,7 @@ def _hydra_command(name: str, job: "TaskFunction", arguments: list[str]) -> None
     import hydra
 
     from discern.config import as_typed_settings, conf_dir
+    from discern.foreign import allowing, through_here
     from discern.redaction import remember
     from discern.typed import for_hydra
 
@@ -185,6 +186,7 @@ def _hydra_command(name: str, job: "TaskFunction", arguments: list[str]) -> None
     remember(overrides)
     try:
         overrides = for_hydra(overrides, as_typed_settings(), _is_multirun(overrides, options))
+        overrides = through_here(overrides)
     except DiscernError as error:
         refuse(error)
     words = [word for option in options for word in option.split("=", 1)]
@@ -197,7 +199,7 @@ def _hydra_command(name: str, job: "TaskFunction", arguments: list[str]) -> None
     sys.argv = [sys.argv[0], *overrides, *options]
     # Hydra would print its exceptions in several lines; with this it hands them on.
     try:
-        with _environment("HYDRA_FULL_ERROR", "1"):
+        with _environment("HYDRA_FULL_ERROR", "1"), allowing(overrides):
             main(composed)()
     except DiscernError as error:
         refuse(error)

@@ -616,6 +616,11 @@ class SweepSettings(Settings):
     draws: Flag
 
 
+AllowTargets = Annotated[
+    list[str], Field(description="a list of modules, classes and functions, such as [mine.Net]")
+]
+
+
 class RunSettings(OpenSettings):
     """The groups of training, and its settings that belong to no group."""
 
@@ -646,6 +651,7 @@ class RunSettings(OpenSettings):
     find_lr: Annotated[bool | Literal["use"], Field(description="true, use or false")]
     ckpt_path: Annotated[_Checkpoint | None, Field(description="a checkpoint's path, or null")]
     tags: Annotated[list[str | int | float], Field(description="a list of words, such as [a,b]")]
+    allow_targets: AllowTargets
     folder: _Folder | None
 
 
@@ -667,6 +673,7 @@ class EvaluationSettings(Settings):
     data: dict[str, Any]
     engine: Engine
     seed: Seed
+    allow_targets: AllowTargets
     folder: _Folder | None
 
 
@@ -675,6 +682,7 @@ class InspectionSettings(Settings):
 
     data: Group
     seed: Seed
+    allow_targets: AllowTargets
     folder: _Folder | None
 
 
@@ -693,6 +701,7 @@ class PredictionSettings(Settings):
     invert: Annotated[bool | Literal["auto"], Field(description="auto, true or false")]
     pictures: NonNegativeInt
     explain: Flag
+    allow_targets: AllowTargets
 
     @field_validator("explain")
     @classmethod

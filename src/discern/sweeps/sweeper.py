@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from discern.config import as_override, check_names
 from discern.errors import DiscernError, first_line, refuse
+from discern.foreign import check_overrides
 from discern.jobs import relative
 from discern.redaction import redacted, redacted_setting
 from discern.runs import FOLD, find_checkpoint, read_facts
@@ -167,6 +168,7 @@ class JobsSweeper(Sweeper):
         if self.config.sweep.resume is None:
             return Ledger(folder, arguments, objectives, self._search(arguments))
         ledger = Ledger.load(folder)
+        ledger.check_links()
         if (ledger.search is None) != (self._search(arguments) is None):
             kind = "no search: leave" if ledger.search is None else "a search: add"
             typed = " ".join(ledger.search or self._search(arguments) or [])
@@ -182,6 +184,10 @@ class JobsSweeper(Sweeper):
                 f"sweep.resume={relative(folder)} is another sweep: {', '.join(others)}. Leave "
                 "these settings out to go on with it."
             )
+        own = [*arguments, *self._values_of(arguments)]
+        of_jobs = [f"{key}={value}" for job in ledger.jobs for key, value in job.overrides.items()]
+        told = f"sweep.resume={relative(folder)}"
+        check_overrides([*ledger.arguments, *of_jobs], own, told)
         directions = [objective.direction for objective in ledger.objectives]
         if self._directions() not in ([], directions):
             raise DiscernError(
@@ -214,6 +220,15 @@ class JobsSweeper(Sweeper):
     def _search(self, arguments: Sequence[str]) -> list[str] | None:
         """What was typed to have a search; None for what is none."""
         return None
+
+    def _values_of(self, arguments: list[str]) -> Iterator[str]:
+        """Each setting that is typed, with each of its values, as jobs have them."""
+        for override in self._parse(arguments):
+            key = override.get_key_element()
+            if not override.is_sweep_override():
+                yield f"{key}={typed(override.get_value_element_as_str())}"
+            elif override.is_discrete_sweep():
+                yield from (f"{key}={value}" for value in _values(override))
 
     def _parse(self, arguments: list[str]) -> list[Override]:
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
