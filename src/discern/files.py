@@ -1,8 +1,10 @@
 """Files: writing one whole or not at all, printing the name of any, cells of tables."""
 
+import errno
 import math
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +15,29 @@ from typing import IO, Any
 def printable(path: Path) -> str:
     """The path as text; a name that is no UTF-8 shows its bytes."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file to be read, without ever waiting for one that is a pipe, a socket or a device.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file, where ``strerror`` says so.
+    """
+    _check_regular(os.stat(path), path)  # noqa: PTH116 - for opening a device may do something
+    descriptor = os.open(
+        path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    )
+    with os.fdopen(descriptor, "rb") as file:
+        _check_regular(os.fstat(descriptor), path)
+        yield file
+
+
+def _check_regular(status: os.stat_result, path: Path) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "no regular file", str(path))
 
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
