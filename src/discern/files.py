@@ -14,6 +14,7 @@ import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,7 +30,9 @@ MOST_JSON = 1 << 24
 MOST_PARTS, DEEPEST_PART = 1_000_000, 50
 """Values of a file, and lists in lists; with references a few lines of YAML can say more."""
 
-_WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+_WITHOUT_WAITING = (
+    getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+)
 
 
 def read_bytes(path: Path, limit: int, within: Path | None = None) -> bytes:
@@ -53,16 +56,26 @@ def read_bytes(path: Path, limit: int, within: Path | None = None) -> bytes:
     return content
 
 
-def open_regular(path: Path, within: Path | None = None) -> IO[bytes]:
+def open_regular(path: Path, within: Path | None = None) -> BufferedReader:
     """Open a file for reading as :func:`read_bytes` does, for those who read it in pieces."""
     flags = os.O_RDONLY | _WITHOUT_WAITING
     if within is not None:
         path, flags = inside(path, within), flags | getattr(os, "O_NOFOLLOW", 0)
-    descriptor = os.open(path, flags)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
+    _check_regular(os.stat(path), path)  # noqa: PTH116 - for opening a device may do something
+    file = os.fdopen(os.open(path, flags), "rb")
+    try:
+        _check_regular(os.fstat(file.fileno()), path)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _check_regular(status: os.stat_result, path: Path) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
-    return os.fdopen(descriptor, "rb")
 
 
 def inside(path: Path, folder: Path) -> Path:
