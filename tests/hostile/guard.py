@@ -204,8 +204,8 @@ STARTS = (
 CHANGES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink",
            "os.truncate", "os.chmod", "os.chown", "shutil.rmtree", "shutil.move",
            "shutil.copyfile", "shutil.copytree")  # fmt: skip
-READER = "discern.models.torch_file"
-"""The only module that runs in a process of its own, with limits."""
+READER = "pickles_child.py"
+"""The only file that is run as a process of its own, with limits."""
 
 COMMIT = ["rev-parse", "HEAD"]
 """What a run asks git of the folder that it is started in. Python asks ``uname -p`` once."""
@@ -237,6 +237,8 @@ class _Watch:
             writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
             if (writes and not self._is_inside(path)) or self._is_private(path):
                 self._seen.append(f"open {path!r} {mode} {flags:o}")
+        elif event == "os.mkdir" and os.path.isdir(arguments[0]):  # noqa: PTH112 - any name
+            return
         elif event in CHANGES and isinstance(arguments[0], str | bytes | os.PathLike):
             paths = [p for p in arguments[:2] if isinstance(p, str | bytes | os.PathLike)]
             if event in ("shutil.copyfile", "os.symlink", "os.link", "shutil.copytree"):
@@ -246,7 +248,7 @@ class _Watch:
 
     def _is_inside(self, path: Any) -> bool:
         real = os.path.realpath(os.fsdecode(path))
-        if real in ("/dev/null", "/dev/tty") or real.startswith(ALLOWED):
+        if real in ("/dev/null", "/dev/tty") or f"{real}/".startswith(ALLOWED):
             return True
         return real.startswith(f"{self._home}/") and not self._is_private(real)
 
@@ -255,7 +257,7 @@ class _Watch:
 
 
 def _is_ours(words: Any) -> bool:
-    own = words[0] == sys.executable and READER in words
+    own = words[0] == sys.executable and any(str(word).endswith(READER) for word in words)
     return own or tuple(words) == ("uname", "-p") or (words[0] == "git" and words[-2:] == COMMIT)
 
 

@@ -24,6 +24,7 @@ from random import Random
 HERE = Path(__file__).resolve()
 sys.path.insert(0, str(HERE.parents[1]))
 
+from hostile import pickles  # noqa: E402
 from hostile.checkpoints import damaged  # noqa: E402
 from hostile.guard import Case, Outcome, allow, outcomes  # noqa: E402
 
@@ -71,6 +72,33 @@ def checkpoints(honest: Honest, random: Random) -> Iterator[Case]:
         yield Case(name, writes("x.safetensors", content), random.choice(commands))
 
 
+def foreign_pickles(honest: Honest, random: Random) -> Iterator[Case]:
+    """Files of ``torch.save`` that nobody's torch has written."""
+    commands = (
+        ("predict", "ckpt_path={}/x.pth", f"input={honest.picture}"),
+        ("evaluate", "ckpt_path={}/x.pth", *TINY[:1]),
+        ("train", "init_from={}/x.pth", *TINY, "trainer.max_epochs=1"),
+        ("train", "model=densenet_transfer", "model.weights={}/x.pth", *TINY[0:1], *TINY[2:]),
+    )
+    for name, content in pickles.endless(random):
+        yield Case(name, writes("x.pth", content), random.choice(commands))
+        if random.random() < 0.2:
+            number = random.randrange(20)
+            yield Case(f"payload {number}", has_payload(number), random.choice(commands))
+
+
+def has_payload(number: int) -> Callable[[Path], None]:
+    """Makes a file whose pickle would make a folder among private files."""
+
+    def make(folder: Path) -> None:
+        every = [
+            content for _, content in pickles.payloads(str(folder.parent / "private" / "made"))
+        ]
+        (folder / "x.pth").write_bytes(every[number % len(every)])
+
+    return make
+
+
 def writes(name: str, content: bytes) -> Callable[[Path], None]:
     """Makes a folder's only file."""
     return lambda folder: void((folder / name).write_bytes(content))
@@ -80,7 +108,10 @@ def void(_: object) -> None:
     """Nothing, of something."""
 
 
-KINDS: dict[str, Callable[[Honest, Random], Iterator[Case]]] = {"checkpoints": checkpoints}
+KINDS: dict[str, Callable[[Honest, Random], Iterator[Case]]] = {
+    "checkpoints": checkpoints,
+    "pickles": foreign_pickles,
+}
 
 
 def cases(honest: Honest, seed: int, only: list[str]) -> Iterator[Case]:
