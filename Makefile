@@ -13,17 +13,35 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist worksteal
 PORT ?= 6006
 HOST ?= 127.0.0.1
 
-.DEFAULT_GOAL := help
-.PHONY: setup train test test-all coverage lint docs settings tour bench recipes dashboard clean help
+# What `make lock`, `make audit` and `make lowest` use, in an environment of their own.
+TOOLS := .venv-tools
+UV := $(TOOLS)/bin/uv
+COMPILE = $(UV) pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --annotation-style line --custom-compile-command 'make lock' $(ARGS)
 
-$(VENV)/.installed: pyproject.toml Makefile
+.DEFAULT_GOAL := help
+.PHONY: again setup train test test-all torture coverage lint docs settings tour bench recipes dashboard lock audit lowest licences clean help
+
+# LOCKED=1: the versions in requirements.lock, each file checked by its hash.
+LOCKED ?=
+LOCKS := requirements-build.lock requirements.lock
+
+MADE = $(shell cat $(VENV)/.installed 2>/dev/null)
+
+$(VENV)/.installed: pyproject.toml Makefile $(if $(LOCKED),$(LOCKS) $(if $(filter locked,$(MADE)),,again))
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+ifdef LOCKED
+	$(BIN)/python -m pip install --quiet --require-hashes --only-binary :all: -r requirements-build.lock
+	$(BIN)/python -m pip install --quiet --require-hashes --use-pep517 --no-build-isolation -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+else
 	$(BIN)/python -m pip install --quiet $(TORCH)
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
-	touch $@
+endif
+	echo $(if $(LOCKED),locked,newest) > $@
 
-setup: $(VENV)/.installed  ## make .venv with the project and its tools in it
+setup: $(VENV)/.installed  ## make .venv with the project and its tools; LOCKED=1: from the lock
 
 train: setup  ## train an MLP on MNIST; ARGS='…' for other settings
 	$(BIN)/python train.py $(ARGS)
@@ -33,6 +51,9 @@ test: setup  ## run the tests, on every core; ARGS='tests/models -x' for some
 
 test-all: setup  ## run also those that are slow by nature; ARGS='-m slow' for these alone
 	$(PYTEST) $(ARGS)
+
+torture: setup  ## try 50,000 hostile and damaged files (an hour); ARGS='--cases 2000 --seed 3'
+	$(BIN)/python tests/hostile/torture.py $(ARGS)
 
 coverage: setup  ## run the tests and say which lines and branches of src/ they reach
 	$(PYTEST) -m 'not slow' --cov --cov-report=term:skip-covered $(ARGS)
@@ -53,6 +74,7 @@ tour: setup  ## execute docs/tour.ipynb and keep what it prints and draws
 
 bench: setup  ## measure what the README claims (two hours)
 	$(BIN)/python benchmarks/start.py
+	$(BIN)/python benchmarks/saving.py
 	$(BIN)/python benchmarks/mlp_epoch.py
 	$(BIN)/python benchmarks/recipe_epoch.py
 	$(BIN)/python benchmarks/evaluate.py
@@ -68,6 +90,24 @@ bench: setup  ## measure what the README claims (two hours)
 
 recipes: setup  ## rerun every recipe; fail if one is outside its stated spread (half an hour)
 	$(BIN)/python benchmarks/recipes.py $(ARGS)
+
+$(UV):
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet uv pip-audit
+
+lock: $(UV)  ## write the lock anew, what is in it kept; ARGS=--upgrade for the newest
+	$(COMPILE) --group build -o requirements-build.lock
+	echo $(TORCH) | tr ' ' '\n' > $(TOOLS)/torch.txt
+	$(COMPILE) --constraint requirements-build.lock --constraint $(TOOLS)/torch.txt --extra dev pyproject.toml -o requirements.lock
+
+audit: $(UV)  ## look for known holes in what is locked; fails where nothing can be learnt
+	$(TOOLS)/bin/pip-audit --strict --disable-pip --require-hashes $(LOCKS:%=--requirement %) $(ARGS)
+
+lowest: $(UV)  ## run tiny experiments on the lowest versions declared (five minutes, 8 GB)
+	.ci/lowest $(UV) $(PYTHON)
+
+licences: setup  ## write docs/licences.md anew, from what is installed of the lock
+	$(BIN)/python docs/licences_page.py
 
 dashboard: setup  ## TensorBoard on outputs/, at http://127.0.0.1:6006 (PORT=… and HOST=… for another)
 	$(BIN)/discern dashboard port=$(PORT) host=$(HOST) $(ARGS)

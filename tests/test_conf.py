@@ -84,7 +84,7 @@ def test_a_choice_has_no_key_that_nothing_reads(group, choice):
         if target in SCHEMAS and SCHEMAS[target].model_config["extra"] == "forbid":
             assert set(settings) == set(SCHEMAS[target].model_fields), target
         if not target.startswith(
-            ("lightning.pytorch.loggers.WandbLogger", "lightning.pytorch.loggers.MLFlow")
+            ("discern.loggers.WeightsAndBiases", "lightning.pytorch.loggers.MLFlow")
         ):
             known = parameters_of(get_object(target))
             if ".lr_scheduler." in target:

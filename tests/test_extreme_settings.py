@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from discern.config import check
 from discern.errors import DiscernError
+from discern.jobs import torch_as_it_was
 from discern.run import train
 from runs import TINY, composed, summary
 
@@ -115,7 +116,8 @@ def ends(data: Path, place: Path, overrides: list[str]) -> str:
     refusal = ""
     try:
         check(cfg)
-        train(cfg)
+        with torch_as_it_was():
+            train(cfg)
         assert summary(folder)["stopped"]
     except DiscernError as error:
         refusal = str(error)

@@ -20,8 +20,8 @@ from torch import nn
 from torch.nn import functional
 
 import discern
-from discern.checkpoints import CARD, Card, ModelCard, Preprocessing
 from discern.errors import DiscernError
+from discern.models.card import CARD, Card, ModelCard, Preprocessing
 from discern.models.checkpoint import write
 from discern.models.mlp import MLP
 from discern.models.registry import MODELS, model_class

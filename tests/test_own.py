@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 import discern
-from discern.checkpoints import CARD, read
+from discern.checkpoints import read
 from discern.errors import DiscernError
+from discern.models.card import CARD
 from discern.models.checkpoint import write
 from runs import DISCERN, command
 from starter import invoke

@@ -15,11 +15,12 @@ import torch
 from PIL import Image
 
 import runs
-from discern.checkpoints import CARD, Card, load
+from discern.checkpoints import load
 from discern.config import check
 from discern.data.packaged import read_sample
 from discern.errors import DiscernError
 from discern.evaluate import evaluate
+from discern.models.card import CARD, Card
 from discern.models.checkpoint import write
 from discern.models.mlp import MLP
 from discern.models.transfer import TransferClassifier

@@ -29,11 +29,6 @@ from discern.callbacks.checkpoints import WholeFileCheckpointIO
 from discern.callbacks.finetune import Finetune
 from discern.callbacks.time_limit import TimeLimit
 from discern.checkpoints import (
-    CARD,
-    BackboneCard,
-    Card,
-    ModelCard,
-    Preprocessing,
     adopt_backbone,
     card_and_state,
     check_backbone,
@@ -51,6 +46,14 @@ from discern.jobs import relative
 from discern.loop import use_lean_epoch_loop
 from discern.meeting import say_what_differs
 from discern.models.backbones import PUBLISHED, backbone_preprocessing
+from discern.models.card import (
+    CARD,
+    TARGET,
+    Card,
+    portable_settings,
+    without_target,
+    written,
+)
 from discern.models.classifier import Classifier
 from discern.models.directions import mode_of
 from discern.models.mixing import mixing
@@ -58,6 +61,7 @@ from discern.models.registry import MODELS, name_of
 from discern.models.schedule import Schedule
 from discern.models.transfer import TransferClassifier
 from discern.own import make_importable
+from discern.redaction import redacted
 from discern.reports.summary import versions
 
 log = logging.getLogger(__name__)
@@ -502,16 +506,15 @@ def _card(
     model = {key: value for key, value in settings.items() if key != "_target_"}
     backbone = None
     if isinstance(network, TransferClassifier):
-        backbone = BackboneCard(
-            **asdict(network.backbone.provenance), digest=network.backbone.digest()
-        )
-        if backbone.weights != PUBLISHED:
+        provenance = network.backbone.provenance
+        backbone = {**asdict(provenance), "digest": network.backbone.digest()}
+        if provenance.weights != PUBLISHED:
             model["weights"] = None  # they are in the checkpoint
-    return Card(
-        model=ModelCard(name=name_of(settings["_target_"]) or "", settings=model),
+    return written(
+        model={"name": name_of(settings["_target_"]) or "", "settings": redacted(model)},
         class_names=data.class_names,
         input_shape=data.input_shape,
-        preprocessing=Preprocessing(**data.preprocessing),
+        preprocessing=data.preprocessing,
         backbone=backbone,
         data={"title": data.title, "fingerprint": data.fingerprint},
         split=split,
@@ -521,14 +524,17 @@ def _card(
 
 
 def portable(cfg: DictConfig) -> dict[str, Any]:
-    """A config as plain values, without the paths of the machine and the run."""
+    """A config as plain values, without the paths of the machine and the run, and secrets."""
     kept = ("seed", "model", "data", "optimizer", "scheduler")
     parts: dict[str, Any] = {key: plain(cfg[key]) for key in kept}
     parts["data"] = {key: value for key, value in parts["data"].items() if key != "dir"}
     parts["model"] = {key: value for key, value in parts["model"].items() if key != "init_from"}
     if parts["model"].get("weights"):
         parts["model"]["weights"] = Path(parts["model"]["weights"]).name
-    return parts
+    for group in kept[1:]:
+        settings = without_target(parts[group])
+        parts[group] = {TARGET: parts[group][TARGET], **portable_settings(settings)}
+    return dict(redacted(parts))
 
 
 def _schedule(node: DictConfig, validated: bool) -> Schedule | None:

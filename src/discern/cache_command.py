@@ -117,7 +117,7 @@ def _parse(command: str, settings: Iterable[str]) -> Wish:
             raise DiscernError(f"{word} is no setting of discern cache {command}; {names}")
         found[name] = _folder(value) if name == "dir" else _number(name, value)
     folder = found.pop("dir", None)
-    return Wish(folder or cache_dir() / "features", folder is not None, **found)
+    return Wish(folder or cache_dir(make=False) / "features", folder is not None, **found)
 
 
 def _folder(value: str) -> Path:
@@ -179,7 +179,7 @@ def _row(store: Path) -> tuple[str, ...]:
 
 def _list_others(features: Path) -> None:
     """What else is in discern's cache folder."""
-    folder = cache_dir()
+    folder = cache_dir(make=False)
     others = [path for path in sorted(folder.glob("*")) if path != features]
     if others:
         print(f"\nBesides, in {printable(folder)}:")

@@ -9,105 +9,22 @@ tensors and plain values are read.
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from discern.data.known import KnownImages, Rule, from_tensors, unknown
+from discern.data.known import KnownImages, from_tensors, unknown
 from discern.errors import DiscernError, first_line
 from discern.models import checkpoint, torch_file
+from discern.models.card import CARD, Card, parsed
 from discern.models.registry import model_class
-
-CARD = "discern"
-"""The key of the card in a checkpoint."""
 
 IMAGES = "images"
 """The key of what the run knew of its images."""
 
 BACKBONE = "backbone."
 """What the keys of a backbone's weights begin with."""
-
-_Size = Annotated[int, Field(ge=1, le=2**20)]
-_Floats = float | list[float]
-_Setting = bool | int | float | str | None
-
-
-class ModelCard(BaseModel):
-    """A registered model and the settings it was built with."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: str
-    # Plain values, and few: a list of a million layers would take a minute to build and refuse.
-    settings: dict[str, _Setting | Annotated[list[_Setting], Field(max_length=1000)]]
-
-
-class Preprocessing(BaseModel):
-    """How a picture became the network's input: ``(x / 255 - mean) / std`` of its pixels.
-
-    Photographs were scaled before, their shorter side to ``resize`` pixels, and a square of the
-    network's input size was cut from the centre.
-    """
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-    mean: _Floats
-    std: _Floats
-    resize: Annotated[int, Field(ge=1, le=2**16)] | None = None
-    interpolation: Literal["bilinear", "bicubic"] | None = None
-
-
-class BackboneCard(BaseModel):
-    """Where a model's backbone is from, for checkpoints that do not hold it.
-
-    Attributes:
-        library, name: the architecture.
-        weights: ``default`` for the published ones, a file's name, None for random ones.
-        file_sha256: of the file that they were read from.
-        digest: of the weights themselves, whatever file they are in.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    library: str
-    name: str
-    weights: str | None
-    file_sha256: str | None
-    digest: str
-
-
-class Card(BaseModel):
-    """What a checkpoint says of its model.
-
-    Attributes:
-        model: the registered name and the settings; the name is empty for a class of a user's own
-            that is not registered.
-        class_names: in the order of the logits.
-        input_shape: (C, H, W) of an image.
-        preprocessing: of an image for evaluation.
-        backbone: of a model that has one, as it was before any training.
-        data: title and fingerprint of the data set.
-        split: how its images were divided, for whoever meets new ones.
-        metrics: the latest when the checkpoint was written.
-        versions: of the packages that wrote it.
-        config: the run's settings, without its paths.
-    """
-
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
-
-    format: Annotated[int, Field(ge=1, le=1)] = 1
-    model: ModelCard
-    class_names: Annotated[list[str], Field(min_length=1, max_length=2**20)]
-    input_shape: tuple[_Size, _Size, _Size]
-    preprocessing: Preprocessing
-    backbone: BackboneCard | None = None
-    data: dict[str, str]
-    split: Rule | None = None
-    metrics: dict[str, float] = {}
-    versions: dict[str, str] = {}
-    config: dict[str, Any] = {}
 
 
 def model_name(card: Card) -> str:
@@ -133,12 +50,36 @@ def rebuilt(path: Path, content: dict[str, Any]) -> nn.Module:
     """As :func:`load`, of what was read from ``path``."""
     card, state = card_and_state(path, content)
     # On the meta device nothing is allocated, whatever sizes the file claims.
+    network = _built(card, "meta", path)
+    check_shapes(network, state, path)
+    state = _with_known_backbone(network, state, card, path)
+    fill(network, state, path)
+    if is_sketch(network):  # it has tensors that are not in its state, which it makes by itself
+        network = _built(card, "cpu", path)
+        fill(network, state, path)
+    network.card = card  # type: ignore[assignment]
+    network.epoch = epoch_of(content)  # type: ignore[assignment]
+    return network.eval()
+
+
+def is_sketch(network: nn.Module) -> bool:
+    """Whether any tensor of a network is on the meta device, and has no numbers."""
+    for module in network.modules():
+        own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+        if any(isinstance(t, Tensor) and t.is_meta for t in (*own, *vars(module).values())):
+            return True
+    return False
+
+
+def _built(card: Card, device: str, path: Path) -> nn.Module:
+    """A network as its card describes it, with weights that are yet to be assigned."""
+    settings = dict(card.model.settings)
+    if card.backbone is not None and "weights" in settings:
+        settings["weights"] = None
     try:
-        with torch.device("meta"):
-            network = model_class(card.model.name)(
-                input_shape=card.input_shape,
-                num_classes=len(card.class_names),
-                **card.model.settings,
+        with torch.device(device):
+            return model_class(card.model.name)(
+                input_shape=card.input_shape, num_classes=len(card.class_names), **settings
             )
     except DiscernError:
         raise
@@ -146,13 +87,9 @@ def rebuilt(path: Path, content: dict[str, Any]) -> nn.Module:
         raise DiscernError(
             f"{path} describes a {card.model.name} that cannot be built: {first_line(error)}."
         ) from error
-    fill(network, _with_known_backbone(network, state, card, path), path)
-    network.card = card  # type: ignore[assignment]
-    network.epoch = _epoch(content)  # type: ignore[assignment]
-    return network.eval()
 
 
-def _epoch(content: dict[str, Any]) -> int | None:
+def epoch_of(content: dict[str, Any]) -> int | None:
     """The epoch, from 1, of a checkpoint of Lightning's."""
     epoch = content.get("epoch")
     known = isinstance(epoch, int) and not isinstance(epoch, bool) and 0 <= epoch < 2**31
@@ -190,13 +127,7 @@ def card_and_state(path: Path, content: dict[str, Any]) -> tuple[Card, dict[str,
         content = _from_notes(content)
     if CARD not in content:
         raise DiscernError(f"{path} does not say what model it is; discern did not write it.")
-    try:
-        card = Card.model_validate(content[CARD])
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        where = ".".join(str(part) for part in wrong["loc"]) or "card"
-        raise DiscernError(f"{path} does not describe a model: {where}: {wrong['msg']}.") from error
-    return card, content["state_dict"]
+    return parsed(content[CARD], path), content["state_dict"]
 
 
 def known_images(path: Path, content: dict[str, Any]) -> KnownImages:
@@ -305,7 +236,7 @@ def fill(network: nn.Module, state: dict[str, Tensor], path: str | Path) -> None
 
 
 def check_shapes(network: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
-    """Raise a DiscernError that names every layer that differs, with both shapes."""
+    """Raise a DiscernError that names the layers that differ, with both shapes."""
     expected, state = network.state_dict(), with_backbone(network, state)
     differences = [
         f"{key} is {_shape(state.get(key))} there and {_shape(expected.get(key))} in the model"
@@ -313,8 +244,19 @@ def check_shapes(network: nn.Module, state: dict[str, Tensor], path: str | Path)
         if _shape(state.get(key)) != _shape(expected.get(key))
     ]
     if differences:
-        raise DiscernError(f"{path} has weights of another architecture: {'; '.join(differences)}.")
+        more = len(differences) - SHOWN
+        end = f"; and {more:,} more" if more > 0 else ""
+        raise DiscernError(
+            f"{path} has weights of another architecture: {'; '.join(differences[:SHOWN])}{end}."
+        )
+
+
+SHOWN = 10
+"""So many of the layers that differ are named in a message."""
 
 
 def _shape(tensor: Tensor | None) -> str:
-    return "missing" if tensor is None else "×".join(map(str, tensor.shape)) or "a number"
+    if tensor is None:
+        return "missing"
+    shape = "×".join(map(str, tensor.shape)) or "a number"
+    return shape if tensor.is_floating_point() else f"{shape} of whole numbers"

@@ -169,6 +169,8 @@ def _hydra_command(name: str, job: "TaskFunction", arguments: list[str]) -> None
     import hydra
 
     from discern.config import as_typed_settings, conf_dir
+    from discern.foreign import allowing, through_here
+    from discern.redaction import remember
     from discern.typed import for_hydra
 
     started, asked = False, os.environ.get("HYDRA_FULL_ERROR")
@@ -181,8 +183,10 @@ def _hydra_command(name: str, job: "TaskFunction", arguments: list[str]) -> None
 
     main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)
     overrides, options = _apart(arguments)
+    remember(overrides)
     try:
         overrides = for_hydra(overrides, as_typed_settings(), _is_multirun(overrides, options))
+        overrides = through_here(overrides)
     except DiscernError as error:
         refuse(error)
     words = [word for option in options for word in option.split("=", 1)]
@@ -195,7 +199,7 @@ def _hydra_command(name: str, job: "TaskFunction", arguments: list[str]) -> None
     sys.argv = [sys.argv[0], *overrides, *options]
     # Hydra would print its exceptions in several lines; with this it hands them on.
     try:
-        with _environment("HYDRA_FULL_ERROR", "1"):
+        with _environment("HYDRA_FULL_ERROR", "1"), allowing(overrides):
             main(composed)()
     except DiscernError as error:
         refuse(error)

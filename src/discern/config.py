@@ -32,6 +32,7 @@ from discern.errors import DiscernError, first_line
 from discern.models.activations import ACTIVATIONS
 from discern.models.directions import check_mode
 from discern.nearest import closest, did_you_mean
+from discern.redaction import remember
 from discern.runs import find_checkpoint
 from discern.settle import leave_out, place_paths, read_interpolated
 from discern.typed import AsTyped
@@ -143,7 +144,12 @@ class AnyModelSettings(OpenSettings):
 
 
 _Widths = Annotated[
-    list[PositiveInt], Field(description="a list of whole numbers above 0, such as [128,64]")
+    list[Annotated[int, Field(ge=1, le=2**20)]],
+    Field(
+        max_length=1000,
+        description="a list of whole numbers above 0, such as [128,64], at most 1000 and none "
+        "above 1048576",
+    ),
 ]
 
 
@@ -270,14 +276,25 @@ class MNISTSettings(InMemorySettings):  # noqa: D101
     source: Annotated[Literal["auto", "full", "sample"], Field(description="auto, full or sample")]
 
 
+LARGEST_SIDE, LARGEST_RESIZE = 2048, 4096
+"""Pixels of a side of what a network sees, and of the shorter side of the picture that it is cut
+from. Backbones were trained with 224 to 600; with more, one image takes gigabytes."""
+
+
 class PhotoSettings(DataSettings):
     """What data sets of photographs have; null is what the model's weights were trained with."""
 
     num_workers: Annotated[
         _Workers | None, Field(description="a whole number from 0 to 1024, or null")
     ]
-    image_size: PositiveInt | None
-    resize: PositiveInt | None
+    image_size: Annotated[
+        Annotated[int, Field(ge=1, le=LARGEST_SIDE)] | None,
+        Field(description=f"a whole number from 1 to {LARGEST_SIDE}, or null"),
+    ]
+    resize: Annotated[
+        Annotated[int, Field(ge=1, le=LARGEST_RESIZE)] | None,
+        Field(description=f"a whole number from 1 to {LARGEST_RESIZE}, or null"),
+    ]
     interpolation: Annotated[
         Literal["bilinear", "bicubic"] | None, Field(description="bilinear, bicubic or null")
     ]
@@ -599,6 +616,11 @@ class SweepSettings(Settings):
     draws: Flag
 
 
+AllowTargets = Annotated[
+    list[str], Field(description="a list of modules, classes and functions, such as [mine.Net]")
+]
+
+
 class RunSettings(OpenSettings):
     """The groups of training, and its settings that belong to no group."""
 
@@ -629,6 +651,7 @@ class RunSettings(OpenSettings):
     find_lr: Annotated[bool | Literal["use"], Field(description="true, use or false")]
     ckpt_path: Annotated[_Checkpoint | None, Field(description="a checkpoint's path, or null")]
     tags: Annotated[list[str | int | float], Field(description="a list of words, such as [a,b]")]
+    allow_targets: AllowTargets
     folder: _Folder | None
 
 
@@ -650,6 +673,7 @@ class EvaluationSettings(Settings):
     data: dict[str, Any]
     engine: Engine
     seed: Seed
+    allow_targets: AllowTargets
     folder: _Folder | None
 
 
@@ -658,6 +682,7 @@ class InspectionSettings(Settings):
 
     data: Group
     seed: Seed
+    allow_targets: AllowTargets
     folder: _Folder | None
 
 
@@ -676,6 +701,7 @@ class PredictionSettings(Settings):
     invert: Annotated[bool | Literal["auto"], Field(description="auto, true or false")]
     pictures: NonNegativeInt
     explain: Flag
+    allow_targets: AllowTargets
 
     @field_validator("explain")
     @classmethod
@@ -716,6 +742,7 @@ SCHEMAS: dict[str, type[BaseModel]] = {
 """``_target_`` of a group's choice -> what its settings may be."""
 
 EXTRAS = {
+    "discern.loggers.WeightsAndBiases": "wandb",
     "lightning.pytorch.loggers.WandbLogger": "wandb",
     "lightning.pytorch.loggers.MLFlowLogger": "mlflow",
 }
@@ -810,6 +837,7 @@ def check(cfg: DictConfig, command: str = "train") -> None:
         }
     except OmegaConfBaseException as error:
         raise DiscernError(f"The config cannot be resolved: {first_line(error)}.") from error
+    remember(values)
     settings, check_files = COMMANDS[command]
     _check_numbers(values, "")
     if command == "train":
@@ -989,6 +1017,30 @@ def _check_part(schema: type[BaseModel], values: dict[Any, Any], prefix: str) ->
         schema.model_validate(values)
     except ValidationError as error:
         raise DiscernError(_sentence(error.errors()[0], schema, values, prefix)) from error
+
+
+def check_given(target: str, settings: dict[str, Any], prefix: str) -> None:
+    """Check settings of a class that has a schema, of which some may be left to the class.
+
+    Args:
+        target: the class.
+        settings: of it.
+        prefix: what they are called by in the message.
+
+    Raises:
+        ValueError: one is none of its settings, or has a value that is not allowed.
+    """
+    fields = SCHEMAS[target].model_fields
+    for name, value in settings.items():
+        if name not in fields:
+            raise ValueError(f"{prefix}.{name} is not a setting; {did_you_mean(name, fields)}")
+        try:
+            _adapter(SCHEMAS[target], name).validate_python(value)
+        except ValidationError as error:
+            raise ValueError(
+                f"{prefix}.{name}={as_override(value)[:100]} is not allowed; it must be "
+                f"{allowed(fields[name])}"
+            ) from error
 
 
 def _sentence(

@@ -1,23 +1,29 @@
 """The one exception for what a user can put right, and how it ends the process."""
 
 import os
+import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
+
+from discern.redaction import redacted_text
 
 # Read once: the entry point sets the variable itself so that Hydra hands its exceptions on.
 FULL_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
 class DiscernError(Exception):
-    """A mistake in a setting, a file or the environment, told in one sentence."""
+    """A mistake in a setting, a file or the environment, told in one sentence without secrets."""
+
+    def __init__(self, message: object) -> None:
+        super().__init__(redacted_text(str(message)))
 
 
 def refuse(error: DiscernError) -> NoReturn:
     """End the process with status 1 and the sentence (``HYDRA_FULL_ERROR=1``: a traceback too)."""
     if FULL_TRACEBACK:
-        traceback.print_exception(error)
+        print(redacted_text("".join(traceback.format_exception(error))), end="", file=sys.stderr)
     raise SystemExit(f"Error: {error}") from error
 
 
@@ -111,9 +117,10 @@ def _group_of(error: BaseException) -> str | None:
 def first_line(error: BaseException) -> str:
     """The first line of an exception's message, without its full stop; its type if it has none.
 
-    A line that ends in a colon goes on in the next.
+    A line that ends in a colon goes on in the next. What may be secret is left out.
     """
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = redacted_text(str(error))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
     text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

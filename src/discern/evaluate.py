@@ -13,9 +13,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
 from discern.build import build_data
-from discern.checkpoints import Card, known_images, model_name, read, rebuilt
+from discern.checkpoints import known_images, model_name, read, rebuilt
 from discern.choices import settings_of
-from discern.config import as_override, check
+from discern.config import SCHEMAS, as_override, check, check_given, plain
 from discern.config_file import write_config
 from discern.console import fitted
 from discern.data.known import Rule
@@ -24,9 +24,11 @@ from discern.errors import DiscernError
 from discern.files import as_json_values, write_whole
 from discern.jobs import as_job, relative
 from discern.meeting import check_trained_on, say_what_is_measured
+from discern.models.card import TARGET, Card, without_target
 from discern.models.engines import use_engine
 from discern.own import choices
 from discern.quiet import quiet_libraries
+from discern.redaction import say_what_is_lacking
 from discern.reports.calibration import draw_reliability, reliability
 from discern.reports.confusion import (
     ClassScores,
@@ -83,6 +85,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Estimate]:
         cfg.data = data_settings(cfg, card, checkpoint, known.rule)
     check(cfg, "evaluate")
     write_config(cfg, folder / "config.yaml")
+    say_what_is_lacking(plain(cfg))
     data: Any = build_data(cfg, known, measured=cfg.split)
     check_fit(card, data, checkpoint)
     say_what_is_measured(data, cfg.split)
@@ -150,7 +153,7 @@ def _folder_of_run(checkpoint: Path, target: str, own: dict[str, Any]) -> str:
     run = checkpoint.parent.parent
     saved = mapping(read_run(run).config.get("data")) if is_run(run) else {}
     folder = saved.get("dir") if saved.get("_target_") == target else None
-    if isinstance(folder, str) and _is_word(folder) and Path(folder).expanduser().is_dir():
+    if isinstance(folder, str) and "${" not in folder and Path(folder).expanduser().is_dir():
         return folder
     usual = own.get("dir")
     if usual is not None:
@@ -163,38 +166,63 @@ def _folder_of_run(checkpoint: Path, target: str, own: dict[str, Any]) -> str:
 
 
 def _settings_of_run(card: Card, checkpoint: Path) -> dict[str, Any]:
-    """What the checkpoint says of its data set, as far as a file from a stranger is believed.
+    """The settings of the run's data set, as far as a file from a stranger is believed.
 
-    The class is only compared with discern's own, since to import what a file names would be to run
-    it; and a value is a number, a word or a list of numbers, since Hydra would instantiate a
-    mapping and resolve an interpolation.
+    The class is only compared with those that there are, since to import what a file names would be
+    to run it. The settings are the choice's own, changed by what the file says of which images the
+    run had: where they are from, what checks them and what loads them is not for a file to say.
+
+    Raises:
+        DiscernError: the class is none of them, or a setting is not allowed.
     """
-    saved = card.config.get("data")
+    saved = card.config.get("data", {})
     own = _own_data_sets()
-    target = str(saved.get("_target_")) if isinstance(saved, dict) else None
-    if not isinstance(saved, dict) or target not in own:
+    target = saved.get(TARGET)
+    if target not in own:
         known = ", ".join(f"data={name}" for name in choices("data"))
         raise DiscernError(
             f"{checkpoint} does not name a data set that discern has; say which one is meant: "
             f"{known}."
         )
-    settings = {key: saved[key] for key in own[target] if key in saved}
-    for name, value in settings.items():
-        if not _is_plain(value):
+    told = {key: value for key, value in without_target(saved).items() if key in own[target]}
+    if target in SCHEMAS:
+        try:
+            check_given(target, told, "data")
+        except ValueError as error:
+            raise DiscernError(f"{error}, in {checkpoint}.") from error
+    for name, value in told.items():
+        if name not in NOT_FROM_FILES and not _is_plain(name, value):
             raise DiscernError(f"{checkpoint} has a data.{name} that is no plain value.")
-    return settings
+    believed = {name: value for name, value in told.items() if name not in NOT_FROM_FILES}
+    return {**own[target], **believed, "dir": None}
 
 
-def _is_plain(value: Any) -> bool:
+NOT_FROM_FILES = frozenset(
+    ("dir", "url", "sha256", "batch_size", "eval_batch_size", "num_workers", "augment", "sampler")
+)
+"""Settings of data sets that are not taken from a checkpoint: where images are fetched from and
+what they are checked with, how many are in memory at a time, and what only training uses."""
+
+
+def _is_plain(name: str, value: Any) -> bool:
+    """Whether a setting's value cannot mean more than it says, wherever it is used."""
     if isinstance(value, list):
         return all(isinstance(item, (int, float)) for item in value)
     if isinstance(value, dict):  # data.parts, whose folders the config's check looks at
-        return {*value} <= {"train", "val", "test"} and all(map(_is_word, value.values()))
+        return {*value} <= {"train", "val", "test"} and all(map(_is_below, value.values()))
+    if name == "csv":
+        return value is None or _is_below(value)
     return value is None or isinstance(value, (int, float)) or _is_word(value)
 
 
 def _is_word(value: Any) -> bool:
-    return isinstance(value, str) and "${" not in value
+    """Whether it is a text that is neither a path nor an address."""
+    return isinstance(value, str) and not {*value} & {*"/\\:$"} and value not in (".", "..")
+
+
+def _is_below(value: Any) -> bool:
+    """Whether it is the path of something within a folder."""
+    return isinstance(value, str) and "\\" not in value and all(map(_is_word, value.split("/")))
 
 
 def _own_data_sets() -> dict[str, dict[str, Any]]:

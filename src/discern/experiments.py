@@ -9,11 +9,16 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from discern.config_file import MOST_YAML, check_yaml
 from discern.errors import DiscernError
+from discern.files import read_text
 from discern.nearest import closest, did_you_mean
 from discern.places import expanded
 
 SUFFIX = ".yaml"
+
+MOST_VALUES = 50_000
+"""Of a file, with its references written out."""
 
 
 def is_path(choice: str) -> bool:
@@ -44,26 +49,31 @@ def not_found(choice: str, choices: Iterable[str]) -> str:
     return f"experiment={choice} is neither a choice nor a file; {way_out}"
 
 
-def read_settings(path: Path) -> tuple[str, DictConfig]:
-    """The text of an experiment's file, and the settings in it.
+def read_settings(path: Path, told: str) -> tuple[str, DictConfig]:
+    """The text of a file of settings given by its path, and the settings in it.
+
+    Args:
+        path: the file.
+        told: what a sentence about it begins with, such as ``experiment=mine.yaml``.
 
     Raises:
         DiscernError: it cannot be read, or holds no settings.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, MOST_YAML)
+        # The loader of OmegaConf is the slow one, which reads what the fast one would refuse.
+        check_yaml(text, MOST_VALUES, yaml.SafeLoader)
         root = yaml.compose(text, yaml.SafeLoader)
         if root is not None and not isinstance(root, yaml.MappingNode):
             kind = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
             raise DiscernError(
-                f"experiment={path} holds {kind}; it must hold settings, "
-                "as the files in conf/experiment do."
+                f"{told} holds {kind}; it must hold settings, as the files in conf/experiment do."
             )
         settings = OmegaConf.create({}) if root is None else OmegaConf.create(text)
     except OSError as error:
-        raise DiscernError(f"experiment={path} cannot be read ({error.strerror}).") from error
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
-        raise DiscernError(f"experiment={path} is no YAML file: {_problem(error)}.") from error
+        raise DiscernError(f"{told} cannot be read ({error.strerror}).") from error
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
+        raise DiscernError(f"{told} is no YAML file: {_problem(error)}.") from error
     assert isinstance(settings, DictConfig)
     return text, settings
 

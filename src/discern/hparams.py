@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from discern.config import as_override, plain
 from discern.loggers import TensorBoard
+from discern.redaction import redacted
 
 CHOICES = ("model", "data", "optimizer", "scheduler")
 """Groups whose choice has a column of its own."""
@@ -79,6 +80,7 @@ def settings_of(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, float 
     for group in WHOLE:
         settings |= _flat(plain(cfg[group]), f"{group}.")
     settings |= {name: plain(OmegaConf.select(cfg, name)) for name in SINGLE}
+    settings = redacted(settings)
     shown = {name: _shown(value) for name, value in settings.items() if not _is_path(name, value)}
     return {name: value for name, value in shown.items() if value is not None}
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor, nn
 
-from discern.checkpoints import Card, load
+from discern.checkpoints import load
 from discern.config import check
 from discern.console import ConsoleHandler
 from discern.data.search import find_files
@@ -24,9 +24,11 @@ from discern.errors import DiscernError
 from discern.experiments import name_of
 from discern.files import printable
 from discern.jobs import torch_as_it_was
+from discern.models.card import Card
 from discern.models.classifier import Classifier
 from discern.prediction import BATCH, classify_files, probabilities_of, title_of
 from discern.preflight import claim_folder
+from discern.redaction import SecretsLeftOut
 from discern.reports.classified import Classified, classified_sheet
 from discern.reports.comparison import Comparison
 from discern.reports.comparison import compare as comparison
@@ -104,10 +106,12 @@ def _shown(folder: Path) -> Iterator[None]:
     logger = logging.getLogger("discern")
     level = logger.level
     file = logging.FileHandler(folder / "train.log", encoding="utf-8")
-    file.setFormatter(logging.Formatter(TIMED))
+    file.setFormatter(SecretsLeftOut(TIMED))
     handlers: list[logging.Handler] = [file]
     if not logger.hasHandlers():
-        handlers.append(ConsoleHandler())
+        console = ConsoleHandler()
+        console.setFormatter(SecretsLeftOut())
+        handlers.append(console)
     if level == logging.NOTSET:
         logger.setLevel(logging.INFO)
     for handler in handlers:

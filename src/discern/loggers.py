@@ -1,6 +1,7 @@
 """Where metrics go: one row an epoch in metrics.csv, and TensorBoard."""
 
 import csv
+import sys
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,12 +9,13 @@ from typing import Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.fabric.loggers.tensorboard import TensorBoardLogger as FabricTensorBoardLogger
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from discern.files import write_whole
 from discern.models.metrics import STEP_LOSS
+from discern.redaction import redacted_setting
 
 
 class MetricsCSV(Logger):
@@ -130,3 +132,18 @@ class TensorBoard(TensorBoardLogger):
             writer.add_summary(event, step)
         # Lightning has closed the file after the fit, and need not come to close this one.
         FabricTensorBoardLogger.finalize(self, "success")
+
+
+class WeightsAndBiases(WandbLogger):
+    """Lightning's WandbLogger; of the command, which it keeps, it is told no secrets."""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The run of Weights & Biases."""
+        arguments = sys.argv
+        sys.argv = [redacted_setting(argument) for argument in arguments]
+        try:
+            return super().experiment
+        finally:
+            sys.argv = arguments

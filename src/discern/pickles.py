@@ -15,7 +15,6 @@ import json
 import math
 import os
 import signal
-import stat
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,7 @@ from torch import Tensor
 from discern import pickles_child
 from discern.console import harmless
 from discern.errors import DiscernError
+from discern.files import open_regular
 
 Form = Literal["torch", "numpy"]
 
@@ -70,13 +70,10 @@ def opened(path: Path) -> Iterator[BufferedReader]:
         DiscernError: it cannot be opened, or is no regular file.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        file = open_regular(path)
     except OSError as error:
         raise DiscernError(f"{path} cannot be read: {error.strerror or error}.") from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise DiscernError(f"{path} cannot be read: it is no regular file.")
-    with os.fdopen(descriptor, "rb") as file:
+    with file:
         yield file
 
 

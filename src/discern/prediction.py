@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from discern.checkpoints import Card, load, model_name
+from discern.checkpoints import load, model_name
 from discern.config import as_override, check
 from discern.console import is_terminal
 from discern.data.in_memory import InMemoryImages
@@ -27,6 +27,7 @@ from discern.data.search import find_files
 from discern.errors import DiscernError
 from discern.files import printable, write_whole
 from discern.jobs import as_job, relative
+from discern.models.card import Card
 from discern.reports.classified import Classified, draw_classified
 from discern.reports.explain import GradCam
 from discern.reports.predictions import TOP, warn_of_undefined
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 
 BATCH, VALUES = 256, 2**23
 """Files that are in memory at a time, each only as large as the network's input, and the most
-values of all of these together."""
+values of all of these together, as the network's input or as that of any of its linear layers."""
 
 
 def job(cfg: DictConfig) -> None:
@@ -139,13 +140,19 @@ def classify_files(
         ThreadPoolExecutor(os.cpu_count()) as pool,
         _progress_bar("predict", len(files)) as bar,
     ):
-        size = max(1, min(BATCH, VALUES // math.prod(card.input_shape)))
+        size = max(1, min(BATCH, VALUES // max(math.prod(card.input_shape), _widest(network))))
         for start in range(0, len(files), size):
             reasons, pixels = _read(files[start : start + size], card, pool)
             inverted = _to_invert(pixels, invert)
             pixels[inverted] = 255 - pixels[inverted]
             yield Batch(reasons, pixels, inverted, probabilities_of(network, card, pixels))
             bar.update(len(reasons))
+
+
+def _widest(network: nn.Module) -> int:
+    """The most numbers that a linear layer makes of an image, such as one for each class."""
+    linear = (module for module in network.modules() if isinstance(module, nn.Linear))
+    return max((module.out_features for module in linear), default=1)
 
 
 def _progress_bar(doing: str, files: int) -> "tqdm[NoReturn]":
@@ -203,6 +210,8 @@ def probabilities_of(
     network: nn.Module, card: Card, pixels: NDArray[np.uint8]
 ) -> NDArray[np.float32]:
     """Class probabilities (M, K) of pixels, uint8 (M, C, H, W)."""
+    if not len(pixels):  # none of the files could be read, and not every network takes no image
+        return np.empty((0, len(card.class_names)), np.float32)
     images = _normalised(card, pixels)
     with torch.inference_mode():
         probabilities: NDArray[np.float32] = network(images).softmax(1).numpy()

@@ -40,10 +40,11 @@ from discern.callbacks.interrupt import DIVERGED_STATUS, EXIT_STATUS, GracefulSt
 from discern.callbacks.outputs import TestOutputs
 from discern.callbacks.pruning import Pruning
 from discern.callbacks.randomness import Randomness
+from discern.callbacks.restoring import check_before_restoring
 from discern.checkpoints import (
-    CARD,
     card_and_state,
     check_shapes,
+    epoch_of,
     fill,
     known_images,
     read,
@@ -68,12 +69,14 @@ from discern.files import printable
 from discern.hparams import log_row
 from discern.jobs import as_job, relative
 from discern.meeting import check_trained_on, say_what_is_measured
+from discern.models.card import CARD
 from discern.models.classifier import Classifier, count_parameters
 from discern.models.directions import check_mode
 from discern.nearest import did_you_mean
 from discern.overfit import judge
 from discern.places import started_in
 from discern.quiet import quiet_libraries
+from discern.redaction import say_what_is_lacking
 from discern.reports.curves import draw_curves
 from discern.reports.notebook import result_html
 from discern.reports.predictions import Predictions, warn_of_undefined
@@ -231,6 +234,7 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
     facts, folder = summary.facts, Path(cfg.folder)
     start = find_checkpoints(cfg)
     save_config(cfg, facts["overrides"])
+    say_what_is_lacking(plain(cfg))
     seed_everything(cfg.seed, workers=True, verbose=False)
 
     history = History()
@@ -300,7 +304,7 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
         best = best_checkpoint(trainer)
         facts["checkpoint"] = None if best is None else name_within(best, folder)
         content = None if best is None else read(best)
-        record_fit(summary, history, trainer, content)
+        record_fit(summary, history, trainer, best, content)
         found = divergence(trainer)
         if found is not None:
             facts["diverged"] = asdict(found)
@@ -551,8 +555,9 @@ def continue_from(start: Path, cfg: DictConfig, trainer: Trainer, model: Classif
         check_shapes(model.network, state, start)
         match_backbone(model.network, card, state, start)
     log.info("  %-10s %s", "from", relative(start))
+    check_before_restoring(trainer)
     trainer.callbacks.append(Continuation(card, portable(cfg)))  # type: ignore[attr-defined]
-    return int(content.get("epoch", 0)) + 1 + _ends_an_epoch(content)
+    return (epoch_of(content) or 1) + _ends_an_epoch(content)
 
 
 def _ends_an_epoch(content: Mapping[str, Any]) -> bool:
@@ -654,16 +659,20 @@ def best_checkpoint(trainer: Trainer) -> Path | None:
 
 
 def record_fit(
-    summary: Summary, history: History, trainer: Trainer, best: dict[str, Any] | None
+    summary: Summary,
+    history: History,
+    trainer: Trainer,
+    best: Path | None,
+    content: dict[str, Any] | None,
 ) -> None:
     """Put into the summary what training gave: the metrics of the best checkpoint, or the last."""
     facts, row = summary.facts, history.rows[-1] if history.rows else {}
     facts["best_epoch"] = None
-    if best is not None:
-        facts["best_epoch"] = best["epoch"] + 1
-        rows = [row for row in history.rows if row["epoch"] == best["epoch"] + 1]
+    if best is not None and content is not None:
+        facts["best_epoch"] = epoch_of(content)
+        rows = [row for row in history.rows if row["epoch"] == facts["best_epoch"]]
         # Of several validations in its epoch, the checkpoint knows the one that it was best in.
-        row = {**rows[0], **at_validation(best)} if rows else at_validation(best)
+        row = {**(rows[0] if rows else {}), **at_validation(best, content)}
     for split in ("train", "val"):
         names = ("loss", "accuracy", "precision", "recall", "top5_error")
         metrics = {name: row[f"{split}/{name}"] for name in names if f"{split}/{name}" in row}
@@ -682,9 +691,9 @@ def record_fit(
     }
 
 
-def at_validation(content: dict[str, Any]) -> dict[str, float]:
+def at_validation(path: Path, content: dict[str, Any]) -> dict[str, float]:
     """The validation metrics when a checkpoint was written."""
-    metrics: dict[str, float] = content[CARD]["metrics"]
+    metrics = card_and_state(path, content)[0].metrics
     return {name: value for name, value in metrics.items() if name.startswith("val/")}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
-import json
+import io
 import math
 import os
 from collections.abc import Iterator
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from discern.errors import DiscernError
+from discern.files import read_json, read_text
 from discern.places import placed
 
 OUTPUTS = Path("outputs")
@@ -33,12 +34,14 @@ FOLD = "data.fold"
 DIVERGED = "diverged"
 """How the reason begins why training ended, where a loss was not finite."""
 
-MOST_PARTS, DEEPEST_PART = 100_000, 50
-"""Values, and lists in lists, above which a file is none of settings; with references a few lines
-can say more."""
+MOST_CSV, MOST_CELLS = 1 << 26, 2_000_000
+"""Bytes and cells of a table of epochs: those of 100,000 epochs with twenty columns."""
 
-BRACKETS = 1000
-"""So many of them a file of settings may have to be read the fast way."""
+MOST_PICTURE = 1 << 25
+"""Bytes of a picture."""
+
+DEEPEST = 64
+"""Folders in folders in which runs are looked for."""
 
 
 class State(Enum):
@@ -173,15 +176,24 @@ class Run:
 
     def epochs(self) -> list[dict[str, float]]:
         """The rows of metrics.csv, one an epoch, each with what is known of it."""
-        rows = []
         try:
-            with (self.folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
-                for cells in csv.DictReader(file):
-                    row = {name: _number(cell) for name, cell in cells.items() if name and cell}
-                    rows.append({name: value for name, value in row.items() if value is not None})
+            text = read_text(self.folder / "metrics.csv", MOST_CSV, home(self.folder))
+            return _epochs(csv.reader(io.StringIO(text, newline="")))
         except (OSError, ValueError, csv.Error):
             return []
-        return [row for row in rows if "epoch" in row]
+
+
+def _epochs(lines: Iterator[list[str]]) -> list[dict[str, float]]:
+    rows, left, header = [], MOST_CELLS, next(lines, [])
+    for cells in lines:
+        left -= len(cells)
+        if left < 0:
+            raise ValueError("a table of too many cells")
+        told = {name: _number(cell) for name, cell in zip(header, cells, strict=False) if name}
+        row = {name: value for name, value in told.items() if value is not None}
+        if math.isfinite(row.get("epoch", math.nan)):
+            rows.append(row)
+    return rows
 
 
 def is_run(folder: Path) -> bool:
@@ -210,38 +222,28 @@ def read_run(folder: Path) -> Run:
 def read_facts(folder: Path) -> dict[str, Any] | None:
     """A run's summary; None if it has none (yet), or none that can be read."""
     try:
-        facts = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        facts = read_json(folder / SUMMARY, home(folder))
+    except (OSError, ValueError):
         return None
     return facts if isinstance(facts, dict) else None
 
 
+def home(folder: Path) -> Path:
+    """The folder in which a run's files have to lie: its own.
+
+    That of a sweep's best job has links to that job's files, so it is the sweep's.
+    """
+    return folder.parent if folder.name == "best" and is_sweep(folder.parent) else folder
+
+
 def _settings(path: Path) -> Any:
     """A file of settings; None where there is none that can be read."""
-    import yaml  # only for those who read settings: this module is imported at every start
+    from discern.config_file import read_settings  # yaml: this module is imported at every start
 
     try:
-        text = path.read_text(encoding="utf-8")
-        # The fast loader, where there is one, ends the whole process where brackets are too deep.
-        nests = len(text) > BRACKETS**2 or sum(map(text.count, "[{-?")) > BRACKETS
-        loader = yaml.SafeLoader if nests else getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        content = yaml.load(text, loader)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return read_settings(path, home(path.parent))
+    except (OSError, ValueError):
         return None
-    return content if _is_small(content) else None
-
-
-def _is_small(content: Any) -> bool:
-    """Whether it has an end, and a near one: it may refer to its own parts."""
-    left, count = [(content, 0)], 0
-    while left and count <= MOST_PARTS:
-        (part, depth), count = left.pop(), count + 1
-        if isinstance(part, (dict, list, tuple, set)):
-            if depth == DEEPEST_PART:
-                return False
-            inside = part.values() if isinstance(part, dict) else part
-            left += [(each, depth + 1) for each in inside]
-    return not left
 
 
 def runs_below(folder: Path) -> Iterator[Path]:
@@ -249,35 +251,52 @@ def runs_below(folder: Path) -> Iterator[Path]:
 
     Links are not followed, nor ``best`` of a sweep, which is one of its jobs.
     """
-    if is_run(folder):
-        yield folder
-        return
-    for path in _folders(folder):
-        if path.name != "best" or not is_sweep(folder):
-            yield from runs_below(path)
+    left = [(folder, 0)]
+    while left:
+        path, depth = left.pop()
+        if is_run(path):
+            yield path
+        elif depth < DEEPEST:
+            inside = _folders(path)
+            if is_sweep(path):
+                inside = [each for each in inside if each.name != "best"]
+            left += [(each, depth + 1) for each in reversed(inside)]
 
 
 def sweeps_below(folder: Path) -> Iterator[Path]:
     """The folders of sweeps below a folder, or that folder itself."""
-    if is_sweep(folder):
-        yield folder
-        return
-    for path in _folders(folder):
-        if not is_run(path):
-            yield from sweeps_below(path)
+    left = [(folder, 0)]
+    while left:
+        path, depth = left.pop()
+        if is_sweep(path):
+            yield path
+        elif depth < DEEPEST:
+            inside = [each for each in _folders(path) if not is_run(each)]
+            left += [(each, depth + 1) for each in reversed(inside)]
+
+
+def folders_below(folder: Path) -> Iterator[Path]:
+    """A folder and those in it, however deep; no links, nothing hidden."""
+    left = [(folder, 0)]
+    while left:
+        path, depth = left.pop()
+        yield path
+        if depth < DEEPEST:
+            left += [(each, depth + 1) for each in _folders(path)]
 
 
 def _folders(folder: Path) -> list[Path]:
     """What is in a folder and may have runs in it: no links, nothing hidden."""
     try:
-        inside = sorted(folder.iterdir())
+        with os.scandir(folder) as entries:
+            names = [
+                entry.name
+                for entry in entries
+                if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
+            ]
     except OSError:
         return []
-    return [
-        path
-        for path in inside
-        if not path.name.startswith(".") and path.is_dir() and not path.is_symlink()
-    ]
+    return [folder / name for name in sorted(names)]
 
 
 def newest(folder: Path) -> Path:
@@ -361,7 +380,7 @@ def find_sweep(wanted: str) -> Path:
         DiscernError: there is none.
     """
     if wanted == "last":
-        found = list(placed(OUTPUTS).glob(f"**/{SWEEP}"))
+        found = [each / SWEEP for each in sweeps_below(placed(OUTPUTS))]
         if not found:
             raise DiscernError(f"sweep.resume=last needs a sweep in {OUTPUTS}, and there is none.")
         return max(found, key=lambda file: file.stat().st_mtime_ns).parent
@@ -395,7 +414,8 @@ def find_checkpoint(wanted: str, setting: str = "ckpt_path") -> Path:
             f"{setting}={wanted} is a folder without checkpoints/last.safetensors in it."
         )
     if wanted in ("last", "best"):
-        found = list(placed(OUTPUTS).glob(f"**/checkpoints/{wanted}.safetensors"))
+        name = Path("checkpoints") / f"{wanted}.safetensors"
+        found = [each / name for each in folders_below(placed(OUTPUTS)) if (each / name).is_file()]
         if found:
             return max(found, key=lambda file: file.stat().st_mtime_ns)
         raise DiscernError(f"{setting}={wanted} needs a run in {OUTPUTS}, and there is none.")

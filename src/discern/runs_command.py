@@ -288,16 +288,17 @@ def better_first(name: str, value: float | None) -> float:
 
 def size_of(folder: Path) -> int:
     """Bytes of the files in a folder, however deep; links are not followed."""
-    total = 0
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    total += size_of(Path(entry.path))
-                else:
-                    total += entry.stat(follow_symlinks=False).st_size
-    except OSError:  # it is being removed, or not to be read
-        pass
+    total, left = 0, [os.fspath(folder)]
+    while left:
+        try:
+            with os.scandir(left.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        left.append(entry.path)
+                    else:
+                        total += entry.stat(follow_symlinks=False).st_size
+        except OSError:  # it is being removed, or not to be read
+            continue
     return total
 
 

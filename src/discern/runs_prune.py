@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import statistics
 import sys
 import time
@@ -15,12 +15,15 @@ from filelock import FileLock, Timeout
 
 from discern.console import fitted, harmless
 from discern.errors import DiscernError
-from discern.files import printable
+from discern.files import is_regular, printable, remove_tree
 from discern.reports.page import number, size
 from discern.runs import (
+    CONFIG,
     FOLD,
+    OVERRIDES,
     Run,
     State,
+    folders_below,
     is_run,
     is_sweep,
     order_of_beginning,
@@ -163,9 +166,22 @@ def _stays(unit: Unit) -> str | None:
             return "it has not ended, and was written to in the last 24 hours"
     if _in_use(unit.folder):
         return "its sweep is at work"
+    if not _is_discerns(unit):
+        return f"it does not hold the {CONFIG} and {OVERRIDES} that a run writes"
     if _has_others(unit):
         return "there are other runs in its folder"
     return None
+
+
+def _is_discerns(unit: Unit) -> bool:
+    """Whether a folder carries what a run, or a sweep, has written when it began."""
+    if is_sweep(unit.folder):
+        try:
+            Ledger.load(unit.folder)
+        except DiscernError:
+            return False
+        return True
+    return all(is_regular(unit.folder / name, unit.folder) for name in (CONFIG, OVERRIDES))
 
 
 def _lacks_jobs(unit: Unit) -> bool:
@@ -178,7 +194,7 @@ def _lacks_jobs(unit: Unit) -> bool:
 
 
 def _in_use(folder: Path) -> bool:
-    if not (folder / LOCK).is_file():
+    if not is_regular(folder / LOCK, folder):
         return False
     lock = FileLock(folder / LOCK)
     try:
@@ -194,17 +210,18 @@ def _has_others(unit: Unit) -> bool:
     return any(
         is_run(path) or is_sweep(path)
         for run in unit.runs
-        for path in run.folder.rglob("*")
-        if path.is_dir() and not path.is_symlink() and path != run.folder / "test"
+        for path in folders_below(run.folder)
+        if path not in (run.folder, run.folder / "test")
     )
 
 
 def _changed(folder: Path) -> float:
     """When anything in a folder was last written, in seconds of the epoch."""
     times = [folder.lstat().st_mtime]
-    for path in folder.rglob("*"):
+    for each in folders_below(folder):
         try:
-            times.append(path.lstat().st_mtime)
+            with os.scandir(each) as entries:
+                times += [entry.stat(follow_symlinks=False).st_mtime for entry in entries]
         except OSError:
             continue
     return max(times)
@@ -259,7 +276,7 @@ def _delete(doomed: Sequence[Unit], outputs: Path) -> None:
         if (why := _stays(unit)) is not None:
             print(f"{name_in(unit.folder, outputs)} stays: {why}.")
             continue
-        shutil.rmtree(unit.folder)
+        remove_tree(unit.folder)
         count += 1
         for above in unit.folder.parents:
             if outputs not in above.parents or any(above.iterdir()):

@@ -56,6 +56,7 @@ def test_reads_an_empty_array(tmp_path):
         (IMAGES_FILE, 1, "holds images (magic number 2051) where labels (2049)"),
         (b"<html>not found</html>", 3, "not an IDX file of images: it starts with 3c68746d"),
         (b"", 1, "starts with nothing"),
+        (struct.pack(">4I", 2051, 0, 2**32 - 1, 2**32 - 1) + b"\0", 3, "truncated"),
         (struct.pack(">4I", 0x0D03, 2, 3, 4) + bytes(96), 3, "not an IDX file"),
     ],
 )

@@ -278,8 +278,8 @@ UNREADABLE = {
     "text": (b"hello\n", "not a picture"),
     "pdf": (b"%PDF-1.4\n%%EOF\n", "not a picture"),
     "half": (whole_png()[:2000], "truncated"),
-    "bomb": (png_of_size(10_000, 10_000), "89,478,485 pixels"),
-    "larger bomb": (png_of_size(2**31 - 1, 2**31 - 1), "89,478,485 pixels"),
+    "bomb": (png_of_size(17_000, 17_000), "268,435,456 pixels"),
+    "larger bomb": (png_of_size(2**31 - 1, 2**31 - 1), "268,435,456 pixels"),
     "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 4\n%%EndComments\n", "EPS"),
 }
 

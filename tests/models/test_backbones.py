@@ -412,8 +412,9 @@ def test_the_digest_is_of_the_weights_and_not_of_their_file(tmp_path):
 def test_building_leaves_modes_and_devices_alone():
     with torch.device("meta"):
         backbone = build("torchvision", "resnet18", None)
-    assert {tensor.device.type for tensor in backbone.state_dict().values()} == {"cpu"}
+    assert {tensor.device.type for tensor in backbone.state_dict().values()} == {"meta"}
     assert all(module.training for module in backbone.modules())
+    backbone = build("torchvision", "resnet18", None)
     assert backbone.network.bn1.num_batches_tracked == 0
 
 
@@ -538,3 +539,21 @@ def test_a_huge_backbone_is_not_kept(resnet_file, monkeypatch):
     monkeypatch.setattr("discern.models.backbones.load_weights", None)
     with pytest.raises(TypeError):
         build("torchvision", "resnet18", str(resnet_file))
+
+
+@pytest.mark.parametrize(
+    ("library", "name"),
+    [
+        ("torchvision", "regnet_y_128gf"), ("torchvision", "swin_v2_t"),
+        ("torchvision", "maxvit_t"),
+        ("efficientnet_lite", "efficientnet_lite0"), ("timm", "swin_tiny_patch4_window7_224"),
+        ("timm", "eva02_tiny_patch14_224"),
+    ],
+)  # fmt: skip
+def test_where_the_default_device_is_meta_a_backbone_takes_no_memory(library, name):
+    with torch.device("meta"):
+        backbone = build(library, name, None)
+    parts = [*backbone.parameters(), *backbone.buffers()]
+    real = sum(part.numel() for part in parts if not part.is_meta)
+    assert real < 0.02 * sum(part.numel() for part in parts)
+    assert backbone.num_features > 0

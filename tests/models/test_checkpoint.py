@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import json
-import struct
 from collections import Counter, OrderedDict
+from itertools import islice
 from pathlib import Path
+from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from discern.errors import DiscernError
 from discern.models.checkpoint import UnwritableError, read, write
+from hostile.checkpoints import damaged, sealed
 
 DTYPES = (
     torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32,
@@ -145,23 +146,6 @@ def test_what_has_no_place_in_a_file_is_named_and_leaves_the_file_before(tmp_pat
     assert list(tmp_path.iterdir()) == [path]
 
 
-def resealed(path: Path, tree: str) -> Path:
-    """A file with another description, as one who knows the form would make it."""
-    from discern.models import checkpoint
-
-    text = json.dumps({"__metadata__": {"discern": tree, "sha256": "0" * 64}})
-    text += " " * (-len(text) % 8)
-    data = struct.pack("<Q", len(text)) + text.encode()
-    place = data.index(b'"sha256": "') + 11
-    data = data.replace(b'"sha256": "', b'"sha256":"', 1) + b""
-    header = data[8:].ljust(len(text), b" ")
-    data = struct.pack("<Q", len(header)) + header
-    place = checkpoint._place_of_digest(data)
-    digest = checkpoint._digest(memoryview(data), place).encode()
-    path.write_bytes(data[:place] + digest + data[place + 64 :])
-    return path
-
-
 @pytest.mark.parametrize(
     "tree",
     [
@@ -171,10 +155,55 @@ def resealed(path: Path, tree: str) -> Path:
         '{"a":{"$dict":[[[1],2]]}}', '{"a":{"$set":[[1]]}}', '{"a":{"$tuple":1}}',
         '{"a":{"$tuple":[],"b":1}}', '{"a":{"$counter":[["x",{}],["y"]]}}',
         '{"a":' + "[" * 100 + "]" * 100 + "}", '{"a":' + "[" * 100_000 + "]" * 100_000 + "}",
+        '{"a":1,"a":2}', '{"a":1e999}', '{"a":NaN}', '{"a":{"$dict":[[{"$tuple":[[1]]},2]]}}',
+        '{"a":{"$set":[{"$tuple":[{"$tuple":[]}]}]}}', '{"a":[' + "{}," * 5_000_000 + "1]}",
         '{"a":' + "9" * 100_000 + "}", '{"a":[' + "1," * 1_100_000 + "1]}",
     ],
 )  # fmt: skip
 def test_a_description_that_is_none_is_refused(tmp_path, tree):
-    path = resealed(tmp_path / "x.safetensors", tree)
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(sealed(tree))
     with pytest.raises(DiscernError, match=r"x\.safetensors is not a checkpoint"):
         read(path)
+
+
+def test_a_file_that_one_made_on_purpose_is_refused_or_holds_what_its_size_allows(tmp_path):
+    whole = saved(tmp_path / "x.safetensors").read_bytes()
+    path = tmp_path / "made.safetensors"
+    for name, content in islice(damaged(whole, Random(1)), 1500):
+        path.write_bytes(content)
+        found, refusal = read_or_refused(path)
+        if found is None:
+            assert refusal.startswith(str(path)), name
+            assert "\n" not in refusal, name
+        else:
+            assert not name.startswith(("bit", "cut", "longer")), name
+            assert sum(each.nbytes for each in found["state_dict"].values()) <= len(content)
+
+
+def read_or_refused(path: Path) -> tuple[dict[str, Any] | None, str]:
+    try:
+        return read(path), ""
+    except DiscernError as error:
+        return None, str(error)
+
+
+def test_a_tensor_is_named_once(tmp_path):
+    described = {"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
+    tree = '{"strides":{},"a":{"$tensor":"w"},"b":{"$tensor":"w"}}'
+    (tmp_path / "x.safetensors").write_bytes(sealed(tree, described, bytes(8)))
+    with pytest.raises(DiscernError, match="names a tensor twice"):
+        read(tmp_path / "x.safetensors")
+
+
+def test_a_truth_is_0_or_1(tmp_path):
+    described = {"w": {"dtype": "BOOL", "shape": [2], "data_offsets": [0, 2]}}
+    (tmp_path / "x.safetensors").write_bytes(sealed('{"strides":{}}', described, b"\1\2"))
+    with pytest.raises(DiscernError, match="a truth in it is none"):
+        read(tmp_path / "x.safetensors")
+
+
+def test_what_is_beside_the_tensors_has_room(tmp_path):
+    with pytest.raises(UnwritableError, match="its file has room for"):
+        write({"state_dict": {}, "mine": "x" * (1 << 24)}, tmp_path / "x.safetensors")
+    assert list(tmp_path.iterdir()) == []

@@ -1,17 +1,20 @@
 """Writing checkpoints, and going on from them, also in another folder."""
 
 import logging
+import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from discern.callbacks.divergence import StopOnDivergence, finite_weights
+from discern.callbacks.states import check_schema
 from discern.checkpoints import read
 from discern.errors import about
 from discern.files import write_whole
@@ -66,14 +69,6 @@ class RunCheckpoint(ModelCheckpoint):
 
     FILE_EXTENSION = SUFFIX
 
-    _continued_from: Path | None = None
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Remember the folder of the checkpoint that is continued."""
-        super().setup(trainer, pl_module, stage)
-        if trainer.ckpt_path:
-            self._continued_from = Path(trainer.ckpt_path).parent
-
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -104,41 +99,122 @@ class RunCheckpoint(ModelCheckpoint):
         return bool(trainer.strategy.reduce_boolean_decision(sound, all=True))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the best score so far, and the files it belongs to."""
-        if state_dict["dirpath"] != self.dirpath:
-            state_dict = self._moved(state_dict)
-        super().load_state_dict(state_dict)
+        """Take over the best score so far, and the files it belongs to.
 
-    def _moved(self, state: dict[str, Any]) -> dict[str, Any]:
-        best = {self._fetch(path): score for path, score in state["best_k_models"].items()}
-        kept: dict[str, Any] = {path: score for path, score in best.items() if path}
-        if len(kept) < len(best):
+        Args:
+            state_dict: names files beside the checkpoint that is continued; see
+                :func:`state_beside`.
+        """
+        lost = state_dict["lost"]
+        state = {key: value for key, value in state_dict.items() if key != "lost"}
+        if lost:
             log.warning(
                 "The best checkpoint so far, %s, is gone; the best of the epochs to come is kept.",
-                state["best_model_path"],
+                lost,
             )
-            state = {**state, "best_model_score": None, "best_model_path": ""}
-        return {
-            **state,
-            "dirpath": self.dirpath,
-            "best_k_models": kept,
-            "best_model_path": self._fetch(state["best_model_path"]) or "",
-            "kth_best_model_path": self._fetch(state["kth_best_model_path"]) or "",
-            "last_model_path": "",
-        }
+        if state["dirpath"] != self.dirpath:
+            best = {self._fetch(path): score for path, score in state["best_k_models"].items()}
+            state |= {
+                "dirpath": self.dirpath,
+                "best_k_models": best,
+                "best_model_path": self._fetch(state["best_model_path"]),
+                "kth_best_model_path": self._fetch(state["kth_best_model_path"]),
+                "last_model_path": "",
+            }
+        super().load_state_dict(state)
 
-    def _fetch(self, path: str) -> str | None:
-        """Copy a checkpoint of the continued run here; None where it is not to be found."""
+    def _fetch(self, path: str) -> str:
+        """Copy a checkpoint of the continued run here, if there is one."""
         assert self.dirpath is not None
-        name = Path(path).name
-        target = Path(self.dirpath) / name
-        # Beside the checkpoint that is continued first: a run's folder may have been moved.
-        folders = [self._continued_from, Path(path).parent] if path else []
-        places = [folder / name for folder in folders if folder]
-        source = next((place for place in places if place.is_file()), None)
-        if source is None:
-            return None
+        if not path:
+            return ""
+        target = Path(self.dirpath) / Path(path).name
         if not target.exists():
-            with source.open("rb") as old, write_whole(target, "wb") as new:
+            with Path(path).open("rb") as old, write_whole(target, "wb") as new:
                 shutil.copyfileobj(old, new)
         return str(target)
+
+
+def state_beside(
+    saved: dict[str, Any], callback: ModelCheckpoint, folder: Path, place: str
+) -> dict[str, Any]:
+    """The state of a ``ModelCheckpoint`` that is continued, of the files that are still there.
+
+    The paths in it are a stranger's: of each the name counts, and the file of that name in the
+    folder of the checkpoint that is continued, wherever that has been moved to.
+
+    Args:
+        saved: what the checkpoint says.
+        callback: that it is for.
+        folder: that of the checkpoint that is continued.
+        place: its name, for the message.
+
+    Returns:
+        Lightning's state with the files that there are. ``lost`` names the best one where it, or
+        another of the best, is not there, and what was best so far is then not known.
+
+    Raises:
+        ValueError: it has another form.
+    """
+    check_schema(_CheckpointState, saved, place)
+    before = saved["dirpath"] or ""
+
+    def found(path: str) -> str:
+        return _beside(path, before, folder, callback.FILE_EXTENSION)
+
+    best = {found(path): score for path, score in saved["best_k_models"].items()}
+    best.pop("", None)
+    lost = saved["best_model_path"] if len(best) < len(saved["best_k_models"]) else ""
+    # The last and the best of them follow from the scores, whatever the file says.
+    order = sorted(best, key=lambda path: float(best[path]), reverse=callback.mode == "max")
+    moved = callback.dirpath is None or Path(callback.dirpath).resolve() != folder.resolve()
+    alone = found(saved["best_model_path"]) if callback.monitor is None else ""
+    return {
+        **saved,
+        "dirpath": str(folder) if moved else callback.dirpath,
+        "best_k_models": best,
+        "best_model_path": order[0] if order else alone,
+        "best_model_score": best[order[0]] if order else None,
+        "kth_best_model_path": order[-1] if order else "",
+        "kth_value": best[order[-1]] if order else callback.kth_value,
+        "last_model_path": found(saved["last_model_path"]),
+        "lost": lost,
+    }
+
+
+def _beside(path: str, before: str, folder: Path, suffix: str) -> str:
+    """The checkpoint in ``folder`` that a path in the folder ``before`` means, or nothing."""
+    within = path.removeprefix(before) if path.startswith((f"{before}/", f"{before}\\")) else ""
+    parts = re.split(r"[/\\]", within.strip("/\\")) if within else re.split(r"[/\\]", path)[-1:]
+    if {"", ".", ".."} & {*parts} or not parts[-1].endswith(suffix):
+        return ""
+    file = folder.joinpath(*parts)
+    try:
+        inside = file.resolve(strict=True).is_relative_to(folder.resolve()) and file.is_file()
+    except (OSError, ValueError, RuntimeError):  # none, a name of NULs or of thousands, a loop
+        return ""
+    return str(file) if inside else ""
+
+
+def _is_score(value: Any) -> Any:
+    if not isinstance(value, Tensor) or value.ndim != 0 or not value.is_floating_point():
+        raise ValueError("it is no number of a metric")
+    return value
+
+
+_Path = Annotated[str, Field(max_length=10_000)]
+_Score = Annotated[Any, AfterValidator(_is_score)]
+
+
+class _CheckpointState(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+
+    monitor: _Path | None
+    best_model_score: _Score | None
+    best_model_path: _Path
+    current_score: _Score | None
+    dirpath: _Path | None
+    best_k_models: Annotated[dict[_Path, _Score], Field(max_length=10_000)]
+    kth_best_model_path: _Path
+    kth_value: _Score
+    last_model_path: _Path

@@ -6,8 +6,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
-from discern.checkpoints import Card
 from discern.errors import DiscernError
+from discern.models.card import Card
 
 log = logging.getLogger(__name__)
 

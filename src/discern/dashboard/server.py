@@ -7,11 +7,14 @@ import errno
 import io
 import logging
 import socket
+import sys
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from discern.dashboard.hosts import OwnHosts, is_loopback
 from discern.errors import DiscernError
 from discern.nearest import did_you_mean
 from discern.places import expanded
@@ -26,6 +29,10 @@ Settings:
   port=6006         where it is served; the next one that is free, if that is in use
   host=127.0.0.1    who may see it: this machine alone; 0.0.0.0 for whoever reaches it
 """
+
+WARNING = """\
+WARNING: host={host} shows all that is in {logdir}, without a password, to whoever reaches this \
+machine; host=127.0.0.1, from elsewhere through an SSH tunnel, shows it to nobody else."""
 
 ATTEMPTS = 100
 """Ports that are tried, one after the other."""
@@ -56,6 +63,8 @@ def run(arguments: list[str]) -> None:
     url, port = start(wish)
     if port != wish.port:
         print(f"Port {wish.port} is in use; port {port} is taken instead.")
+    if not is_loopback(wish.host):
+        print(WARNING.format(host=wish.host, logdir=wish.logdir), file=sys.stderr)
     print(f"TensorBoard on {wish.logdir}: {url}   (Ctrl-C ends it)", flush=True)
     try:
         threading.Event().wait()
@@ -82,7 +91,7 @@ def start(wish: Wish) -> tuple[str, int]:
     for port in range(wish.port, min(wish.port + ATTEMPTS, 65_536)):
         if not _is_free(wish.host, port):
             continue
-        server = program.TensorBoard()
+        server = program.TensorBoard(server_class=_server)
         server.configure(logdir=str(wish.logdir), host=wish.host, port=port)
         try:
             # A note on how the events are read, which is not to be acted on.
@@ -91,6 +100,13 @@ def start(wish: Wish) -> tuple[str, int]:
         except program.TensorBoardPortInUseError:
             continue
     raise DiscernError(f"port={wish.port} is in use, and so are the ones after it.")
+
+
+def _server(application: Any, flags: Any) -> Any:
+    """TensorBoard's own server, for requests that name this machine."""
+    from tensorboard import program
+
+    return program.WerkzeugServer(OwnHosts(application, flags.host), flags)
 
 
 def _is_free(host: str, port: int) -> bool:

@@ -35,6 +35,7 @@ from tqdm import tqdm
 
 from discern.errors import DiscernError, first_line
 from discern.files import write_whole
+from discern.redaction import PLACEHOLDER, redacted_setting
 
 log = logging.getLogger(__name__)
 
@@ -197,7 +198,7 @@ class _Version:
     """The version of a file that a download was begun with, as the server told it.
 
     Attributes:
-        url: its address.
+        url: its address, without what may be secret and differs from one download to the next.
         total: its size in bytes.
         etag: its ETag.
         modified: its Last-Modified.
@@ -250,7 +251,8 @@ class _Download:
             size = self.part.stat().st_size
         except (FileNotFoundError, ValueError, TypeError):
             return None
-        same = version.url == self.url and (version.validator is not None or bool(self.expected))
+        told = version.validator is not None or bool(self.expected)
+        same = version.url == redacted_setting(self.url) and told
         return version if same and version.total and 0 < size <= version.total else None
 
     def get(self, begun: _Version | None) -> None:
@@ -302,6 +304,11 @@ class _Download:
 
 def _download(url: str, path: Path, digests: Mapping[str, str]) -> None:
     """Make the file at ``path``, and the record of its digest where it has none."""
+    if PLACEHOLDER in url:
+        raise DiscernError(
+            f"{url} cannot be downloaded: what may be secret of an address is not written with a "
+            "run's settings; type the setting with its whole address again, such as data.url=URL."
+        )
     download = _Download(url, path, digests or _recorded(path))
     part, begun = download.part, download.begun()
     if begun is None or part.stat().st_size != begun.total:
@@ -348,7 +355,7 @@ def _version(url: str, headers: Mapping[str, str], chunked: bool) -> _Version:
 
     length = None if chunked else header("Content-Length")
     total = int(length) if length is not None and length.isdecimal() else None
-    return _Version(url, total, header("ETag"), header("Last-Modified"))
+    return _Version(redacted_setting(url), total, header("ETag"), header("Last-Modified"))
 
 
 def _continues(headers: Mapping[str, str], begun: _Version, offset: int) -> bool:

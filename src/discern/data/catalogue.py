@@ -12,7 +12,6 @@ import hashlib
 import logging
 import os
 import sqlite3
-import stat
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -26,9 +25,11 @@ from tqdm import tqdm
 
 from discern.cache import cache_dir
 from discern.console import is_terminal
+from discern.data.costs import most_bytes
 from discern.data.pictures import PictureError, check_picture
 from discern.data.stamps import GONE, FileSystems, Stamp, is_settled, stamp_of
 from discern.errors import first_line
+from discern.files import open_regular
 
 log = logging.getLogger(__name__)
 
@@ -166,10 +167,7 @@ class _Looks:
 def _read(file: Path, before: Facts | None = None) -> Facts:
     """The facts of a file; they are ``before`` if its content still is what they are of."""
     try:
-        kind = file.stat().st_mode
-        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
-            return Facts(b"", 0, 0, "no regular file")  # a pipe or a device may have no end
-        with file.open("rb") as content:
+        with open_regular(file) as content:
             digest = hashlib.file_digest(content, "sha256").digest()
         if before is not None and before.sha256 == digest:
             return before
@@ -245,7 +243,7 @@ def _connect(path: Path | str, root: bytes) -> tuple[sqlite3.Connection, Known]:
     memory = sqlite3.connect(path, timeout=PATIENCE)
     try:
         memory.execute(_TABLE)
-        known = {row[0]: row for row in memory.execute(_QUERY, (root, PIL.__version__))}
+        known = {row[0]: row for row in memory.execute(_QUERY, (root, _reader()))}
     except BaseException:
         memory.close()
         raise
@@ -253,8 +251,12 @@ def _connect(path: Path | str, root: bytes) -> tuple[sqlite3.Connection, Known]:
 
 
 def _cells(fact: Facts) -> tuple[bytes, int, int, str, float, str]:
-    # A newer Pillow may read what this one does not.
-    return *fact, PIL.__version__
+    return *fact, _reader()
+
+
+def _reader() -> str:
+    """Who has refused a picture: a newer Pillow, or one that is allowed more, may read it."""
+    return f"{PIL.__version__}, {most_bytes()} bytes"
 
 
 def _remember(memory: sqlite3.Connection, rows: Iterable[tuple[object, ...]]) -> None:

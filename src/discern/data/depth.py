@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from discern.data.costs import most_bytes
 from discern.errors import first_line
 
 LEVELS = (255.0, 1023.0, 4095.0, 16383.0, 65535.0)
@@ -48,14 +50,12 @@ def is_deep(image: Image.Image) -> bool:
     return image.mode.partition(";")[0] in ("I", "F")
 
 
-def in_eight_bits(
-    image: Image.Image, file: IO[bytes], packing: tuple[Any, ...]
-) -> tuple[Image.Image, float]:
-    """A deep picture in mode L, and the value that became white.
+def range_of(image: Image.Image, file: IO[bytes], packing: tuple[Any, ...]) -> tuple[float, float]:
+    """The values of a deep picture that become black and white.
 
-    It is the one that the file declares, by TIFF's tags, PNG's sBIT chunk or PGM's greatest value.
-    Else it is the least level that holds the picture's brightest value, or that value itself where
-    none does. What is in a file decides, and no other file: a picture has the same pixels in
+    White is the one that the file declares, by TIFF's tags, PNG's sBIT chunk or PGM's greatest
+    value. Else it is the least level that holds the picture's brightest value, or that value itself
+    where none does. What is in a file decides, and no other file: a picture has the same pixels in
     training, in evaluation and alone.
 
     Args:
@@ -63,14 +63,69 @@ def in_eight_bits(
         file: what it was opened from.
         packing: see :func:`packing_of`.
     """
-    values = np.nan_to_num(np.asarray(image, dtype=np.float32)).clip(0)
-    extent = float(values.min()), float(values.max())
     if image.format == "PPM" and any(isinstance(p, int) and p < _FULL for p in packing):
-        black, white = 0.0, _FULL  # which Pillow has made of the greatest value that is declared
-    else:
-        black, white = _range(image, file, *extent)
-    scaled = (values - black) * (255 / (white - black))
-    return Image.fromarray(scaled.round().astype(np.uint8)), white
+        return 0.0, _FULL  # which Pillow has made of the greatest value that is declared
+    if _is_sixteen(image):
+        least, most = image.getextrema()
+        return _range(image, file, float(least), float(most))  # type: ignore[arg-type]
+    extents = [
+        (float(v.min()), float(v.max())) for v in map(_values, strips(image, 1, _FEW_PIXELS))
+    ]
+    return _range(image, file, min(least for least, _ in extents), max(most for _, most in extents))
+
+
+def in_eight_bits(image: Image.Image, black: float, white: float) -> Image.Image:
+    """A deep picture in mode L, between the values that become black and white."""
+    pixels, top = np.empty((image.height, image.width), np.uint8), 0
+    table = _scaled(np.arange(1 << 16, dtype=np.float32), black, white)
+    for strip in strips(image, 1, _FEW_PIXELS):
+        rows = pixels[top : top + strip.height]
+        if _is_sixteen(image):
+            np.take(table, np.asarray(strip), out=rows, mode="clip")
+        else:
+            rows[:] = _scaled(_values(strip), black, white)
+        top += strip.height
+    return Image.fromarray(pixels)
+
+
+def _is_sixteen(image: Image.Image) -> bool:
+    return image.mode.startswith("I;16")
+
+
+def _scaled(values: NDArray[np.float32], black: float, white: float) -> NDArray[np.uint8]:
+    """What values become, which may be overwritten."""
+    values -= black
+    values *= 255 / (white - black)
+    return values.round(out=values).astype(np.uint8)
+
+
+def _values(image: Image.Image) -> NDArray[np.float32]:
+    values = np.array(image, dtype=np.float32)
+    np.nan_to_num(values, copy=False)
+    return values.clip(0, out=values)
+
+
+_FEW_PIXELS = 1 << 18
+"""Pixels that, as float32, stay in a processor's cache."""
+
+_STRIP = 1 << 23
+"""Pixels of a picture that are worked on at once: of most, all."""
+
+
+def strip_rows(width: int, factor: int = 1, pixels: int = _STRIP) -> int:
+    """Rows of a strip of at most so many pixels; a multiple of ``factor``."""
+    return max(1, pixels // width // factor) * factor
+
+
+def strips(image: Image.Image, factor: int = 1, pixels: int = _STRIP) -> Iterator[Image.Image]:
+    """An image from top to bottom, so many rows at a time that a copy of them is small."""
+    width, height = image.size
+    rows = strip_rows(width, factor, pixels)
+    if height <= rows:
+        yield image
+        return
+    for top in range(0, height, rows):
+        yield image.crop((0, top, width, min(height, top + rows)))
 
 
 def _range(
@@ -132,45 +187,59 @@ def _significant_bits(file: IO[bytes]) -> int | None:
 # Colours
 
 
-def deep_colours(
-    image: Image.Image, kind: str | None, file: IO[bytes]
-) -> tuple[Image.Image, float]:
+def deep_colours(image: Image.Image, file: IO[bytes]) -> tuple[Image.Image, float]:
     """A picture of 16 bits a colour, of which Pillow has the upper eight, and its white.
 
     Args:
-        image: in mode L, RGB or RGBA.
-        kind: the format of the file.
+        image: opened and loaded.
         file: what it was opened from.
 
     Raises:
         DepthError: no value has upper bits, and the lower ones cannot be had.
     """
-    colours = np.asarray(image)[..., :3]
-    if int(colours.max(initial=0)) > _FEW:
+    if not _is_dark(image):
         return image, _FULL
-    if kind != "PNG":
+    if image.format != "PNG":
         raise DepthError(
             "its colours have 16 bits, of which only the lower ones are used; save it as a PNG, or "
             "with 8 bits a colour"
         )
+    if image.width * image.height * 2 * len(image.getbands()) > most_bytes() // 2:
+        raise DepthError(
+            "its colours have 16 bits, of which only the lower ones are used, and it is large; "
+            "save it with 8 bits a colour"
+        )
     values = _values_of_png(file)
-    colours_only = values[..., : (1 if values.shape[2] < 3 else 3)]
+    channels = values.shape[2]
+    parts = 1 if channels < 3 else 3
     bits = _significant_bits(file)
-    brightest = float(colours_only.max(initial=0))
+    brightest = float(values[..., :parts].max(initial=0))
     white = _level(brightest, LEVELS)
     if bits is not None and bits < 16 and brightest < 2**bits:
         white = 2.0**bits - 1
-    scaled = (colours_only * (255 / white)).round().astype(np.uint8)
-    parts = [scaled if scaled.shape[2] == 3 else scaled.repeat(3, axis=2)]
-    if image.mode == "RGBA":
-        alpha = values[..., -1:]
-        opaque = white if float(alpha.max(initial=0)) <= white else _FULL
-        parts.append((alpha * (255 / opaque)).round().astype(np.uint8))
-    return Image.fromarray(np.concatenate(parts, axis=2)), white
+    scale = np.full(channels, 255 / white, np.float32)
+    if channels > parts:
+        opaque = white if float(values[..., -1].max(initial=0)) <= white else _FULL
+        scale[-1] = 255 / opaque
+    pixels = np.empty((*values.shape[:2], 4 if channels > parts else 3), np.uint8)
+    for top in range(0, len(values), strip_rows(image.width)):
+        rows = slice(top, top + strip_rows(image.width))
+        scaled = (values[rows] * scale).round().astype(np.uint8)
+        pixels[rows, :, :3] = scaled[..., :parts]
+        if channels > parts:
+            pixels[rows, :, 3] = scaled[..., -1]
+    return Image.fromarray(pixels), white
 
 
-def _values_of_png(file: IO[bytes]) -> NDArray[np.float32]:
-    """All sixteen bits of a PNG, float32 (H, W, C)."""
+def _is_dark(image: Image.Image) -> bool:
+    """Whether an image, in mode RGB, RGBA or LA, has no value with upper bits."""
+    extrema: Any = image.getextrema()
+    colours = zip(image.getbands(), extrema, strict=True)
+    return bool(max(most for name, (_, most) in colours if name != "A") <= _FEW)
+
+
+def _values_of_png(file: IO[bytes]) -> NDArray[np.uint16]:
+    """All sixteen bits of a PNG, uint16 (H, W, C)."""
     # Half a second that hardly a picture needs.
     import torch
     from torchvision.io import ImageReadMode, decode_image
@@ -181,5 +250,5 @@ def _values_of_png(file: IO[bytes]) -> NDArray[np.float32]:
         values = decode_image(content, ImageReadMode.UNCHANGED)
     except RuntimeError as error:
         raise DepthError(first_line(error)) from error
-    pixels: NDArray[np.float32] = values.permute(1, 2, 0).numpy().astype(np.float32)
+    pixels: NDArray[np.uint16] = values.permute(1, 2, 0).numpy()
     return pixels

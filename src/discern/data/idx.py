@@ -80,8 +80,9 @@ def _read_array(
     truncated = DiscernError(
         f"{name} is truncated: its header announces {announced:,} bytes, more than it holds."
     )
-    # Before anything is allocated: the header may be junk that announces terabytes.
-    if announced > max_size:
+    # Before anything is allocated: the header may be junk that announces terabytes, or none of
+    # what NumPy has no room for the size of.
+    if announced > max_size or (0 in shape and max(shape) > max_size):
         raise truncated
     array = np.empty(shape, np.uint8)
     if not _fill(file, array.reshape(-1).data):

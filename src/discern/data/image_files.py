@@ -25,7 +25,7 @@ from discern.data.pictures import PictureError, check_picture, read_picture
 from discern.data.preprocessing import CHANNELS, Pixels, Preprocessing
 from discern.data.views import PhotoAugmentation, View, reduction_of
 from discern.errors import DiscernError, first_line
-from discern.files import printable
+from discern.files import open_regular, printable
 
 log = logging.getLogger(__name__)
 
@@ -279,6 +279,7 @@ def _readable(path: Path) -> Iterator[None]:
 def _content(path: Path) -> bytes:
     with _readable(path):
         try:
-            return path.read_bytes()
+            with open_regular(path) as file:
+                return file.read()
         except OSError as error:
             raise PictureError(error.strerror or first_line(error)) from error

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from dataclasses import dataclass
 
 import simplejpeg
 from PIL import Image
+
+from discern.data.costs import CostError, check_bytes, check_pixels, check_visits
 
 JPEG = b"\xff\xd8\xff"
 """How a JPEG begins."""
@@ -16,26 +19,121 @@ ORIENTATION = 0x0112
 _EXIF, _XMP = b"Exif\x00\x00", b"tiff:Orientation"
 _HEAD = 1 << 16
 
+_MARKER = re.compile(rb"\xff+([\x01-\xfe])")
+_END_OF_SCAN = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
+_START_OF_SCAN = b"\xff\xda"
+_SOS, _EOI, _BASELINE, _PROGRESSIVE = 0xDA, 0xD9, (0xC0, 0xC1), 0xC2
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_WITHOUT_LENGTH = {0x01, 0xD8, *range(0xD0, 0xD8)}
 
-def decode_jpeg(
-    content: bytes, most_pixels: int, reduction: Callable[[int, int], int]
-) -> Image.Image | None:
+# Those of photographs are a few dozen; a depth map in XMP takes hundreds.
+_MOST_SEGMENTS = 10_000
+# Bytes between two segments, which readers skip one by one.
+_MOST_JUNK = 1 << 16
+
+_DAMAGED = "a JPEG that is truncated or damaged before its pixels"
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a JPEG says of itself before its pixels.
+
+    Attributes:
+        width, height: in pixels, not upright.
+        passes: how often its pixels are gone through; 1 for a picture in one piece.
+        coefficients: bytes that libjpeg keeps of all of it, whatever the scale; 0 in one piece.
+    """
+
+    width: int
+    height: int
+    passes: int
+    coefficients: int
+
+    def work(self, factor: int) -> int:
+        """Bytes that decoding takes at a scale: the pixels, again as an image, and upright."""
+        return self.coefficients + 12 * -(-self.width // factor) * -(-self.height // factor)
+
+
+def head_of(content: bytes) -> Head:
+    """The head of a JPEG, known to be decoded in bounds at a small scale.
+
+    Raises:
+        CostError: it is damaged, of a kind that no camera writes, or takes too much.
+    """
+    place, frame = 2, b""
+    for _ in range(_MOST_SEGMENTS):
+        found = _MARKER.search(content, place, place + _MOST_JUNK)
+        if found is None:
+            break
+        marker, place = found[1][0], found.end()
+        if marker in _WITHOUT_LENGTH:
+            continue
+        length = int.from_bytes(content[place : place + 2])
+        segment = content[place + 2 : place + length]
+        if marker == _EOI or length < 2 or len(segment) < length - 2:
+            break
+        if marker == _SOS:
+            return _checked(frame, segment, content, place + length)
+        if marker in _FRAMES:
+            if marker not in (*_BASELINE, _PROGRESSIVE):
+                raise CostError(
+                    "a JPEG that is neither baseline nor progressive, which is not read"
+                )
+            if frame:
+                break
+            frame = bytes([marker]) + segment
+        place += length
+    raise CostError(_DAMAGED)
+
+
+def _checked(frame: bytes, scan: bytes, content: bytes, pixels_at: int) -> Head:
+    """The head from the segments of its frame and its first scan."""
+    parts = frame[6] if len(frame) > 6 else 0
+    if parts not in (1, 3, 4) or len(frame) < 7 + 3 * parts or not scan:
+        raise CostError(_DAMAGED)
+    height, width = int.from_bytes(frame[2:4]), int.from_bytes(frame[4:6])
+    check_pixels(width, height)
+    if frame[0] != _PROGRESSIVE and scan[0] >= parts:
+        return Head(width, height, 1, 0)
+    sampling = [(byte >> 4 or 1, byte & 15 or 1) for byte in frame[8 : 7 + 3 * parts : 3]]
+    widest, tallest = max(h for h, _ in sampling), max(v for _, v in sampling)
+    values = sum(
+        -(-width * h // widest + 8 * h) * -(-height * v // tallest + 8 * v) for h, v in sampling
+    )
+    passes = 1 + content.count(_START_OF_SCAN, pixels_at)
+    try:
+        check_visits(width * height, passes)
+    except CostError:  # some may stand in what comes behind the picture, or between its scans
+        passes = _passes(content, pixels_at)
+        check_visits(width * height, passes)
+    head = Head(width, height, passes, 2 * values)
+    check_bytes(head.coefficients, head.coefficients)
+    return head
+
+
+def _passes(content: bytes, place: int) -> int:
+    """Scans of a JPEG whose first scan has its pixels there."""
+    passes = 1
+    while (found := _END_OF_SCAN.search(content, place)) and found[1][0] != _EOI:
+        place = found.end() + int.from_bytes(content[found.end() : found.end() + 2])
+        passes += found[1][0] == _SOS
+    return passes
+
+
+def decode_jpeg(content: bytes, factor: int) -> Image.Image | None:
     """The picture in a JPEG, in mode RGB, or None for one that Pillow should read.
 
-    Those are pictures that lie on their side or upside down, in other colours than most, too large
-    or damaged, all of which Pillow handles or explains.
+    Those are pictures that lie on their side or upside down, in other colours than most, or
+    damaged, all of which Pillow handles or explains.
 
     Args:
-        content: of the file.
-        most_pixels: a picture of more is too large.
-        reduction: see :func:`discern.data.pictures.read_picture`.
+        content: of the file, whose head has been checked.
+        factor: how many times smaller it becomes: 1, 2, 4 or 8.
     """
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
-        if colours != "YCbCr" or width * height > most_pixels or not _is_upright(content):
+        if colours != "YCbCr" or not is_upright(content):
             return None
-        allowed = reduction(width, height)
-        factor = next((power for power in (8, 4, 2) if power <= allowed), 1)
         pixels = simplejpeg.decode_jpeg(
             content, min_height=height // factor, min_width=width // factor, min_factor=factor
         )
@@ -44,7 +142,8 @@ def decode_jpeg(
     return Image.fromarray(pixels)
 
 
-def _is_upright(content: bytes) -> bool:
+def is_upright(content: bytes) -> bool:
+    """Whether a JPEG surely needs no turning."""
     if content.find(_XMP, 0, _HEAD) >= 0:
         return False  # said in another way, which Pillow reads
     start = content.find(_EXIF, 0, _HEAD)

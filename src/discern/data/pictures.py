@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -12,19 +14,46 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from discern.data import jpeg2000
+from discern.data.costs import (
+    JP2_REDUCED_FROM,
+    REDUCED_FROM,
+    SETTING,
+    CostError,
+    bytes_of,
+    check_bytes,
+    check_head,
+    check_pixels,
+    factor_for,
+    most_pixels,
+    room,
+    work_of,
+)
 from discern.data.depth import (
     deep_colours,
     has_deep_colours,
     in_eight_bits,
     is_deep,
     packing_of,
+    range_of,
+    strip_rows,
+    strips,
 )
-from discern.data.jpeg import JPEG, ORIENTATION, decode_jpeg
-from discern.errors import first_line
+from discern.data.jpeg import JPEG, ORIENTATION, decode_jpeg, head_of, is_upright
+from discern.errors import DiscernError, first_line
+from discern.files import open_regular
 
 
 class PictureError(Exception):
     """A file is no picture that can be read; the message says why."""
+
+
+FORMATS = (
+    "JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "JPEG2000", "AVIF", "PPM", "PCX", "SGI",
+    "QOI", "TGA",
+)  # fmt: skip
+"""Pillow's names of the formats that are read. The others start programs (EPS), draw what a program
+says (WMF), hold files of other kinds (ICO, MIC), or have readers that are little tried."""
 
 
 def picture_suffixes() -> set[str]:
@@ -50,19 +79,21 @@ def read_picture(
     More than eight bits become eight, see :func:`discern.data.depth.in_eight_bits`.
 
     Args:
-        source: a file of any format that Pillow reads, but EPS; its path, or open.
+        source: a file of one of ``FORMATS``; its path, or open.
         channels: 1 for grey, 3 for red, green and blue.
         reduction: from width and height in pixels, upright, to how many times smaller a JPEG may
             be decoded, which saves most of its time. One that lies upright is reduced by the
             largest of 1, 2, 4 and 8 that is allowed, another by the largest that divides it: what
             is left over at the right and lower edges of the image is part of its last pixels.
+            A picture of more than 67 megapixels (JPEG 2000: 17) is reduced in any case; it is asked
+            for each that is reduced.
 
     Returns:
         An image in mode L or RGB, in memory.
 
     Raises:
-        PictureError: the file cannot be opened, is no picture, is damaged, or has more than
-            ``PIL.Image.MAX_IMAGE_PIXELS`` pixels.
+        PictureError: the file cannot be opened, is no picture, is damaged, or takes more to decode
+            than :mod:`discern.data.costs` allows.
     """
     return _read(source, channels, reduction)[0]
 
@@ -71,48 +102,119 @@ def _read(
     source: Path | IO[bytes], channels: int, reduction: Callable[[int, int], int]
 ) -> tuple[Image.Image, float]:
     """As :func:`read_picture`, and the value that became white; 0 where it has eight bits."""
-    with _refusing():
-        # A path of 250 characters that Pillow prints would hide the reason, so it gets the file.
-        with _open(source) as file:
-            if channels == 3 and (image := _plain_jpeg(file, reduction)) is not None:
-                return image, 0.0
-            opened = Image.open(file)
-            if opened.format == "EPS":
-                raise PictureError("EPS is a program for a printer, and is not run")
-            if opened.width * opened.height > _MOST_PIXELS:
-                raise PictureError(_TOO_LARGE)
-            if opened.format in ("JPEG", "MPO") and reduction is not no_reduction:
-                _reduce(opened, reduction(*upright_size(opened)))
-            packing = packing_of(opened)
-            opened.load()
-            turn = _UPRIGHT.get(_orientation(opened))  # a PNG may say it after its pixels
-            image, white = _in_eight_bits(opened, file, packing)
-        image = _as_mode(_on_white(image), "L" if channels == 1 else "RGB")
-        return (image if turn is None else image.transpose(turn)), white
-
-
-def _reduce(opened: Image.Image, allowed: int) -> None:
-    """Have a JPEG decoded at a reduced size."""
-    width, height = opened.size
-    lies_upright = _orientation(opened) not in _UPRIGHT
-    power = next(
-        (p for p in (8, 4, 2) if p <= allowed and (lies_upright or width % p == height % p == 0)), 1
-    )
-    opened.draft(None, (max(1, width // power), max(1, height // power)))
-
-
-def _plain_jpeg(file: IO[bytes], reduction: Callable[[int, int], int]) -> Image.Image | None:
-    """A JPEG that needs nothing but decoding; None leaves the file at its beginning."""
-    image = None
-    if file.read(len(JPEG)) == JPEG:
-        image = decode_jpeg(JPEG + file.read(), _MOST_PIXELS, reduction)
-    if image is None:
+    mode = "L" if channels == 1 else "RGB"
+    # A path of 250 characters that Pillow prints would hide the reason, so it gets the file.
+    with _refusing(), _open(source) as file:
+        is_jpeg = file.read(len(JPEG)) == JPEG
         file.seek(0)
-    return image
+        if is_jpeg:
+            return _read_jpeg(file, mode, reduction), 0.0
+        with opened(file) as (image, factor):
+            if factor > 1 or image.format == "JPEG2000":
+                reduction(*upright_size(image))  # is told of the full size
+            packing = packing_of(image)
+            image.load()
+            turn = _UPRIGHT.get(_orientation(image))  # a PNG may say it after its pixels
+            plain, white = _in_eight_bits(image, file, packing, mode, factor)
+            return (plain if turn is None else plain.transpose(turn)), white
 
 
-def check_picture(path: Path) -> tuple[int, int, float]:
+def _read_jpeg(file: IO[bytes], mode: str, reduction: Callable[[int, int], int]) -> Image.Image:
+    check_head(file)
+    file.seek(0)
+    content = file.read()
+    head = head_of(content)
+    forced = min(8, factor_for(head.width * head.height))
+    if mode == "RGB" and is_upright(content):
+        factor = max(forced, _power(reduction(head.width, head.height)))
+        with room.taken(head.work(factor)):
+            image = decode_jpeg(content, factor)
+        if image is not None:
+            return image
+    with Image.open(io.BytesIO(content), formats=("JPEG",)) as opened:
+        turn = _UPRIGHT.get(_orientation(opened))
+        lying = None if turn is None else opened
+        factor = max(forced, _power(reduction(*upright_size(opened)), lying))
+        with room.taken(head.work(factor)):
+            if factor > 1:
+                width, height = opened.size
+                opened.draft(None, (max(1, width // factor), max(1, height // factor)))
+            opened.load()
+            plain = _as_mode(opened, mode)
+            return plain if turn is None else plain.transpose(turn)
+
+
+def _power(allowed: int, lying: Image.Image | None = None) -> int:
+    """The largest scale that is allowed; of a picture that is to be turned, that divides it."""
+    width, height = (0, 0) if lying is None else lying.size
+    return next((p for p in (8, 4, 2) if p <= allowed and width % p == height % p == 0), 1)
+
+
+@contextmanager
+def opened(
+    file: IO[bytes], formats: Sequence[str] = FORMATS, most: int = REDUCED_FROM
+) -> Iterator[tuple[Image.Image, int]]:
+    """Open a picture that can be decoded in bounds; in the block it has the memory for it.
+
+    This is the one door: what others may have made is given to Pillow nowhere else.
+
+    Args:
+        file: at any place.
+        formats: of ``FORMATS``, those that are expected.
+        most: pixels that are wanted of it.
+
+    Yields:
+        The image, not loaded yet, and how many times smaller it is to be made once it is.
+
+    Raises:
+        PictureError: it is of another format, or takes more than is allowed.
+        Exception: whatever Pillow raises of a file that is damaged.
+    """
+    try:
+        check_head(file)
+        file.seek(0)
+        with Image.open(file, formats=tuple(formats)) as image:
+            check_pixels(*image.size)
+            work, factor = _work(image, file, most)
+            # What becomes of it has four bytes a pixel, and may be turned.
+            with room.taken(work + 8 * image.width * image.height // factor**2):
+                yield image, factor
+    except UnidentifiedImageError as error:
+        raise PictureError(_unread(file, formats)) from error
+    except CostError as error:
+        raise PictureError(str(error)) from error
+
+
+def _work(image: Image.Image, file: IO[bytes], most: int) -> tuple[int, int]:
+    """Bytes that decoding takes, and how many times smaller the picture is to be made afterwards.
+
+    One that can be decoded at a smaller scale is told to.
+    """
+    pixels = image.width * image.height
+    if image.format in ("JPEG", "MPO"):
+        file.seek(0)
+        factor = min(8, factor_for(pixels, most))
+        image.draft(None, (image.width // factor, image.height // factor))
+        work = head_of(file.read()).work(factor)
+    elif image.format == "JPEG2000":
+        coded = jpeg2000.head_of(file)
+        halvings = factor_for(pixels, min(most, JP2_REDUCED_FROM)).bit_length() - 1
+        halvings = min(halvings, coded.levels)
+        image.reduce = halvings  # type: ignore[assignment, method-assign]
+        factor = 2**halvings
+        work = coded.work(factor) + pixels * bytes_of(image.mode) // factor**2
+    else:
+        factor, work = 1, work_of(image)
+    left = pixels // factor**2
+    check_bytes(left * bytes_of(image.mode), work)
+    return work, factor_for(left, most)
+
+
+def check_picture(source: Path | IO[bytes]) -> tuple[int, int, float]:
     """Decode all of a picture.
+
+    Args:
+        source: the file's path, or the file, open.
 
     Returns:
         Its width and height, upright, and the value that became white; 0 for one of eight bits.
@@ -120,8 +222,14 @@ def check_picture(path: Path) -> tuple[int, int, float]:
     Raises:
         PictureError: as :func:`read_picture`.
     """
-    image, white = _read(path, 3, no_reduction)
-    return *image.size, white
+    full: list[tuple[int, int]] = []
+
+    def smallest(width: int, height: int) -> int:
+        full.append((width, height))
+        return 8  # what is damaged shows at any scale
+
+    image, white = _read(source, 3, smallest)
+    return *(full[-1] if full else image.size), white
 
 
 def fit_picture(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -166,16 +274,18 @@ def _orientation(image: Image.Image) -> Any:
 @contextmanager
 def _open(source: Path | IO[bytes]) -> Iterator[IO[bytes]]:
     if isinstance(source, Path):
-        with source.open("rb") as file:
+        with open_regular(source) as file:
             yield file
     else:
         yield source
 
 
-# What Pillow warns of is a flaw that it reads past; too many pixels are refused below. Filters are
-# set here for good, since they belong to the process and pictures are read in several threads.
+# What Pillow warns of is a flaw that it reads past; too many pixels are refused by their bytes, of
+# which a user may allow more. Both are set here for good, since they belong to the process and
+# pictures are read in several threads.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+Image.MAX_IMAGE_PIXELS = most_pixels()
 
 
 @contextmanager
@@ -183,37 +293,56 @@ def _refusing() -> Iterator[None]:
     """Turn whatever Pillow raises into :class:`PictureError`."""
     try:
         yield
-    except PictureError:
+    except (PictureError, DiscernError):
         raise
-    except UnidentifiedImageError as error:
-        raise PictureError("not a picture in a format that Pillow reads") from error
     except Image.DecompressionBombError as error:
-        raise PictureError(_TOO_LARGE) from error
+        raise PictureError(f"more than {most_pixels():,} pixels; {SETTING} allows more") from error
     except OSError as error:
         raise PictureError(error.strerror or first_line(error)) from error
     except Exception as error:  # each of Pillow's readers has errors of its own
         raise PictureError(first_line(error)) from error
 
 
-_MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 2**27
-_TOO_LARGE = f"more than {_MOST_PIXELS:,} pixels"
+def _unread(file: IO[bytes], formats: Sequence[str]) -> str:
+    """Why a file is not read, with the name of its format where it has one."""
+    Image.init()
+    file.seek(0)
+    prefix = file.read(16)
+    for name in Image.ID:
+        accepts = Image.OPEN[name][1]
+        if name not in formats and accepts is not None and accepts(prefix) is True:
+            why = (
+                "which is a program for a printer, and is not run"
+                if name == "EPS"
+                else "which is not read"
+            )
+            return f"{name}, {why}; save it as a PNG or JPEG"
+    return "not a picture in a format that is read"
 
 
 def _in_eight_bits(
-    image: Image.Image, file: IO[bytes], packing: tuple[Any, ...]
+    image: Image.Image, file: IO[bytes], packing: tuple[Any, ...], mode: str, factor: int
 ) -> tuple[Image.Image, float]:
-    """The image in mode L, RGB or RGBA, and the value that became white, or 0."""
+    """The image in that mode, on white, at a scale, and the value that became white, or 0."""
+    white, made = 0.0, image
+    convert: Callable[[Image.Image], Image.Image] = _on_white
     if is_deep(image):
-        return in_eight_bits(image, file, packing)
-    if image.has_transparency_data:
-        eight = _as_mode(image, "RGBA")
-    else:
-        eight = _as_mode(image, "L" if image.mode in ("1", "L") else "RGB")
-    return (
-        deep_colours(eight, image.format, file)
-        if has_deep_colours(image, packing)
-        else (eight, 0.0)
-    )
+        black, white = range_of(image, file, packing)
+        convert = partial(in_eight_bits, black=black, white=white)
+    elif has_deep_colours(image, packing):
+        made, white = deep_colours(image, file)
+    elif image.mode == mode and factor == 1 and not image.has_transparency_data:
+        return image, white
+    width, height = made.size
+    rows = strip_rows(width, factor)
+    if height <= rows and factor == 1:
+        return _as_mode(convert(made), mode), white
+    whole = Image.new(mode, (-(-width // factor), -(-height // factor)))
+    for top, strip in zip(range(0, height, rows), strips(made, factor), strict=True):
+        part = convert(strip)
+        part = _as_mode(part.reduce(factor) if factor > 1 else part, mode)
+        whole.paste(part, (0, top // factor))
+    return whole, white
 
 
 def _as_mode(image: Image.Image, mode: str) -> Image.Image:
@@ -225,10 +354,11 @@ def _as_mode(image: Image.Image, mode: str) -> Image.Image:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    if image.mode != "RGBA":
-        return image
+    """The image in mode L or RGB, what is transparent in it on white."""
+    if not image.has_transparency_data:
+        return _as_mode(image, "L" if image.mode in ("1", "L") else "RGB")
     paper = Image.new("RGBA", image.size, "white")
-    paper.alpha_composite(image)
+    paper.alpha_composite(_as_mode(image, "RGBA"))
     return paper
 
 

@@ -5,9 +5,11 @@ import hashlib
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from discern.data.preprocessing import Preprocessing
 from discern.data.stamps import version_of
@@ -150,6 +152,9 @@ def build(library: str, backbone: str, weights: str | None = PUBLISHED) -> Backb
         weights: ``default`` for the published ones, None for random ones, or the path of a file:
             see :func:`discern.models.weights.read_weights`.
 
+    With random weights it is on torch's meta device where that is the default one, and takes no
+    memory.
+
     Raises:
         DiscernError: there is no such library or backbone, its package is not installed, or the
             weights cannot be had or do not fit.
@@ -200,8 +205,8 @@ def _built(
     source: Library, library: str, name: str, weights: str | None
 ) -> tuple[Backbone, Path | None]:
     """A backbone from its library, and the file that its weights were read from."""
-    # Libraries compute with what they build, which the meta device of discern.load would not let.
-    with torch.device("cpu"):
+    sketched = weights is None and torch.get_default_device().type == "meta"
+    with _ConstantsOnCPU() if sketched else torch.device("cpu"):
         stripped = source.published(name) if weights == PUBLISHED else source.random(name)
         if weights not in (None, PUBLISHED):
             stripped.file = expanded(weights)
@@ -216,6 +221,21 @@ def _built(
     # Convolutions are fastest so, on the CPU as well as on a GPU.
     network = stripped.network.to(memory_format=torch.channels_last)
     return Backbone(network, provenance, source.preprocessing(name).image_size), file
+
+
+class _ConstantsOnCPU(TorchFunctionMode):
+    """Within it libraries build on the meta device, and yet compute with a few small numbers.
+
+    Such are the rates of stochastic depth of their layers, which meta tensors do not have.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in (torch.linspace, torch.arange, torch.tensor):
+            kwargs.setdefault("device", "cpu")
+        return func(*args, **kwargs)
 
 
 def _library(library: str, backbone: str) -> Library:

@@ -11,18 +11,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import mmap
 import os
 import struct
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from discern.errors import DiscernError, first_line
@@ -45,8 +42,11 @@ CHUNK = 1 << 22
 DEEPEST, MOST_VALUES = 40, 1_000_000
 """Lists in lists, and values, above which a file is no checkpoint."""
 
-MOST_HEADER = 100_000_000
-"""Bytes of a header that safetensors reads."""
+MOST_HEADER = 1 << 24
+"""Bytes of a header. As Python's objects they take some 30 times as much."""
+
+MOST_DIMENSIONS = 64
+"""Of a tensor, as torch has it."""
 
 _DTYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
@@ -77,17 +77,15 @@ def write(content: dict[str, Any], path: Path) -> None:
         name: list(tensor.stride()) for name, tensor in content[STATE].items() if _is_turned(tensor)
     }
     tree = json.dumps(_Encoder(tensors).encode(others, ()), separators=(",", ":"), allow_nan=False)
-    with write_whole(path, "w+b") as file:
-        header = _header(tensors, {TREE: tree, DIGEST: _NO_DIGEST.decode()})
-        place = _place_of_digest(header)
-        file.write(header)
-        for tensor in tensors.values():
-            file.write(_bytes_of(tensor))
-        file.flush()
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data, memoryview(data) as view:
-            digest = _digest(view, place)
-        file.seek(place)
-        file.write(digest.encode())
+    header = _header(tensors, {TREE: tree, DIGEST: _NO_DIGEST.decode()})
+    with write_whole(path, "wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
+        digests = []
+        for chunk in _chunks([memoryview(header), *map(_bytes_of, tensors.values())]):
+            digests.append(pool.submit(_digest, chunk))
+            for part in chunk:
+                file.write(part)
+        file.seek(_place_of_digest(header))
+        file.write(_digest_of(digests))
 
 
 def is_one(path: Path) -> bool:
@@ -104,32 +102,53 @@ def read(path: Path) -> dict[str, Any]:
         DiscernError: the file is missing, damaged, or no checkpoint of discern's.
     """
     try:
-        data = path.read_bytes()
-        header = data[: _end_of_header(data)]
-        place = _place_of_digest(header)
-    except OSError as error:
-        raise DiscernError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except ValueError as error:
-        raise DiscernError(f"{path} is not a checkpoint of discern's: {error}.") from error
-    if data[place : place + len(_NO_DIGEST)] != _digest(memoryview(data), place).encode():
-        raise DiscernError(f"{path} is damaged: its SHA-256 is not what it says.")
-    try:
-        tensors = safetensors.torch.load(data)
-        metadata = json.loads(header[8:])["__metadata__"]
+        with path.open("rb", buffering=0) as file:
+            header = _read_header(file)
+            place = _place_of_digest(header)
+            described = _parsed(header[8:])
+            metadata = described.pop("__metadata__")
+            tensors = _described(described, os.fstat(file.fileno()).st_size - len(header))
+            end = place + len(_NO_DIGEST)
+            if (
+                _fill(file, header[:place] + _NO_DIGEST + header[end:], tensors)
+                != header[place:end]
+            ):
+                raise DiscernError(f"{path} is damaged: its SHA-256 is not what it says.")
         decoder = _Decoder(tensors)
-        tree = decoder.decode(json.loads(metadata[TREE]), 0)
-        strides = tree.pop(STRIDES)
+        tree = decoder.decode(_parsed(metadata[TREE]), 0)
+        if type(tree) is not dict or type(strides := tree.pop(STRIDES, None)) is not dict:
+            raise ValueError("its description is of another form")
         state = decoder.rest()
         state |= {name: _in_order(state[name], strides[name]) for name in strides}
+    except OSError as error:
+        raise DiscernError(f"{path} cannot be read: {error.strerror or error}.") from error
     except _NOT_OURS as error:
-        raise DiscernError(f"{path} is not a checkpoint: {first_line(error)}.") from error
+        raise DiscernError(
+            f"{path} is not a checkpoint of discern's: {first_line(error)}."
+        ) from error
     return {**tree, STATE: state}
 
 
 # What reading a description raises that discern did not write.
 _NOT_OURS = (
-    SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError,
+    ValueError, LookupError, TypeError, AttributeError, RuntimeError, MemoryError,
 )  # fmt: skip
+
+
+def _parsed(text: str | bytes) -> Any:
+    """JSON, each of its keys given once.
+
+    Raises:
+        ValueError: it is no such JSON.
+    """
+    return json.loads(text, object_pairs_hook=_each_once)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("its description says something twice")
+    return found
 
 
 # Plain values as JSON. What JSON has no word for is a dictionary of one key that begins with $.
@@ -163,6 +182,8 @@ class _Encoder:
         if kind is list:
             return self._each(value, path)
         if kind is tuple or kind is set:
+            if kind is set:
+                _check_keys(value, path)
             return {f"${kind.__name__}": self._each(list(value), path)}
         if kind in (dict, OrderedDict):
             if all(type(key) is str and not key.startswith("$") for key in value):
@@ -180,6 +201,7 @@ class _Encoder:
         return [self.encode(part, (*path, str(number))) for number, part in enumerate(values)]
 
     def _pairs(self, value: dict[Any, Any], path: tuple[str, ...]) -> list[list[Any]]:
+        _check_keys(value, path)
         return [
             [self.encode(key, path), self.encode(part, (*path, str(key)))]
             for key, part in value.items()
@@ -197,7 +219,8 @@ class _Decoder:
     """Makes the tree again.
 
     Args:
-        tensors: all of the file's.
+        tensors: all of the file's; one that is in the tree is there once, so that no description
+            can make many of few numbers.
     """
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
@@ -216,6 +239,8 @@ class _Decoder:
             raise ValueError("its description is too large")
         if isinstance(value, list):
             return [self.decode(part, depth + 1) for part in value]
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError("its description has a number that JSON has no word for")
         if not isinstance(value, dict):
             return value
         special = next((key for key in value if key.startswith("$")), None)
@@ -227,6 +252,8 @@ class _Decoder:
 
     def _special(self, kind: str, value: Any, depth: int) -> Any:
         if kind == "$tensor" and isinstance(value, str):
+            if value in self._used:
+                raise ValueError("its description names a tensor twice")
             self._used.add(value)
             return self._tensors[value]
         if kind == "$strided" and isinstance(value, list):
@@ -239,14 +266,32 @@ class _Decoder:
         parts = self.decode(value, depth)
         if kind == "$tuple":
             return tuple(parts)
+        pairs = {key: part for key, part in parts} if kind != "$set" else {}  # noqa: C416
+        keys = parts if kind == "$set" else pairs
+        if not all(map(_is_key, keys)):
+            raise ValueError("its description has a key that is none")
         if kind == "$set":
             return set(parts)
-        pairs = {key: part for key, part in parts}  # noqa: C416 - each must be a pair
         return Counter(pairs) if kind == "$counter" else pairs
 
     def rest(self) -> dict[str, Tensor]:
         """The tensors that the tree does not name: the network's."""
         return {name: part for name, part in self._tensors.items() if name not in self._used}
+
+
+def _is_key(value: Any) -> bool:
+    """Whether a value of the tree may be a key: it has no parts, or is a tuple of such."""
+    parts = value if isinstance(value, tuple) else (value,)
+    return all(part is None or isinstance(part, (bool, int, float, str)) for part in parts)
+
+
+def _check_keys(keys: Iterable[Any], path: tuple[str, ...]) -> None:
+    for key in keys:
+        if not _is_key(key):
+            raise UnwritableError(
+                f"{'.'.join(path)} of the checkpoint has a {type(key).__qualname__} as a key, "
+                "which its file cannot hold; a key is a number, a text or a tuple of these."
+            )
 
 
 # Tensors whose numbers lie in another order in memory, as those of images with their channels last.
@@ -312,6 +357,11 @@ def _header(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
         parts[name] = {"dtype": _DTYPES[tensor.dtype], "shape": shape, "data_offsets": [begin, end]}
     text = json.dumps(parts, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
+    if len(text) > MOST_HEADER:
+        raise UnwritableError(
+            f"What the checkpoint holds beside tensors takes {len(text):,} bytes; its file has "
+            f"room for {MOST_HEADER:,}."
+        )
     return struct.pack("<Q", len(text)) + text
 
 
@@ -320,13 +370,90 @@ def _bytes_of(tensor: Tensor) -> memoryview:
     return flat.numpy().data
 
 
-def _end_of_header(data: bytes) -> int:
-    if len(data) < 8:
+def _read_header(file: IO[bytes]) -> bytes:
+    """The header with its length; a file's first bytes.
+
+    Raises:
+        ValueError: it has no end, or is larger than any of ours.
+    """
+    begin = file.read(8)
+    if len(begin) < 8:
         raise ValueError("it has no header")
-    (length,) = struct.unpack("<Q", data[:8])
-    if length > min(MOST_HEADER, len(data) - 8):
+    (length,) = struct.unpack("<Q", begin)
+    if length > MOST_HEADER:
+        raise ValueError("its header is too large")
+    header = begin + file.read(length)
+    if len(header) < 8 + length:
         raise ValueError("its header has no end")
-    return 8 + int(length)
+    return header
+
+
+def _described(parts: dict[str, Any], size: int) -> dict[str, Tensor]:
+    """Tensors, not filled yet, as a header describes them.
+
+    Args:
+        parts: of each tensor its dtype, shape, and where its bytes begin and end.
+        size: how many bytes there are; they hold the tensors one after the other.
+
+    Raises:
+        ValueError, LookupError, TypeError: they are described in another way.
+    """
+    dtypes = {name: dtype for dtype, name in _DTYPES.items()}
+    tensors, end = {}, 0
+    for name, part in parts.items():
+        shape, dtype = part["shape"], dtypes[part["dtype"]]
+        if any(type(length) is not int or length < 0 for length in shape) or (
+            len(shape) > MOST_DIMENSIONS or math.prod(length or 1 for length in shape) >= 2**60
+        ):
+            raise ValueError("a tensor in it has no shape")
+        begin, end = end, end + math.prod(shape) * dtype.itemsize
+        if part["data_offsets"] != [begin, end] or end > size:
+            raise ValueError("its tensors are not where it says")
+        tensors[name] = torch.empty(shape, dtype=dtype)
+    if end != size:
+        raise ValueError("it holds more than its tensors")
+    return tensors
+
+
+def _fill(file: IO[bytes], header: bytes, tensors: dict[str, Tensor]) -> bytes:
+    """Read tensors from an unbuffered file that stands behind its header; give its digest.
+
+    Raises:
+        ValueError: the file is shorter than its header says, or a truth is neither 0 nor 1.
+    """
+    digests = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for chunk in _chunks([memoryview(header), *map(_bytes_of, tensors.values())]):
+            for part in chunk:
+                read = 0
+                while part.obj is not header and read < len(part):
+                    count = file.readinto(part[read:])  # type: ignore[attr-defined]
+                    if not count:
+                        raise ValueError("it ends too early")
+                    read += count
+            digests.append(pool.submit(_digest, chunk))
+        digest = _digest_of(digests)
+    if any(
+        tensor.dtype == torch.bool and tensor.numel() and tensor.view(torch.uint8).max() > 1
+        for tensor in tensors.values()
+    ):
+        raise ValueError("a truth in it is none")
+    return digest
+
+
+def _chunks(parts: Iterable[memoryview]) -> Iterator[list[memoryview]]:
+    """Bytes in the same order, each list having ``CHUNK`` of them, and the last what is left."""
+    chunk: list[memoryview] = []
+    room = CHUNK
+    for part in parts:
+        while len(part) >= room:
+            yield [*chunk, part[:room]]
+            part, chunk, room = part[room:], [], CHUNK
+        if len(part):
+            chunk.append(part)
+            room -= len(part)
+    if chunk:
+        yield chunk
 
 
 def _place_of_digest(header: bytes) -> int:
@@ -340,16 +467,13 @@ def _place_of_digest(header: bytes) -> int:
 _NO_DIGEST = b"0" * 64
 
 
-def _digest(data: memoryview, place: int) -> str:
-    """Hex SHA-256 of the digests of a file's chunks, the digest in it taken as zeros."""
-    end = place + len(_NO_DIGEST)
+def _digest(chunk: list[memoryview]) -> bytes:
+    total = hashlib.sha256()
+    for part in chunk:
+        total.update(part)
+    return total.digest()
 
-    def of_chunk(start: int) -> bytes:
-        stop, total = start + CHUNK, hashlib.sha256()
-        for begin, finish in ((start, min(stop, place)), (max(start, end), stop)):
-            if begin < finish:
-                total.update(data[begin:finish])
-        return total.digest()
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return hashlib.sha256(b"".join(pool.map(of_chunk, range(0, len(data), CHUNK)))).hexdigest()
+def _digest_of(digests: list[Future[bytes]]) -> bytes:
+    """Hex SHA-256 of the digests of a file's chunks, the digest in its header taken as zeros."""
+    return hashlib.sha256(b"".join(each.result() for each in digests)).hexdigest().encode()

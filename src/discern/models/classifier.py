@@ -12,9 +12,10 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from discern.checkpoints import BACKBONE, CARD, IMAGES, with_backbone
+from discern.checkpoints import BACKBONE, IMAGES, with_backbone
 from discern.data.sampler import batch_with_a_repeat
 from discern.errors import DiscernError, refusals_of
+from discern.models.card import CARD
 from discern.models.metrics import STEP_LOSS, EpochMetrics
 from discern.models.mixing import Mixing
 from discern.models.optimizer import build_optimizer
@@ -178,7 +179,7 @@ class Classifier(LightningModule):
         if not any(group["params"] for group in groups):
             raise DiscernError("The model has no weights that are trained: all of them are frozen.")
         with refusals_of("optimizer"):
-            optimizer = build_optimizer(self._build_optimizer, groups, self._may_fuse_optimizer())
+            optimizer = self.another_optimizer(groups)
         for group in optimizer.param_groups:
             group["lr"] *= group.get("factor", 1.0)
         if self._schedule is None:
@@ -201,6 +202,10 @@ class Classifier(LightningModule):
             entry["frequency"] = self.trainer.check_val_every_n_epoch or 1
             entry["strict"] = False
         return {"optimizer": optimizer, "lr_scheduler": entry}
+
+    def another_optimizer(self, groups: list[dict[str, Any]]) -> Optimizer:
+        """An optimizer like that of the run, of other groups of parameters."""
+        return build_optimizer(self._build_optimizer, groups, self._may_fuse_optimizer())
 
     def _length_of_run(self, schedule: Schedule) -> tuple[int, int]:
         """Optimizer steps and epochs of the run; -1 where nobody needs to know.

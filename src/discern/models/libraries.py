@@ -88,8 +88,9 @@ class Torchvision:
 
     def published(self, name: str) -> Stripped:
         """Kept by torch.hub."""
+        file = published_file(self._default(name).url)  # before memory is taken for them
         stripped = self.random(name)
-        stripped.file = published_file(self._default(name).url)
+        stripped.file = file
         load_weights(stripped.network, stripped.file, stripped.heads)
         return stripped
 

@@ -8,8 +8,9 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from discern.files import is_regular, read_bytes
 from discern.reports.summary import metric_cells
-from discern.runs import is_run, read_run
+from discern.runs import MOST_PICTURE, home, is_run, read_run
 
 if TYPE_CHECKING:
     from discern.reports.comparison import Comparison
@@ -53,8 +54,9 @@ def result_html(metrics: Mapping[str, Mapping[str, float]], stopped: str, folder
     if rows:
         parts.append(table(["", *names], rows))
     curves = folder / "curves.png"
-    if curves.is_file():
-        parts.append(picture(curves.read_bytes(), f"{title}: loss and accuracy by epoch"))
+    if is_regular(curves, home(folder)):
+        content = read_bytes(curves, MOST_PICTURE, home(folder))
+        parts.append(picture(content, f"{title}: loss and accuracy by epoch"))
     parts.append(f"<p><code>{escape(str(folder))}</code></p>")
     return "\n".join(parts)
 

@@ -8,14 +8,15 @@ import io
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from discern.config import as_override, as_typed_settings
-from discern.files import printable
+from discern.config_file import MOST_YAML
+from discern.files import printable, read_bytes, read_text
 from discern.reports.calibration import BINS, reliability
 from discern.reports.confusion import class_scores, confusion_matrix
 from discern.reports.intervals import Estimate
@@ -25,8 +26,24 @@ from discern.reports.predictions import Predictions
 from discern.reports.speed import counted_in
 from discern.reports.summary import trained_on_sentence
 from discern.reports.tested import Tested, read_tested
-from discern.reports.thumbnails import GALLERY, LOSSLESS
-from discern.runs import CONFIG, Run, State, finite, numbers, read_run
+from discern.reports.thumbnails import (
+    GALLERY,
+    LOSSLESS,
+    Thumbnails,
+    open_picture,
+    side_of,
+)
+from discern.runs import (
+    CONFIG,
+    MOST_CSV,
+    MOST_PICTURE,
+    Run,
+    State,
+    finite,
+    home,
+    numbers,
+    read_run,
+)
 from discern.typed import command_line
 
 REPORT = "report.html"
@@ -57,7 +74,7 @@ def write_run_page(folder: Path) -> Path:
         DiscernError: it is not the folder of a run.
     """
     run = read_run(folder)
-    tested = read_tested(folder)
+    tested = _with_pictures(read_tested(folder))
     measured = None if tested is None else measure(tested.predictions, _seed(run))
     epochs = run.epochs()
     charts = _charts(run, epochs)
@@ -89,6 +106,17 @@ def write_run_page(folder: Path) -> Path:
     path = folder / REPORT
     write_page("run.html.j2", path, title=run.title, kind="A run of discern", data=data, **page)
     return path
+
+
+def _with_pictures(tested: Tested | None) -> Tested | None:
+    """What was tested, without its pictures where the file has others in their place."""
+    if tested is None:
+        return None
+    try:
+        side_of(tested.thumbnails)
+        return tested
+    except ValueError:
+        return replace(tested, thumbnails=Thumbnails(np.zeros(0, np.int64), b"", 1))
 
 
 # What it was
@@ -362,12 +390,11 @@ def _pictures(tested: Tested) -> dict[str, Any]:
     ]
     place = {row: number for number, row in enumerate(rows.tolist())}
     tall = math.ceil(len(rows) / shown.columns)
-    with Image.open(io.BytesIO(shown.picture)) as sprite:
-        side = sprite.width // shown.columns
+    tiny = tall > 0 and side_of(shown) <= LOSSLESS
     return {
         "classes": said.class_names,
         "pictures": pictures,
-        "sprite": {"columns": shown.columns, "rows": tall, "tiny": side <= LOSSLESS},
+        "sprite": {"columns": shown.columns, "rows": tall, "tiny": tiny},
         "worst": [place[row] for row in said.worst(GALLERY).tolist() if row in place],
         "uncertain": [place[row] for row in said.least_certain(GALLERY).tolist() if row in place],
     }
@@ -416,14 +443,14 @@ def _samples(folder: Path) -> list[dict[str, str]]:
 def _picture(path: Path) -> str | None:
     """A picture's file as a data URL, made smaller where it is large; None where there is none."""
     try:
-        content = path.read_bytes()
-        if len(content) > SAMPLES_BYTES:
-            with Image.open(io.BytesIO(content)) as image:
+        content = read_bytes(path, MOST_PICTURE, home(path.parent))
+        with open_picture(content) as image:
+            if len(content) > SAMPLES_BYTES:
                 image.thumbnail((SAMPLES_WIDTH, 2 * SAMPLES_WIDTH))
                 smaller = io.BytesIO()
                 image.convert("RGB").save(smaller, "JPEG", quality=80)
-            content = smaller.getvalue()
-    except (OSError, ValueError):
+                content = smaller.getvalue()
+    except (OSError, ValueError, SyntaxError):
         return None
     return _data_url(content)
 
@@ -435,8 +462,9 @@ def _data_url(content: bytes) -> str:
 
 def _bad_files(path: Path) -> dict[str, Any] | None:
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            header, *rows = list(itertools.islice(csv.reader(file), BAD_FILES + 2))
+        text = read_text(path, MOST_CSV, home(path.parent))
+        lines = csv.reader(io.StringIO(text, newline=""))
+        header, *rows = list(itertools.islice(lines, BAD_FILES + 2))
     except (OSError, ValueError, csv.Error):
         return None
     if not rows:
@@ -451,8 +479,9 @@ def _bad_files(path: Path) -> dict[str, Any] | None:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="backslashreplace")
-    except OSError:
+        content = read_bytes(path, MOST_YAML, home(path.parent))
+        return content.decode("utf-8", errors="backslashreplace")
+    except (OSError, ValueError):
         return ""
 
 

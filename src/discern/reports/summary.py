@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from discern.files import write_whole
+from discern.redaction import redacted
 
 PACKAGES = ("discern", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy")
 
@@ -27,6 +28,8 @@ _version = functools.cache(importlib.metadata.version)
 class Summary:
     """A run's facts, filled in as they become known and written whenever the run ends.
 
+    What may be secret in them is left out from the start.
+
     Args:
         path: the JSON file.
         facts: what is known from the start.
@@ -35,7 +38,9 @@ class Summary:
     def __init__(self, path: Path, **facts: Any) -> None:
         self.path = path
         began = datetime.now().astimezone().isoformat(timespec="seconds")
-        self.facts: dict[str, Any] = {"began": began, "seconds": {}, **facts, "metrics": {}}
+        self.facts: dict[str, Any] = redacted(
+            {"began": began, "seconds": {}, **facts, "metrics": {}}
+        )
         self._began = time.perf_counter()
 
     @contextmanager
@@ -52,7 +57,7 @@ class Summary:
         """Write the file, with the reason why the run ended."""
         seconds = self.facts["seconds"]
         seconds["total"] = seconds.get("import", 0.0) + time.perf_counter() - self._began
-        facts = {"stopped": stopped, **self.facts}
+        facts = redacted({"stopped": stopped, **self.facts})
         with write_whole(self.path) as file:
             json.dump(_plain(facts), file, indent=2, ensure_ascii=False, allow_nan=False)
             file.write("\n")

@@ -8,23 +8,42 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from discern.files import write_whole
+from discern.files import inside, open_regular, write_whole
 from discern.reports.predictions import Predictions
 from discern.reports.thumbnails import Thumbnails
+from discern.runs import home
 
 FILE = "test_predictions.safetensors"
 
 CLASSES_WHOLE, TOP = 100, 10
 """Up to so many classes all probabilities are kept; of more classes, so many of the highest."""
+
+
+MOST_BYTES, MOST_HEADER = 1 << 29, 1 << 25
+"""Of the file, and of what it says in words: half a million files' names."""
+
+MOST_CLASSES, MOST_PROBABILITIES = 5_000, 100_000_000
+"""Of a test that is read again: a table of all confusions of more classes takes a gigabyte."""
+
+_WHOLE = ("I32", "I64")
+DTYPES = {
+    **dict.fromkeys(("indices", "labels", "predicted", "thumbnail_rows", "top_classes"), _WHOLE),
+    **dict.fromkeys(("losses", "probabilities", "top_probabilities"), ("F32",)),
+    "in_top": ("BOOL",),
+    "thumbnails": ("U8",),
+}
+"""Name of a tensor -> its format's names for what numbers it may have."""
 
 
 @dataclass(frozen=True)
@@ -92,53 +111,84 @@ def read_tested(folder: Path) -> Tested | None:
     return _read_file(folder) or _read_file(folder / "test")
 
 
+class _About(BaseModel):
+    """What the file says beside the numbers."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    class_names: list[str] = Field(min_length=1, max_length=MOST_CLASSES)
+    files: list[str] | None
+    images: str = Field(max_length=1000)
+    columns: int = Field(ge=1, le=10_000)
+
+
 def _read_file(folder: Path) -> Tested | None:
     try:
-        with safe_open(folder / FILE, "np") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        path = inside(folder / FILE, home(folder))
+        with open_regular(path, path.parent) as file:
+            size = os.fstat(file.fileno()).st_size
+            header = int.from_bytes(file.read(8), "little")
+        if size > MOST_BYTES or header > MOST_HEADER:
+            return None
+        with safe_open(path, "np") as file:
+            shapes = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            if any(part.get_dtype() not in DTYPES.get(name, ()) for name, part in shapes.items()):
+                return None
+            tensors = {name: file.get_tensor(name) for name in shapes}
             about = json.loads((file.metadata() or {})["discern"])
-        return _read(tensors, about)
-    except (OSError, ValueError, KeyError, TypeError, IndexError, SafetensorError):
+        return _read(tensors, _About.model_validate(about))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError):
         return None
 
 
-def _read(tensors: dict[str, NDArray[Any]], about: dict[str, Any]) -> Tested:
-    names, files = about["class_names"], about["files"]
+def _read(tensors: dict[str, NDArray[Any]], about: _About) -> Tested:
+    names = about.class_names
     labels = tensors["labels"].astype(np.int64)
     images, classes = len(labels), len(names)
+    if images * classes > MOST_PROBABILITIES:
+        raise ValueError("too many probabilities")
     if "probabilities" in tensors:
-        probabilities = tensors["probabilities"].astype(np.float32)
+        probabilities = tensors["probabilities"]
     else:
+        top, values = tensors["top_classes"].astype(np.int64), tensors["top_probabilities"]
+        if top.shape != values.shape or top.ndim != 2 or len(top) != images:
+            raise ValueError("as many probabilities as classes are needed")
+        _check_range(top, classes)
         probabilities = np.zeros((images, classes), np.float32)
-        top = tensors["top_classes"].astype(np.int64)
-        np.put_along_axis(probabilities, top, tensors["top_probabilities"], axis=1)
+        np.put_along_axis(probabilities, top, values, axis=1)
     predictions = Predictions(
-        [str(name) for name in names],
+        names,
         indices=tensors["indices"].astype(np.int64),
         labels=labels,
         predicted=tensors["predicted"].astype(np.int64),
         probabilities=probabilities,
-        losses=tensors["losses"].astype(np.float32),
-        in_top=tensors["in_top"].astype(np.bool_),
-        files=None if files is None else [str(file) for file in files],
+        losses=tensors["losses"],
+        in_top=tensors["in_top"],
+        files=about.files,
     )
-    rows = tensors["thumbnail_rows"].astype(np.int64)
-    _check(predictions, rows)
-    picture = tensors["thumbnails"].astype(np.uint8).tobytes()
-    shown = Thumbnails(rows, picture, int(about["columns"]))
-    return Tested(predictions, str(about["images"]), shown)
+    shown = Thumbnails(
+        tensors["thumbnail_rows"].astype(np.int64), tensors["thumbnails"].tobytes(), about.columns
+    )
+    _check(predictions, shown)
+    return Tested(predictions, about.images, shown)
 
 
-def _check(said: Predictions, rows: NDArray[np.int64]) -> None:
+def _check(said: Predictions, shown: Thumbnails) -> None:
     """Raise ValueError where the parts do not belong together."""
     images, classes = len(said), len(said.class_names)
-    if said.probabilities.shape != (images, classes) or classes == 0:
+    if said.probabilities.shape != (images, classes):
         raise ValueError("probabilities of other images or classes")
-    parts = (said.indices, said.predicted, said.losses, said.in_top)
+    parts = (said.labels, said.indices, said.predicted, said.losses, said.in_top)
     if any(part.shape != (images,) for part in parts):
         raise ValueError("parts of different lengths")
     if said.files is not None and len(said.files) != images:
         raise ValueError("as many files as images are needed")
-    for numbers, below in ((said.labels, classes), (said.predicted, classes), (rows, images)):
-        if numbers.ndim != 1 or (numbers < 0).any() or (numbers >= below).any():
-            raise ValueError("a number out of range")
+    if shown.rows.ndim != 1:
+        raise ValueError("rows of rows")
+    for numbers, below in ((said.labels, classes), (said.predicted, classes), (shown.rows, images)):
+        _check_range(numbers, below)
+
+
+def _check_range(numbers: NDArray[np.int64], below: int) -> None:
+    if (numbers < 0).any() or (numbers >= below).any():
+        raise ValueError("a number out of range")

@@ -19,6 +19,9 @@ SIDE = 96
 LOSSLESS = 32
 """Pixels of a side up to which images are kept as they are."""
 
+MOST_PIXELS = 40_000_000
+"""Of a picture in a run's folder; discern's own have a tenth of it."""
+
 GALLERY, OF_A_CONFUSION, OF_A_CLASS = 24, 12, 4
 """Images of the highest loss, and as many of the least certain ones; of each confusion of two
 classes; of those that are classified correctly, of each class."""
@@ -92,8 +95,23 @@ def thumbnails(rows: NDArray[np.int64], pixels: NDArray[np.uint8]) -> Thumbnails
     return Thumbnails(rows, content.getvalue(), columns)
 
 
-def pixels_of(shown: Thumbnails) -> NDArray[np.uint8]:
-    """The pictures one by one, uint8 (M, C, side, side) with C of 1 or 3.
+def open_picture(content: bytes) -> Image.Image:
+    """A picture that discern has written, or a stranger in its place; not decoded yet.
+
+    Raises:
+        ValueError: it is no PNG or JPEG, or one of too many pixels.
+    """
+    try:
+        picture = Image.open(io.BytesIO(content), formats=("PNG", "JPEG"))
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError("no PNG or JPEG") from error
+    if picture.width * picture.height > MOST_PIXELS:
+        raise ValueError("a picture of too many pixels")
+    return picture
+
+
+def side_of(shown: Thumbnails) -> int:
+    """Pixels of a side of each picture.
 
     Raises:
         ValueError: they are not what :func:`thumbnails` makes.
@@ -101,14 +119,25 @@ def pixels_of(shown: Thumbnails) -> NDArray[np.uint8]:
     count, columns = len(shown.rows), shown.columns
     if columns < 1:
         raise ValueError("a row of no pictures")
+    with open_picture(shown.picture) as sheet:
+        side = sheet.width // columns
+        if side > SIDE or sheet.size != (columns * side, math.ceil(count / columns) * side):
+            raise ValueError(f"a sheet of {sheet.size} pixels for {count} pictures")
+    return side
+
+
+def pixels_of(shown: Thumbnails) -> NDArray[np.uint8]:
+    """The pictures one by one, uint8 (M, C, side, side) with C of 1 or 3.
+
+    Raises:
+        ValueError: they are not what :func:`thumbnails` makes.
+    """
+    count, columns, side = len(shown.rows), shown.columns, side_of(shown)
     tall = math.ceil(count / columns)
     try:
-        with Image.open(io.BytesIO(shown.picture), formats=("PNG", "JPEG")) as sheet:
-            side = sheet.width // columns
-            if side > SIDE or sheet.size != (columns * side, tall * side):
-                raise ValueError(f"a sheet of {sheet.size} pixels for {count} pictures")
+        with open_picture(shown.picture) as sheet:
             pixels = np.asarray(sheet.convert("L" if sheet.mode == "L" else "RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError) as error:
         raise ValueError("no PNG or JPEG") from error
     pixels = pixels.reshape(tall, side, columns, side, -1)
     each: NDArray[np.uint8] = pixels.transpose(0, 2, 4, 1, 3).reshape(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import shutil
 from collections.abc import Callable, Mapping
@@ -16,14 +17,14 @@ from discern.config import as_typed_settings, conf_dir
 from discern.config_file import dumper
 from discern.errors import first_line
 from discern.experiments import SUFFIX, find_file, is_path
-from discern.files import write_whole
+from discern.files import remove_tree, write_whole
 from discern.jobs import relative
 from discern.places import expanded
 from discern.reports.curves import draw_curves_of
 from discern.reports.run_page import REPORT, write_run_page
 from discern.runs import is_run, read_run
 from discern.settle import LEFT_OUT
-from discern.sweeps.ledger import Job, Ledger
+from discern.sweeps.ledger import BEST, Job, Ledger
 from discern.sweeps.page import write_sweep_page
 from discern.sweeps.picture import draw_sweep
 from discern.sweeps.ranking import (
@@ -57,7 +58,9 @@ MERGED = ("experiment", "debug")
 FOLDS = ("data.fold", "data.folds")
 """Settings that say how a setting was estimated, and not which it is."""
 
-NOT_THE_MODEL = ("hparams_search", "test", "train", "ckpt_path", "tags", "objective")
+NOT_THE_MODEL = (
+    "hparams_search", "test", "train", "ckpt_path", "tags", "objective", "allow_targets",
+)  # fmt: skip
 """Settings that say nothing of how a model is trained."""
 
 
@@ -81,13 +84,13 @@ def conclude(ledger: Ledger, test: Tester | None, extra: Mapping[str, Any]) -> l
     elif best is not None:
         job = ledger.jobs[best.number]
         facts["best"] = {"folder": job.name, "command": command(job)}
-        _link(folder / "best", job.name)
+        _link(folder / BEST, job.name)
         with write_whole(folder / "best.yaml") as file:
             file.write(as_experiment(job))
         if test is not None:
             facts["best"]["test"] = test(ledger, best)
             # Its test is there now. Before it too: the test may be interrupted.
-            _link(folder / "best", job.name)
+            _link(folder / BEST, job.name)
     write_results(folder, rows, objectives, facts)
     title = f"{objectives[0].metric} of {len(rows)} jobs"
     draw_sweep(rows, objectives[0], title, folder / "sweep.png")
@@ -158,7 +161,7 @@ def _keep_setting(ledger: Ledger, setting: Group) -> dict[str, Any]:
     overrides = {k: v for k, v in first.overrides.items() if k.lstrip("+") not in FOLDS}
     job = Job(first.number, first.name, overrides)
     # Of a sweep before it had folds, if somebody has added them.
-    shutil.rmtree(ledger.folder / "best", ignore_errors=True)
+    _remove_links(ledger.folder / BEST)
     with write_whole(ledger.folder / "best.yaml") as file:
         kind = "best setting" if setting.overrides else "settings"
         file.write(as_experiment(job, f"{kind} of a cross-validation"))
@@ -262,7 +265,7 @@ def _absolute_experiment(choice: Any) -> Any:
 
 
 def _of_the_model(job: Job) -> dict[str, str]:
-    return {k: value for k, value in job.overrides.items() if k.lstrip("+~") not in NOT_THE_MODEL}
+    return {k: value for k, value in job.shown.items() if k.lstrip("+~") not in NOT_THE_MODEL}
 
 
 def _put(settings: dict[str, Any], path: list[str], value: Any) -> None:
@@ -284,12 +287,28 @@ def _link(folder: Path, name: str) -> None:
 
     TensorBoard follows links, and would show the job twice: its events are left out.
     """
-    shutil.rmtree(folder, ignore_errors=True)
+    if not _remove_links(folder):
+        return
     folder.mkdir()
     for path in sorted((folder.parent / name).iterdir()):
-        if path.name.startswith(EVENTS):
+        if path.name.startswith(EVENTS) or path.is_symlink():
             continue
         try:
             (folder / path.name).symlink_to(Path("..") / name / path.name)
         except OSError:
             (shutil.copytree if path.is_dir() else shutil.copy2)(path, folder / path.name)
+
+
+def _remove_links(folder: Path) -> bool:
+    """Remove the folder of links that :func:`_link` makes; whether none is there any more.
+
+    One that holds something else, and is not the copy of a run either, stays.
+    """
+    if not os.path.lexists(folder):
+        return True
+    known = folder.is_dir() and not folder.is_symlink()
+    if not known or not (is_run(folder) or all(path.is_symlink() for path in folder.iterdir())):
+        log.warning("%s stays as it is: it does not hold the best job.", relative(folder))
+        return False
+    remove_tree(folder)
+    return True

@@ -19,6 +19,8 @@ from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from discern.foreign import allowing
+
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
     from hydra.core.override_parser.types import Override
@@ -87,7 +89,12 @@ class SweepConfigLoader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        how = (run_mode, from_shell, validate_sweep_overrides)
+        with allowing(overrides):
+            return self._composed(
+                config_name, overrides, run_mode, from_shell, validate_sweep_overrides
+            )
+
+    def _composed(self, config_name: str | None, overrides: list[str], *how: Any) -> DictConfig:
         parsed, files = self._parse_overrides_and_create_caching_repo(config_name, overrides)
         if any(each.is_sweep_override() for each in parsed):
             return super()._load_configuration_impl(config_name, overrides, *how)
@@ -98,7 +105,7 @@ class SweepConfigLoader(ConfigLoaderImpl):
                 values.append(each)
             else:
                 choices.append(line)
-        key = (config_name, str(run_mode), *choices)
+        key = (config_name, str(how[0]), *choices)
         if key not in self._chosen:
             if len(self._chosen) == MOST:
                 del self._chosen[next(iter(self._chosen))]

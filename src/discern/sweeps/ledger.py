@@ -8,23 +8,37 @@ killed.
 from __future__ import annotations
 
 import json
-import shutil
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from discern.errors import DiscernError
-from discern.files import write_whole
-from discern.runs import DIVERGED, SWEEP, finite, mapping, numbers, read_facts
+from discern.errors import DiscernError, refusals_of_files
+from discern.files import inside, is_regular, printable, read_json, remove_tree, write_whole
+from discern.redaction import lacking, redacted, redacted_setting
+from discern.runs import (
+    CONFIG,
+    DIVERGED,
+    OVERRIDES,
+    SUMMARY,
+    SWEEP,
+    finite,
+    mapping,
+    numbers,
+    read_facts,
+)
 from discern.sweeps.names import differing, job_name
 from discern.sweeps.rows import Objective, Row, State
 from discern.typed import quoted
 
 FORMAT = 1
+BEST = "best"
+"""The folder of the best job, in that of the sweep."""
+
 LOCK = ".sweep.lock"
 """Held in the folder of a sweep by who is at work in it."""
 
@@ -54,6 +68,11 @@ class Job:
     number: int
     name: str
     overrides: Mapping[str, str]
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """The overrides as they are written and shown, without what may be secret."""
+        return shown(self.overrides)
 
 
 @dataclass
@@ -85,7 +104,7 @@ class Ledger:
         """Add jobs, which are named by ``settings``, and write them down."""
         first = len(self.jobs)
         for each in overrides:
-            name = self._free(job_name(each, settings))
+            name = self._free(job_name(shown(each), settings))
             self.jobs.append(Job(len(self.jobs), name, dict(each)))
         self.save()
         return self.jobs[first:]
@@ -102,10 +121,10 @@ class Ledger:
         """Write ``sweep.json``."""
         content = {
             "format": FORMAT,
-            "arguments": self.arguments,
+            "arguments": redacted(self.arguments),
             "objectives": [asdict(objective) for objective in self.objectives],
-            "search": self.search,
-            "jobs": [asdict(job) for job in self.jobs],
+            "search": redacted(self.search),
+            "jobs": [asdict(replace(job, overrides=job.shown)) for job in self.jobs],
         }
         with write_whole(self.folder / SWEEP) as file:
             json.dump(content, file, indent=2, ensure_ascii=False)
@@ -118,26 +137,43 @@ class Ledger:
         Raises:
             DiscernError: there is none that this version can read.
         """
+        from discern.sweeps.sweep_file import MOST_BYTES, SweepFile  # pydantic
+
         path = folder / SWEEP
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if content["format"] > FORMAT:
+            content = read_json(path, folder, MOST_BYTES)
+            if isinstance(content, dict) and content.get("format") in range(FORMAT + 1, 1000):
                 raise DiscernError(f"{path} was written by a newer discern; update this one.")
-            return cls(
-                folder,
-                [str(argument) for argument in content["arguments"]],
-                _objectives(content["objectives"]),
-                None if content["search"] is None else [str(part) for part in content["search"]],
-                [_job(job) for job in content["jobs"]],
-            )
+            told = SweepFile.model_validate(content)
         except FileNotFoundError as error:
             raise DiscernError(
                 f"{folder} is not the folder of a sweep: it has no {SWEEP}."
             ) from error
-        except (
-            OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError,
-        ) as error:  # fmt: skip
+        except OSError as error:
+            raise DiscernError(f"{path} cannot be read: {error.strerror}.") from error
+        except ValueError as error:
             raise DiscernError(f"{path} cannot be read: it is not what discern writes.") from error
+        return cls(
+            folder,
+            told.arguments,
+            [Objective(each.metric, each.direction) for each in told.objectives],
+            told.search,
+            [Job(each.number, each.name, each.overrides) for each in told.jobs],
+        )
+
+    def complete(self, given: Mapping[tuple[str, str], str]) -> list[str]:
+        """Give the jobs the secrets that were not written.
+
+        Args:
+            given: setting, and its value as it was written -> its value as it is typed again.
+
+        Returns:
+            Settings that were not typed again.
+        """
+        for number, job in enumerate(self.jobs):
+            overrides = {k: given.get((k, v), v) for k, v in job.overrides.items()}
+            self.jobs[number] = replace(job, overrides=overrides)
+        return sorted({name for job in self.jobs for name in lacking(job.overrides)})
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -166,7 +202,7 @@ class Ledger:
 
     def row(self, job: Job, settings: Sequence[str] | None = None) -> Row:
         """What has become of a job, as its folder tells."""
-        told = {key: job.overrides.get(key, "") for key in settings or ()}
+        told = {key: job.shown.get(key, "") for key in settings or ()}
         folder = self.folder / job.name
         facts = read_facts(folder)
         if facts is None:
@@ -215,8 +251,50 @@ class Ledger:
         last = folder / "checkpoints" / "last.safetensors"
         if self.row(job).state is State.INTERRUPTED and last.is_file():
             return [f"ckpt_path={quoted(str(last))}"]
-        shutil.rmtree(folder, ignore_errors=True)
+        if os.path.lexists(folder):
+            self._remove(folder)
         return []
+
+    def _remove(self, folder: Path) -> None:
+        """Remove the folder of a job that begins anew.
+
+        Raises:
+            DiscernError: it is none that a job has written, or something in it stays.
+        """
+        with refusals_of_files():
+            if not folder.is_dir() or folder.is_symlink() or not _is_a_jobs(folder):
+                raise DiscernError(
+                    f"{printable(folder)} is not removed: it does not hold what a job of a sweep "
+                    "writes. Move it away to go on with the sweep."
+                )
+            remove_tree(folder)
+
+    def check_links(self) -> None:
+        """Check that what a sweep goes on to write into its folder stays there.
+
+        Raises:
+            DiscernError: names what leads to outside, or is no file.
+        """
+        left = [self.folder]
+        while left:
+            with refusals_of_files(), os.scandir(left.pop()) as entries:
+                for entry in entries:
+                    path = Path(entry.path)
+                    if entry.is_symlink():
+                        self._check_link(path)
+                    elif entry.is_dir():
+                        left.append(path)
+                    elif not entry.is_file():
+                        raise DiscernError(f"{printable(path)} is no regular file.")
+
+    def _check_link(self, path: Path) -> None:
+        try:
+            inside(path, self.folder)
+        except OSError as error:
+            raise DiscernError(
+                f"{printable(path)} is a link to outside of the sweep's folder, into which the "
+                "sweep would write."
+            ) from error
 
     def logged(self) -> list[str]:
         """The metrics that any job has, but those of the test."""
@@ -230,19 +308,19 @@ class Ledger:
         return sorted(names)
 
 
-def _job(told: dict[str, Any]) -> Job:
-    overrides = {str(key): str(value) for key, value in told["overrides"].items()}
-    name = str(told["name"])
-    if Path(name).name != name:
-        raise ValueError("a job's folder is in the sweep's")
-    return Job(int(told["number"]), name, overrides)
+def shown(overrides: Mapping[str, str]) -> dict[str, str]:
+    """Overrides without what may be secret."""
+    return {
+        key: redacted_setting(f"{key}={value}").removeprefix(f"{key}=")
+        for key, value in overrides.items()
+    }
 
 
-def _objectives(told: list[dict[str, str]]) -> list[Objective]:
-    found = [Objective(**each) for each in told]
-    if not found or not all(isinstance(one.metric, str) for one in found):
-        raise ValueError("a sweep has objectives, and these have names")
-    return found
+def _is_a_jobs(folder: Path) -> bool:
+    """Whether a folder is a run's, or one in which a job has only begun its log."""
+    if any(is_regular(folder / name, folder) for name in (CONFIG, OVERRIDES, SUMMARY)):
+        return True
+    return all(path.suffix == ".log" and not path.is_dir() for path in folder.iterdir())
 
 
 def _metrics(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from discern.files import printable
+from discern.files import printable, read_json
 from discern.reports.page import cell, duration, write_page
 from discern.reports.run_page import NAMES, REPORT, points
 from discern.runs import is_run, read_run
@@ -84,7 +83,7 @@ def write_sweep_page(folder: Path) -> Path:
 
 def _results(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path, path.parent)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

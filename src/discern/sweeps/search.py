@@ -17,6 +17,7 @@ from hydra.core.override_parser.types import (
 from hydra.utils import instantiate
 
 from discern.errors import DiscernError
+from discern.redaction import PLACEHOLDER, redacted_setting
 from discern.sweeps.ledger import Job, Ledger
 from discern.sweeps.rows import State
 from discern.sweeps.sweeper import JobsSweeper, typed
@@ -230,7 +231,7 @@ class SearchSweeper(JobsSweeper):
         from discern.sweeps.importance import draw_importance
 
         importance = draw_importance(study, ledger.objectives, ledger.folder / "importance.png")
-        return {"study": self._location(ledger), "importance": importance}
+        return {"study": redacted_setting(self._location(ledger)), "importance": importance}
 
 
 def _is_in(folder: str, parent: Path) -> bool:
@@ -238,8 +239,17 @@ def _is_in(folder: str, parent: Path) -> bool:
 
 
 def open_storage(location: str) -> Any:
-    """Optuna's storage at an URL, or in a journal file."""
+    """Optuna's storage at an URL, or in a journal file.
+
+    Raises:
+        DiscernError: the address lacks what was not written of it.
+    """
     import optuna
+
+    if PLACEHOLDER in location:
+        raise DiscernError(
+            f"{location} is kept without what may be secret; type hydra.sweeper.storage again."
+        )
 
     if "://" in location:
         return location

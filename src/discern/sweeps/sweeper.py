@@ -23,12 +23,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from discern.config import as_override, check_names
 from discern.errors import DiscernError, first_line, refuse
+from discern.foreign import check_overrides
 from discern.jobs import relative
+from discern.redaction import redacted, redacted_setting
 from discern.runs import FOLD, find_checkpoint, read_facts
 from discern.settle import leave_out
 from discern.sweeps.composing import SweepConfigLoader
 from discern.sweeps.launcher import InterruptedSweepError, JobsLauncher, JobStoppedError
-from discern.sweeps.ledger import STOPPED, Job, Ledger
+from discern.sweeps.ledger import STOPPED, Job, Ledger, shown
 from discern.sweeps.names import differing
 from discern.sweeps.objectives import objectives_of
 from discern.sweeps.rows import Row, State
@@ -53,6 +55,9 @@ GIVES_NOTHING = {
 
 MOST_JOBS = 10_000
 """Of a sweep: a mistyped range has millions."""
+
+SUBMITIT = ".submitit"
+"""Folder in a sweep's in which submitit keeps what it tells jobs, and hears of them."""
 
 OWN = ("sweep.", "hydra.")
 """Settings of the sweep, which are none of its jobs."""
@@ -117,7 +122,8 @@ class JobsSweeper(Sweeper):
         ledger = self._ledger(folder, [_found(a) for a in arguments if not _is_own(a)])
         with ledger.alone(), self._launcher_kept():
             ledger.save()
-            OmegaConf.save(self.config, folder / "multirun.yaml")
+            told = redacted(OmegaConf.to_container(self.config))
+            OmegaConf.save(OmegaConf.create(told), folder / "multirun.yaml")
             stopped = 0
             try:
                 self._run(ledger, self._parse(ledger.arguments))
@@ -162,6 +168,7 @@ class JobsSweeper(Sweeper):
         if self.config.sweep.resume is None:
             return Ledger(folder, arguments, objectives, self._search(arguments))
         ledger = Ledger.load(folder)
+        ledger.check_links()
         if (ledger.search is None) != (self._search(arguments) is None):
             kind = "no search: leave" if ledger.search is None else "a search: add"
             typed = " ".join(ledger.search or self._search(arguments) or [])
@@ -170,24 +177,58 @@ class JobsSweeper(Sweeper):
         others = [
             f"{argument} ({before.get(argument.partition('=')[0], 'nothing')} there)"
             for argument in arguments
-            if argument not in ledger.arguments
+            if redacted_setting(argument) not in ledger.arguments
         ]
         if others:
             raise DiscernError(
                 f"sweep.resume={relative(folder)} is another sweep: {', '.join(others)}. Leave "
                 "these settings out to go on with it."
             )
+        own = [*arguments, *self._values_of(arguments)]
+        of_jobs = [f"{key}={value}" for job in ledger.jobs for key, value in job.overrides.items()]
+        told = f"sweep.resume={relative(folder)}"
+        check_overrides([*ledger.arguments, *of_jobs], own, told)
         directions = [objective.direction for objective in ledger.objectives]
         if self._directions() not in ([], directions):
             raise DiscernError(
                 f"sweep.resume={relative(folder)} is a search with hydra.sweeper.direction="
                 f"{as_override(directions)}, and not {as_override(self._directions())}."
             )
+        again = {redacted_setting(argument): argument for argument in arguments}
+        ledger.arguments = [again.get(argument, argument) for argument in ledger.arguments]
+        for setting in ledger.complete(self._values(arguments)):
+            log.warning(
+                "%s was kept without what may be secret; type it again where that is needed.",
+                setting,
+            )
         return ledger
+
+    def _values(self, arguments: list[str]) -> dict[tuple[str, str], str]:
+        """Setting, and a value as the ledger writes it -> that value as it was typed."""
+        found = {}
+        for override in self._parse(arguments):
+            key = override.get_key_element()
+            if not override.is_sweep_override():
+                values = [override.get_value_element_as_str()]
+            else:
+                several = override.is_discrete_sweep()
+                values = list(override.sweep_string_iterator()) if several else []
+            for value in map(typed, values):
+                found[key, shown({key: value})[key]] = value
+        return found
 
     def _search(self, arguments: Sequence[str]) -> list[str] | None:
         """What was typed to have a search; None for what is none."""
         return None
+
+    def _values_of(self, arguments: list[str]) -> Iterator[str]:
+        """Each setting that is typed, with each of its values, as jobs have them."""
+        for override in self._parse(arguments):
+            key = override.get_key_element()
+            if not override.is_sweep_override():
+                yield f"{key}={typed(override.get_value_element_as_str())}"
+            elif override.is_discrete_sweep():
+                yield from (f"{key}={value}" for value in _values(override))
 
     def _parse(self, arguments: list[str]) -> list[Override]:
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
@@ -279,7 +320,7 @@ class JobsSweeper(Sweeper):
             own.ended = ended
         self._draw(ledger)
         try:
-            results = self.launcher.launch(overrides, jobs[0].number)
+            results = self._launched(ledger, overrides, jobs[0].number)
         except Exception as error:  # of a launcher whose jobs died
             log.debug("The launcher failed.", exc_info=True)
             results = [JobReturn(status=JobStatus.FAILED, _return_value=error) for _ in jobs]
@@ -288,6 +329,21 @@ class JobsSweeper(Sweeper):
                 ended(place, result)
         else:
             own.ended = None
+
+    def _launched(
+        self, ledger: Ledger, overrides: Sequence[Sequence[str]], first: int
+    ) -> Sequence[JobReturn]:
+        """Run jobs; of submitit's files those go in the end that hold what was typed, as it was."""
+        kept = ledger.folder / SUBMITIT
+        if "submitit" in str(self.config.hydra.launcher._target_):
+            kept.mkdir(0o700, exist_ok=True)
+        try:
+            return self.launcher.launch(overrides, first)
+        finally:
+            own = ledger.folder.resolve() / SUBMITIT
+            for pickled in kept.glob("*/*.pkl"):
+                if pickled.parent.resolve().parent == own:  # and not where a link leads to
+                    pickled.unlink(missing_ok=True)
 
     def _calm(self) -> tuple[str, ...]:
         """Nothing where the user has chosen another logging of jobs."""
@@ -359,7 +415,7 @@ class JobsSweeper(Sweeper):
             *self._calm(),
             f"hydra.sweep.subdir={quoted(name)}",
         ]
-        self.launcher.launch([overrides], len(ledger.jobs))
+        self._launched(ledger, [overrides], len(ledger.jobs))
         return self._tested(read_facts(ledger.folder / name) or {})
 
     def _tested(self, facts: Mapping[str, Any]) -> dict[str, float]:

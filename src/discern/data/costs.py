@@ -1,0 +1,262 @@
+"""What decoding a picture takes, told from its head, and how many may take it at once.
+
+A file of a kilobyte can ask for gigabytes or minutes. Nothing can stop a decoder once it is at
+work, so what it will need is told before from sizes, layout and the number of passes over the
+pixels, and pictures that need much wait for each other.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+from PIL import Image
+
+from discern.errors import DiscernError
+
+try:
+    import fcntl
+except ImportError:  # Windows: each process has its own bound
+    fcntl = None  # type: ignore[assignment]
+
+SETTING = "DISCERN_MAX_PICTURE_MB"
+"""The environment variable that allows larger pictures. No file can set it."""
+
+DEFAULT_MB = 512
+"""Megabytes (2**20 bytes) that a decoded picture has at most, unless the variable says more."""
+
+MOST_MB = 1 << 20
+
+REDUCED_FROM = 1 << 26
+"""Pixels beyond which a picture is read at half its size or less: 67 million."""
+
+JP2_REDUCED_FROM = 1 << 24
+"""The same of JPEG 2000, which takes ten times the time for a pixel: 17 million."""
+
+MOST_VISITS = 1 << 31
+"""Pixels times passes over them: two seconds of libjpeg's at worst. Ten passes are usual, which 200
+megapixels may have."""
+
+MOST_TILES = 1 << 16
+"""Pieces that Pillow decodes one by one, 20 µs each."""
+
+
+class CostError(Exception):
+    """A picture takes more than is allowed; the message says what."""
+
+
+def most_bytes() -> int:
+    """Bytes that a decoded picture may have.
+
+    Raises:
+        DiscernError: the environment variable is no such number.
+    """
+    text = os.environ.get(SETTING) or str(DEFAULT_MB)
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= MOST_MB):
+        raise DiscernError(
+            f"{SETTING}={text[:40]} must be a whole number of megabytes from 1 to {MOST_MB:,}."
+        )
+    return int(text) << 20
+
+
+def most_pixels() -> int:
+    """Pixels that any picture may have: 268 million, unless more bytes are allowed."""
+    return most_bytes() // 2
+
+
+def most_work() -> int:
+    """Bytes that decoding may take in all: a decoder's own, and those of what becomes of it."""
+    return most_bytes() * 3 // 2
+
+
+def check_pixels(width: int, height: int) -> None:
+    """Refuse a picture of too many pixels.
+
+    Raises:
+        CostError: says how many it may have.
+    """
+    if width * height > most_pixels():
+        raise CostError(f"more than {most_pixels():,} pixels; {SETTING} allows more")
+
+
+def check_bytes(decoded: int, work: int) -> None:
+    """Refuse what takes too much memory.
+
+    Args:
+        decoded: bytes of the picture once it is decoded.
+        work: bytes that decoding it takes in all.
+
+    Raises:
+        CostError: says how much it takes.
+    """
+    for taken, most, what in (
+        (decoded, most_bytes(), "it has {} MB once decoded"),
+        (work, most_work(), "decoding it takes {} MB"),
+    ):
+        if taken > most:
+            told = what.format(f"{taken >> 20:,}")
+            raise CostError(f"{told}, more than {most >> 20:,} MB; {SETTING} allows more")
+
+
+def check_visits(pixels: int, passes: int) -> None:
+    """Refuse a picture whose pixels are gone through too often.
+
+    Raises:
+        CostError: says how often.
+    """
+    if pixels * passes > MOST_VISITS * max(1, most_bytes() // (DEFAULT_MB << 20)):
+        raise CostError(f"its {pixels:,} pixels are in {passes:,} passes, as in no real picture")
+
+
+def bytes_of(mode: str) -> int:
+    """Bytes that Pillow keeps of each pixel."""
+    if mode in ("1", "L", "P"):
+        return 1
+    return 2 if mode.startswith("I;16") else 4
+
+
+def factor_for(pixels: int, most: int = REDUCED_FROM) -> int:
+    """The power of two by which both sides are divided so that at most so many pixels are left."""
+    factor = 1
+    while pixels > most * factor * factor:
+        factor *= 2
+    return factor
+
+
+# How many at once
+
+
+class _Room:
+    """The memory that pictures being decoded take together, in this process and its workers."""
+
+    def __init__(self) -> None:
+        # Locks of files belong to a process, and are gone with one that is killed.
+        shared = fcntl is not None and hasattr(os, "memfd_create")
+        self._turn = os.memfd_create("discern-pictures") if shared else -1
+        self._start()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._start)
+
+    def _start(self) -> None:
+        self._taken = 0
+        self._change = threading.Condition()
+        self._large = threading.Lock()
+
+    @contextmanager
+    def taken(self, work: int) -> Iterator[None]:
+        """Wait until so many bytes may be taken, and take them in the block."""
+        capacity = most_work()
+        wanted = min(work, capacity)
+        with self._alone() if wanted > capacity // 4 else self._beside():
+            with self._change:
+                self._change.wait_for(lambda: self._taken + wanted <= capacity)
+                self._taken += wanted
+            try:
+                yield
+            finally:
+                with self._change:
+                    self._taken -= wanted
+                    self._change.notify_all()
+
+    @contextmanager
+    def _beside(self) -> Iterator[None]:
+        yield
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One large picture at a time, whichever of the worker processes has it."""
+        with self._large:
+            if self._turn >= 0:
+                fcntl.lockf(self._turn, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                if self._turn >= 0:
+                    fcntl.lockf(self._turn, fcntl.LOCK_UN)
+
+
+room = _Room()
+
+
+# Of a picture's file, before and after it is opened
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_MOST_CHUNKS = 1 << 17
+# What is read whole before it is decoded: all but these.
+_READ_IN_PARTS = (_PNG, b"II", b"MM", b"BM", b"P", b"GIF8")
+
+
+def check_head(file: IO[bytes]) -> None:
+    """Refuse a file that is too long, or a PNG of too many pieces, before it is given to a reader.
+
+    Raises:
+        CostError: says what it has.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    start = file.read(8)
+    if size > most_bytes() and not start.startswith(_READ_IN_PARTS):
+        check_bytes(size, size)
+    if start != _PNG:
+        return
+    for _ in range(_MOST_CHUNKS):
+        head = file.read(8)
+        if len(head) < 8 or head[4:] == b"IEND":
+            return
+        file.seek(int.from_bytes(head[:4]) + 4, os.SEEK_CUR)
+    raise CostError(f"a PNG of more than {_MOST_CHUNKS:,} chunks")
+
+
+def _layout(image: Any) -> tuple[int, int]:
+    """Bytes of a TIFF's largest piece, and how many pieces it has."""
+    tags = image.tag_v2
+    bits = tags.get(258, (1,))
+    pixel = -(-sum(bits[:8]) // 8) * max(1, int(tags.get(277, 1)) // max(1, len(bits)))
+    width, height = image._tile_size
+    pieces = tags.get(324) or tags.get(273) or ()
+    count = len(pieces) if isinstance(pieces, tuple) else 1
+    if 322 in tags:
+        width, height = int(tags[322]), int(tags[323])
+    else:
+        height = min(height, int(tags.get(278, height)))
+    return width * height * pixel, count
+
+
+_TIFF_COMPRESSIONS = frozenset(
+    ("raw", "packbits", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "jpeg", "zstd", "lzma",
+     "webp", "tiff_ccitt", "group3", "group4", "tiff_raw_16")
+)  # fmt: skip
+
+# Pillow's decoders that are written in Python, which take a microsecond for a pixel.
+_IN_PYTHON = frozenset(("bmp_rle", "ppm", "ppm_plain", "qoi", "SGI16"))
+_MOST_IN_PYTHON = 1 << 23
+
+# Bytes a pixel that the decoders of these take beside Pillow's own, as measured.
+_BESIDE = {"WEBP": 12, "AVIF": 8, "GIF": 2}
+
+
+def work_of(image: Image.Image) -> int:
+    """Bytes that decoding an opened picture takes, before its colours are made others.
+
+    Raises:
+        CostError: it has parts that cannot be decoded in bounds.
+    """
+    pixels, own = image.width * image.height, bytes_of(image.mode)
+    work = pixels * (own + _BESIDE.get(image.format or "", 0))
+    if image.format == "TIFF":
+        kind = str(image.info.get("compression"))
+        if kind not in _TIFF_COMPRESSIONS:
+            raise CostError(f"a TIFF whose pixels are packed as {kind}, which is not read")
+        piece, count = _layout(image)
+        work += piece
+        if count > MOST_TILES:
+            raise CostError(f"a TIFF of {count:,} pieces; at most {MOST_TILES:,} are read")
+    tiles = getattr(image, "tile", ())
+    if len(tiles) > MOST_TILES:
+        raise CostError(f"it is in more than {MOST_TILES:,} pieces")
+    if tiles and tiles[0][0] in _IN_PYTHON and pixels > _MOST_IN_PYTHON:
+        raise CostError(f"a {image.format} of its kind may have {_MOST_IN_PYTHON:,} pixels")
+    return work

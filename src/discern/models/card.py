@@ -1,0 +1,288 @@
+"""The card of a checkpoint: what a saved model says of itself, and what it may say.
+
+A card may be a stranger's. Its values are of the very types that are written, each within limits;
+they are compared, counted and shown. None of them is instantiated, resolved, opened or fetched.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from discern.config import (
+    LARGEST,
+    LARGEST_RESIZE,
+    check_given,
+)
+from discern.data.known import Rule
+from discern.errors import DiscernError
+from discern.models.registry import MODELS
+
+CARD = "discern"
+"""The key of the card in a checkpoint."""
+
+LARGEST_IMAGE = 3 * 2048 * 2048
+"""Numbers of an image. Backbones see 224 to 600 pixels a side, photographs in medicine up to 1,500;
+at 2,048 a backbone's first layers take most of 1 GB for one image, whatever the file's size."""
+
+MOST_CLASSES = 2**20
+
+LONGEST_NAME, LONGEST_TEXT = 1000, 10_000
+"""Characters of a class's name, which may be a sentence, and of a text among the settings."""
+
+DEEPEST_SETTING = 8
+"""Lists and mappings within each other, in a setting."""
+
+LONGEST_LIST = 1000
+"""Values in a list of a model's settings: a million layers would take a minute to build."""
+
+_Name = Annotated[str, Field(max_length=LONGEST_NAME)]
+_Side = Annotated[int, Field(ge=1, le=LARGEST_IMAGE)]
+_Shift = Annotated[float, Field(allow_inf_nan=False)]
+_Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+def check_setting(value: Any, place: str, depth: int = 0) -> None:
+    """Raise a ValueError for what is no plain setting, or means something to Hydra or OmegaConf.
+
+    Args:
+        value: a number, a text, None, or lists and mappings of these.
+        place: of it, for the message.
+        depth: how many lists and mappings it is in.
+    """
+    wrong = f"it has a {place} that is no plain value"
+    if depth > DEEPEST_SETTING:
+        raise ValueError(f"{wrong}: it is nested too deeply")
+    if isinstance(value, list | tuple):
+        for part in value:
+            check_setting(part, place, depth + 1)
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            if not _is_name(key):
+                raise ValueError(f"{wrong}: it has a key that is no name of a setting")
+            check_setting(part, f"{place}.{key}", depth + 1)
+    elif isinstance(value, str):
+        if len(value) > LONGEST_TEXT:
+            raise ValueError(f"{wrong}: it has more than {LONGEST_TEXT:,} characters")
+        if "${" in value:
+            raise ValueError(f"{wrong}: it has an interpolation")
+    elif isinstance(value, int):
+        if not -LARGEST <= value <= LARGEST:
+            raise ValueError(f"{wrong}: {LARGEST} is the largest number")
+    elif value is not None and not isinstance(value, float):
+        raise ValueError(f"{wrong}: it is a {type(value).__name__}")
+
+
+def _is_name(key: Any) -> bool:
+    """Whether a key may be that of a setting, and names no class that Hydra would call."""
+    if isinstance(key, str):
+        return key != TARGET and len(key) <= LONGEST_NAME
+    return type(key) is int
+
+
+TARGET = "_target_"
+"""The setting that names a class."""
+
+
+def _model_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    check_setting(settings, "model.settings")
+    for name, value in settings.items():
+        if isinstance(value, list) and len(value) > LONGEST_LIST:
+            raise ValueError(f"model.settings.{name} has more than {LONGEST_LIST:,} values")
+    return settings
+
+
+def _config(config: dict[str, Any]) -> dict[str, Any]:
+    for group, settings in config.items():
+        if group == "seed":
+            if type(settings) is not int or not 0 <= settings < 2**32:
+                raise ValueError("config.seed is no whole number from 0 to 4294967295")
+        elif group not in _GROUPS or not isinstance(settings, dict):
+            raise ValueError(f"config.{str(group)[:40]} is no group of settings")
+        else:
+            target = settings.get(TARGET)
+            if target is not None and not (type(target) is str and _CLASS.fullmatch(target)):
+                raise ValueError(f"config.{group}._target_ is no name of a class")
+            check_setting(without_target(settings), f"config.{group}")
+    return config
+
+
+_GROUPS = ("model", "data", "optimizer", "scheduler")
+_CLASS = re.compile(r"[^\W\d][\w.]{0,300}")
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+class _Part(BaseModel):
+    """A part of the card: all of it is named, and nothing is converted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+
+
+class ModelCard(_Part):
+    """A registered model and the settings it was built with."""
+
+    name: _Name
+    settings: Annotated[
+        dict[str, Any], Field(max_length=LONGEST_LIST), AfterValidator(_model_settings)
+    ]
+
+    @model_validator(mode="after")
+    def _is_what_the_model_takes(self) -> ModelCard:
+        target = MODELS.get(self.name)
+        if target is not None:
+            check_given(target, self.settings, "model.settings")
+        if target == MODELS["transfer"] and self.settings.get("weights") not in (None, "default"):
+            raise ValueError("model.settings.weights is neither default nor null")
+        return self
+
+
+class Preprocessing(_Part):
+    """How a picture became the network's input: ``(x / 255 - mean) / std`` of its pixels.
+
+    Photographs were scaled before, their shorter side to ``resize`` pixels, and a square of the
+    network's input size was cut from the centre.
+    """
+
+    mean: _Shift | list[_Shift]
+    std: _Scale | list[_Scale]
+    resize: Annotated[int, Field(ge=1, le=LARGEST_RESIZE)] | None = None
+    interpolation: Literal["bilinear", "bicubic"] | None = None
+
+
+class BackboneCard(_Part):
+    """Where a model's backbone is from, for checkpoints that do not hold it.
+
+    Attributes:
+        library, name: the architecture.
+        weights: ``default`` for the published ones, a file's name, None for random ones.
+        file_sha256: of the file that they were read from.
+        digest: of the weights themselves, whatever file they are in.
+    """
+
+    library: _Name
+    name: _Name
+    weights: _Name | None
+    file_sha256: _Digest | None
+    digest: _Digest
+
+
+class Card(_Part):
+    """What a checkpoint says of its model.
+
+    Attributes:
+        model: the registered name and the settings; the name is empty for a class of a user's own
+            that is not registered.
+        class_names: in the order of the logits; any text, as a folder may have any name.
+        input_shape: (C, H, W) of an image.
+        preprocessing: of an image for evaluation.
+        backbone: of a model that has one, as it was before any training.
+        data: title and fingerprint of the data set.
+        split: how its images were divided, for whoever meets new ones.
+        metrics: the latest when the checkpoint was written.
+        versions: of the packages that wrote it.
+        config: the run's settings, without its paths.
+    """
+
+    format: Annotated[int, Field(ge=1, le=1)] = 1
+    model: ModelCard
+    class_names: Annotated[list[_Name], Field(min_length=1, max_length=MOST_CLASSES)]
+    input_shape: Annotated[tuple[_Side, _Side, _Side], BeforeValidator(_as_tuple)]
+    preprocessing: Preprocessing
+    backbone: BackboneCard | None = None
+    data: Annotated[dict[_Name, _Name], Field(max_length=100)]
+    split: Rule | None = None
+    metrics: Annotated[dict[_Name, float], Field(max_length=LONGEST_LIST)] = {}
+    versions: Annotated[dict[_Name, _Name], Field(max_length=LONGEST_LIST)] = {}
+    config: Annotated[dict[str, Any], AfterValidator(_config)] = {}
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Card:
+        channels, size = self.input_shape[0], math.prod(self.input_shape)
+        if size > LARGEST_IMAGE:
+            raise ValueError(f"input_shape is of {size:,} numbers, more than {LARGEST_IMAGE:,}")
+        for name, values in (("mean", self.preprocessing.mean), ("std", self.preprocessing.std)):
+            if isinstance(values, list) and len(values) not in (1, channels):
+                raise ValueError(
+                    f"preprocessing.{name} has {len(values)} numbers for {channels} channels"
+                )
+        if self.backbone is not None and self.model.name == "transfer":
+            # As the class has them by itself.
+            usual = {"library": "torchvision", "backbone": "densenet121"} | self.model.settings
+            if (self.backbone.library, self.backbone.name) != (usual["library"], usual["backbone"]):
+                raise ValueError("backbone is another one than the model's")
+        return self
+
+
+def parsed(value: Any, path: Path) -> Card:
+    """The card that a file holds.
+
+    Raises:
+        DiscernError: it is none; names what is wrong.
+    """
+    try:
+        return Card.model_validate(value)
+    except ValidationError as error:
+        raise DiscernError(f"{path} does not describe a model: {_wrong(error)}.") from error
+
+
+def written(**parts: Any) -> Card:
+    """A run's card, of what its data and its model say of themselves, converted if need be.
+
+    Raises:
+        DiscernError: a checkpoint could not be read again with it; names what is wrong.
+    """
+    try:
+        return Card.model_validate(parts, strict=False)
+    except ValidationError as error:
+        raise DiscernError(f"No checkpoint can say what the model is: {_wrong(error)}.") from error
+
+
+def _wrong(error: ValidationError) -> str:
+    wrong = error.errors(include_url=False, include_input=False)[0]
+    if wrong["type"] == "value_error":  # one of the above, which names the place
+        return wrong["msg"].removeprefix("Value error, ")
+    where = ".".join(str(part)[:40] for part in wrong["loc"]) or "card"
+    return f"{where}: {wrong['msg']}"
+
+
+def without_target(settings: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Settings without the class that they are of."""
+    return {name: value for name, value in settings.items() if name != TARGET}
+
+
+def portable_settings(settings: Any) -> Any:
+    """Settings of a run as its card has them, below those that name the class of a group.
+
+    A class that is named within them stands under another key, and texts that mean something to
+    OmegaConf are left out, for a card with either is refused.
+    """
+    if isinstance(settings, Mapping):
+        return {
+            "target" if key == TARGET else key: portable_settings(value)
+            for key, value in settings.items()
+            if not _is_interpolation(value)
+        }
+    if isinstance(settings, list | tuple):
+        return [portable_settings(value) for value in settings if not _is_interpolation(value)]
+    return settings
+
+
+def _is_interpolation(value: Any) -> bool:
+    return isinstance(value, str) and "${" in value

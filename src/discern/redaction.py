@@ -1,0 +1,227 @@
+"""Secrets: what of settings and texts no file, log, page or terminal is to have.
+
+What may be secret is told by its place: the user and password of an address, what follows its ``?``
+or ``#``, and whatever has a name such as ``api_key`` or ``DB_PASSWORD``, among settings as in the
+environment. Such values are also remembered, and left out wherever else they stand.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+PLACEHOLDER = "left-out-as-secret"
+"""Stands where a secret was, in a form that commands, YAML and addresses can hold."""
+
+SHORTEST = 6
+"""Characters of a secret that is left out of any text; shorter ones would be parts of words."""
+
+_SECRET = (
+    r"(?:(?:\w*[_-])?(?:passw(?:or)?d|passphrase|secret|credentials?|(?:api|access|private|account"
+    r"|encryption|signing|shared|ssh)[_-]?key|connection[_-]?string)s?(?:[_-]\w+)?"
+    r"|\w*(?:password|secret|apikey|[Tt]oken|TOKEN)"
+    r"|(?:\w*[_-])?(?:tokens?|pwd|passwd|auth|authorization|bearer|cookie|sas|sig|signature|pass))"
+)
+_NAME = re.compile(_SECRET, re.IGNORECASE)
+_COUNTED = re.compile(r".*tokens?", re.IGNORECASE)
+"""Names of secrets that are those of numbers, too, as ``num_tokens``."""
+
+_NO_SECRETS = ("PWD", "OLDPWD")
+"""Variables of every shell: the folders that it is and was in."""
+
+# A port and a path, in which an @ means nothing, begin with digits and a slash.
+_USER = r"(?:(?:[^\s/?#@'\"<>]*@)+|[^\s:/?#@'\"<>]+:(?!\d+/)[^\s@'\"<>]*@)"
+_SCHEME = r"[a-z][a-z0-9+.-]*://"
+# Of several addresses with commas, as a sweep is given them, each ends where the next begins.
+_ADDRESS = re.compile(
+    rf"\b({_SCHEME})({_USER})?((?:(?!,{_SCHEME})[^\s?#'\"<>])*)"
+    rf"([?#](?:(?!,{_SCHEME})[^\s'\"<>])*)?",
+    re.IGNORECASE,
+)
+_WHOLE = re.compile(
+    rf"\s*({_SCHEME})({_USER.replace(chr(92) + 's', '')})?([^?#]*)([?#].*)?",
+    re.IGNORECASE | re.DOTALL,
+)
+_LOGIN = re.compile(r"(?<![\w/:.-])[\w.-]+:[^\s/:@'\"]+@(?=[\w.-]+)")
+_ASSIGNED = re.compile(
+    rf"(?<![A-Za-z0-9_-])({_SECRET})(['\"]?\s*[=:]\s*)"
+    rf"((?:(?:bearer|basic)\s+)?(?:'[^']*'|\"[^\"]*\"|[^\s,;&{{}}\[\]()'\"]+))",
+    re.IGNORECASE,
+)
+_OVERRIDE = re.compile(r"[+~]*([\w./@-]+)=(.*)", re.DOTALL)
+
+_known: set[str] = set()
+
+log = logging.getLogger(__name__)
+
+
+def is_secret(name: str) -> bool:
+    """Whether a setting or variable of this (dotted) name holds what may be secret."""
+    return _NAME.fullmatch(re.split(r"[./@]", name)[-1]) is not None
+
+
+def redacted(value: Any, name: str = "") -> Any:
+    """Plain values, of settings or of facts, with placeholders for what may be secret.
+
+    Args:
+        value: texts, numbers, lists and dicts of such; anything else comes back as it is.
+        name: the setting's.
+    """
+    if isinstance(value, Mapping):
+        secret = is_secret(name)
+        return {key: redacted(part, name if secret else str(key)) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [redacted(part, name) for part in value]
+    if is_secret(name) and _holds_one(name, value):
+        return PLACEHOLDER
+    # What is instantiated is a name in Python, and no secret.
+    return redacted_setting(value) if isinstance(value, str) and not name.startswith("_") else value
+
+
+def _holds_one(name: str, value: Any) -> bool:
+    if isinstance(value, bool) or value in (None, ""):
+        return False
+    return not (isinstance(value, (int, float)) and _COUNTED.fullmatch(name))
+
+
+def redacted_setting(text: str) -> str:
+    """A setting's text, or an override as it is typed, of which an address may be the whole."""
+    typed = _OVERRIDE.fullmatch(text)
+    if typed is not None:
+        key, value = typed.groups()
+        begin = text[: len(text) - len(value)]
+        if is_secret(key) and _is_typed_out(key, value):
+            return begin + PLACEHOLDER
+        return begin + _redacted_value(value)
+    return _redacted_value(text)
+
+
+def _redacted_value(text: str) -> str:
+    if _is_quoted(text):
+        return text[0] + _redacted_value(text[1:-1]) + text[-1]
+    whole = _WHOLE.fullmatch(text)
+    return redacted_text(text) if whole is None or text.count("://") > 1 else _cut(whole)
+
+
+def _is_quoted(text: str) -> bool:
+    return len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+
+
+def redacted_text(text: str) -> str:
+    """Any text without what may be secret: a message, a line of a log, a traceback."""
+    known = _known | _of_environment(tuple(os.environ.items()))
+    # Before anything else is cut: of an address with spaces only this knows where it ends.
+    for secret in sorted(known, key=len, reverse=True):
+        if secret in text:
+            text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", PLACEHOLDER, text)
+    if "://" in text:
+        text = _ADDRESS.sub(_cut, text)
+    if "@" in text:
+        text = _LOGIN.sub(f"{PLACEHOLDER}@", text)
+    return _ASSIGNED.sub(_assigned, text)
+
+
+def _cut(address: re.Match[str]) -> str:
+    scheme, user, path, rest = address.groups()
+    user = f"{PLACEHOLDER}@" if user else ""
+    rest = f"{rest[0]}{PLACEHOLDER}" if rest and rest[1:] else rest or ""
+    return f"{scheme}{user}{path}{rest}"
+
+
+def _assigned(found: re.Match[str]) -> str:
+    name, equals, value = found.groups()
+    return f"{name}{equals}{PLACEHOLDER}" if _is_typed_out(name, value) else found.group()
+
+
+def _is_typed_out(name: str, value: str) -> bool:
+    """Whether a text is a secret, and neither nothing, nor a count, nor where it comes from."""
+    bare = value.strip("'\"")
+    if bare.lower() in ("", "null", "none", "true", "false") or bare.startswith("${"):
+        return False
+    return not (bare.isdecimal() and _COUNTED.fullmatch(name.rpartition(".")[2].lower()))
+
+
+# What is known to be secret
+
+
+def remember(value: Any, name: str = "") -> None:
+    """Have the secrets in settings, or in overrides as they are typed, left out of all texts."""
+    _known.update(_long_enough(_secrets(value, name)))
+
+
+def _long_enough(found: Iterable[str]) -> set[str]:
+    each = {form for text in found for form in (text, unquote(text))}
+    return {text for text in each if len(text) >= SHORTEST and text != PLACEHOLDER}
+
+
+def _secrets(value: Any, name: str) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        secret = is_secret(name)
+        for key, part in value.items():
+            yield from _secrets(part, name if secret else str(key))
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _secrets(part, name)
+    elif is_secret(name) and _holds_one(name, value):
+        yield str(value)
+    elif isinstance(value, str):
+        typed = _OVERRIDE.fullmatch(value)
+        if typed is not None and is_secret(typed[1]) and _is_typed_out(typed[1], typed[2]):
+            yield typed[2].strip("'\"")
+        yield from _in_addresses(value if typed is None else typed[2].strip("'\""))
+
+
+def _in_addresses(text: str) -> Iterator[str]:
+    for login in _LOGIN.findall(text):
+        yield login[:-1].partition(":")[2]
+    whole = _WHOLE.fullmatch(text) if text.count("://") == 1 else None
+    for found in [whole] if whole is not None else _ADDRESS.finditer(text):
+        _, user, _, rest = found.groups()
+        if user:
+            yield user[:-1].partition(":")[2] or user[:-1].rstrip(":")
+        if rest:
+            yield rest[1:]
+            yield from (part.partition("=")[2] for part in re.split("[&;]", rest[1:]))
+
+
+@functools.lru_cache(maxsize=1)
+def _of_environment(variables: tuple[tuple[str, str], ...]) -> frozenset[str]:
+    found: set[str] = set()
+    for name, value in variables:
+        if name not in _NO_SECRETS:
+            found |= _long_enough(_secrets(value, name))
+    return frozenset(found)
+
+
+# What lacks its secrets
+
+
+def lacking(value: Any, name: str = "") -> list[str]:
+    """The names of settings whose secrets were left out when they were written."""
+    if isinstance(value, Mapping):
+        inside = f"{name}." if name else ""
+        return [each for key, part in value.items() for each in lacking(part, f"{inside}{key}")]
+    if isinstance(value, (list, tuple)):
+        return [name] if any(lacking(part, name) for part in value) else []
+    return [name] if isinstance(value, str) and PLACEHOLDER in value else []
+
+
+def say_what_is_lacking(settings: Mapping[str, Any]) -> None:
+    """Name the settings that have to be typed again if their secrets are needed."""
+    for name in lacking(settings):
+        log.info(
+            "%s was kept without what may be secret; type it again where that is needed.", name
+        )
+
+
+class SecretsLeftOut(logging.Formatter):
+    """Writes records, with their tracebacks, without what may be secret."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record's text."""
+        return redacted_text(super().format(record))

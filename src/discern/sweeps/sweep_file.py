@@ -1,0 +1,68 @@
+"""What ``sweep.json`` may hold, whoever has written it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+MOST_BYTES, MOST_JOBS = 1 << 25, 100_000
+"""Of a file; a grid has 10,000 jobs at most."""
+
+LONGEST_NAME, RESERVED = 255, ("best",)
+"""Bytes of the name of a job's folder, and folders that the sweep itself has there."""
+
+
+def check_name(name: str) -> str:
+    """The name of a job's folder, which is a plain one in the sweep's folder.
+
+    Raises:
+        ValueError: it leads elsewhere, or is what the sweep itself has there.
+    """
+    plain = (
+        name.isprintable()
+        and 0 < len(name.encode()) <= LONGEST_NAME
+        and not {"/", "\\"} & set(name)
+        and not name.startswith(".")
+        and name not in RESERVED
+    )
+    if not plain:
+        raise ValueError("a job's folder has a plain name")
+    return name
+
+
+_Text = Annotated[str, Field(max_length=100_000)]
+_Setting = Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class _Job(_Part):
+    number: int = Field(ge=0, lt=MOST_JOBS)
+    name: Annotated[str, AfterValidator(check_name)]
+    overrides: dict[_Setting, _Text] = Field(max_length=1000)
+
+
+class _Objective(_Part):
+    metric: _Setting
+    direction: Literal["minimize", "maximize"]
+
+
+class SweepFile(_Part):
+    """The content of ``sweep.json``."""
+
+    format: Literal[1]
+    arguments: list[_Text] = Field(max_length=1000)
+    objectives: list[_Objective] = Field(min_length=1, max_length=100)
+    search: list[_Text] | None = Field(max_length=1000)
+    jobs: list[_Job] = Field(max_length=MOST_JOBS)
+
+    @model_validator(mode="after")
+    def _each_job_once(self) -> SweepFile:
+        if [job.number for job in self.jobs] != list(range(len(self.jobs))):
+            raise ValueError("jobs are numbered from 0")
+        if len({job.name for job in self.jobs}) < len(self.jobs):
+            raise ValueError("each job has its own folder")
+        return self

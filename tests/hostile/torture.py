@@ -1,0 +1,186 @@
+"""Try discern's commands on many hostile and damaged files, and say what went wrong.
+
+    python tests/hostile/torture.py [--cases 50000] [--seed 0] [--only checkpoints …]
+
+What went wrong is printed, and its files are kept in the folder that the last line names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from random import Random
+
+HERE = Path(__file__).resolve()
+sys.path.insert(0, str(HERE.parents[1]))
+
+from hostile import pickles  # noqa: E402
+from hostile.checkpoints import damaged  # noqa: E402
+from hostile.guard import Case, Outcome, allow, outcomes  # noqa: E402
+
+TINY = ("data.source=sample", "model.hidden=[8]", "trainer.limit_train_batches=2",
+        "trainer.limit_val_batches=2", "trainer.limit_test_batches=2", "trainer.accelerator=cpu",
+        "logger=csv", "data.num_workers=0")  # fmt: skip
+
+
+@dataclass
+class Honest:
+    """What an honest user has, of which hostile files are made.
+
+    Attributes:
+        run: the folder of a run of an MLP on MNIST's sample.
+        picture: a file that can be classified.
+    """
+
+    run: Path
+    picture: Path
+
+
+def make_honest(folder: Path) -> Honest:
+    """Train a tiny network, in a process of its own."""
+    from PIL import Image
+
+    subprocess.run(
+        [sys.executable, "-m", "discern", "train", *TINY, "trainer.max_epochs=1",
+         f"hydra.run.dir={folder}/run"],
+        check=True, stdout=subprocess.DEVNULL, cwd=folder,
+    )  # fmt: skip
+    Image.new("L", (28, 28), 200).save(folder / "digit.png")
+    return Honest(folder / "run", folder / "digit.png")
+
+
+def checkpoints(honest: Honest, random: Random) -> Iterator[Case]:
+    """Files that are no whole checkpoints."""
+    good = (honest.run / "checkpoints" / "best.safetensors").read_bytes()
+    commands = (
+        ("evaluate", "ckpt_path={}/x.safetensors", "trainer.accelerator=cpu"),
+        ("predict", "ckpt_path={}/x.safetensors", f"input={honest.picture}"),
+        ("train", "ckpt_path={}/x.safetensors", *TINY, "trainer.max_epochs=2"),
+        ("train", "init_from={}/x.safetensors", *TINY, "trainer.max_epochs=1"),
+    )
+    for name, content in damaged(good, random):
+        yield Case(name, writes("x.safetensors", content), random.choice(commands))
+
+
+def foreign_pickles(honest: Honest, random: Random) -> Iterator[Case]:
+    """Files of ``torch.save`` that nobody's torch has written."""
+    commands = (
+        ("predict", "ckpt_path={}/x.pth", f"input={honest.picture}"),
+        ("evaluate", "ckpt_path={}/x.pth", *TINY[:1]),
+        ("train", "init_from={}/x.pth", *TINY, "trainer.max_epochs=1"),
+        ("train", "model=densenet_transfer", "model.weights={}/x.pth", *TINY[0:1], *TINY[2:]),
+    )
+    for name, content in pickles.endless(random):
+        yield Case(name, writes("x.pth", content), random.choice(commands))
+        if random.random() < 0.2:
+            number = random.randrange(20)
+            yield Case(f"payload {number}", has_payload(number), random.choice(commands))
+
+
+def has_payload(number: int) -> Callable[[Path], None]:
+    """Makes a file whose pickle would make a folder among private files."""
+
+    def make(folder: Path) -> None:
+        every = [
+            content for _, content in pickles.payloads(str(folder.parent / "private" / "made"))
+        ]
+        (folder / "x.pth").write_bytes(every[number % len(every)])
+
+    return make
+
+
+def writes(name: str, content: bytes) -> Callable[[Path], None]:
+    """Makes a folder's only file."""
+    return lambda folder: void((folder / name).write_bytes(content))
+
+
+def void(_: object) -> None:
+    """Nothing, of something."""
+
+
+KINDS: dict[str, Callable[[Honest, Random], Iterator[Case]]] = {
+    "checkpoints": checkpoints,
+    "pickles": foreign_pickles,
+}
+
+
+def cases(honest: Honest, seed: int, only: list[str]) -> Iterator[Case]:
+    """Of each kind in turn, without end where the kind has none."""
+    streams = [KINDS[kind](honest, Random(f"{seed} {kind}")) for kind in only]
+    return chain.from_iterable(zip(*streams, strict=False))
+
+
+def share(mine: Iterator[Case], folder: Path, told: multiprocessing.Queue[Outcome | None]) -> None:
+    """Run the cases of one process."""
+    from starter import _import_everything
+
+    _import_everything()
+    folder.mkdir()
+    for outcome in outcomes(mine, folder):
+        told.put(outcome)
+    told.put(None)
+
+
+def main() -> int:
+    """Run, print what was wrong, and say how many cases of each kind there were."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", type=int, default=50_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="*", default=list(KINDS), choices=list(KINDS))
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="torture-"))
+    cache = folder / "cache"
+    os.environ |= {"DISCERN_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1", "HOME": str(folder)}
+    honest = make_honest(folder)
+    allow(cache, folder / "tmp")
+    (folder / "tmp").mkdir()
+    tempfile.tempdir = os.environ["TMPDIR"] = str(folder / "tmp")
+    context = multiprocessing.get_context("fork")
+    told: multiprocessing.Queue[Outcome | None] = context.Queue()
+    for number in range(options.processes):
+        every = cases(honest, options.seed, options.only)
+        mine = islice(every, number, options.cases, options.processes)
+        context.Process(target=share, args=(mine, folder / str(number), told)).start()
+    return summarize(told, options.processes, folder)
+
+
+def summarize(told: multiprocessing.Queue[Outcome | None], processes: int, folder: Path) -> int:
+    """Print as outcomes come; the exit status."""
+    began, count, wrong = time.monotonic(), 0, 0
+    statuses: Counter[int] = Counter()
+    slowest = largest = 0.0
+    while processes:
+        outcome = told.get()
+        if outcome is None:
+            processes -= 1
+            continue
+        count += 1
+        statuses[outcome.status] += 1
+        slowest, largest = max(slowest, outcome.seconds), max(largest, outcome.megabytes)
+        if outcome.wrong:
+            wrong += 1
+            print(
+                f"{outcome.name}: {outcome.command}\n  {outcome.wrong}\n  {outcome.printed[-300:]}"
+            )
+        if count % 1000 == 0:
+            print(f"{count} cases, {wrong} wrong, {time.monotonic() - began:.0f} s", flush=True)
+    print(
+        f"{count} cases: {wrong} wrong; exit statuses {dict(statuses)}; at most {slowest:.1f} s "
+        f"and {largest:.0f} MB; in {folder}"
+    )
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
