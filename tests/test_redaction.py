@@ -69,7 +69,7 @@ def no_secret_in(folder: Path, *streams: str) -> None:
 @pytest.fixture
 def own(tmp_path):
     (tmp_path / "own.py").write_text(OWN_MODEL)
-    few = ("data.source=sample", "data.fraction=0.05", "trainer.max_epochs=1")
+    few = ("data.source=sample", "data.fraction=0.03", "trainer.max_epochs=1")
     return (*few, "trainer.accelerator=cpu", *own_model("own.Net"))
 
 
@@ -181,6 +181,17 @@ def test_submitit_keeps_no_secret_when_its_jobs_have_ended(tmp_path, own):
     assert (tmp_path / "sweep" / ".submitit").stat().st_mode & 0o077 == 0
 
 
+def test_the_report_of_a_run_of_before_has_no_secret(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    changed = {"model.api_key": {"default": None, "value": MARK}}
+    facts = {"stopped": "done", "overrides": [f"+model.api_key={MARK}"], "changed": changed}
+    (folder / "summary.json").write_text(json.dumps(facts))
+    (folder / "config.yaml").write_text(f"model:\n  api_key: {MARK}\n  url: https://h/x?{MARK}\n")
+    assert invoke("report", "run", cwd=tmp_path).returncode == 0
+    assert MARK not in (folder / "report.html").read_text()
+
+
 def test_an_address_that_lost_its_secret_is_not_downloaded(tmp_path):
     done = invoke(
         *("train", "data=catdog", f"data.url=https://h/x.zip?{PLACEHOLDER}", "data.dir=there"),
@@ -238,3 +249,14 @@ def test_no_address_keeps_user_or_query(user, query, scheme):
         left = redacted_setting(setting)
         assert MARK not in left
         assert redacted_setting(left) == left
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["password_", "a.b://", "a:", "u@", "token ", "a-", "secret:'", "https://a:b@", "x=", "?a=#"],
+)
+def test_a_long_text_is_read_in_no_time(part):
+    text = part * (100_000 // len(part))
+    redacted_text(f"{text}://{text}")
+    redacted_setting(text)
+    is_secret(text)

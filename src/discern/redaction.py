@@ -11,7 +11,7 @@ import functools
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -21,11 +21,13 @@ PLACEHOLDER = "left-out-as-secret"
 SHORTEST = 6
 """Characters of a secret that is left out of any text; shorter ones would be parts of words."""
 
+# Bounded, so that a long text of a stranger's is read in a time that its length alone decides.
+_BEGIN, _END = r"\w{0,60}", r"\w{1,60}"
 _SECRET = (
-    r"(?:(?:\w*[_-])?(?:passw(?:or)?d|passphrase|secret|credentials?|(?:api|access|private|account"
-    r"|encryption|signing|shared|ssh)[_-]?key|connection[_-]?string)s?(?:[_-]\w+)?"
-    r"|\w*(?:password|secret|apikey|[Tt]oken|TOKEN)"
-    r"|(?:\w*[_-])?(?:tokens?|pwd|passwd|auth|authorization|bearer|cookie|sas|sig|signature|pass))"
+    rf"(?:(?:{_BEGIN}[_-])?(?:passw(?:or)?d|passphrase|secret|credentials?|(?:api|access|private"
+    r"|account|encryption|signing|shared|ssh)[_-]?key|connection[_-]?string)s?"
+    rf"(?:[_-]{_END})?|{_BEGIN}(?:password|secret|apikey|token)"
+    rf"|(?:{_BEGIN}[_-])?(?:tokens?|pwd|auth|authorization|bearer|cookie|sas|sig|signature|pass))"
 )
 _NAME = re.compile(_SECRET, re.IGNORECASE)
 _COUNTED = re.compile(r".*tokens?", re.IGNORECASE)
@@ -34,53 +36,65 @@ _COUNTED = re.compile(r".*tokens?", re.IGNORECASE)
 _NO_SECRETS = ("PWD", "OLDPWD")
 """Variables of every shell: the folders that it is and was in."""
 
-# A port and a path, in which an @ means nothing, begin with digits and a slash.
-_USER = r"(?:(?:[^\s/?#@'\"<>]*@)+|[^\s:/?#@'\"<>]+:(?!\d+/)[^\s@'\"<>]*@)"
-_SCHEME = r"[a-z][a-z0-9+.-]*://"
+_SCHEME = r"[a-z][a-z0-9+.-]{0,30}://"
+
+
+def _user(end: str) -> str:
+    """A pattern of user and password; ``end`` are characters that neither has."""
+    # A port and a path, in which an @ means nothing, begin with digits and a slash.
+    return rf"(?:(?:[^/?#@{end}]*@)+|[^:/?#@{end}]+:(?!\d{{1,5}}/)[^@{end}]*@)"
+
+
+_AROUND = r"\s'\"<>"
 # Of several addresses with commas, as a sweep is given them, each ends where the next begins.
 _ADDRESS = re.compile(
-    rf"\b({_SCHEME})({_USER})?((?:(?!,{_SCHEME})[^\s?#'\"<>])*)"
-    rf"([?#](?:(?!,{_SCHEME})[^\s'\"<>])*)?",
+    rf"(?<![a-z0-9+.-])({_SCHEME})({_user(_AROUND)})?((?:(?!,{_SCHEME})[^?#{_AROUND}])*)"
+    rf"([?#](?:(?!,{_SCHEME})[^{_AROUND}])*)?",
     re.IGNORECASE,
 )
-_WHOLE = re.compile(
-    rf"\s*({_SCHEME})({_USER.replace(chr(92) + 's', '')})?([^?#]*)([?#].*)?",
-    re.IGNORECASE | re.DOTALL,
-)
-_LOGIN = re.compile(r"(?<![\w/:.-])[\w.-]+:[^\s/:@'\"]+@(?=[\w.-]+)")
+_WHOLE = re.compile(rf"\s*({_SCHEME})({_user('')})?([^?#]*)([?#].*)?", re.IGNORECASE | re.DOTALL)
+_LOGIN = re.compile(r"(?<![\w/:.-])[\w.-]{1,60}:[^\s/:@'\"]+@(?=[\w.-])")
 _ASSIGNED = re.compile(
-    rf"(?<![A-Za-z0-9_-])({_SECRET})(['\"]?\s*[=:]\s*)"
-    rf"((?:(?:bearer|basic)\s+)?(?:'[^']*'|\"[^\"]*\"|[^\s,;&{{}}\[\]()'\"]+))",
+    rf"(?<![A-Za-z0-9_-])({_SECRET})(['\"]?\s{{0,9}}[=:]\s{{0,9}})"
+    rf"((?:(?:bearer|basic)\s{{1,9}})?(?:'[^']*'|\"[^\"]*\"|[^\s,;&{{}}\[\]()'\"]+))",
     re.IGNORECASE,
 )
-_OVERRIDE = re.compile(r"[+~]*([\w./@-]+)=(.*)", re.DOTALL)
+_OVERRIDE = re.compile(r"[+~]*([\w./@-]{1,500})=(.*)", re.DOTALL)
 
 _known: set[str] = set()
 
 log = logging.getLogger(__name__)
 
 
+@functools.lru_cache(maxsize=4096)
 def is_secret(name: str) -> bool:
     """Whether a setting or variable of this (dotted) name holds what may be secret."""
     return _NAME.fullmatch(re.split(r"[./@]", name)[-1]) is not None
 
 
-def redacted(value: Any, name: str = "") -> Any:
+def redacted(value: Any) -> Any:
     """Plain values, of settings or of facts, with placeholders for what may be secret.
 
     Args:
-        value: texts, numbers, lists and dicts of such; anything else comes back as it is.
-        name: the setting's.
+        value: dicts and lists of texts and numbers; anything else in them stays as it is.
     """
+    return _redacted(value, "", _all_known())
+
+
+def _redacted(value: Any, name: str, known: Sequence[str]) -> Any:
     if isinstance(value, Mapping):
-        secret = is_secret(name)
-        return {key: redacted(part, name if secret else str(key)) for key, part in value.items()}
+        inherits = is_secret(name)
+        return {
+            key: _redacted(part, name if inherits else str(key), known)
+            for key, part in value.items()
+        }
     if isinstance(value, (list, tuple)):
-        return [redacted(part, name) for part in value]
+        return [_redacted(part, name, known) for part in value]
     if is_secret(name) and _holds_one(name, value):
         return PLACEHOLDER
     # What is instantiated is a name in Python, and no secret.
-    return redacted_setting(value) if isinstance(value, str) and not name.startswith("_") else value
+    is_text = isinstance(value, str) and not name.startswith("_")
+    return _setting(value, known) if is_text else value
 
 
 def _holds_one(name: str, value: Any) -> bool:
@@ -91,39 +105,42 @@ def _holds_one(name: str, value: Any) -> bool:
 
 def redacted_setting(text: str) -> str:
     """A setting's text, or an override as it is typed, of which an address may be the whole."""
+    return _setting(text, _all_known())
+
+
+def _setting(text: str, known: Sequence[str]) -> str:
     typed = _OVERRIDE.fullmatch(text)
-    if typed is not None:
-        key, value = typed.groups()
-        begin = text[: len(text) - len(value)]
-        if is_secret(key) and _is_typed_out(key, value):
-            return begin + PLACEHOLDER
-        return begin + _redacted_value(value)
-    return _redacted_value(text)
+    if typed is None:
+        return _value(text, known)
+    key, value = typed.groups()
+    begin = text[: len(text) - len(value)]
+    if is_secret(key) and _is_typed_out(key, value):
+        return begin + PLACEHOLDER
+    return begin + _value(value, known)
 
 
-def _redacted_value(text: str) -> str:
-    if _is_quoted(text):
-        return text[0] + _redacted_value(text[1:-1]) + text[-1]
-    whole = _WHOLE.fullmatch(text)
-    return redacted_text(text) if whole is None or text.count("://") > 1 else _cut(whole)
-
-
-def _is_quoted(text: str) -> bool:
-    return len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+def _value(text: str, known: Sequence[str]) -> str:
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        return text[0] + _value(text[1:-1], known) + text[-1]
+    whole = _WHOLE.fullmatch(text) if text.count("://") == 1 else None
+    return _text(text if whole is None else _cut(whole), known)
 
 
 def redacted_text(text: str) -> str:
     """Any text without what may be secret: a message, a line of a log, a traceback."""
-    known = _known | _of_environment(tuple(os.environ.items()))
+    return _text(text, _all_known())
+
+
+def _text(text: str, known: Sequence[str]) -> str:
     # Before anything else is cut: of an address with spaces only this knows where it ends.
-    for secret in sorted(known, key=len, reverse=True):
+    for secret in known:
         if secret in text:
             text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", PLACEHOLDER, text)
     if "://" in text:
         text = _ADDRESS.sub(_cut, text)
     if "@" in text:
         text = _LOGIN.sub(f"{PLACEHOLDER}@", text)
-    return _ASSIGNED.sub(_assigned, text)
+    return _ASSIGNED.sub(_assigned, text) if "=" in text or ":" in text else text
 
 
 def _cut(address: re.Match[str]) -> str:
@@ -177,6 +194,8 @@ def _secrets(value: Any, name: str) -> Iterator[str]:
 
 
 def _in_addresses(text: str) -> Iterator[str]:
+    if "@" not in text and "://" not in text:
+        return
     for login in _LOGIN.findall(text):
         yield login[:-1].partition(":")[2]
     whole = _WHOLE.fullmatch(text) if text.count("://") == 1 else None
@@ -187,6 +206,11 @@ def _in_addresses(text: str) -> Iterator[str]:
         if rest:
             yield rest[1:]
             yield from (part.partition("=")[2] for part in re.split("[&;]", rest[1:]))
+
+
+def _all_known() -> list[str]:
+    """The longest first: one may be part of another."""
+    return sorted(_known | _of_environment(tuple(os.environ.items())), key=len, reverse=True)
 
 
 @functools.lru_cache(maxsize=1)

@@ -17,6 +17,7 @@ import numpy as np
 from discern.config import as_override, as_typed_settings
 from discern.config_file import MOST_YAML
 from discern.files import printable, read_bytes, read_text
+from discern.redaction import redacted, redacted_text
 from discern.reports.calibration import BINS, reliability
 from discern.reports.confusion import class_scores, confusion_matrix
 from discern.reports.intervals import Estimate
@@ -85,8 +86,8 @@ def write_run_page(folder: Path) -> Path:
         "lead": _lead(run),
         "tiles": _tiles(run, tested, measured),
         "command": command(run),
-        "changed": changed_rows(run.facts.get("changed")),
-        "config": _text(folder / CONFIG),
+        "changed": changed_rows(redacted(run.facts.get("changed"))),
+        "config": redacted_text(_text(folder / CONFIG)),
         "charts": [{"id": name, "caption": chart["caption"]} for name, chart in charts.items()],
         "epochs": _epoch_table(epochs),
         "metrics": _metric_table(run, measured),
@@ -124,7 +125,7 @@ def _with_pictures(tested: Tested | None) -> Tested | None:
 
 def command(run: Run) -> str:
     """What starts the run again, for a shell."""
-    return command_line(run.overrides, as_typed_settings())
+    return command_line(redacted(run.overrides), as_typed_settings())
 
 
 def changed_rows(changed: Any) -> list[list[str]] | None:
