@@ -20,8 +20,8 @@ from discern.checkpoints import load, read
 from discern.config import check
 from discern.data.packaged import read_sample
 from discern.errors import DiscernError
-from discern.evaluate import evaluate
-from discern.models.card import CARD
+from discern.evaluate import data_settings, evaluate
+from discern.models.card import CARD, parsed
 from discern.models.checkpoint import write
 from discern.run import train
 from runs import summary
@@ -313,6 +313,26 @@ def test_a_setting_in_a_file_is_checked_and_an_unknown_one_left_out(tiny_run, ev
         evaluated(wrong)
     extra = {**data, "_partial_": True, "dir": "/elsewhere"}
     evaluated(changed(checkpoint, tmp_path / "e.safetensors", config={"data": extra}))
+
+
+def test_what_loads_and_checks_the_images_is_not_for_a_file_to_say(tiny_run, evaluated, tmp_path):
+    checkpoint = tiny_run().folder / "checkpoints" / "best.safetensors"
+    data = read(checkpoint)[CARD]["config"]["data"]
+    told = {**data, "eval_batch_size": 2**31, "batch_size": 2**31, "num_workers": 1024}
+    path = changed(checkpoint, tmp_path / "x.safetensors", config={"data": told})
+    used = yaml.safe_load((evaluated(path) / "config.yaml").read_text())["data"]
+    assert (used["num_workers"], used["eval_batch_size"]) == (0, data["eval_batch_size"])
+    catdog = {"_target_": "discern.data.catdog.CatDog", "url": "https://localhost:1/x.zip"}
+    card = read(checkpoint)[CARD]
+    card["config"]["data"] = {**catdog, "sha256": "0" * 64, "csv": "../../x.csv"}
+    with pytest.raises(DiscernError, match=r"has a data\.csv that is no plain value"):
+        data_settings(composed("ckpt_path=x"), parsed(card, path), path, None)
+    card["config"]["data"]["csv"] = "tables/x.csv"
+    settings = data_settings(
+        composed("ckpt_path=x", "data.dir=pictures"), parsed(card, path), path, None
+    )
+    assert settings["url"].startswith("https://s3.amazonaws.com/")
+    assert (settings["sha256"], settings["csv"]) == (None, "tables/x.csv")
 
 
 # What is refused

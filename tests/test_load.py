@@ -305,3 +305,58 @@ def test_order_of_keys_does_not_matter(path):
     torch.save({**content(), "state_dict": reverse}, path)
     images = torch.randn(2, 1, 4, 4)
     assert torch.equal(discern.load(path)(images), network().eval()(images))
+
+
+def spoilt(kind: str) -> dict[str, torch.Tensor]:
+    state = network().state_dict()
+    weight = state["hidden.0.weight"]
+    state["hidden.0.weight"] = {
+        "whole numbers": weight.to(torch.int32),
+        "truths": weight > 0,
+        "no numbers": torch.zeros(0, 16),
+        "a dimension": weight[None],
+    }[kind]
+    return state
+
+
+@pytest.mark.parametrize("kind", ["whole numbers", "truths", "no numbers", "a dimension"])
+def test_weights_of_another_kind_are_named(kind, path):
+    write({**content(), "state_dict": spoilt(kind)}, path)
+    with pytest.raises(DiscernError, match=r"hidden\.0\.weight is .* there and 6×16 in the model"):
+        discern.load(path)
+
+
+def test_of_many_layers_that_differ_a_few_are_named(path):
+    more = {f"layer.{number}": torch.zeros(1) for number in range(10_000)}
+    write({**content(), "state_dict": {**network().state_dict(), **more}}, path)
+    with pytest.raises(DiscernError, match=r"; and 9,990 more\.$") as refused:
+        discern.load(path)
+    assert len(str(refused.value)) < 1000
+
+
+def test_weights_of_another_precision_are_taken(path):
+    state = {
+        k: v.double() if v.is_floating_point() else v for k, v in network().state_dict().items()
+    }
+    write({**content(), "state_dict": state}, path)
+    images = torch.randn(2, 1, 4, 4)
+    assert torch.equal(discern.load(path)(images), network().eval()(images))
+
+
+def test_a_small_file_that_names_a_large_backbone_takes_no_memory(path, monkeypatch):
+    from discern.models import backbones
+
+    built: list[Any] = []
+    build = backbones.Backbone.__init__
+    monkeypatch.setattr(
+        backbones.Backbone,
+        "__init__",
+        lambda self, network, *rest: (built.append(network), build(self, network, *rest))[1],
+    )
+    settings = {"backbone": "regnet_y_128gf", "weights": None}
+    model = {"name": "transfer", "settings": settings}
+    write({**content(model=model, input_shape=(3, 64, 64))}, path)
+    with pytest.raises(DiscernError, match="weights of another architecture"):
+        discern.load(path)
+    (network_built,) = built
+    assert all(parameter.is_meta for parameter in network_built.parameters())

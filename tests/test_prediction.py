@@ -24,7 +24,7 @@ from discern.models.card import CARD, Card
 from discern.models.checkpoint import write
 from discern.models.mlp import MLP
 from discern.models.transfer import TransferClassifier
-from discern.prediction import predict
+from discern.prediction import classify_files, predict
 from discern.reports.explain import GradCam
 from runs import command
 from starter import invoke
@@ -470,3 +470,28 @@ def test_none_that_could_be_read_ends_with_1_and_nothing_heavy_was_imported(tmp_
     assert "Error: input=file has no picture that can be read: outputs" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == "IMPORTED []"
+
+
+@pytest.mark.parametrize("engine", ["torch", "auto"])
+def test_a_backbone_is_not_asked_about_no_picture(tmp_path, engine):
+    path = save_transfer_model(tmp_path / "x.safetensors")
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.png").write_bytes(b"no picture")
+    cfg = composed("predict", f"ckpt_path={path}", f"input={folder}", f"engine={engine}")
+    cfg.out = str(tmp_path / "out")
+    with pytest.raises(DiscernError, match="has no picture that can be read"):
+        predict(cfg)
+
+
+def test_wide_layers_see_fewer_pictures_at_a_time(tmp_path):
+    network = load(save_model(tmp_path / "x.safetensors", (1, 1, 1), classes=2**15))
+    files = [tmp_path / f"{number}.png" for number in range(300)]
+    for file in files:
+        file.touch()
+    sizes = [len(batch.reasons) for batch in classify_files(files, network, network.card, False)]
+    assert sizes == [256, 44]
+    network.output = torch.nn.Linear(8, 2**20)
+    sizes = [len(b.reasons) for b in classify_files(files[:16], network, network.card, False)]
+    assert sizes == [8, 8]

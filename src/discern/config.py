@@ -1031,8 +1031,11 @@ def check_given(target: str, settings: dict[str, Any], prefix: str) -> None:
         ValueError: one is none of its settings, or has a value that is not allowed.
     """
     fields = SCHEMAS[target].model_fields
+    is_open = SCHEMAS[target].model_config.get("extra") == "allow"
     for name, value in settings.items():
         if name not in fields:
+            if is_open:  # an argument of the class, which checks it
+                continue
             raise ValueError(f"{prefix}.{name} is not a setting; {did_you_mean(name, fields)}")
         try:
             _adapter(SCHEMAS[target], name).validate_python(value)

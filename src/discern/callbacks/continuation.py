@@ -17,7 +17,7 @@ Changes = dict[str, tuple[Any, Any]]
 def differences(saved: dict[str, Any], now: dict[str, Any], prefix: str = "") -> Changes:
     """Setting -> (value in the checkpoint, value now), for each that differs."""
     changes: Changes = {}
-    for key in sorted(saved.keys() | now.keys()):
+    for key in sorted(saved.keys() | now.keys(), key=str):
         one, other = saved.get(key), now.get(key)
         if isinstance(one, dict) and isinstance(other, dict):
             changes |= differences(one, other, f"{prefix}{key}.")
@@ -99,6 +99,8 @@ class Continuation(Callback):
         for setting, (saved, now) in optimizer.items():
             name = setting.removeprefix("optimizer.")
             if name == "lr" and trainer.lr_scheduler_configs:
+                if not isinstance(saved, int | float) or not saved > 0:
+                    raise _refusal(f"optimizer.lr is {saved} there and {now} now")
                 self._rescale(trainer, now / saved)
             else:
                 for group in trainer.optimizers[0].param_groups:

@@ -157,6 +157,7 @@ def _check_parts(
                 # Of settings that this run has not, such as momentum, or that come with later
                 # steps; (whole,) is that of an optimizer that sees all parameters as one.
                 shapes = {shape} if fused else {shape, (), (whole,)}
+                shapes |= {tuple(tensor.shape) for tensor in _tensors_in(known.get(name))}
                 for tensor in _tensors_in(part):
                     _check_tensor(tensor, shapes, None, place)
                 if _is_finite(known.get(name)) and not _is_finite(part):

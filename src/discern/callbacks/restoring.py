@@ -28,7 +28,7 @@ from discern.callbacks.states import (
 )
 from discern.checkpoints import check_shapes
 from discern.data.module import ImageDataModule
-from discern.errors import DiscernError, first_line
+from discern.errors import DiscernError, about, first_line
 from discern.models.classifier import Classifier
 
 NEEDED = ("loops", "callbacks", "optimizer_states", "lr_schedulers", "train_metrics")
@@ -115,7 +115,8 @@ def _checked(content: dict[str, Any], trainer: Trainer, path: Path) -> dict[str,
     if isinstance(module, Classifier):
         check_like(content["train_metrics"], module.train_metrics.snapshot(), "train_metrics")
         if "current_model_state" in content:
-            check_shapes(module.network, _tensors(content["current_model_state"]), path)
+            with about("ckpt_path"):
+                check_shapes(module.network, _tensors(content["current_model_state"]), path)
     plugin = trainer.precision_plugin
     if type(plugin).__qualname__ in content:
         check_like(content[type(plugin).__qualname__], plugin.state_dict(), "precision")

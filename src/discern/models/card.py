@@ -25,6 +25,7 @@ from pydantic import (
 from discern.config import (
     LARGEST,
     LARGEST_RESIZE,
+    SCHEMAS,
     check_given,
 )
 from discern.data.known import Rule
@@ -118,6 +119,8 @@ def _config(config: dict[str, Any]) -> dict[str, Any]:
             if target is not None and not (type(target) is str and _CLASS.fullmatch(target)):
                 raise ValueError(f"config.{group}._target_ is no name of a class")
             check_setting(without_target(settings), f"config.{group}")
+            if group in ("optimizer", "scheduler") and target in SCHEMAS:
+                check_given(target, without_target(settings), f"config.{group}")
     return config
 
 
