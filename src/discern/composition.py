@@ -107,6 +107,8 @@ def explain(
     overrides: list[str],
 ) -> str:
     """One sentence for an exception that Hydra raised while it composed ``config_name``."""
+    if isinstance(error, DiscernError):
+        return str(error)
     if isinstance(error.__cause__, DiscernError):
         return str(error.__cause__)
     if isinstance(error, MissingConfigException) and error.options is not None:

@@ -23,7 +23,7 @@ from omegaconf.errors import GrammarParseError
 from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser
 
 from discern.config import conf_dir
-from discern.errors import DiscernError, shortened
+from discern.errors import DiscernError
 from discern.own import make_importable, own_conf
 from discern.places import started_in
 from discern.typed import parsed
@@ -61,6 +61,9 @@ WRITTEN_TO = (
     ".cache.dir", ".csv.path", ".default_root_dir", ".dirpath", ".filename", ".folder", ".save_dir",
 )  # fmt: skip
 """Ends of the names of settings that say where something is written."""
+
+SHOWN = 100
+"""Letters of a text that a sentence shows."""
 
 LONGEST_INTERPOLATION = 2000
 """Letters of a text with an interpolation, of which the parser of OmegaConf takes its time."""
@@ -172,7 +175,7 @@ _HARMLESS = re.compile(
 def _check_override(override: str, told: str) -> None:
     found = parsed(override)
     if found is None or found.package is not None:
-        raise _refused(told, shortened(override), "which is no setting of a model")
+        raise _refused(told, _shown(override), "which is no setting of a model")
     key = found.key_or_group
     place = tuple(re.split(r"[./]", key))
     if place[0] in OF_A_SWEEP and not _allows(place[0]):
@@ -215,7 +218,7 @@ def _check_choices(words: Sequence[str], choices: Iterable[Any], told: str, is_f
         raise _refused(told, "/".join(filter(None, words)), "which only you may set", "hydra")
     for choice in choices:
         if not is_free and isinstance(choice, str) and not re.fullmatch(r"[^/\\]*", choice):
-            raise _refused(told, shortened(choice), "which is a path and no choice")
+            raise _refused(told, _shown(choice), "which is a path and no choice")
 
 
 # Values
@@ -244,7 +247,7 @@ def _check_value(value: Any, place: tuple[str, ...], told: str) -> None:
             _check_interpolation(value, told)
         if f".{name}".endswith(WRITTEN_TO) and not _stays(value):
             why = "which is outside of the run's folder"
-            raise _refused(told, f"{name}={shortened(value)}", why)
+            raise _refused(told, f"{name}={_shown(value)}", why)
 
 
 def _allows(name: str) -> bool:
@@ -258,6 +261,13 @@ def _refused(told: str, what: str, why: str, entry: str | None = None) -> Discer
     return DiscernError(f"{told} says {what}, {why}; {ways}.")
 
 
+def _shown(text: str) -> str:
+    """The beginning of a text, harmless to a terminal."""
+    from discern.console import harmless  # rich, for who has something to be told
+
+    return harmless(text if len(text) <= SHOWN else f"{text[:SHOWN]}…")
+
+
 def _stays(path: str) -> bool:
     inside = re.sub(r"^\$\{folder\}/?", "", path)
     parts = Path(inside).parts
@@ -268,11 +278,11 @@ def _stays(path: str) -> bool:
 
 def _check_interpolation(text: str, told: str) -> None:
     if len(text) > LONGEST_INTERPOLATION:
-        raise _refused(told, shortened(text), "which is too long for an interpolation")
+        raise _refused(told, _shown(text), "which is too long for an interpolation")
     try:
         left: list[Any] = [grammar_parser.parse(text)]
     except (GrammarParseError, RecursionError) as error:
-        raise _refused(told, shortened(text), "which is no interpolation") from error
+        raise _refused(told, _shown(text), "which is no interpolation") from error
     while left:
         node = left.pop()
         if isinstance(node, OmegaConfGrammarParser.InterpolationResolverContext):
@@ -290,7 +300,7 @@ def _check_target(target: Any, told: str) -> None:
     if isinstance(target, str) and _allows(target):
         return
     if not isinstance(target, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", target):
-        raise _refused(told, f"_target_: {shortened(str(target))}", "which is no name of a class")
+        raise _refused(told, f"_target_: {_shown(str(target))}", "which is no name of a class")
     if target not in _chosen() and not _is_harmless(target):
         raise _refused(
             told, f"_target_: {target}", "which is no class that a file given by path may name",
@@ -325,7 +335,7 @@ def _is_harmless(target: str) -> bool:
     try:
         found = _locate(target)
     except Exception:  # there is none, which building it tells better
-        return True
+        return target.startswith(HOMES)
     if not inspect.isclass(found):
         return False
     home = f"{found.__module__}."
