@@ -72,6 +72,8 @@ def inside(path: Path, folder: Path) -> Path:
         OSError: links lead it to outside.
     """
     real = Path(os.path.realpath(path))
+    if real.is_symlink():
+        raise OSError(errno.ELOOP, "it is a link that leads to itself", str(path))
     if not real.is_relative_to(os.path.realpath(folder)):
         raise OSError(errno.EPERM, "it leads out of its folder", str(path))
     return real

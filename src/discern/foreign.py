@@ -31,9 +31,6 @@ from discern.typed import parsed
 SETTING = "allow_targets"
 """What is typed to have files given by path say more."""
 
-SCHEME = "settings"
-"""Of the folders in Hydra's search path whose files pass through here."""
-
 LIBRARIES = (
     "discern", "torch", "torchvision", "lightning", "torchmetrics", "timm", "optuna",
 )  # fmt: skip
@@ -69,18 +66,16 @@ LONGEST_INTERPOLATION = 2000
 """Letters of a text with an interpolation, of which the parser of OmegaConf takes its time."""
 
 _allowed: ContextVar[tuple[str, ...]] = ContextVar("allowed", default=())
-_commanded: ContextVar[bool] = ContextVar("commanded", default=False)
 
 
 @contextmanager
 def allowing(overrides: Iterable[str]) -> Iterator[None]:
     """Let the files that are read in this block say what the typed ``allow_targets`` allows."""
-    allowed, commanded = _allowed.set(allowed_by(overrides)), _commanded.set(True)
+    token = _allowed.set(allowed_by(overrides))
     try:
         yield
     finally:
-        _allowed.reset(allowed)
-        _commanded.reset(commanded)
+        _allowed.reset(token)
 
 
 def allowed_by(overrides: Iterable[str]) -> tuple[str, ...]:
@@ -91,34 +86,6 @@ def allowed_by(overrides: Iterable[str]) -> tuple[str, ...]:
             value = None if told is None or told.is_sweep_override() else told.value()
             return tuple(map(str, value)) if isinstance(value, list) else ()
     return ()
-
-
-def through_here(overrides: Iterable[str]) -> list[str]:
-    """Overrides in which the folders of ``hydra.searchpath`` are such whose files are checked."""
-    return [_through_here(override) for override in overrides]
-
-
-def _through_here(override: str) -> str:
-    key, equals, _ = override.partition("=")
-    told = parsed(override) if equals and key.lstrip("+") == "hydra.searchpath" else None
-    value = None if told is None or told.is_sweep_override() else told.value()
-    if not isinstance(value, list) or not all(isinstance(path, str) for path in value):
-        return override
-    from discern.typed import quoted
-
-    return f"{key}=[{','.join(quoted(checked_path(path)) for path in value)}]"
-
-
-def checked_path(path: str) -> str:
-    """An element of Hydra's search path, that of a folder as one whose files are checked."""
-    scheme, found, rest = path.rpartition("://")
-    return path if found and scheme != "file" else f"{SCHEME}://{rest}"
-
-
-def is_discerns(search_path: Any) -> bool:
-    """Whether Hydra's search path is that of one of discern's commands."""
-    ours = {f"{scheme}{conf_dir()}" for scheme in ("", "file://", f"{SCHEME}://")}
-    return _commanded.get() or any(element.path in ours for element in search_path.get_path())
 
 
 def is_own(path: Path) -> bool:
@@ -238,7 +205,8 @@ def _check(settings: Any, place: tuple[str, ...], told: str) -> None:
 
 def _check_value(value: Any, place: tuple[str, ...], told: str) -> None:
     name = ".".join(place)
-    if place and place[0].lstrip("+~") in OF_A_SWEEP and not _allows(place[0]):
+    is_set = place[:1] != ("sweep",) or value is not False
+    if place and place[0].lstrip("+~") in OF_A_SWEEP and is_set and not _allows(place[0]):
         raise _refused(told, name, "which only you may set", place[0])
     if place and place[-1] == "_target_":
         _check_target(value, told)
@@ -316,7 +284,7 @@ def _chosen() -> set[str]:
 
 @functools.cache
 def _named(folder: Path) -> set[str]:
-    files = [path for path in folder.glob("*/*.yaml") if path.is_file()]
+    files = [path for path in (*folder.glob("*.yaml"), *folder.glob("*/*.yaml")) if path.is_file()]
     texts = [path.read_text(encoding="utf-8", errors="replace") for path in files]
     return {name for text in texts for name in re.findall(r"_target_: *['\"]?([\w.]+)", text)}
 

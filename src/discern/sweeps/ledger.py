@@ -272,8 +272,7 @@ class Ledger:
             inside(path, self.folder)
         except OSError as error:
             raise DiscernError(
-                f"{printable(path)} is a link to outside of the sweep's folder, into which the "
-                "sweep would write."
+                f"{printable(path)} is a link with which a sweep cannot go on: {error.strerror}."
             ) from error
 
     def logged(self) -> list[str]:
