@@ -160,7 +160,8 @@ def _unreadable(path: Path, bait: Path, luck: random.Random) -> None:
 VALUES: tuple[Any, ...] = (
     None, True, -1, 0, 10**18, 10**400, float("nan"), float("inf"), "", "x" * 10_000,
     "\x1b]0;x\x07", "a\nb", "\x00", "=1+1", "../../..", "/etc/passwd", "${oc.env:BAIT}",
-    "<script>", "\ud800", "١", [], {}, [[]], {"_target_": "os.system"}, {"": {"": None}}, [None] * 1000,
+    "<script>", "\ud800", "١", [], {}, [[]], {"_target_": "os.system"}, {"": {"": None}},
+    [None] * 1000,
 )  # fmt: skip
 """What stands in the place of other values."""
 
