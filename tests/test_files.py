@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from discern.files import write_whole
+from discern.files import read_bytes, read_json, remove_tree, write_whole
 
 
 def test_a_file_is_written_and_its_folder_made(tmp_path):
@@ -68,3 +68,66 @@ def test_a_folder_that_cannot_be_made_is_an_os_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"), write_whole(tmp_path / "file" / "below"):
         pass
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path, outside: path.symlink_to(outside),
+        lambda path, outside: path.symlink_to(path.name),
+        lambda path, outside: path.symlink_to("/dev/zero"),
+        lambda path, outside: os.mkfifo(path),
+        lambda path, outside: path.mkdir(),
+        lambda path, outside: path.write_bytes(bytes(101)),
+        lambda path, outside: None,
+    ],
+)
+def test_only_a_regular_file_of_the_folder_and_no_larger_is_read(tmp_path, spoil):
+    (tmp_path / "outside").write_text("secret")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    spoil(folder / "file", tmp_path / "outside")
+    with pytest.raises(OSError, match=r"file"):
+        read_bytes(folder / "file", 100, folder)
+
+
+def test_a_file_in_the_folder_is_read_also_through_a_link_within(tmp_path):
+    (tmp_path / "file").write_bytes(bytes(100))
+    (tmp_path / "link").symlink_to("file")
+    assert read_bytes(tmp_path / "link", 100, tmp_path) == bytes(100)
+    assert read_bytes(tmp_path / "link", 100) == bytes(100)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        "[" * 60 + "]" * 60,
+        "[" + "[]," * 2_000_000 + "1]",
+        "1" + "0" * 30,
+        "\ufeff1",
+        "",
+    ],
+)
+def test_json_that_nests_or_amplifies_is_none(tmp_path, text):
+    (tmp_path / "file").write_text(text)
+    with pytest.raises(ValueError, match=r"."):
+        read_json(tmp_path / "file")
+
+
+def test_a_folder_is_removed_however_deep_and_no_link_is_followed(tmp_path):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").touch()
+    top = tmp_path / "top"
+    top.mkdir()
+    here = os.open(top, os.O_RDONLY)
+    for _ in range(1200):
+        os.mkdir("deep", dir_fd=here)
+        os.symlink(tmp_path / "kept", "link", dir_fd=here)
+        there = os.open("deep", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = there
+    os.close(here)
+    remove_tree(top)
+    assert not top.exists()
+    assert (tmp_path / "kept" / "file").exists()

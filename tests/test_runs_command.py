@@ -452,3 +452,12 @@ def test_the_command_imports_nothing_heavy(outputs, tmp_path):
 def test_completion(tmp_path, line, words):
     done = invoke("-sc", "query=bash", cwd=tmp_path, COMP_LINE=line)
     assert (done.returncode, set(done.stdout.split())) == (0, words)
+
+
+def test_prune_leaves_what_only_has_a_summary(run, tmp_path):
+    others = tmp_path / "outputs" / "photos"
+    others.mkdir(parents=True)
+    (others / "summary.json").write_text('{"stopped": "it was done"}')
+    done = run("prune", "keep=0", "yes=true")
+    assert "photos stays: it does not hold the config.yaml and overrides.yaml" in done.stdout
+    assert (others / "summary.json").exists()

@@ -96,7 +96,10 @@ def build(setting: str, node: Any, **arguments: Any) -> Any:
         cause = (error.__cause__ if wraps else None) or error
         if isinstance(cause, DiscernError):
             raise cause from error
-        raise DiscernError(f"{setting}: {first_line(cause)}.") from error
+        # Hydra breaks the lines of what it says itself.
+        hydras = isinstance(cause, InstantiationException)
+        why = " ".join(str(cause).split()).rstrip(".") if hydras else first_line(cause)
+        raise DiscernError(f"{setting}: {why}.") from error
 
 
 def _instantiate(settings: Any, arguments: dict[str, Any]) -> Any:

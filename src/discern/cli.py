@@ -168,8 +168,8 @@ def _plain_command(run: Callable[[list[str]], None], arguments: list[str]) -> No
 def _hydra_command(name: str, job: "TaskFunction", arguments: list[str]) -> None:
     import hydra
 
+    from discern.checked_files import checked_files
     from discern.config import as_typed_settings, conf_dir
-    from discern.foreign import allowing, through_here
     from discern.redaction import remember
     from discern.typed import for_hydra
 
@@ -186,7 +186,6 @@ def _hydra_command(name: str, job: "TaskFunction", arguments: list[str]) -> None
     remember(overrides)
     try:
         overrides = for_hydra(overrides, as_typed_settings(), _is_multirun(overrides, options))
-        overrides = through_here(overrides)
     except DiscernError as error:
         refuse(error)
     words = [word for option in options for word in option.split("=", 1)]
@@ -199,7 +198,7 @@ def _hydra_command(name: str, job: "TaskFunction", arguments: list[str]) -> None
     sys.argv = [sys.argv[0], *overrides, *options]
     # Hydra would print its exceptions in several lines; with this it hands them on.
     try:
-        with _environment("HYDRA_FULL_ERROR", "1"), allowing(overrides):
+        with _environment("HYDRA_FULL_ERROR", "1"), checked_files(overrides):
             main(composed)()
     except DiscernError as error:
         refuse(error)

@@ -14,10 +14,10 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from discern.checked_files import checked_files
 from discern.config import as_typed_settings, check, conf_dir
 from discern.errors import DiscernError
 from discern.experiments import not_found
-from discern.foreign import allowing, through_here
 from discern.nearest import did_you_mean
 from discern.own import warn_of_unused
 from discern.redaction import remember
@@ -50,10 +50,10 @@ def compose(overrides: Sequence[str] = (), *, folder: str | Path | None = None) 
     if isinstance(overrides, str):
         raise DiscernError(f'compose takes a list of settings, as ["{overrides}"].')
     remember(list(overrides))
-    typed = through_here(for_hydra(overrides, as_typed_settings(), multirun=False))
+    typed = for_hydra(overrides, as_typed_settings(), multirun=False)
     if folder is not None:
         typed.append(f"folder={quoted(str(folder))}")
-    with _hydra_of_its_own(), allowing(typed):
+    with _hydra_of_its_own(), checked_files(typed):
         try:
             with initialize_config_dir(str(conf_dir()), version_base="1.3"):
                 cfg = hydra.compose(NAME, typed, return_hydra_config=True)
@@ -109,6 +109,8 @@ def explain(
     overrides: list[str],
 ) -> str:
     """One sentence for an exception that Hydra raised while it composed ``config_name``."""
+    if isinstance(error, DiscernError):
+        return str(error)
     if isinstance(error.__cause__, DiscernError):
         return str(error.__cause__)
     if isinstance(error, MissingConfigException) and error.options is not None:

@@ -80,6 +80,8 @@ def read_settings(path: Path, told: str) -> tuple[str, DictConfig]:
 
 def _problem(error: Exception) -> str:
     """What is wrong, and where."""
+    if isinstance(error, RecursionError):
+        return "it nests too deep"
     if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
         return f"{error.problem}, line {error.problem_mark.line + 1}"
     return str(error).splitlines()[0].rstrip(".")

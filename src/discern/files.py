@@ -85,6 +85,8 @@ def inside(path: Path, folder: Path) -> Path:
         OSError: links lead it to outside.
     """
     real = Path(os.path.realpath(path))
+    if real.is_symlink():
+        raise OSError(errno.ELOOP, "it is a link that leads to itself", str(path))
     if not real.is_relative_to(os.path.realpath(folder)):
         raise OSError(errno.EPERM, "it leads out of its folder", str(path))
     return real
@@ -100,12 +102,14 @@ def read_text(path: Path, limit: int, within: Path | None = None) -> str:
 
 
 def read_json(path: Path, within: Path | None = None, limit: int = MOST_JSON) -> Any:
-    """The values in a JSON file; arguments and errors as of :func:`read_bytes`.
+    """The values in a JSON file, one for 16 bytes; arguments and errors as of :func:`read_bytes`.
 
     Raises:
         ValueError: it is no JSON, or not such as :func:`check_plain` allows.
     """
     text = read_text(path, limit, within)
+    if sum(map(text.count, ",[{")) > limit // 16:  # before memory and time are taken for them
+        raise ValueError("it holds too many values")
     try:
         content = json.loads(text)
     except RecursionError as error:

@@ -23,16 +23,13 @@ from omegaconf.errors import GrammarParseError
 from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser
 
 from discern.config import conf_dir
-from discern.errors import DiscernError, shortened
+from discern.errors import DiscernError
 from discern.own import make_importable, own_conf
 from discern.places import started_in
 from discern.typed import parsed
 
 SETTING = "allow_targets"
 """What is typed to have files given by path say more."""
-
-SCHEME = "settings"
-"""Of the folders in Hydra's search path whose files pass through here."""
 
 LIBRARIES = (
     "discern", "torch", "torchvision", "lightning", "torchmetrics", "timm", "optuna",
@@ -62,22 +59,23 @@ WRITTEN_TO = (
 )  # fmt: skip
 """Ends of the names of settings that say where something is written."""
 
+SHOWN = 100
+"""Letters of a text that a sentence shows."""
+
 LONGEST_INTERPOLATION = 2000
 """Letters of a text with an interpolation, of which the parser of OmegaConf takes its time."""
 
 _allowed: ContextVar[tuple[str, ...]] = ContextVar("allowed", default=())
-_commanded: ContextVar[bool] = ContextVar("commanded", default=False)
 
 
 @contextmanager
 def allowing(overrides: Iterable[str]) -> Iterator[None]:
     """Let the files that are read in this block say what the typed ``allow_targets`` allows."""
-    allowed, commanded = _allowed.set(allowed_by(overrides)), _commanded.set(True)
+    token = _allowed.set(allowed_by(overrides))
     try:
         yield
     finally:
-        _allowed.reset(allowed)
-        _commanded.reset(commanded)
+        _allowed.reset(token)
 
 
 def allowed_by(overrides: Iterable[str]) -> tuple[str, ...]:
@@ -88,34 +86,6 @@ def allowed_by(overrides: Iterable[str]) -> tuple[str, ...]:
             value = None if told is None or told.is_sweep_override() else told.value()
             return tuple(map(str, value)) if isinstance(value, list) else ()
     return ()
-
-
-def through_here(overrides: Iterable[str]) -> list[str]:
-    """Overrides in which the folders of ``hydra.searchpath`` are such whose files are checked."""
-    return [_through_here(override) for override in overrides]
-
-
-def _through_here(override: str) -> str:
-    key, equals, _ = override.partition("=")
-    told = parsed(override) if equals and key.lstrip("+") == "hydra.searchpath" else None
-    value = None if told is None or told.is_sweep_override() else told.value()
-    if not isinstance(value, list) or not all(isinstance(path, str) for path in value):
-        return override
-    from discern.typed import quoted
-
-    return f"{key}=[{','.join(quoted(checked_path(path)) for path in value)}]"
-
-
-def checked_path(path: str) -> str:
-    """An element of Hydra's search path, that of a folder as one whose files are checked."""
-    scheme, found, rest = path.rpartition("://")
-    return path if found and scheme != "file" else f"{SCHEME}://{rest}"
-
-
-def is_discerns(search_path: Any) -> bool:
-    """Whether Hydra's search path is that of one of discern's commands."""
-    ours = {f"{scheme}{conf_dir()}" for scheme in ("", "file://", f"{SCHEME}://")}
-    return _commanded.get() or any(element.path in ours for element in search_path.get_path())
 
 
 def is_own(path: Path) -> bool:
@@ -172,7 +142,7 @@ _HARMLESS = re.compile(
 def _check_override(override: str, told: str) -> None:
     found = parsed(override)
     if found is None or found.package is not None:
-        raise _refused(told, shortened(override), "which is no setting of a model")
+        raise _refused(told, _shown(override), "which is no setting of a model")
     key = found.key_or_group
     place = tuple(re.split(r"[./]", key))
     if place[0] in OF_A_SWEEP and not _allows(place[0]):
@@ -215,7 +185,7 @@ def _check_choices(words: Sequence[str], choices: Iterable[Any], told: str, is_f
         raise _refused(told, "/".join(filter(None, words)), "which only you may set", "hydra")
     for choice in choices:
         if not is_free and isinstance(choice, str) and not re.fullmatch(r"[^/\\]*", choice):
-            raise _refused(told, shortened(choice), "which is a path and no choice")
+            raise _refused(told, _shown(choice), "which is a path and no choice")
 
 
 # Values
@@ -235,7 +205,8 @@ def _check(settings: Any, place: tuple[str, ...], told: str) -> None:
 
 def _check_value(value: Any, place: tuple[str, ...], told: str) -> None:
     name = ".".join(place)
-    if place and place[0].lstrip("+~") in OF_A_SWEEP and not _allows(place[0]):
+    is_set = place[:1] != ("sweep",) or value is not False
+    if place and place[0].lstrip("+~") in OF_A_SWEEP and is_set and not _allows(place[0]):
         raise _refused(told, name, "which only you may set", place[0])
     if place and place[-1] == "_target_":
         _check_target(value, told)
@@ -244,7 +215,7 @@ def _check_value(value: Any, place: tuple[str, ...], told: str) -> None:
             _check_interpolation(value, told)
         if f".{name}".endswith(WRITTEN_TO) and not _stays(value):
             why = "which is outside of the run's folder"
-            raise _refused(told, f"{name}={shortened(value)}", why)
+            raise _refused(told, f"{name}={_shown(value)}", why)
 
 
 def _allows(name: str) -> bool:
@@ -258,6 +229,13 @@ def _refused(told: str, what: str, why: str, entry: str | None = None) -> Discer
     return DiscernError(f"{told} says {what}, {why}; {ways}.")
 
 
+def _shown(text: str) -> str:
+    """The beginning of a text, harmless to a terminal."""
+    from discern.console import harmless  # rich, for who has something to be told
+
+    return harmless(text if len(text) <= SHOWN else f"{text[:SHOWN]}…")
+
+
 def _stays(path: str) -> bool:
     inside = re.sub(r"^\$\{folder\}/?", "", path)
     parts = Path(inside).parts
@@ -268,11 +246,11 @@ def _stays(path: str) -> bool:
 
 def _check_interpolation(text: str, told: str) -> None:
     if len(text) > LONGEST_INTERPOLATION:
-        raise _refused(told, shortened(text), "which is too long for an interpolation")
+        raise _refused(told, _shown(text), "which is too long for an interpolation")
     try:
         left: list[Any] = [grammar_parser.parse(text)]
     except (GrammarParseError, RecursionError) as error:
-        raise _refused(told, shortened(text), "which is no interpolation") from error
+        raise _refused(told, _shown(text), "which is no interpolation") from error
     while left:
         node = left.pop()
         if isinstance(node, OmegaConfGrammarParser.InterpolationResolverContext):
@@ -290,7 +268,7 @@ def _check_target(target: Any, told: str) -> None:
     if isinstance(target, str) and _allows(target):
         return
     if not isinstance(target, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", target):
-        raise _refused(told, f"_target_: {shortened(str(target))}", "which is no name of a class")
+        raise _refused(told, f"_target_: {_shown(str(target))}", "which is no name of a class")
     if target not in _chosen() and not _is_harmless(target):
         raise _refused(
             told, f"_target_: {target}", "which is no class that a file given by path may name",
@@ -306,7 +284,7 @@ def _chosen() -> set[str]:
 
 @functools.cache
 def _named(folder: Path) -> set[str]:
-    files = [path for path in folder.glob("*/*.yaml") if path.is_file()]
+    files = [path for path in (*folder.glob("*.yaml"), *folder.glob("*/*.yaml")) if path.is_file()]
     texts = [path.read_text(encoding="utf-8", errors="replace") for path in files]
     return {name for text in texts for name in re.findall(r"_target_: *['\"]?([\w.]+)", text)}
 
@@ -325,7 +303,7 @@ def _is_harmless(target: str) -> bool:
     try:
         found = _locate(target)
     except Exception:  # there is none, which building it tells better
-        return True
+        return target.startswith(HOMES)
     if not inspect.isclass(found):
         return False
     home = f"{found.__module__}."

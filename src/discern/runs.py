@@ -34,6 +34,9 @@ FOLD = "data.fold"
 DIVERGED = "diverged"
 """How the reason begins why training ended, where a loss was not finite."""
 
+MOST_FACTS = 1 << 22
+"""Bytes of a summary: it has some numbers for each of 20,000 classes."""
+
 MOST_CSV, MOST_CELLS = 1 << 26, 2_000_000
 """Bytes and cells of a table of epochs: those of 100,000 epochs with twenty columns."""
 
@@ -222,7 +225,7 @@ def read_run(folder: Path) -> Run:
 def read_facts(folder: Path) -> dict[str, Any] | None:
     """A run's summary; None if it has none (yet), or none that can be read."""
     try:
-        facts = read_json(folder / SUMMARY, home(folder))
+        facts = read_json(folder / SUMMARY, home(folder), MOST_FACTS)
     except (OSError, ValueError):
         return None
     return facts if isinstance(facts, dict) else None

@@ -11,9 +11,10 @@ class OwnSearchPath(SearchPathPlugin):
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Put the folder after what there is, for discern's commands only."""
-        from discern.foreign import checked_path, is_discerns
+        from discern.config import conf_dir
         from discern.own import own_conf
 
         folder = own_conf()
-        if folder and is_discerns(search_path):
-            search_path.append("own", checked_path(str(folder)))
+        discerns = {str(conf_dir()), f"file://{conf_dir()}"}
+        if folder and any(element.path in discerns for element in search_path.get_path()):
+            search_path.append("own", f"file://{folder}")

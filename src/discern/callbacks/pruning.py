@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from discern.errors import DiscernError
+from discern.errors import DiscernError, refusals_of
 
 PRUNED = "pruned"
 """How the reason begins why training ended."""
@@ -97,4 +97,5 @@ def _pruner(told: Any) -> Any:
         raise DiscernError(
             f"hydra.sweeper.pruner names {module}.{kind}, which is no pruner of optuna.pruners."
         )
-    return found(**settings)
+    with refusals_of("hydra.sweeper.pruner"):
+        return found(**settings)

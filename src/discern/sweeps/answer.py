@@ -58,9 +58,7 @@ MERGED = ("experiment", "debug")
 FOLDS = ("data.fold", "data.folds")
 """Settings that say how a setting was estimated, and not which it is."""
 
-NOT_THE_MODEL = (
-    "hparams_search", "test", "train", "ckpt_path", "tags", "objective", "allow_targets",
-)  # fmt: skip
+NOT_THE_MODEL = ("hparams_search", "test", "train", "ckpt_path", "tags", "objective")
 """Settings that say nothing of how a model is trained."""
 
 

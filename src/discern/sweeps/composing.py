@@ -19,7 +19,7 @@ from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from discern.foreign import allowing
+from discern.checked_files import checked_files
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -89,7 +89,7 @@ class SweepConfigLoader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        with allowing(overrides):
+        with checked_files(overrides):
             return self._composed(
                 config_name, overrides, run_mode, from_shell, validate_sweep_overrides
             )

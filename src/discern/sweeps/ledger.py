@@ -292,8 +292,7 @@ class Ledger:
             inside(path, self.folder)
         except OSError as error:
             raise DiscernError(
-                f"{printable(path)} is a link to outside of the sweep's folder, into which the "
-                "sweep would write."
+                f"{printable(path)} is a link with which a sweep cannot go on: {error.strerror}."
             ) from error
 
     def logged(self) -> list[str]:
@@ -320,7 +319,9 @@ def _is_a_jobs(folder: Path) -> bool:
     """Whether a folder is a run's, or one in which a job has only begun its log."""
     if any(is_regular(folder / name, folder) for name in (CONFIG, OVERRIDES, SUMMARY)):
         return True
-    return all(path.suffix == ".log" and not path.is_dir() for path in folder.iterdir())
+    # Its own are files that a process which was killed was about to write, too.
+    begun = [path for path in folder.iterdir() if path.suffix == ".log" or path.name[0] == "."]
+    return len(begun) == len(list(folder.iterdir())) and not any(map(Path.is_dir, begun))
 
 
 def _metrics(facts: Mapping[str, Any]) -> dict[str, Any]:

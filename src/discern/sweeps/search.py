@@ -16,10 +16,11 @@ from hydra.core.override_parser.types import (
 )
 from hydra.utils import instantiate
 
-from discern.errors import DiscernError
+from discern.errors import DiscernError, refusals_of
 from discern.redaction import PLACEHOLDER, redacted_setting
 from discern.sweeps.ledger import Job, Ledger
 from discern.sweeps.rows import State
+from discern.sweeps.study_file import check_study
 from discern.sweeps.sweeper import JobsSweeper, typed
 from discern.typed import quoted
 
@@ -31,6 +32,9 @@ log = logging.getLogger(__name__)
 
 FOLDER, PRUNER = "discern:folder", "discern:pruner"
 """What discern notes of a trial and of a study."""
+
+STUDY = "study.db"
+"""Where the study is in the sweep's folder, unless a storage is named."""
 
 LARGEST_INT = 2**53
 """Beyond it, samplers, which compute in float64, do not tell whole numbers apart."""
@@ -191,7 +195,7 @@ class SearchSweeper(JobsSweeper):
     def _location(self, ledger: Ledger) -> str:
         """Where the study is, whatever a job's working directory."""
         if self.storage is None:
-            path = str((ledger.folder / "study.db").resolve())
+            path = str((ledger.folder / STUDY).resolve())
             # What means something in a URL.
             return f"sqlite:///{path.replace('%', '%25').replace('?', '%3F')}"
         return self.storage if "://" in self.storage else str(Path(self.storage).resolve())
@@ -205,13 +209,17 @@ class SearchSweeper(JobsSweeper):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         directions: list[Any] = [objective.direction for objective in ledger.objectives]
         sampler = instantiate(self.sampler) if self.sampler is not None else None
-        study = optuna.create_study(
-            storage=open_storage(self._location(ledger)),
-            sampler=sampler,
-            study_name=self.study_name,
-            directions=directions,
-            load_if_exists=True,
-        )
+        if self.storage is None:
+            check_study(ledger.folder / STUDY)
+        with refusals_of("hydra.sweeper.storage"):
+            study = optuna.create_study(
+                storage=open_storage(self._location(ledger)),
+                sampler=sampler,
+                study_name=self.study_name,
+                directions=directions,
+                load_if_exists=True,
+            )
+            study.get_trials(deepcopy=False)  # which a damaged file does not hand out
         if [direction.name.lower() for direction in study.directions] != directions:
             raise DiscernError(
                 f"hydra.sweeper.study_name={self.study_name} is a study with other objectives; "

@@ -59,7 +59,10 @@ MOST_JOBS = 10_000
 SUBMITIT = ".submitit"
 """Folder in a sweep's in which submitit keeps what it tells jobs, and hears of them."""
 
-OWN = ("sweep.", "hydra.")
+ALLOWING = "allow_targets="
+"""How what is allowed begins, which is typed for each sweep: no file of a sweep's says it."""
+
+OWN = ("sweep.", "hydra.", ALLOWING)
 """Settings of the sweep, which are none of its jobs."""
 
 
@@ -277,7 +280,7 @@ class JobsSweeper(Sweeper):
                 or loader.get_group_options(key.lstrip("+~").partition("@")[0])
             }
             if not tried or choices - tried:
-                overrides = [f"{key}={value}" for key, value in job.items()]
+                overrides = [*(f"{key}={value}" for key, value in job.items()), *self._allowing()]
                 cfg = loader.load_sweep_config(self.config, overrides)
                 leave_out(cfg)
                 check_names(cfg)
@@ -295,6 +298,7 @@ class JobsSweeper(Sweeper):
             [
                 *(f"{key}={value}" for key, value in job.overrides.items()),
                 *self._untested(job),
+                *self._allowing(),
                 *more,
                 *start,
                 *self._calm(),
@@ -349,6 +353,11 @@ class JobsSweeper(Sweeper):
         """Nothing where the user has chosen another logging of jobs."""
         console = OmegaConf.select(self.config, "hydra.job_logging.handlers.console")
         return () if console is None else CALM
+
+    def _allowing(self) -> list[str]:
+        """What is typed to have files given by path say more."""
+        typed = map(str, self.config.hydra.overrides.task)
+        return [argument for argument in typed if argument.startswith(ALLOWING)]
 
     def _untested(self, job: Job) -> list[str]:
         """The test is for the best, once, unless it was asked for."""
@@ -408,6 +417,7 @@ class JobsSweeper(Sweeper):
             return self._tested(known)
         overrides = [
             *(f"{key}={value}" for key, value in kept.items()),
+            *self._allowing(),
             "train=false",
             "test=true",
             "logger=none",
