@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from discern.checkpoints import Card, load
 from discern.config import check
-from discern.console import ConsoleHandler
+from discern.console import ConsoleHandler, Formatter
 from discern.data.search import find_files
 from discern.errors import DiscernError
 from discern.experiments import name_of
@@ -104,10 +104,11 @@ def _shown(folder: Path) -> Iterator[None]:
     logger = logging.getLogger("discern")
     level = logger.level
     file = logging.FileHandler(folder / "train.log", encoding="utf-8")
-    file.setFormatter(logging.Formatter(TIMED))
+    file.setFormatter(Formatter(TIMED))
     handlers: list[logging.Handler] = [file]
     if not logger.hasHandlers():
         handlers.append(ConsoleHandler())
+        handlers[-1].setFormatter(Formatter())
     if level == logging.NOTSET:
         logger.setLevel(logging.INFO)
     for handler in handlers:

@@ -310,7 +310,9 @@ def _changed(content: bytes, generator: random.Random) -> bytes:
     for _ in range(generator.choice((1, 1, 2, 4, 16))):
         # Sizes and layouts are at the beginning.
         most = generator.choice((16, 64, 256, len(changed)))
-        place = generator.randrange(max(1, min(most, len(changed))))
+        if not changed:
+            break
+        place = generator.randrange(min(most, len(changed)))
         match generator.randrange(5):
             case 0:
                 changed[place] = generator.randrange(256)

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from discern.console import say
 from discern.errors import DiscernError
 from discern.nearest import did_you_mean
 from discern.places import expanded
@@ -50,17 +51,17 @@ def run(arguments: list[str]) -> None:
         DiscernError: a word that is not known, a folder that is not there, no port to be had.
     """
     if {"-h", "--help", "help"} & set(arguments):
-        print(HELP, end="")
+        say(HELP, end="")
         return
     wish = _parse(arguments)
     url, port = start(wish)
     if port != wish.port:
-        print(f"Port {wish.port} is in use; port {port} is taken instead.")
-    print(f"TensorBoard on {wish.logdir}: {url}   (Ctrl-C ends it)", flush=True)
+        say(f"Port {wish.port} is in use; port {port} is taken instead.")
+    say(f"TensorBoard on {wish.logdir}: {url}   (Ctrl-C ends it)")
     try:
         threading.Event().wait()
     except KeyboardInterrupt:
-        print()
+        say()
 
 
 def completions(typed: str) -> list[str]:

@@ -317,7 +317,7 @@ def _unread(file: IO[bytes], formats: Sequence[str]) -> str:
                 else "which is not read"
             )
             return f"{name}, {why}; save it as a PNG or JPEG"
-    return "not a picture in a format that is read"
+    return "not a picture in a format that Pillow reads"
 
 
 def _in_eight_bits(

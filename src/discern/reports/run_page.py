@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from discern.config import as_override, as_typed_settings
-from discern.files import printable
+from discern.data.pictures import PictureError, opened
+from discern.files import csv_text, open_regular, printable
 from discern.reports.calibration import BINS, reliability
 from discern.reports.confusion import class_scores, confusion_matrix
 from discern.reports.intervals import Estimate
@@ -362,7 +362,7 @@ def _pictures(tested: Tested) -> dict[str, Any]:
     ]
     place = {row: number for number, row in enumerate(rows.tolist())}
     tall = math.ceil(len(rows) / shown.columns)
-    with Image.open(io.BytesIO(shown.picture)) as sprite:
+    with opened(io.BytesIO(shown.picture), ("PNG", "JPEG")) as (sprite, _):
         side = sprite.width // shown.columns
     return {
         "classes": said.class_names,
@@ -416,14 +416,16 @@ def _samples(folder: Path) -> list[dict[str, str]]:
 def _picture(path: Path) -> str | None:
     """A picture's file as a data URL, made smaller where it is large; None where there is none."""
     try:
-        content = path.read_bytes()
-        if len(content) > SAMPLES_BYTES:
-            with Image.open(io.BytesIO(content)) as image:
+        # What opens as neither is none of discern's pictures, whatever it is named.
+        with open_regular(path) as file, opened(file, ("PNG", "JPEG")) as (image, _):
+            file.seek(0)
+            content = file.read(SAMPLES_BYTES + 1)
+            if len(content) > SAMPLES_BYTES:
                 image.thumbnail((SAMPLES_WIDTH, 2 * SAMPLES_WIDTH))
                 smaller = io.BytesIO()
                 image.convert("RGB").save(smaller, "JPEG", quality=80)
-            content = smaller.getvalue()
-    except (OSError, ValueError):
+                content = smaller.getvalue()
+    except (OSError, ValueError, SyntaxError, PictureError):
         return None
     return _data_url(content)
 
@@ -444,7 +446,7 @@ def _bad_files(path: Path) -> dict[str, Any] | None:
     more = f"the first {BAD_FILES} of them" if len(rows) > BAD_FILES else f"{len(rows)} in all"
     return {
         "header": header,
-        "rows": rows[:BAD_FILES],
+        "rows": [list(map(csv_text, row)) for row in rows[:BAD_FILES]],
         "caption": f"Images that could not be used, and why: {more}",
     }
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from discern.data.pictures import PictureError, opened
 from discern.reports.predictions import Predictions
 
 SIDE = 96
@@ -103,12 +104,12 @@ def pixels_of(shown: Thumbnails) -> NDArray[np.uint8]:
         raise ValueError("a row of no pictures")
     tall = math.ceil(count / columns)
     try:
-        with Image.open(io.BytesIO(shown.picture), formats=("PNG", "JPEG")) as sheet:
+        with opened(io.BytesIO(shown.picture), ("PNG", "JPEG")) as (sheet, _):
             side = sheet.width // columns
             if side > SIDE or sheet.size != (columns * side, tall * side):
                 raise ValueError(f"a sheet of {sheet.size} pixels for {count} pictures")
             pixels = np.asarray(sheet.convert("L" if sheet.mode == "L" else "RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, PictureError, Image.DecompressionBombError) as error:
         raise ValueError("no PNG or JPEG") from error
     pixels = pixels.reshape(tall, side, columns, side, -1)
     each: NDArray[np.uint8] = pixels.transpose(0, 2, 4, 1, 3).reshape(
