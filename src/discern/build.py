@@ -1,6 +1,5 @@
 """From a composed config to the objects of a run."""
 
-import csv
 import functools
 import inspect
 import logging
@@ -41,7 +40,7 @@ from discern.data.image_folder import BadFile, TooManyBadFilesError
 from discern.data.known import KnownImages, Rule, check_classes
 from discern.data.module import ImageDataModule
 from discern.errors import DiscernError, about, first_line, shortened
-from discern.files import printable, write_whole
+from discern.files import printable, write_csv, write_whole
 from discern.jobs import relative
 from discern.loop import use_lean_epoch_loop
 from discern.meeting import say_what_differs
@@ -391,9 +390,8 @@ def _list_bad_files(bad: Sequence[BadFile], cfg: DictConfig) -> Path:
     path = Path(cfg.folder) / "bad_files.csv"
     if not getattr(rank_zero_only, "rank", 0):
         with write_whole(path) as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["file", "class", "reason"])
-            writer.writerows([printable(b.path), b.label, b.reason] for b in bad)
+            write_csv(file, [["file", "class", "reason"]])
+            write_csv(file, ([printable(b.path), b.label, b.reason] for b in bad))
     return path
 
 

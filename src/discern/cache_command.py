@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from tqdm import tqdm
 
 from discern.cache import cache_dir
-from discern.console import harmless, is_terminal, table
+from discern.console import harmless, is_terminal, say, table
 from discern.errors import DiscernError
 from discern.features.chunks import SUFFIX, DamagedChunkError, open_chunk
 from discern.features.folders import (
@@ -82,7 +81,7 @@ def run(arguments: list[str]) -> int:
         DiscernError: a word that is not known, a folder that cannot be read.
     """
     if not arguments or {"-h", "--help", "help"} & set(arguments):
-        print(HELP, end="")
+        say(HELP, end="")
         return 0
     command, *settings = arguments
     if command not in COMMANDS:
@@ -142,13 +141,13 @@ def _number(name: str, value: str) -> float:
 
 def _list(wish: Wish) -> int:
     found = stores(wish.folder)
-    print(f"Features in {printable(wish.folder)}:", "" if found else "none")
+    say(f"Features in {printable(wish.folder)}: {'' if found else 'none'}")
     if found:
         header = "name", "backbone", "image", "precision", "engine"
         facts = "images", "size", "last used", "in use"
-        print(f"\n{table((*header, *facts), map(_row, found))}\n")
-        print(f"{_count(found)}, {_size(sum(map(size_of, found)))}")
-        print("Each view of an image that is augmented counts as an image.")
+        say(f"\n{table((*header, *facts), map(_row, found))}\n")
+        say(f"{_count(found)}, {_size(sum(map(size_of, found)))}")
+        say("Each view of an image that is augmented counts as an image.")
     if not wish.chosen:
         _list_others(wish.folder)
     return 0
@@ -174,7 +173,7 @@ def _row(store: Path) -> tuple[str, ...]:
         time.strftime("%Y-%m-%d", time.localtime(last_used(store))),
         "yes" if in_use(store) else "no",
     )
-    return tuple(map(escape, facts))
+    return tuple(facts)
 
 
 def _list_others(features: Path) -> None:
@@ -182,11 +181,11 @@ def _list_others(features: Path) -> None:
     folder = cache_dir(make=False)
     others = [path for path in sorted(folder.glob("*")) if path != features]
     if others:
-        print(f"\nBesides, in {printable(folder)}:")
+        say(f"\nBesides, in {printable(folder)}:")
     for path in others:
         files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
         size = sum(map(file_size, files))
-        print(f"  {_shown(printable(path.relative_to(folder)))}  {_size(size)}  {_purpose(path)}")
+        say(f"  {_shown(printable(path.relative_to(folder)))}  {_size(size)}  {_purpose(path)}")
 
 
 def _purpose(path: Path) -> str:
@@ -216,7 +215,7 @@ def _verify(wish: Wish) -> int:
                 damaged += 1
                 tqdm.write(f"{printable(path)} {fault}.")
             bar.update(size)
-    print(f"{_count(found)}, {len(files):,} files: {damaged:,} damaged.")
+    say(f"{_count(found)}, {len(files):,} files: {damaged:,} damaged.")
     return 1 if damaged else 0
 
 
@@ -284,11 +283,11 @@ def _remove(found: Iterable[Path]) -> list[str]:
 
 def _report(wish: Wish, before: str, removed: list[str]) -> int:
     for text in removed:
-        print(f"removed {text}")
+        say(f"removed {text}")
     for store in stores(wish.folder):
         if in_use(store):
-            print(f"in use  {_told(store)}")
-    print(f"Before: {before}. Now: {_total(wish)}.")
+            say(f"in use  {_told(store)}")
+    say(f"Before: {before}. Now: {_total(wish)}.")
     return 0
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from discern import __version__
 from discern.errors import DiscernError, refuse
+from discern.files import visible
 
 if TYPE_CHECKING:
     from hydra.types import TaskFunction
@@ -261,22 +262,22 @@ def _complete(arguments: list[str]) -> None:
     first, _, rest = os.environ.get("COMP_LINE", "").lstrip().partition(" ")
     command, space, typed = rest.lstrip().partition(" ")
     if first and not space:
-        print(" ".join(name for name in COMMANDS if name.startswith(command)))
+        print(visible(" ".join(name for name in COMMANDS if name.startswith(command))))
         return
     if command == "cache":
         from discern.cache_command import completions
 
-        print(" ".join(completions(typed)))
+        print(visible(" ".join(completions(typed))))
         return
     if command == "runs":
         from discern.runs_command import completions
 
-        print(" ".join(completions(typed)))
+        print(visible(" ".join(completions(typed))))
         return
     if command == "dashboard":
         from discern.dashboard.server import completions
 
-        print(" ".join(completions(typed)))
+        print(visible(" ".join(completions(typed))))
         return
     if command in ("report", "compare"):  # folders, which the shell completes
         return

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from discern.console import fitted, harmless
+from discern.console import fitted, harmless, say
 from discern.errors import DiscernError
 from discern.files import printable
 from discern.places import expanded
@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> None:
         DiscernError: a word means no run, there is one run only, files cannot be written.
     """
     if not arguments or {"-h", "--help", "help"} & set(arguments):
-        print(HELP, end="")
+        say(HELP, end="")
         return
     words, out, outputs = _parse(arguments)
     runs = selected(words, outputs)
@@ -71,7 +71,7 @@ def run(arguments: list[str]) -> None:
         raise DiscernError(
             f"out={harmless(printable(folder))} cannot be written: {error.strerror}."
         ) from error
-    print(f"{told(compared)}\n\nTo look at it, open {harmless(printable(page))}")
+    say(f"{told(compared)}\n\nTo look at it, open {harmless(printable(page))}")
 
 
 def write_files(compared: Comparison, folder: Path) -> Path:

@@ -13,9 +13,32 @@ from rich.markup import escape
 from rich.table import Table
 from tqdm import tqdm
 
+from discern.errors import told
+from discern.files import visible
+from discern.redaction import redacted_text
+
 # tqdm's own lock is shared with forks of the process, and for ever held by one that is killed while
 # it prints: the other jobs of a sweep would wait for it.
 tqdm.set_lock(threading.RLock())
+
+
+class Formatter(logging.Formatter):
+    """Records, with their tracebacks, as text without secrets and without what terminals obey.
+
+    No line of a warning is long.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The text of one record."""
+        text = redacted_text(super().format(record))
+        if record.levelno >= logging.WARNING and not record.exc_info:
+            return told(text)
+        return visible(text, lines=True)
+
+
+def say(text: str = "", end: str = "\n") -> None:
+    """Print what a command answers, in which nothing is obeyed by a terminal."""
+    print(visible(text, lines=True), end=end, flush=True)
 
 
 class ConsoleHandler(logging.Handler):
@@ -51,6 +74,11 @@ def harmless(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
+def _cell(text: str) -> str:
+    # Brackets are markup to rich.
+    return escape(visible(text))
+
+
 def fitted(
     header: Sequence[str], cells: Sequence[Sequence[str]], blocks: Sequence[str], width: int = 0
 ) -> str:
@@ -61,8 +89,7 @@ def fitted(
         blocks: as many as rows; none for a table in any case.
         width: of a line; 0 for the terminal's, 100 where there is none.
     """
-    # Brackets are markup to rich.
-    text = table(list(map(escape, header)), [list(map(escape, row)) for row in cells], width)
+    text = table(header, cells, width)
     # A table that is too wide breaks the lines of its cells, or ends them with an ellipsis.
     ends = sum(cell.count("…") for line in [header, *cells] for cell in line)
     fits = len(text.splitlines()) == len(cells) + 2 and text.count("…") == ends
@@ -72,13 +99,13 @@ def fitted(
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], width: int = 0) -> str:
     """A plain-text table, its first column to the left, the others to the right.
 
-    Texts are rich's markup. A width of 0 is the terminal's, 100 where there is none.
+    A width of 0 is the terminal's, 100 where there is none.
     """
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for number, name in enumerate(header):
-        grid.add_column(name, justify="left" if number == 0 else "right")
+        grid.add_column(_cell(name), justify="left" if number == 0 else "right")
     for row in rows:
-        grid.add_row(*row)
+        grid.add_row(*map(_cell, row))
     width = width or shutil.get_terminal_size(fallback=(100, 24)).columns
     # In a notebook Rich would show an empty output for what is captured.
     console = Console(

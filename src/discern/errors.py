@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
+from discern.files import visible
 from discern.redaction import redacted_text
 
 # Read once: the entry point sets the variable itself so that Hydra hands its exceptions on.
@@ -24,7 +25,29 @@ def refuse(error: DiscernError) -> NoReturn:
     """End the process with status 1 and the sentence (``HYDRA_FULL_ERROR=1``: a traceback too)."""
     if FULL_TRACEBACK:
         print(redacted_text("".join(traceback.format_exception(error))), end="", file=sys.stderr)
-    raise SystemExit(f"Error: {error}") from error
+    raise SystemExit(f"Error: {told(error)}") from error
+
+
+MOST_LETTERS = 300
+"""Of a line of an error or a warning: what a file says may be a megabyte long."""
+
+_LAST_LETTERS = 120
+
+
+def told(message: object) -> str:
+    """A message as it leaves the program: nothing in it is obeyed by a terminal, no line is long.
+
+    What is left out of a line is its middle: it begins with what is wrong and ends with what is
+    allowed.
+    """
+    return "\n".join(map(_cut, visible(str(message), lines=True).split("\n")))
+
+
+def _cut(line: str) -> str:
+    if len(line) <= MOST_LETTERS:
+        return line
+    first = MOST_LETTERS - _LAST_LETTERS - 3
+    return f"{line[:first]} … {line[-_LAST_LETTERS:]}"
 
 
 @contextmanager

@@ -4,6 +4,7 @@ Whatever is read from the folder of a run or a sweep comes through here: a regul
 that is bounded, which is no link to outside of its folder.
 """
 
+import csv
 import errno
 import json
 import math
@@ -12,16 +13,36 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
+# Controls, marks that turn the direction of writing or begin a line, and halves of characters.
+_OBEYED = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+_UNSEEN = re.compile(f"[{_OBEYED}]")
+_UNSEEN_IN_LINES = re.compile(f"(?![\n\t])[{_OBEYED}]")
+
+
+def visible(text: str, *, lines: bool = False) -> str:
+    """A text as a terminal may have it: what it would obey and not show is written as an escape.
+
+    With ``lines``, ends of lines and tabs stay.
+    """
+    unseen = _UNSEEN_IN_LINES if lines else _UNSEEN
+    return unseen.sub(lambda found: _escape(ord(found[0])), text)
+
+
+def _escape(code: int) -> str:
+    names = {9: "\\t", 10: "\\n", 13: "\\r"}
+    return names.get(code) or (f"\\x{code:02x}" if code < 32 else f"\\u{code:04x}")
+
 
 def printable(path: Path) -> str:
-    """The path as text; a name that is no UTF-8 shows its bytes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    """The path as text on one line; a name that is no UTF-8 shows its bytes."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return text.replace("\n", "\\n").replace("\r", "\\r")
 
 
 MOST_JSON = 1 << 24
@@ -143,16 +164,37 @@ def check_plain(content: Any) -> None:
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\0", "＝", "＋", "－", "＠")
+"""What spreadsheets take for the beginning of a formula, or pass over to find one behind it."""
+
+
 def csv_cell(value: str | float | None) -> str:
-    """A cell's text; a spreadsheet would compute what begins like a formula and is no number."""
+    """A cell's text; a spreadsheet would compute what begins like a formula and is no number.
+
+    Such a text gets an apostrophe, as does one that begins like such a text with an apostrophe, so
+    that :func:`csv_text` knows what it was.
+    """
     if value is None:
         return ""
     if isinstance(value, float):
         # float32 has seven digits; more are noise.
         return str(float(f"{value:.7g}")) if math.isfinite(value) else ""
-    text = str(value)
-    formula = text.startswith(("=", "+", "-", "@", "\t", "\r")) and not _NUMBER.fullmatch(text)
-    return f"'{text}" if formula else text
+    text = str(value).encode("utf-8", "backslashreplace").decode()
+    return f"'{text}" if _is_formula(text) and not _NUMBER.fullmatch(text) else text
+
+
+def csv_text(cell: str) -> str:
+    """The text of which :func:`csv_cell` has made a cell."""
+    return cell[1:] if cell.startswith("'") and _is_formula(cell) else cell
+
+
+def _is_formula(text: str) -> bool:
+    return text.lstrip("'").startswith(_FORMULA)
+
+
+def write_csv(file: IO[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write rows of texts and numbers, each cell through :func:`csv_cell`."""
+    csv.writer(file, lineterminator="\n").writerows(map(csv_cell, row) for row in rows)
 
 
 def as_json_values(value: Any) -> Any:

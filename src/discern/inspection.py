@@ -1,6 +1,5 @@
 """``discern inspect``: what is in a data set, without training on it."""
 
-import csv
 import json
 import logging
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from discern.build import build_data
 from discern.config import check
 from discern.console import table
 from discern.data.images import labels_of
-from discern.files import write_whole
+from discern.files import write_csv, write_whole
 from discern.jobs import as_job, relative
 from discern.quiet import quiet_libraries
 
@@ -137,12 +136,9 @@ def count_repeats(repeats: list[list[Place]]) -> dict[str, int]:
 def write_repeats(repeats: list[list[Place]], path: Path) -> None:
     """Write a row an image: the group of equal ones that it is in, split, index and file."""
     with write_whole(path) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["group", "split", "index", "file"])
+        write_csv(file, [["group", "split", "index", "file"]])
         for number, group in enumerate(repeats):
-            for split, index, name in group:
-                shown = name.encode("utf-8", "backslashreplace").decode()
-                writer.writerow([number, split, index, shown])
+            write_csv(file, ([number, *place] for place in group))
 
 
 def conclude(facts: dict[str, Any], folder: Path) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from discern.checkpoints import load
 from discern.config import check
-from discern.console import ConsoleHandler
+from discern.console import ConsoleHandler, Formatter
 from discern.data.search import find_files
 from discern.errors import DiscernError
 from discern.experiments import name_of
@@ -28,7 +28,6 @@ from discern.models.card import Card
 from discern.models.classifier import Classifier
 from discern.prediction import BATCH, classify_files, probabilities_of, title_of
 from discern.preflight import claim_folder
-from discern.redaction import SecretsLeftOut
 from discern.reports.classified import Classified, classified_sheet
 from discern.reports.comparison import Comparison
 from discern.reports.comparison import compare as comparison
@@ -106,12 +105,11 @@ def _shown(folder: Path) -> Iterator[None]:
     logger = logging.getLogger("discern")
     level = logger.level
     file = logging.FileHandler(folder / "train.log", encoding="utf-8")
-    file.setFormatter(SecretsLeftOut(TIMED))
+    file.setFormatter(Formatter(TIMED))
     handlers: list[logging.Handler] = [file]
     if not logger.hasHandlers():
-        console = ConsoleHandler()
-        console.setFormatter(SecretsLeftOut())
-        handlers.append(console)
+        handlers.append(ConsoleHandler())
+        handlers[-1].setFormatter(Formatter())
     if level == logging.NOTSET:
         logger.setLevel(logging.INFO)
     for handler in handlers:

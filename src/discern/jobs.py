@@ -11,7 +11,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from discern.errors import FULL_TRACEBACK, DiscernError, first_line
+from discern.errors import FULL_TRACEBACK, DiscernError, first_line, told
 from discern.places import started_in
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ def as_job() -> Iterator[None]:
         raise SystemExit(130) from error
     except Exception as error:
         if isinstance(error, DiscernError):
-            log.error("Error: %s", error, exc_info=FULL_TRACEBACK)
+            log.error("Error: %s", told(error), exc_info=FULL_TRACEBACK)
         elif HydraConfig.get().mode == RunMode.MULTIRUN:
             log.error("Failed: %s; train.log has the traceback.", first_line(error))
             log.info("Failed, which is a mistake in the code:", exc_info=True)

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from discern.files import write_whole
+from discern.files import csv_cell, write_whole
 from discern.models.metrics import STEP_LOSS
 from discern.redaction import redacted_setting
 
@@ -77,7 +77,7 @@ class MetricsCSV(Logger):
         metrics = {column for row in self.rows.values() for column in row} - {"epoch", "step"}
         with write_whole(self.path) as file:
             writer = csv.DictWriter(file, ["epoch", "step", *sorted(metrics)], lineterminator="\n")
-            writer.writeheader()
+            writer.writerow({name: csv_cell(name) for name in writer.fieldnames})
             for row in self.rows.values():
                 # float32 has seven digits; more are noise.
                 writer.writerow(

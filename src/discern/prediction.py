@@ -1,6 +1,5 @@
 """``discern predict``: what a saved model says of pictures in files."""
 
-import csv
 import logging
 import math
 import os
@@ -25,7 +24,7 @@ from discern.data.in_memory import InMemoryImages
 from discern.data.pictures import PictureError, dark_on_light, fit_picture
 from discern.data.search import find_files
 from discern.errors import DiscernError
-from discern.files import printable, write_whole
+from discern.files import printable, write_csv, write_whole
 from discern.jobs import as_job, relative
 from discern.models.card import Card
 from discern.reports.classified import Classified, draw_classified
@@ -112,10 +111,9 @@ def predict(cfg: DictConfig) -> Outcome:
         use_engine(network, card.input_shape, cfg.engine, len(files))
     outcome = Outcome()
     with write_whole(folder / "predictions.csv") as table:
-        writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(_columns(card))
+        write_csv(table, [_columns(card)])
         for batch in classify_files(files, network, card, cfg.invert):
-            writer.writerows(_rows(batch, card.class_names))
+            write_csv(table, _rows(batch, card.class_names))
             _count(outcome, batch, cfg.pictures)
     if explainer is not None:
         outcome.shown = list(_explained(outcome.shown, explainer, card))

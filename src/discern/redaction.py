@@ -241,11 +241,3 @@ def say_what_is_lacking(settings: Mapping[str, Any]) -> None:
         log.info(
             "%s was kept without what may be secret; type it again where that is needed.", name
         )
-
-
-class SecretsLeftOut(logging.Formatter):
-    """Writes records, with their tracebacks, without what may be secret."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The record's text."""
-        return redacted_text(super().format(record))

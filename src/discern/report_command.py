@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from discern.console import say
 from discern.errors import DiscernError
 from discern.files import printable
 from discern.places import expanded
@@ -27,11 +28,11 @@ def run(arguments: list[str]) -> None:
         DiscernError: a folder has no run in it, or its report cannot be written.
     """
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(HELP, end="")
+        say(HELP, end="")
         return
     for write, folder in [each for wanted in arguments for each in _asked(wanted)]:
         try:
-            print(printable(write(folder)))
+            say(printable(write(folder)))
         except OSError as error:
             raise DiscernError(
                 f"The report of {printable(folder)} cannot be written: {error.strerror}."

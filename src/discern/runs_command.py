@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from discern.console import fitted, harmless
+from discern.console import fitted, harmless, say
 from discern.errors import DiscernError
 from discern.files import printable
 from discern.nearest import did_you_mean
@@ -107,7 +107,7 @@ def run(arguments: list[str]) -> None:
         DiscernError: a word that is not known, a folder that cannot be used.
     """
     if {"-h", "--help", "help"} & set(arguments):
-        print(HELP, end="")
+        say(HELP, end="")
         return
     prunes = arguments[:1] == ["prune"]
     wish = _parse(arguments[prunes:], PRUNE_SETTINGS if prunes else LIST_SETTINGS)
@@ -342,7 +342,7 @@ def _list(wish: Wish) -> None:
     ordered = _sorted(found, sort)
     shown = ordered[:limit] if limit else ordered
     if wish.json:
-        print(_as_json([_facts(one) for one in shown]))
+        say(_as_json([_facts(one) for one in shown]))
     else:
         _show(wish, shown, len(found), len(runs), sort.removeprefix("-"))
 
@@ -350,22 +350,20 @@ def _list(wish: Wish) -> None:
 def _show(wish: Wish, shown: Sequence[Listed], found: int, runs: int, sort: str) -> None:
     where = harmless(printable(wish.folder))
     if not shown:
-        print(
-            f"Runs in {where}: none" + (f" of {runs:,} that the filters let through" * (runs > 0))
-        )
+        say(f"Runs in {where}: none" + (f" of {runs:,} that the filters let through" * (runs > 0)))
         return
     metrics = dict.fromkeys([*KEY_METRICS, *([] if sort in PROPERTIES else [sort])])
     header = ["run", "began", "state", "model", "data", *metrics, "time", "size", "tags"]
     rows = [_row(one, metrics) for one in shown]
-    print(fitted(header, rows, list(map(_block, shown, rows)), line_width()))
+    say(fitted(header, rows, list(map(_block, shown, rows)), line_width()))
     count = f"{len(shown):,} {'run' if len(shown) == 1 else 'runs'}"
     more = ""
     if len(shown) < found:
         count, more = f"{len(shown):,} of {found:,} runs", "; limit=0 shows all"
     through = "" if found == runs else f", where {runs:,} are without the filters"
-    print(f"\n{count} in {where}{through}{more}")
+    say(f"\n{count} in {where}{through}{more}")
     if sort not in PROPERTIES and sum(one.run.is_fold for one in shown) > 1:
-        print(
+        say(
             "Some are folds (data.folds) of one estimate, none of which is the best: the report of "
             "their sweep has mean and standard deviation."
         )

@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from discern.console import fitted, harmless
+from discern.console import fitted, harmless, say
 from discern.errors import DiscernError
 from discern.files import is_regular, printable, remove_tree
 from discern.reports.page import number, size
@@ -116,7 +116,7 @@ def prune(wish: Wish) -> None:
     _show(wish, by, doomed, units)
     for unit in behind:
         if (why := stays[unit.folder]) is not None:
-            print(f"{name_in(unit.folder, wish.folder)} stays: {why}.")
+            say(f"{name_in(unit.folder, wish.folder)} stays: {why}.")
     if doomed and _agreed(wish, len(doomed)):
         _delete(doomed, wish.folder)
 
@@ -233,7 +233,7 @@ def _changed(folder: Path) -> float:
 def _show(wish: Wish, by: str, doomed: Sequence[Unit], units: Sequence[Unit]) -> None:
     where = harmless(printable(wish.folder))
     if not doomed:
-        print(f"Nothing to delete in {where}.")
+        say(f"Nothing to delete in {where}.")
         return
     metrics = [] if by == NEWEST else [by]
     header = ["to be deleted", "began", "state", *metrics, "size"]
@@ -245,9 +245,9 @@ def _show(wish: Wish, by: str, doomed: Sequence[Unit], units: Sequence[Unit]) ->
         began = time.strftime("%Y-%m-%d %H:%M", time.localtime(unit.began))
         values = [number(unit.value(name)) for name in metrics]
         rows.append([name_in(unit.folder, wish.folder), began, unit.state, *values, size(room)])
-    print(fitted(header, rows, ["\n  ".join((row[0], ", ".join(row[1:]))) for row in rows],
+    say(fitted(header, rows, ["\n  ".join((row[0], ", ".join(row[1:]))) for row in rows],
                  line_width()))  # fmt: skip
-    print(f"\n{len(doomed):,} of {len(units):,} in {where}, {size(total)}")
+    say(f"\n{len(doomed):,} of {len(units):,} in {where}, {size(total)}")
 
 
 def _agreed(wish: Wish, count: int) -> bool:
@@ -261,11 +261,11 @@ def _agreed(wish: Wish, count: int) -> bool:
     try:
         answer = input(f"Delete {'it' if count == 1 else f'these {count:,}'}? [y/N] ")
     except (EOFError, KeyboardInterrupt):
-        print()
+        say()
         answer = ""
     if answer.strip().lower() in ("y", "yes"):
         return True
-    print("Nothing was deleted.")
+    say("Nothing was deleted.")
     return False
 
 
@@ -274,7 +274,7 @@ def _delete(doomed: Sequence[Unit], outputs: Path) -> None:
     for unit in doomed:
         # Somebody may have gone on with it since.
         if (why := _stays(unit)) is not None:
-            print(f"{name_in(unit.folder, outputs)} stays: {why}.")
+            say(f"{name_in(unit.folder, outputs)} stays: {why}.")
             continue
         remove_tree(unit.folder)
         count += 1
@@ -282,4 +282,4 @@ def _delete(doomed: Sequence[Unit], outputs: Path) -> None:
             if outputs not in above.parents or any(above.iterdir()):
                 break
             above.rmdir()
-    print(f"{count:,} deleted.")
+    say(f"{count:,} deleted.")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from discern.console import say
 from discern.dashboard.hosts import OwnHosts, is_loopback
 from discern.errors import DiscernError
 from discern.nearest import did_you_mean
@@ -57,19 +58,19 @@ def run(arguments: list[str]) -> None:
         DiscernError: a word that is not known, a folder that is not there, no port to be had.
     """
     if {"-h", "--help", "help"} & set(arguments):
-        print(HELP, end="")
+        say(HELP, end="")
         return
     wish = _parse(arguments)
     url, port = start(wish)
     if port != wish.port:
-        print(f"Port {wish.port} is in use; port {port} is taken instead.")
+        say(f"Port {wish.port} is in use; port {port} is taken instead.")
     if not is_loopback(wish.host):
         print(WARNING.format(host=wish.host, logdir=wish.logdir), file=sys.stderr)
-    print(f"TensorBoard on {wish.logdir}: {url}   (Ctrl-C ends it)", flush=True)
+    say(f"TensorBoard on {wish.logdir}: {url}   (Ctrl-C ends it)")
     try:
         threading.Event().wait()
     except KeyboardInterrupt:
-        print()
+        say()
 
 
 def completions(typed: str) -> list[str]:

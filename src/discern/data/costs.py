@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from PIL import Image
 
@@ -185,6 +185,7 @@ room = _Room()
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _MOST_CHUNKS = 1 << 17
+_BIG_TIFF, _PIECES = 43, (273, 324)  # its version, and the tags of where its strips and tiles are
 # What is read whole before it is decoded: all but these.
 _READ_IN_PARTS = (_PNG, b"II", b"MM", b"BM", b"P", b"GIF8")
 
@@ -200,6 +201,8 @@ def check_head(file: IO[bytes]) -> None:
     start = file.read(8)
     if size > most_bytes() and not start.startswith(_READ_IN_PARTS):
         check_bytes(size, size)
+    if start.startswith((b"II", b"MM")):
+        _check_pieces(file, start)
     if start != _PNG:
         return
     for _ in range(_MOST_CHUNKS):
@@ -210,19 +213,33 @@ def check_head(file: IO[bytes]) -> None:
     raise CostError(f"a PNG of more than {_MOST_CHUNKS:,} chunks")
 
 
-def _layout(image: Any) -> tuple[int, int]:
-    """Bytes of a TIFF's largest piece, and how many pieces it has."""
+def _check_pieces(file: IO[bytes], start: bytes) -> None:
+    """Refuse a TIFF of too many strips or tiles, of which Pillow makes objects as it is opened."""
+    order: Literal["little", "big"] = "little" if start[:1] == b"I" else "big"
+    big = int.from_bytes(start[2:4], order) == _BIG_TIFF
+    place = file.read(8) if big else start[4:]
+    file.seek(min(int.from_bytes(place, order), 2**63 - 1))
+    length, of_a_count = (20, 8) if big else (12, 2)
+    for _ in range(int.from_bytes(file.read(of_a_count), order)):
+        entry = file.read(length)
+        if len(entry) < length:
+            return
+        count = int.from_bytes(entry[4 : 12 if big else 8], order)
+        if int.from_bytes(entry[:2], order) in _PIECES and count > MOST_TILES:
+            raise CostError(f"a TIFF of {count:,} pieces; at most {MOST_TILES:,} are read")
+
+
+def _piece(image: Any) -> tuple[int, int]:
+    """Pixels and bytes of a TIFF's largest strip or tile."""
     tags = image.tag_v2
     bits = tags.get(258, (1,))
     pixel = -(-sum(bits[:8]) // 8) * max(1, int(tags.get(277, 1)) // max(1, len(bits)))
     width, height = image._tile_size
-    pieces = tags.get(324) or tags.get(273) or ()
-    count = len(pieces) if isinstance(pieces, tuple) else 1
     if 322 in tags:
         width, height = int(tags[322]), int(tags[323])
     else:
         height = min(height, int(tags.get(278, height)))
-    return width * height * pixel, count
+    return width * height, width * height * pixel
 
 
 _TIFF_COMPRESSIONS = frozenset(
@@ -238,7 +255,7 @@ _MOST_IN_PYTHON = 1 << 23
 _BESIDE = {"WEBP": 12, "AVIF": 8, "GIF": 2}
 
 
-def work_of(image: Image.Image) -> int:
+def work_of(image: Image.Image, file: IO[bytes]) -> int:
     """Bytes that decoding an opened picture takes, before its colours are made others.
 
     Raises:
@@ -250,13 +267,17 @@ def work_of(image: Image.Image) -> int:
         kind = str(image.info.get("compression"))
         if kind not in _TIFF_COMPRESSIONS:
             raise CostError(f"a TIFF whose pixels are packed as {kind}, which is not read")
-        piece, count = _layout(image)
-        work += piece
-        if count > MOST_TILES:
-            raise CostError(f"a TIFF of {count:,} pieces; at most {MOST_TILES:,} are read")
+        of_a_piece, taken = _piece(image)
+        work += taken
+        if kind == "jpeg":
+            check_visits(of_a_piece, _scans(file))
     tiles = getattr(image, "tile", ())
-    if len(tiles) > MOST_TILES:
-        raise CostError(f"it is in more than {MOST_TILES:,} pieces")
     if tiles and tiles[0][0] in _IN_PYTHON and pixels > _MOST_IN_PYTHON:
         raise CostError(f"a {image.format} of its kind may have {_MOST_IN_PYTHON:,} pixels")
     return work
+
+
+def _scans(file: IO[bytes]) -> int:
+    """Scans of all JPEGs in a file, at most."""
+    file.seek(0)
+    return sum(part.count(b"\xff\xda") + 1 for part in iter(lambda: file.read(1 << 24), b""))

@@ -20,6 +20,7 @@ from discern.data.pictures import picture_suffixes
 from discern.data.search import JUNK, walk
 from discern.data.tables import SUFFIXES, Files, NoTableError, Table, read_table
 from discern.errors import DiscernError
+from discern.files import visible
 
 TRAIN = ("train",)
 VAL = ("val", "valid", "validation")
@@ -391,9 +392,9 @@ def _visible(folder: Path) -> list[str]:
 
 
 def _text(name: str) -> str:
-    """A name as text that can be written; of one that is no UTF-8 the bytes are shown."""
+    """A name as text that can be written; bytes that are no UTF-8, and controls, are shown."""
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return unicodedata.normalize("NFC", text)
+    return visible(unicodedata.normalize("NFC", text))
 
 
 def _in_order(files: Iterable[Labelled]) -> list[Labelled]:

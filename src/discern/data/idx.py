@@ -13,13 +13,14 @@ import math
 import os
 import struct
 import zlib
-from io import BufferedIOBase
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from discern.errors import DiscernError
+from discern.files import open_regular
 
 _UINT8 = 0x08
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -40,20 +41,29 @@ def idx_sha256(array: NDArray[np.uint8]) -> str:
     return digest.hexdigest()
 
 
-def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
+MOST_BYTES = 200_000_000
+"""Bytes that an array may have: four times as many as any that is published here. Four are read at
+once, before their digests can be told."""
+
+
+def read_idx(path: Path, dimensions: int, most_bytes: int = MOST_BYTES) -> NDArray[np.uint8]:
     """Array in the IDX file at ``path``, gzipped or not: 3 dimensions for images, 1 for labels.
 
     Raises:
-        DiscernError: the file cannot be read, or is not exactly one such array.
+        DiscernError: the file cannot be read, is not exactly one such array, or announces more than
+            ``most_bytes``.
     """
     try:
-        with path.open("rb") as file:
-            return parse_idx(file, os.fstat(file.fileno()).st_size, str(path), dimensions)
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            return parse_idx(file, size, str(path), dimensions, most_bytes)
     except OSError as error:
         raise DiscernError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
-def parse_idx(file: BufferedIOBase, size: int, name: str, dimensions: int) -> NDArray[np.uint8]:
+def parse_idx(
+    file: IO[bytes], size: int, name: str, dimensions: int, most_bytes: int = MOST_BYTES
+) -> NDArray[np.uint8]:
     """Array in an open IDX file of ``size`` bytes; ``name`` is what errors call it.
 
     Raises:
@@ -62,17 +72,18 @@ def parse_idx(file: BufferedIOBase, size: int, name: str, dimensions: int) -> ND
     gzipped = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
     file.seek(0)
     if not gzipped:
-        return _read_array(file, size, name, dimensions)
+        return _read_array(file, size, name, dimensions, most_bytes)
     try:
         with gzip.GzipFile(fileobj=file) as content:
-            return _read_array(content, size * _DEFLATE_MAX_RATIO, name, dimensions)
+            held = size * _DEFLATE_MAX_RATIO
+            return _read_array(content, held, name, dimensions, most_bytes)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         reason = str(error).rstrip(".")
         raise DiscernError(f"{name} is not a complete gzip file: {reason}.") from error
 
 
 def _read_array(
-    file: BufferedIOBase, max_size: int, name: str, dimensions: int
+    file: Any, max_size: int, name: str, dimensions: int, most_bytes: int
 ) -> NDArray[np.uint8]:
     """Array in uncompressed content, which cannot be longer than ``max_size`` bytes."""
     shape = _read_shape(file, name, dimensions)
@@ -84,6 +95,10 @@ def _read_array(
     # what NumPy has no room for the size of.
     if announced > max_size or (0 in shape and max(shape) > max_size):
         raise truncated
+    if announced > most_bytes:
+        raise DiscernError(
+            f"{name} announces {announced:,} bytes; at most {most_bytes:,} are read."
+        )
     array = np.empty(shape, np.uint8)
     if not _fill(file, array.reshape(-1).data):
         raise truncated
@@ -94,7 +109,7 @@ def _read_array(
     return array
 
 
-def _read_shape(file: BufferedIOBase, name: str, dimensions: int) -> tuple[int, ...]:
+def _read_shape(file: Any, name: str, dimensions: int) -> tuple[int, ...]:
     magic = file.read(4)
     wanted = idx_header((0,) * dimensions)[:4]
     if magic != wanted:
@@ -114,7 +129,7 @@ def _read_shape(file: BufferedIOBase, name: str, dimensions: int) -> tuple[int, 
     return struct.unpack(f">{dimensions}I", sizes)
 
 
-def _fill(file: BufferedIOBase, buffer: memoryview) -> bool:
+def _fill(file: Any, buffer: memoryview) -> bool:
     """Read until ``buffer`` is full, which is True, or the file ends, which is False."""
     while len(buffer):
         count = file.readinto(buffer)

@@ -19,8 +19,8 @@ ORIENTATION = 0x0112
 _EXIF, _XMP = b"Exif\x00\x00", b"tiff:Orientation"
 _HEAD = 1 << 16
 
-_MARKER = re.compile(rb"\xff+([\x01-\xfe])")
-_END_OF_SCAN = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
+_MARKER = re.compile(rb"\xff([\x01-\xfe])")
+_END_OF_SCAN = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
 _START_OF_SCAN = b"\xff\xda"
 _SOS, _EOI, _BASELINE, _PROGRESSIVE = 0xDA, 0xD9, (0xC0, 0xC1), 0xC2
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}

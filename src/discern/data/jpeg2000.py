@@ -13,8 +13,8 @@ _CODESTREAM = b"\xff\x4f\xff\x51"
 _SOT, _SOD, _COD, _COC, _EOC = 0xFF90, 0xFF93, 0xFF52, 0xFF53, 0xFFD9
 _BOX = struct.Struct(">I4s")
 
-# Bytes that OpenJPEG takes for a value of a tile and for a block of them, as measured.
-_OF_A_VALUE, _OF_A_BLOCK = 5, 250
+# Bytes that OpenJPEG takes for a value of a tile, for a block of them and for a tile, as measured.
+_OF_A_VALUE, _OF_A_BLOCK, _OF_A_TILE = 5, 250, 12_000
 # Those of real files: a tile-part for each tile and resolution, and a few dozen segments.
 _MOST_SEGMENTS, _MOST_BOXES = 1 << 17, 1000
 
@@ -28,16 +28,19 @@ class Head:
     Attributes:
         values: numbers of its largest tile, all colours together.
         blocks: pieces that this tile is coded in, at most.
+        tiles: how many there are.
         levels: how often it can be halved while it is decoded.
     """
 
     values: int
     blocks: int
+    tiles: int
     levels: int
 
     def work(self, factor: int) -> int:
         """Bytes that OpenJPEG takes beside the picture, at a scale."""
-        return self.values * _OF_A_VALUE // factor**2 + self.blocks * _OF_A_BLOCK
+        fixed = self.blocks * _OF_A_BLOCK + self.tiles * _OF_A_TILE
+        return self.values * _OF_A_VALUE // factor**2 + fixed
 
 
 def head_of(file: IO[bytes]) -> Head:
@@ -51,9 +54,11 @@ def head_of(file: IO[bytes]) -> Head:
         sizes = file.read(int.from_bytes(file.read(2)) - 2)
         width, height, left, top, tile_width, tile_height = struct.unpack_from(">6I", sizes, 2)
         parts = int.from_bytes(sizes[34:36])
-        tile_width, tile_height = min(tile_width, width - left), min(tile_height, height - top)
+        width, height = width - left, height - top
+        tile_width, tile_height = min(tile_width, width), min(tile_height, height)
         if min(tile_width, tile_height, parts) < 1:
             raise CostError(_DAMAGED)
+        tiles = (width // tile_width + 2) * (height // tile_height + 2)
         styles = [
             style for marker, body in _segments(file) if (style := _style(marker, body, parts))
         ]
@@ -64,7 +69,7 @@ def head_of(file: IO[bytes]) -> Head:
     values = tile_width * tile_height * parts
     # Tiles and colours may differ in their style; the worst of each is taken.
     smallest = min(area for _, area in styles)
-    return Head(values, 2 * values // smallest + 1, min(levels for levels, _ in styles))
+    return Head(values, 2 * values // smallest + 1, tiles, min(levels for levels, _ in styles))
 
 
 def _find_codestream(file: IO[bytes]) -> None:

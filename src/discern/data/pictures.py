@@ -204,7 +204,7 @@ def _work(image: Image.Image, file: IO[bytes], most: int) -> tuple[int, int]:
         factor = 2**halvings
         work = coded.work(factor) + pixels * bytes_of(image.mode) // factor**2
     else:
-        factor, work = 1, work_of(image)
+        factor, work = 1, work_of(image, file)
     left = pixels // factor**2
     check_bytes(left * bytes_of(image.mode), work)
     return work, factor_for(left, most)
@@ -317,7 +317,7 @@ def _unread(file: IO[bytes], formats: Sequence[str]) -> str:
                 else "which is not read"
             )
             return f"{name}, {why}; save it as a PNG or JPEG"
-    return "not a picture in a format that is read"
+    return "not a picture in a format that Pillow reads"
 
 
 def _in_eight_bits(
@@ -339,9 +339,13 @@ def _in_eight_bits(
         return _as_mode(convert(made), mode), white
     whole = Image.new(mode, (-(-width // factor), -(-height // factor)))
     for top, strip in zip(range(0, height, rows), strips(made, factor), strict=True):
-        part = convert(strip)
-        part = _as_mode(part.reduce(factor) if factor > 1 else part, mode)
-        whole.paste(part, (0, top // factor))
+        if factor == 1:
+            part = convert(strip)
+        elif is_deep(image):
+            part = convert(strip).reduce(factor)
+        else:
+            part = convert(_reducible(strip).reduce(factor))
+        whole.paste(_as_mode(part, mode), (0, top // factor))
     return whole, white
 
 
@@ -351,6 +355,13 @@ def _as_mode(image: Image.Image, mode: str) -> Image.Image:
         return image.convert(mode)
     image.load()
     return image
+
+
+def _reducible(image: Image.Image) -> Image.Image:
+    """The image with its colours and transparency at each pixel."""
+    if image.has_transparency_data:
+        return image if image.mode in ("LA", "RGBA") else image.convert("RGBA")
+    return _as_mode(image, "L" if image.mode in ("1", "L") else "RGB")
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Iterable
 from pathlib import Path
 
 from discern.console import harmless
-from discern.files import csv_cell, printable, write_whole
+from discern.files import printable, write_csv, write_whole
 from discern.reports.comparison import NONE, Comparison, Row
 from discern.reports.page import duration, number
 from discern.reports.paired import Paired
@@ -184,9 +183,7 @@ def _plain(value: object) -> int | None:
 
 def _write(path: Path, header: Iterable[str], rows: Iterable[Iterable[str | float | None]]) -> None:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(map(csv_cell, header))
-    writer.writerows(map(csv_cell, row) for row in rows)
+    write_csv(text, [header, *rows])
     with write_whole(path, "wb") as file:
         # A name that is no UTF-8 has lone surrogates.
         file.write(text.getvalue().encode("utf-8", "backslashreplace"))

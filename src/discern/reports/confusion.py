@@ -1,6 +1,5 @@
 """Which classes are taken for which: the confusion matrix, scores of each class, their files."""
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
-from discern.files import write_whole
+from discern.files import write_csv, write_whole
 from discern.reports.sheet import save, shorten
 
 NUMBERS_UP_TO = 20
@@ -78,11 +77,11 @@ def ratio(part: NDArray[np.number], whole: NDArray[np.number]) -> NDArray[np.flo
 def write_class_scores(scores: ClassScores, class_names: list[str], path: Path) -> None:
     """Write a row a class: class, precision, recall, f1, support."""
     with write_whole(path) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["class", "precision", "recall", "f1", "support"])
+        write_csv(file, [["class", "precision", "recall", "f1", "support"]])
         for number, name in enumerate(class_names):
             shares = (scores.precision[number], scores.recall[number], scores.f1[number])
-            writer.writerow([name, *(f"{share:.6f}" for share in shares), scores.support[number]])
+            cells = [name, *(f"{share:.6f}" for share in shares), scores.support[number]]
+            write_csv(file, [cells])
 
 
 def draw_confusion(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from discern.files import write_whole
+from discern.files import csv_cell, write_csv, write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -129,8 +128,7 @@ def write_predictions(predictions: Predictions, path: Path) -> None:
     """
     columns = (f"probability_{name}" for name in predictions.class_names)
     with write_whole(path) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["index", "file", "label", "predicted", *columns])
+        write_csv(file, [["index", "file", "label", "predicted", *columns]])
         for start in range(0, len(predictions), ROWS_AT_ONCE):
             file.write(_rows(predictions, slice(start, start + ROWS_AT_ONCE)))
 
@@ -160,5 +158,5 @@ def _rows(predictions: Predictions, part: slice) -> str:
 def _as_cells(names: Sequence[str]) -> list[str]:
     """Texts as cells of a CSV file, quoted where they need be; a byte that is no UTF-8 is shown."""
     special = set(',"\r\n')
-    texts = (name.encode("utf-8", "backslashreplace").decode() for name in names)
+    texts = map(csv_cell, names)
     return ['"{}"'.format(t.replace('"', '""')) if special & set(t) else t for t in texts]

@@ -16,7 +16,7 @@ import numpy as np
 
 from discern.config import as_override, as_typed_settings
 from discern.config_file import MOST_YAML
-from discern.files import printable, read_bytes, read_text
+from discern.files import csv_text, printable, read_bytes, read_text
 from discern.redaction import redacted, redacted_text
 from discern.reports.calibration import BINS, reliability
 from discern.reports.confusion import class_scores, confusion_matrix
@@ -473,7 +473,7 @@ def _bad_files(path: Path) -> dict[str, Any] | None:
     more = f"the first {BAD_FILES} of them" if len(rows) > BAD_FILES else f"{len(rows)} in all"
     return {
         "header": header,
-        "rows": rows[:BAD_FILES],
+        "rows": [list(map(csv_text, row)) for row in rows[:BAD_FILES]],
         "caption": f"Images that could not be used, and why: {more}",
     }
 

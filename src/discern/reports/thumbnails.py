@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from discern.data.pictures import PictureError, opened
 from discern.reports.predictions import Predictions
 
 SIDE = 96
@@ -95,19 +97,20 @@ def thumbnails(rows: NDArray[np.int64], pixels: NDArray[np.uint8]) -> Thumbnails
     return Thumbnails(rows, content.getvalue(), columns)
 
 
-def open_picture(content: bytes) -> Image.Image:
+@contextmanager
+def open_picture(content: bytes) -> Iterator[Image.Image]:
     """A picture that discern has written, or a stranger in its place; not decoded yet.
 
     Raises:
         ValueError: it is no PNG or JPEG, or one of too many pixels.
     """
     try:
-        picture = Image.open(io.BytesIO(content), formats=("PNG", "JPEG"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        with opened(io.BytesIO(content), ("PNG", "JPEG")) as (picture, _):
+            if picture.width * picture.height > MOST_PIXELS:
+                raise ValueError("a picture of too many pixels")
+            yield picture
+    except (OSError, SyntaxError, PictureError, Image.DecompressionBombError) as error:
         raise ValueError("no PNG or JPEG") from error
-    if picture.width * picture.height > MOST_PIXELS:
-        raise ValueError("a picture of too many pixels")
-    return picture
 
 
 def side_of(shown: Thumbnails) -> int:
@@ -134,11 +137,8 @@ def pixels_of(shown: Thumbnails) -> NDArray[np.uint8]:
     """
     count, columns, side = len(shown.rows), shown.columns, side_of(shown)
     tall = math.ceil(count / columns)
-    try:
-        with open_picture(shown.picture) as sheet:
-            pixels = np.asarray(sheet.convert("L" if sheet.mode == "L" else "RGB"))
-    except (OSError, SyntaxError) as error:
-        raise ValueError("no PNG or JPEG") from error
+    with open_picture(shown.picture) as sheet:
+        pixels = np.asarray(sheet.convert("L" if sheet.mode == "L" else "RGB"))
     pixels = pixels.reshape(tall, side, columns, side, -1)
     each: NDArray[np.uint8] = pixels.transpose(0, 2, 4, 1, 3).reshape(
         tall * columns, -1, side, side

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import math
@@ -12,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from discern.console import fitted
-from discern.files import as_json_values, csv_cell, printable, write_whole
+from discern.files import as_json_values, printable, write_csv, write_whole
 from discern.sweeps.names import short_number
 from discern.sweeps.ranking import (
     Group,
@@ -275,9 +274,8 @@ def _states(group: Group) -> str:
 def _csv(folder: Path, rows: Sequence[Row], objectives: Sequence[Objective]) -> str:
     names = settings(rows)
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     header = ["rank", "number", "folder", *names, *_metrics(objectives)]
-    writer.writerow(map(csv_cell, [*header, "epochs", "seconds", "state", "reason"]))
+    write_csv(text, [[*header, "epochs", "seconds", "state", "reason"]])
     for rank, row in listed_rows(rows, objectives):
         cells = [
             rank,
@@ -290,7 +288,7 @@ def _csv(folder: Path, rows: Sequence[Row], objectives: Sequence[Objective]) -> 
             row.state.value,
             " ".join(row.reason.split()),
         ]
-        writer.writerow(map(csv_cell, cells))
+        write_csv(text, [cells])
     return text.getvalue()
 
 
