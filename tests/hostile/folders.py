@@ -51,31 +51,33 @@ def hostile(source: Path, target: Path, seed: int, count: int) -> Iterator[Case]
         count: how many; the first ones are one of each kind.
     """
     luck = random.Random(seed)
-    files = sorted(
-        path.relative_to(source)
-        for path in source.rglob("*")
-        if path.is_file() and not path.is_symlink()
-    )
-    kinds: list[tuple[str, Callable[[Path, Path, random.Random], None]]] = [*FOR_A_FILE.items()]
     for number in range(count):
         place = target / str(number)
         bait, folder = place / "bait", place / source.name
         bait.mkdir(parents=True)
         (bait / "secret").write_text(SECRET)
-        shutil.copytree(source, folder, symlinks=True)
-        if number % 4 == 3:
-            name, spoil = luck.choice(list(FOR_A_FOLDER.items()))
-            spoil(folder, bait, luck)
-        else:
-            name, change = kinds[number % len(kinds)]
-            preferred = [
-                path for path in files if path.suffix in (".json", ".yaml", ".csv", ".png")
-            ]
-            file = luck.choice(preferred if luck.random() < 0.8 else files)
-            change(folder / file, bait, luck)
-            name = f"{name} in {file}"
+        name = variant(source, folder, bait, luck, number)
         yield Case(f"{seed}:{number} {name}", folder, bait)
         remove(place)
+
+
+def variant(source: Path, folder: Path, bait: Path, luck: random.Random, number: int) -> str:
+    """Make a hostile variant of a folder, of a kind that follows from a number; its name."""
+    shutil.copytree(source, folder, symlinks=True)
+    if number % 4 == 3:
+        name, spoil = luck.choice(list(FOR_A_FOLDER.items()))
+        spoil(folder, bait, luck)
+        return name
+    files = sorted(
+        path.relative_to(source)
+        for path in source.rglob("*")
+        if path.is_file() and not path.is_symlink()
+    )
+    preferred = [path for path in files if path.suffix in (".json", ".yaml", ".csv", ".png")]
+    name, change = list(FOR_A_FILE.items())[number % len(FOR_A_FILE)]
+    file = luck.choice(preferred if luck.random() < 0.8 else files)
+    change(folder / file, bait, luck)
+    return f"{name} in {file}"
 
 
 def remove(place: Path) -> None:

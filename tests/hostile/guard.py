@@ -22,14 +22,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hostile.folders import SECRET
+
 SECONDS = 5.0
 """Of processor time that a case may take, and four times as much by the clock."""
 
 MEGABYTES = 1000
 """Of memory that a case may take beyond what is imported."""
-
-SECRET = "a private word"
-"""What the file outside holds, which no command has a reason to look at."""
 
 
 @dataclass
@@ -143,10 +142,10 @@ def _one(case: Case, folder: Path, watch: _Watch) -> Outcome:
     from discern.cli import main
 
     home = Path(tempfile.mkdtemp(dir=folder))
-    inside, work, outside = home / "given", home / "work", home / "private"
+    inside, work, outside = home / "given", home / "work", home / "bait"
     for each in (inside, work, outside):
         each.mkdir()
-    (outside / "secret.txt").write_text(SECRET)
+    (outside / "secret").write_text(SECRET)
     case.make(inside)
     os.chdir(work)
     command = [word.replace("{}", str(inside)) for word in case.command]
@@ -189,7 +188,7 @@ def _look_at(outcome: Outcome, outside: Path) -> None:
         outcome.wrong.append(f"{outcome.megabytes:.0f} MB")
     if any(ord(letter) < 32 and letter not in "\n\r\t" for letter in said):
         outcome.wrong.append("a control character is printed")
-    if [each.name for each in outside.iterdir()] != ["secret.txt"]:
+    if [each.name for each in outside.iterdir()] != ["secret"]:
         outcome.wrong.append("files outside were added or removed")
 
 
@@ -198,12 +197,15 @@ def _megabytes() -> float:
 
 
 STARTS = (
-    "os.exec", "os.posix_spawn", "os.spawn", "os.system", "os.fork", "os.forkpty",
+    "os.exec", "os.posix_spawn", "os.spawn", "os.system", "os.forkpty",
     "socket.connect", "socket.bind", "socket.getaddrinfo", "pickle.find_class", "pty.spawn",
 )  # fmt: skip
 CHANGES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink",
            "os.truncate", "os.chmod", "os.chown", "shutil.rmtree", "shutil.move",
            "shutil.copyfile", "shutil.copytree")  # fmt: skip
+FOLLOWS = ("os.truncate", "os.chmod", "os.chown", "shutil.copyfile")
+"""Those that change what a link leads to."""
+
 READER = "pickles_child.py"
 """The only file that is run as a process of its own, with limits."""
 
@@ -219,7 +221,7 @@ class _Watch:
         self._seen: list[str] = []
 
     def begin(self, home: Path) -> None:
-        """Look from now on; all below this folder may be changed, but not ``private`` in it."""
+        """Look from now on; all below this folder may be changed, but not ``bait`` in it."""
         self._home, self._seen = str(home), []
 
     def end(self) -> list[str]:
@@ -243,17 +245,31 @@ class _Watch:
             paths = [p for p in arguments[:2] if isinstance(p, str | bytes | os.PathLike)]
             if event in ("shutil.copyfile", "os.symlink", "os.link", "shutil.copytree"):
                 paths = paths[1:]
+            if event not in FOLLOWS:  # the link itself is what is changed
+                paths = [_in_its_folder(path) for path in paths]
             if not all(self._is_inside(path) for path in paths):
                 self._seen.append(f"{event} {paths!r}")
 
     def _is_inside(self, path: Any) -> bool:
-        real = os.path.realpath(os.fsdecode(path))
+        real = path if isinstance(path, _Resolved) else os.path.realpath(os.fsdecode(path))
         if real in ("/dev/null", "/dev/tty") or f"{real}/".startswith(ALLOWED):
             return True
         return real.startswith(f"{self._home}/") and not self._is_private(real)
 
     def _is_private(self, path: Any) -> bool:
-        return f"{self._home}/private" in os.path.realpath(os.fsdecode(path))
+        real = path if isinstance(path, _Resolved) else os.path.realpath(os.fsdecode(path))
+        return f"{self._home}/bait" in real
+
+
+class _Resolved(str):
+    """A path whose folder is real; whether its last part is a link is of no importance."""
+
+    __slots__ = ()
+
+
+def _in_its_folder(path: Any) -> _Resolved:
+    folder, name = os.path.split(os.path.abspath(os.fsdecode(path)))  # noqa: PTH100 - links stay
+    return _Resolved(f"{os.path.realpath(folder)}/{name}")
 
 
 def _is_ours(words: Any) -> bool:

@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from folders import SECRET, hostile
 
+from hostile.folders import SECRET, hostile
 from made_runs import keep_test, made_run, made_sweep
 from starter import invoke
 

@@ -17,14 +17,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from random import Random
 
 HERE = Path(__file__).resolve()
 sys.path.insert(0, str(HERE.parents[1]))
 
-from hostile import pickles  # noqa: E402
+from hostile import cards, folders, pickles, pictures  # noqa: E402
 from hostile.checkpoints import damaged  # noqa: E402
 from hostile.guard import Case, Outcome, allow, outcomes  # noqa: E402
 
@@ -39,10 +39,12 @@ class Honest:
 
     Attributes:
         run: the folder of a run of an MLP on MNIST's sample.
+        sweep: of a sweep of two such.
         picture: a file that can be classified.
     """
 
     run: Path
+    sweep: Path
     picture: Path
 
 
@@ -50,26 +52,111 @@ def make_honest(folder: Path) -> Honest:
     """Train a tiny network, in a process of its own."""
     from PIL import Image
 
-    subprocess.run(
-        [sys.executable, "-m", "discern", "train", *TINY, "trainer.max_epochs=1",
-         f"hydra.run.dir={folder}/run"],
-        check=True, stdout=subprocess.DEVNULL, cwd=folder,
-    )  # fmt: skip
+    for arguments in (
+        [f"hydra.run.dir={folder}/run"],
+        ["-m", f"hydra.sweep.dir={folder}/sweep", "optimizer.lr=1e-3,1e-2"],
+    ):
+        subprocess.run(
+            [sys.executable, "-m", "discern", "train", *TINY, "trainer.max_epochs=1", *arguments],
+            check=True, stdout=subprocess.DEVNULL, cwd=folder,
+        )  # fmt: skip
     Image.new("L", (28, 28), 200).save(folder / "digit.png")
-    return Honest(folder / "run", folder / "digit.png")
+    return Honest(folder / "run", folder / "sweep", folder / "digit.png")
 
 
 def checkpoints(honest: Honest, random: Random) -> Iterator[Case]:
     """Files that are no whole checkpoints."""
     good = (honest.run / "checkpoints" / "best.safetensors").read_bytes()
-    commands = (
+    for name, content in damaged(good, random):
+        command = random.choice(of_a_checkpoint(honest))
+        yield Case(name, writes("x.safetensors", content), command)
+
+
+def of_a_checkpoint(honest: Honest) -> tuple[tuple[str, ...], ...]:
+    """The commands that read one."""
+    return (
         ("evaluate", "ckpt_path={}/x.safetensors", "trainer.accelerator=cpu"),
         ("predict", "ckpt_path={}/x.safetensors", f"input={honest.picture}"),
         ("train", "ckpt_path={}/x.safetensors", *TINY, "trainer.max_epochs=2"),
         ("train", "init_from={}/x.safetensors", *TINY, "trainer.max_epochs=1"),
     )
-    for name, content in damaged(good, random):
-        yield Case(name, writes("x.safetensors", content), random.choice(commands))
+
+
+def strange_cards(honest: Honest, random: Random) -> Iterator[Case]:
+    """Whole checkpoints that say what no run would."""
+    from discern.checkpoints import read
+    from discern.models.checkpoint import write
+
+    good = read(honest.run / "checkpoints" / "best.safetensors")
+
+    def made(seed: int) -> Callable[[Path], None]:
+        return lambda folder: write(cards.changed(good, seed)[1], folder / "x.safetensors")
+
+    for number in count(random.randrange(10**9)):
+        yield Case(f"card {number}", made(number), random.choice(of_a_checkpoint(honest)))
+
+
+def folders_of_runs(honest: Honest, random: Random) -> Iterator[Case]:
+    """Runs and sweeps of strangers, looked at with every command."""
+    commands = (
+        ("report", "{}/run"),
+        ("report", "{}/sweep"),
+        ("runs", "dir={}"),
+        ("runs", "dir={}", "--json"),
+        ("runs", "prune", "keep=0", "yes=true", "dir={}"),
+        ("compare", "{}/run", str(honest.run), "out=compared"),
+        ("compare", "{}/sweep", "out=compared"),
+        ("evaluate", "ckpt_path={}/run"),
+        ("predict", "ckpt_path={}/run", f"input={honest.picture}"),
+        ("train", "ckpt_path={}/run", *TINY, "trainer.max_epochs=2"),
+        ("train", "-m", "sweep.resume={}/sweep"),
+        ("train", "experiment={}/sweep/best.yaml", *TINY, "trainer.max_epochs=1"),
+    )
+
+    def made(seed: int) -> Callable[[Path], None]:
+        def make(folder: Path) -> None:
+            luck = Random(seed)
+            for source in (honest.run, honest.sweep):
+                number = luck.randrange(1000)
+                folders.variant(source, folder / source.name, folder.parent / "bait", luck, number)
+
+        return make
+
+    for number in count(random.randrange(10**9)):
+        yield Case(f"folder {number}", made(number), random.choice(commands))
+
+
+def odd_pictures(honest: Honest, random: Random) -> Iterator[Case]:
+    """Damaged pictures, many at a time, and small ones that ask for gigabytes, one at a time."""
+    commands = (
+        ("predict", f"ckpt_path={honest.run}", "input={}"),
+        ("inspect", "data=image_folder", "data.dir={}"),
+        ("train", "data=image_folder", "data.dir={}", "data.image_size=28", *TINY[1:],
+         "trainer.max_epochs=1"),
+    )  # fmt: skip
+    damaged_ones, bombs = pictures.damaged(random.randrange(10**9)), list(pictures.bombs())
+    while True:
+        several = list(islice(damaged_ones, 40))
+        yield Case("damaged pictures", in_classes(several), random.choice(commands))
+        bomb = random.choice(bombs)
+        yield Case(bomb[0], in_classes([bomb]), random.choice(commands[:2]))
+
+
+def in_classes(files: list[tuple[str, bytes]]) -> Callable[[Path], None]:
+    """Makes a folder of two classes with these files among good ones."""
+
+    def make(folder: Path) -> None:
+        from PIL import Image
+
+        for label in ("cat", "dog"):
+            (folder / label).mkdir()
+            for number in range(10):
+                Image.new("RGB", (9, 9), (number, 0, 0)).save(folder / label / f"{number}.png")
+        for number, (name, content) in enumerate(files):
+            suffix = "" if "." in name else ".png"
+            (folder / ("cat", "dog")[number % 2] / f"{name}{suffix}").write_bytes(content)
+
+    return make
 
 
 def foreign_pickles(honest: Honest, random: Random) -> Iterator[Case]:
@@ -91,9 +178,7 @@ def has_payload(number: int) -> Callable[[Path], None]:
     """Makes a file whose pickle would make a folder among private files."""
 
     def make(folder: Path) -> None:
-        every = [
-            content for _, content in pickles.payloads(str(folder.parent / "private" / "made"))
-        ]
+        every = [content for _, content in pickles.payloads(str(folder.parent / "bait" / "made"))]
         (folder / "x.pth").write_bytes(every[number % len(every)])
 
     return make
@@ -110,7 +195,10 @@ def void(_: object) -> None:
 
 KINDS: dict[str, Callable[[Honest, Random], Iterator[Case]]] = {
     "checkpoints": checkpoints,
+    "cards": strange_cards,
     "pickles": foreign_pickles,
+    "folders": folders_of_runs,
+    "pictures": odd_pictures,
 }
 
 
