@@ -16,6 +16,7 @@ from discern import cache_command
 from discern.config import conf_dir
 from discern.features.folders import MARK, hold, name_of
 from discern.features.store import FeatureStore
+from discern.models import torch_file, torch_file_folder
 from runs import command, in_process
 from starter import invoke
 
@@ -86,6 +87,20 @@ def test_list_shows_each_store_and_what_else_there_is(run, kept, tmp_path):
     assert "3 sets of features, 0.1 MB" in done.stdout
     assert rows["pictures-1.sqlite"][1:3] == ["0.2", "MB"]
     assert rows["engines"][1:3] == ["3.0", "MB"]
+
+
+def test_converted_files_are_listed_and_go_with_the_rest(run, kept, tmp_path):
+    torch.save({"w": torch.ones(500_000)}, tmp_path / "given.pth")
+    torch_file.read(tmp_path / "given.pth")
+    assert "weights  2.0 MB  files of torch.save, converted once" in run("list").stdout
+    (converted,) = torch_file_folder.converted()
+    assert "Now: 3 sets of features, 0.1 MB; 1 converted file, 2.0 MB." in run("prune").stdout
+    os.utime(converted, (0, 0))
+    told = f"removed {converted.name[:8]}  a converted file of weights"
+    assert told in run("prune", "unused_days=20").stdout
+    torch_file.read(tmp_path / "given.pth")
+    assert told in run("clear").stdout
+    assert not torch_file_folder.converted()
 
 
 def test_list_of_nothing(run, tmp_path):

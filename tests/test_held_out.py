@@ -535,9 +535,22 @@ def damaged(images: dict[str, torch.Tensor]) -> Iterator[tuple[str, Any]]:
     yield "order", images | {"keys": images["keys"].flip(0)}
     yield "list", images | {"before": [1, 2]}
     yield "text", "images"
-    yield "claim", images | {"before": torch.zeros(1, dtype=torch.int64).expand(2**40)}
-    yield "sparse", images | {"before": torch.zeros(3, dtype=torch.int64).to_sparse()}
-    yield "nowhere", images | {"before": torch.empty(3, dtype=torch.int64, device="meta")}
+
+
+@pytest.mark.parametrize(
+    ("before", "reason"),
+    [
+        (torch.zeros(1, dtype=torch.int64).expand(2**40), "its tensors claim more than it holds"),
+        (torch.zeros(3, dtype=torch.int64).to_sparse(), r"images\.before is sparse; only dense"),
+        (torch.empty(3, dtype=torch.int64, device="meta"), r"images\.before has no numbers"),
+    ],
+)
+def test_a_checkpoint_with_pictures_that_are_no_numbers_is_refused(before, reason, photos):
+    run = trained_run("run", "trainer.max_epochs=1")
+    content = read(run / "checkpoints" / "last.safetensors")
+    torch.save(content | {"images": content["images"] | {"before": before}}, "given.pth")
+    with pytest.raises(DiscernError, match=f"^given.pth cannot be read: {reason}"):
+        evaluation("given", Path("given.pth"), "data=image_folder", "data.dir=photos")
 
 
 @pytest.mark.parametrize(

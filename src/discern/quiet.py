@@ -27,5 +27,3 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start")
     # accelerator=auto takes a GPU: who runs on the CPU beside one has asked for it.
     warnings.filterwarnings("ignore", message=r"GPU available but not used")
-    # A file that is refused has its own sentence.
-    warnings.filterwarnings("ignore", message=r"Detected pickle protocol \d+ in the checkpoint")

@@ -15,7 +15,7 @@ from discern import pickles
 from discern.checkpoints import load
 from discern.errors import DiscernError
 from discern.models import torch_file, torch_file_folder
-from discern.models.weights import read_weights
+from discern.models.weights import load_weights
 from hostile.pickles import endless, payloads, samples
 
 
@@ -135,11 +135,20 @@ def test_nothing_is_left_of_a_file_that_is_refused(tmp_path):
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_named(number, tmp_path):
     path = tmp_path / "given.pth"
-    state = {"a.weight": torch.ones(3), "b.weight": torch.tensor([1.0, number])}
+    state = {"weight": torch.ones(1, 2), "bias": torch.tensor([number])}
     torch.save({"state_dict": state, "best": torch.tensor(number)}, path)
-    for read in (read_weights, load):
-        with pytest.raises(DiscernError, match=r"has weights that are not finite: b\.weight\."):
-            read(path)
+    with pytest.raises(DiscernError, match=r"has weights that are not finite: bias\."):
+        load(path)
+    with pytest.raises(DiscernError, match=r"^model\.weights=.* that are not finite: bias\."):
+        load_weights(torch.nn.Linear(2, 1), path, [])
+
+
+def test_what_is_no_weight_may_be_infinite(tmp_path):
+    path = tmp_path / "given.pth"
+    layer = torch.nn.Linear(2, 1)
+    torch.save({"state_dict": layer.state_dict(), "best": torch.tensor(torch.inf)}, path)
+    load_weights(torch.nn.Linear(2, 1), path, [])
+    assert torch_file.read(path)["best"] == torch.inf
 
 
 # Hostile files

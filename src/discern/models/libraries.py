@@ -16,6 +16,7 @@ from discern.data.preprocessing import Preprocessing
 from discern.errors import DiscernError, first_line
 from discern.models.weights import (
     SETTING,
+    check_finite,
     load_weights,
     not_to_be_had,
     published_file,
@@ -168,6 +169,7 @@ class Timm:
         # Handed to timm as read: it would unpickle the file in this process, or ask the hub again,
         # for most of a minute without network, also for what is there.
         weights = read_weights(file, rather=_AVERAGED)
+        check_finite(file, weights)
         overlay = {"state_dict": weights, "custom_load": False}
         try:
             network = self._timm.create_model(

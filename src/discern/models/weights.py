@@ -4,7 +4,7 @@ import re
 import socket
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
@@ -146,7 +146,6 @@ def read_weights(path: Path, rather: Sequence[str] = ()) -> dict[str, Tensor]:
         keys = (*rather, *_WRAPPERS)
         state = next((state[key] for key in keys if isinstance(state.get(key), dict)), state)
         check_state(path, state)
-        torch_file.check_finite(path, state)
     return _without_prefixes(state)
 
 
@@ -186,7 +185,7 @@ def load_weights(network: nn.Module, path: Path, heads: Sequence[str]) -> None:
         heads: modules whose weights in the file are left aside where ``network`` lacks them.
 
     Raises:
-        DiscernError: the file cannot be read, or any other layer differs.
+        DiscernError: the file cannot be read, any other layer differs, or a weight is not finite.
     """
     expected = network.state_dict()
     given = {key: tensor for key, tensor in expected.items() if key.endswith(_COUNT)}
@@ -196,10 +195,17 @@ def load_weights(network: nn.Module, path: Path, heads: Sequence[str]) -> None:
         if name in expected or not name.startswith(prefixes):
             given[name] = tensor
     _check_layers(path, given, expected)
+    check_finite(path, given)
     state = OrderedDict(given)
     # The layers' versions are those of the network, for the names are; MNASNet insists on one.
     state._metadata = expected._metadata  # type: ignore[attr-defined]
     network.load_state_dict(state)
+
+
+def check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Raise a DiscernError that names the first of a file's weights that is not finite."""
+    with about(SETTING):
+        torch_file.check_finite(path, weights)
 
 
 def _check_layers(path: Path, given: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
