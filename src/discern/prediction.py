@@ -201,6 +201,8 @@ def probabilities_of(
     network: nn.Module, card: Card, pixels: NDArray[np.uint8]
 ) -> NDArray[np.float32]:
     """Class probabilities (M, K) of pixels, uint8 (M, C, H, W)."""
+    if not len(pixels):  # no file of a batch was a picture; few networks take none
+        return np.empty((0, len(card.class_names)), np.float32)
     images = _normalised(card, pixels)
     with torch.inference_mode():
         probabilities: NDArray[np.float32] = network(images).softmax(1).numpy()
