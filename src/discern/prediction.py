@@ -208,7 +208,7 @@ def probabilities_of(
     network: nn.Module, card: Card, pixels: NDArray[np.uint8]
 ) -> NDArray[np.float32]:
     """Class probabilities (M, K) of pixels, uint8 (M, C, H, W)."""
-    if not len(pixels):  # none of the files could be read, and not every network takes no image
+    if not len(pixels):  # no file of a batch was a picture; few networks take none
         return np.empty((0, len(card.class_names)), np.float32)
     images = _normalised(card, pixels)
     with torch.inference_mode():

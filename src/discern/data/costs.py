@@ -30,11 +30,15 @@ DEFAULT_MB = 512
 
 MOST_MB = 1 << 20
 
-REDUCED_FROM = 1 << 26
-"""Pixels beyond which a picture is read at half its size or less: 67 million."""
+REDUCED_FROM = 1 << 25
+"""Pixels beyond which a picture is read at half its size or less: 34 million."""
 
 JP2_REDUCED_FROM = 1 << 24
 """The same of JPEG 2000, which takes ten times the time for a pixel: 17 million."""
+
+_REDUCED_TO = 1 << 24
+"""Pixels that are left of one that is reduced: more than any network takes, and few enough for the
+copies that scaling makes."""
 
 MOST_VISITS = 1 << 31
 """Pixels times passes over them: two seconds of libjpeg's at worst. Ten passes are usual, which 200
@@ -118,10 +122,10 @@ def bytes_of(mode: str) -> int:
     return 2 if mode.startswith("I;16") else 4
 
 
-def factor_for(pixels: int, most: int = REDUCED_FROM) -> int:
-    """The power of two by which both sides are divided so that at most so many pixels are left."""
+def factor_for(pixels: int, beyond: int = REDUCED_FROM) -> int:
+    """The power of two by which both sides are divided of a picture of more pixels than allowed."""
     factor = 1
-    while pixels > most * factor * factor:
+    while pixels > beyond and pixels > _REDUCED_TO * factor * factor:
         factor *= 2
     return factor
 

@@ -17,7 +17,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from discern.data import jpeg2000
 from discern.data.costs import (
     JP2_REDUCED_FROM,
-    REDUCED_FROM,
     SETTING,
     CostError,
     bytes_of,
@@ -85,7 +84,7 @@ def read_picture(
             be decoded, which saves most of its time. One that lies upright is reduced by the
             largest of 1, 2, 4 and 8 that is allowed, another by the largest that divides it: what
             is left over at the right and lower edges of the image is part of its last pixels.
-            A picture of more than 67 megapixels (JPEG 2000: 17) is reduced in any case; it is asked
+            A picture of more than 33 megapixels (JPEG 2000: 16) is reduced in any case; it is asked
             for each that is reduced.
 
     Returns:
@@ -116,7 +115,7 @@ def _read(
             image.load()
             turn = _UPRIGHT.get(_orientation(image))  # a PNG may say it after its pixels
             plain, white = _in_eight_bits(image, file, packing, mode, factor)
-            return (plain if turn is None else plain.transpose(turn)), white
+            return _upright(plain, image, turn), white
 
 
 def _read_jpeg(file: IO[bytes], mode: str, reduction: Callable[[int, int], int]) -> Image.Image:
@@ -140,8 +139,16 @@ def _read_jpeg(file: IO[bytes], mode: str, reduction: Callable[[int, int], int])
                 width, height = opened.size
                 opened.draft(None, (max(1, width // factor), max(1, height // factor)))
             opened.load()
-            plain = _as_mode(opened, mode)
-            return plain if turn is None else plain.transpose(turn)
+            upright = _upright(_as_mode(opened, mode), opened, turn)
+            opened.close()
+            return upright
+
+
+def _upright(plain: Image.Image, opened: Image.Image, turn: Image.Transpose | None) -> Image.Image:
+    """What was made of an opened image, turned; it stays when that one is closed."""
+    if turn is not None:
+        return plain.transpose(turn)
+    return plain._new(plain.im) if plain is opened else plain
 
 
 def _power(allowed: int, lying: Image.Image | None = None) -> int:
@@ -151,9 +158,7 @@ def _power(allowed: int, lying: Image.Image | None = None) -> int:
 
 
 @contextmanager
-def opened(
-    file: IO[bytes], formats: Sequence[str] = FORMATS, most: int = REDUCED_FROM
-) -> Iterator[tuple[Image.Image, int]]:
+def opened(file: IO[bytes], formats: Sequence[str] = FORMATS) -> Iterator[tuple[Image.Image, int]]:
     """Open a picture that can be decoded in bounds; in the block it has the memory for it.
 
     This is the one door: what others may have made is given to Pillow nowhere else.
@@ -161,7 +166,6 @@ def opened(
     Args:
         file: at any place.
         formats: of ``FORMATS``, those that are expected.
-        most: pixels that are wanted of it.
 
     Yields:
         The image, not loaded yet, and how many times smaller it is to be made once it is.
@@ -175,17 +179,20 @@ def opened(
         file.seek(0)
         with Image.open(file, formats=tuple(formats)) as image:
             check_pixels(*image.size)
-            work, factor = _work(image, file, most)
+            work, factor = _work(image, file)
             # What becomes of it has four bytes a pixel, and may be turned.
             with room.taken(work + 8 * image.width * image.height // factor**2):
-                yield image, factor
+                try:
+                    yield image, factor
+                finally:
+                    image.close()  # gives its memory back before another takes it
     except UnidentifiedImageError as error:
         raise PictureError(_unread(file, formats)) from error
     except CostError as error:
         raise PictureError(str(error)) from error
 
 
-def _work(image: Image.Image, file: IO[bytes], most: int) -> tuple[int, int]:
+def _work(image: Image.Image, file: IO[bytes]) -> tuple[int, int]:
     """Bytes that decoding takes, and how many times smaller the picture is to be made afterwards.
 
     One that can be decoded at a smaller scale is told to.
@@ -193,12 +200,12 @@ def _work(image: Image.Image, file: IO[bytes], most: int) -> tuple[int, int]:
     pixels = image.width * image.height
     if image.format in ("JPEG", "MPO"):
         file.seek(0)
-        factor = min(8, factor_for(pixels, most))
+        factor = min(8, factor_for(pixels))
         image.draft(None, (image.width // factor, image.height // factor))
         work = head_of(file.read()).work(factor)
     elif image.format == "JPEG2000":
         coded = jpeg2000.head_of(file)
-        halvings = factor_for(pixels, min(most, JP2_REDUCED_FROM)).bit_length() - 1
+        halvings = factor_for(pixels, JP2_REDUCED_FROM).bit_length() - 1
         halvings = min(halvings, coded.levels)
         image.reduce = halvings  # type: ignore[assignment, method-assign]
         factor = 2**halvings
@@ -207,7 +214,7 @@ def _work(image: Image.Image, file: IO[bytes], most: int) -> tuple[int, int]:
         factor, work = 1, work_of(image, file)
     left = pixels // factor**2
     check_bytes(left * bytes_of(image.mode), work)
-    return work, factor_for(left, most)
+    return work, factor_for(left)
 
 
 def check_picture(source: Path | IO[bytes]) -> tuple[int, int, float]:
