@@ -21,17 +21,20 @@ from random import Random
 from typing import Any
 
 import atheris
+import torch
 
 HERE = Path(__file__).resolve()
 sys.path.insert(0, str(HERE.parents[1]))
 FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-"))
 
 with atheris.instrument_imports(include=["discern"]):
-    from discern.checkpoints import card_and_state
+    from discern.checkpoints import rebuilt
     from discern.data.idx import parse_idx
     from discern.data.tables import Files, read_table
     from discern.errors import DiscernError
     from discern.models import checkpoint
+    from discern.runs import read_run
+    from discern.sweeps.ledger import Ledger
 
 from hostile.checkpoints import ODD, TREES, with_digest  # noqa: E402
 
@@ -46,8 +49,6 @@ def codec(data: bytes) -> None:
 
 def codec_seeds() -> Iterable[bytes]:
     """Honest files with each of the odd descriptions."""
-    import torch
-
     path = FOLDER / "seed.safetensors"
     checkpoint.write({"state_dict": {"w": torch.ones(2, 3)}, "epoch": 1, "a": [{"b": (1,)}]}, path)
     good = path.read_bytes()
@@ -60,13 +61,20 @@ def codec_seeds() -> Iterable[bytes]:
         yield len(text).to_bytes(2, "little") + text + good[8 + length :]
 
 
+WEIGHTS = {
+    "hidden.0.weight": torch.zeros(8, 784), "hidden.0.bias": torch.zeros(8),
+    "output.weight": torch.zeros(2, 8), "output.bias": torch.zeros(2),
+}  # fmt: skip
+
+
 def card(data: bytes) -> None:
     """What a checkpoint says of its model, as JSON."""
     try:
         said = json.loads(data)
+        json.dumps(said, ensure_ascii=False).encode()  # what the codec lets through
     except (ValueError, RecursionError):
         return
-    card_and_state(Path("x.safetensors"), {"discern": said, "state_dict": {}})
+    rebuilt(Path("x.safetensors"), {"discern": said, "state_dict": dict(WEIGHTS)})
 
 
 def card_seeds() -> Iterable[bytes]:
@@ -116,6 +124,26 @@ def csv_seeds() -> Iterable[bytes]:
     yield b"sep=;\nfile;label;split\na.png;cat;train\nb.png;dog;test\n"
     yield "\ufefffile\tcat\tdog\na\t1\t0\nb\t0\t1\n".encode("utf-16")
     yield b'"file","label"\n"a.png","x ""y"""\n'
+
+
+def sweep(data: bytes) -> None:
+    """The list of a sweep's jobs, and the facts of one of them."""
+    (FOLDER / "sweep.json").write_bytes(data)
+    (FOLDER / "summary.json").write_bytes(data)
+    read_run(FOLDER)
+    Ledger.load(FOLDER)
+
+
+def sweep_seeds() -> Iterable[bytes]:
+    """An honest list, and others with one part that is odd."""
+    job = {"number": 0, "name": "lr=0.1", "overrides": {"optimizer.lr": "0.1"}}
+    good: dict[str, Any] = {
+        "format": 1, "arguments": ["optimizer.lr=0.1,0.2"], "search": None,
+        "objectives": [{"metric": "val/loss", "direction": "minimize"}], "jobs": [job],
+    }  # fmt: skip
+    yield json.dumps(good).encode()
+    for odd in (*ODD, "..", "/etc", "a/b"):
+        yield json.dumps({**good, "jobs": [{**job, "name": odd}]}).encode()
 
 
 def other_json(data: bytes, size: int, seed: int) -> bytes:
@@ -172,6 +200,7 @@ Mutator = Callable[[bytes, int, int], bytes]
 TARGETS: dict[str, tuple[Callable[[bytes], None], Maker, Mutator]] = {
     "codec": (codec, codec_seeds, other_checkpoint),
     "card": (card, card_seeds, other_json),
+    "sweep": (sweep, sweep_seeds, other_json),
     "idx": (idx, idx_seeds, other_bytes),
     "csv": (csv, csv_seeds, other_bytes),
 }

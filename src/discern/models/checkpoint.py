@@ -241,10 +241,13 @@ class _Decoder:
             return [self.decode(part, depth + 1) for part in value]
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError("its description has a number that JSON has no word for")
+        if isinstance(value, str):
+            value.encode()  # JSON may name half a character, which is no text
         if not isinstance(value, dict):
             return value
         special = next((key for key in value if key.startswith("$")), None)
         if special is None:
+            "".join(value).encode()
             return {key: self.decode(part, depth + 1) for key, part in value.items()}
         if len(value) > 1:
             raise ValueError(f"{special} is not alone")
