@@ -162,3 +162,30 @@ def test_folders_of_other_programs_do_no_harm(project):
     discern.train(discern.compose(OWN, folder="run"))
     done = invoke("evaluate", "ckpt_path=run", cwd=project)
     assert done.returncode == 0, done.stderr
+
+
+def test_of_a_data_set_of_ones_own_a_file_says_words_and_numbers_only(project):
+    choice = project / "conf/data/halves.yaml"
+    choice.write_text(choice.read_text() + "kind: plain\npart: {_target_: builtins.dict, x: 1}\n")
+    source = project / "our_pictures.py"
+    source.write_text(source.read_text().replace(
+        "    def load_images",
+        "    def __init__(self, kind, part, **others):\n"
+        "        super().__init__(**others)\n"
+        "        print(f'made of {kind} and {part}')\n\n    def load_images",
+    ))  # fmt: skip
+    done = invoke("train", *OWN, "data.kind=fancy", "hydra.run.dir=run", cwd=project)
+    assert done.returncode == 0, done.stderr
+    done = invoke("evaluate", "ckpt_path=run", cwd=project)
+    assert (done.returncode, "made of fancy and {'x': 1}" in done.stdout) == (0, True), done.stderr
+
+    path = project / "run/checkpoints/last.safetensors"
+    content = read(path)
+    for kind in ("/etc/passwd", "../x", "https://localhost:1", "C:\\x", "${oc.env:HOME}"):
+        content[CARD]["config"]["data"]["kind"] = kind
+        write(content, path)
+        done = invoke("evaluate", "ckpt_path=run", cwd=project)
+        assert done.returncode == 1
+        assert "data.kind that is no plain value" in done.stderr
+        assert "made of" not in done.stdout
+        assert "Traceback" not in done.stderr

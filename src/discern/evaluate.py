@@ -190,10 +190,16 @@ def _settings_of_run(card: Card, checkpoint: Path) -> dict[str, Any]:
             check_given(target, told, "data")
         except ValueError as error:
             raise DiscernError(f"{error}, in {checkpoint}.") from error
-    for name, value in told.items():
-        if name not in NOT_FROM_FILES and not _is_plain(name, value):
+    # A part that is built of settings of its own, as one of a user's data set may be, is the
+    # choice's.
+    believed = {
+        name: value
+        for name, value in told.items()
+        if name not in NOT_FROM_FILES and (name == "parts" or not isinstance(value, dict))
+    }
+    for name, value in believed.items():
+        if not _is_plain(name, value):
             raise DiscernError(f"{checkpoint} has a data.{name} that is no plain value.")
-    believed = {name: value for name, value in told.items() if name not in NOT_FROM_FILES}
     return {**own[target], **believed, "dir": None}
 
 
@@ -207,7 +213,7 @@ what they are checked with, how many are in memory at a time, and what only trai
 def _is_plain(name: str, value: Any) -> bool:
     """Whether a setting's value cannot mean more than it says, wherever it is used."""
     if isinstance(value, list):
-        return all(isinstance(item, (int, float)) for item in value)
+        return all(isinstance(item, (int, float)) or _is_word(item) for item in value)
     if isinstance(value, dict):  # data.parts, whose folders the config's check looks at
         return {*value} <= {"train", "val", "test"} and all(map(_is_below, value.values()))
     if name == "csv":

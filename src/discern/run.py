@@ -555,7 +555,6 @@ def continue_from(start: Path, cfg: DictConfig, trainer: Trainer, model: Classif
         check_shapes(model.network, state, start)
         match_backbone(model.network, card, state, start)
     log.info("  %-10s %s", "from", relative(start))
-    check_before_restoring(trainer)
     trainer.callbacks.append(Continuation(card, portable(cfg)))  # type: ignore[attr-defined]
     return (epoch_of(content) or 1) + _ends_an_epoch(content)
 
@@ -624,6 +623,7 @@ def fit(
     stop: GracefulStop,
 ) -> str:
     """Train; return why training ended."""
+    check_before_restoring(trainer)
     with stop:
         try:
             with refusals_of_training(data):

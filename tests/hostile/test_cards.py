@@ -96,8 +96,9 @@ def test_files_that_did_harm_are_refused_or_harmless(commands, real):
     content, path = read(real / "last.safetensors"), real / "last.safetensors"
     for name, hostile in named(content):
         write(hostile, path)
-        for command, call in commands.items():
-            said = tried(call, path)
+        few = () if name in REFUSED_BY_ALL else ("load", "predict", "go on")
+        for command in few or commands:
+            said = tried(commands[command], path)
             if name in REFUSED_BY_ALL or (name in REFUSED_WHEN_BUILT and command == "load"):
                 assert said is not None, (name, command)
                 assert len(said) < 2000, (name, command)
