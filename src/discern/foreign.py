@@ -12,6 +12,7 @@ import functools
 import importlib.util
 import inspect
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -267,13 +268,22 @@ def _check_interpolation(text: str, told: str) -> None:
 def _check_target(target: Any, told: str) -> None:
     if isinstance(target, str) and _allows(target):
         return
-    if not isinstance(target, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", target):
+    if not isinstance(target, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", target):
         raise _refused(told, f"_target_: {_shown(str(target))}", "which is no name of a class")
+    if _is_nowhere(target.partition(".")[0]):  # which building it tells better
+        return
     if target not in _chosen() and not _is_harmless(target):
         raise _refused(
             told, f"_target_: {target}", "which is no class that a file given by path may name",
             target,
         )  # fmt: skip
+
+
+def _is_nowhere(package: str) -> bool:
+    """Whether there is no module of that name, neither installed nor where the command started."""
+    here = started_in()
+    is_here = any(here.glob(f"{package}.*")) or (here / package).exists()
+    return not is_here and package not in sys.modules and importlib.util.find_spec(package) is None
 
 
 def _chosen() -> set[str]:

@@ -50,7 +50,9 @@ def job(typed: list[str]) -> Job:
 
 
 def config(*typed: str) -> dict:
-    cfg = composed(*for_hydra(typed, as_typed_settings(), multirun=False))
+    # What reads the environment is the user's own only if it stands in ./conf, or is allowed.
+    allowed = "allow_targets=[oc.env]"
+    cfg = composed(*for_hydra(typed, as_typed_settings(), multirun=False), allowed)
     leave_out(cfg)
     _put_in_deleted_groups(cfg)
     place_paths(cfg, as_typed_settings())
