@@ -301,9 +301,9 @@ def _named(folder: Path) -> set[str]:
 
 def _is_harmless(target: str) -> bool:
     """Whether it is a class of a kind that runs are made of, of a library or beside ``./conf``."""
-    package, own = target.partition(".")[0], _is_beside(target)
-    if any(part.startswith("_") for part in target.split(".")):
+    if "." not in target or any(part.startswith("_") for part in target.split(".")):
         return False
+    package, own = target.partition(".")[0], _is_beside(target)
     if package not in LIBRARIES and not own:
         return False
     if own:
