@@ -1,11 +1,26 @@
 from __future__ import annotations
 
+import csv
+import io
 import os
 import stat
+import unicodedata
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from discern.files import read_bytes, read_json, remove_tree, write_whole
+from discern.files import (
+    csv_cell,
+    csv_text,
+    read_bytes,
+    read_json,
+    remove_tree,
+    visible,
+    write_csv,
+    write_whole,
+)
+from hostile.texts import CHOSEN
 
 
 def test_a_file_is_written_and_its_folder_made(tmp_path):
@@ -131,3 +146,31 @@ def test_a_folder_is_removed_however_deep_and_no_link_is_followed(tmp_path):
     remove_tree(top)
     assert not top.exists()
     assert (tmp_path / "kept" / "file").exists()
+
+
+@given(st.text() | st.sampled_from(CHOSEN))
+def test_no_cell_is_a_formula_and_each_is_read_back(text):
+    file = io.StringIO(newline="")
+    write_csv(file, [[text, 1.5]])
+    file.seek(0)
+    ((cell, number),) = csv.reader(file)
+    assert number == "1.5"
+    assert (
+        cell[:1] not in set("=+-@\t\r\n＝＋－＠")
+        or cell.replace(".", "").lstrip("+-")[:1].isdigit()
+    )
+    assert csv_text(cell) == text.encode("utf-8", "backslashreplace").decode()
+
+
+def test_numbers_stay_numbers():
+    assert [*map(csv_cell, (-0.5, "-0.5", "+1e3", -3, None, float("nan")))] == [
+        "-0.5", "-0.5", "+1e3", "-3", "", "",
+    ]  # fmt: skip
+
+
+@given(st.text(st.characters()) | st.sampled_from(CHOSEN))
+def test_a_terminal_obeys_nothing_of_a_text(text):
+    for shown, kept in ((visible(text), ""), (visible(text, lines=True), "\n\t")):
+        controls = {c for c in shown if unicodedata.category(c) in ("Cc", "Cs")} - set(kept)
+        assert not controls
+        assert not set(shown) & set("\u202a\u202b\u202d\u202e\u2066\u2067\u2028\u2029")

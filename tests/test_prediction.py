@@ -319,6 +319,21 @@ def test_each_drawn_picture_is_explained_for_its_predicted_class(predicted, phot
         assert any(np.abs(expected - it).max() > 0.1 * peak for it in by_class), "proves nothing"
 
 
+def test_a_backbone_is_given_no_batch_without_a_picture(predicted, tmp_path, monkeypatch):
+    monkeypatch.setattr("discern.prediction.BATCH", 2)
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for number in range(5):
+        (folder / f"{number}.jpg").write_text("no picture")
+    model = save_transfer_model(tmp_path / "model.safetensors")
+    with pytest.raises(DiscernError, match="has no picture that can be read"):
+        predicted(model, folder)
+    assert all(row["error"].startswith("not a picture") for row in table(predicted.out))
+    Image.new("RGB", (80, 80)).save(folder / "9.png")
+    outcome, rows = predicted(model, folder)
+    assert (outcome.read, outcome.unreadable, len(rows)) == (1, 5, 6)
+
+
 def test_only_what_is_drawn_is_explained_and_nothing_else_changes(
     predicted, photos, tmp_path, monkeypatch
 ):

@@ -4,7 +4,6 @@ Whatever is read from the folder of a run or a sweep comes through here: a regul
 that is bounded, which is no link to outside of its folder.
 """
 
-import csv
 import errno
 import json
 import math
@@ -194,7 +193,13 @@ def _is_formula(text: str) -> bool:
 
 def write_csv(file: IO[str], rows: Iterable[Iterable[Any]]) -> None:
     """Write rows of texts and numbers, each cell through :func:`csv_cell`."""
-    csv.writer(file, lineterminator="\n").writerows(map(csv_cell, row) for row in rows)
+    file.writelines(",".join(map(csv_field, row)) + "\n" for row in rows)
+
+
+def csv_field(value: str | float | None) -> str:
+    """A cell in quotes where it needs them: the csv module gives none to a carriage return."""
+    text = csv_cell(value)
+    return '"{}"'.format(text.replace('"', '""')) if set(',"\r\n') & set(text) else text
 
 
 def as_json_values(value: Any) -> Any:

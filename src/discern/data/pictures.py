@@ -185,7 +185,9 @@ def opened(file: IO[bytes], formats: Sequence[str] = FORMATS) -> Iterator[tuple[
                 try:
                     yield image, factor
                 finally:
-                    image.close()  # gives its memory back before another takes it
+                    # Its memory is given back before another takes it; the file is the caller's.
+                    image._im = None
+                    vars(image).pop("_decoder", None)
     except UnidentifiedImageError as error:
         raise PictureError(_unread(file, formats)) from error
     except CostError as error:

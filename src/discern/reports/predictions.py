@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from discern.files import csv_cell, write_csv, write_whole
+from discern.files import csv_field, write_csv, write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -140,8 +139,8 @@ def _rows(predictions: Predictions, part: slice) -> str:
     quotes. No list is made for each row: thousands of them would set the garbage collector to
     work, which takes a tenth of a second where torch and lightning are imported.
     """
-    cells = _as_cells(predictions.class_names)
-    files = _as_cells((predictions.files or [""] * len(predictions))[part])
+    cells = [*map(csv_field, predictions.class_names)]
+    files = map(csv_field, (predictions.files or [""] * len(predictions))[part])
     indices, labels = predictions.indices[part].tolist(), predictions.labels[part].tolist()
     predicted = predictions.predicted[part].tolist()
     # Seven digits, which is what a float32 has.
@@ -153,10 +152,3 @@ def _rows(predictions: Predictions, part: slice) -> str:
             indices, files, labels, predicted, numbers.splitlines(keepends=True), strict=True
         )
     )
-
-
-def _as_cells(names: Sequence[str]) -> list[str]:
-    """Texts as cells of a CSV file, quoted where they need be; a byte that is no UTF-8 is shown."""
-    special = set(',"\r\n')
-    texts = map(csv_cell, names)
-    return ['"{}"'.format(t.replace('"', '""')) if special & set(t) else t for t in texts]

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from discern.console import Formatter, table
+from discern.errors import DiscernError, refuse, told
+from hostile.texts import CHOSEN
+
+
+@pytest.mark.parametrize("text", CHOSEN)
+def test_a_name_in_a_table_is_shown_as_it_is(text):
+    lines = table(["name", "n"], [[text[:50], "1"]], width=200).splitlines()
+    assert len(lines) == 3
+    assert "\x1b" not in lines[-1]
+    if text[:50].isprintable():
+        assert text[:50].strip() in lines[-1]
+
+
+def test_log_lines_hold_nothing_that_a_terminal_obeys():
+    record = logging.LogRecord("x", logging.INFO, "", 0, "%s\nnext", ("a\x1b]0;t\x07\u202e",), None)
+    assert Formatter("%(message)s").format(record) == "a\\x1b]0;t\\x07\\u202e\nnext"
+    warning = logging.LogRecord("x", logging.WARNING, "", 0, "y" * 5000, (), None)
+    assert len(Formatter("%(message)s").format(warning)) == 300
+
+
+def test_an_error_ends_with_its_beginning_and_its_end():
+    with pytest.raises(SystemExit) as ended:
+        refuse(DiscernError(f"data.dir={'x' * 10_000}\x1b[2J is not allowed; it must be a folder."))
+    assert str(ended.value).startswith("Error: data.dir=xxx")
+    assert str(ended.value).endswith("xx\\x1b[2J is not allowed; it must be a folder.")
+    assert len(str(ended.value)) <= 310
+
+
+@given(st.text())
+def test_a_short_message_is_told_whole(text):
+    if text.isprintable() and len(text) <= 300:
+        assert told(text) == text
+    assert all(len(line) <= 300 for line in told(text * 50).split("\n"))
