@@ -154,7 +154,7 @@ class _Room:
     @contextmanager
     def taken(self, work: int) -> Iterator[None]:
         """Wait until so many bytes may be taken, and take them in the block."""
-        capacity = most_work()
+        capacity = most_bytes()  # one that takes more has it all, and is alone
         wanted = min(work, capacity)
         with self._alone() if wanted > capacity // 4 else self._beside():
             with self._change:
@@ -163,6 +163,8 @@ class _Room:
             try:
                 yield
             finally:
+                if wanted > capacity // 8:
+                    _trim()
                 with self._change:
                     self._taken -= wanted
                     self._change.notify_all()
@@ -180,7 +182,6 @@ class _Room:
             try:
                 yield
             finally:
-                _trim()
                 if self._turn >= 0:
                     fcntl.lockf(self._turn, fcntl.LOCK_UN)
 

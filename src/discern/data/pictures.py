@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -184,6 +185,9 @@ def opened(file: IO[bytes], formats: Sequence[str] = FORMATS) -> Iterator[tuple[
             with room.taken(work + 8 * image.width * image.height // factor**2):
                 try:
                     yield image, factor
+                except Exception as error:
+                    traceback.clear_frames(error.__traceback__)  # which hold the decoder
+                    raise
                 finally:
                     # Its memory is given back before another takes it; the file is the caller's.
                     image._im = None

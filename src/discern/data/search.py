@@ -73,7 +73,11 @@ def walk(folder: Path, seen: set[tuple[int, int]] | None = None) -> Iterator[Pat
     for entry in entries:
         if entry.name.startswith(".") or entry.name in JUNK:
             continue
-        if entry.is_dir():
+        try:
+            is_folder, is_file = entry.is_dir(), entry.is_file()
+        except OSError:  # links in a circle, of which reading says so too
+            is_folder, is_file = False, True
+        if is_folder:
             yield from walk(folder / entry.name, seen)
-        elif entry.is_file() or entry.is_symlink():
+        elif is_file or entry.is_symlink():
             yield folder / entry.name
