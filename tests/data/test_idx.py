@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -93,3 +94,13 @@ def test_header_and_digest_are_those_of_the_file():
     assert idx_sha256(IMAGES) == hashlib.sha256(IMAGES_FILE).hexdigest()
     reordered = np.asfortranarray(IMAGES)
     assert idx_sha256(reordered) == hashlib.sha256(IMAGES_FILE).hexdigest()
+
+
+def test_a_small_file_that_unpacks_to_gigabytes_is_refused_by_its_header(tmp_path):
+    path = tmp_path / "images.gz"
+    packer = zlib.compressobj(9, wbits=31)
+    packed = packer.compress(idx_header((400_000, 28, 28)))
+    packed += b"".join(packer.compress(bytes(1 << 20)) for _ in range(300))
+    path.write_bytes(packed + packer.flush())
+    with pytest.raises(DiscernError, match="announces 313,600,016 bytes; at most 200,000,000"):
+        read_idx(path, 3)
