@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from urllib.parse import quote
 
@@ -132,7 +133,11 @@ def test_a_sweep_writes_no_secret_and_goes_on_when_it_is_typed_again(tmp_path, o
     jobs = json.loads((tmp_path / "sweep" / "sweep.json").read_text())["jobs"]
     gone = tmp_path / "sweep" / jobs[1]["name"]
     gone.rename(tmp_path / "gone")
-    shown = invoke("train", "-m", "sweep.resume=sweep", cwd=tmp_path, **ENVIRONMENT)
+    resumed = ("-m", "sweep.resume=sweep")
+    shown = invoke("train", *resumed, cwd=tmp_path, **ENVIRONMENT)
+    assert "type allow_targets=[oc.env] if you know the file" in shown.stderr
+    resumed = (*resumed, "allow_targets=[oc.env]")
+    shown = invoke("train", *resumed, cwd=tmp_path, **ENVIRONMENT)
     assert f"own: begun with {PLACEHOLDER}" in (gone / "train.log").read_text()
     assert "+model.api_key was kept without what may be secret" in shown.stderr
     assert "secret; type it again" in (gone / "train.log").read_text()
@@ -147,8 +152,10 @@ def test_a_sweep_writes_no_secret_and_goes_on_when_it_is_typed_again(tmp_path, o
 
 def test_the_best_of_a_sweep_trains_again_and_says_what_was_left_out(tmp_path, own):
     sweep = ("-m", *own, *SECRETS, "optimizer.lr=1e-3,1e-2", "hydra.sweep.dir=sweep")
-    invoke("train", *sweep, cwd=tmp_path, **ENVIRONMENT)
-    again = ("experiment=sweep/best.yaml", "hydra.run.dir=run")
+    swept = invoke("train", *sweep, cwd=tmp_path, **ENVIRONMENT)
+    (printed,) = re.findall(r"or: python train\.py (.*)", swept.stdout)
+    again = (*shlex.split(printed), "hydra.run.dir=run")
+    assert again[:2] == ("experiment=sweep/best.yaml", "allow_targets=[oc.env]")
     done = invoke("train", *again, cwd=tmp_path, **ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     assert "model.api_key was kept without what may be secret; type it again" in done.stdout
@@ -198,7 +205,7 @@ def test_an_address_that_lost_its_secret_is_not_downloaded(tmp_path):
         cwd=tmp_path,
     )
     assert done.returncode == 1
-    assert "type the setting with its whole address again" in done.stderr
+    assert "kept without its secrets; type all of it again, as data.url=URL" in done.stderr
 
 
 def test_names_of_secrets():

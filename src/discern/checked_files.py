@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.core_plugins import file_config_source
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
@@ -16,7 +16,8 @@ from discern.errors import DiscernError
 from discern.experiments import read_settings
 from discern.foreign import allowing, check_file, is_own
 
-SCHEME = FileConfigSource.scheme()
+HydrasOwn = file_config_source.FileConfigSource
+SCHEME = HydrasOwn.scheme()
 
 
 @contextmanager
@@ -29,7 +30,7 @@ def checked_files(overrides: Iterable[str]) -> Iterator[None]:
     Plugins.instance()  # which registers Hydra's own reader, and refuses another in its place
     types = SourcesRegistry.instance().types
     before = types.get(SCHEME)
-    types[SCHEME] = CheckedFiles
+    types[SCHEME] = FileConfigSource
     try:
         with allowing(overrides):
             yield
@@ -38,8 +39,12 @@ def checked_files(overrides: Iterable[str]) -> Iterator[None]:
             types[SCHEME] = before
 
 
-class CheckedFiles(FileConfigSource):
-    """A folder in Hydra's search path, such as that of ``--config-dir``."""
+class FileConfigSource(HydrasOwn):
+    """A folder in Hydra's search path, such as that of ``--config-dir``.
+
+    In the process of a job, Hydra registers its own reader beside the one that it finds: two of one
+    name are the same to it.
+    """
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Read a file, and check what is neither discern's nor in the user's ``./conf``.
@@ -68,7 +73,7 @@ def read_checked(path: Path, told: str, group: str) -> tuple[DictConfig, dict[st
     """
     text, config = read_settings(path, told)
     try:
-        header: dict[str, str | None] = FileConfigSource._get_header_dict(text)
+        header: dict[str, str | None] = HydrasOwn._get_header_dict(text)
     except ValueError as error:
         raise DiscernError(f"{told} has a header that is wrong: {error}.") from error
     if not is_own(path):

@@ -79,6 +79,38 @@ def allowing(overrides: Iterable[str]) -> Iterator[None]:
         _allowed.reset(token)
 
 
+class ForeignError(DiscernError):
+    """A file says what only the user may say.
+
+    Attributes:
+        entry: of ``allow_targets``, with which it may; None where nothing allows it.
+    """
+
+    def __init__(self, message: str, entry: str | None) -> None:
+        super().__init__(message)
+        self.entry = entry
+
+
+def to_be_allowed(settings: Any) -> list[str]:
+    """The entries of ``allow_targets`` with which a file may hold these settings.
+
+    They are those that are typed, and those that the file needs besides.
+    """
+    entries = list(_allowed.get())
+    while True:
+        token = _allowed.set(tuple(entries))
+        try:
+            check_file(settings, "", "_global_")
+        except ForeignError as error:
+            if error.entry is None or error.entry in entries:
+                return entries
+            entries.append(error.entry)
+        else:
+            return entries
+        finally:
+            _allowed.reset(token)
+
+
 def allowed_by(overrides: Iterable[str]) -> tuple[str, ...]:
     """The entries of ``allow_targets`` among overrides."""
     for override in overrides:
@@ -223,11 +255,11 @@ def _allows(name: str) -> bool:
     return any(name == entry or name.startswith(f"{entry}.") for entry in _allowed.get())
 
 
-def _refused(told: str, what: str, why: str, entry: str | None = None) -> DiscernError:
+def _refused(told: str, what: str, why: str, entry: str | None = None) -> ForeignError:
     ways = "a file in ./conf may, and so may what you type"
     if entry is not None and entry != SETTING:
         ways = f"type {SETTING}=[{entry}] if you know the file, or put it into ./conf"
-    return DiscernError(f"{told} says {what}, {why}; {ways}.")
+    return ForeignError(f"{told} says {what}, {why}; {ways}.", entry)
 
 
 def _shown(text: str) -> str:

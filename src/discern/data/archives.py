@@ -306,8 +306,8 @@ def _download(url: str, path: Path, digests: Mapping[str, str]) -> None:
     """Make the file at ``path``, and the record of its digest where it has none."""
     if PLACEHOLDER in url:
         raise DiscernError(
-            f"{url} cannot be downloaded: what may be secret of an address is not written with a "
-            "run's settings; type the setting with its whole address again, such as data.url=URL."
+            f"{url} cannot be downloaded: an address is kept without its secrets; type all of it "
+            "again, as data.url=URL."
         )
     download = _Download(url, path, digests or _recorded(path))
     part, begun = download.part, download.begun()

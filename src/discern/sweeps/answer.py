@@ -18,6 +18,7 @@ from discern.config_file import dumper
 from discern.errors import first_line
 from discern.experiments import SUFFIX, find_file, is_path
 from discern.files import remove_tree, write_whole
+from discern.foreign import SETTING, to_be_allowed
 from discern.jobs import relative
 from discern.places import expanded
 from discern.reports.curves import draw_curves_of
@@ -48,6 +49,9 @@ log = logging.getLogger(__name__)
 
 Tester = Callable[[Ledger, Row], dict[str, float]]
 """Measures a job's model on the test split."""
+
+BEST_FILE = "best.yaml"
+"""In a sweep's folder: the settings of its best job, as an experiment."""
 
 EVENTS = "events.out.tfevents"
 """How the names of TensorBoard's files begin."""
@@ -81,10 +85,9 @@ def conclude(ledger: Ledger, test: Tester | None, extra: Mapping[str, Any]) -> l
             facts["best"] = _keep_setting(ledger, setting)
     elif best is not None:
         job = ledger.jobs[best.number]
-        facts["best"] = {"folder": job.name, "command": command(job)}
+        facts["best"] = {"folder": job.name, "command": f"{command(job)}{_allowing({})}"}
         _link(folder / BEST, job.name)
-        with write_whole(folder / "best.yaml") as file:
-            file.write(as_experiment(job))
+        _write_best(folder, job)
         if test is not None:
             facts["best"]["test"] = test(ledger, best)
             # Its test is there now. Before it too: the test may be interrupted.
@@ -160,9 +163,8 @@ def _keep_setting(ledger: Ledger, setting: Group) -> dict[str, Any]:
     job = Job(first.number, first.name, overrides)
     # Of a sweep before it had folds, if somebody has added them.
     _remove_links(ledger.folder / BEST)
-    with write_whole(ledger.folder / "best.yaml") as file:
-        kind = "best setting" if setting.overrides else "settings"
-        file.write(as_experiment(job, f"{kind} of a cross-validation"))
+    kind = "best setting" if setting.overrides else "settings"
+    _write_best(ledger.folder, job, f"{kind} of a cross-validation")
     metrics = {
         objective.metric: {
             "mean": setting.spreads[objective.metric].mean,
@@ -171,7 +173,20 @@ def _keep_setting(ledger: Ledger, setting: Group) -> dict[str, Any]:
         }
         for objective in ledger.objectives
     }
-    return {"setting": dict(setting.overrides), "folds": metrics, "command": command(job)}
+    again = f"{command(job)}{_allowing({})}"
+    return {"setting": dict(setting.overrides), "folds": metrics, "command": again}
+
+
+def _write_best(folder: Path, job: Job, kind: str = "best job of a sweep") -> None:
+    with write_whole(folder / BEST_FILE) as file:
+        file.write(as_experiment(job, kind))
+
+
+def _allowing(settings: Mapping[str, Any]) -> str:
+    """What has to be typed for a file of settings that the user may not have in ``./conf``."""
+    entries = to_be_allowed(settings)
+    words = f"{SETTING}=[{','.join(entries)}]"
+    return f" {shlex.quote(words)}" if entries else ""
 
 
 def _tell(best: Mapping[str, Any], folder: Path) -> None:
@@ -188,9 +203,9 @@ def _tell(best: Mapping[str, Any], folder: Path) -> None:
         told = ", ".join(f"{name} {value:.4f}" for name, value in best["test"].items())
         log.info("The best on the test split: %s", told)
     log.info("%s: %s", again, best["command"])
-    log.info(
-        "  or: python train.py experiment=%s", shlex.quote(str(relative(folder / "best.yaml")))
-    )
+    file = folder / BEST_FILE
+    allowing = _allowing(yaml.safe_load(file.read_text(encoding="utf-8")))
+    log.info("  or: python train.py experiment=%s%s", shlex.quote(str(relative(file))), allowing)
 
 
 def _say_what_was_logged(ledger: Ledger) -> None:
