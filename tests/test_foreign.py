@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discern.composition import compose
+from discern.config import check
 from discern.errors import DiscernError
 from discern.foreign import check_overrides
 from starter import invoke
@@ -70,11 +71,28 @@ def test_a_hostile_file_is_refused_in_a_sentence(here):
         "tags: ['${now:%Y}']",
         "defaults: [{override /model: dropout}]",
         "callbacks: {best_checkpoint: {dirpath: '${folder}/best'}}",
+        "logger: {csv: {path: '${folder}/x.csv'}, tensorboard: {name: a/b, version: v1}}",
+        "logger: {tensorboard: {log_graph: '${train}', tags: '${tags}'}}",
+        "callbacks: {x: {_target_: torch.nn.Sequential, _args_: [{_target_: torch.nn.ReLU}, 3]}}",
+        "trainer: {max_epochs: '${seed}', profiler: simple}",
     ],
 )
 def test_an_honest_file_is_taken(here, text):
     (here / "x.yaml").write_text(text)
     compose(["experiment=x.yaml"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1: {a: 1}", "true: {a: 1}", "tags: ['${tags}']", "model: {hidden: ['${model.hidden}']}",
+        "tags: ['${oc.select:tags}']", "logger: x", "callbacks: 3", "callbacks: {1: 2}",
+    ],
+)  # fmt: skip
+def test_a_file_of_settings_of_no_form_is_told_in_a_sentence(here, text):
+    (here / "x.yaml").write_text(text)
+    with pytest.raises(DiscernError, match=r"\A[^\n\x1b]{20,2000}\Z"):
+        check(compose(["experiment=x.yaml"]))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from torch import nn
 from torch.nn import functional
 
 import discern
-from discern.errors import DiscernError
+from discern.checkpoints import check_shapes
+from discern.errors import DiscernError, shortened
 from discern.models.card import CARD, Card, ModelCard, Preprocessing
 from discern.models.checkpoint import write
 from discern.models.mlp import MLP
@@ -360,3 +361,12 @@ def test_a_small_file_that_names_a_large_backbone_takes_no_memory(path, monkeypa
         discern.load(path)
     (network_built,) = built
     assert all(parameter.is_meta for parameter in network_built.parameters())
+
+
+def test_names_in_a_strangers_file_begin_no_line_of_a_message():
+    network = torch.nn.Linear(1, 1)
+    state = {**network.state_dict(), "x\nError: y\x1b[2J": torch.zeros(1)}
+    with pytest.raises(DiscernError, match=r"x\\nError: y\\x1b\[2J is 1 there") as refused:
+        check_shapes(network, state, Path("x"))
+    assert "\n" not in str(refused.value)
+    assert shortened(["a\nb", "c"]) == "a\\nb, c"

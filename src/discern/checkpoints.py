@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from discern.data.known import KnownImages, from_tensors, unknown
 from discern.errors import DiscernError, first_line
+from discern.files import visible
 from discern.models import checkpoint, torch_file
 from discern.models.card import CARD, Card, parsed
 from discern.models.registry import model_class
@@ -239,7 +240,8 @@ def check_shapes(network: nn.Module, state: dict[str, Tensor], path: str | Path)
     """Raise a DiscernError that names the layers that differ, with both shapes."""
     expected, state = network.state_dict(), with_backbone(network, state)
     differences = [
-        f"{key} is {_shape(state.get(key))} there and {_shape(expected.get(key))} in the model"
+        f"{visible(key)} is {_shape(state.get(key))} there "
+        f"and {_shape(expected.get(key))} in the model"
         for key in sorted(expected.keys() | state.keys())
         if _shape(state.get(key)) != _shape(expected.get(key))
     ]

@@ -826,9 +826,9 @@ def check(cfg: DictConfig, command: str = "train") -> None:
     leave_out(cfg)
     if command == "train":
         _put_in_deleted_groups(cfg)
-    read_interpolated(cfg, _validators(cfg, command))
-    place_paths(cfg, as_typed_settings())
     try:
+        read_interpolated(cfg, _validators(cfg, command))
+        place_paths(cfg, as_typed_settings())
         # `hydra` is Hydra's own and checked by it.
         values: dict[Any, Any] = {
             str(key): "???" if OmegaConf.is_missing(cfg, key) else plain(cfg[key])
@@ -959,7 +959,8 @@ def check_names(cfg: DictConfig) -> None:
         DiscernError: says which names there are.
     """
     known = RunSettings.model_fields
-    for name in map(str, cfg):
+    for key in cfg:
+        name = str(key)
         if name in known or name == "hydra":
             continue
         if (conf_dir() / name).is_dir():
@@ -967,11 +968,13 @@ def check_names(cfg: DictConfig) -> None:
                 f"{name} is a group, not a setting; a file chooses from it by a line "
                 f"'- override /{name}: CHOICE' among its defaults."
             )
-        looks_wrong = OmegaConf.is_dict(cfg._get_node(name)) or closest(name, known)
+        looks_wrong = OmegaConf.is_dict(cfg._get_node(key)) or closest(name, known)
         if looks_wrong and not _is_referred_to(name, cfg):
             raise DiscernError(f"{name} is not a setting; {did_you_mean(name, known)}")
     for group in ("callbacks", "logger"):
-        parts = cfg.get(group) or {}
+        parts = cfg.get(group)
+        if not OmegaConf.is_dict(parts):  # which the settings' own check tells better
+            continue
         built = [str(name) for name, part in parts.items() if _is_built(part)]
         for name, part in parts.items():
             if part is not None and not _is_built(part):

@@ -59,6 +59,10 @@ def check_yaml(text: str, most: int = MOST_PARTS, loader: Any = None) -> None:
                 named[event.anchor] = 1
             if event.implicit[0] and len(event.value) > LONGEST_WORD:
                 raise ValueError("it holds a word that is too long")
+            if event.tag == "tag:yaml.org,2002:binary":
+                raise ValueError("it holds bytes, which are neither text nor number")
+            if any("\ud800" <= letter <= "\udfff" for letter in event.value):
+                raise ValueError("it holds half of a character")
         elif isinstance(event, yaml.CollectionStartEvent):
             sizes.append(0)
             names.append(event.anchor)

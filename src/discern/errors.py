@@ -151,6 +151,6 @@ def first_line(error: BaseException) -> str:
 
 
 def shortened(items: Sequence[str], most: int = 20) -> str:
-    """Items in a row, the last of many left out."""
+    """Items in a row on one line, the last of many left out."""
     more = f", … ({len(items):,} in all)" if len(items) > most else ""
-    return ", ".join(items[:most]) + more
+    return ", ".join(map(visible, items[:most])) + more

@@ -56,9 +56,15 @@ RESOLVERS = ("hydra", "now", "oc.dict.keys", "oc.dict.values", "oc.select")
 """Interpolations that compute nothing from a text and read no environment variable."""
 
 WRITTEN_TO = (
-    ".cache.dir", ".csv.path", ".default_root_dir", ".dirpath", ".filename", ".folder", ".save_dir",
+    ".cache.dir", ".default_root_dir", ".dirpath", ".log_dir", ".path", ".root_dir", ".save_dir",
 )  # fmt: skip
-"""Ends of the names of settings that say where something is written."""
+"""Ends of the names of settings that say in which folder something is written."""
+
+NAMED = (".filename", ".folder")
+"""Ends of the names of settings that are joined to such a folder."""
+
+OF_LOGGERS = ("artifact_location", "name", "sub_dir", "tracking_uri", "version")
+"""Settings of loggers that are a path, or become a part of one; no reference can stand for them."""
 
 SHOWN = 100
 """Letters of a text that a sentence shows."""
@@ -167,7 +173,8 @@ def check_overrides(overrides: Iterable[str], typed: Iterable[str], told: str) -
 
 
 _HARMLESS = re.compile(
-    r"(?!.*\.\.)\+?(?!hydra|sweep|allow_targets)[a-z_]+(\.[a-z_]*[a-z])*=[\w+.-]*", re.ASCII
+    r"(?!.*\.\.)\+?(?!hydra|sweep|allow_targets|logger)[a-z_]+(\.[a-z_]*[a-z])*(?<!dir|ath)=[\w+.-]*",
+    re.ASCII,
 )
 """A setting and a number or a word: most overrides, whose parsing takes a millisecond each."""
 
@@ -246,7 +253,10 @@ def _check_value(value: Any, place: tuple[str, ...], told: str) -> None:
     elif isinstance(value, str):
         if "${" in value:
             _check_interpolation(value, told)
-        if f".{name}".endswith(WRITTEN_TO) and not _stays(value):
+        if place[-1:] == ("_args_",):
+            why = "which is a text without the name of its setting"
+            raise _refused(told, f"{name}: {_shown(value)}", why)
+        if not _is_written_inside(value, place):
             why = "which is outside of the run's folder"
             raise _refused(told, f"{name}={_shown(value)}", why)
 
@@ -269,11 +279,26 @@ def _shown(text: str) -> str:
     return harmless(text if len(text) <= SHOWN else f"{text[:SHOWN]}…")
 
 
+def _is_written_inside(text: str, place: tuple[str, ...]) -> bool:
+    """Whether a text, where it says where something is written, says a place in the run's folder.
+
+    A path that is relative to the working directory says none: ``./conf`` is in that.
+    """
+    name, is_of_logger = f".{'.'.join(place)}", place[:1] == ("logger",)
+    if name.endswith(WRITTEN_TO) and (is_of_logger or not name.endswith(".path")):
+        return not text or (text.startswith("${folder}") and _stays(text))
+    is_part = is_of_logger and ("${" not in text or place[-1] in OF_LOGGERS)
+    return not (is_part or name.endswith(NAMED)) or _stays(text)
+
+
 def _stays(path: str) -> bool:
-    inside = re.sub(r"^\$\{folder\}/?", "", path)
-    parts = Path(inside).parts
+    inside = re.sub(r"^\$\{folder\}(/|$)", "", path)
+    parts = re.split(r"[/\\]", inside)
     return not (
-        "${" in inside or inside.startswith(("/", "~", "\\")) or ".." in parts or "://" in inside
+        "${" in inside
+        or inside.startswith(("/", "~", "\\"))
+        or ".." in parts
+        or re.search(r":[:/\\]", inside)
     )
 
 

@@ -174,3 +174,18 @@ def test_what_a_callback_of_ones_own_does_not_understand_is_told(tiny_run):
     file = with_change(first, ("callbacks", "Counting"), {"other": 1})
     with pytest.raises(DiscernError, match=r"cannot be gone on from: KeyError: 'batches'\.$"):
         tiny_run(OWN, f"ckpt_path={file}", "trainer.max_epochs=3", name="rest")
+
+
+def test_a_run_with_averaged_weights_of_lightnings_is_gone_on_with(tiny_run):
+    of_average = (
+        "+callbacks.x._target_=lightning.pytorch.callbacks.StochasticWeightAveraging",
+        "+callbacks.x.swa_lrs=0.01", "+callbacks.x.swa_epoch_start=1",
+    )  # fmt: skip
+    folder = Path(tiny_run(*of_average, name="first").folder)
+    last = folder / "checkpoints" / "last.safetensors"
+    tiny_run(*of_average, f"ckpt_path={last}", "trainer.max_epochs=3", name="on")
+    schedule = ("callbacks", "StochasticWeightAveraging", "scheduler_state")
+    for value in ({"step": 1}, {"_step_count": "x"}, {"_anneal_strategy": "x"}, 3):
+        changed = with_change(folder, schedule, value)
+        with pytest.raises(DiscernError, match=r"scheduler_state"):
+            tiny_run(*of_average, f"ckpt_path={changed}", "trainer.max_epochs=3", name="on")

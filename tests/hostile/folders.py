@@ -306,6 +306,8 @@ def overrides(bait: Path) -> Iterator[tuple[str, str]]:
     yield "tags", "['${oc.env:BAIT}']"
     yield "tags", "['${oc.decode:x}']"
     yield "callbacks.best_checkpoint.dirpath", str(bait)
+    yield "callbacks.best_checkpoint.dirpath", "conf"
+    yield "logger.tensorboard.name", "../x"
     yield "folder", str(bait)
     yield "model", f"../../../../../../../../..{bait}/secret"
     yield "callbacks@hydra.callbacks", "default"
@@ -405,6 +407,18 @@ def settings(bait: Path) -> Iterator[str]:
     yield f"folder: {bait}\n"
     yield f"callbacks: {{best_checkpoint: {{dirpath: {bait}}}}}\n"
     yield "callbacks: {best_checkpoint: {dirpath: '${folder}/../../x'}}\n"
+    yield "callbacks: {best_checkpoint: {dirpath: conf/model}}\n"
+    yield "logger: {csv: {path: conf/model/x.yaml}}\n"
+    for name in ("name", "version", "sub_dir"):
+        for path in (bait, "../x", "simplecache::x", "${tags.0}"):
+            yield f"logger: {{tensorboard: {{{name}: '{path}'}}}}\n"
+    yield f"logger: {{x: {{_target_: discern.loggers.MetricsCSV, _args_: ['{bait}/x']}}}}\n"
+    yield f"logger: {{x: {{_target_: discern.loggers.MetricsCSV, path: '{bait}/x'}}}}\n"
+    profiler = "lightning.pytorch.profilers.SimpleProfiler"
+    yield f"trainer: {{profiler: {{_target_: {profiler}, _args_: ['{bait}', x]}}}}\n"
+    yield "tags: [!!binary aGVsbG8=]\n"
+    yield 'tags: ["\\uD800"]\n'
+    yield 'model: {class_weights: {"\\uD800": 1}}\n'
     yield _laughs("[", "]", ",").decode()
     yield _laughs("{", "}", ",").decode()
     yield "[" * 100_000

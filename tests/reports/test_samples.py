@@ -81,3 +81,11 @@ def test_a_text_is_shortened_in_its_middle_and_stays_on_one_line():
     assert shorten("short", 5) == "short"
     assert shorten("two\nlines", 20) == "two lines"
     assert shorten("abcdefghij", 5) == "ab…ij"
+
+
+def test_what_a_terminal_obeys_reaches_no_warning_of_a_letter_that_no_font_has(page, tmp_path):
+    sheet = Sheet(1, 1, "\x1b]0;x\x07")
+    sheet.text("\x1b[2J\x9b31m\u202e", 0, 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sheet.save(tmp_path / "x.png")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.callbacks.weight_averaging import WeightAveraging
 from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
 
@@ -20,6 +20,7 @@ from discern.callbacks.history import History
 from discern.callbacks.optimizer_state import checked_state
 from discern.callbacks.randomness import Randomness
 from discern.callbacks.states import (
+    check_averaging,
     check_history,
     check_like,
     check_place_in_data,
@@ -163,6 +164,8 @@ def _state_of(callback: Callback, state: dict[str, Any], path: Path) -> dict[str
         check_history(state, place)
     elif isinstance(callback, Randomness):
         check_randomness(state, place)
+    elif isinstance(callback, StochasticWeightAveraging):
+        check_averaging(state, callback.state_dict(), place)
     elif type(callback).__module__.startswith(("discern.", "lightning.")):
         check_like(state, callback.state_dict(), place)
     return state

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
+from torch.optim import SGD
+from torch.optim.swa_utils import SWALR
 
 LARGEST_COUNT = 2**53
 """A count of anything; larger ones are not exact in the float64 of a table or a logger."""
@@ -215,6 +217,24 @@ def check_history(state: Any, place: str) -> None:
     for row in state["rows"]:
         for name in ("epoch", "step"):
             _check_count(row.get(name), f"{place}.rows.{name}")
+
+
+def check_averaging(state: dict[str, Any], live: dict[str, Any], place: str) -> None:
+    """Check a state of Lightning's StochasticWeightAveraging, whose schedule begins in the fit.
+
+    Raises:
+        ValueError: it has another form; names the part.
+    """
+    check_like({k: v for k, v in state.items() if k != "scheduler_state"}, live, place)
+    saved, here = state.get("scheduler_state"), f"{place}.scheduler_state"
+    if saved is None:
+        return
+    usual = SWALR(SGD([torch.zeros(1)], lr=1.0), swa_lr=1.0).state_dict()
+    if not isinstance(saved, dict) or not saved.keys() <= usual.keys():
+        raise ValueError(f"{here} is no state of a schedule")
+    check_like(saved, usual, here, grows=True)  # a learning rate for each group of parameters
+    if saved.get("_anneal_strategy", "cos") not in ("cos", "linear"):
+        raise ValueError(f"{here}._anneal_strategy is neither cos nor linear")
 
 
 def check_randomness(state: Any, place: str) -> None:

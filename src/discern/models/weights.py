@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from discern.checkpoints import check_state
 from discern.data.download import DownloadError, answering_mirrors
 from discern.errors import DiscernError, about, first_line
+from discern.files import visible
 from discern.models import torch_file
 from discern.models.torch_file import sha256_of
 
@@ -210,7 +211,8 @@ def check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
 
 def _check_layers(path: Path, given: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     differences = [
-        f"{key} is {_shape(given.get(key))} there and {_shape(expected.get(key))} in the backbone"
+        f"{visible(key)} is {_shape(given.get(key))} there "
+        f"and {_shape(expected.get(key))} in the backbone"
         for key in sorted(expected.keys() | given.keys())
         if _shape(given.get(key)) != _shape(expected.get(key))
     ]

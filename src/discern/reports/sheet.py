@@ -11,7 +11,7 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from discern.files import write_whole
+from discern.files import visible, write_whole
 
 # Okabe & Ito's blue and vermilion: told apart in colour blindness and in grey.
 BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#B8B8B8"
@@ -56,10 +56,14 @@ class Sheet:
         )  # fmt: skip
 
     def text(self, content: str, x: float, y: float, size: float = 8, **style: Any) -> None:
-        """Write one line, centred vertically on y; a dollar sign is no formula."""
+        """Write one line, centred vertically on y; a dollar sign is no formula.
+
+        What a terminal obeys is shown as its code: no font has it, which a warning would say.
+        """
         self.axes.text(
-            x, y, content, fontsize=size, va="center", parse_math=False, in_layout=False, **style
-        )
+            x, y, visible(content), fontsize=size, va="center", parse_math=False, in_layout=False,
+            **style,
+        )  # fmt: skip
 
     def bars(
         self, boxes: Sequence[tuple[float, float, float, float]], colours: Sequence[str]
