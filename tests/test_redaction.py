@@ -132,13 +132,14 @@ def test_a_sweep_writes_no_secret_and_goes_on_when_it_is_typed_again(tmp_path, o
     jobs = json.loads((tmp_path / "sweep" / "sweep.json").read_text())["jobs"]
     gone = tmp_path / "sweep" / jobs[1]["name"]
     gone.rename(tmp_path / "gone")
-    shown = invoke("train", "-m", "sweep.resume=sweep", cwd=tmp_path, **ENVIRONMENT)
+    resumed = ("-m", "sweep.resume=sweep", "allow_targets=[oc.env]")
+    shown = invoke("train", *resumed, cwd=tmp_path, **ENVIRONMENT)
     assert f"own: begun with {PLACEHOLDER}" in (gone / "train.log").read_text()
     assert "+model.api_key was kept without what may be secret" in shown.stderr
     assert "secret; type it again" in (gone / "train.log").read_text()
 
     gone.rename(tmp_path / "again")
-    done = invoke("train", "-m", *SECRETS, "sweep.resume=sweep", cwd=tmp_path, **ENVIRONMENT)
+    done = invoke("train", *resumed, *SECRETS, cwd=tmp_path, **ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     assert "was kept without" not in done.stderr
     assert "type it again" not in (gone / "train.log").read_text()
