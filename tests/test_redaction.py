@@ -149,7 +149,7 @@ def test_a_sweep_writes_no_secret_and_goes_on_when_it_is_typed_again(tmp_path, o
 def test_the_best_of_a_sweep_trains_again_and_says_what_was_left_out(tmp_path, own):
     sweep = ("-m", *own, *SECRETS, "optimizer.lr=1e-3,1e-2", "hydra.sweep.dir=sweep")
     invoke("train", *sweep, cwd=tmp_path, **ENVIRONMENT)
-    again = ("experiment=sweep/best.yaml", "hydra.run.dir=run")
+    again = ("experiment=sweep/best.yaml", "allow_targets=[oc.env]", "hydra.run.dir=run")
     done = invoke("train", *again, cwd=tmp_path, **ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     assert "model.api_key was kept without what may be secret; type it again" in done.stdout
