@@ -161,7 +161,9 @@ def test_verify_removes_what_is_damaged_and_says_so(run, kept):
     done = run("verify")
     assert done.returncode == 1
     assert f"{damaged} is damaged (its checksum is wrong) and was removed." in done.stdout
-    assert "0.safetensors is damaged (it is no regular file) and cannot be removed" in done.stdout
+    assert (
+        "0.safetensors is damaged (it is not a regular file) and cannot be removed" in done.stdout
+    )
     assert "about.json is damaged (it is not about these features) and was removed" in done.stdout
     assert "3 sets of features, 7 files: 3 damaged." in done.stdout
     assert not damaged.exists()

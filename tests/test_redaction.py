@@ -143,7 +143,7 @@ def test_a_sweep_writes_no_secret_and_goes_on_when_it_is_typed_again(tmp_path, o
     assert "secret; type it again" in (gone / "train.log").read_text()
 
     gone.rename(tmp_path / "again")
-    done = invoke("train", "-m", *SECRETS, "sweep.resume=sweep", cwd=tmp_path, **ENVIRONMENT)
+    done = invoke("train", *resumed, *SECRETS, cwd=tmp_path, **ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     assert "was kept without" not in done.stderr
     assert "type it again" not in (gone / "train.log").read_text()

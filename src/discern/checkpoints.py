@@ -18,7 +18,7 @@ from discern.data.known import KnownImages, from_tensors, unknown
 from discern.errors import DiscernError, first_line
 from discern.files import visible
 from discern.models import checkpoint, torch_file
-from discern.models.card import CARD, Card, parsed
+from discern.models.card import CARD, MOST_CLASSES, Card, parsed
 from discern.models.registry import model_class
 
 IMAGES = "images"
@@ -154,7 +154,7 @@ def _from_notes(content: dict[str, Any]) -> dict[str, Any]:
     }
     card = {
         "model": {"name": "mlp", "settings": {"hidden": content["hidden_layers"]}},
-        "class_names": [str(number) for number in range(min(int(outputs), 2**20))],
+        "class_names": [str(number) for number in range(min(int(outputs), MOST_CLASSES))],
         "input_shape": (1, 28, 28) if inputs == 784 else (1, 1, inputs),
         "preprocessing": {"mean": 0.5, "std": 0.5},
         "data": {},

@@ -28,7 +28,7 @@ from discern.models.card import TARGET, Card, without_target
 from discern.models.engines import use_engine
 from discern.own import choices
 from discern.quiet import quiet_libraries
-from discern.redaction import say_what_is_lacking
+from discern.redaction import log_missing, missing
 from discern.reports.calibration import draw_reliability, reliability
 from discern.reports.confusion import (
     ClassScores,
@@ -85,7 +85,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Estimate]:
         cfg.data = data_settings(cfg, card, checkpoint, known.rule)
     check(cfg, "evaluate")
     write_config(cfg, folder / "config.yaml")
-    say_what_is_lacking(plain(cfg))
+    log_missing(missing(plain(cfg)))
     data: Any = build_data(cfg, known, measured=cfg.split)
     check_fit(card, data, checkpoint)
     say_what_is_measured(data, cfg.split)

@@ -65,8 +65,8 @@ def read_bytes(path: Path, limit: int, within: Path | None = None) -> bytes:
             has named, which may lie anywhere.
 
     Raises:
-        OSError: it cannot be read, it is no regular file (a pipe or a device may have no end), it
-            is larger, or it lies outside; ``strerror`` says which.
+        OSError: it cannot be read, it is not a regular file (a pipe or a device may have no end),
+            it is larger, or it lies outside; ``strerror`` says which.
         ValueError: no file can have that name.
     """
     with open_regular(path, within) as file:
@@ -95,7 +95,7 @@ def _check_regular(status: os.stat_result, path: Path) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
 
 
 def inside(path: Path, folder: Path) -> Path:

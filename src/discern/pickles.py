@@ -67,7 +67,7 @@ def opened(path: Path) -> Iterator[BufferedReader]:
     """A regular file, open for reading; what is none, such as a pipe, is not waited for.
 
     Raises:
-        DiscernError: it cannot be opened, or is no regular file.
+        DiscernError: it cannot be opened, or is not a regular file.
     """
     try:
         file = open_regular(path)

@@ -724,7 +724,7 @@ def _write(content: Any, size: int, source: _Source) -> None:
         left = storage.bytes
         for chunk in source(storage):
             if storage.dtype == "bool" and chunk.translate(None, b"\0\1"):
-                raise RefusalError("it has truths that are neither true nor false")
+                raise RefusalError("it has booleans that are neither true nor false")
             left -= len(chunk)
             _put(chunk)
         if left:

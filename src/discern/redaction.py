@@ -29,8 +29,7 @@ _SECRET = (
     rf"(?:[_-]{_END})?|{_BEGIN}(?:password|secret|apikey|token)"
     rf"|(?:{_BEGIN}[_-])?(?:tokens?|pwd|auth|authorization|bearer|cookie|sas|sig|signature|pass))"
 )
-_NAME = re.compile(_SECRET, re.IGNORECASE)
-_COUNTED = re.compile(r".*tokens?", re.IGNORECASE)
+_COUNTED = r".*tokens?"
 """Names of secrets that are those of numbers, too, as ``num_tokens``."""
 
 _NO_SECRETS = ("PWD", "OLDPWD")
@@ -47,19 +46,24 @@ def _user(end: str) -> str:
 
 _AROUND = r"\s'\"<>"
 # Of several addresses with commas, as a sweep is given them, each ends where the next begins.
-_ADDRESS = re.compile(
+_ADDRESS = (
     rf"(?<![a-z0-9+.-])({_SCHEME})({_user(_AROUND)})?((?:(?!,{_SCHEME})[^?#{_AROUND}])*)"
-    rf"([?#](?:(?!,{_SCHEME})[^{_AROUND}])*)?",
-    re.IGNORECASE,
+    rf"([?#](?:(?!,{_SCHEME})[^{_AROUND}])*)?"
 )
-_WHOLE = re.compile(rf"\s*({_SCHEME})({_user('')})?([^?#]*)([?#].*)?", re.IGNORECASE | re.DOTALL)
-_LOGIN = re.compile(r"(?<![\w/:.-])[\w.-]{1,60}:[^\s/:@'\"]+@(?=[\w.-])")
-_ASSIGNED = re.compile(
+_WHOLE = rf"\s*({_SCHEME})({_user('')})?([^?#]*)([?#].*)?"
+_LOGIN = r"(?<![\w/:.-])[\w.-]{1,60}:[^\s/:@'\"]+@(?=[\w.-])"
+_ASSIGNED = (
     rf"(?<![A-Za-z0-9_-])({_SECRET})(['\"]?\s{{0,9}}[=:]\s{{0,9}})"
-    rf"((?:(?:bearer|basic)\s{{1,9}})?(?:'[^']*'|\"[^\"]*\"|[^\s,;&{{}}\[\]()'\"]+))",
-    re.IGNORECASE,
+    rf"((?:(?:bearer|basic)\s{{1,9}})?(?:'[^']*'|\"[^\"]*\"|[^\s,;&{{}}\[\]()'\"]+))"
 )
-_OVERRIDE = re.compile(r"[+~]*([\w./@-]{1,500})=(.*)", re.DOTALL)
+_OVERRIDE = r"[+~]*([\w./@-]{1,500})=(.*)"
+
+
+@functools.cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    # On first use: every command imports this module, and most have nothing to leave out.
+    return re.compile(pattern, re.IGNORECASE | re.DOTALL)
+
 
 _known: set[str] = set()
 
@@ -69,7 +73,7 @@ log = logging.getLogger(__name__)
 @functools.lru_cache(maxsize=4096)
 def is_secret(name: str) -> bool:
     """Whether a setting or variable of this (dotted) name holds what may be secret."""
-    return _NAME.fullmatch(re.split(r"[./@]", name)[-1]) is not None
+    return _compiled(_SECRET).fullmatch(re.split(r"[./@]", name)[-1]) is not None
 
 
 def redacted(value: Any) -> Any:
@@ -100,7 +104,7 @@ def _redacted(value: Any, name: str, known: Sequence[str]) -> Any:
 def _holds_one(name: str, value: Any) -> bool:
     if isinstance(value, bool) or value in (None, ""):
         return False
-    return not (isinstance(value, (int, float)) and _COUNTED.fullmatch(name))
+    return not (isinstance(value, (int, float)) and _compiled(_COUNTED).fullmatch(name))
 
 
 def redacted_setting(text: str) -> str:
@@ -109,7 +113,7 @@ def redacted_setting(text: str) -> str:
 
 
 def _setting(text: str, known: Sequence[str]) -> str:
-    typed = _OVERRIDE.fullmatch(text)
+    typed = _compiled(_OVERRIDE).fullmatch(text)
     if typed is None:
         return _value(text, known)
     key, value = typed.groups()
@@ -122,7 +126,7 @@ def _setting(text: str, known: Sequence[str]) -> str:
 def _value(text: str, known: Sequence[str]) -> str:
     if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
         return text[0] + _value(text[1:-1], known) + text[-1]
-    whole = _WHOLE.fullmatch(text) if text.count("://") == 1 else None
+    whole = _compiled(_WHOLE).fullmatch(text) if text.count("://") == 1 else None
     return _text(text if whole is None else _cut(whole), known)
 
 
@@ -137,10 +141,10 @@ def _text(text: str, known: Sequence[str]) -> str:
         if secret in text:
             text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", PLACEHOLDER, text)
     if "://" in text:
-        text = _ADDRESS.sub(_cut, text)
+        text = _compiled(_ADDRESS).sub(_cut, text)
     if "@" in text:
-        text = _LOGIN.sub(f"{PLACEHOLDER}@", text)
-    return _ASSIGNED.sub(_assigned, text) if "=" in text or ":" in text else text
+        text = _compiled(_LOGIN).sub(f"{PLACEHOLDER}@", text)
+    return _compiled(_ASSIGNED).sub(_assigned, text) if "=" in text or ":" in text else text
 
 
 def _cut(address: re.Match[str]) -> str:
@@ -160,7 +164,7 @@ def _is_typed_out(name: str, value: str) -> bool:
     bare = value.strip("'\"")
     if bare.lower() in ("", "null", "none", "true", "false") or bare.startswith("${"):
         return False
-    return not (bare.isdecimal() and _COUNTED.fullmatch(name.rpartition(".")[2].lower()))
+    return not (bare.isdecimal() and _compiled(_COUNTED).fullmatch(name.rpartition(".")[2].lower()))
 
 
 # What is known to be secret
@@ -187,7 +191,7 @@ def _secrets(value: Any, name: str) -> Iterator[str]:
     elif is_secret(name) and _holds_one(name, value):
         yield str(value)
     elif isinstance(value, str):
-        typed = _OVERRIDE.fullmatch(value)
+        typed = _compiled(_OVERRIDE).fullmatch(value)
         if typed is not None and is_secret(typed[1]) and _is_typed_out(typed[1], typed[2]):
             yield typed[2].strip("'\"")
         yield from _in_addresses(value if typed is None else typed[2].strip("'\""))
@@ -196,10 +200,10 @@ def _secrets(value: Any, name: str) -> Iterator[str]:
 def _in_addresses(text: str) -> Iterator[str]:
     if "@" not in text and "://" not in text:
         return
-    for login in _LOGIN.findall(text):
+    for login in _compiled(_LOGIN).findall(text):
         yield login[:-1].partition(":")[2]
-    whole = _WHOLE.fullmatch(text) if text.count("://") == 1 else None
-    for found in [whole] if whole is not None else _ADDRESS.finditer(text):
+    whole = _compiled(_WHOLE).fullmatch(text) if text.count("://") == 1 else None
+    for found in [whole] if whole is not None else _compiled(_ADDRESS).finditer(text):
         _, user, _, rest = found.groups()
         if user:
             yield user[:-1].partition(":")[2] or user[:-1].rstrip(":")
@@ -222,22 +226,24 @@ def _of_environment(variables: tuple[tuple[str, str], ...]) -> frozenset[str]:
     return frozenset(found)
 
 
-# What lacks its secrets
+# Settings whose secrets were left out
 
 
-def lacking(value: Any, name: str = "") -> list[str]:
+def missing(value: Any, name: str = "") -> list[str]:
     """The names of settings whose secrets were left out when they were written."""
     if isinstance(value, Mapping):
         inside = f"{name}." if name else ""
-        return [each for key, part in value.items() for each in lacking(part, f"{inside}{key}")]
+        return [each for key, part in value.items() for each in missing(part, f"{inside}{key}")]
     if isinstance(value, (list, tuple)):
-        return [name] if any(lacking(part, name) for part in value) else []
+        return [name] if any(missing(part, name) for part in value) else []
     return [name] if isinstance(value, str) and PLACEHOLDER in value else []
 
 
-def say_what_is_lacking(settings: Mapping[str, Any]) -> None:
-    """Name the settings that have to be typed again if their secrets are needed."""
-    for name in lacking(settings):
-        log.info(
-            "%s was kept without what may be secret; type it again where that is needed.", name
+def log_missing(names: Iterable[str], level: int = logging.INFO) -> None:
+    """Log the settings that have to be typed again if their secrets are needed."""
+    for name in names:
+        log.log(
+            level,
+            "%s was kept without what may be secret; type it again where that is needed.",
+            name,
         )

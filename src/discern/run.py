@@ -76,7 +76,7 @@ from discern.nearest import did_you_mean
 from discern.overfit import judge
 from discern.places import started_in
 from discern.quiet import quiet_libraries
-from discern.redaction import say_what_is_lacking
+from discern.redaction import log_missing, missing
 from discern.reports.curves import draw_curves
 from discern.reports.notebook import result_html
 from discern.reports.predictions import Predictions, warn_of_undefined
@@ -234,7 +234,7 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
     facts, folder = summary.facts, Path(cfg.folder)
     start = find_checkpoints(cfg)
     save_config(cfg, facts["overrides"])
-    say_what_is_lacking(plain(cfg))
+    log_missing(missing(plain(cfg)))
     seed_everything(cfg.seed, workers=True, verbose=False)
 
     history = History()

@@ -99,7 +99,7 @@ def test_what_has_no_end_is_not_waited_for(folder):
     (folder / "link.jpg").symlink_to(folder / "pipe")
     (folder / "zero.jpg").symlink_to("/dev/zero")
     facts = examine(folder, [folder / "link.jpg", folder / "zero.jpg"])
-    assert [fact.reason for fact in facts] == ["it is no regular file"] * 2
+    assert [fact.reason for fact in facts] == ["it is not a regular file"] * 2
 
 
 def test_names_of_any_bytes(folder):

@@ -55,7 +55,7 @@ def test_the_variable_allows_more_or_less(monkeypatch):
         read_picture(io.BytesIO(content), 3)
 
 
-@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("orientation", [1, pytest.param(6, marks=pytest.mark.slow)])
 def test_a_photograph_of_200_megapixels_is_read_at_a_smaller_scale(tmp_path, orientation):
     path, exif = tmp_path / "large.jpg", Image.Exif()
     exif[0x0112] = orientation
@@ -99,7 +99,7 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path, monkeypatch, what):
     else:
         monkeypatch.chdir(tmp_path)  # a socket's path is short
         socket.socket(socket.AF_UNIX).bind("x.jpg")
-    with pytest.raises(PictureError, match=r"^no regular file$"):
+    with pytest.raises(PictureError, match="not a regular file"):
         fit_picture(path, (1, 4, 6))
 
 

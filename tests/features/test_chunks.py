@@ -202,7 +202,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.safetensors")
     (tmp_path / "device.safetensors").symlink_to("/dev/zero")
     for name in ("folder", "pipe", "device"):
-        with pytest.raises(DamagedChunkError, match="no regular file"):
+        with pytest.raises(DamagedChunkError, match="not a regular file"):
             open_chunk(tmp_path / f"{name}.safetensors", 2, "float32")
     with pytest.raises(FileNotFoundError):
         open_chunk(tmp_path / "missing.safetensors", 2, "float32")

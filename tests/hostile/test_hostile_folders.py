@@ -42,10 +42,10 @@ def look(tmp_path: Path, seed: int, count: int) -> None:
 
 
 def test_hostile_folders_do_no_harm(tmp_path):
-    look(tmp_path, seed=1, count=12)
+    look(tmp_path, seed=1, count=3)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2, 6))
+@pytest.mark.parametrize("seed", range(1, 6))
 def test_more_hostile_folders_do_no_harm(tmp_path, seed):
     look(tmp_path, seed, count=120)

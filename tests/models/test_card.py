@@ -136,7 +136,7 @@ def test_a_runs_card_is_read_again_whatever_its_settings_name(tmp_path):
     assert kept == {"of": {"target": "a.B", "x": 1}, "many": [{"target": "c"}]}
     made = written(**card(class_names=("a", "b"), config={"data": {"_target_": "a.B", **kept}}))
     assert parsed(made.model_dump(), tmp_path).class_names == ["a", "b"]
-    with pytest.raises(DiscernError, match="No checkpoint can say what the model is: input_shape"):
+    with pytest.raises(DiscernError, match="No checkpoint can describe this model: input_shape"):
         written(**card(input_shape=(3, 9000, 9000)))
 
 

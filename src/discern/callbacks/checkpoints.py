@@ -10,15 +10,15 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from discern.callbacks.divergence import StopOnDivergence, finite_weights
-from discern.callbacks.states import check_schema
 from discern.checkpoints import read
 from discern.errors import about
 from discern.files import write_whole
 from discern.models.checkpoint import SUFFIX, write
+from discern.schema import Strict, check_schema
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +198,7 @@ def _beside(path: str, before: str, folder: Path, suffix: str) -> str:
 
 def _is_score(value: Any) -> Any:
     if not isinstance(value, Tensor) or value.ndim != 0 or not value.is_floating_point():
-        raise ValueError("it is no number of a metric")
+        raise ValueError("it is not the value of a metric")
     return value
 
 
@@ -206,9 +206,7 @@ _Path = Annotated[str, Field(max_length=10_000)]
 _Score = Annotated[Any, AfterValidator(_is_score)]
 
 
-class _CheckpointState(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
-
+class _CheckpointState(Strict):
     monitor: _Path | None
     best_model_score: _Score | None
     best_model_path: _Path

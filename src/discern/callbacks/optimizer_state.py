@@ -142,7 +142,7 @@ def _check_parts(
     torchs = type(live).__module__.startswith("torch.optim")
     for number, parts in state.items():
         if not isinstance(parts, dict):
-            raise ValueError(f"its state {number} is none")
+            raise ValueError(f"its state of parameter {number} is not a mapping")
         group, parameter = numbered[number]
         known = {} if fresh is None else fresh[_kind(group, parameter)]
         shape = tuple(parameter.shape)

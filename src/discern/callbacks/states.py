@@ -10,10 +10,12 @@ import math
 from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 from torch import Tensor
 from torch.optim import SGD
 from torch.optim.swa_utils import SWALR
+
+from discern.schema import Strict, check_schema
 
 LARGEST_COUNT = 2**53
 """A count of anything; larger ones are not exact in the float64 of a table or a logger."""
@@ -155,9 +157,7 @@ def _check_counts(value: Any, place: str) -> None:
     if isinstance(value, dict):
         for key, part in value.items():
             _check_counts(part, f"{place}.{key}")
-        order = [
-            value[key] for key in ("ready", "started", "processed", "completed") if key in value
-        ]
+        order = [value[key] for key in _IN_ORDER if key in value]
         if order != sorted(order, reverse=True):
             raise ValueError(f"{place} has ended more than it has begun")
     elif not isinstance(value, bool):
@@ -172,11 +172,7 @@ _Seconds = Annotated[float, Field(ge=0, le=LARGEST_COUNT)]
 _Row = Annotated[dict[Annotated[str, Field(max_length=200)], float], Field(max_length=200)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class _Totals(_Strict):
+class _Totals(Strict):
     images: _Count
     features_read: _Count
     features_computed: _Count
@@ -184,7 +180,7 @@ class _Totals(_Strict):
     validation_seconds: _Seconds
 
 
-class _Epoch(_Strict):
+class _Epoch(Strict):
     number: _Number
     lr: Annotated[float, Field(allow_inf_nan=False)]
     images: _Count
@@ -195,20 +191,10 @@ class _Epoch(_Strict):
     computed: _Count
 
 
-class _History(_Strict):
+class _History(Strict):
     rows: list[_Row]
     totals: _Totals
     epoch: _Epoch | None
-
-
-def check_schema(schema: type[BaseModel], state: Any, place: str) -> None:
-    """Raise a ValueError that names the part of a state that is not as its schema says."""
-    try:
-        schema.model_validate(state)
-    except ValidationError as error:
-        wrong = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join([place, *(str(part)[:40] for part in wrong["loc"])])
-        raise ValueError(f"{where}: {wrong['msg']}") from error
 
 
 def check_history(state: Any, place: str) -> None:

@@ -13,12 +13,13 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from discern.data.augment import mix
 from discern.data.splits import END, Integers
 from discern.errors import DiscernError, shortened
+from discern.schema import Strict
 
 
 class Side(IntEnum):
@@ -39,7 +40,7 @@ _Count = Annotated[int, Field(ge=0, lt=2**31)]
 _Size = _Count | Annotated[float, Field(ge=0, le=1)]
 
 
-class Rule(BaseModel):
+class Rule(Strict):
     """How a run's images were divided, by which further ones are too.
 
     Attributes:
@@ -49,8 +50,6 @@ class Rule(BaseModel):
         test, val, used: for each class from and to which position an image is held out for the
             test, held out for validation, or trained on; None where nothing was drawn.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     val_size: _Size

@@ -85,7 +85,7 @@ def open_chunk(path: Path, width: int | None = None, precision: str | None = Non
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise DamagedChunkError("it is no regular file")  # a pipe or a device may have no end
+        raise DamagedChunkError("it is not a regular file")  # a pipe or a device may have no end
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= _MOST_HEADER:

@@ -14,9 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     model_validator,
@@ -31,6 +29,7 @@ from discern.config import (
 from discern.data.known import Rule
 from discern.errors import DiscernError
 from discern.models.registry import MODELS
+from discern.schema import Strict, first_fault
 
 CARD = "discern"
 """The key of the card in a checkpoint."""
@@ -132,13 +131,7 @@ def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-class _Part(BaseModel):
-    """A part of the card: all of it is named, and nothing is converted."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
-
-
-class ModelCard(_Part):
+class ModelCard(Strict):
     """A registered model and the settings it was built with."""
 
     name: _Name
@@ -156,7 +149,7 @@ class ModelCard(_Part):
         return self
 
 
-class Preprocessing(_Part):
+class Preprocessing(Strict):
     """How a picture became the network's input: ``(x / 255 - mean) / std`` of its pixels.
 
     Photographs were scaled before, their shorter side to ``resize`` pixels, and a square of the
@@ -169,7 +162,7 @@ class Preprocessing(_Part):
     interpolation: Literal["bilinear", "bicubic"] | None = None
 
 
-class BackboneCard(_Part):
+class BackboneCard(Strict):
     """Where a model's backbone is from, for checkpoints that do not hold it.
 
     Attributes:
@@ -186,7 +179,7 @@ class BackboneCard(_Part):
     digest: _Digest
 
 
-class Card(_Part):
+class Card(Strict):
     """What a checkpoint says of its model.
 
     Attributes:
@@ -211,9 +204,9 @@ class Card(_Part):
     backbone: BackboneCard | None = None
     data: Annotated[dict[_Name, _Name], Field(max_length=100)]
     split: Rule | None = None
-    metrics: Annotated[dict[_Name, float], Field(max_length=LONGEST_LIST)] = {}
-    versions: Annotated[dict[_Name, _Name], Field(max_length=LONGEST_LIST)] = {}
-    config: Annotated[dict[str, Any], AfterValidator(_config)] = {}
+    metrics: dict[_Name, float] = Field({}, max_length=LONGEST_LIST)
+    versions: dict[_Name, _Name] = Field({}, max_length=LONGEST_LIST)
+    config: Annotated[dict[str, Any], AfterValidator(_config)] = Field({})
 
     @model_validator(mode="after")
     def _fits_together(self) -> Card:
@@ -237,12 +230,12 @@ def parsed(value: Any, path: Path) -> Card:
     """The card that a file holds.
 
     Raises:
-        DiscernError: it is none; names what is wrong.
+        DiscernError: it is not a valid card; names the first fault.
     """
     try:
         return Card.model_validate(value)
     except ValidationError as error:
-        raise DiscernError(f"{path} does not describe a model: {_wrong(error)}.") from error
+        raise DiscernError(f"{path} does not describe a model: {first_fault(error)}.") from error
 
 
 def written(**parts: Any) -> Card:
@@ -254,15 +247,9 @@ def written(**parts: Any) -> Card:
     try:
         return Card.model_validate(parts, strict=False)
     except ValidationError as error:
-        raise DiscernError(f"No checkpoint can say what the model is: {_wrong(error)}.") from error
-
-
-def _wrong(error: ValidationError) -> str:
-    wrong = error.errors(include_url=False, include_input=False)[0]
-    if wrong["type"] == "value_error":  # one of the above, which names the place
-        return wrong["msg"].removeprefix("Value error, ")
-    where = ".".join(str(part)[:40] for part in wrong["loc"]) or "card"
-    return f"{where}: {wrong['msg']}"
+        raise DiscernError(
+            f"No checkpoint can describe this model: {first_fault(error)}."
+        ) from error
 
 
 def without_target(settings: Mapping[Any, Any]) -> dict[Any, Any]:

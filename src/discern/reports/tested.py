@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -23,6 +23,7 @@ from discern.files import inside, open_regular, write_whole
 from discern.reports.predictions import Predictions
 from discern.reports.thumbnails import Thumbnails
 from discern.runs import home
+from discern.schema import Strict
 
 FILE = "test_predictions.safetensors"
 
@@ -111,10 +112,8 @@ def read_tested(folder: Path) -> Tested | None:
     return _read_file(folder) or _read_file(folder / "test")
 
 
-class _About(BaseModel):
+class _About(Strict):
     """What the file says beside the numbers."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     class_names: list[str] = Field(min_length=1, max_length=MOST_CLASSES)
     files: list[str] | None

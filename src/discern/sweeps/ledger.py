@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from discern.errors import DiscernError, refusals_of_files
 from discern.files import inside, is_regular, printable, read_json, remove_tree, write_whole
-from discern.redaction import lacking, redacted, redacted_setting
+from discern.redaction import missing, redacted, redacted_setting
 from discern.runs import (
     CONFIG,
     DIVERGED,
@@ -173,7 +173,7 @@ class Ledger:
         for number, job in enumerate(self.jobs):
             overrides = {k: given.get((k, v), v) for k, v in job.overrides.items()}
             self.jobs[number] = replace(job, overrides=overrides)
-        return sorted({name for job in self.jobs for name in lacking(job.overrides)})
+        return sorted({name for job in self.jobs for name in missing(job.overrides)})
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -206,7 +206,7 @@ class Ledger:
         folder = self.folder / job.name
         facts = read_facts(folder)
         if facts is None:
-            state = State.INTERRUPTED if (folder / "config.yaml").exists() else State.WAITING
+            state = State.INTERRUPTED if (folder / CONFIG).exists() else State.WAITING
             reason = self.reasons.get(job.number, "")
             return Row(job.number, folder, told, State.FAILED if reason else state, reason=reason)
         values = {
@@ -285,7 +285,7 @@ class Ledger:
                     elif entry.is_dir():
                         left.append(path)
                     elif not entry.is_file():
-                        raise DiscernError(f"{printable(path)} is no regular file.")
+                        raise DiscernError(f"{printable(path)} is not a regular file.")
 
     def _check_link(self, path: Path) -> None:
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
@@ -28,6 +27,8 @@ def check_study(path: Path) -> None:
         return
     if not is_regular(path, path.parent) or path.stat().st_size > MOST_BYTES:
         raise DiscernError(f"{printable(path)} is no file of at most {MOST_BYTES:,} bytes.")
+    import sqlite3  # search.py, which every help page loads, imports this module
+
     try:
         address = f"file:{quote(os.fsencode(path))}?mode=ro"
         with closing(sqlite3.connect(address, uri=True)) as database:

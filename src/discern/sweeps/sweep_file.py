@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
+
+from discern.schema import Strict
 
 MOST_BYTES, MOST_JOBS = 1 << 25, 100_000
 """Of a file; a grid has 10,000 jobs at most."""
@@ -35,22 +37,18 @@ _Text = Annotated[str, Field(max_length=100_000)]
 _Setting = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-
-class _Job(_Part):
+class _Job(Strict):
     number: int = Field(ge=0, lt=MOST_JOBS)
     name: Annotated[str, AfterValidator(check_name)]
     overrides: dict[_Setting, _Text] = Field(max_length=1000)
 
 
-class _Objective(_Part):
+class _Objective(Strict):
     metric: _Setting
     direction: Literal["minimize", "maximize"]
 
 
-class SweepFile(_Part):
+class SweepFile(Strict):
     """The content of ``sweep.json``."""
 
     format: Literal[1]

@@ -23,9 +23,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from discern.config import as_override, check_names
 from discern.errors import DiscernError, first_line, refuse
-from discern.foreign import check_overrides
+from discern.foreign import SETTING, check_overrides
 from discern.jobs import relative
-from discern.redaction import redacted, redacted_setting
+from discern.redaction import log_missing, redacted, redacted_setting
 from discern.runs import FOLD, find_checkpoint, read_facts
 from discern.settle import leave_out
 from discern.sweeps.composing import SweepConfigLoader
@@ -59,7 +59,7 @@ MOST_JOBS = 10_000
 SUBMITIT = ".submitit"
 """Folder in a sweep's in which submitit keeps what it tells jobs, and hears of them."""
 
-ALLOWING = "allow_targets="
+ALLOWING = f"{SETTING}="
 """How what is allowed begins, which is typed for each sweep: no file of a sweep's says it."""
 
 OWN = ("sweep.", "hydra.", ALLOWING)
@@ -187,7 +187,8 @@ class JobsSweeper(Sweeper):
                 f"sweep.resume={relative(folder)} is another sweep: {', '.join(others)}. Leave "
                 "these settings out to go on with it."
             )
-        own = [*arguments, *self._values_of(arguments)]
+        values = self._values(arguments)
+        own = [*arguments, *(f"{key}={value}" for (key, _), value in values.items())]
         of_jobs = [f"{key}={value}" for job in ledger.jobs for key, value in job.overrides.items()]
         told = f"sweep.resume={relative(folder)}"
         check_overrides([*ledger.arguments, *of_jobs], own, told)
@@ -199,11 +200,7 @@ class JobsSweeper(Sweeper):
             )
         again = {redacted_setting(argument): argument for argument in arguments}
         ledger.arguments = [again.get(argument, argument) for argument in ledger.arguments]
-        for setting in ledger.complete(self._values(arguments)):
-            log.warning(
-                "%s was kept without what may be secret; type it again where that is needed.",
-                setting,
-            )
+        log_missing(ledger.complete(values), logging.WARNING)
         return ledger
 
     def _values(self, arguments: list[str]) -> dict[tuple[str, str], str]:
@@ -212,26 +209,16 @@ class JobsSweeper(Sweeper):
         for override in self._parse(arguments):
             key = override.get_key_element()
             if not override.is_sweep_override():
-                values = [override.get_value_element_as_str()]
+                values = [typed(override.get_value_element_as_str())]
             else:
-                several = override.is_discrete_sweep()
-                values = list(override.sweep_string_iterator()) if several else []
-            for value in map(typed, values):
+                values = _values(override) if override.is_discrete_sweep() else []
+            for value in values:
                 found[key, shown({key: value})[key]] = value
         return found
 
     def _search(self, arguments: Sequence[str]) -> list[str] | None:
         """What was typed to have a search; None for what is none."""
         return None
-
-    def _values_of(self, arguments: list[str]) -> Iterator[str]:
-        """Each setting that is typed, with each of its values, as jobs have them."""
-        for override in self._parse(arguments):
-            key = override.get_key_element()
-            if not override.is_sweep_override():
-                yield f"{key}={typed(override.get_value_element_as_str())}"
-            elif override.is_discrete_sweep():
-                yield from (f"{key}={value}" for value in _values(override))
 
     def _parse(self, arguments: list[str]) -> list[Override]:
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)

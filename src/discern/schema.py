@@ -1,0 +1,37 @@
+"""Schemas of what may come from a stranger's file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+LONGEST_KEY = 40
+"""Characters of each key in the place that a message names."""
+
+
+class Strict(BaseModel):
+    """Every field is named, and no value is converted to another type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+
+
+def check_schema(schema: type[BaseModel], value: Any, place: str) -> None:
+    """Raise a ValueError that names the first part of a value that its schema does not allow."""
+    try:
+        schema.model_validate(value)
+    except ValidationError as error:
+        raise ValueError(first_fault(error, place)) from error
+
+
+def first_fault(error: ValidationError, place: str = "") -> str:
+    """The first fault of a value, as ``place.key: what is wrong``.
+
+    Args:
+        error: what pydantic raised.
+        place: the name of the value; empty for one whose parts are named without it.
+    """
+    wrong = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(filter(None, [place, *(str(part)[:LONGEST_KEY] for part in wrong["loc"])]))
+    said = wrong["msg"].removeprefix("Value error, ")
+    return f"{where}: {said}" if where else said
