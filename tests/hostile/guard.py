@@ -136,10 +136,10 @@ def _serve(cases: list[Case], folder: Path, write: int) -> None:
 
 
 def _one(case: Case, folder: Path, watch: _Watch) -> Outcome:
-    import shutil
     import tempfile
 
     from discern.cli import main
+    from discern.files import remove_tree
 
     home = Path(tempfile.mkdtemp(dir=folder))
     inside, work, outside = home / "given", home / "work", home / "bait"
@@ -170,7 +170,7 @@ def _one(case: Case, folder: Path, watch: _Watch) -> Outcome:
     _look_at(outcome, outside)
     os.chdir(folder)
     if not outcome.wrong:
-        shutil.rmtree(home, ignore_errors=True)
+        remove_tree(home)  # however deep
     return outcome
 
 
