@@ -15,6 +15,7 @@ PROGRAM = """
 import dataclasses, json, sys, tempfile
 from itertools import islice
 from pathlib import Path
+from discern.cli import COMMANDS
 from hostile.guard import Case, allow, outcomes
 from hostile.torture import Honest, cases
 
@@ -25,9 +26,11 @@ for name in ("cases", "tmp", "cache"):
     (folder / name).mkdir(exist_ok=True)
 allow(folder / "tmp", folder / "cache")
 tempfile.tempdir = str(folder / "tmp")
-tried = islice(cases(honest, 7, kinds), 8) if not command else [
-    Case("typed", lambda given: None, tuple(command))
-]
+if not command:
+    tried = islice(cases(honest, 7, kinds), 8)
+else:
+    COMMANDS["report"] = lambda words: exec(words[0])
+    tried = [Case("code", lambda given: None, tuple(command))]
 for outcome in outcomes(tried, folder / "cases"):
     print(json.dumps(dataclasses.asdict(outcome)))
 """
@@ -65,15 +68,21 @@ def test_nothing_of_a_stranger_does_what_it_must_not(honest, kind):
 
 
 @pytest.mark.parametrize(
-    ("setting", "seen"),
+    ("code", "seen"),
     [
-        ("{_target_: os.system, command: 'true'}", "os.system"),
-        ("{_target_: subprocess.getoutput, cmd: 'true'}", "subprocess.Popen"),
-        ("{_target_: socket.create_connection, address: [localhost, 9]}", "socket."),
-        ("{_target_: os.remove, path: ../../../digit.png}", "os.remove"),
-        ("{_target_: pathlib.Path.touch, self: ''}", "open"),
+        ("import os; os.system('true')", "os.system"),
+        ("import subprocess; subprocess.run(['true'])", "subprocess.Popen"),
+        ("import socket; socket.socket().connect_ex(('127.0.0.1', 9))", "socket.connect"),
+        ("import pickle; pickle.loads(pickle.dumps(print))", "pickle.find_class"),
+        ("open('../bait/secret').read()", "bait/secret"),
+        ("open('../../made', 'w')", "made"),
+        ("import os; os.mkdir('../bait/made')", "os.mkdir"),
+        ("print(chr(27))", "a control character"),
+        ("1 / 0", "a traceback"),
+        ("raise SystemExit(3)", "exit status 3"),
+        ("import os; os._exit(0)", "the process ended"),
     ],
 )
-def test_what_one_types_is_seen(honest, setting, seen):
-    (outcome,) = tried(honest, "", "train", *TINY, f"+callbacks.x={setting}")
+def test_what_must_not_be_is_seen(honest, code, seen):
+    (outcome,) = tried(honest, "", "report", code)
     assert any(seen in wrong for wrong in outcome["wrong"]), outcome
