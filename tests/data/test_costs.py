@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from discern.data import costs
+from discern.data.jpeg import head_of
 from discern.data.pictures import FORMATS, PictureError, check_picture, fit_picture, read_picture
 from discern.errors import DiscernError
 from hostile.pictures import OTHERS, bmp, bombs, damaged, jpeg, jpeg2000, png, tiff
@@ -25,7 +26,11 @@ REFUSED = {
     "strips": (lambda: tiff(1, 100_000, b"\0", strips=100_000), "100,000 pieces"),
     "tile": (lambda: tiff(9, 9, b"\0", 8, tile=(30_000, 30_000)), "decoding it takes"),
     "old jpeg": (lambda: tiff(64, 64, b"\0", 6), "tiff_jpeg, which is not read"),
-    "jumps": (lambda: bmp(100_000_000, 2, 8, 1), "8,388,608 pixels"),
+    "jumps": (lambda: bmp(1_000_000, 200, 8, 1), "8,388,608 pixels"),
+    "rows": (lambda: png(1, 2_000_000, kind=0), "1 x 2,000,000 pixels, and a side"),
+    "no rows": (lambda: jpeg(64, 0), "damaged before its pixels"),
+    "comment": (lambda: b"P6 #" + b"a" * 70_000 + b"\n8 8 255\n" + bytes(192), "first 65,536"),
+    "spaces": (lambda: b"P4 8" + b" " * 70_000 + b"8\n" + bytes(8), "first 65,536"),
 }
 
 
@@ -55,17 +60,41 @@ def test_the_variable_allows_more_or_less(monkeypatch):
         read_picture(io.BytesIO(content), 3)
 
 
-@pytest.mark.parametrize("orientation", [1, pytest.param(6, marks=pytest.mark.slow)])
-def test_a_photograph_of_200_megapixels_is_read_at_a_smaller_scale(tmp_path, orientation):
+@pytest.mark.parametrize(
+    ("orientation", "progressive"),
+    [
+        (1, False),
+        pytest.param(6, False, marks=pytest.mark.slow),
+        pytest.param(6, True, marks=pytest.mark.slow),
+    ],
+)
+def test_a_photograph_of_200_megapixels_is_read_at_a_smaller_scale(
+    tmp_path, orientation, progressive
+):
     path, exif = tmp_path / "large.jpg", Image.Exif()
     exif[0x0112] = orientation
-    Image.new("RGB", (16_320, 12_240), (200, 90, 10)).save(path, quality=50, exif=exif)
+    whole = Image.new("RGB", (16_320, 12_240), (200, 90, 10))
+    whole.save(path, quality=50, exif=exif, progressive=progressive)
     asked = []
     image = read_picture(path, 3, lambda *size: asked.append(size) or 1)
     size = (16_320, 12_240) if orientation == 1 else (12_240, 16_320)
     assert asked[-1] == size
     assert image.size == (size[0] // 4, size[1] // 4)
     assert check_picture(path) == (*size, 0.0)
+
+
+def test_a_progressive_photograph_of_200_megapixels_is_within_the_bounds():
+    head = head_of(jpeg(16_320, 12_240))
+    assert head.coefficients > costs.most_bytes()
+    assert head.work(4) <= costs.most_work()
+
+
+@pytest.mark.parametrize(
+    "head", [b"P6 8 8 255\n", b"P6\n# by hand\n8 8\n255\n", b"P5 8 8 255\n", b"P4\n8 8\n"]
+)
+def test_a_long_ppm_with_an_ordinary_head_is_read(head):
+    content = head + bytes(70_000)
+    assert read_picture(io.BytesIO(content), 3).size == (8, 8)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "LA", "RGBA", "P", "I;16", "F"])

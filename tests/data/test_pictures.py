@@ -16,6 +16,7 @@ from discern.data.pictures import (
     fit_picture,
     read_picture,
 )
+from hostile.pictures import with_segments
 from photos import oriented, photo, smooth
 
 GREY, COLOUR = (1, 4, 6), (3, 4, 6)
@@ -397,4 +398,12 @@ def test_a_jpeg_whose_orientation_is_in_xmp_alone_is_upright(tmp_path):
         b'tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
     )
     lying.save(tmp_path / "lying.jpg", xmp=xmp)
+    assert read_picture(tmp_path / "lying.jpg", 3).size == (lying.height, lying.width)
+
+
+def test_a_jpeg_whose_orientation_stands_behind_much_else_is_upright(tmp_path):
+    lying = plain((200, 0, 0))
+    content = oriented(lying, tmp_path / "lying.jpg", 6).read_bytes()
+    other = b"\xff\xe5" + struct.pack(">H", 60_002) + bytes(60_000)
+    (tmp_path / "lying.jpg").write_bytes(with_segments(content, other, other))
     assert read_picture(tmp_path / "lying.jpg", 3).size == (lying.height, lying.width)

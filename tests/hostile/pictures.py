@@ -236,6 +236,9 @@ def bombs() -> Iterator[tuple[str, bytes]]:
     yield "fits.bmp", bmp(11_000, 11_000)
     yield "packed.bmp", bmp(11_000, 11_000, 8, 1, b"\xff\0" * 1_000)
     yield "jumps.bmp", bmp(100_000_000, 2, 8, 1, b"\0\x02\0\xff" * 1_000)
+    yield "comment.ppm", b"P6 #" + b"a" * 50_000_000 + b"\n8 8 255\n" + bytes(192)
+    yield "spaces.pbm", b"P4 8" + b" " * 50_000_000 + b"8\n" + bytes(8)
+    yield "tall.png", png(1, 60_000_000, kind=0)
     yield "large.ppm", b"P6 11000 11000 255\n"
     yield "slow.pgm", b"P5 9000 9000 4095\n"
     yield "text.pgm", b"P2 9000 9000 255\n" + b"1 " * 1_000_000

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,10 @@ copies that scaling makes."""
 MOST_VISITS = 1 << 31
 """Pixels times passes over them: two seconds of libjpeg's at worst. Ten passes are usual, which 200
 megapixels may have."""
+
+MOST_SIDE = 1 << 20
+"""Pixels of a side. A row takes memory and time beside those of its pixels, and no real picture has
+so many."""
 
 MOST_TILES = 1 << 16
 """Pieces that Pillow decodes one by one, 20 µs each."""
@@ -84,6 +89,8 @@ def check_pixels(width: int, height: int) -> None:
     Raises:
         CostError: says how many it may have.
     """
+    if max(width, height) > MOST_SIDE:
+        raise CostError(f"{width:,} x {height:,} pixels, and a side may have {MOST_SIDE:,}")
     if width * height > most_pixels():
         raise CostError(f"more than {most_pixels():,} pixels; {SETTING} allows more")
 
@@ -209,13 +216,15 @@ def _libc_function(name: str) -> Any:
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _MOST_CHUNKS = 1 << 17
+_NETPBM = tuple(b"P" + kind for kind in (b"0", b"1", b"2", b"3", b"4", b"5", b"6", b"f"))
+_MOST_NETPBM = 1 << 16
 _BIG_TIFF, _PIECES = 43, (273, 324)  # its version, and the tags of where its strips and tiles are
 # What is read whole before it is decoded: all but these.
 _READ_IN_PARTS = (_PNG, b"II", b"MM", b"BM", b"P", b"GIF8")
 
 
 def check_head(file: IO[bytes]) -> None:
-    """Refuse a file that is too long, or a PNG of too many pieces, before it is given to a reader.
+    """Refuse a file that is too long, or whose reader would be busy with its head.
 
     Raises:
         CostError: says what it has.
@@ -227,6 +236,9 @@ def check_head(file: IO[bytes]) -> None:
         check_bytes(size, size)
     if start.startswith((b"II", b"MM")):
         _check_pieces(file, start)
+    if start.startswith(_NETPBM):
+        file.seek(0)
+        _check_words(file.read(_MOST_NETPBM))
     if start != _PNG:
         return
     for _ in range(_MOST_CHUNKS):
@@ -235,6 +247,13 @@ def check_head(file: IO[bytes]) -> None:
             return
         file.seek(int.from_bytes(head[:4]) + 4, os.SEEK_CUR)
     raise CostError(f"a PNG of more than {_MOST_CHUNKS:,} chunks")
+
+
+def _check_words(head: bytes) -> None:
+    """Refuse a PPM of long comments or many spaces, which Pillow reads a byte at a time."""
+    words = re.sub(rb"#[^\r\n]*", b"", head).split(maxsplit=4)
+    if len(head) == _MOST_NETPBM and len(words) < (3 if head[1:2] in b"14" else 4):
+        raise CostError(f"a PPM whose sizes are not in its first {_MOST_NETPBM:,} bytes")
 
 
 def _check_pieces(file: IO[bytes], start: bytes) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import simplejpeg
 from PIL import Image
 
-from discern.data.costs import CostError, check_bytes, check_pixels, check_visits
+from discern.data.costs import CostError, check_bytes, check_pixels, check_visits, factor_for
 
 JPEG = b"\xff\xd8\xff"
 """How a JPEG begins."""
@@ -17,7 +17,10 @@ ORIENTATION = 0x0112
 """The EXIF tag that says which side of a photograph is up; from 5 on it lies on its side."""
 
 _EXIF, _XMP = b"Exif\x00\x00", b"tiff:Orientation"
-_HEAD = 1 << 16
+_SEGMENT = 1 << 16
+
+MOST_REDUCED = 8
+"""How many times smaller libjpeg makes a picture at most."""
 
 _MARKER = re.compile(rb"\xff([\x01-\xfe])")
 _END_OF_SCAN = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
@@ -42,12 +45,14 @@ class Head:
         width, height: in pixels, not upright.
         passes: how often its pixels are gone through; 1 for a picture in one piece.
         coefficients: bytes that libjpeg keeps of all of it, whatever the scale; 0 in one piece.
+        length: bytes before the pixels, in which all stands that is said of them.
     """
 
     width: int
     height: int
     passes: int
     coefficients: int
+    length: int
 
     def work(self, factor: int) -> int:
         """Bytes that decoding takes at a scale: the pixels, again as an image, and upright."""
@@ -92,9 +97,11 @@ def _checked(frame: bytes, scan: bytes, content: bytes, pixels_at: int) -> Head:
     if parts not in (1, 3, 4) or len(frame) < 7 + 3 * parts or not scan:
         raise CostError(_DAMAGED)
     height, width = int.from_bytes(frame[2:4]), int.from_bytes(frame[4:6])
+    if width * height == 0:
+        raise CostError(_DAMAGED)
     check_pixels(width, height)
     if frame[0] != _PROGRESSIVE and scan[0] >= parts:
-        return Head(width, height, 1, 0)
+        return Head(width, height, 1, 0, pixels_at)
     sampling = [(byte >> 4 or 1, byte & 15 or 1) for byte in frame[8 : 7 + 3 * parts : 3]]
     widest, tallest = max(h for h, _ in sampling), max(v for _, v in sampling)
     values = sum(
@@ -106,8 +113,8 @@ def _checked(frame: bytes, scan: bytes, content: bytes, pixels_at: int) -> Head:
     except CostError:  # some may stand in what comes behind the picture, or between its scans
         passes = _passes(content, pixels_at)
         check_visits(width * height, passes)
-    head = Head(width, height, passes, 2 * values)
-    check_bytes(head.coefficients, head.coefficients)
+    head = Head(width, height, passes, 2 * values, pixels_at)
+    check_bytes(0, head.work(min(MOST_REDUCED, factor_for(width * height))))
     return head
 
 
@@ -123,16 +130,15 @@ def _passes(content: bytes, place: int) -> int:
 def decode_jpeg(content: bytes, factor: int) -> Image.Image | None:
     """The picture in a JPEG, in mode RGB, or None for one that Pillow should read.
 
-    Those are pictures that lie on their side or upside down, in other colours than most, or
-    damaged, all of which Pillow handles or explains.
+    Those are pictures in other colours than most, or damaged, which Pillow handles or explains.
 
     Args:
-        content: of the file, whose head has been checked.
+        content: of the file, which is upright, and whose head has been checked.
         factor: how many times smaller it becomes: 1, 2, 4 or 8.
     """
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
-        if colours != "YCbCr" or not is_upright(content):
+        if colours != "YCbCr":
             return None
         pixels = simplejpeg.decode_jpeg(
             content, min_height=height // factor, min_width=width // factor, min_factor=factor
@@ -142,16 +148,16 @@ def decode_jpeg(content: bytes, factor: int) -> Image.Image | None:
     return Image.fromarray(pixels)
 
 
-def is_upright(content: bytes) -> bool:
+def is_upright(content: bytes, head: Head) -> bool:
     """Whether a JPEG surely needs no turning."""
-    if content.find(_XMP, 0, _HEAD) >= 0:
+    if content.find(_XMP, 0, head.length) >= 0:
         return False  # said in another way, which Pillow reads
-    start = content.find(_EXIF, 0, _HEAD)
+    start = content.find(_EXIF, 0, head.length)
     if start < 0:
         return True
     tags = Image.Exif()
     try:
-        tags.load(content[start : start + _HEAD])
+        tags.load(content[start : start + _SEGMENT])
         return bool(tags.get(ORIENTATION, 1) == 1)
     except Exception:  # damaged tags, of which Pillow knows more
         return False

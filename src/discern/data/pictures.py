@@ -39,7 +39,7 @@ from discern.data.depth import (
     strip_rows,
     strips,
 )
-from discern.data.jpeg import JPEG, ORIENTATION, decode_jpeg, head_of, is_upright
+from discern.data.jpeg import JPEG, MOST_REDUCED, ORIENTATION, decode_jpeg, head_of, is_upright
 from discern.errors import DiscernError, first_line
 from discern.files import open_regular
 
@@ -47,6 +47,8 @@ from discern.files import open_regular
 class PictureError(Exception):
     """A file is no picture that can be read; the message says why."""
 
+
+_NO_PICTURE = "not a picture in a format that Pillow reads"
 
 FORMATS = (
     "JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "JPEG2000", "AVIF", "PPM", "PCX", "SGI",
@@ -124,8 +126,8 @@ def _read_jpeg(file: IO[bytes], mode: str, reduction: Callable[[int, int], int])
     file.seek(0)
     content = file.read()
     head = head_of(content)
-    forced = min(8, factor_for(head.width * head.height))
-    if mode == "RGB" and is_upright(content):
+    forced = min(MOST_REDUCED, factor_for(head.width * head.height))
+    if mode == "RGB" and is_upright(content, head):
         factor = max(forced, _power(reduction(head.width, head.height)))
         with room.taken(head.work(factor)):
             image = decode_jpeg(content, factor)
@@ -206,7 +208,7 @@ def _work(image: Image.Image, file: IO[bytes]) -> tuple[int, int]:
     pixels = image.width * image.height
     if image.format in ("JPEG", "MPO"):
         file.seek(0)
-        factor = min(8, factor_for(pixels))
+        factor = min(MOST_REDUCED, factor_for(pixels))
         image.draft(None, (image.width // factor, image.height // factor))
         work = head_of(file.read()).work(factor)
     elif image.format == "JPEG2000":
@@ -308,6 +310,8 @@ def _refusing() -> Iterator[None]:
         yield
     except (PictureError, DiscernError):
         raise
+    except UnidentifiedImageError as error:  # its message is of Python's object
+        raise PictureError(_NO_PICTURE) from error
     except Image.DecompressionBombError as error:
         raise PictureError(f"more than {most_pixels():,} pixels; {SETTING} allows more") from error
     except OSError as error:
@@ -330,7 +334,7 @@ def _unread(file: IO[bytes], formats: Sequence[str]) -> str:
                 else "which is not read"
             )
             return f"{name}, {why}; save it as a PNG or JPEG"
-    return "not a picture in a format that Pillow reads"
+    return _NO_PICTURE
 
 
 def _in_eight_bits(
