@@ -38,7 +38,8 @@ LIBRARIES = (
 """Packages whose classes such a file may name."""
 
 HOMES = (
-    "discern.", "timm.", "optuna.samplers.", "optuna.pruners.", "torch.nn.", "torch.optim.",
+    "discern.", "timm.layers.", "timm.loss.", "timm.models.", "timm.optim.", "timm.scheduler.",
+    "optuna.samplers.", "optuna.pruners.", "torch.nn.", "torch.optim.",
     "torchvision.models.", "torchvision.ops.", "torchvision.transforms.",
     "lightning.pytorch.callbacks.", "lightning.pytorch.core.", "lightning.pytorch.loggers.",
     "lightning.pytorch.plugins.", "lightning.pytorch.profilers.", "lightning.pytorch.strategies.",

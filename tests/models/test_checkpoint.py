@@ -200,7 +200,7 @@ def test_a_tensor_is_named_once(tmp_path):
 def test_a_truth_is_0_or_1(tmp_path):
     described = {"w": {"dtype": "BOOL", "shape": [2], "data_offsets": [0, 2]}}
     (tmp_path / "x.safetensors").write_bytes(sealed('{"strides":{}}', described, b"\1\2"))
-    with pytest.raises(DiscernError, match="a truth in it is none"):
+    with pytest.raises(DiscernError, match="a boolean in it is neither 0 nor 1"):
         read(tmp_path / "x.safetensors")
 
 

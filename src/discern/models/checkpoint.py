@@ -272,7 +272,7 @@ class _Decoder:
         pairs = {key: part for key, part in parts} if kind != "$set" else {}  # noqa: C416
         keys = parts if kind == "$set" else pairs
         if not all(map(_is_key, keys)):
-            raise ValueError("its description has a key that is none")
+            raise ValueError("its description has a key of another type")
         if kind == "$set":
             return set(parts)
         return Counter(pairs) if kind == "$counter" else pairs
@@ -422,7 +422,7 @@ def _fill(file: IO[bytes], header: bytes, tensors: dict[str, Tensor]) -> bytes:
     """Read tensors from an unbuffered file that stands behind its header; give its digest.
 
     Raises:
-        ValueError: the file is shorter than its header says, or a truth is neither 0 nor 1.
+        ValueError: the file is shorter than its header says, or a boolean is neither 0 nor 1.
     """
     digests = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -440,7 +440,7 @@ def _fill(file: IO[bytes], header: bytes, tensors: dict[str, Tensor]) -> bytes:
         tensor.dtype == torch.bool and tensor.numel() and tensor.view(torch.uint8).max() > 1
         for tensor in tensors.values()
     ):
-        raise ValueError("a truth in it is none")
+        raise ValueError("a boolean in it is neither 0 nor 1")
     return digest
 
 
