@@ -4,6 +4,7 @@ import pytest
 
 from discern.data.search import find_files
 from discern.errors import DiscernError
+from discern.files import remove_tree
 
 
 @pytest.fixture
@@ -41,6 +42,23 @@ def test_a_pattern_names_files_and_no_folders(tree):
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tree):
     (tree / "[ab].png").write_bytes(b"")
     assert found(tree, "[ab].png") == ["[ab].png"]
+
+
+def test_a_link_that_leads_to_itself_is_a_file_that_cannot_be_read(tree):
+    (tree / "a" / "loop.png").symlink_to("loop.png")
+    assert "a/loop.png" in found(tree, ".")
+
+
+def test_folders_may_be_nested_deeper_than_calls(tree):
+    deep = tree / "empty"
+    for _ in range(1_200):
+        deep /= "d"
+        deep.mkdir()
+    (deep / "x.png").write_bytes(b"")
+    try:
+        assert len(found(tree, ".")) == 6
+    finally:
+        remove_tree(tree / "empty")  # which pytest cannot
 
 
 def test_links_are_followed_once(tree):

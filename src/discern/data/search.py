@@ -60,12 +60,26 @@ def walk(folder: Path, seen: set[tuple[int, int]] | None = None) -> Iterator[Pat
     A folder that links lead to again is entered once: ``seen`` holds those already entered.
     """
     seen = set() if seen is None else seen
+    # No function that calls itself: folders may be nested deeper than Python's calls.
+    entered = [_entries(folder, seen)]
+    while entered:
+        path, is_folder = next(entered[-1], (None, False))
+        if path is None:
+            entered.pop()
+        elif is_folder:
+            entered.append(_entries(path, seen))
+        else:
+            yield path
+
+
+def _entries(folder: Path, seen: set[tuple[int, int]]) -> Iterator[tuple[Path, bool]]:
+    """Files and folders in a folder, in the order of their names, and whether each is a folder."""
     try:
         status = folder.stat()
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:
         # Reading it as a picture will say why it cannot be read.
-        yield folder
+        yield folder, False
         return
     if (status.st_dev, status.st_ino) in seen:
         return
@@ -73,11 +87,13 @@ def walk(folder: Path, seen: set[tuple[int, int]] | None = None) -> Iterator[Pat
     for entry in entries:
         if entry.name.startswith(".") or entry.name in JUNK:
             continue
-        try:
-            is_folder, is_file = entry.is_dir(), entry.is_file()
-        except OSError:  # links in a circle, of which reading says so too
-            is_folder, is_file = False, True
-        if is_folder:
-            yield from walk(folder / entry.name, seen)
-        elif is_file or entry.is_symlink():
-            yield folder / entry.name
+        if (is_folder := _is_folder(entry)) or entry.is_symlink() or entry.is_file():
+            yield folder / entry.name, is_folder
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder or a link to one; a link that leads to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
