@@ -5,6 +5,7 @@ import io
 import os
 import stat
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from discern.files import (
     csv_cell,
     csv_text,
+    printable,
     read_bytes,
     read_json,
     remove_tree,
@@ -174,3 +176,9 @@ def test_a_terminal_obeys_nothing_of_a_text(text):
         controls = {c for c in shown if unicodedata.category(c) in ("Cc", "Cs")} - set(kept)
         assert not controls
         assert not set(shown) & set("\u202a\u202b\u202d\u202e\u2066\u2067\u2028\u2029")
+
+
+def test_a_path_is_shown_on_one_line_without_controls_and_with_all_that_people_write():
+    named = Path("a\nb\x1b]0;x\x07\x9b\u2028/שלום\u200f 猫\u202f😀é.jpg")
+    assert printable(named) == "a\\nb\\x1b]0;x\\x07\\u009b\\u2028/שלום\u200f 猫\u202f😀é.jpg"
+    assert printable(Path(os.fsdecode(b"\xff.jpg"))) == "\\xff.jpg"

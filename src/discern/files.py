@@ -21,6 +21,7 @@ from typing import IO, Any
 # Controls, marks that turn the direction of writing or begin a line, and halves of characters.
 _OBEYED = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
 _UNSEEN = re.compile(f"[{_OBEYED}]")
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _UNSEEN_IN_LINES = re.compile(f"(?![\n\t])[{_OBEYED}]")
 
 
@@ -39,9 +40,12 @@ def _escape(code: int) -> str:
 
 
 def printable(path: Path) -> str:
-    """The path as text on one line; a name that is no UTF-8 shows its bytes."""
+    """The path as text on one line, controls in it as escapes; what is no UTF-8 shows its bytes.
+
+    Marks of the direction of writing stay: they are in names of people's own files.
+    """
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return text.replace("\n", "\\n").replace("\r", "\\r")
+    return _CONTROLS.sub(lambda found: _escape(ord(found[0])), text)
 
 
 MOST_JSON = 1 << 24

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from discern.data.folders import Listing, list_folder
 from discern.data.part_names import part_of
 from discern.errors import DiscernError
+from discern.files import write_csv
 
 
 def tree(folder: Path, *files: str) -> Path:
@@ -432,6 +433,17 @@ def test_without_a_word_for_the_part_a_file_is_for_training(tmp_path):
 def test_a_table_may_be_written_in_several_ways(tmp_path, text):
     table(tmp_path, text)
     assert shown(list_folder(tmp_path), tmp_path)["train"] == [("a.jpg", "cat"), ("b.jpg", "dog")]
+
+
+def test_a_table_that_discern_has_written_is_read_as_it_was(tmp_path):
+    content = io.StringIO()
+    write_csv(content, [["file", "label"], ["=b.jpg", "@home"], ["a.jpg", "'-quoted"]])
+    tree(tmp_path, "=b.jpg", "a.jpg")
+    (tmp_path / "labels.csv").write_text(content.getvalue())
+    assert shown(list_folder(tmp_path), tmp_path)["train"] == [
+        ("a.jpg", "'-quoted"),
+        ("=b.jpg", "@home"),
+    ]
 
 
 def test_a_table_may_name_files_elsewhere_and_of_any_bytes(tmp_path):

@@ -196,6 +196,7 @@ def bombs() -> Iterator[tuple[str, bytes]]:
     yield "many-scans.jpg", jpeg(65_500, 65_500, scans=300)
     yield "grey-scans.jpg", jpeg(14_142, 14_142, "L", scans=100)
     yield "progressive.jpg", jpeg(9_450, 9_450)
+    yield "progressive-most.jpg", jpeg(16_384, 12_900)
     yield "progressive-grey.jpg", jpeg(14_142, 14_142, "L")
     yield "cmyk.jpg", jpeg(8_000, 8_000, "CMYK")
     yield "wide.jpg", jpeg(65_500, 4_000)

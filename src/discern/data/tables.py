@@ -13,6 +13,7 @@ from pathlib import Path
 from discern.data.part_names import part_of
 from discern.data.search import walk
 from discern.errors import DiscernError, first_line
+from discern.files import csv_text
 
 SUFFIXES = (".csv", ".tsv")
 
@@ -120,7 +121,7 @@ def _cells(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
                     f"{len(header)} columns; a name with a comma in it must be in quotes."
                 )
             if any(cell.strip() for cell in cells):
-                stripped = [cell.strip() for cell in cells[: len(header)]]
+                stripped = [csv_text(cell.strip()) for cell in cells[: len(header)]]
                 stripped += [""] * (len(header) - len(stripped))
                 lines.append((reader.line_num, stripped))
     except (OSError, csv.Error, UnicodeError) as error:
