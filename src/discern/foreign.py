@@ -257,9 +257,9 @@ def _check_value(value: Any, place: tuple[str, ...], told: str) -> None:
         if place[-1:] == ("_args_",):
             why = "which is a text without the name of its setting"
             raise _refused(told, f"{name}: {_shown(value)}", why)
-        if not _is_written_inside(value, place):
+        if not _is_written_inside(value, place) and not _allows(name):
             why = "which is outside of the run's folder"
-            raise _refused(told, f"{name}={_shown(value)}", why)
+            raise _refused(told, f"{name}={_shown(value)}", why, name)
 
 
 def _allows(name: str) -> bool:
