@@ -180,4 +180,4 @@ def test_four_bombs_at_once_stay_below_a_gigabyte(tmp_path):
 
 @pytest.mark.slow
 def test_many_damaged_pictures_end_in_a_picture_or_a_reason():
-    read_all(11, 20_000)
+    read_all(11, 5_000)

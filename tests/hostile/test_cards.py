@@ -139,4 +139,4 @@ def test_any_part_of_a_checkpoint_may_be_anything(commands, real):
 
 @pytest.mark.slow
 def test_any_part_of_a_checkpoint_may_be_anything_of_many(commands, real):
-    check_seeds(commands, real, 300)
+    check_seeds(commands, real, 60)

@@ -46,6 +46,5 @@ def test_hostile_folders_do_no_harm(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(1, 6))
-def test_more_hostile_folders_do_no_harm(tmp_path, seed):
-    look(tmp_path, seed, count=120)
+def test_more_hostile_folders_do_no_harm(tmp_path):
+    look(tmp_path, seed=2, count=40)  # each kind once; `make torture` has the long form

@@ -207,7 +207,7 @@ def test_hostile_files_are_refused_or_hold_little(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_many_hostile_files_are_refused_or_hold_little(tmp_path, monkeypatch):
-    some = itertools.islice(endless(random.Random(1)), 2000)
+    some = itertools.islice(endless(random.Random(1)), 500)
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
