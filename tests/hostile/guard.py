@@ -209,6 +209,9 @@ FOLLOWS = ("os.truncate", "os.chmod", "os.chown", "shutil.copyfile")
 READER = "pickles_child.py"
 """The only file that is run as a process of its own, with limits."""
 
+OWN_PICKLES = ("discern.sweeps.launcher", "hydra.core.utils")
+"""What the processes of a sweep's jobs tell of themselves."""
+
 COMMIT = ["rev-parse", "HEAD"]
 """What a run asks git of the folder that it is started in. Python asks ``uname -p`` once."""
 
@@ -231,6 +234,8 @@ class _Watch:
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
         if self._home is None:
+            return
+        if event == "pickle.find_class" and arguments[0] in OWN_PICKLES:
             return
         if event in STARTS or (event == "subprocess.Popen" and not _is_ours(arguments[1])):
             self._seen.append(f"{event} {arguments!r:.200}")
