@@ -39,13 +39,17 @@ def _escape(code: int) -> str:
     return names.get(code) or (f"\\x{code:02x}" if code < 32 else f"\\u{code:04x}")
 
 
+def decoded(path: Path) -> str:
+    """The path as text; what is no UTF-8 shows its bytes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def printable(path: Path) -> str:
     """The path as text on one line, controls in it as escapes; what is no UTF-8 shows its bytes.
 
     Marks of the direction of writing stay: they are in names of people's own files.
     """
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return _CONTROLS.sub(lambda found: _escape(ord(found[0])), text)
+    return _CONTROLS.sub(lambda found: _escape(ord(found[0])), decoded(path))
 
 
 MOST_JSON = 1 << 24

@@ -7,7 +7,7 @@ import functools
 import io
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -24,6 +24,8 @@ OUTPUTS = Path("outputs")
 SWEEP = "sweep.json"
 """The list of a sweep's jobs, in its folder."""
 
+BEST = "best"
+"""The folder of the best job, in that of the sweep."""
 
 SUMMARY, CONFIG, OVERRIDES = "summary.json", "config.yaml", "overrides.yaml"
 """What a run was and gave, written when it ends; its settings, and those typed, when it starts."""
@@ -236,7 +238,7 @@ def home(folder: Path) -> Path:
 
     That of a sweep's best job has links to that job's files, so it is the sweep's.
     """
-    return folder.parent if folder.name == "best" and is_sweep(folder.parent) else folder
+    return folder.parent if folder.name == BEST and is_sweep(folder.parent) else folder
 
 
 def _settings(path: Path) -> Any:
@@ -254,28 +256,29 @@ def runs_below(folder: Path) -> Iterator[Path]:
 
     Links are not followed, nor ``best`` of a sweep, which is one of its jobs.
     """
-    left = [(folder, 0)]
-    while left:
-        path, depth = left.pop()
-        if is_run(path):
-            yield path
-        elif depth < DEEPEST:
-            inside = _folders(path)
-            if is_sweep(path):
-                inside = [each for each in inside if each.name != "best"]
-            left += [(each, depth + 1) for each in reversed(inside)]
+
+    def inside(path: Path) -> list[Path]:
+        return [each for each in _folders(path) if each.name != BEST or not is_sweep(path)]
+
+    return _below(folder, is_run, inside)
 
 
 def sweeps_below(folder: Path) -> Iterator[Path]:
     """The folders of sweeps below a folder, or that folder itself."""
+    return _below(folder, is_sweep, lambda path: [p for p in _folders(path) if not is_run(p)])
+
+
+def _below(
+    folder: Path, is_found: Callable[[Path], bool], inside: Callable[[Path], list[Path]]
+) -> Iterator[Path]:
+    """Folders of a kind, in the order of their names; none within another."""
     left = [(folder, 0)]
     while left:
         path, depth = left.pop()
-        if is_sweep(path):
+        if is_found(path):
             yield path
         elif depth < DEEPEST:
-            inside = [each for each in _folders(path) if not is_run(each)]
-            left += [(each, depth + 1) for each in reversed(inside)]
+            left += [(each, depth + 1) for each in reversed(inside(path))]
 
 
 def folders_below(folder: Path) -> Iterator[Path]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from discern.console import fitted, harmless, say
 from discern.errors import DiscernError
-from discern.files import printable
+from discern.files import decoded, printable
 from discern.nearest import did_you_mean
 from discern.places import expanded
 from discern.reports.page import duration, number, size
@@ -304,7 +304,7 @@ def size_of(folder: Path) -> int:
 
 def name_in(folder: Path, outputs: Path) -> str:
     """A folder as seen from that of all runs, harmless to a terminal."""
-    shown = folder.name if folder == outputs else printable(folder.relative_to(outputs))
+    shown = folder.name if folder == outputs else decoded(folder.relative_to(outputs))
     return harmless(shown)
 
 
@@ -348,7 +348,7 @@ def _list(wish: Wish) -> None:
 
 
 def _show(wish: Wish, shown: Sequence[Listed], found: int, runs: int, sort: str) -> None:
-    where = harmless(printable(wish.folder))
+    where = harmless(decoded(wish.folder))
     if not shown:
         say(f"Runs in {where}: none" + (f" of {runs:,} that the filters let through" * (runs > 0)))
         return

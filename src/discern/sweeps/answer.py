@@ -23,9 +23,9 @@ from discern.jobs import relative
 from discern.places import expanded
 from discern.reports.curves import draw_curves_of
 from discern.reports.run_page import REPORT, write_run_page
-from discern.runs import is_run, read_run
+from discern.runs import BEST, is_run, read_run
 from discern.settle import LEFT_OUT
-from discern.sweeps.ledger import BEST, Job, Ledger
+from discern.sweeps.ledger import Job, Ledger
 from discern.sweeps.page import write_sweep_page
 from discern.sweeps.picture import draw_sweep
 from discern.sweeps.ranking import (

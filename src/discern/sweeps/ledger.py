@@ -36,9 +36,6 @@ from discern.sweeps.rows import Objective, Row, State
 from discern.typed import quoted
 
 FORMAT = 1
-BEST = "best"
-"""The folder of the best job, in that of the sweep."""
-
 LOCK = ".sweep.lock"
 """Held in the folder of a sweep by who is at work in it."""
 

@@ -6,13 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from discern.runs import BEST
 from discern.schema import Strict
 
-MOST_BYTES, MOST_JOBS = 1 << 25, 100_000
+MOST_BYTES, MOST_LISTED = 1 << 25, 100_000
 """Of a file; a grid has 10,000 jobs at most."""
 
-LONGEST_NAME, RESERVED = 255, ("best",)
-"""Bytes of the name of a job's folder, and folders that the sweep itself has there."""
+LONGEST_NAME = 255
+"""Bytes of the name of a job's folder."""
 
 
 def check_name(name: str) -> str:
@@ -26,7 +27,7 @@ def check_name(name: str) -> str:
         and 0 < len(name.encode()) <= LONGEST_NAME
         and not {"/", "\\"} & set(name)
         and not name.startswith(".")
-        and name not in RESERVED
+        and name != BEST
     )
     if not plain:
         raise ValueError("a job's folder has a plain name")
@@ -38,7 +39,7 @@ _Setting = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
 class _Job(Strict):
-    number: int = Field(ge=0, lt=MOST_JOBS)
+    number: int = Field(ge=0, lt=MOST_LISTED)
     name: Annotated[str, AfterValidator(check_name)]
     overrides: dict[_Setting, _Text] = Field(max_length=1000)
 
@@ -55,7 +56,7 @@ class SweepFile(Strict):
     arguments: list[_Text] = Field(max_length=1000)
     objectives: list[_Objective] = Field(min_length=1, max_length=100)
     search: list[_Text] | None = Field(max_length=1000)
-    jobs: list[_Job] = Field(max_length=MOST_JOBS)
+    jobs: list[_Job] = Field(max_length=MOST_LISTED)
 
     @model_validator(mode="after")
     def _each_job_once(self) -> SweepFile:
