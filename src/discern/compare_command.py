@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from discern.console import fitted, harmless, say
 from discern.errors import DiscernError
-from discern.files import printable
+from discern.files import decoded
 from discern.places import expanded
 from discern.runs import OUTPUTS
 from discern.runs_command import line_width
@@ -59,7 +59,7 @@ def run(arguments: list[str]) -> None:
     words, out, outputs = _parse(arguments)
     runs = selected(words, outputs)
     if len(runs) < 2:
-        one = f": {harmless(printable(runs[0].folder))}" if runs else ""
+        one = f": {harmless(decoded(runs[0].folder))}" if runs else ""
         raise DiscernError(f"discern compare needs two runs or more, and this is one{one}.")
     from discern.reports.comparison import compare  # matplotlib, scipy: not for a mistyped word
 
@@ -69,9 +69,9 @@ def run(arguments: list[str]) -> None:
         page = write_files(compared, folder)
     except OSError as error:
         raise DiscernError(
-            f"out={harmless(printable(folder))} cannot be written: {error.strerror}."
+            f"out={harmless(decoded(folder))} cannot be written: {error.strerror}."
         ) from error
-    say(f"{told(compared)}\n\nTo look at it, open {harmless(printable(page))}")
+    say(f"{told(compared)}\n\nTo look at it, open {harmless(decoded(page))}")
 
 
 def write_files(compared: Comparison, folder: Path) -> Path:
@@ -113,7 +113,7 @@ def _parse(words: Iterable[str]) -> tuple[list[str], Path | None, Path]:
             found[name] = expanded(value)
     outputs = found.get("dir", OUTPUTS)
     if "dir" in found and not outputs.is_dir():
-        raise DiscernError(f"dir={harmless(printable(outputs))} must be a folder that exists.")
+        raise DiscernError(f"dir={harmless(decoded(outputs))} must be a folder that exists.")
     return named, found.get("out"), outputs
 
 

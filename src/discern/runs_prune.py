@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from discern.console import fitted, harmless, say
 from discern.errors import DiscernError
-from discern.files import is_regular, printable, remove_tree
+from discern.files import decoded, is_regular, remove_tree
 from discern.reports.page import number, size
 from discern.runs import (
     CONFIG,
@@ -125,7 +125,7 @@ def _check_folder(outputs: Path) -> None:
     inside = outputs.resolve()
     if is_run(inside) or any(map(is_sweep, (inside, *inside.parents))):
         raise DiscernError(
-            f"dir={harmless(printable(outputs))} is a run or a sweep itself; it must be a folder "
+            f"dir={harmless(decoded(outputs))} is a run or a sweep itself; it must be a folder "
             "that has them in it."
         )
 
@@ -231,7 +231,7 @@ def _changed(folder: Path) -> float:
 
 
 def _show(wish: Wish, by: str, doomed: Sequence[Unit], units: Sequence[Unit]) -> None:
-    where = harmless(printable(wish.folder))
+    where = harmless(decoded(wish.folder))
     if not doomed:
         say(f"Nothing to delete in {where}.")
         return

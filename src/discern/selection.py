@@ -9,7 +9,7 @@ from pathlib import Path
 from discern.console import harmless
 from discern.data.search import matching
 from discern.errors import DiscernError
-from discern.files import printable
+from discern.files import decoded
 from discern.places import expanded
 from discern.runs import (
     OVERRIDES,
@@ -52,13 +52,13 @@ def _meant(word: str, outputs: Path) -> list[Path]:
         if glob.has_magic(word):
             return _matching(word)
         raise DiscernError(
-            f"{harmless(printable(path))} does not exist; it must be the folder of a run or of a "
+            f"{harmless(decoded(path))} does not exist; it must be the folder of a run or of a "
             "sweep, a pattern, last or best."
         )
     folders = _inside(path)
     if not folders:
         raise DiscernError(
-            f"{harmless(printable(path))} is not the folder of a run: it has neither {SUMMARY} nor "
+            f"{harmless(decoded(path))} is not the folder of a run: it has neither {SUMMARY} nor "
             f"{OVERRIDES}, nor a run in it."
         )
     return folders
@@ -120,6 +120,6 @@ def short_names(folders: Iterable[Path]) -> list[str]:
         count = 1
         while count < len(parts) and sum(parts[-count:] == each[-count:] for each in paths) > 1:
             count += 1
-        return harmless(printable(Path(*parts[-count:])))
+        return harmless(decoded(Path(*parts[-count:])))
 
     return [ending(parts) for parts in paths]
