@@ -190,6 +190,13 @@ def test_what_is_no_experiment(folder, content, words):
     assert "\n" not in str(caught.value)
 
 
+def test_a_link_to_another_folder_is_not_followed(folder):
+    (folder / "private.yaml").write_text("a: 1\n")
+    (folder / "sweep" / "link.yaml").symlink_to(folder / "private.yaml")
+    sentence = explained("sweep/link.yaml")
+    assert sentence == "experiment=sweep/link.yaml cannot be read (it leads out of its folder)."
+
+
 def test_a_wrong_choice_in_a_file(folder):
     (folder / "wrong.yaml").write_text("defaults:\n  - override /model: mpl\n")
     assert explained("wrong").startswith("model=mpl is not a choice; did you mean mlp")

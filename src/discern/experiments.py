@@ -60,7 +60,7 @@ def read_settings(path: Path, told: str) -> tuple[str, DictConfig]:
         DiscernError: it cannot be read, or holds no settings.
     """
     try:
-        text = read_text(path, MOST_YAML)
+        text = read_text(path, MOST_YAML, path.parent)  # a stranger's may be a link to elsewhere
         # The loader of OmegaConf is the slow one, which reads what the fast one would refuse.
         check_yaml(text, MOST_VALUES, yaml.SafeLoader)
         root = yaml.compose(text, yaml.SafeLoader)

@@ -8,14 +8,17 @@ What went wrong is printed, and its files are kept in the folder that the last l
 from __future__ import annotations
 
 import argparse
+import io
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from itertools import chain, count, islice
 from pathlib import Path
@@ -75,10 +78,10 @@ def checkpoints(honest: Honest, random: Random) -> Iterator[Case]:
 def of_a_checkpoint(honest: Honest) -> tuple[tuple[str, ...], ...]:
     """The commands that read one."""
     return (
-        ("evaluate", "ckpt_path={}/x.safetensors", "trainer.accelerator=cpu"),
+        ("evaluate", "ckpt_path={}/x.safetensors"),
         ("predict", "ckpt_path={}/x.safetensors", f"input={honest.picture}"),
         ("train", "ckpt_path={}/x.safetensors", *TINY, "trainer.max_epochs=2"),
-        ("train", "init_from={}/x.safetensors", *TINY, "trainer.max_epochs=1"),
+        ("train", "model.init_from={}/x.safetensors", *TINY, "trainer.max_epochs=1"),
     )
 
 
@@ -96,9 +99,9 @@ def strange_cards(honest: Honest, random: Random) -> Iterator[Case]:
         yield Case(f"card {number}", made(number), random.choice(of_a_checkpoint(honest)))
 
 
-def folders_of_runs(honest: Honest, random: Random) -> Iterator[Case]:
-    """Runs and sweeps of strangers, looked at with every command."""
-    commands = (
+def of_folders(honest: Honest) -> tuple[tuple[str, ...], ...]:
+    """The commands that read folders of runs and sweeps."""
+    return (
         ("report", "{}/run"),
         ("report", "{}/sweep"),
         ("runs", "dir={}"),
@@ -113,6 +116,10 @@ def folders_of_runs(honest: Honest, random: Random) -> Iterator[Case]:
         ("train", "experiment={}/sweep/best.yaml", *TINY, "trainer.max_epochs=1"),
     )
 
+
+def folders_of_runs(honest: Honest, random: Random) -> Iterator[Case]:
+    """Runs and sweeps of strangers, looked at with every command."""
+
     def made(seed: int) -> Callable[[Path], None]:
         def make(folder: Path) -> None:
             luck = Random(seed)
@@ -123,17 +130,22 @@ def folders_of_runs(honest: Honest, random: Random) -> Iterator[Case]:
         return make
 
     for number in count(random.randrange(10**9)):
-        yield Case(f"folder {number}", made(number), random.choice(commands))
+        yield Case(f"folder {number}", made(number), random.choice(of_folders(honest)))
 
 
-def odd_pictures(honest: Honest, random: Random) -> Iterator[Case]:
-    """Damaged pictures, many at a time, and small ones that ask for gigabytes, one at a time."""
-    commands = (
+def of_pictures(honest: Honest) -> tuple[tuple[str, ...], ...]:
+    """The commands that read pictures."""
+    return (
         ("predict", f"ckpt_path={honest.run}", "input={}"),
         ("inspect", "data=image_folder", "data.dir={}"),
         ("train", "data=image_folder", "data.dir={}", "data.image_size=28", *TINY[1:],
          "trainer.max_epochs=1"),
     )  # fmt: skip
+
+
+def odd_pictures(honest: Honest, random: Random) -> Iterator[Case]:
+    """Damaged pictures, many at a time, and small ones that ask for gigabytes, one at a time."""
+    commands = of_pictures(honest)
     damaged_ones, bombs = pictures.damaged(random.randrange(10**9)), list(pictures.bombs())
     while True:
         several = list(islice(damaged_ones, 40))
@@ -149,7 +161,7 @@ def in_classes(files: list[tuple[str, bytes]]) -> Callable[[Path], None]:
         from PIL import Image
 
         for label in ("cat", "dog"):
-            (folder / label).mkdir()
+            (folder / label).mkdir(parents=True)
             for number in range(10):
                 Image.new("RGB", (9, 9), (number, 0, 0)).save(folder / label / f"{number}.png")
         for number, (name, content) in enumerate(files):
@@ -163,8 +175,8 @@ def foreign_pickles(honest: Honest, random: Random) -> Iterator[Case]:
     """Files of ``torch.save`` that nobody's torch has written."""
     commands = (
         ("predict", "ckpt_path={}/x.pth", f"input={honest.picture}"),
-        ("evaluate", "ckpt_path={}/x.pth", *TINY[:1]),
-        ("train", "init_from={}/x.pth", *TINY, "trainer.max_epochs=1"),
+        ("evaluate", "ckpt_path={}/x.pth"),
+        ("train", "model.init_from={}/x.pth", *TINY, "trainer.max_epochs=1"),
         ("train", "model=densenet_transfer", "model.weights={}/x.pth", *TINY[0:1], *TINY[2:]),
     )
     for name, content in pickles.endless(random):
@@ -208,15 +220,50 @@ def cases(honest: Honest, seed: int, only: list[str]) -> Iterator[Case]:
     return chain.from_iterable(zip(*streams, strict=False))
 
 
-def share(mine: Iterator[Case], folder: Path, told: multiprocessing.Queue[Outcome | None]) -> None:
+def warm_up(honest: Honest, folder: Path) -> None:
+    """Run each command on an honest user's files, so that the forks have nothing left to import.
+
+    Raises:
+        SystemExit: one failed; what it would say of hostile files would mean nothing.
+    """
+    from discern.cli import main as run_command
+
+    given = folder / "given"
+    in_classes([])(given)
+    shutil.copytree(honest.run, given / "run")
+    shutil.copytree(honest.sweep, given / "sweep")
+    shutil.copy(honest.run / "checkpoints" / "best.safetensors", given / "x.safetensors")
+    pruned = shutil.copytree(honest.run, folder / "pruned" / "run").parent
+    with chdir(folder):
+        for words in (*of_a_checkpoint(honest), *of_folders(honest), *of_pictures(honest)):
+            inside = pruned if "prune" in words else given
+            command = [word.replace("{}", str(inside)) for word in words]
+            printed = io.StringIO()
+            try:
+                with redirect_stdout(printed), redirect_stderr(printed):
+                    run_command(command)
+            except SystemExit as end:
+                if end.code:
+                    sys.exit(f"{command} failed: {printed.getvalue()[-500:]}{end.code}")
+
+
+def share(
+    honest: Honest,
+    mine: Iterator[Case],
+    folder: Path,
+    told: multiprocessing.Queue[Outcome | None],
+) -> None:
     """Run the cases of one process."""
     from starter import _import_everything
 
     _import_everything()
     folder.mkdir()
-    for outcome in outcomes(mine, folder):
-        told.put(outcome)
-    told.put(None)
+    try:
+        warm_up(honest, folder / "honest")
+        for outcome in outcomes(mine, folder):
+            told.put(outcome)
+    finally:
+        told.put(None)
 
 
 def main() -> int:
@@ -239,7 +286,7 @@ def main() -> int:
     for number in range(options.processes):
         every = cases(honest, options.seed, options.only)
         mine = islice(every, number, options.cases, options.processes)
-        context.Process(target=share, args=(mine, folder / str(number), told)).start()
+        context.Process(target=share, args=(honest, mine, folder / str(number), told)).start()
     return summarize(told, options.processes, folder)
 
 
