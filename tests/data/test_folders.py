@@ -493,6 +493,8 @@ def test_a_table_goes_before_folders_and_one_that_is_named_before_others(tmp_pat
         ("file,cat,dog\na.jpg,1,1\nb.jpg,0,1\n", "in row 1 a picture is of cat and dog"),
         ("file,cat,dog\na.jpg,1,0\nb.jpg,0,0\n", "in row 2 a picture is of none of them"),
         ("file,label,is_valid\na.jpg,cat,perhaps\n", "is_valid=perhaps is not allowed"),
+        ('"wh\no","\x1bwhen"\n', r"has the columns wh\no, \x1bwhen: none"),
+        ('file,label,split\na.jpg,cat,"t\nset"\n', r"split=t\nset is not allowed; it must be"),
         ("", "has the columns of an empty file"),
     ],
 )

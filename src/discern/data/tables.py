@@ -13,7 +13,7 @@ from pathlib import Path
 from discern.data.part_names import part_of
 from discern.data.search import walk
 from discern.errors import DiscernError, first_line
-from discern.files import csv_text
+from discern.files import csv_text, visible
 
 SUFFIXES = (".csv", ".tsv")
 
@@ -112,7 +112,7 @@ def _cells(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         )
         for _ in range(skipped):
             next(reader)
-        header = [cell.strip() for cell in next(reader, [])]
+        header = [visible(cell.strip()) for cell in next(reader, [])]  # they stand in sentences
         lines = []
         for cells in reader:
             if any(cells[len(header) :]):
@@ -342,8 +342,8 @@ class _Columns:
         else:
             allowed = "one of train, val, valid, validation, test"
         raise DiscernError(
-            f"{self.path}, line {line}: {self.header[number]}={value} is not allowed; it must be "
-            f"{allowed}."
+            f"{self.path}, line {line}: {self.header[number]}={visible(value)} is not allowed; it "
+            f"must be {allowed}."
         )
 
 
