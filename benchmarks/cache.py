@@ -43,14 +43,14 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from discern.config import conf_dir
+from discern.config.schema import conf_dir
 from discern.data.catalogue import examine
 from discern.data.image_files import ImageFiles
 from discern.data.module import InMemoryDataModule, LoadedImages
 from discern.data.preprocessing import Preprocessing
 from discern.features.arrays import Ids
 from discern.features.chunks import SUFFIX
-from discern.features.extraction import FeatureSource, Kind, Settings
+from discern.features.source import FeatureSource, Kind, Settings
 from discern.features.store import FeatureStore
 from discern.features.table import FeatureTable
 from discern.run import train

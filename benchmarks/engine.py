@@ -33,7 +33,7 @@ from torchvision import models
 
 from discern.data.image_folder import ImageFolder
 from discern.data.loader import ImageLoader
-from discern.models.engines import ENGINES, engine_for
+from discern.features.engine import ENGINES, engine_for
 from discern.models.transfer import TransferClassifier
 
 SHAPE = (3, 224, 224)

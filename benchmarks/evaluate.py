@@ -21,8 +21,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from discern.data.idx import read_idx
-from discern.data.publication import TEST_IMAGES
+from discern.data.published.idx import read_idx
+from discern.data.published.publication import TEST_IMAGES
 
 IMAGES, FILES = 10_000, 1_000
 
@@ -30,10 +30,10 @@ SETUP = """
 import glob, sys, time
 import numpy as np, torch
 from PIL import Image, PngImagePlugin
-import discern.data.mnist, discern.evaluate, discern.prediction
-from discern.checkpoints import load
-from discern.cli import main
-from discern.data.idx import read_idx
+import discern.data.published.mnist, discern.commands.evaluate, discern.commands.predict
+from discern.models.saved import load
+from discern.commands.cli import main
+from discern.data.published.idx import read_idx
 model, folder, data, out = sys.argv[1:]
 def timed(function):
     def run(*arguments):
@@ -48,14 +48,14 @@ def classify(arrays):
 """
 TASKS = {
     "evaluate": """
-discern.evaluate.evaluate = timed(discern.evaluate.evaluate)
+discern.commands.evaluate.evaluate = timed(discern.commands.evaluate.evaluate)
 main(["evaluate", f"ckpt_path='{model}'", f"data.dir='{data}'", f"hydra.run.dir='{out}'"])
 """,
     "evaluate, bare": """
-timed(lambda: classify(read_idx(discern.evaluate.Path(folder, "images"), 3)))()
+timed(lambda: classify(read_idx(discern.commands.evaluate.Path(folder, "images"), 3)))()
 """,
     "predict": """
-discern.prediction.predict = timed(discern.prediction.predict)
+discern.commands.predict.predict = timed(discern.commands.predict.predict)
 main(["predict", f"ckpt_path='{model}'", f"input='{folder}/files'", f"out='{out}'"])
 """,
     "predict, bare": """

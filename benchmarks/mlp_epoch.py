@@ -37,7 +37,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision import datasets, transforms
 
-from discern.config import conf_dir
+from discern.config.schema import conf_dir
 from discern.run import train
 
 BATCH, RATE = 64, 0.003
@@ -130,7 +130,7 @@ class Bench:
 
     def stock(self) -> float:
         """Run the recipe with Lightning's own epoch loop in place of ours."""
-        with patch("discern.build.use_lean_epoch_loop", _use_stock_loop):
+        with patch("discern.training.build.use_lean_epoch_loop", _use_stock_loop):
             return self._run()
 
     def _run(self) -> float:

@@ -26,8 +26,8 @@ from pathlib import Path
 
 RUN = """
 import sys, time
-import discern.data.mnist, discern.run, torch.utils.tensorboard, torch._dynamo
-from discern.cli import main
+import discern.data.published.mnist, discern.run, torch.utils.tensorboard, torch._dynamo
+from discern.commands.cli import main
 train = discern.run.train
 def timed(*arguments):
     began = time.perf_counter()

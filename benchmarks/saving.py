@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from discern.files import write_whole
+from discern.files.writing import write_whole
 from discern.models import checkpoint
 
 

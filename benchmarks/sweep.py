@@ -44,7 +44,7 @@ PROGRAM = [str(REPOSITORY / "train.py")]
 ANY_WEIGHTS = [
     "-c",
     "import re, torch; torch.hub.HASH_REGEX = re.compile('(?!)'); "
-    "from discern.cli import train; train()",
+    "from discern.commands.cli import train; train()",
 ]
 
 
@@ -155,7 +155,7 @@ class Bare:
     """The network and data of ``mnist_sgd`` without any framework."""
 
     def __init__(self, data_dir: Path) -> None:
-        from discern.data.mnist import MNIST
+        from discern.data.published.mnist import MNIST
 
         data = MNIST(dir=str(data_dir), val_size=0)
         data.setup()

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from discern.config import COMMANDS, PARTS, SCHEMAS, UNKNOWN, allowed, conf_dir
+from discern.config.schema import COMMANDS, PARTS, SCHEMAS, UNKNOWN, allowed, conf_dir
 
 PAGE = Path(__file__).with_name("settings.md")
 

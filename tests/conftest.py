@@ -54,8 +54,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def _tiny_mnist(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
     import numpy as np
 
-    from discern.data.idx import idx_header, idx_sha256
-    from discern.data.packaged import read_sample
+    from discern.data.published.idx import idx_header, idx_sha256
+    from discern.data.published.packaged import read_sample
 
     folder = tmp_path_factory.mktemp("tiny")
     raw = folder / "MNIST" / "raw"
@@ -71,7 +71,7 @@ def _tiny_mnist(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[st
 @pytest.fixture
 def tiny_mnist(_tiny_mnist: tuple[Path, dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> Path:
     """A ``data.dir`` with 300 training and 100 test digits, which pass for the whole of MNIST."""
-    from discern.data.mnist import MNIST
+    from discern.data.published.mnist import MNIST
 
     folder, digests = _tiny_mnist
     tiny = dataclasses.replace(MNIST.published, sha256=digests)
@@ -102,7 +102,7 @@ def pytest_collection_finish() -> None:
 def tiny_run(tiny_mnist: Path, tmp_path: Path) -> Callable[..., Result]:
     """Trains on ``tiny_mnist`` in this process, in a folder of ``tmp_path``."""
     from discern.run import train
-    from runs import TINY, composed
+    from run_files import TINY, composed
 
     def run(*overrides: str, name: str = "run") -> Result:
         cfg = composed(*TINY, *overrides)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from discern.reports.predictions import Predictions
-from discern.reports.tested import Tested, digest_of, write_tested
-from discern.reports.thumbnails import thumbnails
+from discern.runs.predictions import Predictions
+from discern.runs.tested import Tested, digest_of, write_tested
+from discern.runs.thumbnails import thumbnails
 
 METRICS = {"val": {"loss": 0.5, "accuracy": 0.8}, "test": {"accuracy": 0.75}}
 
@@ -32,7 +32,7 @@ def made_run(
     folder.mkdir(parents=True)
     settings = {
         "model": {"_target_": "discern.models.mlp.MLP"},
-        "data": {"_target_": "discern.data.mnist.MNIST", "dir": f"{folder}/here"},
+        "data": {"_target_": "discern.data.published.mnist.MNIST", "dir": f"{folder}/here"},
         "optimizer": {"lr": 0.001},
         "folder": str(folder),
         **(config or {}),

@@ -26,7 +26,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from runs import environment
+from run_files import environment
 
 LOG = "said.log"
 """Where a command that is begun writes what it prints, in its working directory."""
@@ -183,7 +183,7 @@ def _import_everything() -> None:
     import torch._dynamo  # noqa: F401 - which the first step of an optimizer imports
 
     import discern
-    from runs import composed_by_hydra
+    from run_files import composed_by_hydra
 
     for module in pkgutil.walk_packages(discern.__path__, "discern."):
         if not module.name.endswith("__main__"):
@@ -192,7 +192,7 @@ def _import_everything() -> None:
 
 
 def _run(question: dict[str, Any], streams: list[int]) -> int:
-    from discern.cli import main
+    from discern.commands.cli import main
 
     os.chdir(question["cwd"])
     os.environ.clear()

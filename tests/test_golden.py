@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from discern.run import train
-from runs import composed, metrics_csv
+from run_files import composed, metrics_csv
 
 GOLDEN = Path(__file__).parent / "golden" / "mlp_sample_losses.json"
 SETTINGS = [

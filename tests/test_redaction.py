@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discern.redaction import PLACEHOLDER, is_secret, redacted, redacted_setting, redacted_text
-from runs import own_model, summary
+from run_files import own_model, summary
 from starter import invoke
 
 MARK = "mArKeD"

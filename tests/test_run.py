@@ -25,13 +25,13 @@ from torch.optim.lr_scheduler import (
 
 import discern
 from discern import run
-from discern.config import check
-from discern.data.mnist import MNIST
+from discern.config.schema import check
+from discern.data.published.mnist import MNIST
 from discern.errors import DiscernError
 from discern.models.mlp import MLP
 from discern.reports.run_page import write_run_page
 from discern.run import metrics_table, train
-from runs import (
+from run_files import (
     SHOWN,
     STEPS_PER_EPOCH,
     TRAIN,
@@ -360,8 +360,9 @@ def test_a_full_disk_is_said_and_leaves_the_checkpoint_before(tiny_mnist, tmp_pa
 FULL_DISK = """
 import resource, signal, sys
 from lightning.pytorch import Callback
-from discern import build, run
-from discern.cli import train
+from discern import run
+from discern.training import build
+from discern.commands.cli import train
 
 class FillsUp(Callback):
     def on_train_epoch_start(self, trainer, module):

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from runs import REPOSITORY
+from run_files import REPOSITORY
 
 LOCKS = ("requirements.lock", "requirements-build.lock")
 

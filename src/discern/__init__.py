@@ -4,19 +4,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from discern.checkpoints import load
-    from discern.composition import compose
-    from discern.interactive import compare, predict, train
+    from discern.api import compare, predict, train
+    from discern.config.compose import compose
+    from discern.models.saved import load
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "compare", "compose", "load", "predict", "train"]
 
 _MODULES = {
-    "compare": "discern.interactive",
-    "compose": "discern.composition",
-    "load": "discern.checkpoints",
-    "predict": "discern.interactive",
-    "train": "discern.interactive",
+    "compare": "discern.api",
+    "compose": "discern.config.compose",
+    "load": "discern.models.saved",
+    "predict": "discern.api",
+    "train": "discern.api",
 }
 
 

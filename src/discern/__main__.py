@@ -1,5 +1,5 @@
 """``python -m discern`` is the command ``discern``."""
 
-from discern.cli import main
+from discern.commands.cli import main
 
 main()

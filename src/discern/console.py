@@ -14,7 +14,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from discern.errors import told
-from discern.files import visible
+from discern.files.text import visible
 from discern.redaction import redacted_text
 
 # tqdm's own lock is shared with forks of the process, and for ever held by one that is killed while

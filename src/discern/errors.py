@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
-from discern.files import visible
+from discern.files.text import visible
 from discern.redaction import redacted_text
 
 # Read once: the entry point sets the variable itself so that Hydra hands its exceptions on.

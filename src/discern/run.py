@@ -17,44 +17,11 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from discern import finders
-from discern.batches import (
-    batches_of,
-    omit_single_images,
-    refusals_of_training,
-    say_what_is_omitted,
-)
-from discern.build import (
-    build_data,
-    build_model,
-    build_trainer,
-    match_backbone,
-    portable,
-    training_twin,
-)
-from discern.callbacks.continuation import Continuation
-from discern.callbacks.divergence import DivergedError, Divergence, StopOnDivergence
-from discern.callbacks.ending import Ending
-from discern.callbacks.history import History
-from discern.callbacks.interrupt import DIVERGED_STATUS, EXIT_STATUS, GracefulStop
-from discern.callbacks.outputs import TestOutputs
-from discern.callbacks.pruning import Pruning
-from discern.callbacks.randomness import Randomness
-from discern.callbacks.restoring import check_before_restoring
-from discern.checkpoints import (
-    card_and_state,
-    check_shapes,
-    epoch_of,
-    fill,
-    known_images,
-    read,
-)
-from discern.config import as_override, check, plain
-from discern.config_file import write_config
+from discern.config.differences import as_facts, differences
+from discern.config.experiment_file import name_of
+from discern.config.schema import as_override, check, plain
 from discern.console import fitted
-from discern.dashboard.settings import log_settings
 from discern.data.known import KnownImages, unknown
-from discern.differences import as_facts, differences
 from discern.errors import (
     DiscernError,
     about,
@@ -63,26 +30,32 @@ from discern.errors import (
     refusals_of_files,
     shortened,
 )
-from discern.experiments import name_of
-from discern.features import run as features
-from discern.files import printable
-from discern.hparams import log_row
-from discern.jobs import as_job, relative
-from discern.meeting import check_trained_on, say_what_is_measured
+from discern.files.places import started_in
+from discern.files.text import printable
+from discern.files.yaml_file import write_config
 from discern.models.card import CARD
 from discern.models.classifier import Classifier, count_parameters
-from discern.models.directions import check_mode
+from discern.models.saved import (
+    card_and_state,
+    check_shapes,
+    epoch_of,
+    fill,
+    known_images,
+    read,
+)
+from discern.models.threads import use_threads
 from discern.nearest import did_you_mean
-from discern.overfit import judge
-from discern.places import started_in
-from discern.quiet import quiet_libraries
 from discern.redaction import log_missing, missing
 from discern.reports.curves import draw_curves
 from discern.reports.notebook import result_html
-from discern.reports.predictions import Predictions, warn_of_undefined
 from discern.reports.run_page import REPORT, write_run_page
 from discern.reports.samples import as_pixels, copied, draw_grid, remember
-from discern.reports.summary import (
+from discern.reports.tensorboard.hparams import log_row
+from discern.reports.tensorboard.settings import log_settings
+from discern.runs.folder import DIVERGED, find_checkpoint
+from discern.runs.metric_table import check_mode
+from discern.runs.predictions import Predictions, warn_of_undefined
+from discern.runs.summary import (
     Summary,
     git_state,
     machine,
@@ -90,10 +63,37 @@ from discern.reports.summary import (
     trained_on_sentence,
     versions,
 )
-from discern.reports.tested import Tested, digest_of, write_tested
-from discern.reports.thumbnails import chosen, thumbnails
-from discern.runs import DIVERGED, find_checkpoint
-from discern.threads import use_threads
+from discern.runs.tested import Tested, digest_of, write_tested
+from discern.runs.thumbnails import chosen, thumbnails
+from discern.training import find as finders
+from discern.training import serving as features
+from discern.training.batches import (
+    batches_of,
+    omit_single_images,
+    refusals_of_training,
+    say_what_is_omitted,
+)
+from discern.training.build import (
+    build_data,
+    build_model,
+    build_trainer,
+    match_backbone,
+    portable,
+    training_twin,
+)
+from discern.training.divergence import DivergedError, Divergence, StopOnDivergence
+from discern.training.ending import Ending
+from discern.training.history import History
+from discern.training.interrupt import DIVERGED_STATUS, EXIT_STATUS, GracefulStop
+from discern.training.job import as_job, relative
+from discern.training.meeting import check_trained_on, say_what_is_measured
+from discern.training.outputs import TestOutputs
+from discern.training.overfit import judge
+from discern.training.pruning import Pruning
+from discern.training.quiet import quiet_libraries
+from discern.training.randomness import Randomness
+from discern.training.restoring import check_before_restoring
+from discern.training.resume import Continuation
 
 log = logging.getLogger(__name__)
 

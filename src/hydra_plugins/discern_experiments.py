@@ -11,8 +11,8 @@ from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
+from discern.config.experiment_file import find_file, is_path
 from discern.errors import DiscernError
-from discern.experiments import find_file, is_path
 
 GROUP = "experiment/"
 """What the paths begin with that Hydra asks for, before the choice."""
@@ -62,7 +62,7 @@ class ExperimentFiles(ConfigSource):
         Raises:
             DiscernError: it cannot be read, holds no settings, or says what only the user may say.
         """
-        from discern.checked_files import read_checked
+        from discern.config.checked_files import read_checked
 
         choice = config_path.removeprefix(GROUP)
         path = find_file(choice)

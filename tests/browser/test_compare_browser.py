@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from discern.cli import main
+from discern.commands.cli import main
 from made_runs import keep_test, made_run
 
 if TYPE_CHECKING:

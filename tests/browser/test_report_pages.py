@@ -11,7 +11,7 @@ from made import CLIPPED, HOSTILE, SHORT, opened
 from PIL import Image
 
 from discern.reports.run_page import write_run_page
-from discern.reports.tested import read_tested, write_tested
+from discern.runs.tested import read_tested, write_tested
 from discern.sweeps.page import write_sweep_page
 from starter import invoke
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from photos import photo_folder
-from runs import environment
+from run_files import environment
 from starter import invoke
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import hashlib
 import struct
 from pathlib import Path
 
-from discern.data.publication import (
+from discern.data.published.publication import (
     TEST_IMAGES,
     TEST_LABELS,
     TRAIN_IMAGES,

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discern.config import FOR_PHOTOS, FOR_SMALL_IMAGES
+from discern.config.schema import FOR_PHOTOS, FOR_SMALL_IMAGES
 from discern.data.augment import AUGMENTATIONS, Augmentation, random_words
-from discern.data.mnist import MNIST
+from discern.data.published.mnist import MNIST
 from discern.data.views import PHOTO_AUGMENTATIONS
 
 IMAGES = np.random.default_rng(0).integers(1, 256, (20, 1, 8, 8), dtype=np.uint8)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from discern.data.folders import Listing, list_folder
 from discern.data.part_names import part_of
 from discern.errors import DiscernError
-from discern.files import write_csv
+from discern.files.csv_cells import write_csv
 
 
 def tree(folder: Path, *files: str) -> Path:

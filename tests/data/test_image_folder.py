@@ -13,14 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
-from discern.build import build_data
-from discern.config import check
+from discern.config.schema import check
 from discern.data import stamps
 from discern.data.image_folder import ImageFolder
 from discern.data.views import PHOTO_AUGMENTATIONS
 from discern.errors import DiscernError
+from discern.training.build import build_data
 from photos import oriented, photo, photo_folder
-from runs import composed
+from run_files import composed
 
 
 @pytest.fixture(autouse=True)

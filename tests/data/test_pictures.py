@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from discern.data.packaged import read_sample
 from discern.data.pictures import (
     PictureError,
     check_picture,
@@ -16,6 +15,7 @@ from discern.data.pictures import (
     fit_picture,
     read_picture,
 )
+from discern.data.published.packaged import read_sample
 from hostile.pictures import with_segments
 from photos import oriented, photo, smooth
 

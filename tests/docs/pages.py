@@ -6,7 +6,7 @@ import importlib.util
 import re
 from types import ModuleType
 
-from runs import REPOSITORY
+from run_files import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
 PAGES = sorted([*REPOSITORY.glob("*.md"), *DOCS.glob("*.md")])

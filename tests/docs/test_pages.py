@@ -15,9 +15,9 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from omegaconf import open_dict
 from pages import DOCS, NAMES, PAGES, blocks, program, prose
 
-from discern.cli import COMMANDS
-from discern.config import as_typed_settings, check, conf_dir
-from discern.typed import for_hydra
+from discern.commands.cli import COMMANDS
+from discern.config.schema import as_typed_settings, check, conf_dir
+from discern.config.typed import for_hydra
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -130,8 +130,8 @@ def composed(command: str, overrides: list[str]) -> None:
 @pytest.fixture
 def whatever_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """The files that commands name are taken to be there."""
-    monkeypatch.setattr("discern.config.find_checkpoint", Path)
-    monkeypatch.setattr("discern.config.find_files", lambda wanted: iter([Path(wanted)]))
+    monkeypatch.setattr("discern.config.schema.find_checkpoint", Path)
+    monkeypatch.setattr("discern.config.schema.find_files", lambda wanted: iter([Path(wanted)]))
 
 
 def words_of(line: str) -> tuple[str, list[str]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pages import DOCS, blocks
 
-from runs import REPOSITORY
+from run_files import REPOSITORY
 from starter import invoke
 
 FILE = re.compile(r"^`([\w./-]+)`:\n\n```(?:python|yaml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

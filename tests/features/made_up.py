@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from discern.data.in_memory import InMemoryImages
-from discern.features import extraction
-from discern.features.extraction import FeatureSource, Kind, Settings
+from discern.features import source as extraction
+from discern.features.source import FeatureSource, Kind, Settings
 
 WIDTH = 6
 FORK = multiprocessing.get_context("fork")

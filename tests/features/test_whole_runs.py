@@ -11,7 +11,7 @@ import pytest
 
 from discern.features.chunks import open_chunk
 from photos import photo_folder
-from runs import same_bits, summary, weights
+from run_files import same_bits, summary, weights
 from starter import begin, end, kill, said
 
 PICTURES = 56
@@ -61,7 +61,7 @@ def train(cwd: Path, shared: Path, cache: Path, *overrides: str) -> int:
     """Start a run that writes what it computes with every image; its number."""
     return begin(
         cwd, "train", *SETTINGS, f"data.dir={shared / 'photos'}", f"cache.dir={cache}", *overrides,
-        changes={"discern.features.extraction": {"FLUSH_SECONDS": 0.0}},
+        changes={"discern.features.source": {"FLUSH_SECONDS": 0.0}},
         DISCERN_CACHE_DIR=str(shared / "known"),
     )  # fmt: skip
 

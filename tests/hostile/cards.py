@@ -177,7 +177,7 @@ def hostile(
     """So many contents, each with a name, that follow from a real one and a seed.
 
     Args:
-        content: what :func:`discern.checkpoints.read` reads of a run's checkpoint.
+        content: what :func:`discern.models.saved.read` reads of a run's checkpoint.
         count: of contents.
         seed: of the first; the others have those that follow.
         within: the parts of a checkpoint that are changed; all of them without.

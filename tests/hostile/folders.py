@@ -82,7 +82,7 @@ def variant(source: Path, folder: Path, bait: Path, luck: random.Random, number:
 
 def remove(place: Path) -> None:
     """Remove a variant, however deep."""
-    from discern.files import remove_tree
+    from discern.files.removing import remove_tree
 
     remove_tree(place)
 
@@ -412,8 +412,9 @@ def settings(bait: Path) -> Iterator[str]:
     for name in ("name", "version", "sub_dir"):
         for path in (bait, "../x", "simplecache::x", "${tags.0}"):
             yield f"logger: {{tensorboard: {{{name}: '{path}'}}}}\n"
-    yield f"logger: {{x: {{_target_: discern.loggers.MetricsCSV, _args_: ['{bait}/x']}}}}\n"
-    yield f"logger: {{x: {{_target_: discern.loggers.MetricsCSV, path: '{bait}/x'}}}}\n"
+    table = "discern.reports.tensorboard.logger.MetricsCSV"
+    yield f"logger: {{x: {{_target_: {table}, _args_: ['{bait}/x']}}}}\n"
+    yield f"logger: {{x: {{_target_: {table}, path: '{bait}/x'}}}}\n"
     profiler = "lightning.pytorch.profilers.SimpleProfiler"
     yield f"trainer: {{profiler: {{_target_: {profiler}, _args_: ['{bait}', x]}}}}\n"
     yield "tags: [!!binary aGVsbG8=]\n"
@@ -446,8 +447,9 @@ TARGETS = (
     "torchmetrics.text.BERTScore", "torchmetrics.multimodal.CLIPScore", "timm.create_model",
     "timm.models.load_checkpoint", "timm.data.ImageDataset",
     "timm.models.helpers.load_state_dict", "optuna.load_study",
-    "optuna.storages.RDBStorage", "discern.load", "discern.cli.main", "discern.files.remove_tree",
-    "discern.__main__.main", "discern.checkpoints.read", "setup.Anything", "logging.FileHandler",
+    "optuna.storages.RDBStorage", "discern.load", "discern.commands.cli.main",
+    "discern.files.removing.remove_tree",
+    "discern.__main__.main", "discern.models.saved.read", "setup.Anything", "logging.FileHandler",
     "logging.config.dictConfig", "pathlib.Path", "os", "..os.system", "os.system()",
 )  # fmt: skip
 """What a file given by path may not have built."""

@@ -28,12 +28,12 @@ sys.path.insert(0, str(HERE.parents[1]))
 FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-"))
 
 with atheris.instrument_imports(include=["discern"]):
-    from discern.checkpoints import rebuilt
-    from discern.data.idx import parse_idx
+    from discern.data.published.idx import parse_idx
     from discern.data.tables import Files, read_table
     from discern.errors import DiscernError
     from discern.models import checkpoint
-    from discern.runs import read_run
+    from discern.models.saved import rebuilt
+    from discern.runs.folder import read_run
     from discern.sweeps.ledger import Ledger
 
 from hostile.checkpoints import ODD, TREES, with_digest  # noqa: E402

@@ -138,8 +138,8 @@ def _serve(cases: list[Case], folder: Path, write: int) -> None:
 def _one(case: Case, folder: Path, watch: _Watch) -> Outcome:
     import tempfile
 
-    from discern.cli import main
-    from discern.files import remove_tree
+    from discern.commands.cli import main
+    from discern.files.removing import remove_tree
 
     home = Path(tempfile.mkdtemp(dir=folder))
     inside, work, outside = home / "given", home / "work", home / "bait"

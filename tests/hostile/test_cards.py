@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import discern
-from discern import evaluate as evaluation
-from discern import prediction
-from discern.checkpoints import read
+from discern.commands import evaluate as evaluation
+from discern.commands import predict as prediction
 from discern.errors import DiscernError
 from discern.models.checkpoint import write
-from runs import composed
+from discern.models.saved import read
+from run_files import composed
 
 ARMED = (
     "model.dropout=0.2", "model.norm=batch", "callbacks.ema.decay=0.9",

@@ -15,7 +15,7 @@ PROGRAM = """
 import dataclasses, json, sys, tempfile
 from itertools import islice
 from pathlib import Path
-from discern.cli import COMMANDS
+from discern.commands.cli import COMMANDS
 from hostile.guard import Case, allow, outcomes
 from hostile.torture import Honest, cases
 

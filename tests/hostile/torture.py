@@ -87,8 +87,8 @@ def of_a_checkpoint(honest: Honest) -> tuple[tuple[str, ...], ...]:
 
 def strange_cards(honest: Honest, random: Random) -> Iterator[Case]:
     """Whole checkpoints that say what no run would."""
-    from discern.checkpoints import read
     from discern.models.checkpoint import write
+    from discern.models.saved import read
 
     good = read(honest.run / "checkpoints" / "best.safetensors")
 
@@ -226,7 +226,7 @@ def warm_up(honest: Honest, folder: Path) -> None:
     Raises:
         SystemExit: one failed; what it would say of hostile files would mean nothing.
     """
-    from discern.cli import main as run_command
+    from discern.commands.cli import main as run_command
 
     given = folder / "given"
     in_classes([])(given)

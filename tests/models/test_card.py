@@ -21,7 +21,10 @@ def card(**changes: Any) -> dict[str, Any]:
         "input_shape": (1, 4, 4),
         "preprocessing": {"mean": 0.5, "std": 0.5},
         "data": {"title": "Tiny", "fingerprint": "00"},
-        "config": {"seed": 1, "data": {"_target_": "discern.data.mnist.MNIST", "val_size": 3}},
+        "config": {
+            "seed": 1,
+            "data": {"_target_": "discern.data.published.mnist.MNIST", "val_size": 3},
+        },
         **changes,
     }
 

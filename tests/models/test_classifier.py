@@ -8,7 +8,7 @@ from torch import nn
 
 from discern.models.classifier import Classifier, count_parameters
 from discern.models.mlp import MLP
-from runs import own_model
+from run_files import own_model
 
 
 def classifier(network: nn.Module | None = None) -> Classifier:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import cross_entropy, nll_loss
 
-from discern.models.activations import ACTIVATIONS
+from discern.config.activations import ACTIVATIONS
 from discern.models.mlp import MLP
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from discern import pickles
-from discern.checkpoints import load
 from discern.errors import DiscernError
+from discern.files import pickles
 from discern.models import torch_file, torch_file_folder
+from discern.models.saved import load
 from discern.models.weights import load_weights
 from hostile.pickles import endless, payloads, samples
 

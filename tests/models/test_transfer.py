@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 from torchvision import models
 
-from discern.checkpoints import fill
-from discern.config import conf_dir
+from discern.config.schema import conf_dir
 from discern.errors import DiscernError
 from discern.models.checkpoint import write
 from discern.models.mlp import MLP
+from discern.models.saved import fill
 from discern.models.transfer import DEPTHS, TransferClassifier, last_stages
 
 SHAPE = (3, 64, 64)

@@ -10,8 +10,8 @@ import pytest
 
 from discern.reports.compare_page import write_compare_page
 from discern.reports.comparison import compare
-from discern.reports.thumbnails import Thumbnails, pixels_of, thumbnails
-from discern.runs import read_run
+from discern.runs.folder import read_run
+from discern.runs.thumbnails import Thumbnails, pixels_of, thumbnails
 from made_runs import keep_test, made_run
 
 LABELS = [0, 1, 2] * 20

@@ -11,7 +11,7 @@ from torchmetrics.functional.classification import (
 )
 
 from discern.reports.measures import measure
-from discern.reports.predictions import Predictions
+from discern.runs.predictions import Predictions
 
 
 def random_predictions(images: int, classes: int, labelled: int | None = None, scale: float = 2.0):

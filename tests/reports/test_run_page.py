@@ -13,9 +13,9 @@ from PIL import Image
 
 from discern.errors import DiscernError
 from discern.reports.run_page import write_run_page
-from discern.reports.tested import FILE, read_tested
+from discern.runs.tested import FILE, read_tested
 from photos import photo_folder
-from runs import SHOWN, Raises, composed, summary
+from run_files import SHOWN, Raises, composed, summary
 from starter import invoke
 
 _ = Raises  # named in a config

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from discern.reports.predictions import Predictions
 from discern.reports.samples import as_pixels, draw_grid, draw_top_losses
 from discern.reports.sheet import Sheet, shorten
+from discern.runs.predictions import Predictions
 
 
 @pytest.fixture

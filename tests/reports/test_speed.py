@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from discern.reports.speed import counted_in, how_counted, speed_of
-from discern.runs import Run
+from discern.runs.folder import Run
 
 
 @pytest.mark.parametrize(

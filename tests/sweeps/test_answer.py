@@ -12,13 +12,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from discern.config import _put_in_deleted_groups, as_typed_settings
-from discern.foreign import to_be_allowed
-from discern.settle import leave_out, place_paths
+from discern.config.foreign import to_be_allowed
+from discern.config.schema import _put_in_deleted_groups, as_typed_settings
+from discern.config.settle import leave_out, place_paths
+from discern.config.typed import for_hydra, parsed
 from discern.sweeps.answer import as_experiment, command
 from discern.sweeps.ledger import Job
-from discern.typed import for_hydra, parsed
-from runs import composed
+from run_files import composed
 
 TYPED = [
     "optimizer=sgd", "optimizer=adamw", "optimizer.lr=0.2", "seed=3",

@@ -10,9 +10,9 @@ import yaml
 from sweeping import results
 
 from discern.errors import DiscernError
-from discern.runs import best
-from discern.selection import selected
-from runs import TINY, summary
+from discern.runs.folder import best
+from discern.runs.select import selected
+from run_files import TINY, summary
 from starter import invoke
 
 QUICK = ("data.source=sample", "data.fraction=0.2", "data.folds=3", *TINY[3:4],

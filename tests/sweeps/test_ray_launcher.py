@@ -31,7 +31,7 @@ ray.is_initialized, ray.init, ray.get = lambda: False, lambda **options: print(o
 ray.remote = lambda **options: print(options) or Task
 sys.modules["ray"] = ray
 
-from discern.cli import main
+from discern.commands.cli import main
 main()
 """
 QUICK = (
@@ -66,7 +66,7 @@ def test_an_interrupted_job_is_one_that_has_died(tmp_path):
 
 
 def test_without_ray_it_says_what_brings_it(tmp_path):
-    program = "import sys; sys.modules['ray'] = None; from discern.cli import main; main()"
+    program = "import sys; sys.modules['ray'] = None; from discern.commands.cli import main; main()"
     done = invoke("-c", program, "train", "-m", *QUICK, "seed=1", cwd=tmp_path)
     assert done.returncode == 1
     assert "hydra/launcher=ray needs the package ray, which is not installed" in done.stdout

@@ -10,10 +10,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from sweeping import begin, results, sweep
 
-from discern.callbacks.pruning import Pruning
 from discern.errors import DiscernError
 from discern.sweeps.search import PRUNER, search_space
-from runs import summary
+from discern.training.pruning import Pruning
+from run_files import summary
 from starter import end, said, until
 
 QUICK = (

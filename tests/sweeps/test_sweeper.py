@@ -11,7 +11,7 @@ import pytest
 from sweeping import begin, dies, results, sweep
 
 from photos import photo_folder
-from runs import metrics_csv, same_bits, summary, weights
+from run_files import metrics_csv, same_bits, summary, weights
 from starter import end, invoke, said, until
 
 QUICK = (

@@ -23,13 +23,13 @@ from typing import NamedTuple
 import PIL
 from tqdm import tqdm
 
-from discern.cache import cache_dir
 from discern.console import is_terminal
 from discern.data.costs import most_bytes
 from discern.data.pictures import PictureError, check_picture
 from discern.data.stamps import GONE, FileSystems, Stamp, is_settled, stamp_of
 from discern.errors import first_line
-from discern.files import open_regular
+from discern.files.cache import cache_dir
+from discern.files.reading import open_regular
 
 log = logging.getLogger(__name__)
 

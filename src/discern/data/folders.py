@@ -17,10 +17,10 @@ from discern.data.part_names import (
     shards_among,
 )
 from discern.data.pictures import picture_suffixes
-from discern.data.search import JUNK, walk
 from discern.data.tables import SUFFIXES, Files, NoTableError, Table, read_table
 from discern.errors import DiscernError
-from discern.files import visible
+from discern.files.text import visible
+from discern.files.walk import JUNK, walk
 
 TRAIN = ("train",)
 VAL = ("val", "valid", "validation")

@@ -25,7 +25,8 @@ from discern.data.pictures import PictureError, check_picture, read_picture
 from discern.data.preprocessing import CHANNELS, Pixels, Preprocessing
 from discern.data.views import PhotoAugmentation, View, reduction_of
 from discern.errors import DiscernError, first_line
-from discern.files import open_regular, printable
+from discern.files.reading import open_regular
+from discern.files.text import printable
 
 log = logging.getLogger(__name__)
 

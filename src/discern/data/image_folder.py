@@ -24,8 +24,8 @@ from discern.data.pictures import picture_suffixes
 from discern.data.preprocessing import Preprocessing
 from discern.data.views import PHOTO_AUGMENTATIONS
 from discern.errors import DiscernError
-from discern.files import printable
-from discern.places import expanded
+from discern.files.places import expanded
+from discern.files.text import printable
 
 log = logging.getLogger(__name__)
 

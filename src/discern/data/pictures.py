@@ -41,7 +41,7 @@ from discern.data.depth import (
 )
 from discern.data.jpeg import JPEG, MOST_REDUCED, ORIENTATION, decode_jpeg, head_of, is_upright
 from discern.errors import DiscernError, first_line
-from discern.files import open_regular
+from discern.files.reading import open_regular
 
 
 class PictureError(Exception):

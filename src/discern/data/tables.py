@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from discern.data.part_names import part_of
-from discern.data.search import walk
 from discern.errors import DiscernError, first_line
-from discern.files import csv_text, visible
+from discern.files.csv_cells import csv_text
+from discern.files.text import visible
+from discern.files.walk import walk
 
 SUFFIXES = (".csv", ".tsv")
 

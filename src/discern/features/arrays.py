@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from discern.features.chunks import SUFFIX, Chunk, DamagedChunkError, open_chunk
-from discern.files import write_whole
+from discern.files.writing import write_whole
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 """Name of a precision -> type of the numbers that are kept."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from discern.features.arrays import DTYPES, Ids, Places, Reader, ids_of, write_chunk
 from discern.features.chunks import SUFFIX, Chunk, DamagedChunkError, open_chunk
-from discern.features.folders import (
+from discern.features.stores import (
     ABOUT,
     hold,
     holding_alone,
@@ -23,7 +23,7 @@ from discern.features.folders import (
     read_json,
     remove_leftovers,
 )
-from discern.files import write_whole
+from discern.files.writing import write_whole
 
 log = logging.getLogger(__name__)
 

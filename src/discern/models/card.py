@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from discern.config import (
+from discern.config.schema import (
     LARGEST,
     LARGEST_RESIZE,
     SCHEMAS,

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from discern.errors import DiscernError, first_line
-from discern.files import write_whole
+from discern.files.writing import write_whole
 
 SUFFIX = ".safetensors"
 

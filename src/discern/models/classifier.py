@@ -12,13 +12,13 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from discern.checkpoints import BACKBONE, IMAGES, with_backbone
 from discern.data.sampler import batch_with_a_repeat
 from discern.errors import DiscernError, refusals_of
 from discern.models.card import CARD
 from discern.models.metrics import STEP_LOSS, EpochMetrics
 from discern.models.mixing import Mixing
 from discern.models.optimizer import build_optimizer
+from discern.models.saved import BACKBONE, IMAGES, with_backbone
 from discern.models.schedule import Schedule
 
 Batch = tuple[Tensor, Tensor]

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import torchvision
 from torch import nn
 
-from discern.data.download import DownloadError
 from discern.data.preprocessing import Preprocessing
+from discern.data.published.download import DownloadError
 from discern.errors import DiscernError, first_line
 from discern.models.weights import (
     SETTING,

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from discern.models.activations import ACTIVATIONS
+from discern.config.activations import ACTIVATIONS
 
 
 class MLP(nn.Module):
@@ -19,7 +19,7 @@ class MLP(nn.Module):
         input_shape: (C, H, W) of an image.
         num_classes: number of logits.
         hidden: units of each hidden layer; empty for one linear layer.
-        activation: a key of :data:`discern.models.activations.ACTIVATIONS`.
+        activation: a key of :data:`discern.config.activations.ACTIVATIONS`.
         dropout: probability of zeroing a hidden unit while training.
         norm: ``batch`` for batch normalisation (Ioffe & Szegedy, 2015), or ``none``.
     """

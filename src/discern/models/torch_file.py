@@ -1,7 +1,7 @@
 """Reading files of ``torch.save`` that others have written.
 
-A child reads the file (:mod:`discern.pickles`), once: what it has written is kept in the cache
-folder under the file's SHA-256.
+A child reads the file (:mod:`discern.files.pickles`), once: what it has written is kept in the
+cache folder under the file's SHA-256.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from discern import pickles
 from discern.data.stamps import stamp_of, version_of
 from discern.errors import DiscernError
+from discern.files import pickles
+from discern.files.derived import mark_used, remove
 from discern.models import torch_file_folder as kept_files
-from discern.models.engines_folder import mark_used, remove
 
 
 def read(path: Path) -> Any:

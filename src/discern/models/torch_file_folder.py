@@ -6,9 +6,9 @@ import shutil
 import time
 from pathlib import Path
 
-from discern.cache import cache_dir
-from discern.models import engines_folder
-from discern.models.engines_folder import last_used
+from discern.files import derived as engines_folder
+from discern.files.cache import cache_dir
+from discern.files.derived import last_used
 
 SUFFIX = ".safetensors"
 

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from discern.checkpoints import check_state
-from discern.data.download import DownloadError, answering_mirrors
+from discern.data.published.download import DownloadError, answering_mirrors
 from discern.errors import DiscernError, about, first_line
-from discern.files import visible
+from discern.files.text import visible
 from discern.models import torch_file
+from discern.models.saved import check_state
 from discern.models.torch_file import sha256_of
 
 SETTING = "model.weights"

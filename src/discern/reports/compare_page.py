@@ -14,8 +14,8 @@ from discern.reports.comparison import Comparison, Disagreement, Row
 from discern.reports.comparison_tables import metric_rows, pair_header, pair_rows, verdicts
 from discern.reports.page import cell, number, percent, write_page
 from discern.reports.run_page import points
-from discern.reports.thumbnails import LOSSLESS, thumbnails
-from discern.runs import Run
+from discern.runs.folder import Run
+from discern.runs.thumbnails import LOSSLESS, thumbnails
 
 CURVES = 200
 """Runs whose curves are drawn."""

@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from discern.config import as_override
+from discern.config.schema import as_override
 from discern.console import harmless
 from discern.reports.intervals import Estimate, wilson
 from discern.reports.page import percent
 from discern.reports.paired import Paired, compare_pairs
-from discern.reports.tested import Tested, read_tested
-from discern.reports.thumbnails import GALLERY, pixels_of
-from discern.runs import Run, State
-from discern.selection import short_names
+from discern.runs.folder import Run, State
+from discern.runs.select import short_names
+from discern.runs.tested import Tested, read_tested
+from discern.runs.thumbnails import GALLERY, pixels_of
 
 ALL_PAIRS = 5
 """Runs up to which each is compared with each; of more, each with the first."""

@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from discern.console import harmless
-from discern.files import printable, write_csv, write_whole
+from discern.files.csv_cells import write_csv
+from discern.files.text import printable
+from discern.files.writing import write_whole
 from discern.reports.comparison import NONE, Comparison, Row
 from discern.reports.page import duration, number
 from discern.reports.paired import Paired

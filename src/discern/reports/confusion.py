@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
-from discern.files import write_csv, write_whole
+from discern.files.csv_cells import write_csv
+from discern.files.writing import write_whole
 from discern.reports.sheet import save, shorten
 
 NUMBERS_UP_TO = 20

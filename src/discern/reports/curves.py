@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from discern.reports.sheet import save
-from discern.runs import is_run, read_run
+from discern.runs.folder import is_run, read_run
 
 # Okabe & Ito's blue and vermilion: told apart in colour blindness and in grey.
 TRAINING, VALIDATION = "#0072B2", "#D55E00"

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from discern.reports.calibration import BINS, bin_of, calibration_error
 from discern.reports.confusion import macro
 from discern.reports.intervals import Estimate, bootstrap_weights, percentile, reflected, wilson
-from discern.reports.predictions import TOP, Predictions
+from discern.runs.predictions import TOP, Predictions
 
 
 def measure(predictions: Predictions, seed: int) -> dict[str, Estimate]:

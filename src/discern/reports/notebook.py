@@ -8,9 +8,9 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from discern.files import is_regular, read_bytes
-from discern.reports.summary import metric_cells
-from discern.runs import MOST_PICTURE, home, is_run, read_run
+from discern.files.reading import is_regular, read_bytes
+from discern.runs.folder import MOST_PICTURE, home, is_run, read_run
+from discern.runs.summary import metric_cells
 
 if TYPE_CHECKING:
     from discern.reports.comparison import Comparison

@@ -19,7 +19,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from discern import __version__
-from discern.files import printable, write_whole
+from discern.files.text import printable
+from discern.files.writing import write_whole
 
 PAGES = Path(__file__).parent / "pages"
 

@@ -14,27 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from discern.config import as_override, as_typed_settings
-from discern.config_file import MOST_YAML
-from discern.files import csv_text, printable, read_bytes, read_text
+from discern.config.schema import as_override, as_typed_settings
+from discern.config.typed import command_line
+from discern.files.csv_cells import csv_text
+from discern.files.reading import read_bytes, read_text
+from discern.files.text import printable
+from discern.files.yaml_file import MOST_YAML
 from discern.redaction import redacted, redacted_text
 from discern.reports.calibration import BINS, reliability
 from discern.reports.confusion import class_scores, confusion_matrix
 from discern.reports.intervals import Estimate
 from discern.reports.measures import measure
 from discern.reports.page import cell, duration, number, percent, size, write_page
-from discern.reports.predictions import Predictions
 from discern.reports.speed import counted_in
-from discern.reports.summary import trained_on_sentence
-from discern.reports.tested import Tested, read_tested
-from discern.reports.thumbnails import (
-    GALLERY,
-    LOSSLESS,
-    Thumbnails,
-    open_picture,
-    side_of,
-)
-from discern.runs import (
+from discern.runs.folder import (
     CONFIG,
     MOST_CSV,
     MOST_PICTURE,
@@ -45,7 +38,16 @@ from discern.runs import (
     numbers,
     read_run,
 )
-from discern.typed import command_line
+from discern.runs.predictions import Predictions
+from discern.runs.summary import trained_on_sentence
+from discern.runs.tested import Tested, read_tested
+from discern.runs.thumbnails import (
+    GALLERY,
+    LOSSLESS,
+    Thumbnails,
+    open_picture,
+    side_of,
+)
 
 REPORT = "report.html"
 

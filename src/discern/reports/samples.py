@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from discern.files import write_whole
-from discern.reports.predictions import Predictions
+from discern.files.writing import write_whole
 from discern.reports.sheet import Sheet, fitting, shorten
+from discern.runs.predictions import Predictions
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from discern.runs import Run, finite, numbers
+from discern.runs.folder import Run, finite, numbers
 
 
 def how_counted(features_read: float, features_computed: float) -> str:

@@ -13,18 +13,19 @@ from typing import Any
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from discern.config import as_typed_settings, conf_dir
-from discern.config_file import dumper
+from discern.config.experiment_file import SUFFIX, find_file, is_path
+from discern.config.foreign import SETTING, to_be_allowed
+from discern.config.schema import as_typed_settings, conf_dir
+from discern.config.settle import LEFT_OUT
+from discern.config.typed import as_text, as_value, command_line, is_interpolated
 from discern.errors import first_line
-from discern.experiments import SUFFIX, find_file, is_path
-from discern.files import remove_tree, write_whole
-from discern.foreign import SETTING, to_be_allowed
-from discern.jobs import relative
-from discern.places import expanded
+from discern.files.places import expanded
+from discern.files.removing import remove_tree
+from discern.files.writing import write_whole
+from discern.files.yaml_file import dumper
 from discern.reports.curves import draw_curves_of
 from discern.reports.run_page import REPORT, write_run_page
-from discern.runs import BEST, is_run, read_run
-from discern.settle import LEFT_OUT
+from discern.runs.folder import BEST, is_run, read_run
 from discern.sweeps.ledger import Job, Ledger
 from discern.sweeps.page import write_sweep_page
 from discern.sweeps.picture import draw_sweep
@@ -43,7 +44,7 @@ from discern.sweeps.ranking import (
 )
 from discern.sweeps.results import mean_and_sd, results_table, write_results
 from discern.sweeps.rows import Row
-from discern.typed import as_text, as_value, command_line, is_interpolated
+from discern.training.job import relative
 
 log = logging.getLogger(__name__)
 

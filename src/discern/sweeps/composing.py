@@ -19,7 +19,7 @@ from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from discern.checked_files import checked_files
+from discern.config.checked_files import checked_files
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from discern.files import write_whole
+from discern.files.writing import write_whole
 from discern.sweeps.rows import Objective
 
 if TYPE_CHECKING:

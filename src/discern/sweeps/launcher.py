@@ -249,7 +249,7 @@ class _Rate:
 def import_for_jobs() -> None:
     """Import what takes seconds, once: the jobs' processes are forks of this one and have it."""
     import discern.run  # noqa: F401
-    from discern.jobs import freeze_imports
+    from discern.training.job import freeze_imports
 
     freeze_imports()
 
@@ -400,7 +400,7 @@ def _serve(
     signal.signal(signal.SIGTERM, _terminate)
     threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
     if threads is not None:
-        from discern.threads import limit_threads  # torch
+        from discern.models.threads import limit_threads  # torch
 
         limit_threads(threads)
     from discern.sweeps.screen import forget_bars  # tqdm and rich

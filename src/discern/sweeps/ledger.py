@@ -17,10 +17,14 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from discern.config.typed import quoted
 from discern.errors import DiscernError, refusals_of_files
-from discern.files import inside, is_regular, printable, read_json, remove_tree, write_whole
+from discern.files.reading import inside, is_regular, read_json
+from discern.files.removing import remove_tree
+from discern.files.text import printable
+from discern.files.writing import write_whole
 from discern.redaction import missing, redacted, redacted_setting
-from discern.runs import (
+from discern.runs.folder import (
     CONFIG,
     DIVERGED,
     OVERRIDES,
@@ -33,7 +37,6 @@ from discern.runs import (
 )
 from discern.sweeps.names import differing, job_name
 from discern.sweeps.rows import Objective, Row, State
-from discern.typed import quoted
 
 FORMAT = 1
 LOCK = ".sweep.lock"

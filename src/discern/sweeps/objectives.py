@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from discern.errors import DiscernError
-from discern.models.directions import direction_of
+from discern.runs.metric_table import direction_of
 from discern.sweeps.rows import Objective
 
 SPLITS = ("val", "train")

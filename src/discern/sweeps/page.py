@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from discern.files import printable, read_json
+from discern.files.reading import read_json
+from discern.files.text import printable
 from discern.reports.page import cell, duration, write_page
 from discern.reports.run_page import NAMES, REPORT, points
-from discern.runs import is_run, read_run
+from discern.runs.folder import is_run, read_run
 from discern.sweeps.ledger import Ledger
 from discern.sweeps.picture import is_geometric, number_of
 from discern.sweeps.ranking import (

@@ -23,9 +23,9 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from discern.files import write_whole
+from discern.files.writing import write_whole
 from discern.reports.sheet import BLUE, GREY, VERMILION, shorten
-from discern.runs import FOLD
+from discern.runs.folder import FOLD
 from discern.sweeps.ranking import (
     SEED,
     Group,

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from discern.runs import FOLD
+from discern.runs.folder import FOLD
 from discern.sweeps.rows import Objective, Row, State
 
 SEED = "seed"

@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from discern.console import fitted
-from discern.files import as_json_values, printable, write_csv, write_whole
+from discern.files.csv_cells import write_csv
+from discern.files.text import printable
+from discern.files.writing import as_json_values, write_whole
 from discern.sweeps.names import short_number
 from discern.sweeps.ranking import (
     Group,

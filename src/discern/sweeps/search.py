@@ -16,13 +16,13 @@ from hydra.core.override_parser.types import (
 )
 from hydra.utils import instantiate
 
+from discern.config.typed import quoted
 from discern.errors import DiscernError, refusals_of
 from discern.redaction import PLACEHOLDER, redacted_setting
 from discern.sweeps.ledger import Job, Ledger
 from discern.sweeps.rows import State
 from discern.sweeps.study_file import check_study
 from discern.sweeps.sweeper import JobsSweeper, typed
-from discern.typed import quoted
 
 if TYPE_CHECKING:
     import optuna

@@ -9,7 +9,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from discern.errors import DiscernError
-from discern.files import is_regular, printable
+from discern.files.reading import is_regular
+from discern.files.text import printable
 
 MOST_BYTES = 1 << 29
 """Of a study: some 100,000 trials."""

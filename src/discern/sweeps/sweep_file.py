@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from discern.runs import BEST
+from discern.runs.folder import BEST
 from discern.schema import Strict
 
 MOST_BYTES, MOST_LISTED = 1 << 25, 100_000

@@ -21,20 +21,20 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from discern.config import as_override, check_names
+from discern.config.foreign import SETTING, check_overrides
+from discern.config.schema import as_override, check_names
+from discern.config.settle import leave_out
+from discern.config.typed import quoted, without_escapes
 from discern.errors import DiscernError, first_line, refuse
-from discern.foreign import SETTING, check_overrides
-from discern.jobs import relative
 from discern.redaction import log_missing, redacted, redacted_setting
-from discern.runs import FOLD, find_checkpoint, read_facts
-from discern.settle import leave_out
+from discern.runs.folder import FOLD, find_checkpoint, read_facts
 from discern.sweeps.composing import SweepConfigLoader
 from discern.sweeps.launcher import InterruptedSweepError, JobsLauncher, JobStoppedError
 from discern.sweeps.ledger import STOPPED, Job, Ledger, shown
 from discern.sweeps.names import differing
 from discern.sweeps.objectives import objectives_of
 from discern.sweeps.rows import Row, State
-from discern.typed import quoted, without_escapes
+from discern.training.job import relative
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,251 @@
+"""discern in a notebook or a script: train what was composed, classify pictures, see both."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf, open_dict
+from torch import Tensor, nn
+
+from discern.commands.predict import BATCH, classify_files, probabilities_of, title_of
+from discern.config.experiment_file import name_of
+from discern.config.preflight import claim_folder
+from discern.config.schema import check
+from discern.console import ConsoleHandler, Formatter
+from discern.errors import DiscernError
+from discern.files.text import printable
+from discern.files.walk import find_files
+from discern.models.card import Card
+from discern.models.classifier import Classifier
+from discern.models.saved import load
+from discern.models.threads import with_threads
+from discern.reports.classified import Classified, classified_sheet
+from discern.reports.comparison import Comparison
+from discern.reports.comparison import compare as comparison
+from discern.run import Result
+from discern.run import train as run
+from discern.runs.folder import OUTPUTS, find_checkpoint
+from discern.runs.select import selected
+from discern.training.job import torch_as_it_was
+
+SHOWN = 12
+"""Pictures that predictions show of themselves."""
+
+TIMED = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+"""A line of train.log."""
+
+
+def compare(*runs: Result | str | Path) -> Comparison:
+    """Compare runs, as ``discern compare`` does.
+
+    Args:
+        runs: two or more: what :func:`train` returned, or what the command takes, such as the
+            folder of a run or of a sweep.
+
+    Returns:
+        The settings and metrics that differ and, for runs that saw the same test images, whether
+        one is better. In a notebook it shows them, with the images they disagree about.
+
+    Raises:
+        DiscernError: one of them is no run, or there is one only.
+    """
+    words = [str(each.folder if isinstance(each, Result) else each) for each in runs]
+    found = selected(words, OUTPUTS)
+    if len(found) < 2:
+        raise DiscernError(f"discern.compare needs two runs or more, and this is {len(found)}.")
+    return comparison(found)
+
+
+def train(cfg: DictConfig) -> Result:
+    """Train what :func:`discern.compose` composed, as ``python train.py`` would.
+
+    The run is written to ``cfg.folder`` or, where that is null, to a folder of its own in
+    ``outputs``. The config itself is left as it is, so that it can be changed and trained again.
+    Ctrl-C, or a notebook's stop button, ends training after a batch and returns what there is.
+
+    Args:
+        cfg: the config; its settings may have been changed since.
+
+    Returns:
+        Metrics, model, folder, and why training ended. In a notebook it shows its curves.
+
+    Raises:
+        DiscernError: a setting, a file or the machine does not allow the run.
+    """
+    check(cfg)
+    cfg = copy.deepcopy(cfg)
+    if "hydra" not in cfg:
+        raise DiscernError("train needs a config that discern.compose has composed.")
+    OmegaConf.clear_cache(cfg)  # the time that it was composed
+    named, wished = "folder" if cfg.folder else None, Path(cfg.folder or cfg.hydra.run.dir)
+    choices, overrides = cfg.hydra.runtime.choices, list(cfg.hydra.overrides.task)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    cfg.folder = str(claim_folder(wished, named, cfg.ckpt_path))
+    name = name_of(choices.get("experiment") or choices.model)
+    with _shown(Path(cfg.folder)), torch_as_it_was(), with_threads(torch.get_num_threads()):
+        return run(cfg, {"name": name, "overrides": overrides}, choices)
+
+
+@contextmanager
+def _shown(folder: Path) -> Iterator[None]:
+    """Show what discern logs, and keep it in train.log, for the length of the block.
+
+    A program that has set up logging by itself shows it in its own way.
+    """
+    logger = logging.getLogger("discern")
+    level = logger.level
+    file = logging.FileHandler(folder / "train.log", encoding="utf-8")
+    file.setFormatter(Formatter(TIMED))
+    handlers: list[logging.Handler] = [file]
+    if not logger.hasHandlers():
+        handlers.append(ConsoleHandler())
+        handlers[-1].setFormatter(Formatter())
+    if level == logging.NOTSET:
+        logger.setLevel(logging.INFO)
+    for handler in handlers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            logger.removeHandler(handler)
+        logger.setLevel(level)
+        file.close()
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a model says of N pictures; in a notebook the first of them beside their bars.
+
+    Attributes:
+        title: which model it was.
+        class_names: K names.
+        names: N names of the pictures.
+        pixels: as the model sees them, uint8 (N, C, H, W).
+        probabilities: of the classes, float32 (N, K).
+        unreadable: file -> why it could not be read; it is not among the N.
+    """
+
+    title: str
+    class_names: list[str]
+    names: list[str]
+    pixels: NDArray[np.uint8]
+    probabilities: NDArray[np.float32]
+    unreadable: dict[str, str]
+
+    @property
+    def labels(self) -> list[str]:
+        """The most probable class of each picture, N names."""
+        return [self.class_names[number] for number in self.probabilities.argmax(1)]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __repr__(self) -> str:
+        few = ", ".join(self.labels[:SHOWN]) + (", …" if len(self) > SHOWN else "")
+        return f"<Predictions of {len(self)} pictures: {few}>"
+
+    def _repr_png_(self) -> bytes | None:
+        if not len(self):
+            return None
+        rows = zip(self.names, self.pixels, self.probabilities, strict=True)
+        few = [Classified(*row) for row, _ in zip(rows, range(SHOWN), strict=False)]
+        return classified_sheet(few, self.class_names, self.title).png()
+
+
+def predict(
+    model: nn.Module | Result | str | Path,
+    pictures: str | Path | Sequence[str | Path] | NDArray[np.uint8] | Tensor,
+    *,
+    invert: bool | str = "auto",
+) -> Predictions:
+    """What a model says of pictures.
+
+    Args:
+        model: what :func:`discern.load` or :func:`discern.train` gave, on the CPU; or a checkpoint:
+            its path, a run's folder, or ``last`` or ``best`` for the newest run's.
+        pictures: a file, a folder with all below it, a pattern such as ``photos/*.jpg``, or several
+            of these; they are prepared as ``discern predict`` does. Or pixels as the data set has
+            them, uint8 (N, C, H, W), which are taken as they are.
+        invert: of files, whether dark and light are swapped; ``auto`` for pictures of dark things
+            on light ground where the model was trained on light on dark.
+
+    Raises:
+        DiscernError: the checkpoint cannot be read, there is no such picture, or the pixels are
+            not of the shape that the model takes.
+    """
+    if invert not in ("auto", True, False):
+        raise DiscernError(f"invert={invert} is not allowed; it must be auto, True or False.")
+    network, card = _network_and_card(model)
+    training = network.training
+    try:
+        network.eval()
+        if isinstance(pictures, (np.ndarray, Tensor)):
+            return _of_pixels(np.asarray(pictures), network, card)
+        wanted = [pictures] if isinstance(pictures, (str, Path)) else pictures
+        files = [file for one in wanted for file in find_files(str(one))]
+        return _of_files(files, network, card, invert)
+    finally:
+        network.train(training)
+
+
+def _network_and_card(model: nn.Module | Result | str | Path) -> tuple[nn.Module, Card]:
+    if isinstance(model, (str, Path)):
+        model = load(find_checkpoint(str(model)))
+    if isinstance(model, Result):
+        model = model.model
+    if isinstance(model, Classifier):
+        return model.network, Card.model_validate(model.card)
+    card = getattr(model, "card", None)
+    if not isinstance(card, Card):
+        raise DiscernError(
+            f"predict needs a model of discern.load or discern.train, not a {type(model).__name__}."
+        )
+    return model, card
+
+
+def _of_pixels(pixels: NDArray[Any], network: nn.Module, card: Card) -> Predictions:
+    if pixels.dtype != np.uint8 or pixels.shape[1:] != card.input_shape:
+        raise DiscernError(
+            f"predict needs pixels of type uint8 and shape (N, {_shape(card.input_shape)}), and "
+            f"got {pixels.dtype} ({_shape(pixels.shape)})."
+        )
+    parts = [
+        probabilities_of(network, card, pixels[start : start + BATCH])
+        for start in range(0, len(pixels), BATCH)
+    ]
+    return Predictions(
+        title_of(card),
+        card.class_names,
+        [f"picture {number}" for number in range(len(pixels))],
+        pixels,
+        np.concatenate([np.zeros((0, len(card.class_names)), np.float32), *parts]),
+        {},
+    )
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return ", ".join(map(str, shape))
+
+
+def _of_files(files: list[Path], network: nn.Module, card: Card, invert: bool | str) -> Predictions:
+    batches = list(classify_files(files, network, card, invert))
+    reasons = {path: reason for batch in batches for path, reason in batch.reasons.items()}
+    return Predictions(
+        title_of(card),
+        card.class_names,
+        [printable(path) for path, reason in reasons.items() if reason is None],
+        np.concatenate([batch.pixels for batch in batches]),
+        np.concatenate([batch.probabilities for batch in batches]),
+        {printable(path): reason for path, reason in reasons.items() if reason is not None},
+    )

@@ -1,0 +1,1 @@
+"""The subcommands of ``discern``, a file each."""

@@ -1,0 +1,356 @@
+"""``discern cache``: what is kept of frozen backbones' features, and how to be rid of it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from discern.console import harmless, is_terminal, say, table
+from discern.errors import DiscernError
+from discern.features.chunks import SUFFIX, DamagedChunkError, open_chunk
+from discern.features.stores import (
+    ABOUT,
+    bytes_of,
+    file_size,
+    in_use,
+    last_used,
+    make_room,
+    name_of,
+    read_json,
+    remove,
+    size_of,
+    stores,
+)
+from discern.files import derived as engines
+from discern.files.cache import cache_dir
+from discern.files.places import expanded
+from discern.files.text import printable
+from discern.models import torch_file_folder
+from discern.nearest import did_you_mean
+
+HELP = """\
+The features of frozen backbones, and what else discern keeps.
+
+Usage: discern cache COMMAND [dir=FOLDER] …
+
+Commands:
+  list      what there is: its size, when it was last used, whether a process uses it now
+  verify    read all features and compare their checksums; damaged files are removed, and what was
+            in them is computed again by the next run that needs it; exit status 1 if there were any
+  prune     remove what was not used for the longest, down to max_gb=N (50), or all that was not
+            used for unused_days=N; backbones as other engines run them and converted files of
+            weights, which are made again in seconds, go before features
+  clear     remove all features, backbones and converted files
+
+What is in use stays. dir=FOLDER is a run's cache.dir; without it, $DISCERN_CACHE_DIR/features or
+that of the user's cache folder.
+"""
+
+MOST_GB = 50.0
+"""What a run's ``cache.max_gb`` is by default."""
+
+DAY = 86_400.0
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the command line asks for.
+
+    Attributes:
+        folder: of the features.
+        chosen: whether it was named.
+        max_gb, unused_days: of ``prune``, where given.
+    """
+
+    folder: Path
+    chosen: bool
+    max_gb: float | None = None
+    unused_days: float | None = None
+
+
+def run(arguments: list[str]) -> int:
+    """Run ``discern cache`` with these arguments; the exit status.
+
+    Raises:
+        DiscernError: a word that is not known, a folder that cannot be read.
+    """
+    if not arguments or {"-h", "--help", "help"} & set(arguments):
+        say(HELP, end="")
+        return 0
+    command, *settings = arguments
+    if command not in COMMANDS:
+        known = did_you_mean(command, COMMANDS)
+        raise DiscernError(f"{command} is not a command of discern cache; {known}")
+    wish = _parse(command, settings)
+    try:
+        return COMMANDS[command](wish)
+    except OSError as error:
+        where = printable(Path(error.filename or wish.folder))
+        raise DiscernError(f"{where} cannot be used: {error.strerror}.") from error
+
+
+def completions(typed: str) -> list[str]:
+    """Words that may follow what was typed after ``discern cache``."""
+    *before, begun = typed.split(" ")
+    words = _settings_of(before[0]) if before else COMMANDS
+    return [word for word in words if word.startswith(begun)]
+
+
+def _settings_of(command: str) -> list[str]:
+    return ["dir=", "max_gb=", "unused_days="] if command == "prune" else ["dir="]
+
+
+def _parse(command: str, settings: Iterable[str]) -> Wish:
+    found: dict[str, Any] = {}
+    known = _settings_of(command)
+    for word in settings:
+        name, equals, value = word.partition("=")
+        if not equals or f"{name}=" not in known:
+            names = did_you_mean(name, [setting.rstrip("=") for setting in known])
+            raise DiscernError(f"{word} is no setting of discern cache {command}; {names}")
+        found[name] = _folder(value) if name == "dir" else _number(name, value)
+    folder = found.pop("dir", None)
+    return Wish(folder or cache_dir(make=False) / "features", folder is not None, **found)
+
+
+def _folder(value: str) -> Path:
+    folder = expanded(value) if value else None
+    if folder is None or not folder.is_dir():
+        raise DiscernError(f"dir={value} must be a folder that exists.")
+    return folder
+
+
+def _number(name: str, value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise DiscernError(f"{name}={value} must be a number, 0 or above.")
+    return number
+
+
+# The commands
+
+
+def _list(wish: Wish) -> int:
+    found = stores(wish.folder)
+    say(f"Features in {printable(wish.folder)}: {'' if found else 'none'}")
+    if found:
+        header = "name", "backbone", "image", "precision", "engine"
+        facts = "images", "size", "last used", "in use"
+        say(f"\n{table((*header, *facts), map(_row, found))}\n")
+        say(f"{_count(found)}, {_size(sum(map(size_of, found)))}")
+        say("Each view of an image that is augmented counts as an image.")
+    if not wish.chosen:
+        _list_others(wish.folder)
+    return 0
+
+
+def _row(store: Path) -> tuple[str, ...]:
+    about = _about(store)
+    rows, damaged = 0, 0
+    for path in _chunks(store):
+        try:
+            rows += open_chunk(path).rows
+        except (DamagedChunkError, OSError):
+            damaged += 1
+    shape = about.get("shape")
+    facts = (
+        store.name[:8],
+        _backbone(about),
+        _shown("x".join(map(str, shape[1:])) if isinstance(shape, list) else None),
+        _shown(about.get("precision")),
+        _shown(about.get("engine")),
+        f"{rows:,}" + (f" ({damaged} files damaged)" if damaged else ""),
+        _size(size_of(store)),
+        time.strftime("%Y-%m-%d", time.localtime(last_used(store))),
+        "yes" if in_use(store) else "no",
+    )
+    return tuple(facts)
+
+
+def _list_others(features: Path) -> None:
+    """What else is in discern's cache folder."""
+    folder = cache_dir(make=False)
+    others = [path for path in sorted(folder.glob("*")) if path != features]
+    if others:
+        say(f"\nBesides, in {printable(folder)}:")
+    for path in others:
+        files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+        size = sum(map(file_size, files))
+        say(f"  {_shown(printable(path.relative_to(folder)))}  {_size(size)}  {_purpose(path)}")
+
+
+def _purpose(path: Path) -> str:
+    if path.suffix == ".sqlite":
+        return "what is known of picture files"
+    return _PURPOSES.get(path.name, "")
+
+
+_PURPOSES = {
+    "engines": "backbones as other engines run them",
+    "weights": "files of torch.save, converted once",
+}
+
+
+def _verify(wish: Wish) -> int:
+    found = stores(wish.folder)
+    files = [path for store in found for path in (*_chunks(store), store / ABOUT)]
+    sizes = [file_size(path) for path in files]
+    damaged = 0
+    with tqdm(
+        desc="verify", total=sum(sizes), unit="B", unit_scale=True, leave=False,
+        dynamic_ncols=True, disable=not is_terminal(),
+    ) as bar:  # fmt: skip
+        for path, size in zip(files, sizes, strict=True):
+            fault = _fault(path)
+            if fault is not None:
+                damaged += 1
+                tqdm.write(f"{printable(path)} {fault}.")
+            bar.update(size)
+    say(f"{_count(found)}, {len(files):,} files: {damaged:,} damaged.")
+    return 1 if damaged else 0
+
+
+def _fault(path: Path) -> str | None:
+    """What is wrong with a file, and what became of it; None where all is well."""
+    try:
+        if path.name == ABOUT:
+            if path.exists() and name_of(read_json(path)) != path.parent.name:
+                raise DamagedChunkError("it is not about these features")
+        else:
+            open_chunk(path).verify()
+    except FileNotFoundError:  # removed meanwhile
+        return None
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    except DamagedChunkError as damage:
+        try:
+            path.unlink()
+        except OSError as error:
+            return f"is damaged ({damage}) and cannot be removed: {error.strerror}"
+        return f"is damaged ({damage}) and was removed"
+    return None
+
+
+def _prune(wish: Wish) -> int:
+    before = _total(wish)
+    removed = []
+    if wish.unused_days is not None:
+        since = time.time() - wish.unused_days * DAY
+        removed += _remove(store for store in stores(wish.folder) if last_used(store) < since)
+        old = [path for path in _made(wish) if engines.last_used(path) < since]
+        removed += [_told_of(path) for path in old if engines.remove(path)]
+    if wish.max_gb is not None or wish.unused_days is None:
+        most = MOST_GB if wish.max_gb is None else wish.max_gb
+        told = {store: _told(store) for store in stores(wish.folder)}
+        left = bytes_of(most) - sum(map(size_of, told))
+        removed += [_told_of(path) for path in engines.make_room(left, files=_made(wish))]
+        removed += [told[store] for store in make_room(wish.folder, 0, bytes_of(most))]
+    return _report(wish, before, removed)
+
+
+def _clear(wish: Wish) -> int:
+    before = _total(wish)
+    removed = _remove(stores(wish.folder))
+    removed += [_told_of(path) for path in _made(wish) if engines.remove(path)]
+    if not wish.chosen:
+        engines.forget_speeds()
+    return _report(wish, before, removed)
+
+
+def _made(wish: Wish) -> list[Path]:
+    """Exported backbones and converted files, those not used for the longest first.
+
+    They are not in a folder that is named.
+    """
+    found = [] if wish.chosen else [*engines.exported(), *torch_file_folder.converted()]
+    return sorted(found, key=engines.last_used)
+
+
+def _remove(found: Iterable[Path]) -> list[str]:
+    """Remove what is not in use; what it was."""
+    told = {store: _told(store) for store in found}
+    return [text for store, text in told.items() if remove(store)]
+
+
+def _report(wish: Wish, before: str, removed: list[str]) -> int:
+    for text in removed:
+        say(f"removed {text}")
+    for store in stores(wish.folder):
+        if in_use(store):
+            say(f"in use  {_told(store)}")
+    say(f"Before: {before}. Now: {_total(wish)}.")
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Wish], int]] = {
+    "list": _list,
+    "verify": _verify,
+    "prune": _prune,
+    "clear": _clear,
+}
+
+
+# What is said
+
+
+def _chunks(store: Path) -> list[Path]:
+    return sorted(store.glob(f"*{SUFFIX}"))
+
+
+def _about(store: Path) -> dict[str, Any]:
+    content = read_json(store / ABOUT)
+    return content if isinstance(content, dict) else {}
+
+
+def _told(store: Path) -> str:
+    return f"{store.name[:8]}  {_backbone(_about(store))}  {_size(size_of(store))}"
+
+
+def _told_of(made: Path) -> str:
+    if made.suffix == torch_file_folder.SUFFIX:
+        return f"{_shown(printable(Path(made.stem)))[:8]}  a converted file of weights"
+    return f"{_shown(printable(Path(made.stem)))}  as other engines run it"
+
+
+def _backbone(about: dict[str, Any]) -> str:
+    backbone = about.get("backbone")
+    return _shown(backbone.get("name") if isinstance(backbone, dict) else None)
+
+
+def _shown(value: object) -> str:
+    """A value from a file, harmless to a terminal."""
+    if not isinstance(value, str):
+        return "?"
+    return harmless(value)[:40]
+
+
+def _total(wish: Wish) -> str:
+    found, made = stores(wish.folder), _made(wish)
+    texts = [f"{_count(found)}, {_size(sum(map(size_of, found)))}"]
+    for suffix, name in _MADE.items():
+        files = [path for path in made if path.suffix == suffix]
+        if files:
+            several = "" if len(files) == 1 else "s"
+            size = _size(sum(map(engines.size_of, files)))
+            texts.append(f"{len(files)} {name}{several}, {size}")
+    return "; ".join(texts)
+
+
+_MADE = {engines.SUFFIX: "backbone", torch_file_folder.SUFFIX: "converted file"}
+
+
+def _count(found: list[Path]) -> str:
+    return f"{len(found)} {'set' if len(found) == 1 else 'sets'} of features"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,298 @@
+"""The one door: ``discern train`` and whatever stands beside it."""
+
+import os
+import sys
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from discern import __version__
+from discern.errors import DiscernError, refuse
+from discern.files.text import visible
+
+if TYPE_CHECKING:
+    from hydra.types import TaskFunction
+    from omegaconf import DictConfig
+
+# conf/hydra/launcher says what Hydra's own launchers have, under their names.
+warnings.filterwarnings("ignore", r"(?s).*is validated against ConfigStore schema")
+
+HELP = f"""\
+discern {__version__}: image-classification experiments that explain themselves.
+
+Usage: discern COMMAND [GROUP=CHOICE] [SETTING=VALUE] …
+
+Commands:
+  train      train a model and measure it; -m sweeps over several values
+             discern train model.hidden=[256] optimizer.lr=3e-3
+  inspect    see what is in a data set: classes, sizes, bad files, images that are there twice
+             discern inspect data=image_folder data.dir=photos
+  evaluate   measure a saved model, with confidence intervals and pictures
+             discern evaluate ckpt_path=best split=test
+  predict    classify pictures in files
+             discern predict ckpt_path=best input=photos
+  report     make the pages of runs and sweeps anew
+             discern report outputs
+  compare    see what runs differ in, and whether one is better than another
+             discern compare last best
+  runs       list, filter and sort what is in outputs; keep the best
+             discern runs model=mlp sort=val/accuracy
+  cache      see, check and clear what is kept of frozen backbones
+             discern cache list
+  dashboard  look at runs in TensorBoard
+             discern dashboard logdir=outputs port=6006
+
+discern COMMAND --help shows a command's choices and settings.
+Shell completion: eval "$(discern -sc install=bash)"   (or zsh, fish)
+"""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command that ``argv`` (default: the process's arguments) names."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+    elif arguments[0] in ("-V", "--version"):
+        print(f"discern {__version__}")
+    elif arguments[0] in ("-sc", "--shell_completion"):
+        _complete(arguments)
+    elif arguments[0] in COMMANDS:
+        COMMANDS[arguments[0]](arguments[1:])
+    else:
+        from discern.nearest import did_you_mean
+
+        wrong = arguments[0]
+        refuse(DiscernError(f"{wrong} is not a command; {did_you_mean(wrong, COMMANDS)}"))
+
+
+def train(arguments: list[str] | None = None) -> None:
+    """``discern train …`` and ``python train.py …``: one run, or a sweep with ``-m``."""
+    _hydra_command("train", _train_job, sys.argv[1:] if arguments is None else arguments)
+
+
+def _train_job(cfg: "DictConfig") -> object:
+    begun = time.perf_counter()
+    # torch and lightning: seconds, paid only by a config that has been composed and checked.
+    from discern.run import job
+
+    return job(cfg, import_seconds=time.perf_counter() - begun)
+
+
+def inspect(arguments: list[str]) -> None:
+    """``discern inspect …``: what is in a data set."""
+    _hydra_command("inspect", _inspect_job, arguments)
+
+
+def _inspect_job(cfg: "DictConfig") -> None:
+    from discern.commands.inspect import job
+
+    job(cfg)
+
+
+def evaluate(arguments: list[str]) -> None:
+    """``discern evaluate …``: one evaluation of a saved model, or several with ``-m``."""
+    _hydra_command("evaluate", _evaluate_job, arguments)
+
+
+def _evaluate_job(cfg: "DictConfig") -> None:
+    from discern.commands.evaluate import job
+
+    job(cfg)
+
+
+def predict(arguments: list[str]) -> None:
+    """``discern predict …``: what a saved model says of pictures."""
+    _hydra_command("predict", _predict_job, arguments)
+
+
+def _predict_job(cfg: "DictConfig") -> None:
+    from discern.commands.predict import job
+
+    job(cfg)
+
+
+def cache(arguments: list[str]) -> None:
+    """``discern cache …``: what is kept of frozen backbones' features."""
+    from discern.commands.cache import run
+
+    try:
+        status = run(arguments)
+    except DiscernError as error:
+        refuse(error)
+    if status:
+        raise SystemExit(status)
+
+
+def dashboard(arguments: list[str]) -> None:
+    """``discern dashboard …``: TensorBoard on the runs of a folder."""
+    from discern.commands.dashboard import run
+
+    _plain_command(run, arguments)
+
+
+def report(arguments: list[str]) -> None:
+    """``discern report …``: the pages of runs and sweeps, made anew."""
+    from discern.commands.report import run
+
+    _plain_command(run, arguments)
+
+
+def compare(arguments: list[str]) -> None:
+    """``discern compare …``: what runs differ in, and whether one is better."""
+    from discern.commands.compare import run
+
+    _plain_command(run, arguments)
+
+
+def runs(arguments: list[str]) -> None:
+    """``discern runs …``: what is in ``outputs``."""
+    from discern.commands.runs import run
+
+    _plain_command(run, arguments)
+
+
+def _plain_command(run: Callable[[list[str]], None], arguments: list[str]) -> None:
+    try:
+        run(arguments)
+        sys.stdout.flush()
+    except DiscernError as error:
+        refuse(error)
+    except BrokenPipeError:
+        # Whoever reads has seen enough, as in: discern runs limit=0 | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _hydra_command(name: str, job: "TaskFunction", arguments: list[str]) -> None:
+    import hydra
+
+    from discern.config.checked_files import checked_files
+    from discern.config.schema import as_typed_settings, conf_dir
+    from discern.config.typed import for_hydra
+    from discern.redaction import remember
+
+    started, asked = False, os.environ.get("HYDRA_FULL_ERROR")
+
+    def composed(cfg: "DictConfig") -> object:
+        nonlocal started
+        started = True
+        with _environment("HYDRA_FULL_ERROR", asked):  # for the processes that the job starts
+            return job(cfg)
+
+    main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)
+    overrides, options = _apart(arguments)
+    remember(overrides)
+    try:
+        overrides = for_hydra(overrides, as_typed_settings(), _is_multirun(overrides, options))
+    except DiscernError as error:
+        refuse(error)
+    words = [word for option in options for word in option.split("=", 1)]
+    for option, value in pairwise(words):
+        other = value.removesuffix(".yaml")
+        if option in ("--config-name", "-cn") and other in COMMANDS and other != name:
+            refuse(
+                DiscernError(f"{option}={value} names another command: discern {other} runs it.")
+            )
+    sys.argv = [sys.argv[0], *overrides, *options]
+    # Hydra would print its exceptions in several lines; with this it hands them on.
+    try:
+        with _environment("HYDRA_FULL_ERROR", "1"), checked_files(overrides):
+            main(composed)()
+    except DiscernError as error:
+        refuse(error)
+    except Exception as error:
+        if started:
+            raise
+        from discern.config.compose import explain
+
+        refuse(DiscernError(explain(error, conf_dir(), name, overrides)))
+
+
+def _apart(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Overrides, and Hydra's options with their values, which people write in any order.
+
+    Python's parser takes overrides only in one piece.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    # Those of one value, and those that may have one of some.
+    kinds = {flag: a for a in get_args_parser()._actions for flag in a.option_strings}
+    overrides, options, left = [], [], deque(arguments)
+    while left:
+        argument = left.popleft()
+        if not argument.startswith("-"):
+            overrides.append(argument)
+            continue
+        options.append(argument)
+        kind = kinds.get(argument)
+        if kind is None or not left:
+            continue
+        if kind.nargs is None or (kind.nargs == "?" and left[0] in (kind.choices or ())):
+            options.append(left.popleft())
+    return overrides, options
+
+
+def _is_multirun(overrides: list[str], options: list[str]) -> bool:
+    """Whether the command is to have several jobs."""
+    from hydra._internal.utils import get_args_parser
+
+    asked, _ = get_args_parser().parse_known_args(options)
+    return bool(asked.multirun) or "hydra.mode=MULTIRUN" in overrides
+
+
+@contextmanager
+def _environment(name: str, value: str | None) -> Iterator[None]:
+    """Set an environment variable, or with None remove it, for the length of the block."""
+    before = os.environ.pop(name, None)
+    if value is not None:
+        os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
+        if before is not None:
+            os.environ[name] = before
+
+
+def _complete(arguments: list[str]) -> None:
+    """Answer the shell: names of commands, then what Hydra knows of the command."""
+    first, _, rest = os.environ.get("COMP_LINE", "").lstrip().partition(" ")
+    command, space, typed = rest.lstrip().partition(" ")
+    if first and not space:
+        print(visible(" ".join(name for name in COMMANDS if name.startswith(command))))
+        return
+    if command == "cache":
+        from discern.commands.cache import completions
+
+        print(visible(" ".join(completions(typed))))
+        return
+    if command == "runs":
+        from discern.commands.runs import completions
+
+        print(visible(" ".join(completions(typed))))
+        return
+    if command == "dashboard":
+        from discern.commands.dashboard import completions
+
+        print(visible(" ".join(completions(typed))))
+        return
+    if command in ("report", "compare"):  # folders, which the shell completes
+        return
+    os.environ["COMP_LINE"] = f"{first} {typed}"
+    COMMANDS.get(command, train)(arguments)
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "train": train,
+    "inspect": inspect,
+    "evaluate": evaluate,
+    "predict": predict,
+    "report": report,
+    "compare": compare,
+    "runs": runs,
+    "cache": cache,
+    "dashboard": dashboard,
+}

@@ -1,0 +1,184 @@
+"""``discern compare``: what runs differ in, and whether one is better than another."""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from discern.commands.runs import line_width
+from discern.console import fitted, harmless, say
+from discern.errors import DiscernError
+from discern.files.places import expanded
+from discern.files.text import decoded
+from discern.runs.folder import OUTPUTS
+from discern.runs.select import selected
+
+if TYPE_CHECKING:
+    from discern.reports.comparison import Comparison, Row
+
+HELP = """\
+What runs differ in, and whether one is better than another on the same test images.
+
+Usage: discern compare RUN RUN … [out=FOLDER] [dir=FOLDER]
+
+A RUN is the folder of a run; of a sweep, for its jobs; one with runs somewhere in it; a pattern
+such as 'outputs/2026-01-*/*'; last, the newest run; or best, that with the lowest val/loss.
+
+  out=FOLDER  where compare.html, compare.csv, pairs.csv and compare.png are written
+              (outputs/DATE/TIME_compare)
+  dir=FOLDER  where last and best are looked for (outputs)
+
+Of up to five runs each pair is compared, of more each with the first. McNemar's exact test and the
+paired bootstrap tell whether the trained models differ on images like these; whether their settings
+do takes runs with several seeds.
+"""
+
+SETTINGS = ("out", "dir")
+
+PAGE, RUNS, PAIRS, PICTURE = "compare.html", "compare.csv", "pairs.csv", "compare.png"
+
+COLUMNS = 4
+"""Runs up to which each has a column in the terminal; of more, each has a line."""
+
+WIDEST = 100
+"""Letters of a line of text."""
+
+
+def run(arguments: list[str]) -> None:
+    """Run ``discern compare`` with these arguments.
+
+    Raises:
+        DiscernError: a word means no run, there is one run only, files cannot be written.
+    """
+    if not arguments or {"-h", "--help", "help"} & set(arguments):
+        say(HELP, end="")
+        return
+    words, out, outputs = _parse(arguments)
+    runs = selected(words, outputs)
+    if len(runs) < 2:
+        one = f": {harmless(decoded(runs[0].folder))}" if runs else ""
+        raise DiscernError(f"discern compare needs two runs or more, and this is one{one}.")
+    from discern.reports.comparison import compare  # matplotlib, scipy: not for a mistyped word
+
+    compared = compare(runs)
+    folder = _free(outputs) if out is None else out
+    try:
+        page = write_files(compared, folder)
+    except OSError as error:
+        raise DiscernError(
+            f"out={harmless(decoded(folder))} cannot be written: {error.strerror}."
+        ) from error
+    say(f"{told(compared)}\n\nTo look at it, open {harmless(decoded(page))}")
+
+
+def write_files(compared: Comparison, folder: Path) -> Path:
+    """Write compare.csv and compare.html, and pairs.csv and compare.png where there are such.
+
+    Returns:
+        The page.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    from discern.reports.compare_page import write_compare_page
+    from discern.reports.comparison_tables import write_pairs, write_runs
+    from discern.reports.disputed import disputed_sheet
+
+    folder.mkdir(parents=True, exist_ok=True)
+    page, pairs, picture = (folder / name for name in (PAGE, PAIRS, PICTURE))
+    for path in (pairs, picture):  # of a comparison before
+        path.unlink(missing_ok=True)
+    write_runs(compared, folder / RUNS)
+    if compared.pairs:
+        write_pairs(compared, pairs)
+    if compared.disagreement is not None and len(compared.disagreement.pixels):
+        disputed_sheet(compared.disagreement).save(picture)
+    write_compare_page(compared, page)
+    return page
+
+
+def _parse(words: Iterable[str]) -> tuple[list[str], Path | None, Path]:
+    named: list[str] = []
+    found: dict[str, Path] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or name not in SETTINGS:  # the folders of a sweep's jobs have = in them
+            named.append(word)
+        elif not value:
+            raise DiscernError(f"{name}= must be a folder.")
+        else:
+            found[name] = expanded(value)
+    outputs = found.get("dir", OUTPUTS)
+    if "dir" in found and not outputs.is_dir():
+        raise DiscernError(f"dir={harmless(decoded(outputs))} must be a folder that exists.")
+    return named, found.get("out"), outputs
+
+
+def _free(outputs: Path) -> Path:
+    wanted = outputs / time.strftime("%Y-%m-%d") / f"{time.strftime('%H-%M-%S')}_compare"
+    folder, number = wanted, 1
+    while folder.exists():
+        number += 1
+        folder = wanted.with_name(f"{wanted.name}_{number}")
+    return folder
+
+
+# What the terminal shows
+
+
+def told(compared: Comparison) -> str:
+    """The comparison as text."""
+    from discern.reports.comparison_tables import metric_rows, verdicts
+
+    differing = [*compared.settings, *compared.circumstances]
+    return "\n\n".join(
+        [
+            _runs(compared),
+            _matrix("what differs", differing, compared.letters) or "No setting differs.",
+            _matrix("metric", metric_rows(compared), compared.letters),
+            *([_pairs(compared)] if compared.pairs else []),
+            *map(_wrapped, [*verdicts(compared), *compared.notes]),
+        ]
+    )
+
+
+def _runs(compared: Comparison) -> str:
+    return "\n".join(
+        f"{letter}  {name}  ({harmless(run.title)}, {run.state.value})"
+        for letter, name, run in zip(compared.letters, compared.names, compared.runs, strict=True)
+    )
+
+
+def _matrix(corner: str, rows: list[Row], letters: list[str]) -> str:
+    """A line a setting and a column a run, or the other way round where there are many runs."""
+    if not rows:
+        return ""
+    if len(letters) <= COLUMNS:
+        return _lines([corner, *letters], [[name, *values] for name, values in rows])
+    values = [list(each) for each in zip(*(values for _, values in rows), strict=True)]
+    header = [corner, *(name for name, _ in rows)]
+    return _lines(header, [[one, *each] for one, each in zip(letters, values, strict=True)])
+
+
+def _pairs(compared: Comparison) -> str:
+    from discern.reports.comparison_tables import pair_header, pair_rows
+
+    return _lines(pair_header(compared), pair_rows(compared))
+
+
+def _lines(header: list[str], rows: list[list[str]]) -> str:
+    """A table, or where the terminal is too narrow a line for each of its cells."""
+    names = [name.strip() for name in header[1:]]
+    blocks = [
+        "\n  ".join((row[0], *map(": ".join, zip(names, row[1:], strict=True)))) for row in rows
+    ]
+    return fitted(header, rows, blocks, line_width())
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(
+        text, min(line_width(), WIDEST), break_long_words=False, break_on_hyphens=False
+    )

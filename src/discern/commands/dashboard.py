@@ -1,0 +1,159 @@
+"""``discern dashboard``: TensorBoard on the runs of a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import logging
+import socket
+import sys
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from discern.commands.hosts import OwnHosts, is_loopback
+from discern.console import say
+from discern.errors import DiscernError
+from discern.files.places import expanded
+from discern.nearest import did_you_mean
+
+HELP = """\
+TensorBoard on the runs of a folder, until Ctrl-C.
+
+Usage: discern dashboard [SETTING=VALUE] …
+
+Settings:
+  logdir=outputs    the folder; a run or a sweep, or one of many
+  port=6006         where it is served; the next one that is free, if that is in use
+  host=127.0.0.1    who may see it: this machine alone; 0.0.0.0 for whoever reaches it
+"""
+
+WARNING = """\
+WARNING: host={host} shows all that is in {logdir}, without a password, to whoever reaches this \
+machine; host=127.0.0.1, from elsewhere through an SSH tunnel, shows it to nobody else."""
+
+ATTEMPTS = 100
+"""Ports that are tried, one after the other."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the command line asks for."""
+
+    logdir: Path = Path("outputs")
+    port: int = 6006
+    host: str = "127.0.0.1"
+
+
+SETTINGS = ("logdir", "port", "host")
+
+
+def run(arguments: list[str]) -> None:
+    """Run ``discern dashboard`` with these arguments.
+
+    Raises:
+        DiscernError: a word that is not known, a folder that is not there, no port to be had.
+    """
+    if {"-h", "--help", "help"} & set(arguments):
+        say(HELP, end="")
+        return
+    wish = _parse(arguments)
+    url, port = start(wish)
+    if port != wish.port:
+        say(f"Port {wish.port} is in use; port {port} is taken instead.")
+    if not is_loopback(wish.host):
+        print(WARNING.format(host=wish.host, logdir=wish.logdir), file=sys.stderr)
+    say(f"TensorBoard on {wish.logdir}: {url}   (Ctrl-C ends it)")
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        say()
+
+
+def completions(typed: str) -> list[str]:
+    """Words that may follow what was typed after ``discern dashboard``."""
+    begun = typed.rpartition(" ")[2]
+    return [f"{word}=" for word in SETTINGS if f"{word}=".startswith(begun)]
+
+
+def start(wish: Wish) -> tuple[str, int]:
+    """Serve in the background of this process; the address and the port that was free.
+
+    Raises:
+        DiscernError: no port is free, or the host is none of this machine's.
+    """
+    from tensorboard import program  # a second
+
+    # That TensorFlow is not there, and such.
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)
+    for port in range(wish.port, min(wish.port + ATTEMPTS, 65_536)):
+        if not _is_free(wish.host, port):
+            continue
+        server = program.TensorBoard(server_class=_server)
+        server.configure(logdir=str(wish.logdir), host=wish.host, port=port)
+        try:
+            # A note on how the events are read, which is not to be acted on.
+            with contextlib.redirect_stderr(io.StringIO()):
+                return server.launch(), port
+        except program.TensorBoardPortInUseError:
+            continue
+    raise DiscernError(f"port={wish.port} is in use, and so are the ones after it.")
+
+
+def _server(application: Any, flags: Any) -> Any:
+    """TensorBoard's own server, for requests that name this machine."""
+    from tensorboard import program
+
+    return program.WerkzeugServer(OwnHosts(application, flags.host), flags)
+
+
+def _is_free(host: str, port: int) -> bool:
+    """Whether a server can be had there; TensorBoard would end the process where it cannot.
+
+    Raises:
+        DiscernError: not for another server's sake.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return False
+        raise DiscernError(
+            f"host={host} port={port} cannot be served on: {error.strerror}."
+        ) from error
+    return True
+
+
+def _parse(arguments: Iterable[str]) -> Wish:
+    wish = Wish()
+    for word in arguments:
+        name, equals, value = word.partition("=")
+        if not equals or name not in SETTINGS:
+            raise DiscernError(
+                f"{word} is no setting of discern dashboard; {did_you_mean(name, SETTINGS)}"
+            )
+        if name == "port":
+            wish = replace(wish, port=_port(value))
+        elif name == "logdir":
+            wish = replace(wish, logdir=expanded(value))
+        elif value:
+            wish = replace(wish, host=value)
+        else:
+            raise DiscernError("host= must be a host's name or address, such as 127.0.0.1.")
+    if not wish.logdir.is_dir():
+        raise DiscernError(f"logdir={wish.logdir} must be a folder that exists; a run makes it.")
+    return wish
+
+
+def _port(value: str) -> int:
+    if not (value.isascii() and value.isdigit() and 1 <= int(value) <= 65_535):
+        raise DiscernError(f"port={value} must be a whole number from 1 to 65535.")
+    return int(value)

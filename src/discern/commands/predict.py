@@ -1,0 +1,302 @@
+"""``discern predict``: what a saved model says of pictures in files."""
+
+import logging
+import math
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import torch
+from hydra.core.hydra_config import HydraConfig
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from discern.config.schema import as_override, check
+from discern.console import is_terminal
+from discern.data.in_memory import InMemoryImages
+from discern.data.pictures import PictureError, dark_on_light, fit_picture
+from discern.errors import DiscernError
+from discern.files.csv_cells import write_csv
+from discern.files.text import printable
+from discern.files.walk import find_files
+from discern.files.writing import write_whole
+from discern.models.card import Card
+from discern.models.saved import load, model_name
+from discern.models.threads import use_threads
+from discern.reports.classified import Classified, draw_classified
+from discern.reports.explain import GradCam
+from discern.runs.folder import find_checkpoint
+from discern.runs.predictions import TOP, warn_of_undefined
+from discern.training.job import as_job, relative
+
+log = logging.getLogger(__name__)
+
+BATCH, VALUES = 256, 2**23
+"""Files that are in memory at a time, each only as large as the network's input, and the most
+values of all of these together, as the network's input or as that of any of its linear layers."""
+
+
+def job(cfg: DictConfig) -> None:
+    """Hydra's task: predict into the folder that Hydra made."""
+    cfg.out = HydraConfig.get().runtime.output_dir
+    with as_job():
+        predict(cfg)
+
+
+@dataclass
+class Outcome:
+    """How it went.
+
+    Attributes:
+        read: pictures that were classified.
+        inverted: pictures of these that were inverted.
+        undefined: pictures of these of which the model says nothing, NaN.
+        unreadable: files that could not be read.
+        shown: the first of the pictures, to be drawn.
+    """
+
+    read: int = 0
+    inverted: int = 0
+    undefined: int = 0
+    unreadable: int = 0
+    shown: list[Classified] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some of the files.
+
+    Attributes:
+        reasons: file -> why it could not be read; None where it could.
+        pixels: of those that could, as the network sees them, uint8 (M, C, H, W).
+        inverted: which of these were inverted, bool (M,).
+        probabilities: of their classes, float32 (M, K).
+    """
+
+    reasons: dict[Path, str | None]
+    pixels: NDArray[np.uint8]
+    inverted: NDArray[np.bool_]
+    probabilities: NDArray[np.float32]
+
+
+def predict(cfg: DictConfig) -> Outcome:
+    """Classify the pictures in ``cfg.input``; write predictions.csv and predictions.png.
+
+    Args:
+        cfg: conf/predict.yaml, composed; the folder ``cfg.out`` need not exist.
+
+    Raises:
+        DiscernError: a setting or the checkpoint is wrong, or no file could be read as a picture.
+    """
+    check(cfg, "predict")
+    checkpoint, folder = find_checkpoint(cfg.ckpt_path), Path(cfg.out)
+    network = load(checkpoint)
+    card: Card = network.card  # type: ignore[assignment]
+    use_threads(network, card.input_shape)
+    if card.input_shape[0] not in (1, 3):
+        raise DiscernError(
+            f"{checkpoint} takes images of {card.input_shape[0]} channels; pictures are read as "
+            "grey (1) or colour (3)."
+        )
+    explainer = GradCam(network, card.input_shape, model_name(card)) if cfg.explain else None
+    files = list(find_files(cfg.input))
+    if hasattr(network, "backbone") or cfg.engine != "auto":
+        # torchvision: half a second that other models do not need.
+        from discern.features.engine import use_engine
+
+        use_engine(network, card.input_shape, cfg.engine, len(files))
+    outcome = Outcome()
+    with write_whole(folder / "predictions.csv") as table:
+        write_csv(table, [_columns(card)])
+        for batch in classify_files(files, network, card, cfg.invert):
+            write_csv(table, _rows(batch, card.class_names))
+            _count(outcome, batch, cfg.pictures)
+    if explainer is not None:
+        outcome.shown = list(_explained(outcome.shown, explainer, card))
+    if outcome.shown:
+        path = folder / "predictions.png"
+        draw_classified(outcome.shown, card.class_names, title_of(card), path)
+    _conclude(outcome, cfg, card)
+    return outcome
+
+
+def title_of(card: Card) -> str:
+    """What is written above pictures that a model has classified."""
+    model = f"{model_name(card)} trained on {card.data.get('title', 'unknown data')}"
+    return f"{model}: class probabilities of each picture, shown as the model sees it"
+
+
+def classify_files(
+    files: list[Path], network: nn.Module, card: Card, invert: bool | str
+) -> Iterator[Batch]:
+    """Read and classify the files, some at a time, behind a progress bar on a terminal."""
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        _progress_bar("predict", len(files)) as bar,
+    ):
+        size = max(1, min(BATCH, VALUES // max(math.prod(card.input_shape), _widest(network))))
+        for start in range(0, len(files), size):
+            reasons, pixels = _read(files[start : start + size], card, pool)
+            inverted = _to_invert(pixels, invert)
+            pixels[inverted] = 255 - pixels[inverted]
+            yield Batch(reasons, pixels, inverted, probabilities_of(network, card, pixels))
+            bar.update(len(reasons))
+
+
+def _widest(network: nn.Module) -> int:
+    """The most numbers that a linear layer makes of an image, such as one for each class."""
+    linear = (module for module in network.modules() if isinstance(module, nn.Linear))
+    return max((module.out_features for module in linear), default=1)
+
+
+def _progress_bar(doing: str, files: int) -> "tqdm[NoReturn]":
+    return tqdm(
+        desc=doing, total=files, unit=" files", leave=False, dynamic_ncols=True,
+        disable=not is_terminal(),
+    )  # fmt: skip
+
+
+def _read(
+    files: list[Path], card: Card, pool: ThreadPoolExecutor
+) -> tuple[dict[Path, str | None], NDArray[np.uint8]]:
+    """Why each file cannot be read, or None, and the pixels of those that can."""
+    prepare = _preparation(card)
+
+    def read(path: Path) -> NDArray[np.uint8] | str:
+        try:
+            return prepare(path)
+        except PictureError as error:
+            return str(error)
+
+    found = dict(zip(files, pool.map(read, files), strict=True))
+    pictures = [pixels for pixels in found.values() if not isinstance(pixels, str)]
+    reasons = {path: it if isinstance(it, str) else None for path, it in found.items()}
+    return reasons, np.array(pictures, np.uint8).reshape(-1, *card.input_shape)
+
+
+def _preparation(card: Card) -> Callable[[Path], NDArray[np.uint8]]:
+    """How a file becomes the pixels, uint8 (C, H, W), that the model takes."""
+    known = card.preprocessing
+    if known.resize is None or known.interpolation is None:
+        return lambda path: fit_picture(path, card.input_shape)
+    # torchvision: half a second that a model of small images does not need.
+    from discern.data.preprocessing import Preprocessing
+
+    photos = Preprocessing(
+        card.input_shape[1],
+        known.resize,
+        known.interpolation,
+        tuple(known.mean) if isinstance(known.mean, list) else (known.mean,),
+        tuple(known.std) if isinstance(known.std, list) else (known.std,),
+    )
+    return lambda path: photos.read(path).numpy()
+
+
+def _to_invert(pixels: NDArray[np.uint8], invert: bool | str) -> NDArray[np.bool_]:
+    """Which pictures, uint8 (M, C, H, W), are to be inverted, bool (M,)."""
+    if invert == "auto":
+        # In colour, light on dark means nothing.
+        return dark_on_light(pixels) if pixels.shape[1] == 1 else np.zeros(len(pixels), np.bool_)
+    return np.full(len(pixels), invert)
+
+
+def probabilities_of(
+    network: nn.Module, card: Card, pixels: NDArray[np.uint8]
+) -> NDArray[np.float32]:
+    """Class probabilities (M, K) of pixels, uint8 (M, C, H, W)."""
+    if not len(pixels):  # no file of a batch was a picture; few networks take none
+        return np.empty((0, len(card.class_names)), np.float32)
+    images = _normalised(card, pixels)
+    with torch.inference_mode():
+        probabilities: NDArray[np.float32] = network(images).softmax(1).numpy()
+    return probabilities
+
+
+def _normalised(card: Card, pixels: NDArray[np.uint8]) -> Tensor:
+    """Pixels, uint8 (M, C, H, W), as the network sees them, float32."""
+    images = torch.from_numpy(pixels)
+    # The data set's own arithmetic, so that the network sees to the bit what it would see there.
+    labels = torch.zeros(len(images), dtype=torch.int64)
+    data = InMemoryImages(images, labels, card.preprocessing.mean, card.preprocessing.std)
+    return data.normalised(images)
+
+
+def _explained(pictures: list[Classified], explainer: GradCam, card: Card) -> Iterator[Classified]:
+    """The pictures with what speaks for their predicted classes, behind a progress bar."""
+    with _progress_bar("explain", len(pictures)) as bar:
+        for picture in pictures:
+            (image,) = _normalised(card, picture.pixels[None])
+            label = int(picture.probabilities.argmax())
+            yield replace(picture, importance=explainer(image, label))
+            bar.update()
+
+
+def _columns(card: Card) -> list[str]:
+    places = range(1, min(TOP, len(card.class_names)) + 1)
+    top = [column for place in places for column in (f"top{place}", f"top{place}_probability")]
+    return ["file", "label", "probability", *top, "inverted", "error"]
+
+
+def _rows(batch: Batch, class_names: list[str]) -> Iterator[list[str]]:
+    """A row a file; one that could not be read has its name and the reason only."""
+    top = np.argsort(-batch.probabilities, axis=1, kind="stable")[:, :TOP]
+    read = 0
+    for path, reason in batch.reasons.items():
+        if reason is not None:
+            yield [printable(path), *[""] * (2 + 2 * top.shape[1] + 1), reason]
+            continue
+        cells = []
+        for number in top[read]:
+            cells += [class_names[number], f"{batch.probabilities[read, number]:.7g}"]
+        inverted = as_override(bool(batch.inverted[read]))
+        yield [printable(path), *cells[:2], *cells, inverted, ""]
+        read += 1
+
+
+def _count(outcome: Outcome, batch: Batch, pictures: int) -> None:
+    read = [path for path, reason in batch.reasons.items() if reason is None]
+    wanted = max(0, pictures - len(outcome.shown))
+    for number, path in enumerate(read[:wanted]):
+        # A copy, since a view would keep the whole batch.
+        pixels, probabilities = batch.pixels[number].copy(), batch.probabilities[number].copy()
+        note = " (inverted)" if batch.inverted[number] else ""
+        outcome.shown.append(Classified(f"{printable(path)}{note}", pixels, probabilities))
+    outcome.read += len(read)
+    outcome.undefined += int((~np.isfinite(batch.probabilities)).any(axis=1).sum())
+    outcome.inverted += int(batch.inverted.sum())
+    outcome.unreadable += len(batch.reasons) - len(read)
+
+
+def _conclude(outcome: Outcome, cfg: DictConfig, card: Card) -> None:
+    """Say what came out, and where it is."""
+    if not outcome.read:
+        raise DiscernError(
+            f"input={cfg.input} has no picture that can be read: "
+            f"{relative(Path(cfg.out) / 'predictions.csv')} says why of each file."
+        )
+    log.info(_about_inversion(outcome, cfg.invert, card.input_shape[0]))
+    if outcome.unreadable:
+        log.warning(
+            "%s of %s files could not be read; predictions.csv says why.",
+            f"{outcome.unreadable:,}",
+            f"{outcome.read + outcome.unreadable:,}",
+        )
+    warn_of_undefined(outcome.undefined, outcome.read)
+    log.info("%s pictures classified.", f"{outcome.read:,}")
+    log.info("Everything is in %s", relative(Path(cfg.out)))
+
+
+def _about_inversion(outcome: Outcome, invert: bool | str, channels: int) -> str:
+    if invert == "auto" and channels == 3:
+        said = "no picture was inverted, since the model takes colour"
+    elif invert == "auto":
+        said = f"{outcome.inverted:,} of {outcome.read:,} pictures, dark on light, were inverted"
+    else:
+        said = f"all {outcome.read:,} pictures were inverted" if invert else "none was inverted"
+    return f"invert={as_override(invert)}: {said}."

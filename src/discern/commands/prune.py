@@ -1,0 +1,287 @@
+"""``discern runs prune``: deleting all but the best runs, after showing which."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from discern.commands.runs import (
+    KEY_METRICS,
+    Wish,
+    better_first,
+    check_filters,
+    check_metric,
+    line_width,
+    matches,
+    name_in,
+    size_of,
+)
+from discern.console import fitted, harmless, say
+from discern.errors import DiscernError
+from discern.files.reading import is_regular
+from discern.files.removing import remove_tree
+from discern.files.text import decoded
+from discern.reports.page import number, size
+from discern.runs.folder import (
+    CONFIG,
+    FOLD,
+    OVERRIDES,
+    Run,
+    State,
+    folders_below,
+    is_run,
+    is_sweep,
+    order_of_beginning,
+    read_run,
+    runs_below,
+)
+from discern.sweeps.ledger import LOCK, Ledger
+
+RECENT = 86_400.0
+"""Seconds after the last change of an unfinished run's files in which it may still be running."""
+
+NEWEST = "began"
+"""What runs are kept by where no metric ranks them."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is kept or deleted as a whole.
+
+    Attributes:
+        folder: of a run, or of a sweep.
+        runs: that run, or the sweep's jobs.
+    """
+
+    folder: Path
+    runs: list[Run]
+
+    def value(self, by: str) -> float | None:
+        """What it is ranked by: of a sweep that of its best job, of folds the best mean."""
+        settings: dict[Any, list[float]] = {}
+        for run in self.runs:
+            if (value := run.metrics().get(by)) is not None:
+                settings.setdefault(_setting(run), []).append(value)
+        known = [statistics.fmean(values) for values in settings.values()]
+        return min(known, key=lambda value: better_first(by, value), default=None)
+
+    @property
+    def began(self) -> float:
+        """When its last run began."""
+        return max(order_of_beginning(run)[0] for run in self.runs)
+
+    @property
+    def state(self) -> str:
+        """How it stands."""
+        if not is_sweep(self.folder):
+            return self.runs[0].state.value
+        return f"sweep of {len(self.runs)} {'job' if len(self.runs) == 1 else 'jobs'}"
+
+
+def _setting(run: Run) -> Any:
+    """What runs have in common that are folds of each other."""
+    if not run.is_fold:
+        return run.folder
+    return tuple(typed for typed in run.overrides if not typed.lstrip("+").startswith(f"{FOLD}="))
+
+
+def prune(wish: Wish) -> None:
+    """Show what is not among the best, ask, and delete it.
+
+    Raises:
+        DiscernError: a setting is missing or wrong, nobody can be asked, a folder cannot be
+            deleted.
+    """
+    if wish.keep is None:
+        raise DiscernError(
+            "discern runs prune needs keep=N, how many of the best stay; 0 for none."
+        )
+    _check_folder(wish.folder)
+    units = _units(wish.folder)
+    runs = [run for unit in units for run in unit.runs]
+    check_filters(runs, wish.filters)
+    by = wish.by or KEY_METRICS[0]
+    if wish.by is not None or wish.keep:  # where none stays there is nothing to rank
+        _check_by(by, runs)
+    asked = [unit for unit in units if all(matches(run, wish.filters) for run in unit.runs)]
+    behind = _ranked(asked, by)[wish.keep :]
+    stays = {unit.folder: _stays(unit) for unit in behind}
+    doomed = [unit for unit in behind if stays[unit.folder] is None]
+    _show(wish, by, doomed, units)
+    for unit in behind:
+        if (why := stays[unit.folder]) is not None:
+            say(f"{name_in(unit.folder, wish.folder)} stays: {why}.")
+    if doomed and _agreed(wish, len(doomed)):
+        _delete(doomed, wish.folder)
+
+
+def _check_folder(outputs: Path) -> None:
+    inside = outputs.resolve()
+    if is_run(inside) or any(map(is_sweep, (inside, *inside.parents))):
+        raise DiscernError(
+            f"dir={harmless(decoded(outputs))} is a run or a sweep itself; it must be a folder "
+            "that has them in it."
+        )
+
+
+def _check_by(by: str, runs: Sequence[Run]) -> None:
+    if by != NEWEST and by.partition("/")[0] not in ("val", "train"):
+        raise DiscernError(
+            f"by={harmless(by)} is not allowed; it must be a metric of val or train, such as "
+            "val/loss, or began: the test split chooses nothing."
+        )
+    check_metric("by", by, runs, [NEWEST])
+
+
+def _units(outputs: Path) -> list[Unit]:
+    found: dict[Path, list[Run]] = {}
+    for folder in runs_below(outputs):
+        above = [each for each in folder.parents if each != outputs and outputs in each.parents]
+        sweeps = [each for each in above if is_sweep(each)]
+        found.setdefault(sweeps[-1] if sweeps else folder, []).append(read_run(folder))
+    return [Unit(folder, runs) for folder, runs in found.items()]
+
+
+def _ranked(units: Sequence[Unit], by: str) -> list[Unit]:
+    newest = sorted(units, key=lambda unit: unit.began, reverse=True)
+    if by == NEWEST:
+        return newest
+    return sorted(newest, key=lambda unit: better_first(by, unit.value(by)))
+
+
+# What stays
+
+
+def _stays(unit: Unit) -> str | None:
+    """Why it is not deleted although it is not among the best; None where it is."""
+    if any(run.state is State.UNFINISHED for run in unit.runs) or _lacks_jobs(unit):
+        age = time.time() - _changed(unit.folder)
+        if age < RECENT:
+            return "it has not ended, and was written to in the last 24 hours"
+    if _in_use(unit.folder):
+        return "its sweep is at work"
+    if not _is_discerns(unit):
+        return f"it does not hold the {CONFIG} and {OVERRIDES} that a run writes"
+    if _has_others(unit):
+        return "there are other runs in its folder"
+    return None
+
+
+def _is_discerns(unit: Unit) -> bool:
+    """Whether a folder carries what a run, or a sweep, has written when it began."""
+    if is_sweep(unit.folder):
+        try:
+            Ledger.load(unit.folder)
+        except DiscernError:
+            return False
+        return True
+    return all(is_regular(unit.folder / name, unit.folder) for name in (CONFIG, OVERRIDES))
+
+
+def _lacks_jobs(unit: Unit) -> bool:
+    if not is_sweep(unit.folder):
+        return False
+    try:
+        return len(Ledger.load(unit.folder).jobs) > len(unit.runs)
+    except DiscernError:  # of another version
+        return False
+
+
+def _in_use(folder: Path) -> bool:
+    if not is_regular(folder / LOCK, folder):
+        return False
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def _has_others(unit: Unit) -> bool:
+    """Whether there is a run inside a run, other than the test of a sweep's best."""
+    return any(
+        is_run(path) or is_sweep(path)
+        for run in unit.runs
+        for path in folders_below(run.folder)
+        if path not in (run.folder, run.folder / "test")
+    )
+
+
+def _changed(folder: Path) -> float:
+    """When anything in a folder was last written, in seconds of the epoch."""
+    times = [folder.lstat().st_mtime]
+    for each in folders_below(folder):
+        try:
+            with os.scandir(each) as entries:
+                times += [entry.stat(follow_symlinks=False).st_mtime for entry in entries]
+        except OSError:
+            continue
+    return max(times)
+
+
+# Showing, asking, deleting
+
+
+def _show(wish: Wish, by: str, doomed: Sequence[Unit], units: Sequence[Unit]) -> None:
+    where = harmless(decoded(wish.folder))
+    if not doomed:
+        say(f"Nothing to delete in {where}.")
+        return
+    metrics = [] if by == NEWEST else [by]
+    header = ["to be deleted", "began", "state", *metrics, "size"]
+    rows = []
+    total = 0
+    for unit in doomed:
+        room = size_of(unit.folder)
+        total += room
+        began = time.strftime("%Y-%m-%d %H:%M", time.localtime(unit.began))
+        values = [number(unit.value(name)) for name in metrics]
+        rows.append([name_in(unit.folder, wish.folder), began, unit.state, *values, size(room)])
+    say(fitted(header, rows, ["\n  ".join((row[0], ", ".join(row[1:]))) for row in rows],
+                 line_width()))  # fmt: skip
+    say(f"\n{len(doomed):,} of {len(units):,} in {where}, {size(total)}")
+
+
+def _agreed(wish: Wish, count: int) -> bool:
+    if wish.yes:
+        return True
+    sys.stdout.flush()
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise DiscernError(
+            "Nothing was deleted: nobody can be asked here, and yes=true is not set."
+        )
+    try:
+        answer = input(f"Delete {'it' if count == 1 else f'these {count:,}'}? [y/N] ")
+    except (EOFError, KeyboardInterrupt):
+        say()
+        answer = ""
+    if answer.strip().lower() in ("y", "yes"):
+        return True
+    say("Nothing was deleted.")
+    return False
+
+
+def _delete(doomed: Sequence[Unit], outputs: Path) -> None:
+    count = 0
+    for unit in doomed:
+        # Somebody may have gone on with it since.
+        if (why := _stays(unit)) is not None:
+            say(f"{name_in(unit.folder, outputs)} stays: {why}.")
+            continue
+        remove_tree(unit.folder)
+        count += 1
+        for above in unit.folder.parents:
+            if outputs not in above.parents or any(above.iterdir()):
+                break
+            above.rmdir()
+    say(f"{count:,} deleted.")

@@ -1,0 +1,60 @@
+"""``discern report``: the pages of runs and sweeps, made anew from their folders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from discern.console import say
+from discern.errors import DiscernError
+from discern.files.places import expanded
+from discern.files.text import printable
+from discern.runs.folder import OUTPUTS, is_run, is_sweep, newest, runs_below, sweeps_below
+
+HELP = """\
+Make report.html of runs and of sweeps anew, from what stands in their folders.
+
+Usage: discern report FOLDER …
+
+A FOLDER is a run's, a sweep's, or one with runs and sweeps somewhere in it; last is the newest run
+in outputs. The report of a sweep stands in its folder, and its jobs' reports in theirs.
+"""
+
+
+def run(arguments: list[str]) -> None:
+    """Make the reports that the command's arguments ask for, and say where they are.
+
+    Raises:
+        DiscernError: a folder has no run in it, or its report cannot be written.
+    """
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        say(HELP, end="")
+        return
+    for write, folder in [each for wanted in arguments for each in _asked(wanted)]:
+        try:
+            say(printable(write(folder)))
+        except OSError as error:
+            raise DiscernError(
+                f"The report of {printable(folder)} cannot be written: {error.strerror}."
+            ) from error
+
+
+def _asked(wanted: str) -> list[tuple[Callable[[Path], Path], Path]]:
+    from discern.reports.run_page import write_run_page  # matplotlib
+    from discern.sweeps.page import write_sweep_page
+
+    folder = expanded(wanted)
+    if wanted == "last" and not folder.exists():
+        folder = newest(OUTPUTS)
+    if not folder.is_dir():
+        raise DiscernError(f"{wanted} is no folder; it must be a run's, a sweep's, or last.")
+    # The best job of a sweep may be asked for by the sweep's link to it.
+    own = [folder] if is_run(folder) else list(runs_below(folder))
+    sweeps = [folder] if is_sweep(folder) else list(sweeps_below(folder))
+    if not own and not sweeps:
+        raise DiscernError(f"{wanted} has no run in it.")
+    # A sweep's report links to those of its jobs.
+    return [
+        *((write_run_page, each) for each in own),
+        *((write_sweep_page, each) for each in sweeps),
+    ]

@@ -1,0 +1,435 @@
+"""``discern runs``: what is in ``outputs``, and keeping the best of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from discern.console import fitted, harmless, say
+from discern.errors import DiscernError
+from discern.files.places import expanded
+from discern.files.text import decoded, printable
+from discern.nearest import did_you_mean
+from discern.reports.page import duration, number, size
+from discern.runs.folder import OUTPUTS, Run, State, order_of_beginning, read_run, runs_below
+
+HELP = """\
+The runs in outputs, newest first, and keeping the best of them.
+
+Usage: discern runs [FILTER=VALUE] … [sort=NAME] [limit=N] [dir=FOLDER] [--json]
+       discern runs prune keep=N [by=METRIC] [FILTER=VALUE] … [dir=FOLDER] [yes=true]
+
+Filters, of which all must hold; * stands for any letters:
+  state=done           done, diverged, failed, interrupted, unfinished
+  model=mlp  data=mnist  tag=baseline
+  optimizer.lr=0.001   any setting of a run's config.yaml
+
+  sort=NAME   began (newest first), seconds, size, name, state, model, data, or a metric such as
+              val/accuracy, best first; sort=-NAME the other way round
+  limit=N     the first N (20; --json: all); 0 for all
+  dir=FOLDER  where the runs are (outputs)
+  --json      all that is listed, for programs
+
+prune shows what it would delete, and asks: all but the best N by a metric of val or train
+(by=val/loss), or with by=began all but the newest. A sweep goes or stays as a whole, and only if
+the filters hold for all of its jobs. What may still be running stays. yes=true does not ask.
+"""
+
+LIMIT = 20
+"""Runs that a table shows unless more are asked for."""
+
+FILTERS = ("state", "model", "data", "tag")
+KEY_METRICS = ("val/loss", "val/accuracy", "test/accuracy")
+"""What the table shows of a run's metrics; the first ranks runs."""
+
+PROPERTIES: dict[str, Callable[[Listed], Any]] = {
+    "began": lambda one: order_of_beginning(one.run)[0],
+    "seconds": lambda one: one.run.seconds,
+    "size": lambda one: one.size,
+    "name": lambda one: one.name,
+    "state": lambda one: one.run.state.value,
+    "model": lambda one: one.run.model,
+    "data": lambda one: one.run.data,
+}
+"""What runs are sorted by besides their metrics."""
+
+LARGEST_FIRST = ("began", "seconds", "size")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A run in a list.
+
+    Attributes:
+        run: what its folder tells.
+        name: its folder, as seen from that of all runs.
+        size: bytes of the files in it.
+    """
+
+    run: Run
+    name: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the command line asks for.
+
+    Attributes:
+        folder: where the runs are.
+        filters: name -> value.
+        sort: by what; None where it was not said.
+        limit: so many, 0 for all; None where it was not said.
+        json: whether for programs.
+        keep, by, yes: of ``prune``.
+    """
+
+    folder: Path = OUTPUTS
+    filters: Mapping[str, str] = field(default_factory=dict)
+    sort: str | None = None
+    limit: int | None = None
+    json: bool = False
+    keep: int | None = None
+    by: str | None = None
+    yes: bool = False
+
+
+def run(arguments: list[str]) -> None:
+    """Run ``discern runs`` with these arguments.
+
+    Raises:
+        DiscernError: a word that is not known, a folder that cannot be used.
+    """
+    if {"-h", "--help", "help"} & set(arguments):
+        say(HELP, end="")
+        return
+    prunes = arguments[:1] == ["prune"]
+    wish = _parse(arguments[prunes:], PRUNE_SETTINGS if prunes else LIST_SETTINGS)
+    try:
+        if prunes:
+            from discern.commands.prune import prune
+
+            prune(wish)
+        else:
+            _list(wish)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        where = printable(Path(error.filename or wish.folder))
+        raise DiscernError(f"{where} cannot be used: {error.strerror}.") from error
+
+
+def completions(typed: str) -> list[str]:
+    """Words that may follow what was typed after ``discern runs``."""
+    *before, begun = typed.split(" ")
+    prunes = before[:1] == ["prune"]
+    known = PRUNE_SETTINGS if prunes else LIST_SETTINGS
+    words = [f"{name}=" for name in (*known, *FILTERS)]
+    if begun.startswith("state="):
+        words = [f"state={state.value}" for state in State]
+    elif not prunes:
+        words += ["--json", *([] if before else ["prune"])]
+    return [word for word in words if word.startswith(begun)]
+
+
+# The words
+
+
+def _parse(words: Iterable[str], known: Mapping[str, Callable[[str, str], Any]]) -> Wish:
+    found: dict[str, Any] = {}
+    filters: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if word == "--json" and "limit" in known:
+            found["json"] = True
+        elif equals and name in known:
+            found["folder" if name == "dir" else name] = known[name](name, value)
+        elif equals and (name in FILTERS or "." in name):
+            filters[name] = _state(value) if name == "state" else value
+        else:
+            names = did_you_mean(name, [*known, *FILTERS])
+            raise DiscernError(
+                f"{harmless(word)} is no setting of discern runs; {names.rstrip('.')}, or a "
+                "run's setting, such as optimizer.lr=0.001."
+                if equals
+                else f"{harmless(word)} is no setting of discern runs; {names}"
+            )
+    return Wish(filters=filters, **found)
+
+
+def _folder(name: str, value: str) -> Path:
+    folder = expanded(value) if value else None
+    if folder is None or not folder.is_dir():
+        raise DiscernError(f"{name}={harmless(value)} must be a folder that exists.")
+    return folder
+
+
+def _count(name: str, value: str) -> int:
+    if not (value.isascii() and value.isdigit() and len(value) < 10):
+        raise DiscernError(f"{name}={harmless(value)} must be a whole number, 0 or above.")
+    return int(value)
+
+
+def _text(name: str, value: str) -> str:
+    if not value:
+        raise DiscernError(f"{name}= must have a value, such as {name}={KEY_METRICS[0]}.")
+    return value
+
+
+def _yes(name: str, value: str) -> bool:
+    if value not in ("true", "false"):
+        raise DiscernError(f"{name}={harmless(value)} must be true or false.")
+    return value == "true"
+
+
+def _state(value: str) -> str:
+    known = [state.value for state in State]
+    if value not in known:
+        raise DiscernError(f"state={harmless(value)} is no state; {did_you_mean(value, known)}")
+    return value
+
+
+LIST_SETTINGS = {"sort": _text, "limit": _count, "dir": _folder}
+PRUNE_SETTINGS = {"keep": _count, "by": _text, "dir": _folder, "yes": _yes}
+
+
+# Finding, filtering, sorting
+
+
+def matches(run: Run, filters: Mapping[str, str]) -> bool:
+    """Whether all filters hold for a run."""
+    return all(_holds(run, name, value) for name, value in filters.items())
+
+
+def _holds(run: Run, name: str, wanted: str) -> bool:
+    if name == "state":
+        return run.state.value == wanted
+    if name == "tag":
+        return any(fnmatchcase(tag, wanted) for tag in run.tags)
+    if name in ("model", "data"):
+        shown = run.model if name == "model" else run.data
+        return _alike(shown, wanted) or any(
+            _alike(typed.partition("=")[2], wanted)
+            for typed in run.overrides
+            if typed.partition("=")[0] == name
+        )
+    found, value = setting(run.config, name)
+    if not found:
+        return False
+    # pydantic, for those who ask for a setting
+    from discern.config.schema import as_override, as_typed_settings
+
+    if name in as_typed_settings():
+        wanted = str(expanded(wanted))
+    text, pattern = as_override(value).casefold(), wanted.casefold()
+    # A path may have brackets in it, and be no pattern.
+    return text == pattern or _as_number(text, pattern) or fnmatchcase(text, pattern)
+
+
+def setting(config: Mapping[str, Any], name: str) -> tuple[bool, Any]:
+    """Whether a config has a setting, by its dotted name, and its value."""
+    part: Any = config
+    for key in name.split("."):
+        if not isinstance(part, Mapping) or key not in part:
+            return False, None
+        part = part[key]
+    return True, part
+
+
+def _alike(text: str, wanted: str) -> bool:
+    """Fashion-MNIST is fashion_mnist."""
+    plain, pattern = (
+        "".join(letter for letter in each.casefold() if letter.isalnum() or letter in "*?")
+        for each in (text, wanted)
+    )
+    return bool(pattern) and fnmatchcase(plain, pattern)
+
+
+def _as_number(text: str, wanted: str) -> bool:
+    try:
+        return float(text) == float(wanted)
+    except ValueError:
+        return False
+
+
+def check_filters(runs: Sequence[Run], filters: Mapping[str, str]) -> None:
+    """Raise DiscernError for a setting that no run has: it may be mistyped."""
+    for name in filters:
+        if name not in FILTERS and not any(setting(run.config, name)[0] for run in runs):
+            raise DiscernError(f"{harmless(name)} is a setting of none of the {len(runs):,} runs.")
+
+
+def metric_names(runs: Iterable[Run]) -> list[str]:
+    """The metrics that any of the runs has."""
+    return sorted({name for run in runs for name in run.metrics()})
+
+
+def check_metric(word: str, name: str, runs: Sequence[Run], others: Iterable[str]) -> None:
+    """Raise DiscernError unless it is one of the others, or a metric that a run has."""
+    known = [*metric_names(runs), *others]
+    if name not in known and runs:
+        raise DiscernError(f"{word}={harmless(name)} is unknown; {did_you_mean(name, known)}")
+
+
+def better_first(name: str, value: float | None) -> float:
+    """A key by which values of a metric are sorted, the best first, and last what has none."""
+    from discern.runs.metric_table import direction_of
+
+    if value is None:
+        return float("inf")
+    return value if direction_of(name) == "minimize" else -value
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of the files in a folder, however deep; links are not followed."""
+    total, left = 0, [os.fspath(folder)]
+    while left:
+        try:
+            with os.scandir(left.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        left.append(entry.path)
+                    else:
+                        total += entry.stat(follow_symlinks=False).st_size
+        except OSError:  # it is being removed, or not to be read
+            continue
+    return total
+
+
+def name_in(folder: Path, outputs: Path) -> str:
+    """A folder as seen from that of all runs, harmless to a terminal."""
+    shown = folder.name if folder == outputs else decoded(folder.relative_to(outputs))
+    return harmless(shown)
+
+
+def _sorted(found: Sequence[Listed], wanted: str) -> list[Listed]:
+    name = wanted.removeprefix("-")
+    newest = sorted(found, key=lambda one: order_of_beginning(one.run), reverse=True)
+    pick: Callable[[Listed], Any] = PROPERTIES.get(
+        name, lambda one: _badness(name, one.run.metrics().get(name))
+    )
+    known = [one for one in newest if pick(one) is not None]
+    down = (name in LARGEST_FIRST) != wanted.startswith("-")
+    # What has no value stays at the end, whichever way it is sorted.
+    others = [one for one in newest if pick(one) is None]
+    return [*sorted(known, key=pick, reverse=down), *others]
+
+
+def _badness(name: str, value: float | None) -> float | None:
+    return None if value is None else better_first(name, value)
+
+
+# The list
+
+
+def _list(wish: Wish) -> None:
+    runs = [read_run(folder) for folder in runs_below(wish.folder)]
+    check_filters(runs, wish.filters)
+    sort = wish.sort or "began"
+    check_metric("sort", sort.removeprefix("-"), runs, PROPERTIES)
+    found = [
+        Listed(run, name_in(run.folder, wish.folder), size_of(run.folder))
+        for run in runs
+        if matches(run, wish.filters)
+    ]
+    limit = (0 if wish.json else LIMIT) if wish.limit is None else wish.limit
+    ordered = _sorted(found, sort)
+    shown = ordered[:limit] if limit else ordered
+    if wish.json:
+        say(_as_json([_facts(one) for one in shown]))
+    else:
+        _show(wish, shown, len(found), len(runs), sort.removeprefix("-"))
+
+
+def _show(wish: Wish, shown: Sequence[Listed], found: int, runs: int, sort: str) -> None:
+    where = harmless(decoded(wish.folder))
+    if not shown:
+        say(f"Runs in {where}: none" + (f" of {runs:,} that the filters let through" * (runs > 0)))
+        return
+    metrics = dict.fromkeys([*KEY_METRICS, *([] if sort in PROPERTIES else [sort])])
+    header = ["run", "began", "state", "model", "data", *metrics, "time", "size", "tags"]
+    rows = [_row(one, metrics) for one in shown]
+    say(fitted(header, rows, list(map(_block, shown, rows)), line_width()))
+    count = f"{len(shown):,} {'run' if len(shown) == 1 else 'runs'}"
+    more = ""
+    if len(shown) < found:
+        count, more = f"{len(shown):,} of {found:,} runs", "; limit=0 shows all"
+    through = "" if found == runs else f", where {runs:,} are without the filters"
+    say(f"\n{count} in {where}{through}{more}")
+    if sort not in PROPERTIES and sum(one.run.is_fold for one in shown) > 1:
+        say(
+            "Some are folds (data.folds) of one estimate, none of which is the best: the report of "
+            "their sweep has mean and standard deviation."
+        )
+
+
+def line_width() -> int:
+    """Letters of a terminal's line; a file or a pipe has longer ones than any table."""
+    return shutil.get_terminal_size(fallback=(10_000, 24)).columns
+
+
+def _row(one: Listed, metrics: Iterable[str]) -> list[str]:
+    run = one.run
+    known = run.metrics()
+    row = [
+        one.name,
+        "–" if run.began is None else f"{run.began:%Y-%m-%d %H:%M}",
+        run.state.value,
+        run.model or "–",
+        run.data or "–",
+        *(number(known.get(name)) for name in metrics),
+        duration(run.seconds),
+        size(one.size),
+        ", ".join(run.tags),
+    ]
+    return list(map(harmless, row))
+
+
+def _block(one: Listed, row: Sequence[str]) -> str:
+    """What a narrow terminal shows of a run."""
+    _, began, state, model, data, *_ = row
+    known = one.run.metrics()
+    values = [f"{name} {number(known[name])}" for name in KEY_METRICS if name in known]
+    tail = [*values, row[-3], row[-2], *([row[-1]] if row[-1] else [])]
+    return "\n  ".join([one.name, f"{began}  {state}  {model} on {data}", ", ".join(tail)])
+
+
+# For programs
+
+
+def _facts(one: Listed) -> dict[str, Any]:
+    run = one.run
+    data = run.part("data")
+    return {
+        "folder": os.fspath(run.folder),
+        "state": run.state.value,
+        "stopped": run.stopped,
+        "model": run.model,
+        "data": run.data,
+        "fingerprint": _plain(data.get("fingerprint")),
+        "began": None if run.began is None else run.began.isoformat(timespec="seconds"),
+        "seconds": run.seconds,
+        "bytes": one.size,
+        "epochs": _plain(run.facts.get("epochs")),
+        "best_epoch": _plain(run.facts.get("best_epoch")),
+        "metrics": run.metrics(),
+        "tags": run.tags,
+        "seed": _plain(run.facts.get("seed")),
+        "overrides": run.overrides,
+    }
+
+
+def _plain(value: Any) -> str | int | None:
+    """A value that a run writes as a text or a whole number."""
+    return value if isinstance(value, (str, int)) else None
+
+
+def _as_json(content: Any) -> str:
+    # ASCII: a name that is no UTF-8 has lone surrogates, and 127 is no letter either.
+    return json.dumps(content, indent=2).replace("\x7f", "\\u007f")

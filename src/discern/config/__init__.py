@@ -1,0 +1,1 @@
+"""Settings: composed by Hydra, checked before anything heavy is imported."""

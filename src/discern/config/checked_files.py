@@ -1,0 +1,81 @@
+"""How Hydra reads files in discern's commands: those that are not the user's own are checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra._internal.core_plugins import file_config_source
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult
+from omegaconf import DictConfig, OmegaConf
+
+from discern.config.experiment_file import read_settings
+from discern.config.foreign import allowing, check_file, is_own
+from discern.errors import DiscernError
+
+HydrasOwn = file_config_source.FileConfigSource
+SCHEME = HydrasOwn.scheme()
+
+
+@contextmanager
+def checked_files(overrides: Iterable[str]) -> Iterator[None]:
+    """Have Hydra read files through here, wherever it looks for them, for the length of the block.
+
+    Args:
+        overrides: as typed; what ``allow_targets`` says in them is allowed.
+    """
+    Plugins.instance()  # which registers Hydra's own reader, and refuses another in its place
+    types = SourcesRegistry.instance().types
+    before = types.get(SCHEME)
+    types[SCHEME] = FileConfigSource
+    try:
+        with allowing(overrides):
+            yield
+    finally:
+        if before is not None:
+            types[SCHEME] = before
+
+
+class FileConfigSource(HydrasOwn):
+    """A folder in Hydra's search path, such as that of ``--config-dir``.
+
+    In the process of a job, Hydra registers its own reader beside the one that it finds: two of one
+    name are the same to it.
+    """
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """Read a file, and check what is neither discern's nor in the user's ``./conf``.
+
+        Raises:
+            DiscernError: it holds no settings, or says what only the user may say.
+        """
+        path = Path(self.path, self._normalize_file_name(config_path)).resolve()
+        if is_own(path):
+            return super().load_config(config_path)
+        group = config_path.rpartition("/")[0]
+        config, header = read_checked(path, str(path), group)
+        return ConfigResult(self.provider, f"{SCHEME}://{self.path}", config, header)
+
+
+def read_checked(path: Path, told: str, group: str) -> tuple[DictConfig, dict[str, str | None]]:
+    """The settings in a file that is given by its path, and the header of it.
+
+    Args:
+        path: the file.
+        told: what a sentence about it begins with, such as ``experiment=mine.yaml``.
+        group: of which it is a choice; empty for one whose settings are global unless it says so.
+
+    Raises:
+        DiscernError: it cannot be read, holds no settings, or says what only the user may say.
+    """
+    text, config = read_settings(path, told)
+    try:
+        header: dict[str, str | None] = HydrasOwn._get_header_dict(text)
+    except ValueError as error:
+        raise DiscernError(f"{told} has a header that is wrong: {error}.") from error
+    if not is_own(path):
+        check_file(OmegaConf.to_container(config), told, header["package"], group)
+    return config, header

@@ -1,0 +1,174 @@
+"""Composing a config outside of a command, and what goes wrong, told in one sentence."""
+
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import hydra
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from discern.config.checked_files import checked_files
+from discern.config.experiment_file import not_found
+from discern.config.schema import as_typed_settings, check, conf_dir
+from discern.config.typed import for_hydra, quoted
+from discern.config.user_config import warn_of_unused
+from discern.errors import DiscernError
+from discern.nearest import did_you_mean
+from discern.redaction import remember
+
+LAUNCHERS = {
+    "hydra_plugins.hydra_joblib_launcher": ("hydra/launcher=joblib", "joblib"),
+    "hydra_plugins.hydra_submitit_launcher": ("hydra/launcher=submitit_…", "submitit"),
+}
+"""Modules of Hydra's launchers -> the choice and the extra that brings it."""
+
+NAME = "train"
+"""The config that Python composes."""
+
+
+def compose(overrides: Sequence[str] = (), *, folder: str | Path | None = None) -> DictConfig:
+    """The config of a run, as the command line composes and checks it.
+
+    Args:
+        overrides: choices and settings as one types them: ``["model=mlp", "optimizer.lr=3e-3"]``.
+        folder: where the run will write; None for a folder of its own in ``outputs``.
+
+    Returns:
+        The settings, for :func:`discern.train`; they can be changed as attributes are. Its part
+        ``hydra`` says what was chosen, and the folder that is made unless ``folder`` is set.
+
+    Raises:
+        DiscernError: a choice or a setting does not exist or has a value that is not allowed.
+    """
+    if isinstance(overrides, str):
+        raise DiscernError(f'compose takes a list of settings, as ["{overrides}"].')
+    remember(list(overrides))
+    typed = for_hydra(overrides, as_typed_settings(), multirun=False)
+    if folder is not None:
+        typed.append(f"folder={quoted(str(folder))}")
+    with _hydra_of_its_own(), checked_files(typed):
+        try:
+            with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+                cfg = hydra.compose(NAME, typed, return_hydra_config=True)
+            HydraConfig.instance().set_config(cfg)
+            named = cfg.hydra.run.dir
+            made_by_hydra = {
+                "run": {"dir": _name_of_folder(cfg)},
+                "runtime": {"choices": _choices(cfg)},
+                "overrides": {"task": typed[: len(overrides)]},
+            }
+        except Exception as error:  # of whatever kind Hydra's are
+            raise DiscernError(explain(error, conf_dir(), NAME, typed)) from error
+    with open_dict(cfg):
+        if any(one.lstrip("+").startswith("hydra.run.dir=") for one in typed):
+            cfg.folder = named
+        cfg.hydra = made_by_hydra
+    check(cfg)
+    warn_of_unused(cfg.hydra.runtime.choices)
+    return cfg
+
+
+def _name_of_folder(cfg: DictConfig) -> str:
+    """Hydra's name of the run's folder, which has the time in it when it is asked for."""
+    name = OmegaConf.to_container(cfg.hydra.run)["dir"]  # type: ignore[index,call-overload]
+    # What Hydra's resolver reads from its own config is beside it here.
+    return str(name).replace("${hydra:", "${hydra.")
+
+
+def _choices(cfg: DictConfig) -> dict[str, str | None]:
+    """Group -> choice, without Hydra's own."""
+    chosen = cfg.hydra.runtime.choices.items()
+    return {str(group): choice for group, choice in chosen if "/" not in str(group)}
+
+
+@contextmanager
+def _hydra_of_its_own() -> Iterator[None]:
+    """Leave Hydra, which a program may have initialised for itself, as it was."""
+    ours, config = GlobalHydra.instance(), HydraConfig.instance()
+    before, settings = ours.hydra, config.cfg
+    ours.clear()
+    try:
+        yield
+    finally:
+        # Not the ones above: Hydra puts copies in their place.
+        GlobalHydra.instance().hydra = before
+        HydraConfig.instance().cfg = settings
+
+
+def explain(
+    error: Exception,
+    conf_dir: Path,
+    config_name: str,
+    overrides: list[str],
+) -> str:
+    """One sentence for an exception that Hydra raised while it composed ``config_name``."""
+    if isinstance(error, DiscernError):
+        return str(error)
+    if isinstance(error.__cause__, DiscernError):
+        return str(error.__cause__)
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        missing = str(error.missing_cfg_file)
+        if missing.startswith("experiment/"):
+            return not_found(missing.removeprefix("experiment/"), error.options)
+        group, _, choice = missing.rpartition("/")
+        return f"{group}={choice} is not a choice; {did_you_mean(choice, error.options)}"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override} cannot be read; {_how_to_write(str(error.override))}"
+    for module, (choice, extra) in LAUNCHERS.items():
+        if module in str(error):
+            return f"{choice} needs an extra: pip install 'discern[{extra}]' brings it."
+    text = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if text[0].startswith("Could not override '"):
+        return _unknown_key(text[0].split("'")[1], conf_dir, config_name, overrides)
+    if text[0].startswith("Ambiguous value for argument"):
+        argument = text[0].split("'")[1]
+        key, _, value = argument.partition("=")
+        return f"{argument} is several values; add -m for a sweep or write {key}=[{value}]."
+    # Hydra's first line says what is wrong, its second (the cause's first) where.
+    cause = str(error.__cause__).splitlines()[:1] if error.__cause__ else []
+    return " ".join(line.rstrip(".") + "." for line in [*text[:1], *cause] if line)
+
+
+def _how_to_write(override: str) -> str:
+    """What to do about an override that Hydra cannot read, in a form that a shell hands on."""
+    key, equals, text = override.partition("=")
+    if not equals or not text:
+        return (
+            "write SETTING=VALUE or GROUP=CHOICE, with quotes around all of it where the value has "
+            "spaces, as in 'data.dir=my photos'."
+        )
+    whole = shlex.quote(f"{key}={QuotedString(text, Quote.double).with_quotes()}")
+    return f"write SETTING=VALUE or GROUP=CHOICE; if the value is this very text, {whole}."
+
+
+def _unknown_key(key: str, conf_dir: Path, config_name: str, overrides: list[str]) -> str:
+    others = [o for o in overrides if o.lstrip("+~").partition("=")[0].partition("@")[0] != key]
+    cfg = _compose(conf_dir, config_name, others)
+    node: object = cfg
+    parts = key.split(".")
+    for depth, name in enumerate(parts):
+        prefix = "".join(f"{part}." for part in parts[:depth])
+        if not isinstance(node, DictConfig):
+            return f"{key} is not a setting; {prefix[:-1]} has no settings of its own."
+        if name not in node or depth + 1 == len(parts):
+            known = {f"{prefix}{child!s}" for child in node if child != "_target_"}
+            if len(parts) == 1:
+                known |= {"experiment", "debug"}
+            return f"{key} is not a setting; {did_you_mean(prefix + name, known)}"
+        node = node[name]
+    raise AssertionError("a key has a part")
+
+
+def _compose(conf_dir: Path, config_name: str, overrides: list[str]) -> DictConfig:
+    with initialize_config_dir(str(conf_dir), version_base="1.3"):
+        try:
+            return hydra.compose(config_name, overrides)
+        except (HydraException, OmegaConfBaseException):
+            return hydra.compose(config_name)

@@ -1,0 +1,87 @@
+"""``experiment=FILE``: a YAML file of the user's in the place of a choice of conf/experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from discern.errors import DiscernError
+from discern.files.places import expanded
+from discern.files.reading import read_text
+from discern.files.yaml_file import MOST_YAML, check_yaml
+from discern.nearest import closest, did_you_mean
+
+SUFFIX = ".yaml"
+
+MOST_VALUES = 50_000
+"""Of a file, with its references written out."""
+
+
+def is_path(choice: str) -> bool:
+    """Whether a choice is written as a path, and so means a file even if a recipe has its name."""
+    return "/" in choice or choice.endswith(SUFFIX)
+
+
+def name_of(choice: str) -> str:
+    """What a run is called by its experiment: the recipe's name, or the file's."""
+    return Path(choice).name.removesuffix(SUFFIX)
+
+
+def find_file(choice: str) -> Path | None:
+    """The file that a choice names, with or without its ending."""
+    candidates = (expanded(choice), expanded(f"{choice}{SUFFIX}"))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def not_found(choice: str, choices: Iterable[str]) -> str:
+    """The sentence for a choice that is neither a recipe nor a file."""
+    way_out = did_you_mean(choice, choices)
+    if is_path(choice):
+        files = [path for path in Path(choice).parent.glob(f"*{SUFFIX}") if path.is_file()]
+        beside = {path.stem: path for path in files}
+        close = closest(name_of(choice), beside)
+        if close is not None:
+            way_out = f"did you mean {beside[close]}?"
+    return f"experiment={choice} is neither a choice nor a file; {way_out}"
+
+
+def read_settings(path: Path, told: str) -> tuple[str, DictConfig]:
+    """The text of a file of settings given by its path, and the settings in it.
+
+    Args:
+        path: the file.
+        told: what a sentence about it begins with, such as ``experiment=mine.yaml``.
+
+    Raises:
+        DiscernError: it cannot be read, or holds no settings.
+    """
+    try:
+        text = read_text(path, MOST_YAML, path.parent)  # a stranger's may be a link to elsewhere
+        # The loader of OmegaConf is the slow one, which reads what the fast one would refuse.
+        check_yaml(text, MOST_VALUES, yaml.SafeLoader)
+        root = yaml.compose(text, yaml.SafeLoader)
+        if root is not None and not isinstance(root, yaml.MappingNode):
+            kind = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
+            raise DiscernError(
+                f"{told} holds {kind}; it must hold settings, as the files in conf/experiment do."
+            )
+        settings = OmegaConf.create({}) if root is None else OmegaConf.create(text)
+    except OSError as error:
+        raise DiscernError(f"{told} cannot be read ({error.strerror}).") from error
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
+        raise DiscernError(f"{told} is no YAML file: {_problem(error)}.") from error
+    assert isinstance(settings, DictConfig)
+    return text, settings
+
+
+def _problem(error: Exception) -> str:
+    """What is wrong, and where."""
+    if isinstance(error, RecursionError):
+        return "it nests too deep"
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
+        return f"{error.problem}, line {error.problem_mark.line + 1}"
+    return str(error).splitlines()[0].rstrip(".")

@@ -1,0 +1,84 @@
+"""A user's own models and data sets: files in ``./conf``, and the classes that they name.
+
+What is in the folder ``conf`` of the working directory stands beside discern's own choices. A class
+is imported because the user's file names it; a checkpoint names no more than the file.
+"""
+
+import importlib.util
+import logging
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from discern.config.schema import conf_dir
+from discern.files.places import started_in
+
+log = logging.getLogger(__name__)
+
+FOLDER = "conf"
+"""The name of the user's folder of choices, in the working directory."""
+
+
+def own_conf() -> Path | None:
+    """The user's folder of choices; None where there is none but discern's."""
+    folder = started_in() / FOLDER
+    return folder if folder.is_dir() and folder.resolve() != conf_dir().resolve() else None
+
+
+def choices(group: str) -> dict[str, Path]:
+    """Name -> file of each choice of a group; discern's own win over a user's of the same name."""
+    places = [conf_dir(), own_conf()]
+    found: dict[str, Path] = {}
+    for place in places:
+        files = sorted((place / group).glob("*.yaml")) if place else []
+        found |= {path.stem: path for path in files if path.stem not in found}
+    return found
+
+
+def warn_of_unused(chosen: Mapping[str, Any]) -> None:
+    """Say which files of the user's are not what was chosen, for they have the name of another.
+
+    Args:
+        chosen: group -> choice.
+    """
+    folder = own_conf()
+    for group, choice in chosen.items():
+        if folder and isinstance(choice, str) and (conf_dir() / group / f"{choice}.yaml").is_file():
+            path = folder / group / f"{choice}.yaml"
+            if path.is_file():
+                log.warning(
+                    "%s is not used: %s=%s is a choice of discern's own; give the file another "
+                    "name.",
+                    path.relative_to(started_in()),
+                    group,
+                    choice,
+                )
+
+
+def target_of(path: Path) -> str | None:
+    """The class that a choice's file names itself; None where it builds on another choice's.
+
+    A file that cannot be read names none: it may be another program's, and who chooses it is told.
+    """
+    try:
+        node = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    target = node.get("_target_") if isinstance(node, dict) else None
+    return target if isinstance(target, str) else None
+
+
+def make_importable(target: str) -> None:
+    """Let a class in a module of the working directory be imported.
+
+    The folder is put at the end of Python's path, and only if the module is in it and nowhere else.
+    """
+    module, here = target.partition(".")[0], started_in()
+    if not module.isidentifier() or module in sys.modules or str(here) in sys.path:
+        return
+    is_here = (here / f"{module}.py").is_file() or (here / module).is_dir()
+    if is_here and importlib.util.find_spec(module) is None:
+        sys.path.append(str(here))

@@ -1,0 +1,178 @@
+"""Cats and dogs, as the course, Microsoft or Kaggle hands them out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from discern.data.folders import PARTS, Labelled, Listing, check_folder
+from discern.data.image_folder import ImageFolder
+from discern.data.published.archives import advising, extract, fetch
+from discern.errors import DiscernError
+from discern.files.walk import walk
+
+URL = "https://s3.amazonaws.com/content.udacity-data.com/nd089/Cat_Dog_data.zip"
+COURSE = "Cat_Dog_data"
+MICROSOFT = "PetImages"
+
+_TITLE = "Cats and dogs"
+# The course's pictures have less than one gigabyte.
+_MAX_BYTES = 4_000_000_000
+# A folder's name in lower case -> the class.
+_CLASSES = {"cat": "cat", "cats": "cat", "dog": "dog", "dogs": "dog"}
+_NUMBERED = re.compile(r"(cat|dog)\.\d+\.jpe?g", re.IGNORECASE)
+_LAYOUTS = f"{COURSE}/train/cat and dog, {MICROSOFT}/Cat and Dog, or train/cat.0.jpg and so on"
+_ADVICE = (
+    f"set data.dir or DISCERN_DATA_DIR to a folder that has {_LAYOUTS}, or connect to the network"
+)
+
+
+class CatDog(ImageFolder):
+    """Photographs of cats and dogs, in any of the forms in which they are handed out.
+
+    They are looked for in ``dir``: the course's ``Cat_Dog_data/{train,test}/{cat,dog}``,
+    Microsoft's ``PetImages/{Cat,Dog}``, either's content directly in it, or Kaggle's
+    ``cat.0.jpg``, ``dog.0.jpg`` and so on in ``train/`` or directly in it; Kaggle's test pictures
+    have no labels and are passed over. Else the course's archive is downloaded to ``dir``.
+
+    Args:
+        url: address of an archive of ``Cat_Dog_data``.
+        sha256: hex digest of that archive; None to record the first one's and compare later ones.
+        **options: see ``ImageFolder``. A table that ``csv`` names, or folders that ``parts`` names,
+            take the place of all forms; their labels are cat and dog.
+    """
+
+    def __init__(self, *, url: str = URL, sha256: str | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.url = url
+        self.sha256 = sha256
+
+    def prepare_data(self) -> None:
+        """Download and unpack the course's archive where no form is there.
+
+        Raises:
+            DiscernError: it is needed and cannot be had, or a form that is there is not complete.
+        """
+        if self.is_told or _find(self.dir, trains=self.measured is None) is not None:
+            return
+        folder = self.dir / COURSE
+        if folder.exists():
+            raise DiscernError(
+                f"{folder} is not complete, it has no train/ with cat/ and dog/: delete it to have "
+                "it made anew."
+            )
+        archive = self.dir / f"{COURSE}.zip"
+        with advising(archive, f"{_TITLE} are not in {self.dir}", _ADVICE):
+            fetch(self.url, archive, sha256=self.sha256)
+        extract(archive, folder, _MAX_BYTES, folder=COURSE)
+
+    def _title(self) -> str:
+        return _TITLE
+
+    def _listing(self) -> Listing:
+        if self.is_told:
+            setting = f"data.dir={self.dir}" if self.csv is None else f"data.csv={self.csv}"
+            return _renamed(super()._listing(), setting)
+        found = _find(self.dir, trains=self.measured is None)
+        if found is None:
+            raise DiscernError(f"{_TITLE} are not in {self.dir}: {_ADVICE}.")
+        return found
+
+
+def _find(folder: Path, trains: bool = True) -> Listing | None:
+    """The files of the first form that is in ``folder``, or None.
+
+    Args:
+        folder: the setting ``data.dir``.
+        trains: whether both classes must be among the training pictures.
+
+    Raises:
+        DiscernError: ``folder`` cannot be looked into, or all forms that
+            are there lack training pictures of a class.
+    """
+    lacking = None
+    try:
+        if not folder.exists():
+            return None
+        check_folder(folder)
+        for name, form in _FORMS:
+            listing = form(folder / name)
+            parts = ["train"] if trains else list(listing.parts)
+            missing = {"cat", "dog"} - {e.label for part in parts for e in listing.parts[part]}
+            if not missing:
+                return listing
+            if lacking is None and any(listing.parts.values()):
+                lacking = folder / name, " or a ".join(sorted(missing))
+    except OSError as error:
+        raise DiscernError(
+            f"data.dir={folder} cannot be read: {error.strerror or error}."
+        ) from error
+    if lacking is not None:
+        raise DiscernError(
+            f"{lacking[0]} has no training pictures of a {lacking[1]}; data.dir={folder} must have "
+            f"{_LAYOUTS}."
+        )
+    return None
+
+
+def _in_parts(folder: Path) -> Listing:
+    """Files of ``train/cat/`` and ``train/dog/``, with other parts where they exist."""
+    listing = Listing({"train": []})
+    for name, part in PARTS.items():
+        found = _in_classes(folder / name)
+        if found.parts["train"]:
+            listing.parts.setdefault(part, []).extend(found.parts["train"])
+            listing.strays += found.strays
+    return listing
+
+
+def _in_classes(folder: Path) -> Listing:
+    """Files of ``cat/`` and ``dog/``, whose names may be written as Microsoft does."""
+    files, strays = [], []
+    for path in _visible(folder):
+        label = _CLASSES.get(path.name.lower())
+        if label is not None and path.is_dir():
+            files += [Labelled(file, label) for file in walk(path)]
+        elif path.name not in PARTS:
+            strays.append(path)
+    return Listing({"train": sorted(files, key=lambda entry: (entry.label, entry.path))}, strays)
+
+
+def _numbered(folder: Path) -> Listing:
+    """Files such as ``cat.0.jpg``; folders beside them are passed over."""
+    files, strays = [], []
+    for path in _visible(folder):
+        match = _NUMBERED.fullmatch(path.name)
+        if match is not None:
+            files.append(Labelled(path, match[1].lower()))
+        elif not path.is_dir():
+            strays.append(path)
+    return Listing({"train": sorted(files, key=lambda entry: (entry.label, entry.path))}, strays)
+
+
+_FORMS: tuple[tuple[str, Callable[[Path], Listing]], ...] = (
+    (COURSE, _in_parts), (MICROSOFT, _in_classes), ("", _in_parts), ("", _in_classes),
+    ("train", _numbered), ("", _numbered),
+)  # fmt: skip
+
+
+def _visible(folder: Path) -> list[Path]:
+    """What is in a folder and not hidden, sorted; nothing where it is not there."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _renamed(listing: Listing, setting: str) -> Listing:
+    """The files of a table or of other folders, the classes written as those of the other forms."""
+    for entry in (entry for files in listing.parts.values() for entry in files):
+        if entry.label.lower() not in _CLASSES:
+            raise DiscernError(f"{setting} has the label {entry.label}; it must be cat or dog.")
+    parts = {
+        part: [Labelled(entry.path, _CLASSES[entry.label.lower()]) for entry in files]
+        for part, files in listing.parts.items()
+    }
+    return replace(listing, parts=parts)

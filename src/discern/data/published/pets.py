@@ -1,0 +1,170 @@
+"""Oxford-IIIT Pet, in the form in which it is published."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from discern.data.folders import Labelled, Listing, check_folder
+from discern.data.image_folder import ImageFolder
+from discern.data.published.archives import advising, extract, fetch
+from discern.errors import DiscernError, first_line
+
+FOLDER = "oxford-iiit-pet"
+NUM_CLASSES = 37
+
+_TITLE = "Oxford-IIIT Pet"
+_IMAGES = "images"
+_ANNOTATIONS = "annotations"
+_TRAIN = Path(_ANNOTATIONS, "trainval.txt")
+_TEST = Path(_ANNOTATIONS, "test.txt")
+# The pictures have 800 MB.
+_MAX_BYTES = 2_000_000_000
+_ADVICE = (
+    f"set data.dir or DISCERN_DATA_DIR to a folder that has {FOLDER} with {_IMAGES} and "
+    f"{_ANNOTATIONS}, or connect to the network"
+)
+# A breed and a picture's number, the number of the breed, and two more numbers: it never leads to
+# another folder.
+_LINE = re.compile(r"(([A-Za-z_]+)_\d+) (\d{1,2})(?: \d+)*")
+
+
+@dataclass(frozen=True)
+class Publication:
+    """Where the archives are published, and what they are.
+
+    Attributes:
+        url: address of the folder that has them.
+        md5: name of a folder of the data set, whose archive is ``NAME.tar.gz`` -> its digest.
+    """
+
+    url: str
+    md5: dict[str, str]
+
+
+PUBLICATION = Publication(
+    url="https://www.robots.ox.ac.uk/~vgg/data/pets/data/",
+    md5={
+        _ANNOTATIONS: "95a8c909bbe2e81eed6a22bccdf3f68f",
+        _IMAGES: "5c4f3ee8e5d25df40f4fd59a7f44e54c",
+    },
+)
+
+
+class OxfordPets(ImageFolder):
+    """Photographs of 37 breeds of cats and dogs: 3,680 for training, 3,669 for the test.
+
+    The files are looked for in the folder ``oxford-iiit-pet`` of ``dir``, which is torchvision's,
+    or directly in ``dir``; what is missing is downloaded.
+
+    Args:
+        **options: see ``ImageFolder``; ``csv``, ``parts`` and ``test_size`` have no effect.
+    """
+
+    published: ClassVar[Publication] = PUBLICATION
+
+    def prepare_data(self) -> None:
+        """Download and unpack what is missing.
+
+        Raises:
+            DiscernError: it cannot be had.
+        """
+        root = _root(self.dir)
+        for name, md5 in self.published.md5.items():
+            if (root / name).exists():
+                continue
+            archive = root / f"{name}.tar.gz"
+            with advising(archive, f"{_TITLE} is not in {self.dir}", _ADVICE):
+                fetch(self.published.url + archive.name, archive, md5=md5)
+            extract(archive, root / name, _MAX_BYTES, folder=name)
+
+    def _title(self) -> str:
+        return _TITLE
+
+    def _listing(self) -> Listing:
+        root = _root(self.dir)
+        if not root.exists():
+            raise DiscernError(f"{_TITLE} is not in {self.dir}: {_ADVICE}.")
+        entries = {"train": list(_entries(root / _TRAIN)), "test": list(_entries(root / _TEST))}
+        self._breeds = _breeds(root / _TRAIN, entries["train"])
+        if _breeds(root / _TEST, entries["test"]) != self._breeds:
+            raise DiscernError(
+                f"{root / _TEST} is not as published: its breeds are not those of {_TRAIN.name}."
+            )
+        return Listing(
+            {
+                part: [
+                    Labelled(root / _IMAGES / f"{entry.image}.jpg", entry.breed)
+                    for entry in sorted(found, key=lambda entry: (entry.label, entry.image))
+                ]
+                for part, found in entries.items()
+            }
+        )
+
+    def _in_label_order(self, names: set[str]) -> list[str]:
+        return self._breeds
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A line of the annotations.
+
+    Attributes:
+        image: name of the picture's file, without its suffix.
+        breed: what it shows.
+        label: the breed's number, from 1.
+    """
+
+    image: str
+    breed: str
+    label: int
+
+
+def _root(folder: Path) -> Path:
+    """The folder of the files, in ``folder`` or that itself."""
+    try:
+        if folder.exists():
+            check_folder(folder)
+        inside = folder / FOLDER
+        here = (folder / _TRAIN).is_file() and not (inside / _TRAIN).is_file()
+        return folder if here else inside
+    except OSError as error:
+        raise DiscernError(
+            f"data.dir={folder} cannot be read: {error.strerror or error}."
+        ) from error
+
+
+def _entries(path: Path) -> Iterator[_Entry]:
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise DiscernError(
+            f"{path.parent} is not complete, it has no {path.name}: delete it to have it made anew."
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DiscernError(f"{path} cannot be read: {first_line(error)}.") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        match = _LINE.fullmatch(line.strip())
+        if match is None:
+            raise DiscernError(
+                f"{path}, line {number}: it is not as published, such as Abyssinian_100 1 1 1."
+            )
+        yield _Entry(match[1], match[2].replace("_", " ").title(), int(match[3]))
+
+
+def _breeds(path: Path, entries: list[_Entry]) -> list[str]:
+    """The breeds in the order of their numbers, which are 1 to 37."""
+    pairs = {(entry.label, entry.breed) for entry in entries}
+    numbers = sorted(label for label, _ in pairs)
+    if numbers != list(range(1, NUM_CLASSES + 1)) or len({breed for _, breed in pairs}) < len(
+        pairs
+    ):
+        raise DiscernError(
+            f"{path} is not as published: it has not {NUM_CLASSES} breeds, each with its number."
+        )
+    return [breed for _, breed in sorted(pairs)]

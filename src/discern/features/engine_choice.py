@@ -1,0 +1,93 @@
+"""Which engine is the fastest on this machine: measured once, and remembered."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from discern.files.derived import folder
+from discern.files.writing import write_whole
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+"""Raised where what was remembered before is to be measured anew."""
+
+ROUNDS, SECONDS = 3, 4.0
+"""How often the engines are measured, and after what time no more."""
+
+
+def fastest(
+    engines: Mapping[str, Callable[[Tensor], Tensor]], images: Tensor
+) -> tuple[str, dict[str, float]]:
+    """The engine that computes the most images a second; and how many each does.
+
+    Each has a batch in turn, so that a slow moment of the machine hits them all; the medians count,
+    without the first turn.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in engines}
+    begun = time.perf_counter()
+    for number in range(ROUNDS + 1):
+        for name, engine in engines.items():
+            start = time.perf_counter()
+            engine(images)
+            if number:
+                seconds[name].append(time.perf_counter() - start)
+        if number and time.perf_counter() - begun > SECONDS:
+            break
+    speeds = {name: len(images) / statistics.median(taken) for name, taken in seconds.items()}
+    return max(speeds, key=lambda name: speeds[name]), speeds
+
+
+def memory(backbone: str, threads: int, packages: tuple[str, ...]) -> Path:
+    """The file for the choice between ``packages`` for a backbone on this machine."""
+    versions = [(name, _version(name)) for name in packages]
+    facts = [FORMAT, backbone, threads, torch.get_num_threads(), _cpu(), versions]
+    digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+    return folder() / f"choice-{digest}.json"
+
+
+def recall(path: Path) -> str | None:
+    """The engine that was chosen, if any was."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    chosen = content.get("engine") if isinstance(content, dict) else None
+    return chosen if isinstance(chosen, str) else None
+
+
+def remember(path: Path, engine: str, speeds: Mapping[str, float]) -> None:
+    """Keep the choice, where the cache folder can be written."""
+    try:
+        with write_whole(path) as file:
+            json.dump({"engine": engine, "images_per_second": dict(speeds)}, file, indent=1)
+    except OSError as error:
+        log.debug("%s is not kept: %s.", path, error)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())

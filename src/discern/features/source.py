@@ -1,0 +1,422 @@
+"""Computing a backbone's features and keeping them."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from discern.console import is_terminal
+from discern.data.images import Images
+from discern.data.loader import ImageLoader
+from discern.errors import DiscernError, first_line
+from discern.features.arrays import DTYPES, Ids
+from discern.features.chunks import ID_BYTES, DamagedChunkError
+from discern.features.store import FeatureStore
+from discern.features.stores import make_room, name_of, size_of, stores
+from discern.features.table import FeatureTable
+
+log = logging.getLogger(__name__)
+
+FORMAT = 2
+"""Raised when the same images and settings give other features than before."""
+
+FLUSH_SECONDS, FLUSH_BYTES = 10.0, 64 << 20
+"""How much is computed between two writes; a killed extraction loses no more."""
+
+ATTEMPTS = 3
+"""Times that features are computed which the disk gives back damaged."""
+
+Key = dict[str, object]
+
+
+class CacheMissError(DiscernError):
+    """Features are not in the cache, and ``cache.mode=require`` forbids computing them."""
+
+
+class CacheFullError(DiscernError):
+    """Features cannot be written."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What features depend on besides the images.
+
+    Attributes:
+        backbone: digest of its weights, its library and name.
+        shape: (C, H, W) of the images.
+        preprocessing: from a picture to the images.
+        readers: what decodes and scales pictures -> its version.
+        engine: what computes, with what can change the numbers.
+        precision: that they are kept with.
+    """
+
+    backbone: Key
+    shape: tuple[int, int, int]
+    preprocessing: Key
+    readers: Key
+    engine: str
+    precision: str
+
+    def about(self) -> Key:
+        """All of it, as it is written beside the features."""
+        return {
+            "format": FORMAT,
+            "backbone": self.backbone,
+            "shape": list(self.shape),
+            "preprocessing": self.preprocessing,
+            "readers": self.readers,
+            "engine": self.engine,
+            "precision": self.precision,
+        }
+
+    def digest(self) -> str:
+        """Hex digest that any change of the above changes."""
+        return name_of(self.about())
+
+
+@dataclass
+class Account:
+    """What was reused and what computed.
+
+    Attributes:
+        reused, computed: images in views.
+        bytes: of the features used.
+        seconds: that computing took.
+    """
+
+    reused: int = 0
+    computed: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The group ``cache``.
+
+    Attributes:
+        mode: ``auto``; ``refresh`` to compute anew; ``require`` to compute nothing.
+        folder: of all stores.
+        max_bytes: that they may take together.
+        views: of each training image, if it is augmented.
+        stop_if_full: where features cannot be written, end the run; or else go on without.
+        batch_size, num_workers: of the computation.
+        share: (k, n) to compute the k-th of n parts, from 1.
+    """
+
+    mode: str
+    folder: Path
+    max_bytes: int
+    views: int
+    stop_if_full: bool
+    batch_size: int
+    num_workers: int
+    share: tuple[int, int] | None = None
+
+
+class FeatureSource:
+    """Has the features of images, or computes them when they are first asked for.
+
+    Args:
+        compute: images (N, C, H, W) -> features (N, width), float32, both on the CPU.
+        width: features of an image.
+        kind: what they depend on.
+        settings: of the cache.
+    """
+
+    def __init__(
+        self, compute: Callable[[Tensor], Tensor], width: int, kind: Kind, settings: Settings
+    ) -> None:
+        self.compute = compute
+        self.kind = kind
+        self.settings = settings
+        self.views = settings.views
+        self.account = Account()
+        self.store = FeatureStore(
+            settings.folder / kind.digest(), width, kind.precision, kind.about()
+        )
+        self._full = False
+        self._uncached = 0
+        # With ``refresh`` what was there before counts for nothing.
+        self._since = max(self.store.chunks, default=0) if settings.mode == "refresh" else -1
+        self._tables: dict[tuple[object, ...], tuple[_Shown, FeatureTable]] = {}
+
+    @property
+    def features_computed(self) -> int:
+        """Features computed so far, those that there was no room for included."""
+        return self.account.computed + self._uncached
+
+    def rows(
+        self,
+        images: Images,
+        indices: NDArray[np.int64],
+        augmentation: Any,
+        seed: int,
+        view: int,
+    ) -> Tensor:
+        """Features, float32 (B, width), of the images at ``indices`` in a view of theirs."""
+        if not self._full:
+            try:
+                return self._kept_rows(images, indices, augmentation, seed, view)
+            except CacheFullError as error:
+                if self.settings.stop_if_full:
+                    raise
+                self._full = True
+                log.warning("%s Training goes on without the cache.", error)
+        batch, _ = images.identified(indices, augmentation, seed, view)
+        self._uncached += len(indices)
+        # Tensors made in inference mode cannot be what a head is trained on; a copy can.
+        return self.compute(batch).clone()
+
+    def _kept_rows(
+        self, images: Images, indices: NDArray[np.int64], augmentation: Any, seed: int, view: int
+    ) -> Tensor:
+        table = self.table(images, augmentation, seed, view)
+        try:
+            return table.rows(indices)
+        except OSError:  # removed while in use, or a fault of the disk
+            self._tables = {key: known for key, known in self._tables.items() if known[1] != table}
+        with self._on_disk("read"):
+            return self.table(images, augmentation, seed, view).rows(indices)
+
+    def compute_share(self, images: Images, augmentation: Any, seed: int, view: int) -> None:
+        """Compute the part of the features that is missing and that ``share`` names.
+
+        Raises:
+            CacheMissError, CacheFullError, DiscernError: as of ``table``.
+        """
+        shown = _Shown(images, augmentation, seed, view)
+        ids = shown.ids()
+        if len(self._missing(ids)):
+            self._compute(shown, ids)
+
+    def table(self, images: Images, augmentation: Any, seed: int, view: int) -> FeatureTable:
+        """The features of all of ``images``, those missing computed first, behind a bar.
+
+        Raises:
+            CacheMissError: some are missing, and the mode is ``require``.
+            CacheFullError: they cannot be written.
+            DiscernError: a picture can no longer be read, or they are too many or too large.
+        """
+        key = (id(images), id(augmentation), *((seed, view) if augmentation is not None else ()))
+        if key not in self._tables:
+            shown = _Shown(images, augmentation, seed, view)
+            # The images are kept with it: other objects could get the same ids.
+            self._tables[key] = shown, self._complete(shown)
+        return self._tables[key][1]
+
+    def count_missing(self, images: Images, augmentation: Any, seed: int, view: int) -> int:
+        """Images whose features are to be computed."""
+        return len(self._missing(_Shown(images, augmentation, seed, view).ids()))
+
+    def check_room(self, count: int) -> None:
+        """Refuse more new features than the cache may ever hold.
+
+        Raises:
+            DiscernError: ``cache.max_gb`` is too small.
+        """
+        needed, most = self._bytes(count), self.settings.max_bytes
+        if needed > most:
+            raise DiscernError(
+                f"cache.max_gb={most / 1e9:g} is too small for the features of {count:,} images, "
+                f"{needed / 1e9:.3g} GB; give more, or cache.mode=off."
+            )
+
+    def _complete(self, shown: _Shown) -> FeatureTable:
+        ids, before = shown.ids(), self.account.computed
+        self.store.hold()
+        for _ in range(ATTEMPTS):
+            places = self.store.find(ids)
+            if (places[:, 0] <= self._since).any():
+                self._compute(shown, ids)
+                places = self.store.find(ids)
+            if (places < 0).any() or self.store.drop_damaged(np.unique(places[:, 0]).tolist()):
+                continue
+            if self.settings.mode == "refresh":
+                self.store.remove_superseded()
+            beside = sum(table.in_memory for _, table in self._tables.values())
+            with suppress(OSError, DamagedChunkError):  # removed since it was verified
+                table = FeatureTable(self.store, places, beside)
+                self.account.reused += max(0, len(ids) - (self.account.computed - before))
+                self.account.bytes += len(ids) * self.store.row_bytes
+                return table
+        raise CacheFullError(f"cache.dir={self.settings.folder} loses what is written to it.")
+
+    def _missing(self, ids: Ids) -> NDArray[np.int64]:
+        """Indices of what is to be computed."""
+        return np.flatnonzero(self.store.find(ids)[:, 0] <= self._since)
+
+    def _compute(self, shown: _Shown, ids: Ids) -> None:
+        if self.settings.mode == "require":
+            self.store.refresh()  # another process may have written them since
+            missing = self._missing(ids)
+            if not len(missing):
+                return
+            raise CacheMissError(
+                f"cache.mode=require, and the features of {len(missing):,} of {len(ids):,} "
+                f"images are not in {self.settings.folder}."
+            )
+        share = self.settings.share
+        with ExitStack() as turn:
+            with self._on_disk():
+                part = f"{share[0]}of{share[1]}" if share else "all"
+                turn.enter_context(self.store.writing(part))
+            # What another process has computed while this one waited is there now. An image that
+            # has changed is no longer equal to others, for which it was to stand.
+            while len(missing := self._own_missing(ids)):
+                self._make_room(len(missing))
+                if not self._extract(shown, ids, missing):
+                    break
+
+    def _own_missing(self, ids: Ids) -> NDArray[np.int64]:
+        """Indices of what is to be computed here: of equal images one, of a share what it has."""
+        missing, share = self._missing(ids), self.settings.share
+        if share is not None:
+            missing = missing[ids[missing, 0] % np.uint64(share[1]) == share[0] - 1]
+        _, first = np.unique(ids[missing], axis=0, return_index=True)
+        return missing[np.sort(first)]
+
+    @contextmanager
+    def _on_disk(self, used: str = "written") -> Iterator[None]:
+        """Tell what goes wrong with files in one sentence."""
+        try:
+            yield
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            why = "the disk is full" if full else error.strerror or first_line(error)
+            raise CacheFullError(
+                f"cache.dir={self.settings.folder} cannot be {used}: {why}; what was computed "
+                "before is kept."
+            ) from error
+
+    def _bytes(self, count: int) -> int:
+        return count * (self.store.row_bytes + ID_BYTES)
+
+    def _make_room(self, count: int) -> None:
+        self.check_room(count)
+        needed, most, folder = self._bytes(count), self.settings.max_bytes, self.settings.folder
+        with self._on_disk():
+            for removed in make_room(folder, needed, most, keep=self.store.folder):
+                log.info("Features not used for the longest were removed: %s.", removed.name)
+            taken = sum(size_of(path) for path in stores(folder))
+        if taken + needed > most:
+            raise CacheFullError(
+                f"cache.max_gb={most / 1e9:g} has no room for {needed / 1e9:.3g} GB of features "
+                f"beside the {taken / 1e9:.3g} GB in use."
+            )
+
+    def _extract(self, shown: _Shown, ids: Ids, missing: NDArray[np.int64]) -> int:
+        """Compute and keep what is missing; the number of images that have changed.
+
+        The ids of these become those of what they are now.
+        """
+        asked = ids[missing]
+        begun = flushed = time.perf_counter()
+        done: list[tuple[Ids, Tensor]] = []
+        size = 0
+        with tqdm(
+            desc=shown.title, total=len(missing), unit=" images", leave=False, dynamic_ncols=True,
+            disable=not is_terminal(),
+        ) as bar:  # fmt: skip
+            for part, batch, found in self._batches(shown, missing):
+                features = self.compute(batch)
+                ids[part] = found
+                done.append((ids[part], features))
+                size += features.nbytes
+                bar.update(len(part))
+                now = time.perf_counter()
+                if now - flushed > FLUSH_SECONDS or size > FLUSH_BYTES:
+                    self._keep(done)
+                    done, size, flushed = [], 0, now
+        if done:
+            self._keep(done)
+        seconds = time.perf_counter() - begun
+        self.account.seconds += seconds
+        self.store.remember_rate(len(missing), seconds)
+        changed = missing[(ids[missing] != asked).any(axis=1)]
+        if len(changed):
+            shown.warn_of(changed)
+        return len(changed)
+
+    @property
+    def seconds_saved(self) -> float | None:
+        """What computing the reused features would have taken, if that is known."""
+        rate = self.store.seconds_per_image
+        return None if rate is None else rate * self.account.reused
+
+    def _batches(
+        self, shown: _Shown, missing: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.int64], Tensor, Ids]]:
+        """Indices, images (N, C, H, W) and what these are, in the order of ``missing``."""
+        settings = self.settings
+        loader = ImageLoader(
+            shown,
+            sampler=missing.tolist(),
+            batch_size=settings.batch_size,
+            num_workers=settings.num_workers,
+            generator=torch.Generator().manual_seed(0),
+        )
+        parts = np.split(missing, range(settings.batch_size, len(missing), settings.batch_size))
+        for part, (batch, found) in zip(parts, loader, strict=True):
+            yield part, batch, found
+
+    def _keep(self, done: list[tuple[Ids, Tensor]]) -> None:
+        ids = np.concatenate([part for part, _ in done])
+        features = torch.cat([features for _, features in done])
+        lost = features.to(DTYPES[self.kind.precision]).isinf() & features.isfinite()
+        if lost.any():
+            raise DiscernError(
+                f"cache.precision={self.kind.precision} cannot hold a feature of "
+                f"{features[lost][0]:.3g}; choose float32."
+            )
+        with self._on_disk():
+            self.store.add(ids, features)
+        self.account.computed += len(ids)
+
+
+@dataclass(frozen=True, eq=False)
+class _Shown(Dataset[Any]):
+    """Images as the network sees them: in evaluation, or with an augmentation in a view."""
+
+    images: Images
+    augmentation: Any
+    seed: int
+    view: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Ids]:
+        chosen = np.array(indices, dtype=np.int64)
+        return self.images.identified(chosen, self.augmentation, self.seed, self.view)
+
+    def ids(self) -> Ids:
+        """Two words for each, (N, 2), of the images as they were when the data set was read."""
+        return self.images.identify(self.augmentation, self.seed, self.view).copy()
+
+    def warn_of(self, changed: NDArray[np.int64]) -> None:
+        """Say which images are no longer those that the data set was made of."""
+        names = self.images.names()
+        first = names[changed[0]] if names else f"image {changed[0]}"
+        others = f" and {len(changed) - 1:,} others" if len(changed) > 1 else ""
+        log.warning(
+            "%s%s changed after this run had looked at the data: used as now.", first, others
+        )
+
+    @property
+    def title(self) -> str:
+        """Of the bar."""
+        return "features" if self.augmentation is None else f"features of view {self.view + 1}"

@@ -1,0 +1,1 @@
+"""Reading and writing: whole or not at all, and nothing outside its folder."""

@@ -1,0 +1,86 @@
+"""The exported backbones in the cache folder: which there are, and which go."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from discern.files.cache import cache_dir
+
+SUFFIX = ".onnx"
+
+MOST = 2_000_000_000
+"""Bytes that exported backbones may take together, but for one that is larger."""
+
+
+def folder() -> Path:
+    """Where they are, with what was remembered of the engines' speeds."""
+    return cache_dir() / "engines"
+
+
+def exported() -> list[Path]:
+    """The files of all backbones, those not used for the longest first."""
+    return sorted(folder().glob(f"*{SUFFIX}"), key=last_used)
+
+
+def beside(path: Path) -> Path:
+    """The file with the digest of a backbone's."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def last_used(path: Path) -> float:
+    """When a backbone was last read or written, in seconds since 1970; 0 if it is gone."""
+    with suppress(OSError):
+        return path.lstat().st_mtime
+    return 0.0
+
+
+def size_of(path: Path) -> int:
+    """Bytes in a backbone's file; 0 if it is gone."""
+    with suppress(OSError):
+        return path.lstat().st_size
+    return 0
+
+
+def mark_used(path: Path) -> None:
+    """Note that a backbone is used now, if that can be written."""
+    with suppress(OSError):
+        os.utime(path)
+
+
+def remove(path: Path) -> bool:
+    """Remove a backbone, which no process that has started an engine with it needs; if it could."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+        beside(path).unlink(missing_ok=True)
+        return True
+    return False
+
+
+def make_room(
+    most: int, keep: Path | None = None, files: Sequence[Path] | None = None
+) -> list[Path]:
+    """Remove those not used for the longest until the others take ``most`` bytes, and ``keep``.
+
+    Args:
+        files: which there are, in the order in which they go; all backbones by default.
+    """
+    found = exported() if files is None else files
+    total, removed = sum(map(size_of, found)), []
+    for path in found:
+        if total <= most:
+            break
+        size = size_of(path)
+        if path != keep and remove(path):
+            total -= size
+            removed.append(path)
+    return removed
+
+
+def forget_speeds() -> None:
+    """Remove what was remembered of the engines' speeds."""
+    for path in folder().glob("choice-*.json"):
+        with suppress(OSError):
+            path.unlink()

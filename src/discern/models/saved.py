@@ -1,0 +1,264 @@
+"""What a saved model is, and how it is trusted.
+
+A checkpoint is a safetensors file of tensors and plain values. Beside what Lightning keeps in it
+stands a card, which says all that is needed to use the model without the run that made it. A file
+may come from a stranger: reading it executes nothing, whatever it holds, and one that is not what
+it should be is refused in one sentence. Of files of ``torch.save``, such as the course notes',
+tensors and plain values are read.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from discern.data.known import KnownImages, from_tensors, unknown
+from discern.errors import DiscernError, first_line
+from discern.files.text import visible
+from discern.models import checkpoint, torch_file
+from discern.models.card import CARD, MOST_CLASSES, Card, parsed
+from discern.models.registry import model_class
+
+IMAGES = "images"
+"""The key of what the run knew of its images."""
+
+BACKBONE = "backbone."
+"""What the keys of a backbone's weights begin with."""
+
+
+def model_name(card: Card) -> str:
+    """What a model is called in titles: its backbone's name, else its own."""
+    return card.backbone.name if card.backbone else card.model.name
+
+
+def load(path: str | Path) -> nn.Module:
+    """The model in a checkpoint, in eval mode on the CPU, rebuilt from the file alone.
+
+    Its attribute ``card`` (:class:`Card`) holds class names, preprocessing and the rest; ``epoch``
+    is the one, from 1, after which it was saved, or None where the file does not say it. Also reads
+    the dictionary that the course notes save: ``input_size``, ``output_size``, ``hidden_layers``,
+    ``state_dict``.
+
+    Raises:
+        DiscernError: there is no such file, or it is not a checkpoint of a registered model.
+    """
+    return rebuilt(Path(path), read(path))
+
+
+def rebuilt(path: Path, content: dict[str, Any]) -> nn.Module:
+    """As :func:`load`, of what was read from ``path``."""
+    card, state = card_and_state(path, content)
+    # On the meta device nothing is allocated, whatever sizes the file claims.
+    network = _built(card, "meta", path)
+    check_shapes(network, state, path)
+    state = _with_known_backbone(network, state, card, path)
+    fill(network, state, path)
+    if is_sketch(network):  # it has tensors that are not in its state, which it makes by itself
+        network = _built(card, "cpu", path)
+        fill(network, state, path)
+    network.card = card  # type: ignore[assignment]
+    network.epoch = epoch_of(content)  # type: ignore[assignment]
+    return network.eval()
+
+
+def is_sketch(network: nn.Module) -> bool:
+    """Whether any tensor of a network is on the meta device, and has no numbers."""
+    for module in network.modules():
+        own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+        if any(isinstance(t, Tensor) and t.is_meta for t in (*own, *vars(module).values())):
+            return True
+    return False
+
+
+def _built(card: Card, device: str, path: Path) -> nn.Module:
+    """A network as its card describes it, with weights that are yet to be assigned."""
+    settings = dict(card.model.settings)
+    if card.backbone is not None and "weights" in settings:
+        settings["weights"] = None
+    try:
+        with torch.device(device):
+            return model_class(card.model.name)(
+                input_shape=card.input_shape, num_classes=len(card.class_names), **settings
+            )
+    except DiscernError:
+        raise
+    except Exception as error:
+        raise DiscernError(
+            f"{path} describes a {card.model.name} that cannot be built: {first_line(error)}."
+        ) from error
+
+
+def epoch_of(content: dict[str, Any]) -> int | None:
+    """The epoch, from 1, of a checkpoint of Lightning's."""
+    epoch = content.get("epoch")
+    known = isinstance(epoch, int) and not isinstance(epoch, bool) and 0 <= epoch < 2**31
+    return epoch + 1 if known and epoch is not None else None
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """What a checkpoint holds: tensors and plain values, on the CPU.
+
+    Raises:
+        DiscernError: the file is missing, damaged, or holds anything else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DiscernError(f"{path} is not a file; it must be a checkpoint.")
+    own = checkpoint.is_one(path)
+    content = checkpoint.read(path) if own else torch_file.read(path)
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+        raise DiscernError(f"{path} is not a checkpoint: it holds no state_dict.")
+    check_state(path, content["state_dict"])
+    if not own:
+        torch_file.check_finite(path, content["state_dict"])
+    return content
+
+
+def check_state(path: Path, state: dict[Any, Any]) -> None:
+    """Raise a DiscernError where a state dict holds anything but tensors by their names."""
+    if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
+        raise DiscernError(f"{path} is not a checkpoint: its state_dict holds more than tensors.")
+
+
+def card_and_state(path: Path, content: dict[str, Any]) -> tuple[Card, dict[str, Tensor]]:
+    """The card and the weights in what was read from ``path``; DiscernError without a card."""
+    if CARD not in content and {"input_size", "output_size", "hidden_layers"} <= content.keys():
+        content = _from_notes(content)
+    if CARD not in content:
+        raise DiscernError(f"{path} does not say what model it is; discern did not write it.")
+    return parsed(content[CARD], path), content["state_dict"]
+
+
+def known_images(path: Path, content: dict[str, Any]) -> KnownImages:
+    """The images that the run of a checkpoint knew, from what was read from ``path``.
+
+    Raises:
+        DiscernError: it says them in another form than discern's.
+    """
+    card, _ = card_and_state(path, content)
+    names = card.class_names if card.data else None
+    if IMAGES not in content or card.split is None or names is None:
+        return unknown(names, path)
+    saved = content[IMAGES] if isinstance(content[IMAGES], dict) else {}
+    return from_tensors(saved, card.split, names, card.data.get("fingerprint"), path)
+
+
+def _from_notes(content: dict[str, Any]) -> dict[str, Any]:
+    """The notes' dictionary as a checkpoint: an MLP with ``hidden_layers`` on 28 × 28 images."""
+    inputs, outputs = content["input_size"], content["output_size"]
+    state = {
+        key.replace("hidden_layers.", "hidden.", 1): value
+        for key, value in content["state_dict"].items()
+    }
+    card = {
+        "model": {"name": "mlp", "settings": {"hidden": content["hidden_layers"]}},
+        "class_names": [str(number) for number in range(min(int(outputs), MOST_CLASSES))],
+        "input_shape": (1, 28, 28) if inputs == 784 else (1, 1, inputs),
+        "preprocessing": {"mean": 0.5, "std": 0.5},
+        "data": {},
+    }
+    return {CARD: card, "state_dict": state}
+
+
+def has_backbone(state: dict[str, Tensor]) -> bool:
+    """Whether a backbone's weights are among those of a state dict."""
+    return any(key.startswith(BACKBONE) for key in state)
+
+
+def with_backbone(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict that may lack the backbone's weights, with those that ``network`` has."""
+    backbone = getattr(network, "backbone", None)
+    if backbone is None or has_backbone(state):
+        return state
+    return {**{BACKBONE + key: value for key, value in backbone.state_dict().items()}, **state}
+
+
+def adopt_backbone(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Give ``network`` the backbone in a state dict, if one is there and another than its own.
+
+    What the network says of its backbone's origin is then the checkpoint: it is no longer the
+    published one, so that checkpoints hold it.
+
+    Raises:
+        DiscernError: it is of another architecture.
+    """
+    backbone: Any = getattr(network, "backbone", None)
+    if backbone is None or not has_backbone(state):
+        return
+    before = backbone.digest()
+    fill(network, state, path)
+    if backbone.digest() != before:
+        backbone.provenance = replace(backbone.provenance, weights=path.name, file_sha256=None)
+
+
+def _with_known_backbone(
+    network: nn.Module, state: dict[str, Tensor], card: Card, path: Path
+) -> dict[str, Tensor]:
+    """A checkpoint's weights with those of the published backbone that it only names.
+
+    Raises:
+        DiscernError: the backbone cannot be had, or is not the one that was trained on.
+    """
+    if card.backbone is None or has_backbone(state) or not hasattr(network, "backbone"):
+        return state
+    from discern.models.backbones import build
+
+    try:
+        backbone = build(card.backbone.library, card.backbone.name)
+    except DiscernError as error:
+        raise DiscernError(f"{path} holds a head alone, without its backbone: {error}") from error
+    check_backbone(backbone, card, path)
+    return {**{BACKBONE + key: value for key, value in backbone.state_dict().items()}, **state}
+
+
+def check_backbone(backbone: Any, card: Card, path: str | Path) -> None:
+    """Raise a DiscernError where a head was trained on another backbone than this one."""
+    if card.backbone is not None and (found := backbone.digest()) != card.backbone.digest:
+        raise DiscernError(
+            f"{path} holds a head for {card.backbone.name} with weights whose SHA-256 starts with "
+            f"{card.backbone.digest[:12]}, and those at hand start with {found[:12]}."
+        )
+
+
+def fill(network: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
+    """Give ``network`` the weights of a state dict.
+
+    Raises:
+        DiscernError: names every layer that differs, with both shapes.
+    """
+    check_shapes(network, state, path)
+    # Assigned rather than copied, since the network's own may be on the meta device.
+    expected = network.state_dict()
+    own = {key: value.to(expected[key].dtype) for key, value in state.items()}
+    # A backbone that is not in the state dict stays as it is; nothing else may be missing.
+    network.load_state_dict(own, assign=True, strict=False)
+
+
+def check_shapes(network: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
+    """Raise a DiscernError that names the layers that differ, with both shapes."""
+    expected, state = network.state_dict(), with_backbone(network, state)
+    differences = [
+        f"{visible(key)} is {_shape(state.get(key))} there "
+        f"and {_shape(expected.get(key))} in the model"
+        for key in sorted(expected.keys() | state.keys())
+        if _shape(state.get(key)) != _shape(expected.get(key))
+    ]
+    if differences:
+        more = len(differences) - SHOWN
+        end = f"; and {more:,} more" if more > 0 else ""
+        raise DiscernError(
+            f"{path} has weights of another architecture: {'; '.join(differences[:SHOWN])}{end}."
+        )
+
+
+SHOWN = 10
+"""So many of the layers that differ are named in a message."""
+
+
+def _shape(tensor: Tensor | None) -> str:
+    if tensor is None:
+        return "missing"
+    shape = "×".join(map(str, tensor.shape)) or "a number"
+    return shape if tensor.is_floating_point() else f"{shape} of whole numbers"

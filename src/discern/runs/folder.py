@@ -1,0 +1,433 @@
+"""Finding runs, what their folders tell of them, and the checkpoints in them."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from discern.errors import DiscernError
+from discern.files.places import placed
+from discern.files.reading import read_json, read_text
+
+OUTPUTS = Path("outputs")
+"""Where runs are kept, below the working directory."""
+
+SWEEP = "sweep.json"
+"""The list of a sweep's jobs, in its folder."""
+
+BEST = "best"
+"""The folder of the best job, in that of the sweep."""
+
+SUMMARY, CONFIG, OVERRIDES = "summary.json", "config.yaml", "overrides.yaml"
+"""What a run was and gave, written when it ends; its settings, and those typed, when it starts."""
+
+FOLD = "data.fold"
+"""The setting that says which part of the training images is held out, of ``data.folds`` parts."""
+
+DIVERGED = "diverged"
+"""How the reason begins why training ended, where a loss was not finite."""
+
+MOST_FACTS = 1 << 22
+"""Bytes of a summary: it has some numbers for each of 20,000 classes."""
+
+MOST_CSV, MOST_CELLS = 1 << 26, 2_000_000
+"""Bytes and cells of a table of epochs: those of 100,000 epochs with twenty columns."""
+
+MOST_PICTURE = 1 << 25
+"""Bytes of a picture."""
+
+DEEPEST = 64
+"""Folders in folders in which runs are looked for."""
+
+
+class State(Enum):
+    """How a run stands."""
+
+    DONE = "done"
+    FAILED = "failed"
+    DIVERGED = "diverged"
+    """A loss was not finite, which ended training."""
+    INTERRUPTED = "interrupted"
+    UNFINISHED = "unfinished"
+    """It is still running, or its process died before it could say how it ended."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run's folder tells, whatever version of discern has written it.
+
+    Attributes:
+        folder: where it is.
+        facts: summary.json; empty for a run that has not ended.
+    """
+
+    folder: Path
+    facts: dict[str, Any]
+
+    @functools.cached_property
+    def config(self) -> dict[str, Any]:
+        """config.yaml, read when it is first asked for; empty where there is none."""
+        return mapping(_settings(self.folder / CONFIG))
+
+    @functools.cached_property
+    def overrides(self) -> list[str]:
+        """The settings that were typed."""
+        typed = _settings(self.folder / OVERRIDES)
+        return [str(item) for item in typed] if isinstance(typed, list) else []
+
+    @property
+    def state(self) -> State:
+        """How the run stands."""
+        stopped = self.stopped
+        if stopped is None:
+            return State.UNFINISHED
+        if stopped.startswith("failed"):
+            return State.FAILED
+        if stopped.startswith(DIVERGED):
+            return State.DIVERGED
+        return State.INTERRUPTED if stopped in ("interrupted", "terminated") else State.DONE
+
+    @property
+    def stopped(self) -> str | None:
+        """Why it ended; None while it has not."""
+        stopped = self.facts.get("stopped")
+        return stopped if isinstance(stopped, str) else None
+
+    @property
+    def title(self) -> str:
+        """What was trained on what."""
+        return str(self.facts.get("title") or self.facts.get("name") or self.folder.name)
+
+    @property
+    def model(self) -> str:
+        """The experiment or the model, by the name that it has in the settings."""
+        return str(self.facts.get("name") or _class_name(self.config.get("model")))
+
+    @property
+    def data(self) -> str:
+        """What it was trained on."""
+        return str(self.part("data").get("title") or _class_name(self.config.get("data")))
+
+    @property
+    def tags(self) -> list[str]:
+        """Words to find it by."""
+        tags = self.facts.get("tags") if self.facts else self.config.get("tags")
+        return [str(tag) for tag in tags] if isinstance(tags, list) else []
+
+    @functools.cached_property
+    def began(self) -> datetime | None:
+        """When it began, in local time; None where nothing tells."""
+        told = self.facts.get("began")
+        try:
+            if isinstance(told, str):
+                return datetime.fromisoformat(told).astimezone()
+        except (ValueError, OverflowError):
+            pass
+        # The settings are written first.
+        for name in (OVERRIDES, SUMMARY):
+            try:
+                return datetime.fromtimestamp((self.folder / name).stat().st_mtime).astimezone()
+            except (OSError, ValueError, OverflowError):
+                continue
+        return None
+
+    @property
+    def is_fold(self) -> bool:
+        """Whether it is one of the parts of an estimate by cross-validation."""
+        return isinstance(mapping(self.config.get("data")).get("folds"), int)
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took; None while that is not known."""
+        return finite(self.part("seconds").get("total"))
+
+    def metric(self, split: str, name: str) -> float | None:
+        """A metric of the checkpoint that was kept; None where it is not known."""
+        return self.metrics().get(f"{split}/{name}")
+
+    def metrics(self) -> dict[str, float]:
+        """All of them that are known, each as ``split/name``."""
+        return dict(self._metrics)
+
+    @functools.cached_property
+    def _metrics(self) -> dict[str, float]:
+        parts = self.part("metrics")
+        if "test" not in parts and parts:
+            # The best job of a sweep is tested after the others, in a folder of its own.
+            parts = {
+                **parts,
+                "test": mapping((read_facts(self.folder / "test") or {}).get("metrics")).get(
+                    "test"
+                ),
+            }
+        return {
+            f"{split}/{name}": value
+            for split, part in parts.items()
+            for name, value in numbers(part).items()
+        }
+
+    def part(self, name: str) -> dict[str, Any]:
+        """A mapping among the facts; empty where there is none of that name."""
+        return mapping(self.facts.get(name))
+
+    def epochs(self) -> list[dict[str, float]]:
+        """The rows of metrics.csv, one an epoch, each with what is known of it."""
+        try:
+            text = read_text(self.folder / "metrics.csv", MOST_CSV, home(self.folder))
+            return _epochs(csv.reader(io.StringIO(text, newline="")))
+        except (OSError, ValueError, csv.Error):
+            return []
+
+
+def _epochs(lines: Iterator[list[str]]) -> list[dict[str, float]]:
+    rows, left, header = [], MOST_CELLS, next(lines, [])
+    for cells in lines:
+        left -= len(cells)
+        if left < 0:
+            raise ValueError("a table of too many cells")
+        told = {name: _number(cell) for name, cell in zip(header, cells, strict=False) if name}
+        row = {name: value for name, value in told.items() if value is not None}
+        if math.isfinite(row.get("epoch", math.nan)):
+            rows.append(row)
+    return rows
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a run of ``train`` has begun in this folder."""
+    return (folder / SUMMARY).is_file() or (folder / OVERRIDES).is_file()
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether a sweep has begun in this folder."""
+    return (folder / SWEEP).is_file()
+
+
+def read_run(folder: Path) -> Run:
+    """What a folder tells of the run in it.
+
+    Raises:
+        DiscernError: it is not the folder of a run.
+    """
+    if not is_run(folder):
+        raise DiscernError(
+            f"{folder} is not the folder of a run: it has neither {SUMMARY} nor {OVERRIDES}."
+        )
+    return Run(folder, read_facts(folder) or {})
+
+
+def read_facts(folder: Path) -> dict[str, Any] | None:
+    """A run's summary; None if it has none (yet), or none that can be read."""
+    try:
+        facts = read_json(folder / SUMMARY, home(folder), MOST_FACTS)
+    except (OSError, ValueError):
+        return None
+    return facts if isinstance(facts, dict) else None
+
+
+def home(folder: Path) -> Path:
+    """The folder in which a run's files have to lie: its own.
+
+    That of a sweep's best job has links to that job's files, so it is the sweep's.
+    """
+    return folder.parent if folder.name == BEST and is_sweep(folder.parent) else folder
+
+
+def _settings(path: Path) -> Any:
+    """A file of settings; None where there is none that can be read."""
+    from discern.files.yaml_file import (
+        read_settings,  # yaml: this module is imported at every start
+    )
+
+    try:
+        return read_settings(path, home(path.parent))
+    except (OSError, ValueError):
+        return None
+
+
+def runs_below(folder: Path) -> Iterator[Path]:
+    """The folders of runs below a folder, jobs of sweeps among them, or that folder itself.
+
+    Links are not followed, nor ``best`` of a sweep, which is one of its jobs.
+    """
+
+    def inside(path: Path) -> list[Path]:
+        return [each for each in _folders(path) if each.name != BEST or not is_sweep(path)]
+
+    return _below(folder, is_run, inside)
+
+
+def sweeps_below(folder: Path) -> Iterator[Path]:
+    """The folders of sweeps below a folder, or that folder itself."""
+    return _below(folder, is_sweep, lambda path: [p for p in _folders(path) if not is_run(p)])
+
+
+def _below(
+    folder: Path, is_found: Callable[[Path], bool], inside: Callable[[Path], list[Path]]
+) -> Iterator[Path]:
+    """Folders of a kind, in the order of their names; none within another."""
+    left = [(folder, 0)]
+    while left:
+        path, depth = left.pop()
+        if is_found(path):
+            yield path
+        elif depth < DEEPEST:
+            left += [(each, depth + 1) for each in reversed(inside(path))]
+
+
+def folders_below(folder: Path) -> Iterator[Path]:
+    """A folder and those in it, however deep; no links, nothing hidden."""
+    left = [(folder, 0)]
+    while left:
+        path, depth = left.pop()
+        yield path
+        if depth < DEEPEST:
+            left += [(each, depth + 1) for each in _folders(path)]
+
+
+def _folders(folder: Path) -> list[Path]:
+    """What is in a folder and may have runs in it: no links, nothing hidden."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [
+                entry.name
+                for entry in entries
+                if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
+            ]
+    except OSError:
+        return []
+    return [folder / name for name in sorted(names)]
+
+
+def newest(folder: Path) -> Path:
+    """The newest run below a folder.
+
+    Raises:
+        DiscernError: there is none.
+    """
+    found = list(runs_below(folder))
+    if not found:
+        raise DiscernError(f"last needs a run in {folder}, and there is none.")
+    return max(map(read_run, found), key=order_of_beginning).folder
+
+
+def best(folder: Path) -> Path:
+    """The run below a folder whose loss on the validation images is the lowest.
+
+    Folds are parts of an estimate, and none of them is the best of anything.
+
+    Raises:
+        DiscernError: none has one.
+    """
+    losses = {path: read_run(path).metric("val", "loss") for path in runs_below(folder)}
+    known = {path: loss for path, loss in losses.items() if loss is not None}
+    if not known:
+        raise DiscernError(f"best needs a run with a val/loss in {folder}, and there is none.")
+    for path in sorted(known, key=known.__getitem__):
+        if not read_run(path).is_fold:
+            return path
+    raise DiscernError(
+        f"best needs a run in {folder} that is no fold (data.folds), and there is none: folds are "
+        "parts of one estimate, of which the sweep's report has the mean."
+    )
+
+
+def order_of_beginning(run: Run) -> tuple[float, str]:
+    """A key by which runs are sorted, the oldest first."""
+    return (0.0 if run.began is None else run.began.timestamp(), os.fspath(run.folder))
+
+
+def numbers(values: Any) -> dict[str, float]:
+    """Those of a mapping's values that are numbers; none of what is no mapping."""
+    found = {str(name): finite(value) for name, value in mapping(values).items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def finite(value: Any) -> float | None:
+    """A value of a file as a number; None where it is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _class_name(part: Any) -> str:
+    return str(mapping(part).get("_target_") or "").rpartition(".")[2].lower()
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """The value if it is a mapping, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def find_sweep(wanted: str) -> Path:
+    """The folder that a setting ``sweep.resume`` means.
+
+    Args:
+        wanted: a sweep's folder, or ``last`` for the newest in ``outputs``.
+
+    Raises:
+        DiscernError: there is none.
+    """
+    if wanted == "last":
+        found = [each / SWEEP for each in sweeps_below(placed(OUTPUTS))]
+        if not found:
+            raise DiscernError(f"sweep.resume=last needs a sweep in {OUTPUTS}, and there is none.")
+        return max(found, key=lambda file: file.stat().st_mtime_ns).parent
+    folder = placed(wanted)
+    if not (folder / SWEEP).is_file():
+        raise DiscernError(
+            f"sweep.resume={wanted} is not the folder of a sweep: it has no {SWEEP}."
+        )
+    return folder
+
+
+def find_checkpoint(wanted: str, setting: str = "ckpt_path") -> Path:
+    """The file that a setting means by a checkpoint.
+
+    Args:
+        wanted: a checkpoint's path; a run's folder, for its last checkpoint; ``last`` or ``best``,
+            for that checkpoint of the newest run in ``outputs``.
+        setting: its name.
+
+    Raises:
+        DiscernError: there is none.
+    """
+    path = placed(wanted)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        last = path / "checkpoints" / "last.safetensors"
+        if last.is_file():
+            return last
+        raise DiscernError(
+            f"{setting}={wanted} is a folder without checkpoints/last.safetensors in it."
+        )
+    if wanted in ("last", "best"):
+        name = Path("checkpoints") / f"{wanted}.safetensors"
+        found = [each / name for each in folders_below(placed(OUTPUTS)) if (each / name).is_file()]
+        if found:
+            return max(found, key=lambda file: file.stat().st_mtime_ns)
+        raise DiscernError(f"{setting}={wanted} needs a run in {OUTPUTS}, and there is none.")
+    raise DiscernError(
+        f"{setting}={wanted} does not exist; it must be a checkpoint's path, a run's folder, "
+        "or last or best for the newest run's."
+    )

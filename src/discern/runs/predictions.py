@@ -1,0 +1,155 @@
+"""What a model says of labelled images: the arrays, and predictions.csv."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from discern.files.csv_cells import csv_field, write_csv
+from discern.files.writing import write_whole
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+TOP = 5
+"""Classes among which the label counts as found in the top-5 error."""
+
+ROWS_AT_ONCE = 1000
+"""Images whose probabilities are text in memory at a time."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of N images of K classes.
+
+    Attributes:
+        class_names: K names.
+        indices: int64 (N,), the images' places in the part of the data set that they come from.
+        labels: int64 (N,).
+        predicted: int64 (N,), the most probable class.
+        probabilities: float32 (N, K).
+        losses: float32 (N,), cross-entropy in nats.
+        in_top: bool (N,), whether the label is among the ``TOP`` most probable classes.
+        files: N names of the images' files, or None where they have none.
+    """
+
+    class_names: list[str]
+    indices: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    losses: NDArray[np.float32]
+    in_top: NDArray[np.bool_]
+    files: list[str] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        logits: Tensor,
+        labels: Tensor,
+        indices: Tensor,
+        class_names: list[str],
+        files: list[str] | None = None,
+    ) -> Predictions:
+        """From logits (N, K) float32, with labels and indices int64 (N,)."""
+        from torch.nn.functional import cross_entropy  # not paid for by who reads predictions
+
+        top = logits.topk(min(TOP, logits.shape[1]), dim=1).indices
+        return cls(
+            class_names,
+            indices=indices.numpy(),
+            labels=labels.numpy(),
+            predicted=logits.argmax(dim=1).numpy(),
+            probabilities=logits.softmax(dim=1).numpy(),
+            losses=cross_entropy(logits, labels, reduction="none").numpy(),
+            in_top=(top == labels[:, None]).any(dim=1).numpy(),
+            files=files,
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def confidences(self) -> NDArray[np.float32]:
+        """The probability of the predicted class, (N,)."""
+        return np.take_along_axis(self.probabilities, self.predicted[:, None], axis=1)[:, 0]
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether the predicted class is the label, (N,)."""
+        correct: NDArray[np.bool_] = self.predicted == self.labels
+        return correct
+
+    @property
+    def margins(self) -> NDArray[np.float32]:
+        """How much more probable the predicted class is than the next, (N,); 1 for one class."""
+        if self.probabilities.shape[1] < 2:
+            return np.ones(len(self), np.float32)
+        two = np.partition(self.probabilities, -2, axis=1)[:, -2:]
+        margins: NDArray[np.float32] = two[:, 1] - two[:, 0]
+        return margins
+
+    @property
+    def undefined(self) -> int:
+        """Images of which the model says nothing: the probabilities are not finite."""
+        return int((~np.isfinite(self.probabilities)).any(axis=1).sum())
+
+    def least_certain(self, count: int) -> NDArray[np.int64]:
+        """Rows whose two most probable classes are nearest to each other, the nearest first."""
+        return np.argsort(self.margins, kind="stable")[:count]
+
+    def worst(self, count: int) -> NDArray[np.int64]:
+        """Rows with the highest losses, the highest first, and before them those that are NaN."""
+        return np.argsort(-np.nan_to_num(self.losses, nan=np.inf), kind="stable")[:count]
+
+
+def warn_of_undefined(undefined: int, images: int) -> None:
+    """Say that the classes said of some images mean nothing; nothing where all mean something."""
+    if undefined:
+        log.warning(
+            "The model's outputs are not finite for %s of %s images, as after a training that "
+            "diverged: the class said of these means nothing, nor do metrics that count it.",
+            f"{undefined:,}",
+            f"{images:,}",
+        )
+
+
+def write_predictions(predictions: Predictions, path: Path) -> None:
+    """Write a row an image: index, file, label, predicted, and the probability of each class.
+
+    The file is empty for images that come from no file of their own.
+    """
+    columns = (f"probability_{name}" for name in predictions.class_names)
+    with write_whole(path) as file:
+        write_csv(file, [["index", "file", "label", "predicted", *columns]])
+        for start in range(0, len(predictions), ROWS_AT_ONCE):
+            file.write(_rows(predictions, slice(start, start + ROWS_AT_ONCE)))
+
+
+def _rows(predictions: Predictions, part: slice) -> str:
+    """Lines of the file.
+
+    One format for many numbers is three times as fast as the csv module, and numbers need no
+    quotes. No list is made for each row: thousands of them would set the garbage collector to
+    work, which takes a tenth of a second where torch and lightning are imported.
+    """
+    cells = [*map(csv_field, predictions.class_names)]
+    files = map(csv_field, (predictions.files or [""] * len(predictions))[part])
+    indices, labels = predictions.indices[part].tolist(), predictions.labels[part].tolist()
+    predicted = predictions.predicted[part].tolist()
+    # Seven digits, which is what a float32 has.
+    row = ",".join(["%.7g"] * len(cells)) + "\n"
+    numbers = row * len(labels) % tuple(predictions.probabilities[part].ravel().tolist())
+    return "".join(
+        f"{index},{file},{cells[label]},{cells[said]},{probabilities}"
+        for index, file, label, said, probabilities in zip(
+            indices, files, labels, predicted, numbers.splitlines(keepends=True), strict=True
+        )
+    )

@@ -1,0 +1,125 @@
+"""Which runs the words of a command mean."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable
+from pathlib import Path
+
+from discern.console import harmless
+from discern.errors import DiscernError
+from discern.files.places import expanded
+from discern.files.text import decoded
+from discern.files.walk import matching
+from discern.runs.folder import (
+    OVERRIDES,
+    SUMMARY,
+    Run,
+    best,
+    is_run,
+    is_sweep,
+    newest,
+    read_run,
+    runs_below,
+)
+
+
+def selected(words: Iterable[str], outputs: Path) -> list[Run]:
+    """The runs that words mean, each once, in the order of the words.
+
+    Args:
+        words: folders of runs; of sweeps, whose jobs come best first by their loss on the
+            validation images, those of folds by their setting's mean objective; other folders, for
+            the runs somewhere in them; patterns of such; ``last`` and ``best``, the newest run of
+            ``outputs`` and that of the lowest val/loss.
+        outputs: where the last and the best run are looked for.
+
+    Raises:
+        DiscernError: a word means no run.
+    """
+    found: dict[Path, Run] = {}
+    for word in words:
+        for folder in _meant(word, outputs):
+            found.setdefault(folder.resolve(), read_run(folder))
+    return list(found.values())
+
+
+def _meant(word: str, outputs: Path) -> list[Path]:
+    path = expanded(word)
+    if not path.exists():
+        if word in ("last", "best"):
+            return [newest(outputs) if word == "last" else best(outputs)]
+        if glob.has_magic(word):
+            return _matching(word)
+        raise DiscernError(
+            f"{harmless(decoded(path))} does not exist; it must be the folder of a run or of a "
+            "sweep, a pattern, last or best."
+        )
+    folders = _inside(path)
+    if not folders:
+        raise DiscernError(
+            f"{harmless(decoded(path))} is not the folder of a run: it has neither {SUMMARY} nor "
+            f"{OVERRIDES}, nor a run in it."
+        )
+    return folders
+
+
+def _matching(pattern: str) -> list[Path]:
+    """The runs among what a pattern matches; other files and folders do no harm."""
+    paths = matching(expanded(pattern))
+    folders = [folder for path in paths for folder in _inside(path)]
+    if not folders:
+        raise DiscernError(
+            f"{harmless(pattern)} matches no folder of a run"
+            + (f" among {len(paths):,}." if paths else ".")
+        )
+    return folders
+
+
+def _inside(path: Path) -> list[Path]:
+    if is_run(path):
+        # The folder of a sweep's best is one of links to a job's files.
+        marker = next(name for name in (SUMMARY, OVERRIDES) if (path / name).is_file())
+        linked = (path / marker).is_symlink()
+        return [(path / marker).resolve().parent if linked else path]
+    folders = list(runs_below(path))
+    if not is_sweep(path):
+        return folders
+    folds = _folds(path)
+    # A job that the list of jobs does not name stays at the end.
+    key = (lambda each: folds.get(each.name, len(folds))) if folds else _loss
+    return sorted(folders, key=key)
+
+
+def _folds(sweep: Path) -> dict[str, int]:
+    """The jobs of a sweep over folds -> their places, those of a setting together."""
+    from discern.sweeps.ledger import Ledger  # numpy, for those who name a sweep
+    from discern.sweeps.ranking import has_folds, listed_rows
+
+    try:
+        ledger = Ledger.load(sweep)
+    except DiscernError:  # of another version
+        return {}
+    rows = ledger.rows()
+    if not has_folds(rows):
+        return {}
+    listed = listed_rows(rows, ledger.objectives)
+    return {row.folder.name: place for place, (_, row) in enumerate(listed)}
+
+
+def _loss(folder: Path) -> float:
+    loss = read_run(folder).metric("val", "loss")
+    return float("inf") if loss is None else loss
+
+
+def short_names(folders: Iterable[Path]) -> list[str]:
+    """Each folder by as many of its last parts as no other ends in, harmless to a terminal."""
+    paths = [folder.absolute().parts for folder in folders]
+
+    def ending(parts: tuple[str, ...]) -> str:
+        count = 1
+        while count < len(parts) and sum(parts[-count:] == each[-count:] for each in paths) > 1:
+            count += 1
+        return harmless(decoded(Path(*parts[-count:])))
+
+    return [ending(parts) for parts in paths]

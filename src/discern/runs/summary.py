@@ -1,0 +1,128 @@
+"""summary.json: what a run was, what it gave, and where the time went."""
+
+import functools
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from discern.files.writing import write_whole
+from discern.redaction import redacted
+
+PACKAGES = ("discern", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy")
+
+
+_version = functools.cache(importlib.metadata.version)
+"""Looked up once: a process has the packages that it has."""
+
+
+class Summary:
+    """A run's facts, filled in as they become known and written whenever the run ends.
+
+    What may be secret in them is left out from the start.
+
+    Args:
+        path: the JSON file.
+        facts: what is known from the start.
+    """
+
+    def __init__(self, path: Path, **facts: Any) -> None:
+        self.path = path
+        began = datetime.now().astimezone().isoformat(timespec="seconds")
+        self.facts: dict[str, Any] = redacted(
+            {"began": began, "seconds": {}, **facts, "metrics": {}}
+        )
+        self._began = time.perf_counter()
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time a phase of the run, or one more part of it."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = self.facts["seconds"]
+            seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - began
+
+    def write(self, stopped: str) -> None:
+        """Write the file, with the reason why the run ended."""
+        seconds = self.facts["seconds"]
+        seconds["total"] = seconds.get("import", 0.0) + time.perf_counter() - self._began
+        facts = redacted({"stopped": stopped, **self.facts})
+        with write_whole(self.path) as file:
+            json.dump(_plain(facts), file, indent=2, ensure_ascii=False, allow_nan=False)
+            file.write("\n")
+
+
+def _plain(value: Any) -> Any:
+    # JSON has no NaN; a metric that is none is null. Six digits are more than a metric is good for;
+    # a learning rate begins with zeros.
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        return float(f"{value:.6g}") if abs(value) < 1e-3 else round(value, 6)
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return value
+
+
+def metric_cells(
+    metrics: Mapping[str, Mapping[str, float]],
+) -> tuple[list[str], list[list[str]]]:
+    """The metrics of each split as texts: the names of the columns, and a row a split."""
+    names = list(dict.fromkeys(name for part in metrics.values() for name in part))
+    rows = [
+        [split, *(f"{part[name]:.4f}" if name in part else "" for name in names)]
+        for split, part in metrics.items()
+    ]
+    return [name.replace("_", " ") for name in names], rows
+
+
+def trained_on_sentence(split: str, count: int, images: int) -> str:
+    """What is said of images that are measured and were trained on."""
+    are = "is" if count == 1 else "are"
+    return (
+        f"{count:,} of the {images:,} images of split={split} {are} among those that the model is "
+        "trained on"
+    )
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """The commit of the repository that ``folder`` is in and whether files differ from it."""
+    if shutil.which("git") is None:
+        return None
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False
+        )
+
+    commit = git("rev-parse", "HEAD")
+    if commit.returncode != 0:
+        return None
+    changed = git("status", "--porcelain", "--untracked-files=no").stdout.strip()
+    return {"commit": commit.stdout.strip(), "dirty": bool(changed)}
+
+
+def machine() -> dict[str, Any]:
+    """The system and how many cores it has."""
+    return {"system": platform.platform(), "cores": os.cpu_count()}
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that a result depends on."""
+    return {
+        "python": platform.python_version(),
+        **{package: _version(package) for package in PACKAGES},
+    }

@@ -1,0 +1,558 @@
+"""From a composed config to the objects of a run."""
+
+import functools
+import inspect
+import logging
+import os
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from lightning.fabric.utilities import registry
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
+from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from discern.config.argument_types import check_types
+from discern.config.schema import as_override, plain, with_floats
+from discern.config.user_config import make_importable
+from discern.data.image_folder import BadFile, TooManyBadFilesError
+from discern.data.known import KnownImages, Rule, check_classes
+from discern.data.module import ImageDataModule
+from discern.errors import DiscernError, about, first_line, shortened
+from discern.files.csv_cells import write_csv
+from discern.files.text import printable
+from discern.files.writing import write_whole
+from discern.models.backbones import PUBLISHED, backbone_preprocessing
+from discern.models.card import (
+    CARD,
+    TARGET,
+    Card,
+    portable_settings,
+    without_target,
+    written,
+)
+from discern.models.classifier import Classifier
+from discern.models.mixing import mixing
+from discern.models.registry import MODELS, name_of
+from discern.models.saved import (
+    adopt_backbone,
+    card_and_state,
+    check_backbone,
+    fill,
+    has_backbone,
+    read,
+)
+from discern.models.schedule import Schedule
+from discern.models.transfer import TransferClassifier
+from discern.redaction import redacted
+from discern.runs.metric_table import mode_of
+from discern.runs.summary import versions
+from discern.training.checkpointing import WholeFileCheckpointIO
+from discern.training.finetune import Finetune
+from discern.training.job import relative
+from discern.training.loop import use_lean_epoch_loop
+from discern.training.meeting import say_what_differs
+from discern.training.time_limit import TimeLimit
+
+log = logging.getLogger(__name__)
+
+# Each Trainer looks through all installed packages for callbacks, 15 ms, and finds the same ones.
+registry.entry_points = functools.cache(registry.entry_points)  # type: ignore[assignment,attr-defined]
+
+
+def build(setting: str, node: Any, **arguments: Any) -> Any:
+    """Instantiate the ``_target_`` of a config; a mistake in it becomes one sentence.
+
+    Raises:
+        DiscernError: the class does not exist, a package is missing, an argument is wrong.
+    """
+    settings = plain(node)
+    target = settings.get("_target_") if isinstance(settings, dict) else None
+    if isinstance(target, str):
+        make_importable(target)
+        named = {name: value for name, value in settings.items() if name != "_target_"}
+        settings = {"_target_": target, **with_floats(target, named)}
+    try:
+        if isinstance(target, str) and target.startswith(LIBRARIES):
+            check_types(setting, _found_once(target).func, named)
+        built = _instantiate(settings, arguments)
+        if isinstance(built, functools.partial):
+            # Or else a wrong argument would show only when training has begun.
+            inspect.signature(built.func).bind_partial(**built.keywords)
+        return built
+    except (InstantiationException, MissingMandatoryValue, ModuleNotFoundError, TypeError) as error:
+        # Under a debugger OmegaConf's own error has a cause too, which says less.
+        wraps = not isinstance(error, MissingMandatoryValue)
+        cause = (error.__cause__ if wraps else None) or error
+        if isinstance(cause, DiscernError):
+            raise cause from error
+        # Hydra breaks the lines of what it says itself.
+        hydras = isinstance(cause, InstantiationException)
+        why = " ".join(str(cause).split()).rstrip(".") if hydras else first_line(cause)
+        raise DiscernError(f"{setting}: {why}.") from error
+
+
+def _instantiate(settings: Any, arguments: dict[str, Any]) -> Any:
+    """What Hydra makes of settings and further arguments.
+
+    Where these are mere values, Hydra only finds the target: it would make each value a node of a
+    config, copy that and turn it back. A Trainer with its callbacks then takes 29 ms and not 43,
+    and each job of a sweep builds one.
+    """
+    given = {**settings, **arguments} if isinstance(settings, dict) else {}
+    target = given.pop("_target_", None)
+    if target is None or not all(map(_is_argument, given)) or not _are_values(given):
+        return instantiate(settings, _convert_="all", **arguments)
+    make = _found_once if str(target).startswith(LIBRARIES) else _found
+    try:
+        return make(target)(**given)
+    except InstantiationException:
+        raise
+    except Exception as error:
+        raise InstantiationException(first_line(error)) from error
+
+
+LIBRARIES = ("discern.", "lightning.", "torch.")
+"""Packages whose classes stay what they are in a process, unlike those of somebody's notebook."""
+
+
+def _found(target: Any) -> Any:
+    """What a ``_target_`` stands for, if Hydra allows it to be called."""
+    return instantiate({"_target_": target, "_partial_": True})
+
+
+_found_once = functools.lru_cache(maxsize=256)(_found)
+
+
+def _is_argument(name: Any) -> bool:
+    """Whether it is a name, and none that tells Hydra something, such as ``_partial_``."""
+    return isinstance(name, str) and not name.startswith("_")
+
+
+def _are_values(value: Any) -> bool:
+    """Whether there is nothing in it that Hydra would build or refuse: a target, or ``???``."""
+    if isinstance(value, dict):
+        return "_target_" not in value and all(map(_are_values, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_are_values, value))
+    return not OmegaConf.is_config(value) and not (isinstance(value, str) and value == "???")
+
+
+def build_all(setting: str, nodes: Any) -> list[Any]:
+    """Instantiate each entry of a group of many; entries that are null were switched off."""
+    nodes = plain(nodes)
+    if not nodes:
+        return []
+    if isinstance(nodes, dict) and "_target_" in nodes:
+        nodes = [nodes]
+    items = nodes.items() if isinstance(nodes, dict) else enumerate(nodes)
+    built = [
+        build(f"{setting}.{name}", _directed(node)) for name, node in items if node is not None
+    ]
+    # A factory may find in its settings that there is nothing to build.
+    return [thing for thing in built if thing is not None]
+
+
+def _directed(settings: Any) -> Any:
+    """Settings of what watches a metric, in the direction in which that is better."""
+    if not isinstance(settings, dict) or settings.get("mode") is not None:
+        return settings
+    if not _watches(settings.get("_target_")):
+        return settings
+    others = {name: value for name, value in settings.items() if name != "mode"}
+    monitor = settings.get("monitor")
+    return {**others, "mode": mode_of(monitor)} if isinstance(monitor, str) else others
+
+
+def _watches(target: Any) -> bool:
+    """Whether a ``_target_`` is a class that watches a metric, whose words for it are known."""
+    if not isinstance(target, str):
+        return False
+    try:
+        make_importable(target)
+        kind = _found(target).func
+    except Exception:  # which building it tells better
+        return False
+    return inspect.isclass(kind) and issubclass(
+        kind, EarlyStopping | ModelCheckpoint | ReduceLROnPlateau
+    )
+
+
+def build_trainer(cfg: DictConfig, always: list[Callback]) -> Trainer:
+    """The Lightning Trainer with the chosen callbacks and loggers, and with those of every run.
+
+    Raises:
+        DiscernError: an argument, or the machine lacks the device.
+    """
+    settings = OmegaConf.to_container(cfg.trainer, resolve=True)
+    assert isinstance(settings, dict)
+    _check_devices(settings["accelerator"], settings["devices"])
+    callbacks = build_all("callbacks", cfg.callbacks)
+    callbacks += build_all("trainer.callbacks", settings["callbacks"])
+    if settings["enable_checkpointing"] is False or settings["barebones"]:
+        callbacks = [c for c in callbacks if not isinstance(c, ModelCheckpoint)]
+    if settings["barebones"]:  # nothing is logged that it could watch
+        callbacks = [c for c in callbacks if not isinstance(c, EarlyStopping)]
+    if settings["enable_progress_bar"] is False or settings["barebones"]:
+        callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]
+    for name in ("profiler", "strategy"):
+        if isinstance(settings[name], dict):
+            settings[name] = build(f"trainer.{name}", settings[name])
+    if settings["max_time"] is not None:
+        # Lightning, which is given it as well, takes this one in the place of its own.
+        callbacks.append(TimeLimit(settings["max_time"]))
+    changes: dict[str, Any] = {
+        "callbacks": always + callbacks,
+        "logger": _loggers(cfg.logger, settings["logger"]),
+        "plugins": [*build_all("trainer.plugins", settings["plugins"]), WholeFileCheckpointIO()],
+        "default_root_dir": settings["default_root_dir"] or cfg.folder,
+        # Where the groups chose none, none: Lightning would put in its own.
+        "enable_checkpointing": any(isinstance(c, ModelCheckpoint) for c in callbacks),
+        "enable_progress_bar": any(isinstance(c, ProgressBar) for c in callbacks),
+    }
+    if settings["barebones"]:
+        changes |= dict.fromkeys(("logger", "log_every_n_steps", "num_sanity_val_steps"))
+    try:
+        trainer: Trainer = build("trainer", settings | changes)
+    except (MisconfigurationException, ValueError) as error:
+        raise DiscernError(f"trainer: {first_line(error)}.") from error
+    _check_processes(trainer, settings)
+    _check_checkpoints(trainer.checkpoint_callbacks)
+    use_lean_epoch_loop(trainer)
+    return trainer
+
+
+def _check_processes(trainer: Trainer, settings: dict[Any, Any]) -> None:
+    """Refuse what cannot train in several processes.
+
+    Raises:
+        DiscernError: what training measures would end with its processes, or the device cannot.
+    """
+    strategy = trainer.strategy
+    if isinstance(strategy.launcher, _MultiProcessingLauncher):
+        value = settings["strategy"]
+        name = value if isinstance(value, str) else type(value).__name__
+        raise DiscernError(
+            f"trainer.strategy={name} is not allowed; what its processes measure would end with "
+            "them, so it must be one that starts the command once more for each, such as ddp."
+        )
+    if trainer.world_size > 1 and settings["sync_batchnorm"] and not _on_gpu(trainer):
+        raise DiscernError(
+            "trainer.sync_batchnorm=true is not allowed on a CPU; PyTorch has it for GPUs only."
+        )
+    if trainer.world_size > 1 and any(isinstance(c, Finetune) for c in _callbacks_of(trainer)):
+        raise DiscernError(
+            f"callbacks=finetune is not allowed with trainer.devices={trainer.world_size}; each "
+            "process would change what is trained later by itself, so train the head first, and go "
+            "on with model.unfreeze=… and model.init_from=RUN."
+        )
+
+
+def _callbacks_of(trainer: Trainer) -> list[Callback]:
+    return trainer.callbacks  # type: ignore[attr-defined,no-any-return]
+
+
+def _on_gpu(trainer: Trainer) -> bool:
+    return trainer.strategy.root_device.type == "cuda"
+
+
+def _check_checkpoints(callbacks: Sequence[Any]) -> None:
+    """Refuse two checkpoints in one file, of which the second would be what the first is called.
+
+    Raises:
+        DiscernError: names the file.
+    """
+    files = [(c.dirpath, c.filename) for c in callbacks if isinstance(c, ModelCheckpoint)]
+    for dirpath, name in files:
+        if name and files.count((dirpath, name)) > 1:
+            raise DiscernError(
+                f"callbacks: two checkpoints have the filename={name}; each must have its own."
+            )
+
+
+def _loggers(group: DictConfig, setting: Any) -> Any:
+    if setting in (None, True):
+        return build_all("logger", group) or False
+    return build_all("trainer.logger", setting) or False
+
+
+def _check_devices(accelerator: str, devices: int | str | list[int]) -> None:
+    """Lightning would train on another device, or start more processes than there are cores."""
+    gpus, mps = torch.cuda.device_count(), torch.backends.mps.is_available()
+    if not gpus:
+        _ask_for_gpus_quickly()
+    if accelerator in ("gpu", "cuda") and not gpus and not (accelerator == "gpu" and mps):
+        raise DiscernError(
+            f"trainer.accelerator={accelerator} is not allowed; this machine has no GPU that "
+            "PyTorch can use, so it must be cpu or auto."
+        )
+    if accelerator == "mps" and not mps:
+        raise DiscernError(
+            "trainer.accelerator=mps is not allowed; this is no Apple machine with a GPU that "
+            "PyTorch can use, so it must be cpu or auto."
+        )
+    if accelerator not in ("auto", "gpu", "cuda", "mps", "cpu") or not isinstance(devices, int):
+        return
+    on_cpu = accelerator == "cpu"
+    there = (os.cpu_count() or 1) if on_cpu else (gpus or 1)
+    if not (devices == -1 or 1 <= devices <= there):
+        kind = "CPU core" if on_cpu else "GPU" if gpus or mps else "device, the CPU"
+        plural = "s" if there > 1 else ""
+        raise DiscernError(
+            f"trainer.devices={devices} is not allowed; this machine has {there} {kind}{plural}."
+        )
+
+
+def _ask_for_gpus_quickly() -> None:
+    """On a machine without a GPU.
+
+    Lightning lets torch ask NVML, lest the driver be loaded before processes are forked, and Adam
+    asks at each step: 80 us where there is none, and 2 us otherwise.
+    """
+    os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
+
+
+def build_data(
+    cfg: DictConfig, known: KnownImages | None = None, measured: str | None = None
+) -> LightningDataModule:
+    """The data module, its files found or downloaded, its splits made.
+
+    What its settings leave open of the pictures' preparation is what the model, where ``cfg`` has
+    one, was trained with. Files that cannot be used are listed in bad_files.csv.
+
+    Args:
+        cfg: the whole config.
+        known: what a checkpoint that meets the data knows of them: the split is by its rule.
+        measured: the split that is wanted of data that are not trained on.
+
+    Raises:
+        DiscernError: the data cannot be had, too much of it cannot be used, or its classes are not
+            those of the checkpoint.
+    """
+    settings = OmegaConf.to_container(cfg.data, resolve=True)
+    assert isinstance(settings, dict)
+    if settings.get("batch_size") == "auto":
+        settings["batch_size"] = 1  # until it is found; other commands do not need it
+    data: Any = build("data", _with_preprocessing(settings, cfg.get("model")))
+    if isinstance(data, ImageDataModule):
+        data.known, data.measured = known, measured
+    try:
+        data.prepare_data()
+        data.setup("fit")
+    except TooManyBadFilesError as error:
+        path = _list_bad_files(error.bad, cfg)
+        raise DiscernError(f"{error}; {relative(path)} lists them.") from error
+    if getattr(data, "bad_files", None):
+        _list_bad_files(data.bad_files, cfg)
+    if isinstance(data, ImageDataModule):
+        say_what_differs(data)
+    elif known is not None:  # a data module of a user's own that divides its images itself
+        check_classes(data.title, data.class_names, known)
+    return data  # type: ignore[no-any-return]
+
+
+_PLAIN = {
+    "image_size": 64,
+    "resize": 73,
+    "interpolation": "bilinear",
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.5, 0.5, 0.5],
+}
+"""How pictures are prepared for a model without weights that were trained with something else."""
+
+
+def _with_preprocessing(settings: dict[Any, Any], model: DictConfig | None) -> dict[Any, Any]:
+    """The settings of a data set, with the numbers that they leave open."""
+    left_open = [name for name in _PLAIN if name in settings and settings[name] is None]
+    if not left_open:
+        return settings
+    known = _PLAIN
+    if model is not None and model._target_ == MODELS["transfer"]:
+        backbone = backbone_preprocessing(model.library, model.backbone)
+        known = {**asdict(backbone), "mean": list(backbone.mean), "std": list(backbone.std)}
+    settings = settings | {name: known[name] for name in left_open if name != "resize"}
+    if "resize" in left_open:
+        # In proportion, for a size that was chosen.
+        settings["resize"] = round(known["resize"] * settings["image_size"] / known["image_size"])
+    return settings
+
+
+def _list_bad_files(bad: Sequence[BadFile], cfg: DictConfig) -> Path:
+    path = Path(cfg.folder) / "bad_files.csv"
+    if not getattr(rank_zero_only, "rank", 0):
+        with write_whole(path) as file:
+            write_csv(file, [["file", "class", "reason"]])
+            write_csv(file, ([printable(b.path), b.label, b.reason] for b in bad))
+    return path
+
+
+def build_model(cfg: DictConfig, data: Any, validated: bool) -> Classifier:
+    """The classifier, told by the data module what it will see.
+
+    Args:
+        cfg: the whole config.
+        data: has ``input_shape`` (C, H, W) and ``num_classes``.
+        validated: whether there are validation metrics to watch.
+    """
+    settings = OmegaConf.to_container(cfg.model, resolve=True)
+    assert isinstance(settings, dict)
+    training = {name: settings.pop(name, None) for name in FOR_TRAINING}
+    network = build("model", settings, input_shape=data.input_shape, num_classes=data.num_classes)
+    if training["init_from"] is not None:
+        with about("model.init_from"):
+            start_from(network, Path(training["init_from"]))
+    seen: KnownImages | None = getattr(data, "seen", None)
+    card = _card(cfg, settings, data, network, None if seen is None else seen.rule)
+    return Classifier(
+        network,
+        data.num_classes,
+        optimizer=build("optimizer", cfg.optimizer, _partial_=True),
+        schedule=_schedule(cfg.scheduler, validated),
+        label_smoothing=training["label_smoothing"],
+        class_weights=_class_weights(training["class_weights"], data),
+        mixing=mixing(data.num_classes, training["mixup"], training["cutmix"]),
+        lr_factor=training["lr_factor"] or 1.0,
+        full_checkpoints=cfg.checkpoint.full,
+        card=card.model_dump(),
+        images=None if seen is None else seen.tensors(),
+    )
+
+
+FOR_TRAINING = ("label_smoothing", "class_weights", "mixup", "cutmix", "lr_factor", "init_from")
+"""Settings of ``model`` that are of its training, not of its network."""
+
+
+def start_from(network: nn.Module, path: Path) -> None:
+    """Give a network the weights of a checkpoint.
+
+    Raises:
+        DiscernError: it is none, or of another architecture or backbone.
+    """
+    content = read(path)
+    state = content["state_dict"]
+    if CARD in content:
+        match_backbone(network, card_and_state(path, content)[0], state, path)
+    fill(network, state, path)
+
+
+def match_backbone(
+    network: nn.Module, card: Card, state: dict[str, torch.Tensor], path: Path
+) -> None:
+    """Let a network's backbone be that of a checkpoint.
+
+    Raises:
+        DiscernError: the checkpoint holds a head alone, which was trained on another backbone.
+    """
+    if has_backbone(state):
+        adopt_backbone(network, state, path)
+    elif hasattr(network, "backbone"):
+        check_backbone(network.backbone, card, path)
+
+
+def _class_weights(
+    setting: str | list[float] | dict[str | int, float] | None, data: Any
+) -> torch.Tensor | None:
+    """What an image of each class counts for, float32 (num_classes,); the log says it.
+
+    Raises:
+        DiscernError: there is not one number for each class.
+    """
+    if setting is None:
+        return None
+    names = [str(name) for name in getattr(data, "class_names", range(data.num_classes))]
+    if setting == "auto":
+        counts = data.train_class_counts.float()
+        weights: torch.Tensor = counts.sum() / (len(counts) * counts.clamp(min=1))
+    elif isinstance(setting, dict):
+        weights = torch.tensor(_weights_by_name(setting, names), dtype=torch.float32)
+    elif len(setting) != data.num_classes:
+        raise DiscernError(
+            f"model.class_weights={as_override(setting)} has {len(setting)} numbers; it must have "
+            f"one for each of the {data.num_classes} classes."
+        )
+    else:
+        weights = torch.tensor(setting, dtype=torch.float32)
+    shown = [f"{name}: {weight:.4g}" for name, weight in zip(names, weights.tolist(), strict=True)]
+    log.info("model.class_weights: %s", shortened(shown))
+    return weights
+
+
+def _weights_by_name(setting: dict[str | int, float], names: list[str]) -> list[float]:
+    """The weights in the order of the classes."""
+    given = {unicodedata.normalize("NFC", str(name)): weight for name, weight in setting.items()}
+    unknown, missing = [n for n in given if n not in names], [n for n in names if n not in given]
+    if unknown or missing or len(given) < len(setting):
+        wrong = [f"lacks {shortened(missing)}"] if missing else []
+        wrong += [f"names {shortened(unknown)}, which is no class"] if unknown else []
+        raise DiscernError(
+            f"model.class_weights={as_override(setting)} "
+            f"{' and '.join(wrong) or 'names a class twice'}; it must have a number for each of "
+            f"{shortened(names)}."
+        )
+    return [given[name] for name in names]
+
+
+def _card(
+    cfg: DictConfig, settings: dict[Any, Any], data: Any, network: nn.Module, split: Rule | None
+) -> Card:
+    model = {key: value for key, value in settings.items() if key != "_target_"}
+    backbone = None
+    if isinstance(network, TransferClassifier):
+        provenance = network.backbone.provenance
+        backbone = {**asdict(provenance), "digest": network.backbone.digest()}
+        if provenance.weights != PUBLISHED:
+            model["weights"] = None  # they are in the checkpoint
+    return written(
+        model={"name": name_of(settings["_target_"]) or "", "settings": redacted(model)},
+        class_names=data.class_names,
+        input_shape=data.input_shape,
+        preprocessing=data.preprocessing,
+        backbone=backbone,
+        data={"title": data.title, "fingerprint": data.fingerprint},
+        split=split,
+        versions=versions(),
+        config=portable(cfg),
+    )
+
+
+def portable(cfg: DictConfig) -> dict[str, Any]:
+    """A config as plain values, without the paths of the machine and the run, and secrets."""
+    kept = ("seed", "model", "data", "optimizer", "scheduler")
+    parts: dict[str, Any] = {key: plain(cfg[key]) for key in kept}
+    parts["data"] = {key: value for key, value in parts["data"].items() if key != "dir"}
+    parts["model"] = {key: value for key, value in parts["model"].items() if key != "init_from"}
+    if parts["model"].get("weights"):
+        parts["model"]["weights"] = Path(parts["model"]["weights"]).name
+    for group in kept[1:]:
+        settings = without_target(parts[group])
+        parts[group] = {TARGET: parts[group][TARGET], **portable_settings(settings)}
+    return dict(redacted(parts))
+
+
+def _schedule(node: DictConfig, validated: bool) -> Schedule | None:
+    if node._target_ is None:
+        return None
+    settings = _directed(OmegaConf.to_container(node, resolve=True))
+    monitor = settings.pop("monitor", None)
+    return Schedule(
+        interval=settings.pop("interval", "epoch"),
+        total_as=settings.pop("total_as", None),
+        monitor=monitor if validated or monitor is None else training_twin(monitor),
+        build=build("scheduler", settings, _partial_=True),
+    )
+
+
+def training_twin(metric: str) -> str:
+    """The training metric to watch where there is no validation: val/loss -> train/loss."""
+    return f"train/{metric.removeprefix('val/')}" if metric.startswith("val/") else metric

@@ -1,0 +1,218 @@
+"""Writing checkpoints, and going on from them, also in another folder."""
+
+import logging
+import re
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from pydantic import AfterValidator, Field
+from torch import Tensor
+
+from discern.errors import about
+from discern.files.writing import write_whole
+from discern.models.checkpoint import SUFFIX, write
+from discern.models.saved import read
+from discern.schema import Strict, check_schema
+from discern.training.divergence import StopOnDivergence, finite_weights
+
+log = logging.getLogger(__name__)
+
+
+class WholeFileCheckpointIO(CheckpointIO):
+    """Writes a checkpoint as safetensors, whole or not at all, and reads plain values only.
+
+    Lightning writes to the system's temporary folder and moves: killed in the middle across file
+    systems it leaves an empty file, into a folder without write permission it returns as if all
+    were well. Here the new file is complete and on disk before it takes the name.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write ``checkpoint`` to ``path``.
+
+        Raises:
+            DiscernError: it holds what has no place in its file, such as a callback's object.
+            OSError: it cannot be written.
+        """
+        write({"state_dict": {}, **checkpoint}, Path(path))
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove a checkpoint, if it is there."""
+        Path(path).unlink(missing_ok=True)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        """Read a checkpoint to the CPU; nothing in it is executed, whatever the caller asks for.
+
+        Raises:
+            DiscernError: it is not one.
+        """
+        with about("ckpt_path"):
+            return read(path)
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """Lightning's ModelCheckpoint, which knows what was best also after a change of folder.
+
+    Lightning forgets the best score when a run is continued in a new folder, and the continued run
+    would call its first epoch the best. Here the checkpoints kept so far are copied along. And a
+    model of weights that are not finite, or that the watched metric is not finite of, takes the
+    place of none that is.
+    """
+
+    FILE_EXTENSION = SUFFIX
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save if one is due by steps or by time, which Lightning asks last of all."""
+        if self._every_n_train_steps >= 1 or self._train_time_interval is not None:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def _save_topk_checkpoint(
+        self, trainer: Trainer, monitor_candidates: dict[str, Tensor]
+    ) -> None:
+        if self._is_sound(trainer, monitor_candidates):
+            super()._save_topk_checkpoint(trainer, monitor_candidates)
+
+    def _save_last_checkpoint(
+        self, trainer: Trainer, monitor_candidates: dict[str, Tensor]
+    ) -> None:
+        if self._is_sound(trainer, monitor_candidates):
+            super()._save_last_checkpoint(trainer, monitor_candidates)
+
+    def _is_sound(self, trainer: Trainer, metrics: dict[str, Tensor]) -> bool:
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        if any(isinstance(c, StopOnDivergence) and c.found is not None for c in callbacks):
+            return False
+        watched = metrics.get(self.monitor) if self.monitor else None
+        sound = watched is None or bool(torch.isfinite(watched))
+        sound = sound and finite_weights(trainer.lightning_module)
+        # All processes write a checkpoint, or none does.
+        return bool(trainer.strategy.reduce_boolean_decision(sound, all=True))
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the best score so far, and the files it belongs to.
+
+        Args:
+            state_dict: names files beside the checkpoint that is continued; see
+                :func:`state_beside`.
+        """
+        lost = state_dict["lost"]
+        state = {key: value for key, value in state_dict.items() if key != "lost"}
+        if lost:
+            log.warning(
+                "The best checkpoint so far, %s, is gone; the best of the epochs to come is kept.",
+                lost,
+            )
+        if state["dirpath"] != self.dirpath:
+            best = {self._fetch(path): score for path, score in state["best_k_models"].items()}
+            state |= {
+                "dirpath": self.dirpath,
+                "best_k_models": best,
+                "best_model_path": self._fetch(state["best_model_path"]),
+                "kth_best_model_path": self._fetch(state["kth_best_model_path"]),
+                "last_model_path": "",
+            }
+        super().load_state_dict(state)
+
+    def _fetch(self, path: str) -> str:
+        """Copy a checkpoint of the continued run here, if there is one."""
+        assert self.dirpath is not None
+        if not path:
+            return ""
+        target = Path(self.dirpath) / Path(path).name
+        if not target.exists():
+            with Path(path).open("rb") as old, write_whole(target, "wb") as new:
+                shutil.copyfileobj(old, new)
+        return str(target)
+
+
+def state_beside(
+    saved: dict[str, Any], callback: ModelCheckpoint, folder: Path, place: str
+) -> dict[str, Any]:
+    """The state of a ``ModelCheckpoint`` that is continued, of the files that are still there.
+
+    The paths in it are a stranger's: of each the name counts, and the file of that name in the
+    folder of the checkpoint that is continued, wherever that has been moved to.
+
+    Args:
+        saved: what the checkpoint says.
+        callback: that it is for.
+        folder: that of the checkpoint that is continued.
+        place: its name, for the message.
+
+    Returns:
+        Lightning's state with the files that there are. ``lost`` names the best one where it, or
+        another of the best, is not there, and what was best so far is then not known.
+
+    Raises:
+        ValueError: it has another form.
+    """
+    check_schema(_CheckpointState, saved, place)
+    before = saved["dirpath"] or ""
+
+    def found(path: str) -> str:
+        return _beside(path, before, folder, callback.FILE_EXTENSION)
+
+    best = {found(path): score for path, score in saved["best_k_models"].items()}
+    best.pop("", None)
+    lost = saved["best_model_path"] if len(best) < len(saved["best_k_models"]) else ""
+    # The last and the best of them follow from the scores, whatever the file says.
+    order = sorted(best, key=lambda path: float(best[path]), reverse=callback.mode == "max")
+    moved = callback.dirpath is None or Path(callback.dirpath).resolve() != folder.resolve()
+    alone = found(saved["best_model_path"]) if callback.monitor is None else ""
+    return {
+        **saved,
+        "dirpath": str(folder) if moved else callback.dirpath,
+        "best_k_models": best,
+        "best_model_path": order[0] if order else alone,
+        "best_model_score": best[order[0]] if order else None,
+        "kth_best_model_path": order[-1] if order else "",
+        "kth_value": best[order[-1]] if order else callback.kth_value,
+        "last_model_path": found(saved["last_model_path"]),
+        "lost": lost,
+    }
+
+
+def _beside(path: str, before: str, folder: Path, suffix: str) -> str:
+    """The checkpoint in ``folder`` that a path in the folder ``before`` means, or nothing."""
+    within = path.removeprefix(before) if path.startswith((f"{before}/", f"{before}\\")) else ""
+    parts = re.split(r"[/\\]", within.strip("/\\")) if within else re.split(r"[/\\]", path)[-1:]
+    if {"", ".", ".."} & {*parts} or not parts[-1].endswith(suffix):
+        return ""
+    file = folder.joinpath(*parts)
+    try:
+        inside = file.resolve(strict=True).is_relative_to(folder.resolve()) and file.is_file()
+    except (OSError, ValueError, RuntimeError):  # none, a name of NULs or of thousands, a loop
+        return ""
+    return str(file) if inside else ""
+
+
+def _is_score(value: Any) -> Any:
+    if not isinstance(value, Tensor) or value.ndim != 0 or not value.is_floating_point():
+        raise ValueError("it is not the value of a metric")
+    return value
+
+
+_Path = Annotated[str, Field(max_length=10_000)]
+_Score = Annotated[Any, AfterValidator(_is_score)]
+
+
+class _CheckpointState(Strict):
+    monitor: _Path | None
+    best_model_score: _Score | None
+    best_model_path: _Path
+    current_score: _Score | None
+    dirpath: _Path | None
+    best_k_models: Annotated[dict[_Path, _Score], Field(max_length=10_000)]
+    kth_best_model_path: _Path
+    kth_value: _Score
+    last_model_path: _Path

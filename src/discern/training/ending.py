@@ -1,0 +1,119 @@
+"""Why training ended, told by what ended it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, Timer
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason as Why
+
+from discern.runs.folder import DIVERGED
+from discern.training.divergence import StopOnDivergence
+from discern.training.pruning import Pruning
+
+ONE_EPOCH = 1.0
+
+
+class Ending(Callback):
+    """Finds out who has asked for the end of training, when it has just been asked for.
+
+    Afterwards it could not be told: more than one callback may have a reason by then, and early
+    stopping remembers that of the run that is continued.
+    """
+
+    def __init__(self) -> None:
+        self._asked: str | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let early stopping forget why the run ended that is continued."""
+        for callback in trainer.early_stopping_callbacks:
+            callback.stopping_reason = Why.NOT_STOPPED
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget a request that ``trainer.min_epochs`` has overruled and that is withdrawn."""
+        if not trainer.should_stop:
+            self._asked = None
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See whether a batch was the last, before a validation takes its time."""
+        self._notice(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See whether the validation, or else a batch, was the last."""
+        self._notice(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See whether the epoch was the last."""
+        self._notice(trainer)
+
+    def reason(self, trainer: Trainer) -> str:
+        """Why a fit that came to its end did, in one sentence without its full stop."""
+        settings: Any = trainer
+        if settings.fast_dev_run:
+            return "trainer.fast_dev_run batches seen"
+        if settings.limit_train_batches == 0:
+            return "trainer.limit_train_batches=0 leaves none to train on"
+        self._notice(trainer)  # before the first batch, where the time had run out before
+        if self._asked is not None:
+            return self._asked
+        if trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps:
+            return f"trainer.max_steps={trainer.max_steps} reached"
+        if trainer.max_epochs is not None and trainer.current_epoch >= trainer.max_epochs >= 0:
+            return f"trainer.max_epochs={trainer.max_epochs} reached"
+        return "all batches seen"
+
+    def _notice(self, trainer: Trainer) -> None:
+        if self._asked is None and trainer.should_stop:
+            self._asked = _who_asked(trainer)
+
+
+def _who_asked(trainer: Trainer) -> str:
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    for callback in callbacks:
+        if isinstance(callback, StopOnDivergence) and callback.found is not None:
+            return callback.found.reason
+        if isinstance(callback, Pruning) and callback.reason is not None:
+            return callback.reason
+    for callback in callbacks:
+        if isinstance(callback, EarlyStopping) and callback.stopping_reason != Why.NOT_STOPPED:
+            return _early(callback, trainer)
+    for callback in callbacks:
+        left = callback.time_remaining() if isinstance(callback, Timer) else None
+        if left is not None and left <= 0:
+            return "trainer.max_time reached"
+    own = [
+        type(callback).__name__
+        for callback in callbacks
+        if not type(callback).__module__.startswith(("lightning.", "discern."))
+    ]
+    return f"trainer.should_stop was set in epoch {trainer.current_epoch + 1}" + (
+        f", as {' or '.join(own)} may" if own else ""
+    )
+
+
+def _early(callback: EarlyStopping, trainer: Trainer) -> str:
+    epoch, monitor = callback.stopped_epoch + 1, callback.monitor
+    value = float(trainer.callback_metrics[monitor])
+    if callback.stopping_reason == Why.NON_FINITE_METRIC:
+        return f"{DIVERGED} in epoch {epoch}: {monitor} is {value}"
+    begin = f"early stopping in epoch {epoch}: {monitor}"
+    if callback.stopping_reason == Why.STOPPING_THRESHOLD:
+        return f"{begin} {value:.4g} has met stopping_threshold={callback.stopping_threshold:g}"
+    if callback.stopping_reason == Why.DIVERGENCE_THRESHOLD:
+        return (
+            f"{begin} {value:.4g} is beyond divergence_threshold={callback.divergence_threshold:g}"
+        )
+    counted = f"{max(1, callback.patience)} {_checks(callback, trainer)}"  # of 0 the first ends it
+    least = abs(callback.min_delta)
+    return f"{begin} has not improved{f' by {least:g}' if least else ''} for {counted}"
+
+
+def _checks(callback: EarlyStopping, trainer: Trainer) -> str:
+    """What patience counts."""
+    settings: Any = trainer
+    each_epoch = trainer.check_val_every_n_epoch == 1 and settings.val_check_interval == ONE_EPOCH
+    each_epoch = each_epoch or bool(callback._check_on_train_epoch_end)
+    one = callback.patience <= 1
+    name = "epoch" if each_epoch else "validation"
+    return name if one else f"{name}s"

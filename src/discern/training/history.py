@@ -1,0 +1,207 @@
+"""What a run measured, epoch by epoch, and the time that training and validation took."""
+
+import logging
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from discern.models.metrics import STEP_LOSS
+from discern.reports.speed import how_counted
+from discern.reports.tensorboard.logger import MetricsCSV
+
+log = logging.getLogger(__name__)
+
+Row = dict[str, float]
+
+
+@dataclass
+class Totals:
+    """Sums over all epochs of a run: images with repeats, seconds of training and of validation.
+
+    Of the images, those whose features were read from the cache, and those whose features were
+    computed for it meanwhile; the network saw the others itself.
+    """
+
+    images: int = 0
+    features_read: int = 0
+    features_computed: int = 0
+    fit_seconds: float = 0.0
+    validation_seconds: float = 0.0
+
+
+@dataclass
+class Epoch:
+    """The epoch under way: the learning rate it began with, what it has seen, if it is over.
+
+    ``served`` tells whether it sees features, of which so many were ``computed`` in it.
+    """
+
+    number: int
+    lr: float
+    images: int = 0
+    fit_seconds: float = 0.0
+    validated: bool = False
+    over: bool = False
+    served: bool = False
+    computed: int = 0
+
+    @property
+    def counted(self) -> dict[str, int]:
+        """The images that it has seen, by how their features were had, as in :class:`Totals`."""
+        if not self.served:
+            return {"features_read": 0, "features_computed": 0}
+        computed = min(self.computed, self.images)
+        return {"features_read": self.images - computed, "features_computed": computed}
+
+
+class History(Callback):
+    """Keeps a row of metrics for each epoch, and says a line about it.
+
+    All of it travels in checkpoints, so that a continued run has the rows of its first part too,
+    also where that ended in the middle of an epoch.
+
+    Attributes:
+        rows: one an epoch: ``epoch`` (from 1), ``step`` (optimizer steps so far) and every metric
+            logged in it.
+        totals: sums over the epochs.
+        validation_seconds: of these, what this process took, and not the run it continues.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.totals = Totals()
+        self.validation_seconds = 0.0
+        self._epoch: Epoch | None = None
+        self._trainer: Trainer | None = None
+        self._clock = 0.0
+        self._source: Any = None
+        self._known = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Remember the trainer, whose metrics are read when a checkpoint is made."""
+        self._trainer = trainer
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock; give metrics.csv the rows of a continued run's first part."""
+        self._clock = time.perf_counter()
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsCSV):
+                logger.rows = {int(row["epoch"]): dict(row) for row in self.rows}
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the epoch before and open this one."""
+        self._close_epoch()
+        # Now, since at its end some schedules have moved on to the next epoch's rate.
+        rate = float(trainer.optimizers[0].param_groups[0]["lr"])
+        self._epoch = Epoch(trainer.current_epoch, rate)
+        self._source = _source(trainer)
+        self._clock, self._known = time.perf_counter(), self._computed()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the images."""
+        assert self._epoch is not None
+        self._epoch.images += batch[1].shape[0]
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop training's clock."""
+        if self._epoch is not None:
+            self._take(self._epoch, trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop validation's clock."""
+        if self._epoch is not None:
+            seconds = self._lap()
+            self.validation_seconds += seconds
+            self.totals.validation_seconds += seconds
+            self._epoch.validated = True
+            self._known = self._computed()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the epoch's speed and learning rate; the module logs its metrics after this."""
+        epoch = self._epoch
+        assert epoch is not None
+        self._take(epoch, trainer)
+        epoch.over = True
+        self.totals.fit_seconds += epoch.fit_seconds
+        self.totals.images += epoch.images
+        self.totals.features_read += epoch.counted["features_read"]
+        self.totals.features_computed += epoch.counted["features_computed"]
+        pl_module.log("train/seconds", epoch.fit_seconds, sync_dist=True)
+        speed = epoch.images * trainer.world_size / epoch.fit_seconds
+        pl_module.log("train/images_per_second", speed, sync_dist=True)
+        pl_module.log("train/lr", epoch.lr, sync_dist=True)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the last epoch."""
+        self._close_epoch()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far and the epoch under way, as plain values."""
+        row = self._row()
+        epoch = None if self._epoch is None or self._epoch.over else asdict(self._epoch)
+        return {
+            "rows": [*self.rows, row] if row else list(self.rows),
+            "totals": asdict(self.totals),
+            "epoch": epoch,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over from the run that is continued."""
+        self.rows = list(state_dict["rows"])
+        self.totals = Totals(**state_dict["totals"])
+        epoch = state_dict["epoch"]
+        self._epoch = None if epoch is None else Epoch(**epoch)
+
+    def _take(self, epoch: Epoch, trainer: Trainer) -> None:
+        """Add what training has done since it last went on."""
+        epoch.fit_seconds += self._lap()
+        # Not at the epoch's beginning: a callback may have unfrozen the backbone there.
+        epoch.served = _source(trainer) is not None
+        epoch.computed += self._computed() - self._known
+
+    def _computed(self) -> int:
+        """Features that the source has computed so far."""
+        return 0 if self._source is None else int(self._source.features_computed)
+
+    def _lap(self) -> float:
+        before, self._clock = self._clock, time.perf_counter()
+        return self._clock - before
+
+    def _row(self) -> Row | None:
+        if self._trainer is None or self._epoch is None or not self._epoch.over:
+            return None
+        row: Row = {"epoch": self._epoch.number + 1, "step": self._trainer.global_step}
+        for name, value in sorted(self._trainer.callback_metrics.items()):
+            # Lightning keeps the last validation's metrics through epochs without one.
+            kept = self._epoch.validated or not name.startswith("val/")
+            if kept and name != STEP_LOSS:
+                row[name] = float(value)
+        return row
+
+    def _close_epoch(self) -> None:
+        if (row := self._row()) and self._epoch is not None:
+            self.rows.append(row)
+            counted = how_counted(**self._epoch.counted)
+            log.info(epoch_line(row) + (f" ({counted})" if counted else ""))
+        self._epoch = None
+
+
+def _source(trainer: Trainer) -> Any:
+    """What serves features in the place of images; None where nothing does."""
+    return getattr(trainer.datamodule, "features", None)  # type: ignore[attr-defined]
+
+
+def epoch_line(row: Row) -> str:
+    """What a terminal shows of an epoch."""
+    parts = [f"epoch {row['epoch']:.0f}"]
+    for split in ("train", "val"):
+        loss, accuracy = row.get(f"{split}/loss"), row.get(f"{split}/accuracy")
+        if loss is not None and accuracy is not None:
+            parts.append(f"{split} loss {loss:.4f} accuracy {accuracy:.4f}")
+    if "train/images_per_second" in row:
+        parts.append(f"{row['train/images_per_second']:,.0f} images/s")
+    return "   ".join(parts)

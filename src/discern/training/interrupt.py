@@ -1,0 +1,92 @@
+"""Ctrl-C and SIGTERM: stop between two batches, keep everything."""
+
+import signal
+import threading
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from discern.training.divergence import finite_weights
+
+Handler = Any
+
+EXIT_STATUS = {"interrupted": 130, "terminated": 143}
+"""How the process ends, as shells count: 128 + the signal's number."""
+
+DIVERGED_STATUS = 1
+"""How it ends after a loss that was not finite: what was asked for is not there."""
+
+
+class GracefulStop(Callback):
+    """Turns the first Ctrl-C or SIGTERM into an end of training at the next batch's end.
+
+    In the middle of an optimizer step some parameters are new and others old; between batches the
+    saved checkpoint is one that training passed through. A second signal ends at once.
+
+    Used as a context manager round ``Trainer.fit``, which restores the handlers that it found.
+
+    Args:
+        checkpoint: where the state is saved when training is stopped; None saves nothing.
+
+    Attributes:
+        reason: "interrupted" or "terminated" once a signal has come.
+    """
+
+    def __init__(self, checkpoint: Path | None) -> None:
+        self.reason: str | None = None
+        self._checkpoint = checkpoint
+        self._found: dict[int, Handler] = {}
+        self._midway = False
+
+    def __enter__(self) -> "GracefulStop":
+        # Python allows handlers in the main thread only.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._found[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Be the only one that hears SIGTERM, unless there are other processes to pass it on to.
+
+        Lightning puts a handler of its own before this one, and then ends training in the middle of
+        a validation, or before the epoch that is over has been closed.
+        """
+        if self._found and trainer.world_size == 1:
+            signal.signal(signal.SIGTERM, self._on_signal)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._found.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        again = self.reason is not None
+        self.reason = "interrupted" if number == signal.SIGINT else "terminated"
+        if again:
+            raise KeyboardInterrupt
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop here, unless the epoch is over: then its validation and checkpoint come first."""
+        if self.reason is not None and not trainer.is_last_batch:
+            self._midway = True
+            raise KeyboardInterrupt
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop between two epochs."""
+        if self.reason is not None:
+            raise KeyboardInterrupt
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Save the state within an epoch; at an epoch's end the checkpoint callbacks have."""
+        if self._midway and self._checkpoint is not None and finite_weights(pl_module):
+            trainer.save_checkpoint(self._checkpoint)

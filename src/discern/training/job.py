@@ -1,0 +1,86 @@
+"""What the jobs of the commands share: how they run, and end when they cannot be done."""
+
+import functools
+import gc
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+
+from discern.errors import FULL_TRACEBACK, DiscernError, first_line, told
+from discern.files.places import started_in
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def as_job() -> Iterator[None]:
+    """Run the block as the work of a command.
+
+    If it fails the log says why, and the process ends with status 1 (130 for Ctrl-C). The jobs of
+    a sweep raise what they raised instead, which ends the sweep.
+    """
+    freeze_imports()
+    try:
+        with torch_as_it_was():
+            yield
+    except KeyboardInterrupt as error:
+        log.warning("Interrupted.")
+        raise SystemExit(130) from error
+    except Exception as error:
+        if isinstance(error, DiscernError):
+            log.error("Error: %s", told(error), exc_info=FULL_TRACEBACK)
+        elif HydraConfig.get().mode == RunMode.MULTIRUN:
+            log.error("Failed: %s; train.log has the traceback.", first_line(error))
+            log.info("Failed, which is a mistake in the code:", exc_info=True)
+        else:
+            log.exception("Failed, which is a mistake in the code rather than in a setting:")
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
+        raise SystemExit(1) from error
+
+
+@functools.cache
+def freeze_imports() -> None:
+    """Leave out what has been imported, a million objects, from all collections to come.
+
+    A collection that looks through it takes a quarter of a second. Once only: what a job of a sweep
+    leaves has to be collected. (The collector itself would take 45 ms to say that it was done.)
+    """
+    gc.freeze()
+
+
+@contextmanager
+def torch_as_it_was() -> Iterator[None]:
+    """Undo what a job sets for the whole process, of which the next job of a sweep knows nothing.
+
+    Lightning sets most of it, as ``trainer.deterministic=true`` asks for, and leaves it.
+    """
+    import torch
+
+    environment = dict(os.environ)
+    strict = torch.are_deterministic_algorithms_enabled()
+    warning = torch.is_deterministic_algorithms_warn_only_enabled()
+    precision, dtype = torch.get_float32_matmul_precision(), torch.get_default_dtype()
+    anomaly = torch.is_anomaly_enabled()
+    convolutions = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(strict, warn_only=warning)
+        torch.set_float32_matmul_precision(precision)
+        torch.set_default_dtype(dtype)
+        torch.autograd.set_detect_anomaly(anomaly)
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = convolutions
+        os.environ.clear()
+        os.environ.update(environment)
+
+
+def relative(path: Path) -> Path:
+    """The path as seen from where the command was started, if it lies below it."""
+    path, start = path.resolve(), started_in()
+    return path.relative_to(start) if path.is_relative_to(start) else path

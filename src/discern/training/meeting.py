@@ -1,0 +1,102 @@
+"""What is said where a checkpoint meets data."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from discern.config.schema import as_override
+from discern.data.module import ImageDataModule
+from discern.errors import DiscernError
+from discern.runs.summary import trained_on_sentence
+from discern.training.job import relative
+
+log = logging.getLogger(__name__)
+
+
+def say_what_differs(data: ImageDataModule) -> None:
+    """Say in a line how the data differ from those that a checkpoint knows, and what is taken.
+
+    Raises:
+        DiscernError: the checkpoint does not say what it was trained on, and ``data.strict`` is
+            set; or a model is to be trained on other folds than those of its checkpoint.
+    """
+    known = data.known
+    if known is None:
+        return
+    source = relative(known.source)
+    if known.rule is None and known.class_names is not None:
+        said = f"{source} does not say which images its model was trained on"
+        if data.strict:
+            raise DiscernError(f"data.strict=true: {said}.")
+        log.warning("%s, so it cannot be told whether some of these were.", said)
+    if (changes := data.changes) is not None:
+        if data.are_own:
+            log.warning("%s is not as %s knows it: %s.", data.title, source, changes)
+        else:
+            log.warning(
+                "%s is not the data that %s was trained on, which knows %s of its %s images.",
+                *(data.title, source, f"{data.num_known:,}", f"{len(data.seen.keys):,}"),
+            )
+    for name, (asked, stored) in data.overruled.items():
+        if name in ("folds", "fold") and data.folds is not None and data.measured is None:
+            # All folds would be the same images, and their mean no estimate.
+            raise DiscernError(
+                f"data.{name}={as_override(asked)} is not allowed: {data.title} is divided as by "
+                f"the run of {source}, with data.{name}={as_override(stored)}, whose images for "
+                "validation cannot become others."
+            )
+        log.warning(
+            "The split is that of %s, made with data.%s=%s: data.%s=%s does not change it.",
+            *(source, name, as_override(stored), name, as_override(asked)),
+        )
+    if data.kept_out:
+        log.warning(
+            "%s images of %s are among those to train on, but were held out by the run of %s: they "
+            "are left out.",
+            *(f"{data.kept_out:,}", data.title, source),
+        )
+
+
+def say_what_is_measured(data: Any, split: str) -> None:
+    """Say which images of data that differ from the model's own are taken for a split."""
+    if not isinstance(data, ImageDataModule) or data.known is None or data.known.rule is None:
+        return
+    if not data.are_own:
+        which = "all that it has" if data.measures_all else f"its part for {split}"
+        if data.left_out:
+            which += (
+                f" but for {data.left_out:,} that the model is trained on or that its run held out"
+            )
+    elif data.changes is not None:
+        which = f"those on the side of {split}"
+    else:
+        return
+    log.info("Measured: %s of %s, %s.", f"{data.num_images[split]:,} images", data.title, which)
+
+
+def check_trained_on(
+    data: Any, splits: Sequence[str], trains: bool = False
+) -> dict[str, int | None]:
+    """Split -> how many of its images the model has been, or will be, trained on; they are said.
+
+    Args:
+        data: the data module, set up.
+        splits: what will be measured.
+        trains: whether the model will be trained on the images for training.
+
+    Returns:
+        The numbers; None where that cannot be told.
+
+    Raises:
+        DiscernError: there are some, and ``data.strict`` is set.
+    """
+    if not isinstance(data, ImageDataModule):
+        return dict.fromkeys(splits)
+    counts = {split: data.trained_on(split, trains) for split in splits}
+    for split, count in counts.items():
+        if count and split != "train":
+            said = trained_on_sentence(split, count, data.num_images[split])
+            if data.strict:
+                raise DiscernError(f"data.strict=true: {said}.")
+            log.warning("%s.", said)
+    return counts

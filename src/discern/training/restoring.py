@@ -1,0 +1,200 @@
+"""What a checkpoint holds is checked before any of it is loaded into a run that goes on.
+
+Lightning hands each part of a checkpoint to what it belongs to, which takes it over as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
+from lightning.pytorch.callbacks.weight_averaging import WeightAveraging
+from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
+
+from discern.data.module import ImageDataModule
+from discern.errors import DiscernError, about, first_line
+from discern.models.classifier import Classifier
+from discern.models.saved import check_shapes
+from discern.training.checkpointing import state_beside
+from discern.training.history import History
+from discern.training.optimizer_state import checked_state
+from discern.training.randomness import Randomness
+from discern.training.states import (
+    check_averaging,
+    check_history,
+    check_like,
+    check_place_in_data,
+    check_progress,
+    check_randomness,
+)
+
+NEEDED = ("loops", "callbacks", "optimizer_states", "lr_schedulers", "train_metrics")
+"""Keys of a checkpoint that training goes on with."""
+
+
+def check_before_restoring(trainer: Trainer) -> None:
+    """Have a new ``trainer`` check all states of the checkpoint that a fit goes on from.
+
+    A fit then raises a DiscernError before anything is loaded that is not of the form of what it
+    is loaded into, and for whatever a part of a library or of a user's own refuses to load.
+    """
+    trainer._checkpoint_connector = _CheckedConnector(trainer)
+
+
+class _CheckedConnector(_CheckpointConnector):
+    """Lightning's own, with a look at the content before each of its two halves.
+
+    The optimizers are made after the model and the callbacks have been restored.
+    """
+
+    def resume_start(
+        self, checkpoint_path: str | Path | None = None, weights_only: bool | None = None
+    ) -> None:
+        with _refusals(checkpoint_path):
+            super().resume_start(checkpoint_path, weights_only)
+            if self._loaded_checkpoint:
+                assert checkpoint_path is not None
+                self._loaded_checkpoint = _checked(
+                    self._loaded_checkpoint, self.trainer, Path(checkpoint_path)
+                )
+
+    def restore_model(self) -> None:
+        with _refusals(self._ckpt_path):
+            super().restore_model()
+
+    def restore_datamodule(self) -> None:
+        with _refusals(self._ckpt_path):
+            super().restore_datamodule()
+
+    def restore_callbacks(self) -> None:
+        with _refusals(self._ckpt_path):
+            super().restore_callbacks()
+
+    def restore_training_state(self) -> None:
+        with _refusals(self._ckpt_path):
+            if self._loaded_checkpoint:
+                self._loaded_checkpoint = _with_checked_optimizers(
+                    self._loaded_checkpoint, self.trainer
+                )
+            super().restore_training_state()
+
+
+@contextmanager
+def _refusals(path: Any) -> Iterator[None]:
+    """Tell in a sentence why a checkpoint cannot be gone on from."""
+    try:
+        yield
+    except DiscernError:
+        raise
+    except Exception as error:
+        # Of the checks of this module, or of a callback of a user's own that was given a state
+        # that it did not write.
+        plain = type(error) is ValueError
+        told = first_line(error) if plain else f"{type(error).__name__}: {first_line(error)}"
+        raise DiscernError(f"ckpt_path={path} cannot be gone on from: {told}.") from error
+
+
+def _checked(content: dict[str, Any], trainer: Trainer, path: Path) -> dict[str, Any]:
+    """What is loaded of a checkpoint before the optimizers are made.
+
+    Raises:
+        ValueError: a part has another form than what it is loaded into.
+    """
+    module: Any = trainer.lightning_module
+    if missing := [key for key in NEEDED if key not in content]:
+        raise ValueError(f"it has no {missing[0]}")
+    loops = content["loops"]
+    progress = loops.get("fit_loop") if isinstance(loops, Mapping) else None
+    check_progress(progress, trainer.fit_loop.state_dict(), "loops.fit_loop")
+    assert progress is not None
+    if isinstance(trainer.datamodule, ImageDataModule):  # type: ignore[attr-defined]
+        check_place_in_data(progress, "loops.fit_loop")
+    if isinstance(module, Classifier):
+        check_like(content["train_metrics"], module.train_metrics.snapshot(), "train_metrics")
+        if "current_model_state" in content:
+            with about("ckpt_path"):
+                check_shapes(module.network, _tensors(content["current_model_state"]), path)
+    plugin = trainer.precision_plugin
+    if type(plugin).__qualname__ in content:
+        check_like(content[type(plugin).__qualname__], plugin.state_dict(), "precision")
+    others = {key: part for key, part in content.items() if key != "native_amp_scaling_state"}
+    return {
+        **others,
+        "loops": {"fit_loop": progress},
+        "callbacks": _callbacks(content, trainer, path),
+    }
+
+
+def _tensors(state: Any) -> dict[str, Any]:
+    if not isinstance(state, dict) or not all(hasattr(part, "shape") for part in state.values()):
+        raise ValueError("current_model_state holds more than tensors")
+    return state
+
+
+def _callbacks(content: dict[str, Any], trainer: Trainer, path: Path) -> dict[str, Any]:
+    """The states of the callbacks that this run has."""
+    saved = content["callbacks"]
+    if not isinstance(saved, dict):
+        raise ValueError("callbacks is no mapping")
+    checked: dict[str, Any] = {}
+    live: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    for callback in live:
+        key = callback.state_key
+        if isinstance(callback, WeightAveraging) and "averaging_state" in content:
+            model = callback._average_model
+            now = {} if model is None else {"n_averaged": model.n_averaged}
+            check_like(content["averaging_state"], now, "averaging_state")
+        if key in saved:
+            if not isinstance(saved[key], dict):
+                raise ValueError(f"callbacks.{type(callback).__name__} is no mapping")
+            checked[key] = _state_of(callback, saved[key], path)
+    return checked
+
+
+def _state_of(callback: Callback, state: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A callback's state, in a form that it can have; that of a user's own is free."""
+    place = f"callbacks.{type(callback).__name__}"
+    if isinstance(callback, ModelCheckpoint):
+        return state_beside(state, callback, path.parent, place)
+    if isinstance(callback, History):
+        check_history(state, place)
+    elif isinstance(callback, Randomness):
+        check_randomness(state, place)
+    elif isinstance(callback, StochasticWeightAveraging):
+        check_averaging(state, callback.state_dict(), place)
+    elif type(callback).__module__.startswith(("discern.", "lightning.")):
+        check_like(state, callback.state_dict(), place)
+    return state
+
+
+def _with_checked_optimizers(content: dict[str, Any], trainer: Trainer) -> dict[str, Any]:
+    """A checkpoint's content with states that the optimizers and schedules can have.
+
+    Raises:
+        ValueError: a state is of another form.
+    """
+    module: Any = trainer.lightning_module
+    states, schedules = content["optimizer_states"], content["lr_schedulers"]
+    if not isinstance(states, list) or len(states) != len(trainer.optimizers):
+        raise ValueError(f"optimizer_states is not of {len(trainer.optimizers)} optimizers")
+    if not isinstance(schedules, list):
+        raise ValueError("lr_schedulers is no list")
+    optimizers = []
+    for state, optimizer in zip(states, trainer.optimizers, strict=True):
+        try:
+            optimizers.append(checked_state(state, optimizer, module.another_optimizer))
+        except ValueError as error:
+            name = type(optimizer).__name__
+            raise ValueError(f"the state of {name} is not its own: {error}") from error
+    # Where the run has another number of them, the schedule has changed, which is told before.
+    for state, config in zip(schedules, trainer.lr_scheduler_configs, strict=False):
+        schedule = config.scheduler
+        own = not type(schedule).__module__.startswith("torch.")
+        if not isinstance(state, dict):
+            raise ValueError("lr_schedulers is of no states")
+        check_like(state, schedule.state_dict(), f"the state of {type(schedule).__name__}", own)
+    return {**content, "optimizer_states": optimizers}

@@ -1,0 +1,274 @@
+"""Whether and how a run serves features in the place of images."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict
+from importlib.metadata import version as release
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from omegaconf import DictConfig
+from torch import Tensor
+
+from discern.data.images import Images
+from discern.errors import DiscernError
+from discern.features.engine import engine_for
+from discern.features.source import CacheFullError, FeatureSource, Kind, Settings
+from discern.features.stores import bytes_of
+from discern.files.cache import cache_dir
+from discern.files.places import expanded
+from discern.models.classifier import Classifier
+from discern.models.threads import use_threads, with_threads
+from discern.models.transfer import TransferClassifier
+from discern.training.finetune import Finetune
+
+log = logging.getLogger(__name__)
+
+READERS = ("pillow", "simplejpeg", "torchvision")
+"""Of these, another release may decode or scale a picture to slightly other pixels."""
+
+
+def serve(
+    cfg: DictConfig, model: Classifier, data: Any, trainer: Trainer, epoch: int
+) -> FeatureSource | None:
+    """Put a frozen backbone's features in the place of the images; None where that cannot be."""
+    source = feature_source(cfg, model.network, data, trainer, epoch)
+    if source is None:
+        return None
+    if source.settings.share is not None:
+        compute_share(source, data)
+        announce(source)
+        return source
+    if not prepare(source, data, cfg.train, cfg.test, epoch):
+        return None
+    announce(source)
+    data.features = source
+    use_threads(model.network.head, (source.store.width, 1, 1), cfg.threads)  # type: ignore[arg-type]
+    return source
+
+
+def feature_source(
+    cfg: DictConfig, network: Any, data: Any, trainer: Trainer, epoch: int
+) -> FeatureSource | None:
+    """The features of a run's frozen backbone, or None where it computes them with every batch.
+
+    Args:
+        cfg: the run's config.
+        network: the model's.
+        data: the data module, set up.
+        trainer: the run's.
+        epoch: that training goes on in, from 1.
+
+    Raises:
+        DiscernError: ``cache.mode=require``, and this run cannot use the cache.
+    """
+    mode = cfg.cache.mode
+    why = _why_not(cfg, network, trainer, epoch)
+    engine = _set_engine(cfg, network, data, trainer)
+    if why is not None:
+        if mode == "require" or cfg.cache.shard is not None:
+            setting = "mode=require" if mode == "require" else f"shard={cfg.cache.shard}"
+            raise DiscernError(f"cache.{setting} is not possible: {why}.")
+        if isinstance(network, TransferClassifier) and mode != "off":
+            log.info("  %-10s computed with every batch: %s", "features", why)
+        return None
+    if cfg.model.get("mixup"):
+        log.info("  %-10s model.mixup mixes them, two images', not the pixels", "features")
+    settings = _settings(cfg, data)
+    try:
+        if settings.folder.exists() and not settings.folder.is_dir():
+            _warn(mode, f"cache.dir={cfg.cache.dir} is a file; it must be a folder")
+            return None
+        return _source(cfg, network, data, trainer, settings, engine)
+    except OSError as error:
+        _warn(mode, f"cache.dir={settings.folder} cannot be used: {error.strerror}")
+        return None
+
+
+def _why_not(cfg: DictConfig, network: Any, trainer: Trainer, epoch: int) -> str | None:
+    """Why features cannot be served in the place of images."""
+    limits = {name: getattr(trainer, name) for name in ("limit_train_batches", "limit_val_batches")}
+    limited = [name for name, value in limits.items() if value not in (1.0, 0, None)]
+    if not isinstance(network, TransferClassifier):
+        return "the model has no backbone"
+    if not network.frozen_backbone:
+        return f"model.unfreeze={network.depth} trains the backbone"
+    if any(isinstance(c, Finetune) and c.depth_at(epoch) for c in _callbacks(trainer)):
+        return "callbacks.finetune has begun to train the backbone"
+    if cfg.cache.mode == "off":
+        return "cache.mode=off"
+    if cfg.model.get("cutmix"):
+        return "model.cutmix mixes pixels"
+    if _sees_few(trainer):
+        return "the run sees a few batches only"
+    if limited:
+        return f"trainer.{limited[0]} leaves images out"
+    return None
+
+
+def _callbacks(trainer: Trainer) -> list[Callback]:
+    return trainer.callbacks  # type: ignore[attr-defined,no-any-return]
+
+
+def _warn(mode: str, why: str) -> None:
+    if mode == "require":
+        raise DiscernError(f"{why}.")
+    log.warning("%s: training goes on without the cache.", why)
+
+
+def _settings(cfg: DictConfig, data: Any) -> Settings:
+    folder = expanded(cfg.cache.dir) if cfg.cache.dir else cache_dir() / "features"
+    share = cfg.cache.shard and tuple(int(part) for part in cfg.cache.shard.split("/"))
+    return Settings(
+        mode=cfg.cache.mode,
+        folder=folder,
+        max_bytes=bytes_of(cfg.cache.max_gb),
+        views=cfg.cache.views,
+        stop_if_full=cfg.cache.on_full == "stop",
+        batch_size=cfg.cache.batch_size,
+        num_workers=data.num_workers,
+        share=share,
+    )
+
+
+def _set_engine(cfg: DictConfig, network: Any, data: Any, trainer: Trainer) -> str:
+    """Let a frozen backbone be run by the engine that is asked for; its name and version.
+
+    Raises:
+        DiscernError: another than torch is asked for, and there is no backbone that it could run.
+    """
+    device = trainer.strategy.root_device
+    frozen = isinstance(network, TransferClassifier) and network.frozen_backbone
+    if not frozen or device.type != "cpu":
+        if cfg.engine not in ("auto", "torch"):
+            why = f"training is on {device}" if frozen else "the model has no frozen backbone"
+            raise DiscernError(f"engine={cfg.engine} is not possible, for {why}; choose auto.")
+    elif cfg.engine != "auto" or not _sees_few(trainer):
+        network.engine = engine_for(network, data.input_shape, cfg.engine)
+        return str(network.engine.version_class)
+    return f"torch-{device.type}-{release('torch')}"
+
+
+def _sees_few(trainer: Trainer) -> bool:
+    return bool(trainer.fast_dev_run or trainer.overfit_batches)  # type: ignore[attr-defined]
+
+
+def _source(
+    cfg: DictConfig,
+    network: TransferClassifier,
+    data: Any,
+    trainer: Trainer,
+    settings: Settings,
+    engine: str,
+) -> FeatureSource:
+    device = trainer.strategy.root_device
+    network.to(device)
+    threads = torch.get_num_threads()
+    reduced = device.type == "cuda" and cfg.cache.precision == "bfloat16"
+
+    def compute(images: Tensor) -> Tensor:
+        images = images.to(device, non_blocking=True)
+        # In later epochs torch has the few threads that suit the head.
+        with (
+            with_threads(threads),
+            torch.inference_mode(),
+            torch.autocast(device.type, torch.bfloat16, enabled=reduced),
+        ):
+            features = network.features(images)
+        return features.float().cpu()
+
+    backbone = network.backbone
+    provenance = asdict(backbone.provenance)
+    kind = Kind(
+        backbone={
+            "library": provenance["library"],
+            "name": provenance["name"],
+            "digest": backbone.digest(),
+        },
+        shape=tuple(data.input_shape),
+        preprocessing=data.preprocessing,
+        readers={name: release(name) for name in READERS},
+        engine=engine,
+        precision=cfg.cache.precision,
+    )
+    return FeatureSource(compute, backbone.num_features, kind, settings)
+
+
+def prepare(source: FeatureSource, data: Any, train: bool, test: bool, epoch: int) -> bool:
+    """Have the features that the first epoch needs, of each split; whether there is room for them.
+
+    Later views of augmented images are computed when an epoch first shows them.
+
+    Args:
+        source: of the features.
+        data: the data module, set up.
+        train, test: whether the run will.
+        epoch: that training begins in, from 1.
+
+    Raises:
+        DiscernError: a miss with ``cache.mode=require``, no room with ``cache.on_full=stop``, or
+            ``cache.max_gb`` is too small.
+    """
+    try:
+        needed = list(_first_needed(data, train, test))
+        # Before hours are spent on the first of them.
+        view = (epoch - 1) % source.views
+        source.check_room(sum(source.count_missing(*each, data.seed, view) for each in needed))
+        for images, augmentation in needed:
+            source.table(images, augmentation, data.seed, view)
+    except CacheFullError as error:
+        if source.settings.stop_if_full or source.settings.mode == "require":
+            raise
+        log.warning("%s Training goes on without the cache.", error)
+        return False
+    return True
+
+
+def compute_share(source: FeatureSource, data: Any) -> None:
+    """Compute the part of all features that ``cache.shard`` names, and keep it."""
+    for images, augmentation in _first_needed(data, train=True, test=True):
+        for view in range(source.views if augmentation is not None else 1):
+            source.compute_share(images, augmentation, data.seed, view)
+
+
+def _first_needed(data: Any, train: bool, test: bool) -> Iterator[tuple[Images, Any]]:
+    if train:
+        yield data.train_dataset, data.augmentation
+    if train and data.has_validation:
+        yield data.val_dataset, None
+    if test and len(data.test_dataset):
+        yield data.test_dataset, None
+
+
+def report(source: FeatureSource) -> dict[str, Any]:
+    """What the summary says of it."""
+    account, saved = source.account, source.seconds_saved
+    return {
+        "reused": account.reused,
+        "computed": account.computed,
+        "bytes": account.bytes,
+        "seconds": account.seconds,
+        "seconds_saved": saved if account.reused else 0.0,
+        "store": source.store.folder.name,
+        "damaged": len(source.store.damaged),
+    }
+
+
+def announce(source: FeatureSource) -> None:
+    """Say in one line what was reused and what computed."""
+    facts = report(source)
+    parts = []
+    if facts["computed"]:
+        rate = facts["computed"] / max(facts["seconds"], 1e-9)
+        parts.append(
+            f"{facts['computed']:,} computed in {facts['seconds']:.1f} s ({rate:.0f} images/s)"
+        )
+    if facts["reused"]:
+        saved = facts["seconds_saved"]
+        spared = f", which saves {saved:.0f} s" if saved else ""
+        parts.append(f"{facts['reused']:,} reused from the cache{spared}")
+    size = facts["bytes"] / 1e6
+    log.info("  %-10s %s; %.1f MB", "features", ", ".join(parts) or "none needed", size)

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from starter import invoke
+
+
+def test_reports_are_made_anew_of_all_runs_below(tiny_run, tmp_path):
+    one, other = tiny_run(name="day/one"), tiny_run(name="day/other")
+    for run in (one, other):
+        (run.folder / "report.html").write_text("old")
+    done = invoke("report", "day", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["day/one/report.html", "day/other/report.html"]
+    assert (one.folder / "report.html").stat().st_size > 1_000_000
+
+
+def test_last_is_the_newest_run_of_outputs(tiny_run, tmp_path):
+    for number, name in enumerate(("outputs/a/1", "outputs/b/1")):
+        run = tiny_run("report=false", name=name)
+        facts = json.loads((run.folder / "summary.json").read_text())
+        facts["began"] = f"2026-01-0{2 - number}T12:00:00+00:00"
+        (run.folder / "summary.json").write_text(json.dumps(facts))
+    done = invoke("report", "last", cwd=tmp_path)
+    assert done.stdout == "outputs/a/1/report.html\n"
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("nowhere", "nowhere is no folder"),
+        ("empty", "empty has no run in it"),
+        ("last", "last needs a run in outputs, and there is none"),
+    ],
+)
+def test_what_is_no_run_is_told_in_a_sentence(tmp_path, asked, said):
+    (tmp_path / "empty").mkdir()
+    done = invoke("report", asked, cwd=tmp_path)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_help_is_given(tmp_path):
+    assert "Usage: discern report" in invoke("report", "--help", cwd=tmp_path).stdout
+
+
+def test_the_command_does_without_torch(tiny_run, tmp_path):
+    run = tiny_run("report=false")
+    code = (
+        "import sys; from discern.commands.cli import main; "
+        f"main(['report', {str(run.folder)!r}]); sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr

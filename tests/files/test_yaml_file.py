@@ -1,0 +1,62 @@
+"""What is written of a config is what OmegaConf reads again."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from discern.files import yaml_file as config_file
+from discern.files.yaml_file import write_config
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(st.characters(codec="utf-8", exclude_characters="$"))
+    | st.sampled_from(
+        ["1e-3", "yes", "off", "null", "0x1f", "1_000", ".inf", "- a", "a: b", "#", "ä"]
+    )
+)
+NAMES = st.text("abcdefgh_/", min_size=1)
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3)
+)
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+@given(values=st.dictionaries(NAMES, VALUES, max_size=5))
+def test_it_is_read_again_as_it_was(tmp_path_factory, values):
+    path = tmp_path_factory.mktemp("written") / "config.yaml"
+    write_config(OmegaConf.create(values), path)
+    assert OmegaConf.to_container(OmegaConf.load(path)) == values
+
+
+@pytest.mark.parametrize("has_libyaml", [True, False])
+def test_it_is_written_as_omegaconf_writes_it(tmp_path: Path, monkeypatch, has_libyaml):
+    if has_libyaml and not hasattr(yaml, "CDumper"):
+        pytest.skip("PyYAML was built without libyaml")
+    if not has_libyaml:
+        monkeypatch.delattr(yaml, "CDumper", raising=False)
+    monkeypatch.setattr(config_file, "dumper", config_file.dumper.__wrapped__)
+    cfg = OmegaConf.create(
+        {
+            "lr": 1e-3,
+            "rates": [0.1, "1e-3", "yes", None],
+            "of": "${lr}",
+            "colour": Colour.RED,
+            "path": "/tmp/ä ö/" + 30 * "long ",
+            "empty": {"list": [], "dict": {}},
+        }
+    )
+    write_config(cfg, tmp_path / "config.yaml")
+    assert (tmp_path / "config.yaml").read_text() == OmegaConf.to_yaml(cfg, resolve=True)

@@ -1,0 +1,325 @@
+"""``discern.compose``, ``discern.train`` and ``discern.predict``: discern without a command."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import hydra
+import numpy as np
+import pytest
+import torch
+import yaml
+from omegaconf import OmegaConf
+from PIL import Image
+
+import discern
+from discern.config.schema import conf_dir
+from discern.data.published.packaged import read_sample
+from discern.errors import DiscernError
+from discern.run import Result
+from discern.runs.tested import read_tested
+from run_files import (
+    SHOWN,
+    STEPS_PER_EPOCH,
+    TINY,
+    command,
+    metrics_csv,
+    same_bits,
+    summary,
+    weights,
+)
+from starter import invoke
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory of one's own."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def tiny(tiny_mnist: Path) -> list[str]:
+    return [*TINY, f"data.dir={tiny_mnist}"]
+
+
+def digits(count: int) -> np.ndarray:
+    return read_sample()["t10k-images-idx3-ubyte"][:count, None]
+
+
+# compose
+
+
+def test_a_config_is_composed_as_by_the_command_line(here):
+    typed = ["model=fc", "optimizer.lr=3e-3", "tags=[a]", "cache.dir='a b'"]
+    cfg = discern.compose(typed)
+    assert (cfg.model.hidden, cfg.optimizer.lr, list(cfg.tags)) == ([512, 256, 128], 3e-3, ["a"])
+    shown = invoke("train", *typed, "--cfg", "job", "--resolve", cwd=here)
+    composed = OmegaConf.to_container(cfg, resolve=True)
+    del composed["hydra"]
+    assert composed == yaml.safe_load(shown.stdout)
+
+
+def test_composing_leaves_nothing_behind(here, tmp_path):
+    discern.compose(["seed=3"])
+    discern.compose()
+    assert list(here.iterdir()) == []
+    assert Path.cwd() == here
+    assert not hydra.core.global_hydra.GlobalHydra.instance().is_initialized()
+    assert not hydra.core.hydra_config.HydraConfig.initialized()
+
+
+def test_hydra_that_is_in_use_stays_as_it_is(here):
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        assert discern.compose(["seed=3"]).seed == 3
+        with pytest.raises(DiscernError):
+            discern.compose(["sed=3"])
+        assert hydra.compose("predict", ["input=x"]).input == "x"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["model=mpl"], "model=mpl is not a choice; did you mean mlp"),
+        (["sed=3"], "sed is not a setting; did you mean seed?"),
+        (["optimizer.lr=-1"], "optimizer.lr=-1 is not allowed; it must be a number above 0."),
+        (["ckpt_path=no.safetensors"], "ckpt_path=no.safetensors does not exist; "),
+        (["experiment=null"], "Config group override must be a string or a list."),
+        ("seed=3", 'compose takes a list of settings, as ["seed=3"].'),
+    ],
+)
+def test_what_is_wrong_is_a_sentence(here, overrides, sentence):
+    with pytest.raises(DiscernError) as caught:
+        discern.compose(overrides)
+    assert str(caught.value).startswith(sentence)
+    assert list(here.iterdir()) == []
+
+
+def test_the_names_of_the_package_are_a_handful_and_light():
+    assert set(discern.__all__) == {"__version__", "compare", "compose", "load", "predict", "train"}
+    code = (
+        "import sys, discern; assert not {'torch', 'hydra', 'numpy'} & set(sys.modules);"
+        "discern.compose(); assert not {'torch', 'lightning', 'matplotlib'} & set(sys.modules)"
+    )
+    done = command([sys.executable, "-c", code], cwd=Path.cwd())
+    assert (done.returncode, done.stderr) == (0, "")
+    importlib.import_module("discern.commands.predict")
+    assert callable(discern.predict), "the function, not a module"
+
+
+# train
+
+
+def test_training_gives_metrics_a_model_and_a_folder(here, tiny):
+    cfg = discern.compose([*tiny, "seed=3"])
+    result = discern.train(cfg)
+    assert result.folder.parent.parent == Path("outputs")
+    assert result.folder.name.endswith("_mlp_mnist")
+    assert set(result.metrics) == {"train", "val", "test"}
+    assert result.metrics["test"] == pytest.approx(
+        summary(result.folder)["metrics"]["test"], abs=1e-6
+    )
+    assert len(metrics_csv(result.folder)) == 2
+    assert result.model.training is False
+    assert yaml.safe_load((result.folder / "overrides.yaml").read_text())[-1] == "seed=3"
+    assert "hydra" not in yaml.safe_load((result.folder / "config.yaml").read_text())
+    assert summary(result.folder)["name"] == "mlp"
+
+
+def test_it_is_the_run_of_the_command(here, tiny_mnist):
+    # A process of its own has no data set of 300 digits: the sample, cut by the trainer.
+    few = ["data.source=sample", "model.hidden=[8]", "trainer.max_epochs=1",
+           "trainer.limit_train_batches=5", "trainer.accelerator=cpu"]  # fmt: skip
+    result = discern.train(discern.compose(few))
+    done = invoke("train", *few, "hydra.run.dir=command", cwd=here)
+    assert done.returncode == 0, done.stderr
+    assert same_bits(weights(result.folder), weights(here / "command"))
+
+
+def test_a_changed_config_is_trained_as_it_is_then_and_in_a_new_folder(here, tiny):
+    cfg = discern.compose([*tiny, "trainer.max_epochs=1"])
+    first = discern.train(cfg)
+    cfg.optimizer.lr = 0.5
+    second = discern.train(cfg)
+    assert first.folder != second.folder
+    assert yaml.safe_load((second.folder / "config.yaml").read_text())["optimizer"]["lr"] == 0.5
+    assert not same_bits(weights(first.folder), weights(second.folder))
+    cfg.optimizer.lr = -1
+    with pytest.raises(DiscernError, match="lr=-1 is not allowed"):
+        discern.train(cfg)
+    assert len(list((here / "outputs").glob("*/*"))) == 2
+
+
+def test_a_folder_that_was_named_is_that_or_an_error(here, tiny):
+    cfg = discern.compose([*tiny, "trainer.max_epochs=1"], folder=here / "it's mine")
+    assert discern.train(cfg).folder == here / "it's mine"
+    with pytest.raises(DiscernError, match="is not empty; name a new folder"):
+        discern.train(cfg)
+    cfg = discern.compose([*tiny, f"hydra.run.dir={here}/named", "trainer.max_epochs=1"])
+    assert discern.train(cfg).folder == here / "named"
+
+
+def test_a_run_is_continued(here, tiny):
+    first = discern.train(discern.compose([*tiny, "trainer.max_epochs=1"]))
+    again = discern.train(discern.compose([*tiny, f"ckpt_path='{first.folder}'"]))
+    assert [row["step"] for row in metrics_csv(again.folder)] == [
+        STEPS_PER_EPOCH,
+        2 * STEPS_PER_EPOCH,
+    ]
+
+
+def test_training_leaves_the_process_as_it_was(here, tiny):
+    torch.set_num_threads(2)
+    handlers = list(logging.getLogger("discern").handlers)
+    discern.train(discern.compose([*tiny, "trainer.deterministic=true", "threads=1"]))
+    assert torch.get_num_threads() == 2
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert logging.getLogger("discern").handlers == handlers
+    assert logging.getLogger("discern").level == logging.NOTSET
+    assert Path.cwd() == here
+
+
+SCRIPT = """
+import discern{setup}
+cfg = discern.compose(["data.source=sample", "model.hidden=[8]", "trainer.max_epochs=1"])
+result = discern.train(cfg)
+"""
+
+
+@pytest.mark.parametrize("setup", ["", ", logging\nlogging.basicConfig(level='INFO')"])
+def test_a_script_shows_each_line_once_and_train_log_has_it(here, setup):
+    done = invoke("-c", SCRIPT.format(setup=setup), cwd=here)
+    assert done.returncode == 0, done.stderr
+    for shown in (done.stdout + done.stderr, next(here.glob("**/train.log")).read_text()):
+        assert shown.count("epoch 1   train loss") == 1
+        assert shown.count("Everything is in outputs") == 1
+
+
+# What results show of themselves
+
+
+class Pictures(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.sources: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag == "img":
+            self.sources.append(dict(attrs)["src"] or "")
+            assert dict(attrs)["alt"]
+
+
+def test_a_result_shows_its_curves_and_metrics(here, tiny):
+    result = discern.train(discern.compose([*tiny, *SHOWN, "trainer.max_epochs=1"]))
+    seen = Pictures()
+    html = result._repr_html_()
+    seen.feed(html)
+    assert [source[:22] for source in seen.sources] == ["data:image/png;base64,"]
+    assert f"{result.metrics['test']['accuracy']:.4f}" in html
+    assert "\n" not in repr(result)
+    assert f"test accuracy {result.metrics['test']['accuracy']:.4f}" in repr(result)
+
+
+def test_what_a_result_shows_is_text_and_nothing_runs(tmp_path, tiny_run):
+    hostile = tmp_path / "<script>alert(1)</script>"
+    result = tiny_run("trainer.max_epochs=1")
+    moved = Result({"test": {"<b>": 1.0}}, result.model, hostile, "<i>ended</i>")
+    seen = Pictures()
+    seen.feed(moved._repr_html_())
+    assert not {"script", "b", "i"} & set(seen.tags)
+    assert "<script>" not in moved._repr_html_()
+
+
+# predict
+
+
+def test_pixels_are_classified_as_the_model_sees_them(here, tiny):
+    result = discern.train(discern.compose(tiny))
+    images = digits(7)
+    found = discern.predict(result, images)
+    assert (len(found), found.probabilities.shape) == (7, (7, 10))
+    normalised = (torch.from_numpy(images).float() / 255 - 0.5) / 0.5
+    with torch.inference_mode():
+        expected = result.model.network(normalised).softmax(1).numpy()
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-6)
+    assert found.labels == [str(number) for number in expected.argmax(1)]
+    assert found._repr_png_()[:4] == b"\x89PNG"
+    # The same model by its other names.
+    for model in (
+        result.model,
+        discern.load(result.folder / "checkpoints/best.safetensors"),
+        "best",
+    ):
+        other = discern.predict(model, torch.from_numpy(images))
+        np.testing.assert_array_equal(other.probabilities, found.probabilities)
+    assert len(discern.predict(result, images[:0])) == 0
+    assert discern.predict(result, images[:0])._repr_png_() is None
+
+
+def test_files_are_prepared_as_by_the_command(here, tiny):
+    result = discern.train(discern.compose([*tiny, "trainer.max_epochs=1"]))
+    pixels = digits(2)
+    for number, image in enumerate(pixels[:, 0]):
+        Image.fromarray(image).save(here / f"{number}.png")
+    (here / "broken.png").write_bytes(b"nothing")
+    found = discern.predict(result, ["0.png", here / "*.png"], invert=False)
+    assert [Path(name).name for name in found.names] == ["0.png", "0.png", "1.png"]
+    assert [Path(name).name for name in found.unreadable] == ["broken.png"]
+    np.testing.assert_array_equal(found.pixels, pixels[[0, 0, 1]])
+    inverted = discern.predict(result, "1.png", invert=True)
+    np.testing.assert_array_equal(inverted.pixels, 255 - pixels[1:])
+
+
+def test_predict_says_what_it_cannot_do(here, tiny_run):
+    model = tiny_run("trainer.max_epochs=1").model
+    cases = [
+        (model, np.zeros((2, 28, 28), np.uint8), r"shape \(N, 1, 28, 28\), and got uint8 \(2, 28"),
+        (model, np.zeros((2, 1, 28, 28), np.float32), "and got float32"),
+        (model, "no*.png", r"input=no\*.png is no file and matches none"),
+        (torch.nn.Linear(2, 2), "x", "needs a model of discern.load or discern.train"),
+        ("no.safetensors", "x", "ckpt_path=no.safetensors does not exist"),
+    ]
+    for which, pictures, sentence in cases:
+        with pytest.raises(DiscernError, match=sentence):
+            discern.predict(which, pictures)
+    with pytest.raises(DiscernError, match="invert=maybe is not allowed"):
+        discern.predict(model, "x", invert="maybe")
+
+
+def test_a_network_in_training_is_not_left_otherwise(here, tiny_run):
+    model = tiny_run("trainer.max_epochs=1", "model.dropout=0.9").model
+    model.network.train()
+    first = discern.predict(model, digits(3))
+    second = discern.predict(model, digits(3))
+    np.testing.assert_array_equal(first.probabilities, second.probabilities)
+    assert model.network.training
+
+
+# compare
+
+
+def test_runs_are_compared_as_by_the_command(tiny_run):
+    one, other = tiny_run(name="one"), tiny_run("optimizer.lr=0.05", name="other")
+    found = discern.compare(one, str(other.folder))
+    assert dict(found.settings)["optimizer.lr"] == ["0.001", "0.05"]
+    said = [read_tested(run.folder).predictions for run in (one, other)]
+    (pair,) = found.pairs
+    assert pair.only_second == int((said[1].correct & ~said[0].correct).sum())
+    shown = found._repr_html_()
+    assert "optimizer.lr" in shown
+    assert "McNemar" in shown
+    assert shown.count("<img") == bool(found.disagreement.count)
+
+
+def test_one_run_is_not_compared(tiny_run):
+    run = tiny_run()
+    with pytest.raises(
+        DiscernError, match=r"discern\.compare needs two runs or more, and this is 1"
+    ):
+        discern.compare(run, run.folder)

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from discern.training.interrupt import EXIT_STATUS, GracefulStop
+from run_files import SHOWN, STEPS_PER_EPOCH, checkpoint, metrics_csv, same_bits, summary, weights
+
+
+def sends(step: int, number: int = signal.SIGINT, during: str = "step") -> str:
+    settings = f"step: {step}, number: {int(number)}, during: {during}"
+    return f"trainer.callbacks=[{{_target_: runs.Signal, {settings}}}]"
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")]
+)
+def test_a_signal_ends_training_after_the_step_under_way(tiny_run, number, reason):
+    step = STEPS_PER_EPOCH + 3
+    result = tiny_run(sends(step, number))
+    assert result.stopped == summary(result.folder)["stopped"] == reason
+    saved = checkpoint(result.folder)
+    assert saved["global_step"] == step
+    assert {int(s["step"]) for s in saved["optimizer_states"][0]["state"].values()} == {step}
+    assert len(metrics_csv(result.folder)) == 1
+    assert summary(result.folder)["metrics"].keys() == {"train", "val"}  # no test
+
+
+def test_statuses_are_those_of_shells():
+    assert EXIT_STATUS == {"interrupted": 128 + 2, "terminated": 128 + 15}
+
+
+@pytest.mark.parametrize("scheduler", ["none", "cosine"])
+@pytest.mark.parametrize("step", [1, STEPS_PER_EPOCH - 1, STEPS_PER_EPOCH, STEPS_PER_EPOCH + 2])
+def test_an_interrupted_run_that_is_continued_is_the_undisturbed_run(tiny_run, step, scheduler):
+    shown = SHOWN if scheduler == "cosine" else ()  # pictures draw no random numbers
+    settings = ("trainer.max_epochs=3", "model.dropout=0.2", f"scheduler={scheduler}", *shown)
+    whole = tiny_run(*settings, name="whole")
+    part = tiny_run(*settings, sends(step), name="part")
+    last = part.folder / "checkpoints" / "last.safetensors"
+    rest = tiny_run(*settings, f"ckpt_path={last}", name="rest")
+    assert same_bits(weights(rest.folder), weights(whole.folder))
+    assert rest.metrics == whole.metrics
+    assert [row["epoch"] for row in metrics_csv(rest.folder)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("during", ["step", "validation", "epoch end"])
+def test_a_signal_at_the_end_of_an_epoch_lets_it_end(tiny_run, number, during):
+    result = tiny_run(sends(STEPS_PER_EPOCH, number, during))
+    (row,) = metrics_csv(result.folder)
+    assert row.keys() >= {"train/loss", "val/loss"}
+    assert result.metrics.keys() == {"train", "val"}
+    assert summary(result.folder)["epochs"] == 1
+    assert checkpoint(result.folder)["global_step"] == STEPS_PER_EPOCH
+    assert checkpoint(result.folder, "best")["epoch"] == 0
+
+
+def test_the_signal_handlers_are_put_back(tiny_run):
+    def mine(number, frame):
+        pass
+
+    before = signal.signal(signal.SIGTERM, mine), signal.getsignal(signal.SIGINT)
+    try:
+        tiny_run(sends(2))
+        assert signal.getsignal(signal.SIGTERM) is mine
+        assert signal.getsignal(signal.SIGINT) is before[1]
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+
+
+def test_a_second_signal_ends_at_once():
+    stop = GracefulStop(None)
+    with stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.reason == "interrupted"
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_error_is_no_interruption(tiny_run, tmp_path):
+    with pytest.raises(RuntimeError, match="mistake"):
+        tiny_run("trainer.callbacks=[{_target_: runs.Raises}]")
+    assert summary(tmp_path / "run")["stopped"].startswith("failed")
+    assert not (tmp_path / "run" / "checkpoints" / "last.safetensors").exists()
+
+
+def test_a_run_in_another_thread_works_without_handlers(tiny_run):
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(tiny_run).result().stopped == "trainer.max_epochs=2 reached"

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from discern.training.outputs import TestOutputs
+
+
+class Rank:
+    """One of several processes that test together: every so-many-th image is its own."""
+
+    def __init__(self, rank: int, ranks: int, images: int) -> None:
+        self.shares = [range(other, images, ranks) for other in range(ranks)]
+        self.rank, self.images = rank, images
+
+    def run(self, batch_size: int) -> TestOutputs:
+        outputs = TestOutputs()
+        trainer: Any = SimpleNamespace(world_size=len(self.shares))
+        module: Any = SimpleNamespace()
+        outputs.on_test_epoch_start(trainer, module)
+        # As many batches as the first one has, of which the last may be empty.
+        for begin in range(0, len(self.shares[0]), batch_size):
+            numbers = [*self.shares[self.rank][begin : begin + batch_size]]
+            said = {"logits": logits(numbers), "labels": labels(numbers)}
+            outputs.on_test_batch_end(trainer, module, said, None, begin)
+        outputs.on_test_epoch_end(trainer, module)
+        return outputs
+
+    def gather(self, part: Tensor) -> list[Tensor]:
+        of = (lambda share: logits(share).float()) if part.dim() == 2 else labels
+        assert torch.equal(part, of(self.shares[self.rank]))
+        return [of(share) for share in self.shares]
+
+
+def labels(numbers: Iterable[int]) -> Tensor:
+    return torch.tensor([*numbers], dtype=torch.int64) % 3
+
+
+def logits(numbers: Iterable[int]) -> Tensor:
+    rows = [[number, number / 2] for number in numbers]
+    return torch.tensor(rows, dtype=torch.float64).reshape(-1, 2)
+
+
+@pytest.mark.parametrize("images", [1, 4, 5, 17])
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_each_image_is_there_once_in_its_place_whatever_the_number_of_processes(
+    images, ranks, monkeypatch
+):
+    for rank in range(ranks):
+        process = Rank(rank, ranks, images)
+        monkeypatch.setattr("discern.training.outputs.gather_all_tensors", process.gather)
+        outputs = process.run(batch_size=2)
+        assert outputs.logits is not None
+        assert outputs.labels is not None
+        assert torch.equal(outputs.logits, logits([*range(images)]).float())
+        assert torch.equal(outputs.labels, torch.arange(images) % 3)
+
+
+def test_a_test_without_batches_has_no_outputs():
+    outputs = TestOutputs()
+    outputs.on_test_epoch_end(SimpleNamespace(), SimpleNamespace())  # type: ignore[arg-type]
+    assert outputs.logits is None
+    assert outputs.labels is None

@@ -1,0 +1,208 @@
+"""Going on from a checkpoint: with everything armed, with other settings, by short names."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from discern.errors import DiscernError
+from discern.models.checkpoint import write
+from discern.training.resume import differences
+from run_files import SHOWN, checkpoint, metrics_csv, same_bits, summary, weights
+
+ARMED = (
+    "model.dropout=0.2",
+    "model.norm=batch",
+    "data.augment=flip_shift",
+    "callbacks.ema.decay=0.9",
+    "callbacks.early_stopping.patience=3",
+    "optimizer.lr=3e-3",
+    "trainer.max_epochs=5",
+)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 4])
+@pytest.mark.parametrize("scheduler", ["none", "plateau", "step"])
+def test_after_any_epoch_with_everything_armed(tiny_run, epochs, scheduler):
+    shown = SHOWN if scheduler == "step" else ()  # pictures draw no random numbers
+    armed = (*ARMED, f"scheduler={scheduler}", *shown)
+    whole = tiny_run(*armed, name="whole")
+    first = tiny_run(*armed, f"trainer.max_epochs={epochs}", name="first")
+    rest = tiny_run(*armed, f"ckpt_path={first.folder}", name="rest")
+
+    assert same_bits(weights(rest.folder), weights(whole.folder))
+    assert same_bits(weights(rest.folder, "best"), weights(whole.folder, "best"))
+    one, other = (checkpoint(run.folder)["current_model_state"] for run in (rest, whole))
+    assert same_bits(one, other), "the weights behind the average"
+    assert rest.metrics == whole.metrics
+    losses = [[row["train/loss"] for row in metrics_csv(run.folder)] for run in (rest, whole)]
+    assert losses[0] == losses[1]
+
+
+def test_the_best_so_far_is_remembered_in_another_folder(tiny_run):
+    first = tiny_run("trainer.max_epochs=3", name="first")
+    # A learning rate at which nothing gets better, so that the best stays that of the first run.
+    rest = tiny_run(
+        f"ckpt_path={first.folder}", "trainer.max_epochs=5", "optimizer.lr=10", name="rest"
+    )
+    assert same_bits(weights(rest.folder, "best"), weights(first.folder, "best"))
+    assert rest.metrics["val"] == first.metrics["val"]
+
+
+def test_a_best_checkpoint_that_is_gone_is_said(tiny_run, caplog):
+    first = tiny_run(name="first")
+    last = first.folder.parent / "alone" / "last.safetensors"
+    last.parent.mkdir()
+    (first.folder / "checkpoints" / "last.safetensors").rename(last)
+    shutil.rmtree(first.folder)
+    rest = tiny_run(f"ckpt_path={last}", "trainer.max_epochs=3", name="rest")
+    assert "The best checkpoint so far" in caplog.text
+    assert (rest.folder / "checkpoints" / "best.safetensors").is_file()
+
+
+def test_changed_settings_are_said_and_count(tiny_run, caplog):
+    first = tiny_run(name="first")
+    with caplog.at_level(logging.INFO):
+        rest = tiny_run(
+            f"ckpt_path={first.folder}", "trainer.max_epochs=3",
+            "optimizer.lr=1e-5", "optimizer.weight_decay=0.5", "model.dropout=0.1", name="rest",
+        )  # fmt: skip
+    for line in (
+        "optimizer.lr=1e-05, was 0.001 in the checkpoint",
+        "optimizer.weight_decay=0.5, was 0.0 in the checkpoint",
+        "model.dropout=0.1, was 0.0 in the checkpoint",
+    ):
+        assert line in caplog.text
+    (group,) = checkpoint(rest.folder)["optimizer_states"][0]["param_groups"]
+    assert (group["lr"], group["weight_decay"]) == (1e-5, 0.5)
+
+
+def test_a_changed_rate_scales_the_rest_of_a_schedule(tiny_run):
+    settings = ("scheduler=step", "scheduler.step_size=1", "scheduler.gamma=0.5")
+    first = tiny_run(*settings, "optimizer.lr=0.4", name="first")  # 0.4, 0.2
+    rest = tiny_run(
+        *settings, "optimizer.lr=0.04", f"ckpt_path={first.folder}", "trainer.max_epochs=4",
+        name="rest",
+    )  # fmt: skip
+    rates = [row["train/lr"] for row in metrics_csv(rest.folder)]
+    assert rates == pytest.approx([0.4, 0.2, 0.01, 0.005])
+
+
+def test_a_schedule_of_another_length_is_refused(tiny_run):
+    first = tiny_run("scheduler=onecycle", name="first")
+    with pytest.raises(DiscernError, match=r"planned for 12 steps and the run now has 24"):
+        tiny_run("scheduler=onecycle", "trainer.max_epochs=4", f"ckpt_path={first.folder}")
+
+
+def test_weights_only_start_a_new_run(tiny_run):
+    first = tiny_run(name="first")
+    best = first.folder / "checkpoints" / "best.safetensors"
+    second = tiny_run(f"model.init_from={best}", "trainer.max_epochs=1", name="second")
+    assert checkpoint(second.folder)["global_step"] == 6
+    assert not same_bits(weights(second.folder), weights(first.folder))
+    again = tiny_run("trainer.max_epochs=1", name="again")
+    assert second.metrics["train"]["loss"] < again.metrics["train"]["loss"]
+
+
+def test_last_and_best_are_the_newest_runs(tiny_run, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    tiny_run(name="outputs/day/older")
+    newer = tiny_run("model.hidden=[7]", name="outputs/day/newer")
+    for name in ("last", "best"):
+        rest = tiny_run(
+            "model.hidden=[7]", "trainer.max_epochs=3", f"ckpt_path={name}", name=f"from_{name}"
+        )
+        assert weights(rest.folder)["hidden.0.weight"].shape == (7, 784)
+    assert newer.folder.is_dir()
+
+
+VALUES = st.dictionaries(st.sampled_from("abc"), st.integers(0, 2) | st.just([1]))
+
+
+@given(VALUES, VALUES)
+def test_differences_are_those_settings_that_differ(saved, now):
+    changes = differences({"group": saved}, {"group": now})
+    for key in "abc":
+        if saved.get(key) == now.get(key):
+            assert f"group.{key}" not in changes
+        else:
+            assert changes[f"group.{key}"] == (saved.get(key), now.get(key))
+
+
+def test_the_seconds_of_a_continued_run_are_its_own(tiny_run):
+    first = tiny_run(name="first")
+    last = first.folder / "checkpoints" / "last.safetensors"
+    content = checkpoint(first.folder)
+    content["callbacks"]["History"]["totals"]["validation_seconds"] = 1000.0
+    write(content, last)
+    rest = tiny_run(f"ckpt_path={last}", "trainer.max_epochs=3", name="rest")
+    seconds = summary(rest.folder)["seconds"]
+    assert 0 < seconds["fit"] < 1000
+    assert 0 < seconds["validation"] < 1000
+
+
+@pytest.mark.parametrize("steps", [13, 18, 21])
+def test_with_max_steps_after_an_epoch_that_is_over(tiny_run, steps):
+    length = ("trainer.max_epochs=-1", f"trainer.max_steps={steps}", "scheduler=step")
+    whole = tiny_run(*length, name="whole")
+    first = tiny_run("scheduler=step", name="first")  # two epochs, 12 steps
+    rest = tiny_run(*length, f"ckpt_path={first.folder}", name="rest")
+
+    assert rest.stopped == whole.stopped == f"trainer.max_steps={steps} reached"
+    assert same_bits(weights(rest.folder), weights(whole.folder))
+    assert rest.metrics == whole.metrics
+    names = ("epoch", "step", "train/loss", "val/loss")
+    rows = [
+        [[row.get(name) for name in names] for row in metrics_csv(run.folder, complete=False)]
+        for run in (rest, whole)
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_changed_patience_counts(tiny_run):
+    stays = ("optimizer=sgd", "optimizer.lr=1e-30", "trainer.max_epochs=9")
+    first = tiny_run(*stays, "callbacks.early_stopping.patience=1", name="first")
+    rest = tiny_run(
+        *stays, f"ckpt_path={first.folder}", "callbacks.early_stopping.patience=4", name="rest"
+    )
+    assert rest.stopped == "early stopping in epoch 5: val/loss has not improved for 4 epochs"
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "before", "after", "rates"),
+    [
+        ("step", ["step_size=1", "gamma=0.5"], ["step_size=1", "gamma=0.2"], [1, 0.5, 0.25, 0.05]),
+        ("step", ["step_size=2", "gamma=0.5"], ["step_size=3", "gamma=0.5"], [1, 1, 0.5, 0.25]),
+        ("plateau", ["patience=9"], ["patience=0", "factor=0.5"], [1, 1, 1, 0.5]),
+    ],
+)
+def test_changed_settings_of_a_schedule_count(tiny_run, scheduler, before, after, rates):
+    stays = ("optimizer=sgd", "optimizer.lr=1e-6", f"scheduler={scheduler}")
+    first = tiny_run(*stays, *(f"scheduler.{setting}" for setting in before), name="first")
+    rest = tiny_run(
+        *stays, *(f"scheduler.{setting}" for setting in after), f"ckpt_path={first.folder}",
+        f"trainer.max_epochs={len(rates)}", name="rest",
+    )  # fmt: skip
+    told = [row["train/lr"] for row in metrics_csv(rest.folder)]
+    assert told == pytest.approx([rate * 1e-6 for rate in rates])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("step", ["scheduler=plateau"], "scheduler is StepLR there and ReduceLROnPlateau now"),
+        (
+            "onecycle",
+            ["scheduler=onecycle", "scheduler.pct_start=0.5"],
+            "scheduler.pct_start is 0.3 there and 0.5 now",
+        ),
+    ],
+)
+def test_a_schedule_that_cannot_be_gone_on_with_is_refused(tiny_run, before, after, said):
+    first = tiny_run(f"scheduler={before}", name="first")
+    with pytest.raises(DiscernError, match=said):
+        tiny_run(*after, f"ckpt_path={first.folder}", name="rest")
