@@ -43,7 +43,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from discern.config.schema import conf_dir
+from discern.config.user_config import conf_dir
 from discern.data.catalogue import examine
 from discern.data.image_files import ImageFiles
 from discern.data.module import InMemoryDataModule, LoadedImages
@@ -51,8 +51,7 @@ from discern.data.preprocessing import Preprocessing
 from discern.features.arrays import Ids
 from discern.features.chunks import SUFFIX
 from discern.features.source import FeatureSource, Kind, Settings
-from discern.features.store import FeatureStore
-from discern.features.table import FeatureTable
+from discern.features.store import FeatureStore, FeatureTable
 from discern.run import train
 
 IMAGES, WIDTH, BATCH, RATE = 20_000, 1024, 64, 1e-3
@@ -140,7 +139,7 @@ def measure_epoch(folder: Path, repeats: int) -> None:
     epochs.cached()  # warm up
     pairs = alternate(epochs.cached, epochs.bare, repeats)
     tell("an epoch of 20,000 cached images", pairs, "a bare loop", 1.5)
-    with patch("discern.features.table.IN_MEMORY", 0):
+    with patch("discern.features.store.IN_MEMORY", 0):
         epochs.source._tables.clear()
         pairs = alternate(epochs.cached, epochs.bare, repeats)
     tell("  the same, features in files", pairs, "a bare loop")

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from discern.config.schema import conf_dir
+from discern.config.user_config import conf_dir
 from discern.run import train
 
 RUNS: dict[str, list[str]] = {

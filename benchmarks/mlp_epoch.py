@@ -37,7 +37,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision import datasets, transforms
 
-from discern.config.schema import conf_dir
+from discern.config.user_config import conf_dir
 from discern.run import train
 
 BATCH, RATE = 64, 0.003

@@ -24,7 +24,7 @@ from hydra import compose, initialize_config_dir
 from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
-from discern.config.schema import conf_dir
+from discern.config.user_config import conf_dir
 from discern.data.augment import AUGMENTATIONS
 from discern.data.in_memory import InMemoryImages
 from discern.data.published.mnist import MNIST

@@ -9,7 +9,9 @@ from typing import Any
 
 import yaml
 
-from discern.config.schema import COMMANDS, PARTS, SCHEMAS, UNKNOWN, allowed, conf_dir
+from discern.config.check import COMMANDS, allowed
+from discern.config.schema import PARTS, SCHEMAS, UNKNOWN
+from discern.config.user_config import conf_dir
 
 PAGE = Path(__file__).with_name("settings.md")
 

@@ -55,7 +55,7 @@ def _tiny_mnist(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[st
     import numpy as np
 
     from discern.data.published.idx import idx_header, idx_sha256
-    from discern.data.published.packaged import read_sample
+    from discern.data.published.mnist import read_sample
 
     folder = tmp_path_factory.mktemp("tiny")
     raw = folder / "MNIST" / "raw"

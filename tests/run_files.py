@@ -22,8 +22,8 @@ from lightning.pytorch import Callback
 from omegaconf import DictConfig, flag_override
 from torch import Tensor, nn
 
-from discern.config.schema import conf_dir
-from discern.data.published.packaged import read_sample
+from discern.config.user_config import conf_dir
+from discern.data.published.mnist import read_sample
 from discern.models.saved import read
 from discern.sweeps.composing import SweepConfigLoader
 
@@ -155,7 +155,7 @@ def own_model(target: str, *settings: str) -> list[str]:
 
 
 class Events(Callback):
-    """Writes down what Lightning does; ``trainer.callbacks=[{_target_: runs.Events}]``."""
+    """Writes down what Lightning does; ``trainer.callbacks=[{_target_: run_files.Events}]``."""
 
     seen: ClassVar[list[tuple[str, Any]]] = []
 

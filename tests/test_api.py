@@ -17,8 +17,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import discern
-from discern.config.schema import conf_dir
-from discern.data.published.packaged import read_sample
+from discern.config.user_config import conf_dir
+from discern.data.published.mnist import read_sample
 from discern.errors import DiscernError
 from discern.run import Result
 from discern.runs.tested import read_tested

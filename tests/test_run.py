@@ -24,13 +24,14 @@ from torch.optim.lr_scheduler import (
 )
 
 import discern
-from discern import run
-from discern.config.schema import check
+from discern.config.check import check
 from discern.data.published.mnist import MNIST
 from discern.errors import DiscernError
 from discern.models.mlp import MLP
+from discern.reports import samples
 from discern.reports.run_page import write_run_page
-from discern.run import metrics_table, train
+from discern.run import train
+from discern.training.terminal import metrics_table
 from run_files import (
     SHOWN,
     STEPS_PER_EPOCH,
@@ -48,7 +49,7 @@ from run_files import (
 )
 from starter import begin, end, invoke
 
-EVENTS = "trainer.callbacks=[{_target_: runs.Events}]"
+EVENTS = "trainer.callbacks=[{_target_: run_files.Events}]"
 NO_VALIDATION = "data.val_size=0"
 SPLIT_METRICS = {"loss", "accuracy", "precision", "recall", "top5_error"}
 
@@ -780,7 +781,7 @@ def test_a_callback_of_lightning(tiny_run):
 
 def test_a_network_of_ones_own(tiny_run):
     result = tiny_run(
-        *own_model("runs.Convolution", "+model.width=3"),
+        *own_model("run_files.Convolution", "+model.width=3"),
     )
     assert summary(result.folder)["title"] == "convolution on MNIST"
     assert set(weights(result.folder)) == {
@@ -811,7 +812,7 @@ def test_a_run_continued_between_epochs_is_the_undisturbed_run(tiny_run, schedul
     settings = (f"scheduler={scheduler}", "model.dropout=0.2")
     whole = tiny_run(*settings, "trainer.max_epochs=4", name="whole")
     # Interrupted after the second epoch, as otherwise a schedule would be that of a shorter run.
-    stop = f"{{_target_: runs.Signal, step: 12, number: {int(signal.SIGINT)}}}"
+    stop = f"{{_target_: run_files.Signal, step: 12, number: {int(signal.SIGINT)}}}"
     half = tiny_run(*settings, "trainer.max_epochs=4", f"trainer.callbacks=[{stop}]", name="half")
     assert summary(half.folder)["stopped"] == "interrupted"
     last = half.folder / "checkpoints" / "last.safetensors"
@@ -848,14 +849,14 @@ def test_a_checkpoint_of_another_network_is_told_apart(tiny_run):
 
 def test_a_failure_is_in_the_summary(tiny_run, tmp_path):
     with pytest.raises(RuntimeError, match="a mistake of mine"):
-        tiny_run("trainer.callbacks=[{_target_: runs.Raises}]")
+        tiny_run("trainer.callbacks=[{_target_: run_files.Raises}]")
     assert summary(tmp_path / "run")["stopped"] == "failed: a mistake of mine"
 
 
 def test_an_unknown_class_is_named(tiny_run, tmp_path):
-    with pytest.raises(DiscernError, match=r"runs\.Nothing"):
-        tiny_run("trainer.callbacks=[{_target_: runs.Nothing}]")
-    assert "runs.Nothing" in summary(tmp_path / "run")["stopped"]
+    with pytest.raises(DiscernError, match=r"run_files\.Nothing"):
+        tiny_run("trainer.callbacks=[{_target_: run_files.Nothing}]")
+    assert "run_files.Nothing" in summary(tmp_path / "run")["stopped"]
 
 
 @pytest.mark.parametrize(
@@ -946,8 +947,10 @@ def test_pictures_of_the_same_data_are_copied_and_others_drawn(tiny_run, monkeyp
     augmented = ("data.augment=shift",)
     first = tiny_run(*augmented, name="first").folder
     drawn = []
-    original = run.draw_grid
-    monkeypatch.setattr(run, "draw_grid", lambda *args: drawn.append(args[3]) or original(*args))
+    original = samples.draw_grid
+    monkeypatch.setattr(
+        samples, "draw_grid", lambda *args: drawn.append(args[3]) or original(*args)
+    )
     pictures = ("samples.png", "augmented.png")
     second = tiny_run(*augmented, "optimizer.lr=0.1", name="second").folder
     assert not drawn

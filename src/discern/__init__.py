@@ -1,14 +1,15 @@
 """Image-classification experiments on PyTorch Lightning and Hydra that explain themselves."""
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from discern.api import compare, predict, train
     from discern.config.compose import compose
     from discern.models.saved import load
 
-__version__ = "0.1.0"
 __all__ = ["__version__", "compare", "compose", "load", "predict", "train"]
 
 _MODULES = {
@@ -22,6 +23,8 @@ _MODULES = {
 
 def __getattr__(name: str) -> Any:
     """Import what a program uses when it uses it: the command line starts without torch."""
+    if name == "__version__":
+        return importlib.metadata.version("discern")
     if name in _MODULES:
         return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'discern' has no attribute '{name}'")

@@ -17,24 +17,24 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor, nn
 
 from discern.commands.predict import BATCH, classify_files, probabilities_of, title_of
+from discern.config.check import check
 from discern.config.experiment_file import name_of
 from discern.config.preflight import claim_folder
-from discern.config.schema import check
 from discern.console import ConsoleHandler, Formatter
 from discern.errors import DiscernError
-from discern.files.text import printable
 from discern.files.walk import find_files
 from discern.models.card import Card
 from discern.models.classifier import Classifier
 from discern.models.saved import load
 from discern.models.threads import with_threads
+from discern.reports import comparison
 from discern.reports.classified import Classified, classified_sheet
-from discern.reports.comparison import Comparison
-from discern.reports.comparison import compare as comparison
+from discern.reports.notebook import comparison_html
 from discern.run import Result
 from discern.run import train as run
 from discern.runs.folder import OUTPUTS, find_checkpoint
-from discern.runs.select import selected
+from discern.sweeps.select import selected
+from discern.text import printable
 from discern.training.job import torch_as_it_was
 
 SHOWN = 12
@@ -42,6 +42,13 @@ SHOWN = 12
 
 TIMED = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 """A line of train.log."""
+
+
+class Comparison(comparison.Comparison):
+    """Runs side by side, which a notebook shows as tables and pictures."""
+
+    def _repr_html_(self) -> str:
+        return comparison_html(self)
 
 
 def compare(*runs: Result | str | Path) -> Comparison:
@@ -62,7 +69,7 @@ def compare(*runs: Result | str | Path) -> Comparison:
     found = selected(words, OUTPUTS)
     if len(found) < 2:
         raise DiscernError(f"discern.compare needs two runs or more, and this is {len(found)}.")
-    return comparison(found)
+    return Comparison(**vars(comparison.compare(found)))
 
 
 def train(cfg: DictConfig) -> Result:

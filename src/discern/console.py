@@ -14,8 +14,8 @@ from rich.table import Table
 from tqdm import tqdm
 
 from discern.errors import told
-from discern.files.text import visible
 from discern.redaction import redacted_text
+from discern.text import visible
 
 # tqdm's own lock is shared with forks of the process, and for ever held by one that is killed while
 # it prints: the other jobs of a sweep would wait for it.
@@ -114,3 +114,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], width: int = 0) 
     with console.capture() as capture:
         console.print(grid)
     return "\n".join(line.rstrip() for line in capture.get().rstrip("\n").splitlines())
+
+
+def line_width() -> int:
+    """Letters of a terminal's line; a file or a pipe has longer ones than any table."""
+    return shutil.get_terminal_size(fallback=(10_000, 24)).columns

@@ -1,14 +1,15 @@
 """The one exception for what a user can put right, and how it ends the process."""
 
+import difflib
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from discern.files.text import visible
 from discern.redaction import redacted_text
+from discern.text import visible
 
 # Read once: the entry point sets the variable itself so that Hydra hands its exceptions on.
 FULL_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -154,3 +155,36 @@ def shortened(items: Sequence[str], most: int = 20) -> str:
     """Items in a row on one line, the last of many left out."""
     more = f", … ({len(items):,} in all)" if len(items) > most else ""
     return ", ".join(map(visible, items[:most])) + more
+
+
+FEW = 12
+"""So many names are all shown beside the closest."""
+
+
+def closest(wrong: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like ``wrong``, if any is."""
+    return next(iter(difflib.get_close_matches(wrong, sorted(known), n=1, cutoff=0.6)), None)
+
+
+def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+    """'did you mean NAME?' for the closest known name, and the list of names unless it is long."""
+    names = sorted(known)
+    close = closest(wrong, names)
+    if close is None:
+        return f"there are {', '.join(names)}."
+    choice = f" (there are {', '.join(names)})" if 1 < len(names) <= FEW else ""
+    return f"did you mean {close}{choice}?"
+
+
+def as_override(value: Any) -> str:
+    """A plain value as one would type it in an override: ``[128,64]``, ``null``, ``true``."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{','.join(as_override(item) for item in value)}]"
+    if isinstance(value, dict):
+        items = ",".join(f"{key}:{as_override(item)}" for key, item in value.items())
+        return f"{{{items}}}"
+    return str(value)

@@ -11,8 +11,7 @@ class OwnSearchPath(SearchPathPlugin):
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Put the folder after what there is, for discern's commands only."""
-        from discern.config.schema import conf_dir
-        from discern.config.user_config import own_conf
+        from discern.config.user_config import conf_dir, own_conf
 
         folder = own_conf()
         discerns = {str(conf_dir()), f"file://{conf_dir()}"}

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from discern.commands import cache as cache_command
-from discern.config.schema import conf_dir
+from discern.config.user_config import conf_dir
 from discern.features.store import FeatureStore
 from discern.features.stores import MARK, hold, name_of
 from discern.models import torch_file, torch_file_folder

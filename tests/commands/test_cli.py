@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from discern.config.schema import conf_dir
+from discern.config.user_config import conf_dir
 from run_files import (
     DISCERN,
     REPOSITORY,

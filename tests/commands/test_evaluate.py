@@ -16,8 +16,8 @@ from PIL import Image
 
 import runs
 from discern.commands.evaluate import data_settings, evaluate
-from discern.config.schema import check
-from discern.data.published.packaged import read_sample
+from discern.config.check import check
+from discern.data.published.mnist import read_sample
 from discern.errors import DiscernError
 from discern.models.card import CARD, parsed
 from discern.models.checkpoint import write

@@ -17,8 +17,8 @@ from PIL import Image
 import runs
 from discern.commands.evaluate import evaluate
 from discern.commands.predict import classify_files, predict
-from discern.config.schema import check
-from discern.data.published.packaged import read_sample
+from discern.config.check import check
+from discern.data.published.mnist import read_sample
 from discern.errors import DiscernError
 from discern.models.card import CARD, Card
 from discern.models.checkpoint import write

@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from discern.config.compose import explain
-from discern.config.schema import conf_dir
+from discern.config.user_config import conf_dir
 from run_files import composed_by_hydra as composed
 
 

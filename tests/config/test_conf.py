@@ -14,7 +14,9 @@ import yaml
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from discern.config.schema import SCHEMAS, check, conf_dir
+from discern.config.check import check
+from discern.config.schema import SCHEMAS
+from discern.config.user_config import conf_dir
 from discern.training.build import FOR_TRAINING
 from run_files import composed_by_hydra as composed
 
@@ -72,7 +74,7 @@ def test_a_file_is_yaml_without_a_key_twice(name):
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_a_choice_composes_and_is_allowed(group, choice, monkeypatch):
     # As if every extra were installed: a missing one is another test's.
-    monkeypatch.setattr("discern.config.schema.EXTRAS", {})
+    monkeypatch.setattr("discern.config.check.EXTRAS", {})
     cfg = chosen(group, choice).copy()
     cfg.folder = "outputs/here"
     check(cfg)

@@ -6,7 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from discern.config.differences import differences
-from discern.config.schema import conf_dir
+from discern.config.user_config import conf_dir
 from run_files import summary
 from starter import invoke
 

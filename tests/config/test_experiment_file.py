@@ -7,9 +7,10 @@ import pickle
 import pytest
 
 from discern.commands.cli import main
+from discern.config.check import check
 from discern.config.compose import explain
 from discern.config.experiment_file import find_file, name_of
-from discern.config.schema import check, conf_dir
+from discern.config.user_config import conf_dir
 from discern.errors import DiscernError
 from hydra_plugins import discern_experiments as plugin
 from run_files import composed_by_hydra as composed

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from discern.config.check import check
 from discern.config.compose import compose
 from discern.config.foreign import check_overrides
-from discern.config.schema import check
 from discern.errors import DiscernError
 from starter import invoke
 

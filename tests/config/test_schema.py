@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from discern.config.schema import TrainerSettings, as_override, check, conf_dir
-from discern.errors import DiscernError
+from discern.config.check import check
+from discern.config.schema import TrainerSettings
+from discern.config.user_config import conf_dir
+from discern.errors import DiscernError, as_override
 from run_files import REPOSITORY, composed
 
 

@@ -13,10 +13,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from discern.config.check import COMMANDS, as_typed_settings
 from discern.config.experiment_file import is_path
-from discern.config.schema import COMMANDS, as_typed_settings, conf_dir
 from discern.config.settle import place_paths
 from discern.config.typed import for_hydra, parsed, quoted
+from discern.config.user_config import conf_dir
 from run_files import composed, composed_by_hydra
 
 SETTINGS = as_typed_settings()

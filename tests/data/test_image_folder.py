@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from discern.config.schema import check
+from discern.config.check import check
 from discern.data import stamps
 from discern.data.image_folder import ImageFolder
 from discern.data.views import PHOTO_AUGMENTATIONS

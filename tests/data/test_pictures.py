@@ -15,7 +15,7 @@ from discern.data.pictures import (
     fit_picture,
     read_picture,
 )
-from discern.data.published.packaged import read_sample
+from discern.data.published.mnist import read_sample
 from hostile.pictures import with_segments
 from photos import oriented, photo, smooth
 

@@ -16,8 +16,9 @@ from omegaconf import open_dict
 from pages import DOCS, NAMES, PAGES, blocks, program, prose
 
 from discern.commands.cli import COMMANDS
-from discern.config.schema import as_typed_settings, check, conf_dir
+from discern.config.check import as_typed_settings, check
 from discern.config.typed import for_hydra
+from discern.config.user_config import conf_dir
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -130,8 +131,8 @@ def composed(command: str, overrides: list[str]) -> None:
 @pytest.fixture
 def whatever_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """The files that commands name are taken to be there."""
-    monkeypatch.setattr("discern.config.schema.find_checkpoint", Path)
-    monkeypatch.setattr("discern.config.schema.find_files", lambda wanted: iter([Path(wanted)]))
+    monkeypatch.setattr("discern.config.check.find_checkpoint", Path)
+    monkeypatch.setattr("discern.config.check.find_files", lambda wanted: iter([Path(wanted)]))
 
 
 def words_of(line: str) -> tuple[str, list[str]]:

@@ -18,9 +18,8 @@ from made_up import FORK, child, in_child, kill, told_when_waiting
 from discern.features import stores as folders
 from discern.features import table
 from discern.features.arrays import Ids, write_chunk
-from discern.features.store import FeatureStore
+from discern.features.store import FeatureStore, FeatureTable
 from discern.features.stores import MARK, hold, in_use, last_used, make_room, remove, stores
-from discern.features.table import FeatureTable
 
 NAME = "0123456789abcdef" * 2
 WIDTH = 3

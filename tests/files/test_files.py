@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from discern.files.csv_cells import csv_cell, csv_text, write_csv
 from discern.files.reading import read_bytes, read_json
 from discern.files.removing import remove_tree
-from discern.files.text import printable, visible
 from discern.files.writing import write_whole
+from discern.text import printable, visible
 from hostile.texts import CHOSEN
 
 

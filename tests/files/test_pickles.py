@@ -286,9 +286,10 @@ def test_a_file_that_takes_too_much_memory_is_given_up(tmp_path):
 def test_ctrl_c_ends_the_child_at_once(tmp_path):
     (tmp_path / "given.pth").write_bytes(ENDLESS)
     program = (
-        "from discern import checkpoints, pickles\n"
+        "from discern.files import pickles\n"
+        "from discern.models import saved\n"
         "pickles.SECONDS = 1000\n"
-        "checkpoints.read('given.pth')\n"
+        "saved.read('given.pth')\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program], cwd=tmp_path, env=environment(), stderr=subprocess.PIPE

@@ -412,7 +412,7 @@ def settings(bait: Path) -> Iterator[str]:
     for name in ("name", "version", "sub_dir"):
         for path in (bait, "../x", "simplecache::x", "${tags.0}"):
             yield f"logger: {{tensorboard: {{{name}: '{path}'}}}}\n"
-    table = "discern.reports.tensorboard.logger.MetricsCSV"
+    table = "discern.training.history.MetricsCSV"
     yield f"logger: {{x: {{_target_: {table}, _args_: ['{bait}/x']}}}}\n"
     yield f"logger: {{x: {{_target_: {table}, path: '{bait}/x'}}}}\n"
     profiler = "lightning.pytorch.profilers.SimpleProfiler"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 from torchvision import models
 
-from discern.config.schema import conf_dir
+from discern.config.user_config import conf_dir
 from discern.errors import DiscernError
 from discern.models.checkpoint import write
 from discern.models.mlp import MLP

@@ -90,7 +90,7 @@ def test_no_report_without_being_asked(tiny_run):
 def test_a_failed_run_has_a_report_with_the_reason(tiny_mnist, tmp_path):
     done = invoke(
         "train", "data.source=sample", "data.fraction=0.1", "trainer.max_epochs=1",
-        "trainer.callbacks=[{_target_: runs.Raises}]", f"hydra.run.dir={tmp_path / 'run'}",
+        "trainer.callbacks=[{_target_: run_files.Raises}]", f"hydra.run.dir={tmp_path / 'run'}",
         cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 1

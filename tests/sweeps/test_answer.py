@@ -12,8 +12,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from discern.config.check import _put_in_deleted_groups, as_typed_settings
 from discern.config.foreign import to_be_allowed
-from discern.config.schema import _put_in_deleted_groups, as_typed_settings
 from discern.config.settle import leave_out, place_paths
 from discern.config.typed import for_hydra, parsed
 from discern.sweeps.answer import as_experiment, command

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError
 
-from discern.config.schema import conf_dir
+from discern.config.user_config import conf_dir
 from discern.sweeps import composing
 from discern.sweeps.composing import SweepConfigLoader
 

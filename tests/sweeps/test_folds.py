@@ -11,7 +11,7 @@ from sweeping import results
 
 from discern.errors import DiscernError
 from discern.runs.folder import best
-from discern.runs.select import selected
+from discern.sweeps.select import selected
 from run_files import TINY, summary
 from starter import invoke
 

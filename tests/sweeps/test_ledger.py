@@ -10,9 +10,8 @@ from filelock import FileLock
 from discern.errors import DiscernError
 from discern.sweeps import ledger as ledgers
 from discern.sweeps.ledger import Ledger
-from discern.sweeps.objectives import direction_of, objectives_of
 from discern.sweeps.page import write_sweep_page
-from discern.sweeps.rows import Objective, State
+from discern.sweeps.rows import Objective, State, direction_of, objectives_of
 
 LOSS = Objective("val/loss", "minimize")
 KNOWN = '[{"metric": "val/loss", "direction": "minimize"}]'

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
-from discern.sweeps.picture import draw_sweep, is_geometric
+from discern.sweeps.picture import draw_sweep
+from discern.sweeps.ranking import is_geometric
 from discern.sweeps.rows import Objective, Row, State
 
 LOSS = Objective("val/loss", "minimize")

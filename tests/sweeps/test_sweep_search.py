@@ -11,8 +11,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from sweeping import begin, results, sweep
 
 from discern.errors import DiscernError
-from discern.sweeps.search import PRUNER, search_space
+from discern.sweeps.search import search_space
 from discern.training.pruning import Pruning
+from discern.training.study import PRUNER
 from run_files import summary
 from starter import end, said, until
 

@@ -9,12 +9,11 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-import runs
 from discern.models.checkpoint import write
 from discern.runs.folder import State, read_run
 from discern.training import divergence
 from discern.training.divergence import finite_weights
-from run_files import checkpoint, metrics_csv, summary
+from run_files import TINY, checkpoint, metrics_csv, summary
 from starter import invoke
 
 
@@ -161,7 +160,7 @@ def test_buffers_may_be_infinite_but_not_nan():
 
 def test_a_process_of_its_own_ends_with_1_and_says_what_to_try(tmp_path):
     done = invoke(
-        "train", "optimizer.lr=1e30", *runs.TINY[2:], "data.source=sample", "hydra.run.dir=run",
+        "train", "optimizer.lr=1e30", *TINY[2:], "data.source=sample", "hydra.run.dir=run",
         "sweep.draws=false", "logger=default", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 1
@@ -177,7 +176,7 @@ def test_a_process_of_its_own_ends_with_1_and_says_what_to_try(tmp_path):
 
 
 def test_a_sweep_goes_on_ranks_the_others_and_leaves_the_job_alone_later(tmp_path):
-    sweep = ("-m", "optimizer.lr=1e-2,1e30,1e-3", "trainer.max_epochs=1", *runs.TINY[1:-1],
+    sweep = ("-m", "optimizer.lr=1e-2,1e30,1e-3", "trainer.max_epochs=1", *TINY[1:-1],
              "data.source=sample", "hydra.sweep.dir=sweep")  # fmt: skip
     sweep = tuple(each for each in sweep if not each.startswith("trainer.max_epochs=2"))
     done = invoke("train", *sweep, cwd=tmp_path)
@@ -194,7 +193,7 @@ def test_a_sweep_goes_on_ranks_the_others_and_leaves_the_job_alone_later(tmp_pat
 
 def test_a_sweep_of_which_all_diverge_fails(tmp_path):
     done = invoke(
-        "train", "-m", "optimizer.lr=1e30,1e29", *runs.TINY[1:-1], "data.source=sample",
+        "train", "-m", "optimizer.lr=1e30,1e29", *TINY[1:-1], "data.source=sample",
         "hydra.sweep.dir=sweep", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 1
@@ -205,7 +204,7 @@ def test_a_search_is_told_and_goes_on(tmp_path):
     optuna = pytest.importorskip("optuna")
     done = invoke(
         "train", "-m", "hydra/sweeper=optuna", "hydra/sweeper/pruner=median",
-        "hydra.sweeper.n_trials=3", "optimizer.lr=choice(1e30,1e29)", *runs.TINY[1:-1],
+        "hydra.sweeper.n_trials=3", "optimizer.lr=choice(1e30,1e29)", *TINY[1:-1],
         "data.source=sample", "hydra.sweep.dir=sweep", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 1

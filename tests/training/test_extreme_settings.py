@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from discern.config.schema import check
+from discern.config.check import check
 from discern.errors import DiscernError
 from discern.run import train
 from discern.training.job import torch_as_it_was

@@ -17,7 +17,8 @@ import yaml
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from discern.config.schema import check, conf_dir
+from discern.config.check import check
+from discern.config.user_config import conf_dir
 from discern.errors import DiscernError
 from discern.run import Result, train
 from discern.runs.summary import Summary

@@ -11,7 +11,7 @@ from run_files import SHOWN, STEPS_PER_EPOCH, checkpoint, metrics_csv, same_bits
 
 def sends(step: int, number: int = signal.SIGINT, during: str = "step") -> str:
     settings = f"step: {step}, number: {int(number)}, during: {during}"
-    return f"trainer.callbacks=[{{_target_: runs.Signal, {settings}}}]"
+    return f"trainer.callbacks=[{{_target_: run_files.Signal, {settings}}}]"
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_a_second_signal_ends_at_once():
 
 def test_an_error_is_no_interruption(tiny_run, tmp_path):
     with pytest.raises(RuntimeError, match="mistake"):
-        tiny_run("trainer.callbacks=[{_target_: runs.Raises}]")
+        tiny_run("trainer.callbacks=[{_target_: run_files.Raises}]")
     assert summary(tmp_path / "run")["stopped"].startswith("failed")
     assert not (tmp_path / "run" / "checkpoints" / "last.safetensors").exists()
 

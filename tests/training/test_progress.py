@@ -74,6 +74,6 @@ def test_switched_off_it_is_off_on_a_terminal_too(tiny_run, terminal, override):
 def test_an_error_takes_the_bar_away_first(tiny_run, terminal):
     screen = terminal()
     with pytest.raises(RuntimeError, match="mistake"):
-        tiny_run("trainer.callbacks=[{_target_: runs.Raises}]")
+        tiny_run("trainer.callbacks=[{_target_: run_files.Raises}]")
     assert "epoch 1/2" in screen.getvalue()
     assert screen.getvalue().rpartition("\r")[2].strip() == ""

@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from discern.console import harmless, is_terminal, say, table
-from discern.errors import DiscernError
+from discern.errors import DiscernError, did_you_mean
 from discern.features.chunks import SUFFIX, DamagedChunkError, open_chunk
 from discern.features.stores import (
     ABOUT,
@@ -30,9 +30,8 @@ from discern.features.stores import (
 from discern.files import derived as engines
 from discern.files.cache import cache_dir
 from discern.files.places import expanded
-from discern.files.text import printable
 from discern.models import torch_file_folder
-from discern.nearest import did_you_mean
+from discern.text import printable
 
 HELP = """\
 The features of frozen backbones, and what else discern keeps.

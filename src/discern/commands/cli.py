@@ -7,12 +7,12 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from discern import __version__
 from discern.errors import DiscernError, refuse
-from discern.files.text import visible
+from discern.text import visible
 
 if TYPE_CHECKING:
     from hydra.types import TaskFunction
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 warnings.filterwarnings("ignore", r"(?s).*is validated against ConfigStore schema")
 
 HELP = f"""\
-discern {__version__}: image-classification experiments that explain themselves.
+discern {version("discern")}: image-classification experiments that explain themselves.
 
 Usage: discern COMMAND [GROUP=CHOICE] [SETTING=VALUE] …
 
@@ -57,13 +57,13 @@ def main(argv: list[str] | None = None) -> None:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP, end="")
     elif arguments[0] in ("-V", "--version"):
-        print(f"discern {__version__}")
+        print(f"discern {version('discern')}")
     elif arguments[0] in ("-sc", "--shell_completion"):
         _complete(arguments)
     elif arguments[0] in COMMANDS:
         COMMANDS[arguments[0]](arguments[1:])
     else:
-        from discern.nearest import did_you_mean
+        from discern.errors import did_you_mean
 
         wrong = arguments[0]
         refuse(DiscernError(f"{wrong} is not a command; {did_you_mean(wrong, COMMANDS)}"))
@@ -169,9 +169,10 @@ def _plain_command(run: Callable[[list[str]], None], arguments: list[str]) -> No
 def _hydra_command(name: str, job: "TaskFunction", arguments: list[str]) -> None:
     import hydra
 
+    from discern.config.check import as_typed_settings
     from discern.config.checked_files import checked_files
-    from discern.config.schema import as_typed_settings, conf_dir
     from discern.config.typed import for_hydra
+    from discern.config.user_config import conf_dir
     from discern.redaction import remember
 
     started, asked = False, os.environ.get("HYDRA_FULL_ERROR")

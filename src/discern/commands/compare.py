@@ -8,13 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from discern.commands.runs import line_width
-from discern.console import fitted, harmless, say
+from discern.console import fitted, harmless, line_width, say
 from discern.errors import DiscernError
 from discern.files.places import expanded
-from discern.files.text import decoded
 from discern.runs.folder import OUTPUTS
-from discern.runs.select import selected
+from discern.sweeps.select import selected
+from discern.text import decoded
 
 if TYPE_CHECKING:
     from discern.reports.comparison import Comparison, Row
@@ -84,8 +83,7 @@ def write_files(compared: Comparison, folder: Path) -> Path:
         OSError: a file cannot be written.
     """
     from discern.reports.compare_page import write_compare_page
-    from discern.reports.comparison_tables import write_pairs, write_runs
-    from discern.reports.disputed import disputed_sheet
+    from discern.reports.comparison_tables import disputed_sheet, write_pairs, write_runs
 
     folder.mkdir(parents=True, exist_ok=True)
     page, pairs, picture = (folder / name for name in (PAGE, PAIRS, PICTURE))

@@ -16,9 +16,8 @@ from typing import Any
 
 from discern.commands.hosts import OwnHosts, is_loopback
 from discern.console import say
-from discern.errors import DiscernError
+from discern.errors import DiscernError, did_you_mean
 from discern.files.places import expanded
-from discern.nearest import did_you_mean
 
 HELP = """\
 TensorBoard on the runs of a folder, until Ctrl-C.

@@ -12,13 +12,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
-from discern.config.choices import settings_of
-from discern.config.schema import SCHEMAS, as_override, check, check_given, plain
-from discern.config.user_config import choices
+from discern.config.check import check, check_given
+from discern.config.schema import SCHEMAS
+from discern.config.user_config import choices, settings_of
+from discern.config.values import plain
 from discern.console import fitted
 from discern.data.known import Rule
 from discern.data.module import ImageDataModule
-from discern.errors import DiscernError
+from discern.errors import DiscernError, as_override
 from discern.features.engine import use_engine
 from discern.files.writing import as_json_values, write_whole
 from discern.files.yaml_file import write_config
@@ -41,9 +42,8 @@ from discern.runs.folder import find_checkpoint, is_run, mapping, read_run
 from discern.runs.predictions import Predictions, warn_of_undefined, write_predictions
 from discern.runs.summary import trained_on_sentence
 from discern.training.build import build_data
-from discern.training.job import as_job, relative
+from discern.training.job import as_job, quiet_libraries, relative
 from discern.training.meeting import check_trained_on, say_what_is_measured
-from discern.training.quiet import quiet_libraries
 
 log = logging.getLogger(__name__)
 

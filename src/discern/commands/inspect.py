@@ -11,14 +11,13 @@ import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
-from discern.config.schema import check
+from discern.config.check import check
 from discern.console import table
 from discern.data.images import labels_of
 from discern.files.csv_cells import write_csv
 from discern.files.writing import write_whole
 from discern.training.build import build_data
-from discern.training.job import as_job, relative
-from discern.training.quiet import quiet_libraries
+from discern.training.job import as_job, quiet_libraries, relative
 
 log = logging.getLogger(__name__)
 

@@ -17,13 +17,12 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from discern.config.schema import as_override, check
+from discern.config.check import check
 from discern.console import is_terminal
 from discern.data.in_memory import InMemoryImages
 from discern.data.pictures import PictureError, dark_on_light, fit_picture
-from discern.errors import DiscernError
+from discern.errors import DiscernError, as_override
 from discern.files.csv_cells import write_csv
-from discern.files.text import printable
 from discern.files.walk import find_files
 from discern.files.writing import write_whole
 from discern.models.card import Card
@@ -33,6 +32,7 @@ from discern.reports.classified import Classified, draw_classified
 from discern.reports.explain import GradCam
 from discern.runs.folder import find_checkpoint
 from discern.runs.predictions import TOP, warn_of_undefined
+from discern.text import printable
 from discern.training.job import as_job, relative
 
 log = logging.getLogger(__name__)

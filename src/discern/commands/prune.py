@@ -13,22 +13,20 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from discern.commands.runs import (
+from discern.commands.filters import (
     KEY_METRICS,
     Wish,
     better_first,
     check_filters,
     check_metric,
-    line_width,
     matches,
     name_in,
     size_of,
 )
-from discern.console import fitted, harmless, say
+from discern.console import fitted, harmless, line_width, say
 from discern.errors import DiscernError
 from discern.files.reading import is_regular
 from discern.files.removing import remove_tree
-from discern.files.text import decoded
 from discern.reports.page import number, size
 from discern.runs.folder import (
     CONFIG,
@@ -44,6 +42,7 @@ from discern.runs.folder import (
     runs_below,
 )
 from discern.sweeps.ledger import LOCK, Ledger
+from discern.text import decoded
 
 RECENT = 86_400.0
 """Seconds after the last change of an unfinished run's files in which it may still be running."""

@@ -8,8 +8,8 @@ from pathlib import Path
 from discern.console import say
 from discern.errors import DiscernError
 from discern.files.places import expanded
-from discern.files.text import printable
 from discern.runs.folder import OUTPUTS, is_run, is_sweep, newest, runs_below, sweeps_below
+from discern.text import printable
 
 HELP = """\
 Make report.html of runs and of sweeps anew, from what stands in their folders.

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from discern.console import fitted, harmless, say
-from discern.errors import DiscernError
+from discern.commands.filters import (
+    FILTERS,
+    KEY_METRICS,
+    Wish,
+    better_first,
+    check_filters,
+    check_metric,
+    matches,
+    name_in,
+    size_of,
+)
+from discern.console import fitted, harmless, line_width, say
+from discern.errors import DiscernError, did_you_mean
 from discern.files.places import expanded
-from discern.files.text import decoded, printable
-from discern.nearest import did_you_mean
 from discern.reports.page import duration, number, size
-from discern.runs.folder import OUTPUTS, Run, State, order_of_beginning, read_run, runs_below
+from discern.runs.folder import Run, State, order_of_beginning, read_run, runs_below
+from discern.text import decoded, printable
 
 HELP = """\
 The runs in outputs, newest first, and keeping the best of them.
@@ -44,9 +52,6 @@ the filters hold for all of its jobs. What may still be running stays. yes=true 
 LIMIT = 20
 """Runs that a table shows unless more are asked for."""
 
-FILTERS = ("state", "model", "data", "tag")
-KEY_METRICS = ("val/loss", "val/accuracy", "test/accuracy")
-"""What the table shows of a run's metrics; the first ranks runs."""
 
 PROPERTIES: dict[str, Callable[[Listed], Any]] = {
     "began": lambda one: order_of_beginning(one.run)[0],
@@ -75,29 +80,6 @@ class Listed:
     run: Run
     name: str
     size: int
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What the command line asks for.
-
-    Attributes:
-        folder: where the runs are.
-        filters: name -> value.
-        sort: by what; None where it was not said.
-        limit: so many, 0 for all; None where it was not said.
-        json: whether for programs.
-        keep, by, yes: of ``prune``.
-    """
-
-    folder: Path = OUTPUTS
-    filters: Mapping[str, str] = field(default_factory=dict)
-    sort: str | None = None
-    limit: int | None = None
-    json: bool = False
-    keep: int | None = None
-    by: str | None = None
-    yes: bool = False
 
 
 def run(arguments: list[str]) -> None:
@@ -202,112 +184,6 @@ PRUNE_SETTINGS = {"keep": _count, "by": _text, "dir": _folder, "yes": _yes}
 # Finding, filtering, sorting
 
 
-def matches(run: Run, filters: Mapping[str, str]) -> bool:
-    """Whether all filters hold for a run."""
-    return all(_holds(run, name, value) for name, value in filters.items())
-
-
-def _holds(run: Run, name: str, wanted: str) -> bool:
-    if name == "state":
-        return run.state.value == wanted
-    if name == "tag":
-        return any(fnmatchcase(tag, wanted) for tag in run.tags)
-    if name in ("model", "data"):
-        shown = run.model if name == "model" else run.data
-        return _alike(shown, wanted) or any(
-            _alike(typed.partition("=")[2], wanted)
-            for typed in run.overrides
-            if typed.partition("=")[0] == name
-        )
-    found, value = setting(run.config, name)
-    if not found:
-        return False
-    # pydantic, for those who ask for a setting
-    from discern.config.schema import as_override, as_typed_settings
-
-    if name in as_typed_settings():
-        wanted = str(expanded(wanted))
-    text, pattern = as_override(value).casefold(), wanted.casefold()
-    # A path may have brackets in it, and be no pattern.
-    return text == pattern or _as_number(text, pattern) or fnmatchcase(text, pattern)
-
-
-def setting(config: Mapping[str, Any], name: str) -> tuple[bool, Any]:
-    """Whether a config has a setting, by its dotted name, and its value."""
-    part: Any = config
-    for key in name.split("."):
-        if not isinstance(part, Mapping) or key not in part:
-            return False, None
-        part = part[key]
-    return True, part
-
-
-def _alike(text: str, wanted: str) -> bool:
-    """Fashion-MNIST is fashion_mnist."""
-    plain, pattern = (
-        "".join(letter for letter in each.casefold() if letter.isalnum() or letter in "*?")
-        for each in (text, wanted)
-    )
-    return bool(pattern) and fnmatchcase(plain, pattern)
-
-
-def _as_number(text: str, wanted: str) -> bool:
-    try:
-        return float(text) == float(wanted)
-    except ValueError:
-        return False
-
-
-def check_filters(runs: Sequence[Run], filters: Mapping[str, str]) -> None:
-    """Raise DiscernError for a setting that no run has: it may be mistyped."""
-    for name in filters:
-        if name not in FILTERS and not any(setting(run.config, name)[0] for run in runs):
-            raise DiscernError(f"{harmless(name)} is a setting of none of the {len(runs):,} runs.")
-
-
-def metric_names(runs: Iterable[Run]) -> list[str]:
-    """The metrics that any of the runs has."""
-    return sorted({name for run in runs for name in run.metrics()})
-
-
-def check_metric(word: str, name: str, runs: Sequence[Run], others: Iterable[str]) -> None:
-    """Raise DiscernError unless it is one of the others, or a metric that a run has."""
-    known = [*metric_names(runs), *others]
-    if name not in known and runs:
-        raise DiscernError(f"{word}={harmless(name)} is unknown; {did_you_mean(name, known)}")
-
-
-def better_first(name: str, value: float | None) -> float:
-    """A key by which values of a metric are sorted, the best first, and last what has none."""
-    from discern.runs.metric_table import direction_of
-
-    if value is None:
-        return float("inf")
-    return value if direction_of(name) == "minimize" else -value
-
-
-def size_of(folder: Path) -> int:
-    """Bytes of the files in a folder, however deep; links are not followed."""
-    total, left = 0, [os.fspath(folder)]
-    while left:
-        try:
-            with os.scandir(left.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        left.append(entry.path)
-                    else:
-                        total += entry.stat(follow_symlinks=False).st_size
-        except OSError:  # it is being removed, or not to be read
-            continue
-    return total
-
-
-def name_in(folder: Path, outputs: Path) -> str:
-    """A folder as seen from that of all runs, harmless to a terminal."""
-    shown = folder.name if folder == outputs else decoded(folder.relative_to(outputs))
-    return harmless(shown)
-
-
 def _sorted(found: Sequence[Listed], wanted: str) -> list[Listed]:
     name = wanted.removeprefix("-")
     newest = sorted(found, key=lambda one: order_of_beginning(one.run), reverse=True)
@@ -367,11 +243,6 @@ def _show(wish: Wish, shown: Sequence[Listed], found: int, runs: int, sort: str)
             "Some are folds (data.folds) of one estimate, none of which is the best: the report of "
             "their sweep has mean and standard deviation."
         )
-
-
-def line_width() -> int:
-    """Letters of a terminal's line; a file or a pipe has longer ones than any table."""
-    return shutil.get_terminal_size(fallback=(10_000, 24)).columns
 
 
 def _row(one: Listed, metrics: Iterable[str]) -> list[str]:

@@ -16,8 +16,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from discern.config.schema import as_override
-from discern.errors import DiscernError
+from discern.errors import DiscernError, as_override
 
 WORDS: dict[Any, str] = {
     bool: "true or false",

@@ -14,13 +14,12 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from discern.config.check import as_typed_settings, check
 from discern.config.checked_files import checked_files
 from discern.config.experiment_file import not_found
-from discern.config.schema import as_typed_settings, check, conf_dir
 from discern.config.typed import for_hydra, quoted
-from discern.config.user_config import warn_of_unused
-from discern.errors import DiscernError
-from discern.nearest import did_you_mean
+from discern.config.user_config import conf_dir, warn_of_unused
+from discern.errors import DiscernError, did_you_mean
 from discern.redaction import remember
 
 LAUNCHERS = {

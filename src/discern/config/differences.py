@@ -9,9 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from discern.config.choices import merged, settings_of
-from discern.config.schema import conf_dir
-from discern.config.user_config import choices, own_conf
+from discern.config.user_config import choices, conf_dir, merged, own_conf, settings_of
 
 Differences = dict[str, tuple[Any, Any]]
 """Flat dotted name -> (default, value), in the order of the config; choices come first."""

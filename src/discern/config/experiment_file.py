@@ -9,11 +9,10 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from discern.errors import DiscernError
+from discern.errors import DiscernError, closest, did_you_mean
 from discern.files.places import expanded
 from discern.files.reading import read_text
 from discern.files.yaml_file import MOST_YAML, check_yaml
-from discern.nearest import closest, did_you_mean
 
 SUFFIX = ".yaml"
 

@@ -23,9 +23,8 @@ from omegaconf import grammar_parser
 from omegaconf.errors import GrammarParseError
 from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser
 
-from discern.config.schema import conf_dir
 from discern.config.typed import parsed
-from discern.config.user_config import make_importable, own_conf
+from discern.config.user_config import conf_dir, make_importable, own_conf
 from discern.errors import DiscernError
 from discern.files.places import started_in
 

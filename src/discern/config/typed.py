@@ -21,7 +21,7 @@ from omegaconf.errors import GrammarParseError
 from discern.config.experiment_file import find_file, is_path
 from discern.errors import DiscernError
 from discern.files.places import expanded
-from discern.files.text import printable
+from discern.text import printable
 
 # Hydra is for commands that compose: others load a checkpoint, or list runs.
 if TYPE_CHECKING:

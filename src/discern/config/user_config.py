@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
 
-from discern.config.schema import conf_dir
 from discern.files.places import started_in
 
 log = logging.getLogger(__name__)
@@ -82,3 +82,35 @@ def make_importable(target: str) -> None:
     is_here = (here / f"{module}.py").is_file() or (here / module).is_dir()
     if is_here and importlib.util.find_spec(module) is None:
         sys.path.append(str(here))
+
+
+def conf_dir() -> Path:
+    """The folder of the config groups: the installed package's, else the repository's."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parents[1] / "conf"
+
+
+def settings_of(path: Path, files: Mapping[str, Path]) -> dict[str, Any]:
+    """The settings of a choice's file, with those of the choices that it builds on; unresolved.
+
+    Args:
+        path: the file; one that holds no settings, as another program's may, has none.
+        files: choice -> file, of its group.
+    """
+    node: Any = OmegaConf.to_container(OmegaConf.load(path))
+    if not isinstance(node, dict):
+        return {}
+    names = [name for name in node.pop("defaults", ()) if isinstance(name, str) and name in files]
+    return merged(*(settings_of(files[name], files) for name in names), node)
+
+
+def merged(*parts: dict[str, Any]) -> dict[str, Any]:
+    """Mappings in one, mappings in them too; of two values the later one counts."""
+    result: dict[str, Any] = {}
+    for part in parts:
+        for key, value in part.items():
+            before = result.get(key)
+            both = isinstance(before, dict) and isinstance(value, dict)
+            result[key] = merged(before, value) if both else value  # type: ignore[arg-type]
+    return result

@@ -19,8 +19,8 @@ from discern.data.part_names import (
 from discern.data.pictures import picture_suffixes
 from discern.data.tables import SUFFIXES, Files, NoTableError, Table, read_table
 from discern.errors import DiscernError
-from discern.files.text import visible
 from discern.files.walk import JUNK, walk
+from discern.text import visible
 
 TRAIN = ("train",)
 VAL = ("val", "valid", "validation")

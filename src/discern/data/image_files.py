@@ -26,7 +26,7 @@ from discern.data.preprocessing import CHANNELS, Pixels, Preprocessing
 from discern.data.views import PhotoAugmentation, View, reduction_of
 from discern.errors import DiscernError, first_line
 from discern.files.reading import open_regular
-from discern.files.text import printable
+from discern.text import printable
 
 log = logging.getLogger(__name__)
 

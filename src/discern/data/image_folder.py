@@ -25,7 +25,7 @@ from discern.data.preprocessing import Preprocessing
 from discern.data.views import PHOTO_AUGMENTATIONS
 from discern.errors import DiscernError
 from discern.files.places import expanded
-from discern.files.text import printable
+from discern.text import printable
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from discern.data.part_names import part_of
 from discern.errors import DiscernError, first_line
 from discern.files.csv_cells import csv_text
-from discern.files.text import visible
 from discern.files.walk import walk
+from discern.text import visible
 
 SUFFIXES = (".csv", ".tsv")
 

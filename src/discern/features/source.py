@@ -24,9 +24,8 @@ from discern.data.loader import ImageLoader
 from discern.errors import DiscernError, first_line
 from discern.features.arrays import DTYPES, Ids
 from discern.features.chunks import ID_BYTES, DamagedChunkError
-from discern.features.store import FeatureStore
+from discern.features.store import FeatureStore, FeatureTable
 from discern.features.stores import make_room, name_of, size_of, stores
-from discern.features.table import FeatureTable
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from discern.files.text import printable
+from discern.text import printable
 
 
 def as_json_values(value: Any) -> Any:

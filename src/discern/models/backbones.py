@@ -13,12 +13,11 @@ from torch.overrides import TorchFunctionMode
 
 from discern.data.preprocessing import Preprocessing
 from discern.data.stamps import version_of
-from discern.errors import DiscernError, first_line
+from discern.errors import FEW, DiscernError, closest, did_you_mean, first_line
 from discern.files.places import expanded
 from discern.models.libraries import LIBRARIES, Library
 from discern.models.torch_file import sha256_of
 from discern.models.weights import load_weights
-from discern.nearest import FEW, closest, did_you_mean
 
 PUBLISHED = "default"
 """The setting for the weights that a library publishes."""

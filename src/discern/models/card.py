@@ -20,12 +20,8 @@ from pydantic import (
     model_validator,
 )
 
-from discern.config.schema import (
-    LARGEST,
-    LARGEST_RESIZE,
-    SCHEMAS,
-    check_given,
-)
+from discern.config.check import LARGEST, check_given
+from discern.config.schema import LARGEST_RESIZE, SCHEMAS
 from discern.data.known import Rule
 from discern.errors import DiscernError
 from discern.models.registry import MODELS

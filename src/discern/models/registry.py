@@ -5,8 +5,7 @@ import importlib
 from torch import nn
 
 from discern.config.user_config import choices, make_importable, target_of
-from discern.errors import DiscernError, first_line
-from discern.nearest import did_you_mean
+from discern.errors import DiscernError, did_you_mean, first_line
 
 MODELS = {
     "mlp": "discern.models.mlp.MLP",

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from discern.data.known import KnownImages, from_tensors, unknown
 from discern.errors import DiscernError, first_line
-from discern.files.text import visible
 from discern.models import checkpoint, torch_file
 from discern.models.card import CARD, MOST_CLASSES, Card, parsed
 from discern.models.registry import model_class
+from discern.models.torch_file import check_state
+from discern.text import visible
 
 IMAGES = "images"
 """The key of what the run knew of its images."""
@@ -114,12 +115,6 @@ def read(path: str | Path) -> dict[str, Any]:
     if not own:
         torch_file.check_finite(path, content["state_dict"])
     return content
-
-
-def check_state(path: Path, state: dict[Any, Any]) -> None:
-    """Raise a DiscernError where a state dict holds anything but tensors by their names."""
-    if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-        raise DiscernError(f"{path} is not a checkpoint: its state_dict holds more than tensors.")
 
 
 def card_and_state(path: Path, content: dict[str, Any]) -> tuple[Card, dict[str, Tensor]]:
@@ -262,3 +257,30 @@ def _shape(tensor: Tensor | None) -> str:
         return "missing"
     shape = "×".join(map(str, tensor.shape)) or "a number"
     return shape if tensor.is_floating_point() else f"{shape} of whole numbers"
+
+
+def start_from(network: nn.Module, path: Path) -> None:
+    """Give a network the weights of a checkpoint.
+
+    Raises:
+        DiscernError: it is none, or of another architecture or backbone.
+    """
+    content = read(path)
+    state = content["state_dict"]
+    if CARD in content:
+        match_backbone(network, card_and_state(path, content)[0], state, path)
+    fill(network, state, path)
+
+
+def match_backbone(
+    network: nn.Module, card: Card, state: dict[str, torch.Tensor], path: Path
+) -> None:
+    """Let a network's backbone be that of a checkpoint.
+
+    Raises:
+        DiscernError: the checkpoint holds a head alone, which was trained on another backbone.
+    """
+    if has_backbone(state):
+        adopt_backbone(network, state, path)
+    elif hasattr(network, "backbone"):
+        check_backbone(network.backbone, card, path)

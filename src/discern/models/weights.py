@@ -15,10 +15,9 @@ from torch import Tensor, nn
 
 from discern.data.published.download import DownloadError, answering_mirrors
 from discern.errors import DiscernError, about, first_line
-from discern.files.text import visible
 from discern.models import torch_file
-from discern.models.saved import check_state
-from discern.models.torch_file import sha256_of
+from discern.models.torch_file import check_state, sha256_of
+from discern.text import visible
 
 SETTING = "model.weights"
 """The setting that messages about weights begin with."""

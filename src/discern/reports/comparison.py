@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from discern.config.schema import as_override
 from discern.console import harmless
+from discern.errors import as_override
 from discern.reports.intervals import Estimate, wilson
 from discern.reports.page import percent
 from discern.reports.paired import Paired, compare_pairs
-from discern.runs.folder import Run, State
-from discern.runs.select import short_names
+from discern.runs.folder import Run, State, short_names
 from discern.runs.tested import Tested, read_tested
 from discern.runs.thumbnails import GALLERY, pixels_of
 
@@ -86,12 +85,6 @@ class Comparison:
     pairs: list[Paired]
     disagreement: Disagreement | None
     notes: list[str]
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows of it."""
-        from discern.reports.notebook import comparison_html
-
-        return comparison_html(self)
 
 
 def compare(runs: Sequence[Run]) -> Comparison:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from discern.console import harmless
 from discern.files.csv_cells import write_csv
-from discern.files.text import printable
 from discern.files.writing import write_whole
-from discern.reports.comparison import NONE, Comparison, Row
+from discern.reports.comparison import NONE, Comparison, Disagreement, Row
 from discern.reports.page import duration, number
 from discern.reports.paired import Paired
+from discern.reports.samples import grid
+from discern.reports.sheet import Sheet
 from discern.reports.speed import speed_of
+from discern.text import printable
 
 SURE = 0.05
 """p below which a difference is taken for one."""
@@ -189,3 +191,13 @@ def _write(path: Path, header: Iterable[str], rows: Iterable[Iterable[str | floa
     with write_whole(path, "wb") as file:
         # A name that is no UTF-8 has lone surrogates.
         file.write(text.getvalue().encode("utf-8", "backslashreplace"))
+
+
+def disputed_sheet(found: Disagreement) -> Sheet:
+    """The images, the most disputed first."""
+    captions = [
+        (f"is {label}", *(text for text, _ in said))
+        for label, said in zip(found.labels, found.said, strict=True)
+    ]
+    title = f"The most disputed of {found.count:,} of {found.images:,} test images"
+    return grid(found.pixels, captions, title)

@@ -6,14 +6,18 @@ import base64
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from discern.files.reading import is_regular, read_bytes
+from discern.reports.comparison import Comparison
+from discern.reports.comparison_tables import (
+    disputed_sheet,
+    metric_rows,
+    pair_header,
+    pair_rows,
+    verdicts,
+)
 from discern.runs.folder import MOST_PICTURE, home, is_run, read_run
 from discern.runs.summary import metric_cells
-
-if TYPE_CHECKING:
-    from discern.reports.comparison import Comparison
 
 _CELL = 'style="text-align: right; padding: 0.1em 0.6em"'
 
@@ -63,9 +67,6 @@ def result_html(metrics: Mapping[str, Mapping[str, float]], stopped: str, folder
 
 def comparison_html(compared: Comparison) -> str:
     """Runs side by side: what differs, their metrics, whether one is better, where they differ."""
-    from discern.reports.comparison_tables import metric_rows, pair_header, pair_rows, verdicts
-    from discern.reports.disputed import disputed_sheet
-
     runs = zip(compared.letters, compared.names, compared.runs, strict=True)
     parts = [table(["", "run"], [[letter, f"{run.title}, {name}"] for letter, name, run in runs])]
     differing = [*compared.settings, *compared.circumstances]

@@ -12,15 +12,15 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from discern import __version__
-from discern.files.text import printable
 from discern.files.writing import write_whole
+from discern.text import printable
 
 PAGES = Path(__file__).parent / "pages"
 
@@ -46,7 +46,7 @@ def write_page(
         .render(
             title=title,
             kind=kind,
-            version=__version__,
+            version=version("discern"),
             folder=printable(path.parent.resolve()),
             policy=_policy(),
             library=library,

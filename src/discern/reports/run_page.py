@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from discern.config.schema import as_override, as_typed_settings
+from discern.config.check import as_typed_settings
 from discern.config.typed import command_line
+from discern.errors import as_override
 from discern.files.csv_cells import csv_text
 from discern.files.reading import read_bytes, read_text
-from discern.files.text import printable
 from discern.files.yaml_file import MOST_YAML
 from discern.redaction import redacted, redacted_text
 from discern.reports.calibration import BINS, reliability
@@ -48,6 +48,7 @@ from discern.runs.thumbnails import (
     open_picture,
     side_of,
 )
+from discern.text import printable
 
 REPORT = "report.html"
 

@@ -11,8 +11,8 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from discern.files.text import visible
 from discern.files.writing import write_whole
+from discern.text import visible
 
 # Okabe & Ito's blue and vermilion: told apart in colour blindness and in grey.
 BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#B8B8B8"

@@ -7,16 +7,18 @@ import functools
 import io
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from discern.console import harmless
 from discern.errors import DiscernError
 from discern.files.places import placed
 from discern.files.reading import read_json, read_text
+from discern.text import decoded
 
 OUTPUTS = Path("outputs")
 """Where runs are kept, below the working directory."""
@@ -431,3 +433,16 @@ def find_checkpoint(wanted: str, setting: str = "ckpt_path") -> Path:
         f"{setting}={wanted} does not exist; it must be a checkpoint's path, a run's folder, "
         "or last or best for the newest run's."
     )
+
+
+def short_names(folders: Iterable[Path]) -> list[str]:
+    """Each folder by as many of its last parts as no other ends in, harmless to a terminal."""
+    paths = [folder.absolute().parts for folder in folders]
+
+    def ending(parts: tuple[str, ...]) -> str:
+        count = 1
+        while count < len(parts) and sum(parts[-count:] == each[-count:] for each in paths) > 1:
+            count += 1
+        return harmless(decoded(Path(*parts[-count:])))
+
+    return [ending(parts) for parts in paths]

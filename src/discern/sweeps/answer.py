@@ -13,11 +13,12 @@ from typing import Any
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from discern.config.check import as_typed_settings
 from discern.config.experiment_file import SUFFIX, find_file, is_path
 from discern.config.foreign import SETTING, to_be_allowed
-from discern.config.schema import as_typed_settings, conf_dir
 from discern.config.settle import LEFT_OUT
 from discern.config.typed import as_text, as_value, command_line, is_interpolated
+from discern.config.user_config import conf_dir
 from discern.errors import first_line
 from discern.files.places import expanded
 from discern.files.removing import remove_tree

@@ -21,7 +21,6 @@ from discern.config.typed import quoted
 from discern.errors import DiscernError, refusals_of_files
 from discern.files.reading import inside, is_regular, read_json
 from discern.files.removing import remove_tree
-from discern.files.text import printable
 from discern.files.writing import write_whole
 from discern.redaction import missing, redacted, redacted_setting
 from discern.runs.folder import (
@@ -37,6 +36,7 @@ from discern.runs.folder import (
 )
 from discern.sweeps.names import differing, job_name
 from discern.sweeps.rows import Objective, Row, State
+from discern.text import printable
 
 FORMAT = 1
 LOCK = ".sweep.lock"

@@ -9,19 +9,19 @@ from typing import Any
 from urllib.parse import quote
 
 from discern.files.reading import read_json
-from discern.files.text import printable
 from discern.reports.page import cell, duration, write_page
 from discern.reports.run_page import NAMES, REPORT, points
 from discern.runs.folder import is_run, read_run
 from discern.sweeps.ledger import Ledger
-from discern.sweeps.picture import is_geometric, number_of
 from discern.sweeps.ranking import (
     Group,
     best_group,
     described,
     group_rows,
     has_folds,
+    is_geometric,
     listed_rows,
+    number_of,
     rank_groups,
     rank_rows,
     repetitions,
@@ -31,6 +31,7 @@ from discern.sweeps.ranking import (
 )
 from discern.sweeps.results import NONE, mean_and_sd, rounded, short_names
 from discern.sweeps.rows import Objective, Row, State
+from discern.text import printable
 
 CURVES = 200
 """Jobs, the best first, whose curves are drawn."""

@@ -32,6 +32,8 @@ from discern.sweeps.ranking import (
     Spread,
     group_by,
     has_folds,
+    is_geometric,
+    number_of,
     rank_groups,
     settings,
     value_of,
@@ -181,36 +183,6 @@ class _View:
         wide = low > 0 and high / low >= WIDER
         norm = LogNorm(low, high) if wide else Normalize(low, high)
         return colormaps["viridis" if self.objective.sign > 0 else "viridis_r"], norm
-
-
-def is_geometric(values: Sequence[float]) -> bool:
-    """Whether numbers are spaced by factors: their axis is logarithmic.
-
-    They are none below 0, with two or more different ones above it of which the largest is ten
-    times the smallest; of three or more, four times is enough, but their logarithms have to be
-    more evenly spaced than they are.
-    """
-    steps = sorted({value for value in values if value != 0})
-    if len(steps) < 2 or steps[0] < 0:
-        return False
-    ratio = steps[-1] / steps[0]
-    if len(steps) == 2:
-        return ratio >= 10
-    return ratio >= 4 and _unevenness([math.log(step) for step in steps]) < _unevenness(steps)
-
-
-def _unevenness(steps: Sequence[float]) -> float:
-    gaps = [after - before for before, after in itertools.pairwise(steps)]
-    return statistics.pstdev(gaps) / statistics.fmean(gaps)
-
-
-def number_of(text: str) -> float | None:
-    """The finite number that a value is typed as; None if it is none."""
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
 
 
 def _brief(text: str, length: int) -> str:

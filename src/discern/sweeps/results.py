@@ -12,7 +12,6 @@ from pathlib import Path
 
 from discern.console import fitted
 from discern.files.csv_cells import write_csv
-from discern.files.text import printable
 from discern.files.writing import as_json_values, write_whole
 from discern.sweeps.names import short_number
 from discern.sweeps.ranking import (
@@ -29,6 +28,7 @@ from discern.sweeps.ranking import (
     verdict,
 )
 from discern.sweeps.rows import Objective, Row, State
+from discern.text import printable
 
 NONE = "–"
 

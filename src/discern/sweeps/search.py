@@ -18,11 +18,12 @@ from hydra.utils import instantiate
 
 from discern.config.typed import quoted
 from discern.errors import DiscernError, refusals_of
-from discern.redaction import PLACEHOLDER, redacted_setting
+from discern.redaction import redacted_setting
 from discern.sweeps.ledger import Job, Ledger
 from discern.sweeps.rows import State
 from discern.sweeps.study_file import check_study
 from discern.sweeps.sweeper import JobsSweeper, typed
+from discern.training.study import FOLDER, PRUNER, open_storage
 
 if TYPE_CHECKING:
     import optuna
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FOLDER, PRUNER = "discern:folder", "discern:pruner"
-"""What discern notes of a trial and of a study."""
 
 STUDY = "study.db"
 """Where the study is in the sweep's folder, unless a storage is named."""
@@ -244,26 +243,6 @@ class SearchSweeper(JobsSweeper):
 
 def _is_in(folder: str, parent: Path) -> bool:
     return Path(folder).parent == parent.resolve()
-
-
-def open_storage(location: str) -> Any:
-    """Optuna's storage at an URL, or in a journal file.
-
-    Raises:
-        DiscernError: the address lacks what was not written of it.
-    """
-    import optuna
-
-    if PLACEHOLDER in location:
-        raise DiscernError(
-            f"{location} is kept without what may be secret; type hydra.sweeper.storage again."
-        )
-
-    if "://" in location:
-        return location
-    from optuna.storages.journal import JournalFileBackend
-
-    return optuna.storages.JournalStorage(JournalFileBackend(location))
 
 
 def search_space(

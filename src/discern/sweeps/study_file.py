@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from discern.errors import DiscernError
 from discern.files.reading import is_regular
-from discern.files.text import printable
+from discern.text import printable
 
 MOST_BYTES = 1 << 29
 """Of a study: some 100,000 trials."""

@@ -21,19 +21,18 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from discern.config.check import check_names
 from discern.config.foreign import SETTING, check_overrides
-from discern.config.schema import as_override, check_names
 from discern.config.settle import leave_out
 from discern.config.typed import quoted, without_escapes
-from discern.errors import DiscernError, first_line, refuse
+from discern.errors import DiscernError, as_override, first_line, refuse
 from discern.redaction import log_missing, redacted, redacted_setting
 from discern.runs.folder import FOLD, find_checkpoint, read_facts
 from discern.sweeps.composing import SweepConfigLoader
 from discern.sweeps.launcher import InterruptedSweepError, JobsLauncher, JobStoppedError
 from discern.sweeps.ledger import STOPPED, Job, Ledger, shown
 from discern.sweeps.names import differing
-from discern.sweeps.objectives import objectives_of
-from discern.sweeps.rows import Row, State
+from discern.sweeps.rows import Row, State, objectives_of
 from discern.training.job import relative
 
 log = logging.getLogger(__name__)

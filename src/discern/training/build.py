@@ -24,18 +24,16 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from discern.config.argument_types import check_types
-from discern.config.schema import as_override, plain, with_floats
 from discern.config.user_config import make_importable
+from discern.config.values import plain, with_floats
 from discern.data.image_folder import BadFile, TooManyBadFilesError
 from discern.data.known import KnownImages, Rule, check_classes
 from discern.data.module import ImageDataModule
-from discern.errors import DiscernError, about, first_line, shortened
+from discern.errors import DiscernError, about, as_override, first_line, shortened
 from discern.files.csv_cells import write_csv
-from discern.files.text import printable
 from discern.files.writing import write_whole
 from discern.models.backbones import PUBLISHED, backbone_preprocessing
 from discern.models.card import (
-    CARD,
     TARGET,
     Card,
     portable_settings,
@@ -46,18 +44,14 @@ from discern.models.classifier import Classifier
 from discern.models.mixing import mixing
 from discern.models.registry import MODELS, name_of
 from discern.models.saved import (
-    adopt_backbone,
-    card_and_state,
-    check_backbone,
-    fill,
-    has_backbone,
-    read,
+    start_from,
 )
 from discern.models.schedule import Schedule
 from discern.models.transfer import TransferClassifier
 from discern.redaction import redacted
 from discern.runs.metric_table import mode_of
 from discern.runs.summary import versions
+from discern.text import printable
 from discern.training.checkpointing import WholeFileCheckpointIO
 from discern.training.finetune import Finetune
 from discern.training.job import relative
@@ -431,33 +425,6 @@ def build_model(cfg: DictConfig, data: Any, validated: bool) -> Classifier:
 
 FOR_TRAINING = ("label_smoothing", "class_weights", "mixup", "cutmix", "lr_factor", "init_from")
 """Settings of ``model`` that are of its training, not of its network."""
-
-
-def start_from(network: nn.Module, path: Path) -> None:
-    """Give a network the weights of a checkpoint.
-
-    Raises:
-        DiscernError: it is none, or of another architecture or backbone.
-    """
-    content = read(path)
-    state = content["state_dict"]
-    if CARD in content:
-        match_backbone(network, card_and_state(path, content)[0], state, path)
-    fill(network, state, path)
-
-
-def match_backbone(
-    network: nn.Module, card: Card, state: dict[str, torch.Tensor], path: Path
-) -> None:
-    """Let a network's backbone be that of a checkpoint.
-
-    Raises:
-        DiscernError: the checkpoint holds a head alone, which was trained on another backbone.
-    """
-    if has_backbone(state):
-        adopt_backbone(network, state, path)
-    elif hasattr(network, "backbone"):
-        check_backbone(network.backbone, card, path)
 
 
 def _class_weights(

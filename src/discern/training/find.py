@@ -31,10 +31,10 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from discern.config.schema import as_override, as_typed_settings
+from discern.config.check import as_typed_settings
 from discern.config.typed import command_line
 from discern.console import is_terminal
-from discern.errors import DiscernError
+from discern.errors import DiscernError, as_override
 from discern.files.writing import write_whole
 from discern.models.classifier import Classifier
 from discern.models.threads import use_threads, with_threads

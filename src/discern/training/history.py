@@ -1,15 +1,23 @@
 """What a run measured, epoch by epoch, and the time that training and validation took."""
 
+import csv
 import logging
 import time
+from argparse import Namespace
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
 
+from discern.files.csv_cells import csv_cell
+from discern.files.writing import write_whole
 from discern.models.metrics import STEP_LOSS
 from discern.reports.speed import how_counted
-from discern.reports.tensorboard.logger import MetricsCSV
 
 log = logging.getLogger(__name__)
 
@@ -205,3 +213,73 @@ def epoch_line(row: Row) -> str:
     if "train/images_per_second" in row:
         parts.append(f"{row['train/images_per_second']:,.0f} images/s")
     return "   ".join(parts)
+
+
+class MetricsCSV(Logger):
+    """Writes one row an epoch with every metric of that epoch.
+
+    Lightning's own CSVLogger writes a row a call, so that training and validation metrics of one
+    epoch stand in different rows, each half empty. Metrics of single steps go to TensorBoard only.
+
+    Args:
+        path: the file; it is replaced as a whole, so that a reader never sees half a row.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__()
+        self.path = Path(path)
+        self.rows: dict[int, dict[str, float]] = {}
+
+    @property
+    def name(self) -> str:
+        """What the logger is called."""
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        """A run has one file, so there are no versions."""
+        return ""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> "MetricsCSV":
+        """The logger itself."""
+        return self
+
+    @rank_zero_only
+    def log_hyperparams(
+        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
+    ) -> None:
+        """Nothing: the settings stand in config.yaml."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Add metrics of an epoch to its row, and write the file."""
+        epoch_metrics = {
+            name: value
+            for name, value in metrics.items()
+            if name.startswith(("train/", "val/")) and name != STEP_LOSS
+        }
+        if "epoch" not in metrics or not epoch_metrics:
+            return
+        # People count epochs from 1, as the terminal and the curves do; Lightning from 0.
+        epoch = int(metrics["epoch"]) + 1
+        row = self.rows.setdefault(epoch, {"epoch": epoch})
+        # Lightning counts from 0 here; a row says how many optimizer steps were taken.
+        row.update(step=0 if step is None else step + 1, **epoch_metrics)
+        if any(name.startswith("train/") for name in epoch_metrics):
+            self._write()
+
+    def _write(self) -> None:
+        metrics = {column for row in self.rows.values() for column in row} - {"epoch", "step"}
+        with write_whole(self.path) as file:
+            writer = csv.DictWriter(file, ["epoch", "step", *sorted(metrics)], lineterminator="\n")
+            writer.writerow({name: csv_cell(name) for name in writer.fieldnames})
+            for row in self.rows.values():
+                # float32 has seven digits; more are noise.
+                writer.writerow(
+                    {
+                        name: float(f"{value:.7g}") if isinstance(value, float) else value
+                        for name, value in row.items()
+                    }
+                )

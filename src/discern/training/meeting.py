@@ -4,9 +4,8 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from discern.config.schema import as_override
 from discern.data.module import ImageDataModule
-from discern.errors import DiscernError
+from discern.errors import DiscernError, as_override
 from discern.runs.summary import trained_on_sentence
 from discern.training.job import relative
 

@@ -1,11 +1,18 @@
 """Keeping what the model says of the test images."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
+
+from discern.reports.samples import pixels_of
+from discern.runs.predictions import Predictions, warn_of_undefined
+from discern.runs.tested import Tested, digest_of, write_tested
+from discern.runs.thumbnails import chosen, thumbnails
 
 
 class TestOutputs(Callback):
@@ -56,3 +63,30 @@ def _of_all_processes(part: Tensor) -> Tensor:
     for rank, share in enumerate(shares):
         whole[rank :: len(shares)] = share
     return whole
+
+
+THUMBNAILS, THUMBNAILS_OF_FILES = 600, 200
+"""Test images of which a small picture is kept; files have to be read and decoded again."""
+
+
+@rank_zero_only
+def keep_test(outputs: TestOutputs, data: Any, folder: Path) -> None:
+    """Write what the model said of the test images, with thumbnails of some."""
+    if outputs.logits is None or outputs.labels is None:
+        return
+    images, tested = len(outputs.labels), data.test_dataset
+    indices = torch.arange(len(tested)) if tested.indices is None else tested.indices
+    files = tested.names()
+    said = Predictions.of(
+        outputs.logits,
+        outputs.labels,
+        indices[:images],
+        list(data.class_names),
+        None if files is None else files[:images],
+    )
+    warn_of_undefined(said.undefined, len(said))
+    rows = chosen(said, THUMBNAILS if files is None else THUMBNAILS_OF_FILES)
+    pictures, _ = tested.__getitems__(rows.tolist())
+    shown = thumbnails(rows, pixels_of(pictures, data))
+    seen = digest_of(tested.identify()[:images], said.labels)
+    write_tested(Tested(said, seen, shown), folder)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from discern.errors import DiscernError, refusals_of
+from discern.training.study import PRUNER, open_storage
+
+if TYPE_CHECKING:
+    pass
 
 PRUNED = "pruned"
 """How the reason begins why training ended."""
@@ -74,8 +78,6 @@ class _Trial:
 
 def _find(location: str, name: str, number: int) -> _Trial:
     import optuna
-
-    from discern.sweeps.search import PRUNER, open_storage
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.load_study(study_name=name, storage=open_storage(location))

@@ -22,7 +22,7 @@ from discern.models.saved import check_shapes
 from discern.training.checkpointing import state_beside
 from discern.training.history import History
 from discern.training.optimizer_state import checked_state
-from discern.training.randomness import Randomness
+from discern.training.resume import Randomness
 from discern.training.states import (
     check_averaging,
     check_history,

@@ -224,7 +224,7 @@ def check_averaging(state: dict[str, Any], live: dict[str, Any], place: str) -> 
 
 
 def check_randomness(state: Any, place: str) -> None:
-    """Raise a ValueError for what is no state of :class:`discern.training.randomness.Randomness`.
+    """Raise a ValueError for what is no state of :class:`discern.training.resume.Randomness`.
 
     A generator that is made for it checks the numbers.
     """

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from discern.data.published import publication, sources
+from discern.data.published import mnist, publication
 from discern.data.published.download import DownloadError
 from discern.data.published.mnist import MNIST, FashionMNIST
 from discern.data.published.publication import TRAIN_IMAGES
@@ -17,7 +17,7 @@ def no_network(monkeypatch):
     def download(*_: object) -> None:
         raise DownloadError("http://mirror/: no answer")
 
-    monkeypatch.setattr(sources, "download", download)
+    monkeypatch.setattr(mnist, "download", download)
 
 
 def ready(data: MNIST) -> MNIST:
@@ -54,7 +54,7 @@ def test_the_sample_takes_the_place_of_files_that_cannot_be_had(tmp_path, caplog
     ready(data)
     data.prepare_data()  # as Lightning does again before it tests
     assert (data.title, data.source_used) == ("MNIST sample", "sample")
-    assert len([r for r in caplog.records if r.name == "discern.data.published.sources"]) == 1
+    assert len([r for r in caplog.records if r.name == "discern.data.published.mnist"]) == 1
 
 
 def test_a_corrupt_file_is_not_replaced_by_the_sample(tiny_mnist, tmp_path):

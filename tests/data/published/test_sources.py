@@ -8,15 +8,10 @@ import numpy as np
 import pytest
 from idx_files import CONTENTS, published, put_files
 
-from discern.data.published import sources
+from discern.data.published import mnist
 from discern.data.published.download import DownloadError
+from discern.data.published.mnist import find_files, obtain, parse_source, read_files
 from discern.data.published.publication import TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
-from discern.data.published.sources import (
-    find_files,
-    obtain,
-    parse_source,
-    read_files,
-)
 from discern.errors import DiscernError
 from photos import touch_back
 
@@ -34,7 +29,7 @@ def downloads(monkeypatch):
         for name in names:
             (folder / name).write_bytes(CONTENTS[name])
 
-    monkeypatch.setattr(sources, "download", download)
+    monkeypatch.setattr(mnist, "download", download)
     return asked
 
 
@@ -43,7 +38,7 @@ def no_network(monkeypatch):
     def download(*_: object) -> None:
         raise DownloadError("http://mirror/: no answer")
 
-    monkeypatch.setattr(sources, "download", download)
+    monkeypatch.setattr(mnist, "download", download)
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -165,7 +160,7 @@ def test_nothing_is_downloaded_where_it_is_not_needed(tmp_path, downloads, sourc
 def test_one_line_tells_that_the_sample_takes_the_place_of_the_files(tmp_path, no_network, caplog):
     obtain(published(), tmp_path, "auto", sample=True)
     (record,) = caplog.records
-    assert (record.name, record.levelno) == ("discern.data.published.sources", logging.WARNING)
+    assert (record.name, record.levelno) == ("discern.data.published.mnist", logging.WARNING)
     assert record.getMessage() == (
         f"Tiny is not in {tmp_path} and cannot be downloaded: its packaged sample is used."
     )

@@ -86,7 +86,7 @@ def test_a_run_that_only_tests_has_a_row(tiny_run):
 
 
 def test_an_interrupted_run_has_what_is_known(tiny_run):
-    callback = f"{{_target_: runs.Signal, step: 9, number: {int(signal.SIGINT)}}}"
+    callback = f"{{_target_: run_files.Signal, step: 9, number: {int(signal.SIGINT)}}}"
     result = tiny_run(f"trainer.callbacks=[{callback.replace(': ', ':')}]")
     assert result.stopped == "interrupted"
     settings, ended, scalars = read(result.folder)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from discern.reports.tensorboard.logger import MetricsCSV
+from discern.training.history import MetricsCSV
 from run_files import composed, metrics_csv
 
 

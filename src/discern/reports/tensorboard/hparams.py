@@ -8,7 +8,8 @@ from typing import Any
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig, OmegaConf
 
-from discern.config.schema import as_override, plain
+from discern.config.values import plain
+from discern.errors import as_override
 from discern.redaction import redacted
 from discern.reports.tensorboard.logger import TensorBoard
 

@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
-from discern.config.schema import as_override
+from discern.errors import as_override
 from discern.reports.tensorboard.logger import TensorBoard
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from discern.data.published import publication, sources
+from discern.data.published import publication
+from discern.data.published.mnist import find_files, read_files
 
 TRAIN_IMAGES_PER_CLASS = 800
 TEST_IMAGES_PER_CLASS = 150
@@ -28,10 +29,10 @@ def first_of_each_class(labels: NDArray[np.uint8], count: int) -> NDArray[np.int
 
 def main(folder: Path) -> None:
     """Write mnist.npz beside this script and print its SHA-256."""
-    files = sources.find_files(publication.MNIST, folder)
+    files = find_files(publication.MNIST, folder)
     if files is None:
         sys.exit(f"{folder} does not have the four files of MNIST.")
-    arrays = sources.read_files(publication.MNIST, files)
+    arrays = read_files(publication.MNIST, files)
     train = first_of_each_class(arrays[publication.TRAIN_LABELS], TRAIN_IMAGES_PER_CLASS)
     test = first_of_each_class(arrays[publication.TEST_LABELS], TEST_IMAGES_PER_CLASS)
     target = Path(__file__).with_name("mnist.npz")

@@ -9,7 +9,6 @@ from pathlib import Path
 from discern.console import harmless
 from discern.errors import DiscernError
 from discern.files.places import expanded
-from discern.files.text import decoded
 from discern.files.walk import matching
 from discern.runs.folder import (
     OVERRIDES,
@@ -22,6 +21,7 @@ from discern.runs.folder import (
     read_run,
     runs_below,
 )
+from discern.text import decoded
 
 
 def selected(words: Iterable[str], outputs: Path) -> list[Run]:
@@ -110,16 +110,3 @@ def _folds(sweep: Path) -> dict[str, int]:
 def _loss(folder: Path) -> float:
     loss = read_run(folder).metric("val", "loss")
     return float("inf") if loss is None else loss
-
-
-def short_names(folders: Iterable[Path]) -> list[str]:
-    """Each folder by as many of its last parts as no other ends in, harmless to a terminal."""
-    paths = [folder.absolute().parts for folder in folders]
-
-    def ending(parts: tuple[str, ...]) -> str:
-        count = 1
-        while count < len(parts) and sum(parts[-count:] == each[-count:] for each in paths) > 1:
-            count += 1
-        return harmless(decoded(Path(*parts[-count:])))
-
-    return [ending(parts) for parts in paths]

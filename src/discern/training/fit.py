@@ -1,0 +1,218 @@
+"""Fitting and testing: which checkpoint is meant, and what is said of it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from omegaconf import DictConfig
+
+from discern.errors import DiscernError, did_you_mean
+from discern.models.classifier import Classifier
+from discern.models.saved import card_and_state, epoch_of
+from discern.runs.metric_table import check_mode
+from discern.runs.summary import Summary
+from discern.training.batches import batches_of, refusals_of_training
+from discern.training.build import training_twin
+from discern.training.divergence import DivergedError, Divergence, StopOnDivergence
+from discern.training.ending import Ending
+from discern.training.history import History
+from discern.training.interrupt import GracefulStop
+from discern.training.outputs import TestOutputs
+from discern.training.pruning import Pruning
+from discern.training.restoring import check_before_restoring
+
+log = logging.getLogger(__name__)
+
+
+def watched(cfg: DictConfig) -> list[Callback]:
+    """What ends training once a loss is not finite, unless it is to go on."""
+    return [StopOnDivergence()] if cfg.on_nan == "stop" else []
+
+
+def of_a_search(cfg: DictConfig) -> list[Callback]:
+    """What ends a job of a search that is hopeless; nothing for other runs."""
+    sweep = cfg.sweep
+    if sweep.trial is None:
+        return []
+    return [Pruning(sweep.study, sweep.name, sweep.trial, cfg.objective)]
+
+
+def take_some_batches(trainer: Trainer, data: Any, splits: set[str]) -> None:
+    """Have a fraction of the batches of these splits be one batch at least, and say so."""
+    settings: Any = trainer
+    limits = dict(LIMITS)
+    if settings.overfit_batches:  # which Lightning has made the limits of two splits, too
+        limits = {"overfit_batches": "train", "limit_test_batches": "test"}
+    for setting, split in limits.items():
+        limit, batches = getattr(trainer, setting), batches_of(data, split, trainer)
+        if split not in splits or not isinstance(limit, float) or not batches or limit >= 1:
+            continue
+        if limit > 0 and int(limit * batches) == 0:
+            copies = ("limit_train_batches", "limit_val_batches")
+            for name in (setting, *(copies if setting == "overfit_batches" else ())):
+                setattr(trainer, name, 1)
+            log.info(
+                "trainer.%s=%s of %d batch%s is none: one is taken.",
+                *(setting, limit, batches, "" if batches == 1 else "es"),
+            )
+
+
+LIMITS = {
+    "limit_train_batches": "train",
+    "limit_val_batches": "val",
+    "limit_test_batches": "test",
+}
+"""Setting of the Trainer -> the split of whose batches it is a part."""
+
+
+def check_validation_interval(trainer: Trainer, data: Any) -> None:
+    """Refuse validation after more batches than an epoch has.
+
+    Raises:
+        DiscernError: says how many there are.
+    """
+    settings: Any = trainer
+    # Lightning has none where it is an amount of time.
+    every, limit = getattr(trainer, "val_check_interval", None), settings.limit_train_batches
+    batches = batches_of(data, "train", trainer)
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    within_epoch = settings.check_val_every_n_epoch is not None and settings.limit_val_batches
+    if isinstance(every, int) and batches and within_epoch and every > batches:
+        counted = f"{batches} batch{'' if batches == 1 else 'es'}"
+        raise DiscernError(
+            f"trainer.val_check_interval={every} is not allowed; an epoch has {counted}, so it "
+            "must be at most as many, or a fraction. With trainer.check_val_every_n_epoch=null it "
+            "may go beyond an epoch."
+        )
+
+
+def check_monitors(trainer: Trainer, model: Classifier, validated: bool) -> None:
+    """Let the callbacks watch what there is: without validation, the training metrics.
+
+    Raises:
+        DiscernError: a callback is to watch a metric that no epoch logs, or the wrong way.
+    """
+    replaced = set()
+    watched = model._schedule.monitor if model._schedule else None
+    if watched is not None and watched not in model.metric_names:
+        raise DiscernError(
+            f"scheduler.monitor={watched} is not logged; "
+            f"{did_you_mean(watched, model.metric_names)}"
+        )
+    for callback in (*trainer.early_stopping_callbacks, *trainer.checkpoint_callbacks):
+        if not isinstance(callback, (EarlyStopping, ModelCheckpoint)) or not callback.monitor:
+            continue
+        if callback.monitor not in model.metric_names:
+            raise DiscernError(
+                f"monitor={callback.monitor} is not logged; "
+                f"{did_you_mean(callback.monitor, model.metric_names)}"
+            )
+        kind = type(callback).__name__
+        check_mode(f"{kind}.mode", callback.mode, callback.monitor)
+        if not validated and callback.monitor.startswith("val/"):
+            callback.monitor = training_twin(callback.monitor)
+            replaced.add(callback.monitor)
+            if isinstance(callback, EarlyStopping):
+                callback._check_on_train_epoch_end = True
+    if replaced:
+        metrics = ", ".join(sorted(replaced))
+        log.info("No validation images: checkpoints and early stopping watch %s.", metrics)
+
+
+def fit(
+    trainer: Trainer,
+    model: Classifier,
+    data: LightningDataModule,
+    start: Path | None,
+    stop: GracefulStop,
+) -> str:
+    """Train; return why training ended."""
+    check_before_restoring(trainer)
+    with stop:
+        try:
+            with refusals_of_training(data):
+                trainer.fit(model, datamodule=data, ckpt_path=start, weights_only=True)
+        except DivergedError:
+            pass
+        except SystemExit:
+            # Lightning's own end after a KeyboardInterrupt.
+            if not trainer.interrupted:
+                raise
+            return stop.reason or "interrupted"
+    if stop.reason is not None:
+        return stop.reason
+    found = divergence(trainer)
+    if found is not None:
+        return found.reason
+    (ending,) = (c for c in trainer.callbacks if isinstance(c, Ending))  # type: ignore[attr-defined]
+    return ending.reason(trainer)
+
+
+def divergence(trainer: Trainer) -> Divergence | None:
+    """Where a loss was not finite, if one was and that has ended training."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return next((c.found for c in callbacks if isinstance(c, StopOnDivergence)), None)
+
+
+def best_checkpoint(trainer: Trainer) -> Path | None:
+    """The file of the checkpoint that was best by the metric it watches."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_path:
+            return Path(callback.best_model_path)
+    return None
+
+
+def record_fit(
+    summary: Summary,
+    history: History,
+    trainer: Trainer,
+    best: Path | None,
+    content: dict[str, Any] | None,
+) -> None:
+    """Put into the summary what training gave: the metrics of the best checkpoint, or the last."""
+    facts, row = summary.facts, history.rows[-1] if history.rows else {}
+    facts["best_epoch"] = None
+    if best is not None and content is not None:
+        facts["best_epoch"] = epoch_of(content)
+        rows = [row for row in history.rows if row["epoch"] == facts["best_epoch"]]
+        # Of several validations in its epoch, the checkpoint knows the one that it was best in.
+        row = {**(rows[0] if rows else {}), **at_validation(best, content)}
+    for split in ("train", "val"):
+        names = ("loss", "accuracy", "precision", "recall", "top5_error")
+        metrics = {name: row[f"{split}/{name}"] for name in names if f"{split}/{name}" in row}
+        if metrics:
+            facts["metrics"][split] = metrics
+    facts["epochs"], facts["steps"] = len(history.rows), trainer.global_step
+    seconds = facts["seconds"]
+    totals = history.totals
+    seconds["validation"] = history.validation_seconds
+    seconds["fit"] -= history.validation_seconds
+    facts["images_per_second"] = totals.images / totals.fit_seconds if totals.fit_seconds else None
+    facts["images_counted"] = {
+        "all": totals.images,
+        "features_read": totals.features_read,
+        "features_computed": totals.features_computed,
+    }
+
+
+def at_validation(path: Path, content: dict[str, Any]) -> dict[str, float]:
+    """The validation metrics when a checkpoint was written."""
+    metrics = card_and_state(path, content)[0].metrics
+    return {name: value for name, value in metrics.items() if name.startswith("val/")}
+
+
+def test(
+    trainer: Trainer, model: Classifier, data: LightningDataModule, outputs: TestOutputs
+) -> dict[str, float]:
+    """The metrics of the model on the test split, whose outputs are kept."""
+    trainer.callbacks.append(outputs)  # type: ignore[attr-defined]
+    trainer.test(model, datamodule=data, verbose=False)
+    return {
+        name.removeprefix("test/"): float(value)
+        for name, value in trainer.callback_metrics.items()
+        if name.startswith("test/")
+    }

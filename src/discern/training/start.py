@@ -1,0 +1,96 @@
+"""What a run starts from: a checkpoint that it continues, and the images that this knows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from omegaconf import DictConfig
+
+from discern.data.known import KnownImages, unknown
+from discern.errors import DiscernError, about
+from discern.models.card import CARD
+from discern.models.classifier import Classifier
+from discern.models.saved import (
+    card_and_state,
+    check_shapes,
+    epoch_of,
+    known_images,
+    match_backbone,
+    read,
+)
+from discern.runs.folder import find_checkpoint
+from discern.training.build import portable
+from discern.training.job import relative
+from discern.training.resume import Continuation
+
+log = logging.getLogger(__name__)
+
+
+def find_checkpoints(cfg: DictConfig) -> Path | None:
+    """Put the files into the config that ``ckpt_path`` and ``model.init_from`` mean; the former.
+
+    What ``last`` means may be another file a moment later.
+    """
+    start = find_checkpoint(cfg.ckpt_path) if cfg.ckpt_path else None
+    if start is not None:
+        cfg.ckpt_path = str(start)
+    if (wanted := cfg.model.get("init_from")) is not None:
+        cfg.model.init_from = str(find_checkpoint(wanted, "model.init_from"))
+    return start
+
+
+def known_of(cfg: DictConfig, start: Path | None) -> KnownImages | None:
+    """The images that a model which the run goes on or starts from knows."""
+    origins = {"ckpt_path": start, "model.init_from": cfg.model.get("init_from")}
+    for setting, origin in origins.items():
+        if origin is not None:
+            path = Path(origin)
+            with about(setting):
+                content = read(path)
+                known = known_images(path, content) if CARD in content else unknown(None, path)
+            return replace(known, continued=setting == "ckpt_path" and known.rule is not None)
+    return known_of_backbone(cfg.model.get("weights"))
+
+
+def known_of_backbone(weights: str | None) -> KnownImages | None:
+    """The images that a backbone was trained on, where its weights are a checkpoint's."""
+    if weights is None or not Path(weights).is_file():
+        return None
+    try:
+        content = read(weights)
+    except DiscernError:  # of torchvision's, say, which whoever builds the backbone reads
+        return None
+    if CARD not in content:
+        return None
+    with about("model.weights"):
+        # The head is another one: its classes and the rule for them do not matter.
+        return replace(known_images(Path(weights), content), class_names=None, rule=None)
+
+
+def continue_from(start: Path, cfg: DictConfig, trainer: Trainer, model: Classifier) -> int:
+    """Check that a checkpoint is of this model; say which settings differ, let them count.
+
+    Returns:
+        The epoch, from 1, that training goes on in.
+    """
+    with about("ckpt_path"):
+        content = read(start)
+        card, state = card_and_state(start, content)
+        check_shapes(model.network, state, start)
+        match_backbone(model.network, card, state, start)
+    log.info("  %-10s %s", "from", relative(start))
+    trainer.callbacks.append(Continuation(card, portable(cfg)))  # type: ignore[attr-defined]
+    return (epoch_of(content) or 1) + _ends_an_epoch(content)
+
+
+def _ends_an_epoch(content: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint was written after the last batch of its epoch."""
+    progress: Any = content
+    for part in ("loops", "fit_loop", "epoch_loop.batch_progress", "is_last_batch"):
+        progress = progress.get(part) if isinstance(progress, Mapping) else None
+    return progress is True

@@ -1,0 +1,31 @@
+"""Where an Optuna search keeps its study, which its jobs read too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from discern.errors import DiscernError
+from discern.redaction import PLACEHOLDER
+
+FOLDER, PRUNER = "discern:folder", "discern:pruner"
+"""What discern notes of a trial and of a study."""
+
+
+def open_storage(location: str) -> Any:
+    """Optuna's storage at an URL, or in a journal file.
+
+    Raises:
+        DiscernError: the address lacks what was not written of it.
+    """
+    import optuna
+
+    if PLACEHOLDER in location:
+        raise DiscernError(
+            f"{location} is kept without what may be secret; type hydra.sweeper.storage again."
+        )
+
+    if "://" in location:
+        return location
+    from optuna.storages.journal import JournalFileBackend
+
+    return optuna.storages.JournalStorage(JournalFileBackend(location))

@@ -1,0 +1,116 @@
+"""What a run tells in the terminal when it begins and when it ends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from omegaconf import DictConfig
+
+from discern.config.values import plain
+from discern.console import fitted
+from discern.errors import as_override, shortened
+from discern.reports.run_page import REPORT
+from discern.runs.summary import metric_cells, trained_on_sentence
+from discern.text import printable
+from discern.training.job import relative
+
+log = logging.getLogger(__name__)
+
+
+def devices(trainer: Trainer) -> str:
+    """What the run computes on."""
+    kind = str(trainer.strategy.root_device)
+    if kind.startswith("cuda"):
+        kind = (
+            f"{kind.partition(':')[0]} ({torch.cuda.get_device_name(trainer.strategy.root_device)})"
+        )
+    return f"{trainer.world_size} × {kind}"
+
+
+def announce(cfg: DictConfig, facts: dict[str, Any], data: Any) -> None:
+    """Say in a few lines what was composed."""
+    images = facts["data"]["images"]
+    counts = " + ".join(f"{images[split]:,} {split}" for split in images if images[split])
+    log.info("%s, seed %d", facts["title"], cfg.seed)
+    for group in ("model", "data", "optimizer", "scheduler", "trainer"):
+        node = cfg[group]
+        if node._target_ is not None:
+            shown = {"data": ("batch_size",), "trainer": ("accelerator", "devices", "max_epochs")}
+            keys = shown.get(group, tuple(key for key in node if key != "_target_"))
+            # A data set of a user's own may have no setting for it.
+            settings = {key: plain(node[key]) for key in keys if key in node}
+            # What is off is not shown: its lines would hide what is on.
+            text = " ".join(f"{k}={as_override(v)}" for k, v in settings.items() if v not in OFF)
+            name = node._target_.rpartition(".")[2]
+            log.info("  %-10s %s", group, f"{name} {text}" if group != "trainer" else text)
+    log.info("  %-10s %s", "images", counts)
+    log.info("  %-10s %s", "classes", classes_of(data))
+    trained, frozen = facts["parameters"]["trainable"], facts["parameters"]["frozen"]
+    also = f", {frozen:,} frozen" if frozen else ""
+    log.info("  %-10s %s trained%s", "parameters", f"{trained:,}", also)
+
+
+def classes_of(data: Any) -> str:
+    """The classes in the order of their labels, each with its training images."""
+    names = [str(name) for name in data.class_names]
+    # A data set of a user's own may not count them.
+    counts = getattr(data, "train_class_counts", None)
+    if counts is not None:
+        names = [f"{name}: {n:,}" for name, n in zip(names, counts.tolist(), strict=True)]
+    return shortened(names)
+
+
+OFF = (None, False, 0, "none")
+
+
+def metrics_table(title: str, metrics: Mapping[str, Mapping[str, float]]) -> str:
+    """The metrics of each split: a row a split, or a few lines where the terminal is narrow."""
+    names, rows = metric_cells(metrics)
+    blocks = [
+        "\n  ".join([f"{split}:", *(f"{n} {x}" for n, x in zip(names, values, strict=True) if x)])
+        for split, *values in rows
+    ]
+    return fitted([title, *names], rows, blocks)
+
+
+def measured(facts: Mapping[str, Any]) -> str:
+    """Which checkpoint and epoch metrics are of, in words."""
+    checkpoint, epoch, epochs = (facts.get(k) for k in ("checkpoint", "best_epoch", "epochs"))
+    if checkpoint is None:
+        if not epochs:
+            return "a network that was not trained"
+        return (
+            f"the weights that training ended with, in epoch {epochs}; none were kept as the best"
+        )
+    return f"{checkpoint}, of epoch {epoch} of {epochs}" if epoch is not None else str(checkpoint)
+
+
+def name_within(path: Path, folder: Path) -> str:
+    """A file as seen from a run's folder, if it is in there, else as from where one works."""
+    path, folder = path.resolve(), folder.resolve()
+    return printable(path.relative_to(folder) if path.is_relative_to(folder) else relative(path))
+
+
+def conclude(facts: dict[str, Any], stopped: str, folder: Path) -> None:
+    """Say what came out, and where it is."""
+    log.info("Ended: %s.", stopped)
+    if "overfit" in facts:
+        log.info("%s", facts["overfit"]["verdict"])
+    if "diverged" in facts:
+        log.info("%s", facts["diverged"]["advice"])
+    metrics = facts["metrics"]
+    if metrics:
+        log.info("Metrics of %s:", measured(facts))
+        log.info("\n%s\n", metrics_table(facts["title"], metrics))
+    for split, count in facts["data"].get("trained_on", {}).items():
+        if count and split in metrics:
+            said = trained_on_sentence(split, count, facts["data"]["images"][split])
+            log.warning("%s.", said)
+    log.info("Everything is in %s", relative(folder))
+    if (folder / REPORT).exists():
+        log.info("To look at it, open %s", relative(folder / REPORT))
