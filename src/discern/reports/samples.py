@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from discern.config.values import plain
+from discern.data.module import ImageDataModule
 from discern.files.writing import write_whole
 from discern.reports.sheet import Sheet, fitting, shorten
 from discern.runs.predictions import Predictions
@@ -144,7 +145,9 @@ AUGMENTED, EPOCHS_SHOWN = 5, 4
 
 
 @rank_zero_only
-def show_samples(cfg: DictConfig, data: Any, facts: dict[str, Any], folder: Path) -> None:
+def show_samples(
+    cfg: DictConfig, data: ImageDataModule, facts: dict[str, Any], folder: Path
+) -> None:
     """Draw samples.png and augmented.png: training images as the network will see them.
 
     Those of jobs of a sweep with the same data are copied, and no image is read.
@@ -176,6 +179,6 @@ def show_samples(cfg: DictConfig, data: Any, facts: dict[str, Any], folder: Path
     remember(told, drawn)
 
 
-def pixels_of(images: torch.Tensor, data: Any) -> Any:
+def pixels_of(images: torch.Tensor, data: ImageDataModule) -> Any:
     """Normalised images as pixels again."""
     return as_pixels(images, data.preprocessing["mean"], data.preprocessing["std"])

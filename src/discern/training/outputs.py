@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from discern.data.module import ImageDataModule
 from discern.reports.samples import pixels_of
 from discern.runs.predictions import Predictions, warn_of_undefined
 from discern.runs.tested import Tested, digest_of, write_tested
@@ -70,7 +71,7 @@ THUMBNAILS, THUMBNAILS_OF_FILES = 600, 200
 
 
 @rank_zero_only
-def keep_test(outputs: TestOutputs, data: Any, folder: Path) -> None:
+def keep_test(outputs: TestOutputs, data: ImageDataModule, folder: Path) -> None:
     """Write what the model said of the test images, with thumbnails of some."""
     if outputs.logits is None or outputs.labels is None:
         return
