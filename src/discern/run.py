@@ -38,7 +38,6 @@ from discern.redaction import log_missing, missing
 from discern.reports.curves import draw_curves
 from discern.reports.notebook import result_html
 from discern.reports.run_page import write_run_page
-from discern.reports.samples import show_samples
 from discern.reports.tensorboard.hparams import log_row
 from discern.reports.tensorboard.settings import log_settings
 from discern.runs.folder import DIVERGED
@@ -72,7 +71,7 @@ from discern.training.history import History
 from discern.training.interrupt import DIVERGED_STATUS, EXIT_STATUS, GracefulStop
 from discern.training.job import as_job, quiet_libraries
 from discern.training.meeting import check_trained_on, say_what_is_measured
-from discern.training.outputs import TestOutputs, keep_test
+from discern.training.outputs import TestOutputs, keep_test, show_samples
 from discern.training.overfit import judge
 from discern.training.resume import Randomness
 from discern.training.start import continue_from, find_checkpoints, known_of
