@@ -51,7 +51,7 @@ from starter import begin, end, invoke
 
 EVENTS = "trainer.callbacks=[{_target_: run_files.Events}]"
 NO_VALIDATION = "data.val_size=0"
-SPLIT_METRICS = {"loss", "accuracy", "precision", "recall", "top5_error"}
+SPLIT_METRICS = {"loss", "accuracy", "precision", "recall", "f1", "top5_error"}
 
 
 # The folder of a run, made by the command
@@ -653,7 +653,8 @@ def test_plateau_watches_validation_or_else_training(tiny_run, watched, mode, lr
 
 
 BETTER = {
-    "accuracy": "max", "precision": "max", "recall": "max", "loss": "min", "top5_error": "min",
+    "accuracy": "max", "precision": "max", "recall": "max", "f1": "max",
+    "loss": "min", "top5_error": "min",
 }  # fmt: skip
 WATCHERS = {
     "callbacks.early_stopping": (),

@@ -41,6 +41,7 @@ from discern.reports.run_page import write_run_page
 from discern.reports.tensorboard.hparams import log_row
 from discern.reports.tensorboard.settings import log_settings
 from discern.runs.folder import DIVERGED
+from discern.runs.metric_table import DRAWN, shown
 from discern.runs.summary import (
     Summary,
     git_state,
@@ -100,10 +101,10 @@ class Result:
 
     def __repr__(self) -> str:
         measured = ", ".join(
-            f"{split} {name} {part[name]:.4f}"
+            f"{split} {each.title} {shown(each.name, part[each.name])}"
             for split, part in self.metrics.items()
-            for name in ("loss", "accuracy")
-            if name in part
+            for each in DRAWN
+            if each.name in part
         )
         return f"<Result: {measured or 'nothing measured'}; {self.stopped}; {self.folder}>"
 

@@ -5,7 +5,9 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
+from torchmetrics.functional.classification import multiclass_accuracy
 
 from discern.reports.confusion import (
     class_scores,
@@ -26,10 +28,18 @@ def test_rows_are_labels_and_columns_predictions():
 
 def test_scores_by_hand():
     scores = class_scores(MATRIX)
-    assert scores.precision == pytest.approx([3 / 5, 4 / 5, 0])
-    assert scores.recall == pytest.approx([3 / 4, 4 / 5, 0])
-    assert scores.f1 == pytest.approx([2 / 3, 4 / 5, 0])
+    assert scores.by_metric["precision"] == pytest.approx([3 / 5, 4 / 5, 0])
+    assert scores.by_metric["recall"] == pytest.approx([3 / 4, 4 / 5, 0])
+    assert scores.by_metric["f1"] == pytest.approx([2 / 3, 4 / 5, 0])
     assert scores.support.tolist() == [4, 5, 1]
+
+
+def test_a_class_has_the_accuracy_that_torchmetrics_has_for_it():
+    labels, predicted = (torch.tensor(of) for of in np.nonzero(MATRIX))
+    counts = torch.tensor(MATRIX[np.nonzero(MATRIX)])
+    labels, predicted = labels.repeat_interleave(counts), predicted.repeat_interleave(counts)
+    expected = multiclass_accuracy(predicted, labels, num_classes=3, average="none")
+    assert class_scores(MATRIX).by_metric["accuracy"] == pytest.approx(expected.numpy())
 
 
 def test_the_file_has_a_row_a_class(tmp_path):
@@ -39,6 +49,7 @@ def test_the_file_has_a_row_a_class(tmp_path):
     assert [row["class"] for row in rows] == ["cat", "dog, small", "owl"]
     assert rows[0] == {
         "class": "cat",
+        "accuracy": "0.750000",
         "precision": "0.600000",
         "recall": "0.750000",
         "f1": "0.666667",

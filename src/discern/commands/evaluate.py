@@ -39,6 +39,7 @@ from discern.reports.intervals import Estimate
 from discern.reports.measures import measure
 from discern.reports.samples import as_pixels, draw_top_losses
 from discern.runs.folder import find_checkpoint, is_run, mapping, read_run
+from discern.runs.metric_table import shown, title_of
 from discern.runs.predictions import Predictions, warn_of_undefined, write_predictions
 from discern.runs.summary import trained_on_sentence
 from discern.training.build import build_data
@@ -355,7 +356,7 @@ def conclude(
 ) -> None:
     """Say what came out, and where it is."""
     rows = [
-        [name.replace("_", " "), *(f"{x:.4f}" for x in (part.value, part.low, part.high))]
+        [title_of(name), *(shown(name, x) for x in (part.value, part.low, part.high))]
         for name, part in metrics.items()
     ]
     title = f"{facts['title']}: {facts['images']:,} images"
@@ -378,16 +379,17 @@ def _file(facts: dict[str, Any]) -> str:
 
 
 def _class_table(scores: ClassScores, names: list[str]) -> str:
+    columns = [*map(title_of, scores.by_metric), "support"]
     rows = [
         [
             name,
-            *(f"{part[number]:.4f}" for part in (scores.precision, scores.recall, scores.f1)),
+            *(shown(metric, float(of[number])) for metric, of in scores.by_metric.items()),
             f"{scores.support[number]:,}",
         ]
         for number, name in enumerate(names)
     ]
     blocks = [
-        f"{name}: precision {precision}, recall {recall}, F1 {f1}, support {support}"
-        for name, precision, recall, f1, support in rows
+        f"{name}: " + ", ".join(map(" ".join, zip(columns, values, strict=True)))
+        for name, *values in rows
     ]
-    return fitted(["class", "precision", "recall", "F1", "support"], rows, blocks)
+    return fitted(["class", *columns], rows, blocks)

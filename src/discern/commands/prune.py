@@ -14,7 +14,6 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from discern.commands.filters import (
-    KEY_METRICS,
     Wish,
     better_first,
     check_filters,
@@ -27,7 +26,7 @@ from discern.console import fitted, harmless, line_width, say
 from discern.errors import DiscernError
 from discern.files.reading import is_regular
 from discern.files.removing import remove_tree
-from discern.reports.page import number, size
+from discern.reports.page import size
 from discern.runs.folder import (
     CONFIG,
     FOLD,
@@ -41,6 +40,7 @@ from discern.runs.folder import (
     read_run,
     runs_below,
 )
+from discern.runs.metric_table import LISTED, shown
 from discern.sweeps.ledger import LOCK, Ledger
 from discern.text import decoded
 
@@ -107,7 +107,7 @@ def prune(wish: Wish) -> None:
     units = _units(wish.folder)
     runs = [run for unit in units for run in unit.runs]
     check_filters(runs, wish.filters)
-    by = wish.by or KEY_METRICS[0]
+    by = wish.by or LISTED[0]
     if wish.by is not None or wish.keep:  # where none stays there is nothing to rank
         _check_by(by, runs)
     asked = [unit for unit in units if all(matches(run, wish.filters) for run in unit.runs)]
@@ -244,7 +244,7 @@ def _show(wish: Wish, by: str, doomed: Sequence[Unit], units: Sequence[Unit]) ->
         room = size_of(unit.folder)
         total += room
         began = time.strftime("%Y-%m-%d %H:%M", time.localtime(unit.began))
-        values = [number(unit.value(name)) for name in metrics]
+        values = [shown(name, unit.value(name)) for name in metrics]
         rows.append([name_in(unit.folder, wish.folder), began, unit.state, *values, size(room)])
     say(fitted(header, rows, ["\n  ".join((row[0], ", ".join(row[1:]))) for row in rows],
                  line_width()))  # fmt: skip

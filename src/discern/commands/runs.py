@@ -11,7 +11,6 @@ from typing import Any
 
 from discern.commands.filters import (
     FILTERS,
-    KEY_METRICS,
     Wish,
     better_first,
     check_filters,
@@ -23,8 +22,9 @@ from discern.commands.filters import (
 from discern.console import fitted, harmless, line_width, say
 from discern.errors import DiscernError, did_you_mean
 from discern.files.places import expanded
-from discern.reports.page import duration, number, size
+from discern.reports.page import duration, size
 from discern.runs.folder import Run, State, order_of_beginning, read_run, runs_below
+from discern.runs.metric_table import LISTED, shown
 from discern.text import decoded, printable
 
 HELP = """\
@@ -160,7 +160,7 @@ def _count(name: str, value: str) -> int:
 
 def _text(name: str, value: str) -> str:
     if not value:
-        raise DiscernError(f"{name}= must have a value, such as {name}={KEY_METRICS[0]}.")
+        raise DiscernError(f"{name}= must have a value, such as {name}={LISTED[0]}.")
     return value
 
 
@@ -228,7 +228,7 @@ def _show(wish: Wish, shown: Sequence[Listed], found: int, runs: int, sort: str)
     if not shown:
         say(f"Runs in {where}: none" + (f" of {runs:,} that the filters let through" * (runs > 0)))
         return
-    metrics = dict.fromkeys([*KEY_METRICS, *([] if sort in PROPERTIES else [sort])])
+    metrics = dict.fromkeys([*LISTED, *([] if sort in PROPERTIES else [sort])])
     header = ["run", "began", "state", "model", "data", *metrics, "time", "size", "tags"]
     rows = [_row(one, metrics) for one in shown]
     say(fitted(header, rows, list(map(_block, shown, rows)), line_width()))
@@ -254,7 +254,7 @@ def _row(one: Listed, metrics: Iterable[str]) -> list[str]:
         run.state.value,
         run.model or "–",
         run.data or "–",
-        *(number(known.get(name)) for name in metrics),
+        *(shown(name, known.get(name)) for name in metrics),
         duration(run.seconds),
         size(one.size),
         ", ".join(run.tags),
@@ -266,7 +266,7 @@ def _block(one: Listed, row: Sequence[str]) -> str:
     """What a narrow terminal shows of a run."""
     _, began, state, model, data, *_ = row
     known = one.run.metrics()
-    values = [f"{name} {number(known[name])}" for name in KEY_METRICS if name in known]
+    values = [f"{name} {shown(name, known[name])}" for name in LISTED if name in known]
     tail = [*values, row[-3], row[-2], *([row[-1]] if row[-1] else [])]
     return "\n  ".join([one.name, f"{began}  {state}  {model} on {data}", ", ".join(tail)])
 

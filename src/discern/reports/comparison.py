@@ -17,6 +17,7 @@ from discern.reports.intervals import Estimate, wilson
 from discern.reports.page import percent
 from discern.reports.paired import Paired, compare_pairs
 from discern.runs.folder import Run, State, short_names
+from discern.runs.metric_table import DRAWN
 from discern.runs.tested import Tested, read_tested
 from discern.runs.thumbnails import GALLERY, pixels_of
 
@@ -29,7 +30,7 @@ SPELT_OUT = 4
 NOT_COMPARED = ("folder", "tags", "sweep", "report", "test")
 """Settings that say where a run writes, who has started it, and what is done with the model."""
 
-FIRST = ("val/loss", "val/accuracy", "test/loss", "test/accuracy")
+FIRST = [f"{split}/{metric.name}" for split in ("val", "test") for metric in DRAWN]
 """Metrics that are told before the others."""
 
 NONE = "–"

@@ -17,6 +17,7 @@ from typing import Any
 
 from discern.files.writing import write_whole
 from discern.redaction import redacted
+from discern.runs.metric_table import shown, title_of
 
 PACKAGES = ("discern", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy")
 
@@ -83,10 +84,10 @@ def metric_cells(
     """The metrics of each split as texts: the names of the columns, and a row a split."""
     names = list(dict.fromkeys(name for part in metrics.values() for name in part))
     rows = [
-        [split, *(f"{part[name]:.4f}" if name in part else "" for name in names)]
+        [split, *(shown(name, part[name]) if name in part else "" for name in names)]
         for split, part in metrics.items()
     ]
-    return [name.replace("_", " ") for name in names], rows
+    return list(map(title_of, names)), rows
 
 
 def trained_on_sentence(split: str, count: int, images: int) -> str:

@@ -10,8 +10,9 @@ from urllib.parse import quote
 
 from discern.files.reading import read_json
 from discern.reports.page import cell, duration, write_page
-from discern.reports.run_page import NAMES, REPORT, points
-from discern.runs.folder import is_run, read_run
+from discern.reports.run_page import REPORT, points
+from discern.runs.folder import is_run, numbers, read_run
+from discern.runs.metric_table import METRICS
 from discern.sweeps.ledger import Ledger
 from discern.sweeps.ranking import (
     Group,
@@ -121,15 +122,15 @@ def _best(
         return _best_setting([row for _, row in ranked], objectives, str(told.get("command", "")))
     found = [row for _, row in ranked if row.folder.name == told.get("folder")]
     row = found[0] if found else ranked[0][1]
-    test = told.get("test") if isinstance(told.get("test"), dict) else {}
+    test = numbers(told.get("test"))
     tiles = [
         {"name": f"Best {objective.metric}", "value": rounded(row.values.get(objective.metric))}
         for objective in objectives
     ]
     tiles += [
-        {"name": f"Test {NAMES.get(name, name)}", "value": rounded(value)}
-        for name, value in (test or {}).items()
-        if name in ("loss", "accuracy", "top5_error") and isinstance(value, (int, float))
+        {"name": f"Test {metric.title}", "value": rounded(test[metric.name])}
+        for metric in METRICS
+        if metric.average == "micro" and metric.name in test
     ]
     return {
         "title": "The best",

@@ -14,7 +14,7 @@ from discern.data.module import ImageDataModule
 from discern.errors import DiscernError, did_you_mean
 from discern.models.classifier import Classifier
 from discern.models.saved import card_and_state, epoch_of
-from discern.runs.metric_table import check_mode
+from discern.runs.metric_table import METRICS, check_mode
 from discern.runs.summary import Summary
 from discern.training.batches import batches_of, refusals_of_training
 from discern.training.build import training_twin
@@ -183,10 +183,10 @@ def record_fit(
         # Of several validations in its epoch, the checkpoint knows the one that it was best in.
         row = {**(rows[0] if rows else {}), **at_validation(best, content)}
     for split in ("train", "val"):
-        names = ("loss", "accuracy", "precision", "recall", "top5_error")
-        metrics = {name: row[f"{split}/{name}"] for name in names if f"{split}/{name}" in row}
-        if metrics:
-            facts["metrics"][split] = metrics
+        metrics = {each.name: row.get(f"{split}/{each.name}") for each in METRICS}
+        known = {name: value for name, value in metrics.items() if value is not None}
+        if known:
+            facts["metrics"][split] = known
     facts["epochs"], facts["steps"] = len(history.rows), trainer.global_step
     seconds = facts["seconds"]
     totals = history.totals
