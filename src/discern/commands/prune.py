@@ -33,14 +33,14 @@ from discern.runs.folder import (
     FOLD,
     OVERRIDES,
     Run,
-    State,
     folders_below,
+    glance,
     is_run,
     is_sweep,
     order_of_beginning,
-    read_run,
     runs_below,
 )
+from discern.runs.state import State
 from discern.sweeps.ledger import LOCK, Ledger
 from discern.text import decoded
 
@@ -145,7 +145,7 @@ def _units(outputs: Path) -> list[Unit]:
     for folder in runs_below(outputs):
         above = [each for each in folder.parents if each != outputs and outputs in each.parents]
         sweeps = [each for each in above if is_sweep(each)]
-        found.setdefault(sweeps[-1] if sweeps else folder, []).append(read_run(folder))
+        found.setdefault(sweeps[-1] if sweeps else folder, []).append(glance(folder))
     return [Unit(folder, runs) for folder, runs in found.items()]
 
 
@@ -165,6 +165,9 @@ def _stays(unit: Unit) -> str | None:
         age = time.time() - _changed(unit.folder)
         if age < RECENT:
             return "it has not ended, and was written to in the last 24 hours"
+    for run in unit.runs:
+        if run.state is State.UNKNOWN:
+            return "its summary is of another version of discern"
     if _in_use(unit.folder):
         return "its sweep is at work"
     if not _is_discerns(unit):

@@ -32,13 +32,13 @@ from discern.runs.folder import (
     MOST_CSV,
     MOST_PICTURE,
     Run,
-    State,
     finite,
     home,
     numbers,
     read_run,
 )
 from discern.runs.predictions import Predictions
+from discern.runs.state import State
 from discern.runs.summary import trained_on_sentence
 from discern.runs.tested import Tested, read_tested
 from discern.runs.thumbnails import (
@@ -162,7 +162,7 @@ def _reason(run: Run) -> str:
     if run.state is State.UNFINISHED:
         return "This run is still going on, or its process died before it could say how it ended."
     advice = run.part("diverged").get("advice")
-    return f"Ended: {run.stopped}" + (f". {advice}" if isinstance(advice, str) else "")
+    return f"Ended: {run.ended}" + (f". {advice}" if isinstance(advice, str) else "")
 
 
 def _warnings(run: Run) -> list[str]:
