@@ -165,13 +165,12 @@ def _stays(unit: Unit) -> str | None:
         age = time.time() - _changed(unit.folder)
         if age < RECENT:
             return "it has not ended, and was written to in the last 24 hours"
-    for run in unit.runs:
-        if run.state is State.UNKNOWN:
-            return "its summary is of another version of discern"
     if _in_use(unit.folder):
         return "its sweep is at work"
     if not _is_discerns(unit):
         return f"it does not hold the {CONFIG} and {OVERRIDES} that a run writes"
+    if any(run.state is State.UNKNOWN for run in unit.runs):
+        return "another version of discern has written its summary"
     if _has_others(unit):
         return "there are other runs in its folder"
     return None
