@@ -40,8 +40,8 @@ from discern.reports.notebook import result_html
 from discern.reports.run_page import write_run_page
 from discern.reports.tensorboard.hparams import log_row
 from discern.reports.tensorboard.settings import log_settings
-from discern.runs.folder import DIVERGED
 from discern.runs.metric_table import DRAWN, shown
+from discern.runs.state import Ended, State
 from discern.runs.summary import (
     Summary,
     git_state,
@@ -69,7 +69,7 @@ from discern.training.fit import (
     watched,
 )
 from discern.training.history import History
-from discern.training.interrupt import DIVERGED_STATUS, EXIT_STATUS, GracefulStop
+from discern.training.interrupt import BY_CTRL_C, BY_SIGTERM, GracefulStop
 from discern.training.job import as_job, quiet_libraries
 from discern.training.meeting import check_trained_on, say_what_is_measured
 from discern.training.outputs import TestOutputs, keep_test, show_samples
@@ -89,7 +89,7 @@ class Result:
         metrics: split ("train", "val", "test") -> metric -> value, of the best checkpoint.
         model: the classifier with that checkpoint's weights, in eval mode.
         folder: the run's folder.
-        stopped: why training ended.
+        ended: how training ended, and why.
 
     In a notebook it shows itself with its curves.
     """
@@ -97,7 +97,17 @@ class Result:
     metrics: dict[str, dict[str, float]]
     model: Classifier
     folder: Path
-    stopped: str
+    ended: Ended
+
+    @property
+    def state(self) -> State:
+        """How the run stands: done, pruned, diverged or interrupted."""
+        return self.ended.state
+
+    @property
+    def reason(self) -> str:
+        """Why training ended, for people."""
+        return self.ended.reason
 
     def __repr__(self) -> str:
         measured = ", ".join(
@@ -106,10 +116,10 @@ class Result:
             for each in DRAWN
             if each.name in part
         )
-        return f"<Result: {measured or 'nothing measured'}; {self.stopped}; {self.folder}>"
+        return f"<Result: {measured or 'nothing measured'}; {self.ended}; {self.folder}>"
 
     def _repr_html_(self) -> str:
-        return result_html(self.metrics, self.stopped, self.folder)
+        return result_html(self.metrics, self.ended, self.folder)
 
 
 def job(cfg: DictConfig, import_seconds: float) -> Any:
@@ -133,21 +143,19 @@ def job(cfg: DictConfig, import_seconds: float) -> Any:
         summary = Summary(Path(cfg.folder) / "summary.json", **identity)
         with suppress(OSError):
             if not summary.path.exists():
-                summary.write(f"failed: {first_line(error)}")
+                summary.write(failed(error))
         raise
-    if result.stopped in EXIT_STATUS:
-        raise SystemExit(EXIT_STATUS[result.stopped])
-    if not has_diverged(result.stopped):
-        return objective_of(cfg.objective, result)
-    if hydra.mode != RunMode.MULTIRUN:
-        raise SystemExit(DIVERGED_STATUS)
-    # A sweep goes on with its other jobs.
-    return math.nan if isinstance(cfg.objective, str) else [math.nan for _ in cfg.objective]
+    if result.state is State.DIVERGED and hydra.mode == RunMode.MULTIRUN:
+        # A sweep goes on with its other jobs.
+        return math.nan if isinstance(cfg.objective, str) else [math.nan for _ in cfg.objective]
+    if result.ended.status:
+        raise SystemExit(result.ended.status)
+    return objective_of(cfg.objective, result)
 
 
-def has_diverged(stopped: str) -> bool:
-    """Whether training ended since a loss was not finite."""
-    return stopped.startswith(DIVERGED)
+def failed(error: BaseException) -> Ended:
+    """How a run ends that an error has ended."""
+    return Ended(State.FAILED, first_line(error))
 
 
 def objective_of(setting: str | list[str], result: Result) -> Any:
@@ -194,16 +202,16 @@ def train(
         with refusals_of_files(), refusals_at_work():
             return _train(cfg, summary, choices or {})
     except KeyboardInterrupt:
-        write_summary(summary, "interrupted", cfg)
+        write_summary(summary, BY_CTRL_C, cfg)
         raise
     except SystemExit as end:
-        reasons = [reason for reason, number in EXIT_STATUS.items() if number == end.code]
-        reasons += [f"failed: it ended with status {end.code}"]
-        write_summary(summary, reasons[0], cfg)
+        signals = [each for each in (BY_CTRL_C, BY_SIGTERM) if each.status == end.code]
+        signals += [Ended(State.FAILED, f"it ended with status {end.code}")]
+        write_summary(summary, signals[0], cfg)
         raise
     except BaseException as error:
         with suppress(OSError):  # of a full disk, which is told already
-            write_summary(summary, f"failed: {first_line(error)}", cfg)
+            write_summary(summary, failed(error), cfg)
         raise
 
 
@@ -268,20 +276,20 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
     with summary.phase("features") if hasattr(model.network, "backbone") else nullcontext():
         source = features.serve(cfg, model, data, trainer, epoch)
     if cfg.cache.shard is not None:
-        stopped = f"cache.shard={cfg.cache.shard} computed"
+        ended = Ended(State.DONE, f"cache.shard={cfg.cache.shard} computed")
         assert source is not None
         facts["features"] = features.report(source)
-        write_summary(summary, stopped, cfg)
-        conclude(facts, stopped, folder)
-        return Result({}, model.eval(), folder, stopped)
+        write_summary(summary, ended, cfg)
+        conclude(facts, ended, folder)
+        return Result({}, model.eval(), folder, ended)
 
-    stopped, best = "not trained (train=false)", start
+    ended, best = Ended(State.DONE, "not trained (train=false)"), start
     facts["checkpoint"] = None if start is None else name_within(start, folder)
     content: dict[str, Any] | None = None
     if cfg.train:
         with summary.phase("fit"):
             log_settings(trainer, folder / "config.yaml", facts["overrides"], facts["changed"])
-            stopped = fit(trainer, model, data, start, stop)
+            ended = fit(trainer, model, data, start, stop)
         if trainer.overfit_batches and trainer.global_step:  # type: ignore[attr-defined]
             facts["overfit"] = judge(trainer, model, data).facts()
         best = best_checkpoint(trainer)
@@ -294,7 +302,7 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
         if not cfg.sweep.draws:
             with summary.phase("figures"):
                 draw(history, facts, folder)
-    came_to_its_end = not (stopped in EXIT_STATUS or has_diverged(stopped))
+    came_to_its_end = ended.state in (State.DONE, State.PRUNED)
     # Before the test, whose metrics TensorBoard adds to the row, and which may be interrupted.
     log_row(trainer, cfg, choices, facts["metrics"], ended=came_to_its_end)
     if best is not None:
@@ -307,9 +315,9 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
             keep_test(outputs, data, folder)
     if source is not None:
         facts["features"] = features.report(source)
-    write_summary(summary, stopped, cfg)
-    conclude(facts, stopped, folder)
-    return Result(facts["metrics"], model.eval(), folder, stopped)
+    write_summary(summary, ended, cfg)
+    conclude(facts, ended, folder)
+    return Result(facts["metrics"], model.eval(), folder, ended)
 
 
 # The parts, in the order of the story.
@@ -351,9 +359,9 @@ def draw(history: History, facts: dict[str, Any], folder: Path) -> None:
 
 
 @rank_zero_only
-def write_summary(summary: Summary, stopped: str, cfg: DictConfig) -> None:
+def write_summary(summary: Summary, ended: Ended, cfg: DictConfig) -> None:
     """Write summary.json, and report.html, which is made from it and the other files."""
-    summary.write(stopped)
+    summary.write(ended)
     if cfg.report and not cfg.sweep.draws:
         try:
             write_run_page(summary.path.parent)

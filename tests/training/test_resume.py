@@ -152,7 +152,7 @@ def test_with_max_steps_after_an_epoch_that_is_over(tiny_run, steps):
     first = tiny_run("scheduler=step", name="first")  # two epochs, 12 steps
     rest = tiny_run(*length, f"ckpt_path={first.folder}", name="rest")
 
-    assert rest.stopped == whole.stopped == f"trainer.max_steps={steps} reached"
+    assert rest.reason == whole.reason == f"trainer.max_steps={steps} reached"
     assert same_bits(weights(rest.folder), weights(whole.folder))
     assert rest.metrics == whole.metrics
     names = ("epoch", "step", "train/loss", "val/loss")
@@ -169,7 +169,7 @@ def test_changed_patience_counts(tiny_run):
     rest = tiny_run(
         *stays, f"ckpt_path={first.folder}", "callbacks.early_stopping.patience=4", name="rest"
     )
-    assert rest.stopped == "early stopping in epoch 5: val/loss has not improved for 4 epochs"
+    assert rest.reason == "early stopping in epoch 5: val/loss has not improved for 4 epochs"
 
 
 @pytest.mark.parametrize(

@@ -32,15 +32,15 @@ from discern.runs.folder import (
     FOLD,
     OVERRIDES,
     Run,
-    State,
     folders_below,
+    glance,
     is_run,
     is_sweep,
     order_of_beginning,
-    read_run,
     runs_below,
 )
 from discern.runs.metric_table import LISTED, shown
+from discern.runs.state import State
 from discern.sweeps.ledger import LOCK, Ledger
 from discern.text import decoded
 
@@ -145,7 +145,7 @@ def _units(outputs: Path) -> list[Unit]:
     for folder in runs_below(outputs):
         above = [each for each in folder.parents if each != outputs and outputs in each.parents]
         sweeps = [each for each in above if is_sweep(each)]
-        found.setdefault(sweeps[-1] if sweeps else folder, []).append(read_run(folder))
+        found.setdefault(sweeps[-1] if sweeps else folder, []).append(glance(folder))
     return [Unit(folder, runs) for folder, runs in found.items()]
 
 
@@ -169,6 +169,8 @@ def _stays(unit: Unit) -> str | None:
         return "its sweep is at work"
     if not _is_discerns(unit):
         return f"it does not hold the {CONFIG} and {OVERRIDES} that a run writes"
+    if any(run.state is State.UNKNOWN for run in unit.runs):
+        return "another version of discern has written its summary"
     if _has_others(unit):
         return "there are other runs in its folder"
     return None

@@ -23,8 +23,9 @@ from discern.console import fitted, harmless, line_width, say
 from discern.errors import DiscernError, did_you_mean
 from discern.files.places import expanded
 from discern.reports.page import duration, size
-from discern.runs.folder import Run, State, order_of_beginning, read_run, runs_below
+from discern.runs.folder import Run, glance, order_of_beginning, runs_below
 from discern.runs.metric_table import LISTED, shown
+from discern.runs.state import STANDINGS, State
 from discern.text import decoded, printable
 
 HELP = """\
@@ -34,7 +35,7 @@ Usage: discern runs [FILTER=VALUE] … [sort=NAME] [limit=N] [dir=FOLDER] [--jso
        discern runs prune keep=N [by=METRIC] [FILTER=VALUE] … [dir=FOLDER] [yes=true]
 
 Filters, of which all must hold; * stands for any letters:
-  state=done           done, diverged, failed, interrupted, unfinished
+  state=done           done, pruned, diverged, failed, interrupted, unfinished, unknown
   model=mlp  data=mnist  tag=baseline
   optimizer.lr=0.001   any setting of a run's config.yaml
 
@@ -114,7 +115,7 @@ def completions(typed: str) -> list[str]:
     known = PRUNE_SETTINGS if prunes else LIST_SETTINGS
     words = [f"{name}=" for name in (*known, *FILTERS)]
     if begun.startswith("state="):
-        words = [f"state={state.value}" for state in State]
+        words = [f"state={state.value}" for state in STANDINGS]
     elif not prunes:
         words += ["--json", *([] if before else ["prune"])]
     return [word for word in words if word.startswith(begun)]
@@ -171,7 +172,7 @@ def _yes(name: str, value: str) -> bool:
 
 
 def _state(value: str) -> str:
-    known = [state.value for state in State]
+    known = [state.value for state in STANDINGS]
     if value not in known:
         raise DiscernError(f"state={harmless(value)} is no state; {did_you_mean(value, known)}")
     return value
@@ -205,7 +206,7 @@ def _badness(name: str, value: float | None) -> float | None:
 
 
 def _list(wish: Wish) -> None:
-    runs = [read_run(folder) for folder in runs_below(wish.folder)]
+    runs = list(map(glance, runs_below(wish.folder)))
     check_filters(runs, wish.filters)
     sort = wish.sort or "began"
     check_metric("sort", sort.removeprefix("-"), runs, PROPERTIES)
@@ -238,6 +239,9 @@ def _show(wish: Wish, shown: Sequence[Listed], found: int, runs: int, sort: str)
         count, more = f"{len(shown):,} of {found:,} runs", "; limit=0 shows all"
     through = "" if found == runs else f", where {runs:,} are without the filters"
     say(f"\n{count} in {where}{through}{more}")
+    for one in shown:
+        if one.run.state is State.UNKNOWN:
+            say(harmless(one.run.reason))
     if sort not in PROPERTIES and sum(one.run.is_fold for one in shown) > 1:
         say(
             "Some are folds (data.folds) of one estimate, none of which is the best: the report of "
@@ -280,7 +284,7 @@ def _facts(one: Listed) -> dict[str, Any]:
     return {
         "folder": os.fspath(run.folder),
         "state": run.state.value,
-        "stopped": run.stopped,
+        "reason": run.reason,
         "model": run.model,
         "data": run.data,
         "fingerprint": _plain(data.get("fingerprint")),

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from discern.files.reading import read_json
+from discern.files.reading import check_format, read_json
 from discern.reports.page import cell, duration, write_page
 from discern.reports.run_page import REPORT, points
 from discern.runs.folder import is_run, numbers, read_run
 from discern.runs.metric_table import METRICS
+from discern.runs.state import State
 from discern.sweeps.ledger import Ledger
 from discern.sweeps.ranking import (
     Group,
@@ -30,8 +31,8 @@ from discern.sweeps.ranking import (
     varied,
     verdict,
 )
-from discern.sweeps.results import NONE, mean_and_sd, rounded, short_names
-from discern.sweeps.rows import Objective, Row, State
+from discern.sweeps.results import FORMAT, NONE, mean_and_sd, rounded, short_names
+from discern.sweeps.rows import Objective, Row
 from discern.text import printable
 
 CURVES = 200
@@ -48,7 +49,7 @@ def write_sweep_page(folder: Path) -> Path:
         The file.
 
     Raises:
-        DiscernError: it is not the folder of a sweep.
+        DiscernError: it is not the folder of a sweep, or one of another version of discern.
     """
     ledger = Ledger.load(folder)
     rows, objectives = ledger.rows(), ledger.objectives
@@ -89,7 +90,10 @@ def _results(path: Path) -> dict[str, Any]:
         content = read_json(path, path.parent)
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        return {}
+    check_format(path, content.get("format"), FORMAT)
+    return content
 
 
 def _state(rows: Sequence[Row]) -> str:

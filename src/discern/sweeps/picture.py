@@ -26,6 +26,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from discern.files.writing import write_whole
 from discern.reports.sheet import BLUE, GREY, VERMILION, shorten
 from discern.runs.folder import FOLD
+from discern.runs.state import State
 from discern.sweeps.ranking import (
     SEED,
     Group,
@@ -40,7 +41,7 @@ from discern.sweeps.ranking import (
     varied,
 )
 from discern.sweeps.results import mean_and_sd, rounded, short_names
-from discern.sweeps.rows import Objective, Row, State
+from discern.sweeps.rows import Objective, Row
 
 MISSING = "–"
 """The value of a setting that a job does not set."""

@@ -15,13 +15,14 @@ from discern.errors import DiscernError, did_you_mean
 from discern.models.classifier import Classifier
 from discern.models.saved import card_and_state, epoch_of
 from discern.runs.metric_table import METRICS, check_mode
+from discern.runs.state import Ended
 from discern.runs.summary import Summary
 from discern.training.batches import batches_of, refusals_of_training
 from discern.training.build import training_twin
 from discern.training.divergence import DivergedError, Divergence, StopOnDivergence
 from discern.training.ending import Ending
 from discern.training.history import History
-from discern.training.interrupt import GracefulStop
+from discern.training.interrupt import BY_CTRL_C, GracefulStop
 from discern.training.outputs import TestOutputs
 from discern.training.pruning import Pruning
 from discern.training.restoring import check_before_restoring
@@ -130,8 +131,8 @@ def fit(
     data: ImageDataModule,
     start: Path | None,
     stop: GracefulStop,
-) -> str:
-    """Train; return why training ended."""
+) -> Ended:
+    """Train; return how training ended."""
     check_before_restoring(trainer)
     with stop:
         try:
@@ -143,14 +144,14 @@ def fit(
             # Lightning's own end after a KeyboardInterrupt.
             if not trainer.interrupted:
                 raise
-            return stop.reason or "interrupted"
-    if stop.reason is not None:
-        return stop.reason
+            return stop.ended or BY_CTRL_C
+    if stop.ended is not None:
+        return stop.ended
     found = divergence(trainer)
     if found is not None:
-        return found.reason
+        return found.ended
     (ending,) = (c for c in trainer.callbacks if isinstance(c, Ending))  # type: ignore[attr-defined]
-    return ending.reason(trainer)
+    return ending.ended(trainer)
 
 
 def divergence(trainer: Trainer) -> Divergence | None:
