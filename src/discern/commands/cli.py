@@ -77,7 +77,7 @@ def train(arguments: list[str] | None = None) -> None:
 def _train_job(cfg: "DictConfig") -> object:
     begun = time.perf_counter()
     # torch and lightning: seconds, paid only by a config that has been composed and checked.
-    from discern.run import job
+    from discern.commands.train import job
 
     return job(cfg, import_seconds=time.perf_counter() - begun)
 
