@@ -128,7 +128,7 @@ def test_a_report_is_made_of_what_there_is(tiny_run, gone):
     text = text_of(write_run_page(run.folder))
     if "summary.json" in gone:
         assert "still going on" in text
-    assert ("taken for what" in text) == (FILE not in gone)
+    assert ("Confusion matrix" in text) == (FILE not in gone)
 
 
 def test_a_run_of_before_has_a_report(tmp_path):
@@ -207,6 +207,8 @@ def test_a_summary_may_say_anything(tiny_run, monkeypatch, odd):
     facts["features"] = {"reused": 1, "computed": 2, "bytes": 3, "seconds_saved": 4.0}
     facts["changed"] = {"seed": {"default": 0, "value": 1}}
     for path in parts_of(facts):
+        if path == ("format",):  # of another one nothing is read
+            continue
         changed = json.loads(json.dumps(facts))
         part = changed
         for name in path[:-1]:
