@@ -213,6 +213,7 @@ def test_a_metric_of_a_run(run):
     assert "Jaccard index" in (run / "train.log").read_text()  # as in the terminal
     assert "val/jaccard" in (run / "metrics.csv").read_text().splitlines()[0].split(",")
     page = (run / "report.html").read_text()
+    assert page.count(">Jaccard index<") == 2  # with the other metrics, and class by class
     assert re.search(rf"Jaccard index</t.>.*{test:.4f}.*\d to \d", page)
     events = [EventAccumulator(str(file)).Reload() for file in run.rglob("events.out.tfevents*")]
     tags = {tag for each in events for tag in each.Tags()["scalars"]}
