@@ -24,7 +24,7 @@ from discern.errors import DiscernError, did_you_mean
 from discern.files.places import expanded
 from discern.reports.page import duration, size
 from discern.runs.folder import Run, glance, order_of_beginning, runs_below
-from discern.runs.metric_table import LISTED, shown
+from discern.runs.metric_table import LISTED, value_text
 from discern.runs.state import STANDINGS, State
 from discern.text import decoded, printable
 
@@ -232,7 +232,8 @@ def _show(wish: Wish, shown: Sequence[Listed], found: int, runs: int, sort: str)
     metrics = dict.fromkeys([*LISTED, *([] if sort in PROPERTIES else [sort])])
     header = ["run", "began", "state", "model", "data", *metrics, "time", "size", "tags"]
     rows = [_row(one, metrics) for one in shown]
-    say(fitted(header, rows, list(map(_block, shown, rows)), line_width()))
+    blocks = [_block(one, row, metrics) for one, row in zip(shown, rows, strict=True)]
+    say(fitted(header, rows, blocks, line_width()))
     count = f"{len(shown):,} {'run' if len(shown) == 1 else 'runs'}"
     more = ""
     if len(shown) < found:
@@ -258,7 +259,7 @@ def _row(one: Listed, metrics: Iterable[str]) -> list[str]:
         run.state.value,
         run.model or "–",
         run.data or "–",
-        *(shown(name, known.get(name)) for name in metrics),
+        *(value_text(name, known.get(name)) for name in metrics),
         duration(run.seconds),
         size(one.size),
         ", ".join(run.tags),
@@ -266,11 +267,11 @@ def _row(one: Listed, metrics: Iterable[str]) -> list[str]:
     return list(map(harmless, row))
 
 
-def _block(one: Listed, row: Sequence[str]) -> str:
+def _block(one: Listed, row: Sequence[str], metrics: Iterable[str]) -> str:
     """What a narrow terminal shows of a run."""
     _, began, state, model, data, *_ = row
     known = one.run.metrics()
-    values = [f"{name} {shown(name, known[name])}" for name in LISTED if name in known]
+    values = [f"{name} {value_text(name, known[name])}" for name in metrics if name in known]
     tail = [*values, row[-3], row[-2], *([row[-1]] if row[-1] else [])]
     return "\n  ".join([one.name, f"{began}  {state}  {model} on {data}", ", ".join(tail)])
 
