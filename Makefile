@@ -58,10 +58,11 @@ torture: setup  ## try 50,000 hostile and damaged files (an hour); ARGS='--cases
 coverage: setup  ## run the tests and say which lines and branches of src/ they reach
 	$(PYTEST) -m 'not slow' --cov --cov-report=term:skip-covered $(ARGS)
 
-lint: setup  ## check style and types
+lint: setup  ## check style, types, and who imports whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 docs: settings  ## build the pages of docs/ with the API reference, in docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going --quiet docs docs/_build/html

@@ -28,9 +28,9 @@ from discern.config.check import check
 from discern.data.published.mnist import MNIST
 from discern.errors import DiscernError
 from discern.models.mlp import MLP
-from discern.reports import samples
 from discern.reports.run_page import write_run_page
 from discern.run import train
+from discern.training import outputs
 from discern.training.terminal import metrics_table
 from run_files import (
     SHOWN,
@@ -947,9 +947,9 @@ def test_pictures_of_the_same_data_are_copied_and_others_drawn(tiny_run, monkeyp
     augmented = ("data.augment=shift",)
     first = tiny_run(*augmented, name="first").folder
     drawn = []
-    original = samples.draw_grid
+    original = outputs.draw_grid
     monkeypatch.setattr(
-        samples, "draw_grid", lambda *args: drawn.append(args[3]) or original(*args)
+        outputs, "draw_grid", lambda *args: drawn.append(args[3]) or original(*args)
     )
     pictures = ("samples.png", "augmented.png")
     second = tiny_run(*augmented, "optimizer.lr=0.1", name="second").folder

@@ -20,6 +20,7 @@ from discern.config.check import check
 from discern.config.differences import as_facts, differences
 from discern.config.experiment_file import name_of
 from discern.config.values import plain
+from discern.data.module import ImageDataModule
 from discern.errors import (
     first_line,
     refusals_at_work,
@@ -37,7 +38,6 @@ from discern.redaction import log_missing, missing
 from discern.reports.curves import draw_curves
 from discern.reports.notebook import result_html
 from discern.reports.run_page import write_run_page
-from discern.reports.samples import show_samples
 from discern.reports.tensorboard.hparams import log_row
 from discern.reports.tensorboard.settings import log_settings
 from discern.runs.folder import DIVERGED
@@ -71,7 +71,7 @@ from discern.training.history import History
 from discern.training.interrupt import DIVERGED_STATUS, EXIT_STATUS, GracefulStop
 from discern.training.job import as_job, quiet_libraries
 from discern.training.meeting import check_trained_on, say_what_is_measured
-from discern.training.outputs import TestOutputs, keep_test
+from discern.training.outputs import TestOutputs, keep_test, show_samples
 from discern.training.overfit import judge
 from discern.training.resume import Randomness
 from discern.training.start import continue_from, find_checkpoints, known_of
@@ -226,7 +226,7 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
     trainer = build_trainer(cfg, always)
     with summary.phase("data"):
         taken = None if cfg.train or not cfg.test else "test"
-        data: Any = build_data(cfg, known_of(cfg, start), taken)
+        data: ImageDataModule = build_data(cfg, known_of(cfg, start), taken)
     suggested = None
     if finders.is_searched(cfg):
         with summary.phase("find"):
@@ -314,7 +314,7 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
 # The parts, in the order of the story.
 
 
-def measured_splits(cfg: DictConfig, data: Any) -> list[str]:
+def measured_splits(cfg: DictConfig, data: ImageDataModule) -> list[str]:
     """What the run measures besides the images that it trains on."""
     splits = ["val"] if cfg.train and data.has_validation else []
     return [*splits, "test"] if cfg.test and len(data.test_dataset) else splits
@@ -327,7 +327,7 @@ def save_config(cfg: DictConfig, overrides: list[str]) -> None:
         write_config(content, Path(cfg.folder) / f"{name}.yaml")
 
 
-def describe(model: Classifier, data: Any) -> dict[str, Any]:
+def describe(model: Classifier, data: ImageDataModule) -> dict[str, Any]:
     """What the summary says of the data and the model."""
     backbone = model.card and model.card["backbone"]
     return {

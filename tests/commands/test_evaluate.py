@@ -14,7 +14,7 @@ import yaml
 from omegaconf import OmegaConf
 from PIL import Image
 
-import runs
+import run_files
 from discern.commands.evaluate import data_settings, evaluate
 from discern.config.check import check
 from discern.data.published.mnist import read_sample
@@ -39,7 +39,7 @@ FILES = {
 
 
 def composed(*overrides: str):
-    return runs.composed(*overrides, command="evaluate")
+    return run_files.composed(*overrides, command="evaluate")
 
 
 @pytest.fixture
@@ -389,7 +389,7 @@ def test_a_wrong_setting_is_one_sentence(tmp_path, override, sentence):
 
 
 def test_the_command(tmp_path):
-    run = runs.composed(
+    run = run_files.composed(
         "data.source=sample", "debug=limit", "trainer.accelerator=cpu", "test=false"
     )
     run.folder = str(tmp_path / "run")

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-import runs
+import run_files
 from discern.commands.evaluate import evaluate
 from discern.commands.predict import classify_files, predict
 from discern.config.check import check
@@ -33,7 +33,7 @@ DIGITS = read_sample()["t10k-images-idx3-ubyte"]
 
 
 def composed(name: str, *overrides: str):
-    return runs.composed(*overrides, command=name)
+    return run_files.composed(*overrides, command=name)
 
 
 def save_model(path: Path, shape: tuple[int, int, int] = (1, 28, 28), classes: int = 10) -> Path:

@@ -45,7 +45,6 @@ from discern.data.preprocessing import Preprocessing
 from discern.data.served import ServedFeatures
 from discern.data.views import PHOTO_AUGMENTATIONS, PhotoAugmentation
 from discern.errors import DiscernError
-from discern.features import table
 from discern.features.source import CacheFullError, CacheMissError, FeatureSource
 from discern.features.stores import in_use, stores
 from photos import photo_folder
@@ -153,7 +152,7 @@ def test_a_source_tells_augmentations_and_seeds_apart(cache):
 @pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("in_memory", [0, 1 << 20])
 def test_any_precision_is_served_as_float32(cache, precision, in_memory, monkeypatch):
-    monkeypatch.setattr(table, "IN_MEMORY", in_memory)
+    monkeypatch.setattr("discern.features.store.IN_MEMORY", in_memory)
     shown = images(range(20))
     for _ in range(2):
         found = rows(source(cache, precision=precision), shown)
@@ -646,7 +645,7 @@ def test_a_disk_that_gives_back_other_bytes_ends_it(cache, monkeypatch):
 
 @pytest.mark.parametrize("in_memory", [0, 1 << 20])
 def test_a_store_that_is_removed_while_in_use(cache, count, in_memory, monkeypatch):
-    monkeypatch.setattr(table, "IN_MEMORY", in_memory)
+    monkeypatch.setattr("discern.features.store.IN_MEMORY", in_memory)
     shown, made = images(range(8)), source(cache, count)
     rows(made, shown)
     shutil.rmtree(cache)
@@ -661,7 +660,7 @@ def test_a_store_that_is_removed_while_in_use(cache, count, in_memory, monkeypat
 def test_a_chunk_that_vanishes_under_a_reader_is_computed_again(cache, count, monkeypatch, caplog):
     from discern.features import arrays
 
-    monkeypatch.setattr(table, "IN_MEMORY", 0)
+    monkeypatch.setattr("discern.features.store.IN_MEMORY", 0)
     monkeypatch.setattr(arrays, "MOST_OPEN", 1)
     rows(source(cache, count), images(range(4)))
     shown, made = images(range(8)), source(cache, count)

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from made_up import FORK, child, in_child, kill, told_when_waiting
 
 from discern.features import stores as folders
-from discern.features import table
 from discern.features.arrays import Ids, write_chunk
 from discern.features.store import FeatureStore, FeatureTable
 from discern.features.stores import MARK, hold, in_use, last_used, make_room, remove, stores
@@ -113,7 +112,7 @@ def test_a_reduced_precision_is_served_as_float32(tmp_path, precision, monkeypat
     store.add(ids(*range(6)), features)
     places = store.find(ids(*range(6)))
     in_memory = FeatureTable(store, places)
-    monkeypatch.setattr(table, "IN_MEMORY", 0)
+    monkeypatch.setattr("discern.features.store.IN_MEMORY", 0)
     in_files = FeatureTable(store, places)
     assert (in_memory.in_memory > 0, in_files.in_memory) == (True, 0)
     for found in (in_memory, in_files):
@@ -126,7 +125,7 @@ def test_in_memory_and_in_files_give_the_same_rows(folder, monkeypatch):
     store = opened(folder)
     places = store.find(ids(4, 1, 5, 2, 3))
     in_memory = FeatureTable(store, places)
-    monkeypatch.setattr(table, "IN_MEMORY", 0)
+    monkeypatch.setattr("discern.features.store.IN_MEMORY", 0)
     in_files = FeatureTable(store, places)
     generator = np.random.default_rng(0)
     for _ in range(50):
@@ -137,7 +136,7 @@ def test_in_memory_and_in_files_give_the_same_rows(folder, monkeypatch):
 def test_all_tables_of_a_run_together_stay_within_memory(folder, monkeypatch):
     store = opened(folder)
     places = store.find(ids(1, 2))
-    monkeypatch.setattr(table, "IN_MEMORY", 2 * WIDTH * 4 + 10)
+    monkeypatch.setattr("discern.features.store.IN_MEMORY", 2 * WIDTH * 4 + 10)
     assert FeatureTable(store, places, beside=10).in_memory == 2 * WIDTH * 4
     assert FeatureTable(store, places, beside=11).in_memory == 0
 
@@ -145,7 +144,7 @@ def test_all_tables_of_a_run_together_stay_within_memory(folder, monkeypatch):
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="tells of Linux's memory")
 def test_features_in_files_take_no_memory(tmp_path, monkeypatch):
     """48 MB read in random batches, some of them many times."""
-    monkeypatch.setattr(table, "IN_MEMORY", 0)
+    monkeypatch.setattr("discern.features.store.IN_MEMORY", 0)
     count, width = 12_000, 1024
     store = FeatureStore(tmp_path / NAME, width, "float32", {})
     everything = ids(*range(count))

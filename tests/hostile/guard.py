@@ -39,11 +39,13 @@ class Case:
         name: what is hostile about them.
         make: writes them into a new folder.
         command: its words, ``{}`` in them being that folder.
+        files: so many hostile ones there are.
     """
 
     name: str
     make: Callable[[Path], None]
     command: tuple[str, ...]
+    files: int = 1
 
 
 @dataclass
@@ -51,11 +53,13 @@ class Outcome:
     """What a case did.
 
     Attributes:
+        files: so many hostile ones it had to do with.
         wrong: what it should not have done, in words.
     """
 
     name: str
     command: str
+    files: int = 1
     wrong: list[str] = field(default_factory=list)
     status: int = 0
     seconds: float = 0.0
@@ -103,7 +107,7 @@ def _fork(cases: list[Case], folder: Path) -> Iterable[Outcome]:
                 _, status = os.waitpid(child, 0)
                 how = os.waitstatus_to_exitcode(status)
                 wrong = "it hung" if how == -signal.SIGKILL else f"the process ended with {how}"
-                yield Outcome(case.name, " ".join(case.command), [wrong])
+                yield Outcome(case.name, " ".join(case.command), case.files, [wrong])
                 return
             outcome = Outcome(**json.loads(answer))
             yield outcome
@@ -129,7 +133,8 @@ def _serve(cases: list[Case], folder: Path, write: int) -> None:
             try:
                 outcome = _one(case, folder, watch)
             except BaseException:
-                outcome = Outcome(case.name, "", ["the guard: " + traceback.format_exc()])
+                why = "the guard: " + traceback.format_exc()
+                outcome = Outcome(case.name, "", case.files, [why])
             tell.write(json.dumps(asdict(outcome)) + "\n")
             tell.flush()
     os._exit(0)
@@ -149,7 +154,7 @@ def _one(case: Case, folder: Path, watch: _Watch) -> Outcome:
     case.make(inside)
     os.chdir(work)
     command = [word.replace("{}", str(inside)) for word in case.command]
-    outcome = Outcome(case.name, " ".join(case.command))
+    outcome = Outcome(case.name, " ".join(case.command), case.files)
     out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="surrogateescape")
     before, began = _megabytes(), time.process_time()
     watch.begin(home)

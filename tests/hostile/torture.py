@@ -1,6 +1,6 @@
 """Try discern's commands on many hostile and damaged files, and say what went wrong.
 
-    python tests/hostile/torture.py [--cases 50000] [--seed 0] [--only checkpoints …]
+    python tests/hostile/torture.py [--cases 10500] [--seed 0] [--only checkpoints …]
 
 What went wrong is printed, and its files are kept in the folder that the last line names.
 """
@@ -95,7 +95,9 @@ def strange_cards(honest: Honest, random: Random) -> Iterator[Case]:
     def made(seed: int) -> Callable[[Path], None]:
         return lambda folder: write(cards.changed(good, seed)[1], folder / "x.safetensors")
 
-    for number in count(random.randrange(10**9)):
+    # discern's own writer needs weights: what lacks them is among the damaged files.
+    seeds = count(random.randrange(10**9))
+    for number in (seed for seed in seeds if "state_dict" in cards.changed(good, seed)[1]):
         yield Case(f"card {number}", made(number), random.choice(of_a_checkpoint(honest)))
 
 
@@ -149,7 +151,8 @@ def odd_pictures(honest: Honest, random: Random) -> Iterator[Case]:
     damaged_ones, bombs = pictures.damaged(random.randrange(10**9)), list(pictures.bombs())
     while True:
         several = list(islice(damaged_ones, 40))
-        yield Case("damaged pictures", in_classes(several), random.choice(commands))
+        command = random.choice(commands)
+        yield Case("damaged pictures", in_classes(several), command, len(several))
         bomb = random.choice(bombs)
         yield Case(bomb[0], in_classes([bomb]), random.choice(commands[:2]))
 
@@ -269,7 +272,7 @@ def share(
 def main() -> int:
     """Run, print what was wrong, and say how many cases of each kind there were."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", type=int, default=50_000)
+    parser.add_argument("--cases", type=int, default=10_500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
@@ -292,7 +295,7 @@ def main() -> int:
 
 def summarize(told: multiprocessing.Queue[Outcome | None], processes: int, folder: Path) -> int:
     """Print as outcomes come; the exit status."""
-    began, count, wrong = time.monotonic(), 0, 0
+    began, count, files, wrong = time.monotonic(), 0, 0, 0
     statuses: Counter[int] = Counter()
     slowest = largest = 0.0
     while processes:
@@ -300,7 +303,7 @@ def summarize(told: multiprocessing.Queue[Outcome | None], processes: int, folde
         if outcome is None:
             processes -= 1
             continue
-        count += 1
+        count, files = count + 1, files + outcome.files
         statuses[outcome.status] += 1
         slowest, largest = max(slowest, outcome.seconds), max(largest, outcome.megabytes)
         if outcome.wrong:
@@ -309,10 +312,13 @@ def summarize(told: multiprocessing.Queue[Outcome | None], processes: int, folde
                 f"{outcome.name}: {outcome.command}\n  {outcome.wrong}\n  {outcome.printed[-300:]}"
             )
         if count % 1000 == 0:
-            print(f"{count} cases, {wrong} wrong, {time.monotonic() - began:.0f} s", flush=True)
+            print(
+                f"{count} cases, {files} files, {wrong} wrong, {time.monotonic() - began:.0f} s",
+                flush=True,
+            )
     print(
-        f"{count} cases: {wrong} wrong; exit statuses {dict(statuses)}; at most {slowest:.1f} s "
-        f"and {largest:.0f} MB; in {folder}"
+        f"{count} cases, {files} files: {wrong} wrong; exit statuses {dict(statuses)}; "
+        f"at most {slowest:.1f} s and {largest:.0f} MB; in {folder}"
     )
     return int(wrong > 0)
 

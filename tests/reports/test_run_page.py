@@ -128,7 +128,7 @@ def test_a_report_is_made_of_what_there_is(tiny_run, gone):
     text = text_of(write_run_page(run.folder))
     if "summary.json" in gone:
         assert "still going on" in text
-    assert ("taken for what" in text) == (FILE not in gone)
+    assert ("Confusion matrix" in text) == (FILE not in gone)
 
 
 def test_a_run_of_before_has_a_report(tmp_path):

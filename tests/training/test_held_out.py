@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import runs
+import run_files
 from discern.commands.evaluate import evaluate
 from discern.data.image_folder import ImageFolder
 from discern.data.known import KnownImages
@@ -194,7 +194,7 @@ def photos(tmp_path, monkeypatch) -> Path:
 
 def trained_run(name: str, *overrides: str) -> Path:
     """A run that learns its training pictures by heart; its folder."""
-    cfg = runs.composed(
+    cfg = run_files.composed(
         "data=image_folder", "data.dir=photos", "data.num_workers=0", "data.image_size=8",
         "data.test_size=0.3", "optimizer.lr=0.01", "trainer.max_epochs=25",
         "callbacks.early_stopping=null", *overrides,
@@ -208,7 +208,7 @@ def trained_run(name: str, *overrides: str) -> Path:
 
 def evaluation(name: str, run: Path, *overrides: str) -> dict[str, Any]:
     """What ``discern evaluate`` writes of a run, and the pictures that it measured."""
-    cfg = runs.composed(f"ckpt_path={run}", *overrides, command="evaluate")
+    cfg = run_files.composed(f"ckpt_path={run}", *overrides, command="evaluate")
     cfg.folder = f"outputs/{name}"
     evaluate(cfg)
     facts = json.loads(Path(cfg.folder, "metrics.json").read_text())

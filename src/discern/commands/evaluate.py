@@ -86,7 +86,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Estimate]:
     check(cfg, "evaluate")
     write_config(cfg, folder / "config.yaml")
     log_missing(missing(plain(cfg)))
-    data: Any = build_data(cfg, known, measured=cfg.split)
+    data: ImageDataModule = build_data(cfg, known, measured=cfg.split)
     check_fit(card, data, checkpoint)
     say_what_is_measured(data, cfg.split)
     trained_on = check_trained_on(data, [cfg.split])[cfg.split]
@@ -238,7 +238,7 @@ def _own_data_sets() -> dict[str, dict[str, Any]]:
     return {node["_target_"]: node for node in nodes if "_target_" in node}
 
 
-def check_fit(card: Card, data: Any, checkpoint: Path) -> None:
+def check_fit(card: Card, data: ImageDataModule, checkpoint: Path) -> None:
     """Check that the data are such as the model was made for.
 
     Raises:
@@ -266,7 +266,7 @@ def _shape(shape: tuple[int, ...]) -> str:
 # What the model says
 
 
-def classify(network: nn.Module, data: Any, split: str) -> Predictions:
+def classify(network: nn.Module, data: ImageDataModule, split: str) -> Predictions:
     """What a network in eval mode says of a split, in the order of its images.
 
     Raises:
@@ -294,7 +294,7 @@ def classify(network: nn.Module, data: Any, split: str) -> Predictions:
 # What is kept of it
 
 
-def describe(card: Card, data: Any, split: str) -> dict[str, Any]:
+def describe(card: Card, data: ImageDataModule, split: str) -> dict[str, Any]:
     """What metrics.json says of the model and the data."""
     return {
         "title": f"{model_name(card)} on {data.title}, {split}",
@@ -309,7 +309,7 @@ def describe(card: Card, data: Any, split: str) -> dict[str, Any]:
     }
 
 
-def _changes(data: Any) -> dict[str, int] | None:
+def _changes(data: ImageDataModule) -> dict[str, int] | None:
     """How many images are new, gone and changed since the model was trained; None for none."""
     changes = data.changes if isinstance(data, ImageDataModule) else None
     return None if changes is None else asdict(changes)
@@ -325,7 +325,7 @@ def write_report(
     predictions: Predictions,
     metrics: dict[str, Estimate],
     facts: dict[str, Any],
-    data: Any,
+    data: ImageDataModule,
     folder: Path,
 ) -> None:
     """Write the tables and the pictures."""

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, open_dict
 from discern.config.check import check
 from discern.console import table
 from discern.data.images import labels_of
+from discern.data.module import ImageDataModule
 from discern.files.csv_cells import write_csv
 from discern.files.writing import write_whole
 from discern.training.build import build_data
@@ -52,7 +53,7 @@ def inspect(cfg: DictConfig) -> dict[str, Any]:
     if "max_bad" in cfg.data:
         with open_dict(cfg):  # to be told of, not to be stopped by
             cfg.data.max_bad = 1.0
-    data: Any = build_data(cfg)
+    data: ImageDataModule = build_data(cfg)
     repeats = list(repeated(data))
     bad = getattr(data, "bad_files", [])
     facts: dict[str, Any] = {
@@ -74,7 +75,7 @@ def inspect(cfg: DictConfig) -> dict[str, Any]:
     return facts
 
 
-def count_classes(data: Any) -> dict[str, dict[str, int]]:
+def count_classes(data: ImageDataModule) -> dict[str, dict[str, int]]:
     """Class -> split -> number of images."""
     counts = {
         split: np.bincount(labels_of(dataset).numpy(), minlength=data.num_classes)
@@ -86,12 +87,12 @@ def count_classes(data: Any) -> dict[str, dict[str, int]]:
     }
 
 
-def datasets(data: Any) -> Iterator[tuple[str, Any]]:
+def datasets(data: ImageDataModule) -> Iterator[tuple[str, Any]]:
     """Split and its images."""
     return ((split, getattr(data, f"{split}_dataset")) for split in SPLITS)
 
 
-def sizes(data: Any) -> dict[str, list[int]]:
+def sizes(data: ImageDataModule) -> dict[str, list[int]]:
     """Least, median and greatest width and height in pixels, of the files where there are any."""
     photos = [photo for part in getattr(data, "parts", {}).values() for photo in part]
     if not photos:
@@ -107,7 +108,7 @@ Place = tuple[str, int, str]
 """Split, number of the image in it, and its file, which may be empty."""
 
 
-def repeated(data: Any) -> Iterator[list[Place]]:
+def repeated(data: ImageDataModule) -> Iterator[list[Place]]:
     """The places of each content that more than one image has."""
     places: list[tuple[str, int]] = []
     keys: list[np.ndarray[Any, Any]] = []

@@ -38,6 +38,7 @@ def _as_meant(schema: type[BaseModel], name: str, value: Any) -> Any:
 
 @functools.cache
 def adapter_of(schema: type[BaseModel], name: str) -> TypeAdapter[Any]:
+    """What validates one setting of a schema."""
     annotation = schema.model_fields[name].rebuild_annotation()
     return TypeAdapter(annotation, config=ConfigDict(strict=True))
 

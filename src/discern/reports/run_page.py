@@ -7,8 +7,9 @@ import csv
 import io
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -77,39 +78,56 @@ def write_run_page(folder: Path) -> Path:
     Raises:
         DiscernError: it is not the folder of a run.
     """
-    run = read_run(folder)
-    tested = _with_pictures(read_tested(folder))
-    measured = None if tested is None else measure(tested.predictions, _seed(run))
-    epochs = run.epochs()
-    charts = _charts(run, epochs)
-    page: dict[str, Any] = {
-        "state": run.state.value,
-        "reason": _reason(run),
-        "warnings": _warnings(run),
-        "lead": _lead(run),
-        "tiles": _tiles(run, tested, measured),
-        "command": command(run),
-        "changed": changed_rows(redacted(run.facts.get("changed"))),
-        "config": redacted_text(_text(folder / CONFIG)),
-        "charts": [{"id": name, "caption": chart["caption"]} for name, chart in charts.items()],
-        "epochs": _epoch_table(epochs),
-        "metrics": _metric_table(run, measured),
-        "majority": None if tested is None else _majority(tested.predictions),
-        "tested": None if tested is None or measured is None else _tested(tested, measured),
-        "untested": "This run has no file of what its model said of the test images.",
-        "samples": _samples(folder),
-        "bad": _bad_files(folder / "bad_files.csv"),
-        "spent": _spent(run),
-        "speed": _speed(run),
-        "environment": _environment(run),
-    }
-    data: dict[str, Any] = {"charts": charts}
-    if tested is not None:
-        data |= _pictures(tested)
-        data["charts"]["calibration"] = _calibration(tested.predictions)
+    shown = _Shown(read_run(folder), _with_pictures(read_tested(folder)))
+    sections = {name: section(shown) for name, section in SECTIONS.items()}
+    data: dict[str, Any] = {"charts": {}}
+    for section in sections.values():
+        data["charts"] |= (section or {}).get("plots", {})
+    if shown.tested is not None:
+        data |= _pictures(shown.tested)
     path = folder / REPORT
-    write_page("run.html.j2", path, title=run.title, kind="A run of discern", data=data, **page)
+    write_page(
+        "run.html.j2",
+        path,
+        title=shown.run.title,
+        kind="A run of discern",
+        data=data,
+        state=shown.run.state.value,
+        reason=_reason(shown.run),
+        warnings=_warnings(shown.run),
+        lead=_lead(shown.run),
+        tiles=_tiles(shown.run, shown.tested, shown.measured),
+        sprite=shown.tested and _data_url(shown.tested.thumbnails.picture),
+        sections={name: section for name, section in sections.items() if section},
+    )
     return path
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What the sections of the page are made of.
+
+    Attributes:
+        run: what its folder tells.
+        tested: what it said of the test images; None where it has no such file.
+    """
+
+    run: Run
+    tested: Tested | None
+
+    @cached_property
+    def epochs(self) -> list[dict[str, float]]:
+        return self.run.epochs()
+
+    @cached_property
+    def measured(self) -> dict[str, Estimate] | None:
+        return None if self.tested is None else measure(self.tested.predictions, _seed(self.run))
+
+    @cached_property
+    def test(self) -> dict[str, Any] | None:
+        if self.tested is None or self.measured is None:
+            return None
+        return _tested(self.tested, self.measured)
 
 
 def _with_pictures(tested: Tested | None) -> Tested | None:
@@ -313,7 +331,6 @@ def _tested(tested: Tested, measured: Mapping[str, Estimate]) -> dict[str, Any]:
     error = measured["ece"]
     return {
         "classes": names,
-        "sprite": _data_url(tested.thumbnails.picture),
         "matrix": _matrix(matrix, names) if len(names) <= MATRIX_UP_TO else None,
         "confusions": _confusions(matrix, names) if len(names) > MATRIX_UP_TO else None,
         "scores": [
@@ -557,3 +574,67 @@ def _environment(run: Run) -> list[list[str]]:
 def _commit(git: Mapping[str, Any]) -> str:
     commit = str(git.get("commit", ""))
     return f"{commit}, with changes that were not committed" if git.get("dirty") else commit
+
+
+# The sections
+
+
+def _settings(shown: _Shown) -> dict[str, Any]:
+    return {
+        "command": command(shown.run),
+        "changed": changed_rows(redacted(shown.run.facts.get("changed"))),
+        "config": redacted_text(_text(shown.run.folder / CONFIG)),
+    }
+
+
+def _curves(shown: _Shown) -> dict[str, Any] | None:
+    table, plots = _epoch_table(shown.epochs), _charts(shown.run, shown.epochs)
+    charts = [{"id": name, "caption": chart["caption"]} for name, chart in plots.items()]
+    return table and {"table": table, "charts": charts, "plots": plots}
+
+
+def _result(shown: _Shown) -> dict[str, Any] | None:
+    table = _metric_table(shown.run, shown.measured)
+    majority = None if shown.tested is None else _majority(shown.tested.predictions)
+    return table and {"table": table, "majority": majority}
+
+
+def _calibrated(shown: _Shown) -> dict[str, Any] | None:
+    if shown.tested is None or shown.test is None:
+        return None
+    return {**shown.test, "plots": {"calibration": _calibration(shown.tested.predictions)}}
+
+
+def _untested(shown: _Shown) -> dict[str, Any] | None:
+    if shown.tested is not None or shown.run.state is not State.DONE:
+        return None
+    return {"sentence": "This run has no file of what its model said of the test images."}
+
+
+def _trained_on(shown: _Shown) -> dict[str, Any] | None:
+    pictures = _samples(shown.run.folder)
+    return {"pictures": pictures} if pictures else None
+
+
+def _time(shown: _Shown) -> dict[str, Any] | None:
+    parts = _spent(shown.run)
+    return {"parts": parts, "speed": _speed(shown.run)} if parts else None
+
+
+SECTIONS: dict[str, Callable[[_Shown], dict[str, Any] | None]] = {
+    "settings": _settings,
+    "curves": _curves,
+    "result": _result,
+    "confusion": lambda shown: shown.test,
+    "mistakes": lambda shown: shown.test,
+    "classes": lambda shown: shown.test,
+    "calibration": _calibrated,
+    "test": _untested,
+    "samples": _trained_on,
+    "bad": lambda shown: _bad_files(shown.run.folder / "bad_files.csv"),
+    "time": _time,
+    "environment": lambda shown: {"facts": _environment(shown.run)},
+}
+"""The sections of the page, in their order. The name is that of the template in ``pages/run`` and
+of its anchor; its function gives what the template shows as ``this``, and None leaves it out. A
+function's ``plots`` are charts: id -> what the page's script draws."""

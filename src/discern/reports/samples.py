@@ -8,12 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
-from omegaconf import DictConfig
 
-from discern.config.values import plain
 from discern.files.writing import write_whole
 from discern.reports.sheet import Sheet, fitting, shorten
 from discern.runs.predictions import Predictions
@@ -133,49 +129,3 @@ def as_pixels(images: Tensor, mean: Any, std: Any) -> NDArray[np.uint8]:
     means, stds = (as_tensor(value, dtype=images.dtype).reshape(-1, 1, 1) for value in (mean, std))
     pixels: NDArray[np.uint8] = ((images * stds + means) * 255).round().clamp(0, 255).byte().numpy()
     return pixels
-
-
-SAMPLES = 25
-"""Training images in samples.png."""
-
-
-AUGMENTED, EPOCHS_SHOWN = 5, 4
-"""Training images in augmented.png, and epochs in whose views each is shown beside itself."""
-
-
-@rank_zero_only
-def show_samples(cfg: DictConfig, data: Any, facts: dict[str, Any], folder: Path) -> None:
-    """Draw samples.png and augmented.png: training images as the network will see them.
-
-    Those of jobs of a sweep with the same data are copied, and no image is read.
-    """
-    title, train = facts["data"]["title"], data.train_dataset
-    told = repr((plain(cfg.data), data.fingerprint, data.preprocessing, title))
-    if copied(told, folder):
-        return
-    drawn = [folder / "samples.png"]
-    step = max(1, len(train) // SAMPLES)
-    few = list(range(0, len(train), step))[:SAMPLES]
-    images, labels = data.seen_in_epoch(few, 0)
-    names = [data.class_names[label] for label in labels.tolist()]
-    shown = f"{title}: training images as the network sees them"
-    draw_grid(pixels_of(images, data), [(name,) for name in names], shown, drawn[0])
-    if data.augmentation is not None:
-        few = few[:: max(1, len(few) // AUGMENTED)][:AUGMENTED]
-        unchanged, labels = train.__getitems__(few)
-        views = [data.seen_in_epoch(few, epoch)[0] for epoch in range(EPOCHS_SHOWN)]
-        captions = [
-            (caption,)
-            for label in labels.tolist()
-            for caption in (data.class_names[label], *(f"epoch {n + 1}" for n in range(len(views))))
-        ]
-        images = torch.stack([unchanged, *views], dim=1).flatten(0, 1)
-        shown = f"{title}: a few images and what training makes of them"
-        drawn.append(folder / "augmented.png")
-        draw_grid(pixels_of(images, data), captions, shown, drawn[1], 1 + len(views))
-    remember(told, drawn)
-
-
-def pixels_of(images: torch.Tensor, data: Any) -> Any:
-    """Normalised images as pixels again."""
-    return as_pixels(images, data.preprocessing["mean"], data.preprocessing["std"])

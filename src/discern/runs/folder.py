@@ -245,9 +245,7 @@ def home(folder: Path) -> Path:
 
 def _settings(path: Path) -> Any:
     """A file of settings; None where there is none that can be read."""
-    from discern.files.yaml_file import (
-        read_settings,  # yaml: this module is imported at every start
-    )
+    from discern.files.yaml_file import read_settings  # yaml, which a start need not wait for
 
     try:
         return read_settings(path, home(path.parent))

@@ -4,19 +4,19 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from torch import nn
 
+from discern.data.module import ImageDataModule
 from discern.errors import DiscernError, first_line
 from discern.models.classifier import Classifier
 
 log = logging.getLogger(__name__)
 
 
-def batches_of(data: Any, split: str, trainer: Trainer) -> int:
+def batches_of(data: ImageDataModule, split: str, trainer: Trainer) -> int:
     """Batches of a split in each process; 0 where there is none, or no end."""
     try:
         size = int(data.batch_size if split == "train" else data.eval_batch_size)
@@ -27,7 +27,7 @@ def batches_of(data: Any, split: str, trainer: Trainer) -> int:
     return images // size if alone and images % size == 1 else math.ceil(images / size)
 
 
-def omit_single_images(model: Classifier, data: Any) -> None:
+def omit_single_images(model: Classifier, data: ImageDataModule) -> None:
     """Leave out a last batch of one image where the network normalises over the batch.
 
     torch has no statistics of one value, and refuses.
@@ -36,7 +36,7 @@ def omit_single_images(model: Classifier, data: Any) -> None:
         data.omits_single_images = True
 
 
-def say_what_is_omitted(data: Any, trainer: Trainer) -> None:
+def say_what_is_omitted(data: ImageDataModule, trainer: Trainer) -> None:
     """Tell in a line that each epoch leaves one image out, where it does."""
     if not getattr(data, "omits_single_images", False) or trainer.overfit_batches:  # type: ignore[attr-defined]
         return
@@ -52,7 +52,7 @@ def say_what_is_omitted(data: Any, trainer: Trainer) -> None:
 
 
 @contextmanager
-def refusals_of_training(data: Any) -> Iterator[None]:
+def refusals_of_training(data: ImageDataModule) -> Iterator[None]:
     """Tell in a sentence what settings make of training that it cannot go on.
 
     Raises:

@@ -15,7 +15,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.fabric.utilities import registry
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities import rank_zero_only
@@ -319,7 +319,7 @@ def _ask_for_gpus_quickly() -> None:
 
 def build_data(
     cfg: DictConfig, known: KnownImages | None = None, measured: str | None = None
-) -> LightningDataModule:
+) -> ImageDataModule:
     """The data module, its files found or downloaded, its splits made.
 
     What its settings leave open of the pictures' preparation is what the model, where ``cfg`` has
@@ -338,6 +338,7 @@ def build_data(
     assert isinstance(settings, dict)
     if settings.get("batch_size") == "auto":
         settings["batch_size"] = 1  # until it is found; other commands do not need it
+    # A user's own class need not be discern's: it has what training asks for.
     data: Any = build("data", _with_preprocessing(settings, cfg.get("model")))
     if isinstance(data, ImageDataModule):
         data.known, data.measured = known, measured
@@ -353,7 +354,8 @@ def build_data(
         say_what_differs(data)
     elif known is not None:  # a data module of a user's own that divides its images itself
         check_classes(data.title, data.class_names, known)
-    return data  # type: ignore[no-any-return]
+    module: ImageDataModule = data
+    return module
 
 
 _PLAIN = {
@@ -391,7 +393,7 @@ def _list_bad_files(bad: Sequence[BadFile], cfg: DictConfig) -> Path:
     return path
 
 
-def build_model(cfg: DictConfig, data: Any, validated: bool) -> Classifier:
+def build_model(cfg: DictConfig, data: ImageDataModule, validated: bool) -> Classifier:
     """The classifier, told by the data module what it will see.
 
     Args:
@@ -428,7 +430,7 @@ FOR_TRAINING = ("label_smoothing", "class_weights", "mixup", "cutmix", "lr_facto
 
 
 def _class_weights(
-    setting: str | list[float] | dict[str | int, float] | None, data: Any
+    setting: str | list[float] | dict[str | int, float] | None, data: ImageDataModule
 ) -> torch.Tensor | None:
     """What an image of each class counts for, float32 (num_classes,); the log says it.
 
@@ -471,7 +473,11 @@ def _weights_by_name(setting: dict[str | int, float], names: list[str]) -> list[
 
 
 def _card(
-    cfg: DictConfig, settings: dict[Any, Any], data: Any, network: nn.Module, split: Rule | None
+    cfg: DictConfig,
+    settings: dict[Any, Any],
+    data: ImageDataModule,
+    network: nn.Module,
+    split: Rule | None,
 ) -> Card:
     model = {key: value for key, value in settings.items() if key != "_target_"}
     backbone = None

@@ -34,6 +34,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from discern.config.check import as_typed_settings
 from discern.config.typed import command_line
 from discern.console import is_terminal
+from discern.data.module import ImageDataModule
 from discern.errors import DiscernError, as_override
 from discern.files.writing import write_whole
 from discern.models.classifier import Classifier
@@ -64,7 +65,7 @@ def is_searched(cfg: DictConfig) -> bool:
     return bool(cfg.find_lr) or cfg.data.get("batch_size") == "auto"
 
 
-def find(cfg: DictConfig, data: Any, facts: dict[str, Any]) -> str | None:
+def find(cfg: DictConfig, data: ImageDataModule, facts: dict[str, Any]) -> str | None:
     """Put the settings that are to be found into the config and the data module.
 
     Args:
@@ -152,7 +153,7 @@ def _three_digits(value: float) -> float:
 
 
 @contextmanager
-def _apart(cfg: DictConfig, data: Any) -> Iterator[tuple[DictConfig, Classifier, Any]]:
+def _apart(cfg: DictConfig, data: ImageDataModule) -> Iterator[tuple[DictConfig, Classifier, Any]]:
     """A config without what is for the run alone, a model, and a data module for the search."""
     with TemporaryDirectory(prefix="discern-") as folder:
         cfg = copy.deepcopy(cfg)
@@ -238,7 +239,7 @@ class Curve:
     trouble: str = ""
 
 
-def find_lr(cfg: DictConfig, data: Any) -> Curve:
+def find_lr(cfg: DictConfig, data: ImageDataModule) -> Curve:
     """Train while the learning rate rises from ``LOWEST`` to ``HIGHEST``."""
     log.info("Looking for a learning rate: %d steps, %g to %g.", STEPS, LOWEST, HIGHEST)
     with _apart(cfg, data) as (apart, model, its_data):
@@ -353,7 +354,7 @@ def draw(curve: Curve, title: str, path: Path) -> None:
 # The batch size.
 
 
-def find_batch_size(cfg: DictConfig, data: Any) -> int:
+def find_batch_size(cfg: DictConfig, data: ImageDataModule) -> int:
     """The batch up to which images/s grow, among those that memory holds.
 
     A larger one would take as long an epoch, with fewer steps in it. Only on an accelerator is it
@@ -386,7 +387,9 @@ def _sizes(largest: int, images: int) -> Iterator[int]:
     yield from itertools.takewhile(lambda size: size <= largest, doubled)
 
 
-def _largest_in_memory(cfg: DictConfig, model: Classifier, data: Any, largest: int) -> int:
+def _largest_in_memory(
+    cfg: DictConfig, model: Classifier, data: ImageDataModule, largest: int
+) -> int:
     """The power of two that Lightning's search comes to; it may be above ``largest``."""
     trainer = _trainer(cfg)
     data.batch_size = SMALLEST_BATCH
@@ -397,7 +400,9 @@ def _largest_in_memory(cfg: DictConfig, model: Classifier, data: Any, largest: i
     return size or largest
 
 
-def images_per_second(cfg: DictConfig, model: Classifier, data: Any, size: int) -> float:
+def images_per_second(
+    cfg: DictConfig, model: Classifier, data: ImageDataModule, size: int
+) -> float:
     """How fast training is with batches of so many images.
 
     Raises:

@@ -5,6 +5,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from discern.data.module import ImageDataModule
 from discern.errors import DiscernError
 from discern.models.transfer import DEPTHS
 
@@ -76,7 +77,7 @@ class Finetune(Callback):
         """Unfreeze what is due, and let the network see images again, not features of them."""
         if not self._unfreeze(trainer, pl_module):
             return
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
         if data is None or getattr(data, "features", None) is None:
             return
         data.features = None

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from omegaconf import DictConfig
 
+from discern.data.module import ImageDataModule
 from discern.errors import DiscernError, did_you_mean
 from discern.models.classifier import Classifier
 from discern.models.saved import card_and_state, epoch_of
@@ -41,7 +42,7 @@ def of_a_search(cfg: DictConfig) -> list[Callback]:
     return [Pruning(sweep.study, sweep.name, sweep.trial, cfg.objective)]
 
 
-def take_some_batches(trainer: Trainer, data: Any, splits: set[str]) -> None:
+def take_some_batches(trainer: Trainer, data: ImageDataModule, splits: set[str]) -> None:
     """Have a fraction of the batches of these splits be one batch at least, and say so."""
     settings: Any = trainer
     limits = dict(LIMITS)
@@ -69,7 +70,7 @@ LIMITS = {
 """Setting of the Trainer -> the split of whose batches it is a part."""
 
 
-def check_validation_interval(trainer: Trainer, data: Any) -> None:
+def check_validation_interval(trainer: Trainer, data: ImageDataModule) -> None:
     """Refuse validation after more batches than an epoch has.
 
     Raises:
@@ -126,7 +127,7 @@ def check_monitors(trainer: Trainer, model: Classifier, validated: bool) -> None
 def fit(
     trainer: Trainer,
     model: Classifier,
-    data: LightningDataModule,
+    data: ImageDataModule,
     start: Path | None,
     stop: GracefulStop,
 ) -> str:

@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+
+from lightning.pytorch import LightningDataModule
 
 from discern.data.module import ImageDataModule
 from discern.errors import DiscernError, as_override
@@ -56,7 +57,7 @@ def say_what_differs(data: ImageDataModule) -> None:
         )
 
 
-def say_what_is_measured(data: Any, split: str) -> None:
+def say_what_is_measured(data: ImageDataModule, split: str) -> None:
     """Say which images of data that differ from the model's own are taken for a split."""
     if not isinstance(data, ImageDataModule) or data.known is None or data.known.rule is None:
         return
@@ -74,12 +75,12 @@ def say_what_is_measured(data: Any, split: str) -> None:
 
 
 def check_trained_on(
-    data: Any, splits: Sequence[str], trains: bool = False
+    data: LightningDataModule, splits: Sequence[str], trains: bool = False
 ) -> dict[str, int | None]:
     """Split -> how many of its images the model has been, or will be, trained on; they are said.
 
     Args:
-        data: the data module, set up.
+        data: the data module, set up; of a user's own that is not discern's nothing is known.
         splits: what will be measured.
         trains: whether the model will be trained on the images for training.
 

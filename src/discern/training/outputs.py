@@ -6,10 +6,13 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from discern.reports.samples import pixels_of
+from discern.config.values import plain
+from discern.data.module import ImageDataModule
+from discern.reports.samples import as_pixels, copied, draw_grid, remember
 from discern.runs.predictions import Predictions, warn_of_undefined
 from discern.runs.tested import Tested, digest_of, write_tested
 from discern.runs.thumbnails import chosen, thumbnails
@@ -70,7 +73,7 @@ THUMBNAILS, THUMBNAILS_OF_FILES = 600, 200
 
 
 @rank_zero_only
-def keep_test(outputs: TestOutputs, data: Any, folder: Path) -> None:
+def keep_test(outputs: TestOutputs, data: ImageDataModule, folder: Path) -> None:
     """Write what the model said of the test images, with thumbnails of some."""
     if outputs.logits is None or outputs.labels is None:
         return
@@ -90,3 +93,51 @@ def keep_test(outputs: TestOutputs, data: Any, folder: Path) -> None:
     shown = thumbnails(rows, pixels_of(pictures, data))
     seen = digest_of(tested.identify()[:images], said.labels)
     write_tested(Tested(said, seen, shown), folder)
+
+
+SAMPLES = 25
+"""Training images in samples.png."""
+
+
+AUGMENTED, EPOCHS_SHOWN = 5, 4
+"""Training images in augmented.png, and epochs in whose views each is shown beside itself."""
+
+
+@rank_zero_only
+def show_samples(
+    cfg: DictConfig, data: ImageDataModule, facts: dict[str, Any], folder: Path
+) -> None:
+    """Draw samples.png and augmented.png: training images as the network will see them.
+
+    Those of jobs of a sweep with the same data are copied, and no image is read.
+    """
+    title, train = facts["data"]["title"], data.train_dataset
+    told = repr((plain(cfg.data), data.fingerprint, data.preprocessing, title))
+    if copied(told, folder):
+        return
+    drawn = [folder / "samples.png"]
+    step = max(1, len(train) // SAMPLES)
+    few = list(range(0, len(train), step))[:SAMPLES]
+    images, labels = data.seen_in_epoch(few, 0)
+    names = [data.class_names[label] for label in labels.tolist()]
+    shown = f"{title}: training images as the network sees them"
+    draw_grid(pixels_of(images, data), [(name,) for name in names], shown, drawn[0])
+    if data.augmentation is not None:
+        few = few[:: max(1, len(few) // AUGMENTED)][:AUGMENTED]
+        unchanged, labels = train.__getitems__(few)
+        views = [data.seen_in_epoch(few, epoch)[0] for epoch in range(EPOCHS_SHOWN)]
+        captions = [
+            (caption,)
+            for label in labels.tolist()
+            for caption in (data.class_names[label], *(f"epoch {n + 1}" for n in range(len(views))))
+        ]
+        images = torch.stack([unchanged, *views], dim=1).flatten(0, 1)
+        shown = f"{title}: a few images and what training makes of them"
+        drawn.append(folder / "augmented.png")
+        draw_grid(pixels_of(images, data), captions, shown, drawn[1], 1 + len(views))
+    remember(told, drawn)
+
+
+def pixels_of(images: torch.Tensor, data: ImageDataModule) -> Any:
+    """Normalised images as pixels again."""
+    return as_pixels(images, data.preprocessing["mean"], data.preprocessing["std"])

@@ -11,6 +11,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from discern.data.module import ImageDataModule
 from discern.models.classifier import Classifier
 
 NEAR_ZERO, NO_LESS = 0.1, 0.99
@@ -62,7 +63,7 @@ class Overfit:
         return {"can": self.can, "verdict": self.verdict, **asdict(self)}
 
 
-def judge(trainer: Trainer, model: Classifier, data: Any) -> Overfit:
+def judge(trainer: Trainer, model: Classifier, data: ImageDataModule) -> Overfit:
     """Measure a trained model on the batches that ``trainer.overfit_batches`` has repeated."""
     batches = int(trainer.num_training_batches) * trainer.world_size
     device = trainer.strategy.root_device

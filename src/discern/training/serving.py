@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from discern.data.images import Images
+from discern.data.module import ImageDataModule
 from discern.errors import DiscernError
 from discern.features.engine import engine_for
 from discern.features.source import CacheFullError, FeatureSource, Kind, Settings
@@ -32,7 +33,7 @@ READERS = ("pillow", "simplejpeg", "torchvision")
 
 
 def serve(
-    cfg: DictConfig, model: Classifier, data: Any, trainer: Trainer, epoch: int
+    cfg: DictConfig, model: Classifier, data: ImageDataModule, trainer: Trainer, epoch: int
 ) -> FeatureSource | None:
     """Put a frozen backbone's features in the place of the images; None where that cannot be."""
     source = feature_source(cfg, model.network, data, trainer, epoch)
@@ -51,7 +52,7 @@ def serve(
 
 
 def feature_source(
-    cfg: DictConfig, network: Any, data: Any, trainer: Trainer, epoch: int
+    cfg: DictConfig, network: Any, data: ImageDataModule, trainer: Trainer, epoch: int
 ) -> FeatureSource | None:
     """The features of a run's frozen backbone, or None where it computes them with every batch.
 
@@ -119,7 +120,7 @@ def _warn(mode: str, why: str) -> None:
     log.warning("%s: training goes on without the cache.", why)
 
 
-def _settings(cfg: DictConfig, data: Any) -> Settings:
+def _settings(cfg: DictConfig, data: ImageDataModule) -> Settings:
     folder = expanded(cfg.cache.dir) if cfg.cache.dir else cache_dir() / "features"
     share = cfg.cache.shard and tuple(int(part) for part in cfg.cache.shard.split("/"))
     return Settings(
@@ -134,7 +135,7 @@ def _settings(cfg: DictConfig, data: Any) -> Settings:
     )
 
 
-def _set_engine(cfg: DictConfig, network: Any, data: Any, trainer: Trainer) -> str:
+def _set_engine(cfg: DictConfig, network: Any, data: ImageDataModule, trainer: Trainer) -> str:
     """Let a frozen backbone be run by the engine that is asked for; its name and version.
 
     Raises:
@@ -159,7 +160,7 @@ def _sees_few(trainer: Trainer) -> bool:
 def _source(
     cfg: DictConfig,
     network: TransferClassifier,
-    data: Any,
+    data: ImageDataModule,
     trainer: Trainer,
     settings: Settings,
     engine: str,
@@ -188,7 +189,7 @@ def _source(
             "name": provenance["name"],
             "digest": backbone.digest(),
         },
-        shape=tuple(data.input_shape),
+        shape=data.input_shape,
         preprocessing=data.preprocessing,
         readers={name: release(name) for name in READERS},
         engine=engine,
@@ -197,7 +198,9 @@ def _source(
     return FeatureSource(compute, backbone.num_features, kind, settings)
 
 
-def prepare(source: FeatureSource, data: Any, train: bool, test: bool, epoch: int) -> bool:
+def prepare(
+    source: FeatureSource, data: ImageDataModule, train: bool, test: bool, epoch: int
+) -> bool:
     """Have the features that the first epoch needs, of each split; whether there is room for them.
 
     Later views of augmented images are computed when an epoch first shows them.
@@ -227,14 +230,14 @@ def prepare(source: FeatureSource, data: Any, train: bool, test: bool, epoch: in
     return True
 
 
-def compute_share(source: FeatureSource, data: Any) -> None:
+def compute_share(source: FeatureSource, data: ImageDataModule) -> None:
     """Compute the part of all features that ``cache.shard`` names, and keep it."""
     for images, augmentation in _first_needed(data, train=True, test=True):
         for view in range(source.views if augmentation is not None else 1):
             source.compute_share(images, augmentation, data.seed, view)
 
 
-def _first_needed(data: Any, train: bool, test: bool) -> Iterator[tuple[Images, Any]]:
+def _first_needed(data: ImageDataModule, train: bool, test: bool) -> Iterator[tuple[Images, Any]]:
     if train:
         yield data.train_dataset, data.augmentation
     if train and data.has_validation:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from discern.config.values import plain
 from discern.console import fitted
+from discern.data.module import ImageDataModule
 from discern.errors import as_override, shortened
 from discern.reports.run_page import REPORT
 from discern.runs.summary import metric_cells, trained_on_sentence
@@ -32,7 +33,7 @@ def devices(trainer: Trainer) -> str:
     return f"{trainer.world_size} × {kind}"
 
 
-def announce(cfg: DictConfig, facts: dict[str, Any], data: Any) -> None:
+def announce(cfg: DictConfig, facts: dict[str, Any], data: ImageDataModule) -> None:
     """Say in a few lines what was composed."""
     images = facts["data"]["images"]
     counts = " + ".join(f"{images[split]:,} {split}" for split in images if images[split])
@@ -55,7 +56,7 @@ def announce(cfg: DictConfig, facts: dict[str, Any], data: Any) -> None:
     log.info("  %-10s %s trained%s", "parameters", f"{trained:,}", also)
 
 
-def classes_of(data: Any) -> str:
+def classes_of(data: ImageDataModule) -> str:
     """The classes in the order of their labels, each with its training images."""
     names = [str(name) for name in data.class_names]
     # A data set of a user's own may not count them.

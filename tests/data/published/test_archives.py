@@ -870,7 +870,7 @@ def test_what_a_killed_extraction_left_is_replaced(archive, target):
     make_tar(archive, {f"{number}/file": b"1" * 1000 for number in range(200)})
     script = (
         "import os, sys; from pathlib import Path\n"
-        "from discern.data import archives\n"
+        "from discern.data.published import archives\n"
         "real, count = archives._write_file, []\n"
         "def write(*arguments):\n"
         "    real(*arguments); count.append(1)\n"

@@ -13,6 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from numpy.typing import NDArray
 from torch import Tensor
 
+from discern.data.module import ImageDataModule
 from discern.errors import DiscernError, first_line
 from discern.reports.confusion import confusion_figure, confusion_matrix
 from discern.reports.samples import as_pixels, top_losses
@@ -111,7 +112,7 @@ class Dashboard(Callback):
 
     def _draw_validation(self, logger: TensorBoard, trainer: Trainer, model: Any) -> None:
         self._drawn = epoch = self._validated
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
         predictions = _predictions(model.validated, data)
         if predictions is None:
             return
@@ -139,12 +140,13 @@ class Dashboard(Callback):
     def _write_projector(self, logger: TensorBoard, trainer: Trainer, model: Any) -> None:
         from discern.reports.tensorboard.projector import THUMBNAIL, Points, write_projector
 
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
         dataset = data.val_dataset if data.has_validation else data.train_dataset
         chosen = _spread(len(dataset), self.projector)
         try:
             # Those that there are: of training images, of their first view.
             view = None if data.has_validation else data.augmentation
+            assert data.features is not None
             features = data.features.rows(dataset, chosen, view, data.seed, 0)
             pixels, labels = _pixels(dataset.smaller(THUMBNAIL), chosen, data)
             columns = _columns(model.network, data, features, labels)
@@ -168,7 +170,9 @@ def _classifier(pl_module: LightningModule) -> Any:
     return pl_module
 
 
-def _predictions(validated: list[tuple[Tensor, Tensor]], data: Any) -> Predictions | None:
+def _predictions(
+    validated: list[tuple[Tensor, Tensor]], data: ImageDataModule
+) -> Predictions | None:
     """What the model said of the validation images, in their order; None without a batch."""
     if not validated:
         return None
@@ -182,13 +186,17 @@ def _spread(count: int, most: int) -> NDArray[np.int64]:
     return np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)
 
 
-def _pixels(dataset: Any, rows: NDArray[np.int64], data: Any) -> tuple[NDArray[np.uint8], Tensor]:
+def _pixels(
+    dataset: Any, rows: NDArray[np.int64], data: ImageDataModule
+) -> tuple[NDArray[np.uint8], Tensor]:
     """Pixels, uint8 (N, C, H, W), and labels of some images of a data set."""
     images, labels = dataset.__getitems__(rows.tolist())
     return as_pixels(images, data.preprocessing["mean"], data.preprocessing["std"]), labels
 
 
-def _columns(network: Any, data: Any, features: Tensor, labels: Tensor) -> dict[str, list[str]]:
+def _columns(
+    network: Any, data: ImageDataModule, features: Tensor, labels: Tensor
+) -> dict[str, list[str]]:
     """Label and predicted class of each image."""
     head = network.head
     training = head.training
