@@ -26,7 +26,7 @@ def planned(folder: Path, *rates: str) -> Ledger:
 
 def write(folder: Path, **facts: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    known = {"format": 1, "state": "done", "reason": "trainer.max_epochs=2 reached", "epochs": 2}
+    known = {"format": 1, "state": "done", "reason": "2 of 2 epochs", "epochs": 2}
     known["seconds"] = {"total": 1.5}
     (folder / "summary.json").write_text(json.dumps({**known, "metrics": {}, **facts}))
 
@@ -47,7 +47,7 @@ def test_values_that_are_tried_twice_have_two_folders(tmp_path):
 @pytest.mark.parametrize(
     ("facts", "state", "reason"),
     [
-        ({"metrics": {"val": {"loss": 0.5}}}, State.DONE, "trainer.max_epochs=2 reached"),
+        ({"metrics": {"val": {"loss": 0.5}}}, State.DONE, "2 of 2 epochs"),
         ({"metrics": {"val": {"loss": None}}}, State.FAILED, "val/loss is not a number"),
         ({"state": "failed", "reason": "no room"}, State.FAILED, "no room"),
         ({"state": "interrupted", "reason": "by SIGTERM"}, State.INTERRUPTED, "by SIGTERM"),

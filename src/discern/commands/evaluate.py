@@ -369,7 +369,7 @@ def conclude(
     if len(names) <= CLASSES_PRINTED:
         matrix = confusion_matrix(predictions.labels, predictions.predicted, len(names))
         log.info("%s\n", _class_table(class_scores(matrix), names))
-    log.info("Everything is in %s", relative(folder))
+    log.info("Results: %s", relative(folder))
 
 
 def _file(facts: dict[str, Any]) -> str:

@@ -178,7 +178,7 @@ def _reason(run: Run) -> str:
     if run.state is State.UNFINISHED:
         return "This run is still going on, or its process died before it could say how it ended."
     advice = run.part("diverged").get("advice")
-    return f"Ended: {run.ended}" + (f". {advice}" if isinstance(advice, str) else "")
+    return run.ended.sentence + (f". {advice}" if isinstance(advice, str) else "")
 
 
 def _warnings(run: Run) -> list[str]:

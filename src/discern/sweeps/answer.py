@@ -112,9 +112,9 @@ def conclude(ledger: Ledger, test: Tester | None, extra: Mapping[str, Any]) -> l
         _say_what_was_logged(ledger)
     else:
         _tell(facts["best"], folder)
-    log.info("Everything is in %s", relative(folder))
+    log.info("Results: %s", relative(folder))
     if (folder / REPORT).exists():
-        log.info("To look at it, open %s", relative(folder / REPORT))
+        log.info("Report: %s", relative(folder / REPORT))
     return rows
 
 
