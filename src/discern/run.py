@@ -41,7 +41,7 @@ from discern.reports.run_page import write_run_page
 from discern.reports.tensorboard.hparams import log_row
 from discern.reports.tensorboard.settings import log_settings
 from discern.runs.folder import DIVERGED
-from discern.runs.metric_table import DRAWN, value_text
+from discern.runs.metric_table import DRAWN
 from discern.runs.summary import (
     Summary,
     git_state,
@@ -101,7 +101,7 @@ class Result:
 
     def __repr__(self) -> str:
         measured = ", ".join(
-            f"{split} {each.title} {value_text(each.name, part[each.name])}"
+            f"{split} {each.title} {each.text(part[each.name])}"
             for split, part in self.metrics.items()
             for each in DRAWN
             if each.name in part
