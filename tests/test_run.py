@@ -143,7 +143,7 @@ def test_a_run_outlives_who_reads_its_lines(tmp_path):
         reader.close()  # as `head -1` does
         assert end(number) == 0
         assert complaints.seek(0, os.SEEK_END) == 0
-    assert summary(tmp_path / "run")["stopped"] == "trainer.max_epochs=2 reached"
+    assert summary(tmp_path / "run")["reason"] == "trainer.max_epochs=2 reached"
     assert "Everything is in run" in (tmp_path / "run" / "train.log").read_text()
 
 
@@ -172,7 +172,7 @@ def test_metrics_csv_has_a_full_row_an_epoch(finished):
 def test_summary_says_what_came_out_and_what_it_came_from(finished):
     _, folder = finished
     facts, rows = summary(folder), metrics_csv(folder)
-    assert facts["stopped"] == "trainer.max_epochs=3 reached"
+    assert facts["reason"] == "trainer.max_epochs=3 reached"
     assert facts["title"] == "mlp on MNIST sample"
     assert facts["tags"] == ["first", "of two"]
     assert facts["overrides"] == list(COMMAND)
@@ -279,7 +279,7 @@ def test_the_result_is_the_best_checkpoint_ready_for_use(tiny_run):
     result = tiny_run("optimizer=sgd", "optimizer.lr=3", "trainer.max_epochs=4")
     assert not result.model.training
     assert same_bits(result.model.state_dict(), weights(result.folder, "best"))
-    assert result.stopped == "trainer.max_epochs=4 reached"
+    assert result.reason == "trainer.max_epochs=4 reached"
     facts = summary(result.folder)["metrics"]
     for split, metrics in result.metrics.items():
         assert metrics == pytest.approx(facts[split], abs=1e-6)
@@ -297,7 +297,7 @@ def test_max_epochs(tiny_run):
 def test_max_steps_may_end_in_the_middle_of_an_epoch(tiny_run):
     result = tiny_run("trainer.max_steps=8", "trainer.max_epochs=100", EVENTS)
     assert Events.of("step") == list(range(8))
-    assert result.stopped == "trainer.max_steps=8 reached"
+    assert result.reason == "trainer.max_steps=8 reached"
     saved = checkpoint(result.folder)
     assert saved["global_step"] == 8
     assert {int(state["step"]) for state in saved["optimizer_states"][0]["state"].values()} == {8}
@@ -306,7 +306,7 @@ def test_max_steps_may_end_in_the_middle_of_an_epoch(tiny_run):
 
 def test_max_steps_may_end_in_the_middle_of_the_first_epoch(tiny_run):
     result = tiny_run("trainer.max_steps=3")
-    assert result.stopped == "trainer.max_steps=3 reached"
+    assert result.reason == "trainer.max_steps=3 reached"
     assert checkpoint(result.folder)["global_step"] == 3
     assert result.metrics["test"]["loss"] > 0
 
@@ -328,7 +328,7 @@ def test_limits_of_validation_and_test_batches(tiny_run):
 
 def test_max_time_ends_a_run_without_end(tiny_run):
     result = tiny_run("trainer.max_time=00:00:00:01", "trainer.max_epochs=-1", "logger=none")
-    assert result.stopped == "trainer.max_time reached"
+    assert result.reason == "trainer.max_time reached"
     assert summary(result.folder)["epochs"] >= 1
     assert "test" in result.metrics
 
@@ -339,10 +339,10 @@ def test_max_time_is_the_time_of_a_run_also_where_it_goes_on(tiny_run):
     first = tiny_run(*limited, name="first")
     steps = summary(first.folder)["steps"]
     again = tiny_run(*limited, f"ckpt_path={first.folder}", name="again")
-    assert again.stopped == first.stopped == "trainer.max_time reached"
+    assert again.reason == first.reason == "trainer.max_time reached"
     assert summary(again.folder)["steps"] > steps + 1
     ended = tiny_run("trainer.max_time=00:00:00:00", "trainer.max_epochs=-1", name="no time")
-    assert ended.stopped == "trainer.max_time reached"
+    assert ended.reason == "trainer.max_time reached"
 
 
 def test_a_full_disk_is_said_and_leaves_the_checkpoint_before(tiny_mnist, tmp_path):
@@ -357,7 +357,7 @@ def test_a_full_disk_is_said_and_leaves_the_checkpoint_before(tiny_mnist, tmp_pa
     assert re.search(
         r"Error: \S+\.safetensors cannot be used: File too large\.$", ended.stderr.strip()
     )
-    assert summary(folder)["stopped"].endswith(".safetensors cannot be used: File too large")
+    assert summary(folder)["reason"].endswith(".safetensors cannot be used: File too large")
     names = {path.name for path in (folder / "checkpoints").iterdir()}
     assert names == {"best.safetensors", "last.safetensors"}
     assert checkpoint(folder)["epoch"] == checkpoint(folder, "best")["epoch"] == 0
@@ -453,8 +453,8 @@ def test_early_stopping_waits_for_its_patience_and_is_the_reason(tiny_run, patie
         "trainer.max_epochs=9",
     )
     assert len(metrics_csv(result.folder)) == 1 + patience
-    stopped = summary(result.folder)["stopped"]
-    assert stopped.startswith(f"early stopping in epoch {1 + patience}: val/loss")
+    reason = summary(result.folder)["reason"]
+    assert reason.startswith(f"early stopping in epoch {1 + patience}: val/loss")
     assert checkpoint(result.folder, "best")["epoch"] == 0
 
 
@@ -467,7 +467,7 @@ def test_early_stopping_watches_the_training_loss_without_validation(tiny_run):
         "callbacks.early_stopping.min_delta=1e-3",  # an epoch's order changes the sum's last bits
         "trainer.max_epochs=9",
     )
-    assert "early stopping in epoch 3: train/loss" in result.stopped
+    assert "early stopping in epoch 3: train/loss" in result.reason
 
 
 # How a step is made, against loops written by hand
@@ -761,7 +761,7 @@ def test_barebones_trains_and_measures_nothing_by_the_way(tiny_run):
     result = tiny_run("trainer.barebones=true")
     assert same_bits(result.model.state_dict(), by_hand("adam", 12).state_dict())
     assert not (result.folder / "metrics.csv").exists()
-    assert summary(result.folder)["stopped"] == "trainer.max_epochs=2 reached"
+    assert summary(result.folder)["reason"] == "trainer.max_epochs=2 reached"
 
 
 # What users bring along
@@ -808,7 +808,7 @@ def test_train_false_only_tests_the_checkpoint(tiny_run):
         name="after",
     )
     assert after.metrics == {"test": before.metrics["test"]}
-    assert after.stopped == "not trained (train=false)"
+    assert after.reason == "not trained (train=false)"
     assert not (after.folder / "checkpoints").exists()
     assert not (after.folder / "metrics.csv").exists()
     assert summary(after.folder)["metrics"].keys() == {"test"}
@@ -821,7 +821,7 @@ def test_a_run_continued_between_epochs_is_the_undisturbed_run(tiny_run, schedul
     # Interrupted after the second epoch, as otherwise a schedule would be that of a shorter run.
     stop = f"{{_target_: run_files.Signal, step: 12, number: {int(signal.SIGINT)}}}"
     half = tiny_run(*settings, "trainer.max_epochs=4", f"trainer.callbacks=[{stop}]", name="half")
-    assert summary(half.folder)["stopped"] == "interrupted"
+    assert summary(half.folder)["state"] == "interrupted"
     last = half.folder / "checkpoints" / "last.safetensors"
     rest = tiny_run(*settings, "trainer.max_epochs=4", f"ckpt_path={last}", name="rest")
     assert same_bits(weights(rest.folder), weights(whole.folder))
@@ -857,13 +857,13 @@ def test_a_checkpoint_of_another_network_is_told_apart(tiny_run):
 def test_a_failure_is_in_the_summary(tiny_run, tmp_path):
     with pytest.raises(RuntimeError, match="a mistake of mine"):
         tiny_run("trainer.callbacks=[{_target_: run_files.Raises}]")
-    assert summary(tmp_path / "run")["stopped"] == "failed: a mistake of mine"
+    assert summary(tmp_path / "run")["reason"] == "a mistake of mine"
 
 
 def test_an_unknown_class_is_named(tiny_run, tmp_path):
     with pytest.raises(DiscernError, match=r"run_files\.Nothing"):
         tiny_run("trainer.callbacks=[{_target_: run_files.Nothing}]")
-    assert "run_files.Nothing" in summary(tmp_path / "run")["stopped"]
+    assert "run_files.Nothing" in summary(tmp_path / "run")["reason"]
 
 
 @pytest.mark.parametrize(
@@ -933,7 +933,7 @@ def test_a_corrupt_file_is_named_and_not_trained_on(tiny_mnist, tmp_path, how):
     with pytest.raises(DiscernError, match=blamed):
         train(cfg)
     facts = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert blamed in facts["stopped"]
+    assert blamed in facts["reason"]
     assert facts["metrics"] == {}
 
 
@@ -1029,4 +1029,4 @@ def test_without_an_epoch_they_are_of_a_network_that_was_not_trained(
 ):
     line = said_of(caplog, tiny_run, setting)
     assert line == "Metrics of a network that was not trained:"
-    assert summary(tmp_path / "run")["stopped"] == reason
+    assert summary(tmp_path / "run")["reason"] == reason

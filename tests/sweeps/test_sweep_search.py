@@ -83,7 +83,6 @@ def test_a_search_ends_in_an_answer_and_its_study_stays(tmp_path):
         assert trial.params["optimizer.lr"] == float(row["overrides"]["optimizer.lr"])
     assert found["best"]["folder"] == found["rows"][0]["folder"]
     assert set(found["importance"]["val/loss"]) == {"optimizer.lr", "model.dropout"}
-    assert (folder / "importance.png").stat().st_size
 
 
 def test_a_ready_made_space_is_a_choice(tmp_path):
@@ -166,7 +165,7 @@ def test_hopeless_jobs_are_pruned_as_optuna_says(tmp_path):
     for number in pruned:
         assert rows[number]["epochs"] < 5
         folder = tmp_path / "sweep" / rows[number]["folder"]
-        assert summary(folder)["stopped"].startswith("pruned in epoch")
+        assert summary(folder)["state"] == "pruned"
 
 
 def test_a_study_from_a_stranger_names_no_class_but_a_pruner(tmp_path):

@@ -39,7 +39,7 @@ from discern.reports.confusion import (
 from discern.reports.intervals import Estimate
 from discern.reports.measures import measure
 from discern.reports.samples import as_pixels, draw_top_losses
-from discern.runs.folder import find_checkpoint, is_run, mapping, read_run
+from discern.runs.folder import find_checkpoint, glance, is_run, mapping
 from discern.runs.metric_table import metric_of
 from discern.runs.predictions import Predictions, warn_of_undefined, write_predictions
 from discern.runs.summary import trained_on_sentence
@@ -153,7 +153,7 @@ def _folder_of_run(checkpoint: Path, target: str, own: dict[str, Any]) -> str:
         DiscernError: the run's folder is not there, and the data set has no usual one.
     """
     run = checkpoint.parent.parent
-    saved = mapping(read_run(run).config.get("data")) if is_run(run) else {}
+    saved = mapping(glance(run).config.get("data")) if is_run(run) else {}
     folder = saved.get("dir") if saved.get("_target_") == target else None
     if isinstance(folder, str) and "${" not in folder and Path(folder).expanduser().is_dir():
         return folder

@@ -33,7 +33,6 @@ from discern.runs.folder import (
     MOST_CSV,
     MOST_PICTURE,
     Run,
-    State,
     finite,
     home,
     numbers,
@@ -41,6 +40,7 @@ from discern.runs.folder import (
 )
 from discern.runs.metric_table import DRAWN, METRICS, metric_of
 from discern.runs.predictions import Predictions
+from discern.runs.state import State
 from discern.runs.summary import trained_on_sentence
 from discern.runs.tested import Tested, read_tested
 from discern.runs.thumbnails import (
@@ -178,7 +178,7 @@ def _reason(run: Run) -> str:
     if run.state is State.UNFINISHED:
         return "This run is still going on, or its process died before it could say how it ended."
     advice = run.part("diverged").get("advice")
-    return f"Ended: {run.stopped}" + (f". {advice}" if isinstance(advice, str) else "")
+    return f"Ended: {run.ended}" + (f". {advice}" if isinstance(advice, str) else "")
 
 
 def _warnings(run: Run) -> list[str]:

@@ -17,7 +17,9 @@ from typing import Any
 
 from discern.files.writing import write_whole
 from discern.redaction import redacted
+from discern.runs.folder import FORMAT
 from discern.runs.metric_table import metric_of
+from discern.runs.state import Ended
 
 PACKAGES = ("discern", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy")
 
@@ -54,11 +56,12 @@ class Summary:
             seconds = self.facts["seconds"]
             seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - began
 
-    def write(self, stopped: str) -> None:
-        """Write the file, with the reason why the run ended."""
+    def write(self, ended: Ended) -> None:
+        """Write the file, with how the run ended and why."""
         seconds = self.facts["seconds"]
         seconds["total"] = seconds.get("import", 0.0) + time.perf_counter() - self._began
-        facts = redacted({"stopped": stopped, **self.facts})
+        outcome = {"format": FORMAT, "state": ended.state, "reason": ended.reason}
+        facts = redacted({**outcome, **self.facts})
         with write_whole(self.path) as file:
             json.dump(_plain(facts), file, indent=2, ensure_ascii=False, allow_nan=False)
             file.write("\n")

@@ -19,8 +19,8 @@ from hydra.utils import instantiate
 from discern.config.typed import quoted
 from discern.errors import DiscernError, refusals_of
 from discern.redaction import redacted_setting
+from discern.runs.state import State
 from discern.sweeps.ledger import Job, Ledger
-from discern.sweeps.rows import State
 from discern.sweeps.study_file import check_study
 from discern.sweeps.sweeper import JobsSweeper, typed
 from discern.training.study import FOLDER, PRUNER, open_storage
@@ -235,9 +235,9 @@ class SearchSweeper(JobsSweeper):
         study = self._study
         if study is None:
             return {}
-        from discern.sweeps.importance import draw_importance
+        from discern.sweeps.importance import importance_of
 
-        importance = draw_importance(study, ledger.objectives, ledger.folder / "importance.png")
+        importance = importance_of(study, ledger.objectives)
         return {"study": redacted_setting(self._location(ledger)), "importance": importance}
 
 

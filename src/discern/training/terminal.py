@@ -16,6 +16,7 @@ from discern.console import fitted
 from discern.data.module import ImageDataModule
 from discern.errors import as_override, shortened
 from discern.reports.run_page import REPORT
+from discern.runs.state import Ended
 from discern.runs.summary import metric_cells, trained_on_sentence
 from discern.text import printable
 from discern.training.job import relative
@@ -97,9 +98,9 @@ def name_within(path: Path, folder: Path) -> str:
     return printable(path.relative_to(folder) if path.is_relative_to(folder) else relative(path))
 
 
-def conclude(facts: dict[str, Any], stopped: str, folder: Path) -> None:
+def conclude(facts: dict[str, Any], ended: Ended, folder: Path) -> None:
     """Say what came out, and where it is."""
-    log.info("Ended: %s.", stopped)
+    log.info("Ended: %s.", ended)
     if "overfit" in facts:
         log.info("%s", facts["overfit"]["verdict"])
     if "diverged" in facts:
