@@ -12,7 +12,7 @@ from discern.runs.state import State
 from discern.sweeps import ledger as ledgers
 from discern.sweeps.ledger import Ledger
 from discern.sweeps.page import write_sweep_page
-from discern.sweeps.rows import Objective, direction_of, objectives_of
+from discern.sweeps.rows import Objective, objectives_of
 
 LOSS = Objective("val/loss", "minimize")
 KNOWN = '[{"metric": "val/loss", "direction": "minimize"}]'
@@ -176,7 +176,6 @@ def test_a_folder_has_one_sweep_at_a_time(tmp_path, monkeypatch):
     ],
 )
 def test_the_direction_is_known_from_the_metric(metric, direction):
-    assert direction_of(metric) == direction
     assert objectives_of(metric) == [Objective(metric, direction)]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from discern.models.classifier import Classifier
 from discern.reports.notebook import result_html
-from discern.runs.metric_table import DRAWN, value_text
+from discern.runs.metric_table import DRAWN
 from discern.runs.state import Ended, State
 
 
@@ -39,7 +39,7 @@ class Result:
 
     def __repr__(self) -> str:
         measured = ", ".join(
-            f"{split} {each.title} {value_text(each.name, part[each.name])}"
+            f"{split} {each.title} {each.text(part[each.name])}"
             for split, part in self.metrics.items()
             for each in DRAWN
             if each.name in part
