@@ -36,8 +36,6 @@ from discern.models.saved import (
 from discern.models.threads import use_threads
 from discern.redaction import log_missing, missing
 from discern.reports.curves import draw_curves
-from discern.reports.notebook import result_html
-from discern.reports.run_page import write_run_page
 from discern.reports.tensorboard.hparams import log_row
 from discern.reports.tensorboard.settings import log_settings
 from discern.runs.metric_table import DRAWN, shown
@@ -119,6 +117,8 @@ class Result:
         return f"<Result: {measured or 'nothing measured'}; {self.ended}; {self.folder}>"
 
     def _repr_html_(self) -> str:
+        from discern.reports.notebook import result_html  # start-up time: in notebooks alone
+
         return result_html(self.metrics, self.ended, self.folder)
 
 
@@ -364,6 +364,8 @@ def write_summary(summary: Summary, ended: Ended, cfg: DictConfig) -> None:
     summary.write(ended)
     if cfg.report and not cfg.sweep.draws:
         try:
+            from discern.reports.run_page import write_run_page  # start-up time: jinja2
+
             write_run_page(summary.path.parent)
         except Exception as error:  # the run has been made, and its report can be made again
             log.warning("report.html was not written: %s", first_line(error))
