@@ -20,8 +20,8 @@ import discern
 from discern.config.user_config import conf_dir
 from discern.data.published.mnist import read_sample
 from discern.errors import DiscernError
-from discern.run import Result
 from discern.runs.tested import read_tested
+from discern.training.result import Result
 from run_files import (
     SHOWN,
     STEPS_PER_EPOCH,

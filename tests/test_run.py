@@ -51,7 +51,7 @@ from starter import begin, end, invoke
 
 EVENTS = "trainer.callbacks=[{_target_: run_files.Events}]"
 NO_VALIDATION = "data.val_size=0"
-SPLIT_METRICS = {"loss", "accuracy", "precision", "recall", "f1", "top5_error"}
+METRICS = ["loss", "accuracy", "precision", "recall", "f1", "top5_error"]
 
 
 # The folder of a run, made by the command
@@ -126,6 +126,12 @@ def test_no_number_is_cut_off_in_a_narrow_terminal(monkeypatch, columns):
     assert ("an [odd] title" in text) == (columns >= 80)
 
 
+def test_the_metrics_of_the_default_command_are_a_table_in_80_columns(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = metrics_table("mlp on MNIST sample", {"test": dict.fromkeys(METRICS, 0.5)})
+    assert len(text.splitlines()) == 3
+
+
 def test_a_run_outlives_who_reads_its_lines(tmp_path):
     quick = ("data.source=sample", "data.fraction=0.1", "trainer.max_epochs=2")
     ours, theirs = os.pipe()
@@ -157,7 +163,7 @@ def test_metrics_csv_has_a_full_row_an_epoch(finished):
     rows = metrics_csv(folder)
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     assert [row["step"] for row in rows] == [20, 40, 60]
-    columns = {"train/loss", "train/accuracy", "train/lr"} | {f"val/{m}" for m in SPLIT_METRICS}
+    columns = {"train/loss", "train/accuracy", "train/lr"} | {f"val/{m}" for m in METRICS}
     for row in rows:
         assert columns <= row.keys()
         assert all(math.isfinite(value) for value in row.values())
@@ -184,7 +190,7 @@ def test_summary_says_what_came_out_and_what_it_came_from(finished):
 
     best = min(rows, key=lambda row: row["val/loss"])
     assert facts["best_epoch"] == best["epoch"]
-    assert set(facts["metrics"]["val"]) == set(facts["metrics"]["test"]) == SPLIT_METRICS
+    assert list(facts["metrics"]["val"]) == list(facts["metrics"]["test"]) == METRICS
     for split in ("train", "val"):
         for metric, value in facts["metrics"][split].items():
             assert value == pytest.approx(best[f"{split}/{metric}"], abs=1e-6)

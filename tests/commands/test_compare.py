@@ -194,6 +194,13 @@ def test_runs_on_other_test_images_are_told_and_not_tested(run, two, tmp_path):
     assert not (tmp_path / "here" / "pairs.csv").exists()
 
 
+def test_a_run_of_another_version_is_one_sentence(run, two, tmp_path):
+    made_run(tmp_path / "other", format=2)
+    done = run(*two, "other")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: other/summary.json is of another version of discern: ")
+
+
 def test_a_digest_that_lies_about_the_images_is_no_crash(run, two, tmp_path):
     for number, labels in enumerate((LABELS[:4], LABELS[::-1])):
         folder = made_run(tmp_path / f"lie{number}")

@@ -158,10 +158,30 @@ def test_a_half_written_run_and_one_of_before_are_listed(run, tmp_path):
     assert lines["old"][3:6] == ["done", "fc", "mnist"]
 
 
+def test_a_pruned_job_is_pruned(run, tmp_path):
+    made_run(tmp_path / "outputs" / "hopeless", state="pruned", reason="in epoch 3: val/loss")
+    made_run(tmp_path / "outputs" / "other")
+    (one,) = json.loads(run("state=pruned", "--json").stdout)
+    assert (one["folder"], one["state"]) == ("outputs/hopeless", "pruned")
+    assert one["reason"] == "in epoch 3: val/loss"
+
+
+def test_a_run_of_another_version_is_listed_and_stays(run, tmp_path):
+    made_run(tmp_path / "outputs" / "old")
+    (tmp_path / "outputs" / "old" / "summary.json").write_text('{"stopped": "it was done"}')
+    made_run(tmp_path / "outputs" / "new")
+    listed = run("sort=name").stdout
+    assert re.search(r"^old .* unknown ", listed, re.MULTILINE)
+    assert "old/summary.json is of another version of discern: it has no format" in listed
+    assert "old stays: another version of discern" in run("prune", "keep=0", "yes=true").stdout
+    assert left(tmp_path / "outputs") == {"old"}
+
+
 @pytest.mark.parametrize(
     "content",
     ["[]", "3", "[" * 100_000, '{"tags": 3, "metrics": {"val": 7, "test": {"loss": "x"}}, '
-     '"seconds": [], "began": 5, "data": [], "name": [], "format": 1, "state": {}, "reason": {}}', '{"format": 1, "state": "not run", "began": "soon", '
+     '"seconds": [], "began": 5, "data": [], "name": [], "format": 1, "state": {}, "reason": {}}',
+     '{"format": 1, "state": "not run", "began": "soon", '
      '"metrics": {"val": {"loss": NaN, "accuracy": 1e999}}, "seconds": {"total": -1}}'],
 )  # fmt: skip
 def test_a_summary_that_makes_no_sense_is_no_crash(run, tmp_path, content):
@@ -383,9 +403,9 @@ def test_what_cannot_be_deleted_is_one_sentence(run, outputs, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["sate=done"], "sate=done is no setting of discern runs; did you mean state"),
-        (["done"], "done is no setting of discern runs"),
-        (["state=dne"], "state=dne is no state; did you mean done"),
+        (["sate=done"], "sate=done is not a setting of discern runs; did you mean state"),
+        (["done"], "done is not a setting of discern runs"),
+        (["state=dne"], "state=dne is not a state; did you mean done"),
         (["sort=val/los"], "sort=val/los is unknown; did you mean val/loss"),
         (["sort="], "sort= must have a value"),
         (["limit=-1"], "limit=-1 must be a whole number, 0 or above."),
@@ -393,15 +413,15 @@ def test_what_cannot_be_deleted_is_one_sentence(run, outputs, monkeypatch):
         (["dir=/no/where"], "dir=/no/where must be a folder that exists."),
         (["dir="], "dir= must be a folder that exists."),
         (["optimizer.rate=1"], "optimizer.rate is a setting of none of the 4 runs."),
-        (["keep=3"], "keep=3 is no setting of discern runs"),
-        (["--jsn"], "--jsn is no setting"),
-        (["\x1b[31m=2"], "?[31m=2 is no setting"),
+        (["keep=3"], "keep=3 is not a setting of discern runs"),
+        (["--jsn"], "--jsn is not a setting"),
+        (["\x1b[31m=2"], "?[31m=2 is not a setting"),
         (["prune"], "discern runs prune needs keep=N"),
         (["prune", "keep=some"], "keep=some must be a whole number, 0 or above."),
         (["prune", "keep=1", "by=val/lss"], "by=val/lss is unknown; did you mean val/loss"),
         (["prune", "keep=1", "by=test/accuracy"], "by=test/accuracy is not allowed"),
         (["prune", "keep=1", "yes=1"], "yes=1 must be true or false."),
-        (["prune", "keep=1", "--json"], "--json is no setting"),
+        (["prune", "keep=1", "--json"], "--json is not a setting"),
         (["prune", "keep=1", "a.b=1", "yes=true"], "a.b is a setting of none"),
     ],
 )  # fmt: skip
@@ -441,8 +461,8 @@ def test_the_command_imports_nothing_heavy(outputs, tmp_path):
         ("discern runs so", {"sort="}),
         ("discern runs pr", {"prune"}),
         ("discern runs --", {"--json"}),
-        ("discern runs state=", {"state=done", "state=diverged", "state=failed",
-                                 "state=interrupted", "state=unfinished"}),
+        ("discern runs state=", {"state=done", "state=pruned", "state=diverged", "state=failed",
+                                 "state=interrupted", "state=unfinished", "state=unknown"}),
         ("discern runs prune ", {"keep=", "by=", "dir=", "yes=", "state=", "model=", "data=",
                                  "tag="}),
     ],

@@ -207,6 +207,8 @@ def test_a_summary_may_say_anything(tiny_run, monkeypatch, odd):
     facts["features"] = {"reused": 1, "computed": 2, "bytes": 3, "seconds_saved": 4.0}
     facts["changed"] = {"seed": {"default": 0, "value": 1}}
     for path in parts_of(facts):
+        if path == ("format",):  # of another one nothing is read
+            continue
         changed = json.loads(json.dumps(facts))
         part = changed
         for name in path[:-1]:

@@ -90,6 +90,16 @@ def test_an_interrupted_job_goes_on_from_its_checkpoint_and_another_begins_anew(
     assert not (tmp_path / "lr=0.2").exists()
 
 
+@pytest.mark.parametrize("name", ["lr=0.1/summary.json", "results.json"])
+def test_of_another_version_a_sentence_says_so(tmp_path, name):
+    planned(tmp_path, "0.1", "0.2")
+    write(tmp_path / "lr=0.1")
+    (tmp_path / name).write_text('{"format": 2}')
+    sentence = rf"{name} is of another version of discern: it has format 2, and .* format 1\.$"
+    with pytest.raises(DiscernError, match=sentence):
+        write_sweep_page(tmp_path)
+
+
 def test_without_validation_images_jobs_are_ranked_by_training(tmp_path):
     ledger = planned(tmp_path, "0.1", "0.2")
     assert ledger.is_validated(ledger.jobs[0]) is None

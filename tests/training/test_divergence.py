@@ -31,7 +31,7 @@ class Spoils(Callback):
 
 
 def spoils(step: int) -> str:
-    return f"trainer.callbacks=[{{_target_: callbacks.test_divergence.Spoils, step: {step}}}]"
+    return f"trainer.callbacks=[{{_target_: training.test_divergence.Spoils, step: {step}}}]"
 
 
 @pytest.fixture(autouse=True)

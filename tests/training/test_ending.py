@@ -22,7 +22,7 @@ class Stops(Callback):
 
 
 def stops(after: int) -> str:
-    return f"trainer.callbacks=[{{_target_: callbacks.test_ending.Stops, after: {after}}}]"
+    return f"trainer.callbacks=[{{_target_: training.test_ending.Stops, after: {after}}}]"
 
 
 @pytest.mark.parametrize(

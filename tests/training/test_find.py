@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from discern.config.check import check
 from discern.config.user_config import conf_dir
 from discern.errors import DiscernError
-from discern.run import Result, train
+from discern.run import train
 from discern.runs.summary import Summary
 from discern.training import find as finders
 from discern.training.build import build_data
+from discern.training.result import Result
 from photos import photo_folder
 from run_files import SHOWN, composed, metrics_csv, own_model, same_bits, summary, weights
 from starter import invoke

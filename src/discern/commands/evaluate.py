@@ -39,7 +39,7 @@ from discern.reports.intervals import Estimate
 from discern.reports.measures import measure
 from discern.reports.samples import as_pixels, draw_top_losses
 from discern.runs.folder import find_checkpoint, glance, is_run, mapping
-from discern.runs.metric_table import shown, title_of
+from discern.runs.metric_table import title_of, value_text
 from discern.runs.predictions import Predictions, warn_of_undefined, write_predictions
 from discern.runs.summary import trained_on_sentence
 from discern.training.build import build_data
@@ -356,7 +356,7 @@ def conclude(
 ) -> None:
     """Say what came out, and where it is."""
     rows = [
-        [title_of(name), *(shown(name, x) for x in (part.value, part.low, part.high))]
+        [title_of(name), *(value_text(name, x) for x in (part.value, part.low, part.high))]
         for name, part in metrics.items()
     ]
     title = f"{facts['title']}: {facts['images']:,} images"
@@ -383,7 +383,7 @@ def _class_table(scores: ClassScores, names: list[str]) -> str:
     rows = [
         [
             name,
-            *(shown(metric, float(of[number])) for metric, of in scores.by_metric.items()),
+            *(value_text(metric, float(of[number])) for metric, of in scores.by_metric.items()),
             f"{scores.support[number]:,}",
         ]
         for number, name in enumerate(names)

@@ -1,4 +1,4 @@
-"""curves.png: loss and accuracy, training and validation, epoch by epoch."""
+"""curves.png: the metrics that are drawn, training and validation, epoch by epoch."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from discern.runs.metric_table import value_text
+
 CONFIDENCE = 0.95
 REPLICATES = 1000
 """Bootstrap samples; the ends of the interval are their 25th and 975th."""
@@ -31,6 +33,11 @@ class Estimate:
     low: float
     high: float
     method: Literal["wilson", "bootstrap"]
+
+
+def interval_text(metric: str, estimate: Estimate) -> str:
+    """The ends of a metric's interval, for people."""
+    return f"{value_text(metric, estimate.low)} to {value_text(metric, estimate.high)}"
 
 
 def wilson(count: int, total: int) -> Estimate:

@@ -24,7 +24,7 @@ from discern.files.yaml_file import MOST_YAML
 from discern.redaction import redacted, redacted_text
 from discern.reports.calibration import BINS, reliability
 from discern.reports.confusion import class_scores, confusion_matrix
-from discern.reports.intervals import Estimate
+from discern.reports.intervals import Estimate, interval_text
 from discern.reports.measures import measure
 from discern.reports.page import cell, duration, percent, size, write_page
 from discern.reports.speed import counted_in
@@ -39,7 +39,7 @@ from discern.runs.folder import (
     numbers,
     read_run,
 )
-from discern.runs.metric_table import DRAWN, METRICS, shown, title_of
+from discern.runs.metric_table import DRAWN, METRICS, title_of, value_text
 from discern.runs.predictions import Predictions
 from discern.runs.state import State
 from discern.runs.summary import trained_on_sentence
@@ -230,9 +230,9 @@ def _metric_table(run: Run, measured: Mapping[str, Estimate] | None) -> dict[str
         values = [run.metric(split, name) for split in ("train", "val", "test")]
         if name in measured:
             values[-1] = measured[name].value
-            interval = f"{shown(name, measured[name].low)} to {shown(name, measured[name].high)}"
+            interval = interval_text(name, measured[name])
         if any(value is not None for value in values):
-            rows.append([metric.title, *(shown(name, value) for value in values), interval])
+            rows.append([metric.title, *(value_text(name, value) for value in values), interval])
     if not rows:
         return None
     kept = run.facts.get("checkpoint")
@@ -319,7 +319,6 @@ def _tested(tested: Tested, measured: Mapping[str, Estimate]) -> dict[str, Any]:
     matrix = confusion_matrix(said.labels, said.predicted, len(names))
     scores = class_scores(matrix)
     error = measured["ece"]
-    value, low, high = (shown("ece", x) for x in (error.value, error.low, error.high))
     return {
         "classes": names,
         "matrix": _matrix(matrix, names) if len(names) <= MATRIX_UP_TO else None,
@@ -330,7 +329,7 @@ def _tested(tested: Tested, measured: Mapping[str, Estimate]) -> dict[str, Any]:
                 [
                     name,
                     *(
-                        cell(float(of[index]), shown(metric, float(of[index])))
+                        cell(float(of[index]), value_text(metric, float(of[index])))
                         for metric, of in scores.by_metric.items()
                     ),
                     int(scores.support[index]),
@@ -339,8 +338,8 @@ def _tested(tested: Tested, measured: Mapping[str, Estimate]) -> dict[str, Any]:
             ],
         },
         "calibration": (
-            f"Expected calibration error {value}, 95 % interval {low} to {high}: how far "
-            "confidence and accuracy are apart on average."
+            f"Expected calibration error {value_text('ece', error.value)}, 95 % interval "
+            f"{interval_text('ece', error)}: how far confidence and accuracy are apart on average."
         ),
     }
 

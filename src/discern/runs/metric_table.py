@@ -141,7 +141,7 @@ def title_of(name: str) -> str:
     return name.replace("_", " ") if metric is None else metric.title
 
 
-def shown(name: str, value: float | None) -> str:
+def value_text(name: str, value: float | None) -> str:
     """A value of the metric ``NAME`` or ``SPLIT/NAME`` as text; a dash for none."""
     if value is None:
         return "–"

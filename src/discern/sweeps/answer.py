@@ -27,7 +27,7 @@ from discern.files.yaml_file import dumper
 from discern.reports.curves import draw_curves_of
 from discern.reports.run_page import write_run_page
 from discern.runs.folder import BEST, REPORT, is_run, read_run
-from discern.runs.metric_table import shown, title_of
+from discern.runs.metric_table import title_of, value_text
 from discern.sweeps.ledger import Job, Ledger
 from discern.sweeps.page import write_sweep_page
 from discern.sweeps.picture import draw_sweep
@@ -204,7 +204,7 @@ def _tell(best: Mapping[str, Any], folder: Path) -> None:
         again = "To train with it" if name else "To train with these settings"
     if best.get("test"):
         told = ", ".join(
-            f"{title_of(name)} {shown(name, value)}" for name, value in best["test"].items()
+            f"{title_of(name)} {value_text(name, value)}" for name, value in best["test"].items()
         )
         log.info("The best on the test split: %s", told)
     log.info("%s: %s", again, best["command"])

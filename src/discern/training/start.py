@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from discern.data.known import KnownImages, unknown
 from discern.errors import DiscernError, about
+from discern.files.places import placed
 from discern.models.card import CARD
 from discern.models.classifier import Classifier
 from discern.models.registry import MODELS
@@ -43,8 +44,8 @@ def find_checkpoints(cfg: DictConfig) -> Path | None:
     model = cfg.model
     if (wanted := model.get("init_from")) is not None:
         model.init_from = str(find_checkpoint(wanted, "model.init_from"))
-    weights = model.get("weights")
-    if model._target_ == MODELS["transfer"] and (weights in WORDS or Path(weights or "").is_dir()):
+    weights = model.get("weights") if model._target_ == MODELS["transfer"] else None
+    if weights not in (None, "default") and (weights in WORDS or placed(weights).is_dir()):
         model.weights = str(find_checkpoint(weights, "model.weights"))
     return start
 

@@ -1,34 +1,25 @@
-"""Fetching an archive from a publisher and unpacking it, where either may be hostile or broken off.
+"""Downloading a published file, whose publisher may be hostile and whose connection may break.
 
 A download that was broken off goes on where it ended, and only a whole file whose digest is right
-gets its name. An archive is unpacked whole or not at all, and never outside its folder.
+gets its name.
 """
 
 from __future__ import annotations
 
-import bz2
 import errno
-import gzip
 import hashlib
 import http.client
 import json
 import logging
-import lzma
 import os
 import re
-import shutil
-import stat
-import struct
-import tarfile
 import urllib.error
 import urllib.request
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
@@ -39,14 +30,8 @@ from discern.redaction import PLACEHOLDER, redacted_setting
 
 log = logging.getLogger(__name__)
 
-MAX_MEMBERS = 5_000_000
-"""How many files and folders an archive may hold; ImageNet has 1.3 million."""
-
 _STALL_SECONDS = 30.0
 _CHUNK_BYTES = 1 << 16
-_MAX_DEPTH = 100
-_MAX_HEADER_BYTES = 1 << 16
-_MAX_PADDING_BYTES = 1 << 22
 
 
 def fetch(url: str, path: Path, sha256: str | None = None, md5: str | None = None) -> Path:
@@ -75,7 +60,7 @@ def fetch(url: str, path: Path, sha256: str | None = None, md5: str | None = Non
     digests = {name: digest.lower() for name, digest in given.items() if digest is not None}
     try:
         if not _is_present(path, digests):
-            with _alone(path):
+            with alone(path):
                 if not _is_present(path, digests):
                     _download(url, path, digests)
     except OSError as error:
@@ -101,7 +86,7 @@ def advising(path: Path, missing: str, advice: str) -> Iterator[None]:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def alone(path: Path) -> Iterator[None]:
     """Keep other processes from making ``path`` at the same time."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -390,324 +375,3 @@ def _reason(error: Exception) -> str:
     if isinstance(cause, BaseException):
         return getattr(cause, "strerror", None) or first_line(cause)
     return str(cause)
-
-
-# Extracting
-
-
-class _UnfitError(Exception):
-    """An archive is not to be extracted; the message says why, without a final full stop."""
-
-
-@dataclass(frozen=True)
-class _Member:
-    """A file or folder in an archive.
-
-    Attributes:
-        name: its path, as the archive has it.
-        size: of a file, in bytes, as the archive declares it; None for a folder.
-        content: of a file, read as it is iterated.
-    """
-
-    name: str
-    size: int | None
-    content: Iterator[bytes]
-
-
-def extract(archive: Path, target: Path, max_bytes: int, *, folder: str | None = None) -> None:
-    """Unpack a zip, tar, tar.gz, tar.bz2 or tar.xz to the folder ``target``, unless it is there.
-
-    The folder has its name only once all is in it. Files get the usual permissions and the time of
-    their writing. Of processes that ask for the same folder one unpacks and the others wait.
-
-    Args:
-        archive: told by its content, not by its name.
-        target: the folder to be made, as are those above it.
-        max_bytes: what all files together may have.
-        folder: the folder in the archive that becomes ``target``; all else in it is dropped.
-
-    Raises:
-        DiscernError: the archive cannot be read, is damaged or encrypted, holds more than
-            ``max_bytes`` or ``MAX_MEMBERS``, or has a member that is neither file nor folder, that
-            leads outside or that would overwrite another; or ``target`` cannot be written.
-    """
-    try:
-        if not target.exists():
-            with _alone(target):
-                if not target.exists():
-                    _extract(archive, target, max_bytes, folder)
-    except OSError as error:
-        raise DiscernError(f"{target} cannot be written: {error.strerror or error}.") from error
-
-
-def _extract(archive: Path, target: Path, max_bytes: int, folder: str | None) -> None:
-    temporary = target.with_name(f".{target.name}.part")
-    if temporary.exists():  # a killed extraction left it
-        shutil.rmtree(temporary)
-    try:
-        temporary.mkdir()
-        with _opened(archive) as file:
-            _write(_members(file, max_bytes), temporary, max_bytes)
-        source = temporary if folder is None else temporary / folder
-        if not source.is_dir():
-            raise _UnfitError(f"it has no folder {folder}")
-        source.rename(target)
-    except _UnfitError as error:
-        raise DiscernError(f"{archive} cannot be extracted: {error}.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _opened(archive: Path) -> IO[bytes]:
-    try:
-        return archive.open("rb")
-    except OSError as error:
-        raise DiscernError(f"{archive} cannot be read: {error.strerror or error}.") from error
-
-
-def _members(file: IO[bytes], max_bytes: int) -> Iterator[_Member]:
-    with _telling("it is damaged"):
-        magic = file.read(6)
-        file.seek(0)
-    if magic.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return _zip_members(file, max_bytes)
-    return _tar_members(_Stream(_uncompressed(file, magic), max_bytes))
-
-
-def _uncompressed(file: IO[bytes], magic: bytes) -> Any:
-    if magic.startswith(b"\x1f\x8b"):
-        return gzip.GzipFile(fileobj=file)
-    if magic.startswith(b"BZh"):
-        return bz2.BZ2File(file)
-    if magic.startswith(b"\xfd7zXZ"):
-        return lzma.LZMAFile(file)
-    return file
-
-
-def _write(members: Iterator[_Member], folder: Path, max_bytes: int) -> None:
-    """Write the members into the empty ``folder``."""
-    left, number = max_bytes, 0
-    for number, member in enumerate(members, 1):
-        if number > MAX_MEMBERS:
-            raise _UnfitError(f"it has more than {MAX_MEMBERS:,} members")
-        left -= member.size or 0
-        if left < 0:
-            raise _too_large(max_bytes)
-        path = folder.joinpath(*_parts(member.name))
-        try:
-            if member.size is None:
-                path.mkdir(parents=True, exist_ok=True)
-            else:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                _write_file(path, member, member.size)
-        # Also where two names differ, but are one to the file system.
-        except (FileExistsError, NotADirectoryError) as error:
-            raise _UnfitError(
-                f"its member {_shown(member.name)} would overwrite another"
-            ) from error
-        except OSError as error:
-            if error.errno == errno.ENAMETOOLONG:
-                raise _UnfitError(
-                    f"its member {_shown(member.name)} has too long a name"
-                ) from error
-            raise
-    if not number:
-        raise _UnfitError("it holds nothing")
-
-
-def _write_file(path: Path, member: _Member, size: int) -> None:
-    """Write a new file, of no more bytes than declared, whatever the archive holds."""
-    written = 0
-    with path.open("xb") as file:
-        for chunk in member.content:
-            written += len(chunk)
-            if written > size:
-                break
-            file.write(chunk)
-    if written != size:
-        raise _UnfitError(
-            f"it is damaged: its member {_shown(member.name)} has not the {size:,} bytes that it "
-            "declares"
-        )
-
-
-_DRIVE = re.compile(r"[A-Za-z]:")
-
-
-def _parts(name: str) -> list[str]:
-    """The parts of a member's path under its folder."""
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    reason = ""
-    if name.startswith("/") or any(_DRIVE.match(part) for part in parts):
-        reason = "has an absolute path"
-    elif ".." in parts:
-        reason = "leads outside of the folder"
-    elif "\\" in name or "\0" in name:
-        reason = "has a path that systems read in different ways"
-    elif len(parts) > _MAX_DEPTH:
-        reason = f"lies more than {_MAX_DEPTH} folders deep"
-    if reason:
-        raise _UnfitError(f"its member {_shown(name)} {reason}")
-    return parts
-
-
-def _shown(name: str) -> str:
-    """A name as a message may hold it: a stranger chose its characters."""
-    return repr(name if len(name) <= 100 else f"{name[:100]}…")
-
-
-def _too_large(max_bytes: int) -> _UnfitError:
-    return _UnfitError(f"it holds more than the {max_bytes:,} bytes that are allowed")
-
-
-# All that the readers of archives were seen to raise on damaged and hostile files.
-_DAMAGE = (
-    OSError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, tarfile.TarError,
-    struct.error, NotImplementedError, RuntimeError, ValueError, OverflowError, MemoryError,
-)  # fmt: skip
-
-
-@contextmanager
-def _telling(what: str) -> Iterator[None]:
-    """Turn what a reader of archives raises into :class:`_UnfitError`."""
-    try:
-        yield
-    except _DAMAGE as error:
-        raise _UnfitError(f"{what}: {first_line(error)}") from error
-
-
-def _zip_members(file: IO[bytes], max_bytes: int) -> Iterator[_Member]:
-    with _telling("it is damaged"):
-        archive = zipfile.ZipFile(file)
-        announced = _announced_members(file)
-    members = archive.infolist()
-    if announced not in (len(members), len(members) % 2**16):  # some writers count no further
-        raise _UnfitError(f"it is damaged: it lists {len(members):,} of {announced:,} members")
-    if len(members) > MAX_MEMBERS:
-        raise _UnfitError(f"it has more than {MAX_MEMBERS:,} members")
-    if sum(member.file_size for member in members) > max_bytes:
-        raise _too_large(max_bytes)
-    for member in members:
-        # zipfile cuts its own name at a zero byte.
-        name = member.orig_filename
-        kind = stat.S_IFMT(member.external_attr >> 16)
-        if kind == stat.S_IFLNK:
-            raise _UnfitError(f"its member {_shown(name)} is a link")
-        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise _UnfitError(f"its member {_shown(name)} is neither a file nor a folder")
-        if member.flag_bits & 0x2041:  # encryption, strong encryption, masked headers
-            raise _UnfitError(f"its member {_shown(name)} is encrypted")
-        size = None if name.endswith("/") else member.file_size
-        yield _Member(name, size, _zip_content(archive, member))
-
-
-def _announced_members(file: IO[bytes]) -> int:
-    """How many members a zip says that it has, at its end.
-
-    zipfile does not compare, and a damaged length in the directory can hide all that follow.
-    """
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - 2**16 - 22 - 76))  # a comment, the end record, those of zip64
-    tail = file.read()
-    end = tail.rindex(b"PK\x05\x06")
-    large = end - 76
-    if large >= 0 and tail[large:].startswith(b"PK\x06\x06"):
-        return int(struct.unpack_from("<Q", tail, large + 32)[0])
-    return int(struct.unpack_from("<H", tail, end + 10)[0])
-
-
-def _zip_content(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes]:
-    """The bytes of a member; zipfile compares their CRC at their end."""
-    damaged = f"it is damaged in its member {_shown(member.orig_filename)}"
-    with _telling(damaged):
-        content = archive.open(member)
-    with content:
-        while True:
-            with _telling(damaged):
-                chunk = content.read(_CHUNK_BYTES)
-            if not chunk:
-                return
-            yield chunk
-
-
-class _Stream:
-    """A tar archive, uncompressed, read from its beginning to its end, never back.
-
-    tarfile believes a header that says that the next header has a terabyte, or starts a kilobyte
-    before; this does not let it.
-
-    Args:
-        file: gives the bytes.
-        max_bytes: what all files together may have; ``limit`` is that and what goes with them.
-    """
-
-    def __init__(self, file: Any, max_bytes: int) -> None:
-        self._file = file
-        self._max_bytes = max_bytes
-        self._position = 0
-        self.limit = max_bytes + _MAX_HEADER_BYTES
-        self.last_header = b""
-
-    def tell(self) -> int:
-        """Bytes read so far."""
-        return self._position
-
-    def read(self, size: int) -> bytes:
-        """The next ``size`` bytes, which are a header's, or fewer at the end."""
-        if not 0 <= size <= _MAX_HEADER_BYTES:
-            raise _UnfitError("it is damaged: it has a header of an impossible size")
-        self.last_header = self.take(size)
-        return self.last_header
-
-    def seek(self, position: int) -> None:
-        """Read on to ``position``."""
-        if position < self._position:
-            raise _UnfitError("it is damaged: it has a header of an impossible size")
-        while self._position < position:
-            if not self.take(min(_CHUNK_BYTES, position - self._position)):
-                raise _UnfitError("it is damaged: it ends too early")
-
-    def take(self, size: int) -> bytes:
-        """The next ``size`` bytes, or fewer at the end."""
-        with _telling("it is damaged"):
-            content: bytes = self._file.read(size)
-        self._position += len(content)
-        if self._position > self.limit:
-            raise _too_large(self._max_bytes)
-        return content
-
-
-def _tar_members(stream: _Stream) -> Iterator[_Member]:
-    with _telling("it is neither a zip nor a tar archive, or damaged"):
-        archive = tarfile.TarFile(fileobj=stream, encoding="utf-8")  # type: ignore[arg-type]
-    while True:
-        with _telling("it is damaged"):
-            member = archive.next()
-        if member is None:
-            break
-        # tarfile would keep all members in memory, and start again from them.
-        archive.members.clear()  # type: ignore[attr-defined]
-        stream.limit += _MAX_HEADER_BYTES
-        name = member.name
-        if member.islnk() or member.issym():
-            raise _UnfitError(f"its member {_shown(name)} is a link")
-        if not (member.isreg() or member.isdir()) or member.issparse():
-            raise _UnfitError(f"its member {_shown(name)} is neither a file nor a folder")
-        if member.size < 0:
-            raise _UnfitError(f"it is damaged: its member {_shown(name)} has a negative size")
-        size = member.size if member.isreg() else None
-        yield _Member(name, size, _tar_content(stream, member))
-    # tarfile takes a header that it cannot read for the end, which is a block of zeros.
-    if stream.last_header != bytes(tarfile.BLOCKSIZE):
-        raise _UnfitError("it is damaged: it has no end, or a wrong header")
-    # What was compressed has its checksum behind the end.
-    stream.limit += _MAX_PADDING_BYTES
-    while stream.take(_CHUNK_BYTES):
-        pass
-
-
-def _tar_content(stream: _Stream, member: tarfile.TarInfo) -> Iterator[bytes]:
-    left = member.size
-    while left and (chunk := stream.take(min(_CHUNK_BYTES, left))):
-        left -= len(chunk)
-        yield chunk
