@@ -1,10 +1,12 @@
 """What a run does, from top to bottom."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import Trainer, seed_everything
@@ -13,7 +15,6 @@ from omegaconf import DictConfig
 from discern.config.check import check
 from discern.config.values import plain
 from discern.data.module import ImageDataModule
-from discern.features.source import FeatureSource
 from discern.models.classifier import Classifier
 from discern.models.saved import fill, read
 from discern.models.threads import use_threads
@@ -105,6 +106,10 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
     if cfg.test and len(run.data.test_dataset) and came_to_its_end:
         _test(run)
     return _end(cfg, run, ended)
+
+
+if TYPE_CHECKING:  # start-up time: a frozen backbone alone has features
+    from discern.features.source import FeatureSource
 
 
 @dataclass

@@ -102,7 +102,7 @@ def test_a_report_that_cannot_be_made_does_not_end_the_run(tiny_run, monkeypatch
     def full(folder: Path) -> Path:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("discern.training.record.write_run_page", full)
+    monkeypatch.setattr("discern.reports.run_page.write_run_page", full)
     with caplog.at_level("WARNING"):
         run = tiny_run()
     assert summary(run.folder)["reason"] == "2 of 2 epochs"

@@ -32,6 +32,7 @@ from discern.runs.folder import (
     CONFIG,
     MOST_CSV,
     MOST_PICTURE,
+    REPORT,
     Run,
     finite,
     home,
@@ -51,8 +52,6 @@ from discern.runs.thumbnails import (
     side_of,
 )
 from discern.text import printable
-
-REPORT = "report.html"
 
 MATRIX_UP_TO = 30
 """Classes up to which the confusions are a matrix; of more, a list of the most frequent."""

@@ -38,6 +38,8 @@ FORMAT = 1
 SUMMARY, CONFIG, OVERRIDES = "summary.json", "config.yaml", "overrides.yaml"
 """What a run was and gave, written when it ends; its settings, and those typed, when it starts."""
 
+REPORT = "report.html"
+
 FOLD = "data.fold"
 """The setting that says which part of the training images is held out, of ``data.folds`` parts."""
 

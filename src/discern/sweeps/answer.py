@@ -25,8 +25,8 @@ from discern.files.removing import remove_tree
 from discern.files.writing import write_whole
 from discern.files.yaml_file import dumper
 from discern.reports.curves import draw_curves_of
-from discern.reports.run_page import REPORT, write_run_page
-from discern.runs.folder import BEST, is_run, read_run
+from discern.reports.run_page import write_run_page
+from discern.runs.folder import BEST, REPORT, is_run, read_run
 from discern.runs.summary import metric_cells
 from discern.sweeps.ledger import Job, Ledger
 from discern.sweeps.page import write_sweep_page

@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 from discern.files.reading import check_format, read_json
 from discern.reports.page import cell, duration, write_page
-from discern.reports.run_page import REPORT, points
-from discern.runs.folder import is_run, numbers, read_run
+from discern.reports.run_page import points
+from discern.runs.folder import REPORT, is_run, numbers, read_run
 from discern.runs.metric_table import METRICS
 from discern.runs.state import State
 from discern.sweeps.ledger import Ledger

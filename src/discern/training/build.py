@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from lightning.fabric.utilities import registry
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
@@ -71,6 +69,8 @@ def build(setting: str, node: Any, **arguments: Any) -> Any:
     Raises:
         DiscernError: the class does not exist, a package is missing, an argument is wrong.
     """
+    from hydra.errors import InstantiationException  # start-up time, here and below
+
     settings = plain(node)
     target = settings.get("_target_") if isinstance(settings, dict) else None
     if isinstance(target, str):
@@ -104,6 +104,9 @@ def _instantiate(settings: Any, arguments: dict[str, Any]) -> Any:
     config, copy that and turn it back. A Trainer with its callbacks then takes 29 ms and not 43,
     and each job of a sweep builds one.
     """
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
     given = {**settings, **arguments} if isinstance(settings, dict) else {}
     target = given.pop("_target_", None)
     if target is None or not all(map(_is_argument, given)) or not _are_values(given):
@@ -123,6 +126,8 @@ LIBRARIES = ("discern.", "lightning.", "torch.")
 
 def _found(target: Any) -> Any:
     """What a ``_target_`` stands for, if Hydra allows it to be called."""
+    from hydra.utils import instantiate
+
     return instantiate({"_target_": target, "_partial_": True})
 
 

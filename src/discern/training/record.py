@@ -19,7 +19,6 @@ from discern.files.yaml_file import write_config
 from discern.models.classifier import Classifier, count_parameters
 from discern.models.saved import card_and_state, epoch_of
 from discern.reports.curves import draw_curves
-from discern.reports.run_page import write_run_page
 from discern.runs.metric_table import METRICS
 from discern.runs.state import Ended, State
 from discern.runs.summary import Summary, git_state, machine, versions
@@ -152,6 +151,8 @@ def write_summary(summary: Summary, ended: Ended, cfg: DictConfig) -> None:
     summary.write(ended)
     if cfg.report and not cfg.sweep.draws:
         try:
+            from discern.reports.run_page import write_run_page  # start-up time: when it ends
+
             write_run_page(summary.path.parent)
         except Exception as error:  # the run has been made, and its report can be made again
             log.warning("report.html was not written: %s", first_line(error))

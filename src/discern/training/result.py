@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from discern.models.classifier import Classifier
-from discern.reports.notebook import result_html
 from discern.runs.metric_table import DRAWN
 from discern.runs.state import Ended, State
 
@@ -47,4 +46,6 @@ class Result:
         return f"<Result: {measured or 'nothing measured'}; {self.ended}; {self.folder}>"
 
     def _repr_html_(self) -> str:
+        from discern.reports.notebook import result_html  # start-up time: notebooks alone
+
         return result_html(self.metrics, self.ended, self.folder)

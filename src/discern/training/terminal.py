@@ -17,8 +17,7 @@ from discern.config.values import plain
 from discern.console import fitted
 from discern.data.module import ImageDataModule
 from discern.errors import as_override, shortened
-from discern.reports.run_page import REPORT
-from discern.runs.folder import OUTPUTS, is_sweep
+from discern.runs.folder import OUTPUTS, REPORT, is_sweep
 from discern.runs.state import Ended, State
 from discern.runs.summary import metric_cells, trained_on_sentence
 from discern.text import printable
