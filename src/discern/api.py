@@ -30,12 +30,12 @@ from discern.models.threads import with_threads
 from discern.reports import comparison
 from discern.reports.classified import Classified, classified_sheet
 from discern.reports.notebook import comparison_html
-from discern.run import Result
 from discern.run import train as run
 from discern.runs.folder import OUTPUTS
 from discern.sweeps.select import selected
 from discern.text import printable
 from discern.training.job import torch_as_it_was
+from discern.training.result import Result
 
 SHOWN = 12
 """Pictures that predictions show of themselves."""

@@ -7,7 +7,7 @@ import urllib.request
 
 import pytest
 
-from discern.commands.dashboard import Wish, completions, start
+from discern.commands.dashboard import Settings, completions, start
 from discern.commands.hosts import is_own
 from discern.errors import DiscernError
 from starter import begin, invoke, kill, said, until
@@ -19,8 +19,8 @@ from starter import begin, invoke, kill, said, until
         ("port=x", "port=x must be a whole number from 1 to 65535."),
         ("port=0", "port=0 must be a whole number from 1 to 65535."),
         ("port=65536", "port=65536 must be"),
-        ("prot=1", "prot=1 is no setting of discern dashboard; did you mean port"),
-        ("logs", "logs is no setting of discern dashboard; "),
+        ("prot=1", "prot=1 is not a setting of discern dashboard; did you mean port"),
+        ("logs", "logs is not a setting of discern dashboard; "),
         ("host=", "host= must be a host's name or address"),
         ("logdir=nowhere", "logdir=nowhere must be a folder that exists"),
         ("host=203.0.113.7", "host=203.0.113.7 port=6006 cannot be served on: "),
@@ -43,7 +43,7 @@ def test_help_needs_no_folder(tmp_path):
 def test_the_next_port_is_taken(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        url, served = start(Wish(tmp_path, port))
+        url, served = start(Settings(tmp_path, port))
         assert served > port
         assert url == f"http://127.0.0.1:{served}/"
         assert urllib.request.urlopen(url, timeout=30).status == 200
@@ -53,7 +53,7 @@ def test_no_port_is_left(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 65_535))
         with pytest.raises(DiscernError, match="port=65535 is in use"):
-            start(Wish(tmp_path, 65_535))
+            start(Settings(tmp_path, 65_535))
 
 
 def test_the_shell_is_told_the_settings():
@@ -72,7 +72,7 @@ def asked(port: int, host: str | None) -> int:
 
 
 def test_only_requests_that_name_this_machine_are_answered(tmp_path):
-    _, port = start(Wish(tmp_path, 6106))
+    _, port = start(Settings(tmp_path, 6106))
     for host in ("127.0.0.1", "localhost", "LOCALHOST", "[::1]"):
         assert asked(port, f"{host}:{port}") == asked(port, host) == 200
     assert asked(port, "localhost:8000") == 200  # through an SSH tunnel
@@ -84,7 +84,7 @@ def test_only_requests_that_name_this_machine_are_answered(tmp_path):
 
 
 def test_an_address_in_the_request_line_counts_as_the_host(tmp_path):
-    _, port = start(Wish(tmp_path, 6106))
+    _, port = start(Settings(tmp_path, 6106))
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     connection.request("GET", "http://evil.example/data/environment", headers={"Host": "localhost"})
     assert connection.getresponse().status == 403

@@ -122,7 +122,7 @@ def test_json_has_what_is_known(run, outputs):
     assert one["bytes"] == sum(path.stat().st_size for path in folder.iterdir())
     assert one["began"] == read_run(folder).began.isoformat()
     expected = {
-        "state": "done", "reason": "trainer.max_epochs=2 reached", "model": "mlp", "data": "MNIST",
+        "state": "done", "reason": "2 of 2 epochs", "model": "mlp", "data": "MNIST",
         "fingerprint": "f" * 64, "seconds": 65.0, "epochs": 2, "metrics": {"val/loss": 0.4},
         "tags": ["base"], "overrides": ["trainer.max_epochs=2"],
     }  # fmt: skip
@@ -403,9 +403,9 @@ def test_what_cannot_be_deleted_is_one_sentence(run, outputs, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["sate=done"], "sate=done is no setting of discern runs; did you mean state"),
-        (["done"], "done is no setting of discern runs"),
-        (["state=dne"], "state=dne is no state; did you mean done"),
+        (["sate=done"], "sate=done is not a setting of discern runs; did you mean state"),
+        (["done"], "done is not a setting of discern runs"),
+        (["state=dne"], "state=dne is not a state; did you mean done"),
         (["sort=val/los"], "sort=val/los is unknown; did you mean val/loss"),
         (["sort="], "sort= must have a value"),
         (["limit=-1"], "limit=-1 must be a whole number, 0 or above."),
@@ -413,15 +413,15 @@ def test_what_cannot_be_deleted_is_one_sentence(run, outputs, monkeypatch):
         (["dir=/no/where"], "dir=/no/where must be a folder that exists."),
         (["dir="], "dir= must be a folder that exists."),
         (["optimizer.rate=1"], "optimizer.rate is a setting of none of the 4 runs."),
-        (["keep=3"], "keep=3 is no setting of discern runs"),
-        (["--jsn"], "--jsn is no setting"),
-        (["\x1b[31m=2"], "?[31m=2 is no setting"),
+        (["keep=3"], "keep=3 is not a setting of discern runs"),
+        (["--jsn"], "--jsn is not a setting"),
+        (["\x1b[31m=2"], "?[31m=2 is not a setting"),
         (["prune"], "discern runs prune needs keep=N"),
         (["prune", "keep=some"], "keep=some must be a whole number, 0 or above."),
         (["prune", "keep=1", "by=val/lss"], "by=val/lss is unknown; did you mean val/loss"),
         (["prune", "keep=1", "by=test/accuracy"], "by=test/accuracy is not allowed"),
         (["prune", "keep=1", "yes=1"], "yes=1 must be true or false."),
-        (["prune", "keep=1", "--json"], "--json is no setting"),
+        (["prune", "keep=1", "--json"], "--json is not a setting"),
         (["prune", "keep=1", "a.b=1", "yes=true"], "a.b is a setting of none"),
     ],
 )  # fmt: skip

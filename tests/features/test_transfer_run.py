@@ -18,7 +18,8 @@ from discern.errors import DiscernError
 from discern.models.checkpoint import write
 from discern.models.saved import read
 from discern.reports.run_page import write_run_page
-from discern.run import Result, train
+from discern.run import train
+from discern.training.result import Result
 from photos import photo_folder
 from run_files import composed, metrics_csv, summary
 from starter import invoke

@@ -17,11 +17,13 @@ from discern.sweeps.ranking import (
     group_rows,
     has_folds,
     has_seeds,
+    is_geometric,
     listed_rows,
     rank_groups,
     rank_rows,
     repetitions,
     settings,
+    steps_of,
     varied,
     verdict,
 )
@@ -310,3 +312,41 @@ def test_the_test_over_folds_allows_for_the_images_that_they_share():
 
 def judged_folds(**losses) -> str:
     return verdict(group_rows(folded(**losses), [LOSS]), LOSS)
+
+
+@pytest.mark.parametrize(
+    ("values", "geometric"),
+    [
+        ([0.1, 0.01], True),
+        ([0.1, 0.02], False),
+        ([16, 32, 64], True),
+        ([1, 2, 3, 4], False),
+        ([10, 20, 30, 40, 50, 60, 70, 80, 90, 100], False),
+        ([0, 1e-4, 1e-3], True),
+        ([0, 0.25, 0.5], False),
+        ([-1, 10, 100], False),
+        ([5], False),
+        ([0, 5], False),
+        ([], False),
+    ],
+)
+def test_an_axis_is_logarithmic_where_values_are(values, geometric):
+    assert is_geometric(values) == geometric
+
+
+@given(st.floats(1e-6, 1e6), st.floats(2.5, 100), st.integers(3, 9))
+def test_geometric_series_are_geometric_and_arithmetic_ones_are_not(start, factor, count):
+    assert is_geometric([start * factor**place for place in range(count)])
+    assert not is_geometric([start * (1 + (factor - 1) * place) for place in range(count)])
+
+
+@pytest.mark.parametrize(
+    ("texts", "steps", "places"),
+    [
+        (["0.1", "1e-2", "1e-1"], ["1e-2", "0.1"], [1, 0, 1]),
+        (["b", "10", "9"], ["10", "9", "b"], [2, 0, 1]),
+        ([], [], []),
+    ],
+)
+def test_values_are_in_order_and_a_number_is_one_however_it_is_typed(texts, steps, places):
+    assert steps_of(texts) == (steps, places)

@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from tqdm import tqdm
 
+from discern.commands import words
 from discern.console import harmless, is_terminal, say, table
 from discern.errors import DiscernError, did_you_mean
 from discern.features.chunks import SUFFIX, DamagedChunkError, open_chunk
@@ -29,7 +30,6 @@ from discern.features.stores import (
 )
 from discern.files import derived as engines
 from discern.files.cache import cache_dir
-from discern.files.places import expanded
 from discern.models import torch_file_folder
 from discern.text import printable
 
@@ -58,71 +58,15 @@ DAY = 86_400.0
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What the command line asks for.
+class Chosen:
+    """Settings of each command: the folder of the features, where one was named."""
 
-    Attributes:
-        folder: of the features.
-        chosen: whether it was named.
-        max_gb, unused_days: of ``prune``, where given.
-    """
+    dir: Annotated[Path | None, words.folder] = None
 
-    folder: Path
-    chosen: bool
-    max_gb: float | None = None
-    unused_days: float | None = None
-
-
-def run(arguments: list[str]) -> int:
-    """Run ``discern cache`` with these arguments; the exit status.
-
-    Raises:
-        DiscernError: a word that is not known, a folder that cannot be read.
-    """
-    if not arguments or {"-h", "--help", "help"} & set(arguments):
-        say(HELP, end="")
-        return 0
-    command, *settings = arguments
-    if command not in COMMANDS:
-        known = did_you_mean(command, COMMANDS)
-        raise DiscernError(f"{command} is not a command of discern cache; {known}")
-    wish = _parse(command, settings)
-    try:
-        return COMMANDS[command](wish)
-    except OSError as error:
-        where = printable(Path(error.filename or wish.folder))
-        raise DiscernError(f"{where} cannot be used: {error.strerror}.") from error
-
-
-def completions(typed: str) -> list[str]:
-    """Words that may follow what was typed after ``discern cache``."""
-    *before, begun = typed.split(" ")
-    words = _settings_of(before[0]) if before else COMMANDS
-    return [word for word in words if word.startswith(begun)]
-
-
-def _settings_of(command: str) -> list[str]:
-    return ["dir=", "max_gb=", "unused_days="] if command == "prune" else ["dir="]
-
-
-def _parse(command: str, settings: Iterable[str]) -> Wish:
-    found: dict[str, Any] = {}
-    known = _settings_of(command)
-    for word in settings:
-        name, equals, value = word.partition("=")
-        if not equals or f"{name}=" not in known:
-            names = did_you_mean(name, [setting.rstrip("=") for setting in known])
-            raise DiscernError(f"{word} is no setting of discern cache {command}; {names}")
-        found[name] = _folder(value) if name == "dir" else _number(name, value)
-    folder = found.pop("dir", None)
-    return Wish(folder or cache_dir(make=False) / "features", folder is not None, **found)
-
-
-def _folder(value: str) -> Path:
-    folder = expanded(value) if value else None
-    if folder is None or not folder.is_dir():
-        raise DiscernError(f"dir={value} must be a folder that exists.")
-    return folder
+    @property
+    def folder(self) -> Path:
+        """The folder of the features."""
+        return self.dir or cache_dir(make=False) / "features"
 
 
 def _number(name: str, value: str) -> float:
@@ -135,20 +79,55 @@ def _number(name: str, value: str) -> float:
     return number
 
 
+@dataclass(frozen=True)
+class Pruning(Chosen):
+    """Settings of ``prune``."""
+
+    max_gb: Annotated[float | None, _number] = None
+    unused_days: Annotated[float | None, _number] = None
+
+
+def run(arguments: list[str]) -> int:
+    """Run ``discern cache`` with these arguments; the exit status.
+
+    Raises:
+        DiscernError: a word that is not known, a folder that cannot be read.
+    """
+    command, *settings = arguments
+    if command not in COMMANDS:
+        known = did_you_mean(command, COMMANDS)
+        raise DiscernError(f"{command} is not a command of discern cache; {known}")
+    shape = Pruning if command == "prune" else Chosen
+    asked = words.read_all(shape, settings, f"discern cache {command}")
+    try:
+        return COMMANDS[command](asked)
+    except OSError as error:
+        where = printable(Path(error.filename or asked.folder))
+        raise DiscernError(f"{where} cannot be used: {error.strerror}.") from error
+
+
+def completions(typed: str) -> list[str]:
+    """Words that may follow what was typed after ``discern cache``."""
+    *before, begun = typed.split(" ")
+    if not before:
+        return words.starting(begun, (), *COMMANDS)
+    return words.starting(begun, words.settings_of(Pruning if before[0] == "prune" else Chosen))
+
+
 # The commands
 
 
-def _list(wish: Wish) -> int:
-    found = stores(wish.folder)
-    say(f"Features in {printable(wish.folder)}: {'' if found else 'none'}")
+def _list(asked: Chosen) -> int:
+    found = stores(asked.folder)
+    say(f"Features in {printable(asked.folder)}: {'' if found else 'none'}")
     if found:
         header = "name", "backbone", "image", "precision", "engine"
         facts = "images", "size", "last used", "in use"
         say(f"\n{table((*header, *facts), map(_row, found))}\n")
         say(f"{_count(found)}, {_size(sum(map(size_of, found)))}")
         say("Each view of an image that is augmented counts as an image.")
-    if not wish.chosen:
-        _list_others(wish.folder)
+    if not asked.dir:
+        _list_others(asked.folder)
     return 0
 
 
@@ -199,8 +178,8 @@ _PURPOSES = {
 }
 
 
-def _verify(wish: Wish) -> int:
-    found = stores(wish.folder)
+def _verify(asked: Chosen) -> int:
+    found = stores(asked.folder)
     files = [path for store in found for path in (*_chunks(store), store / ABOUT)]
     sizes = [file_size(path) for path in files]
     damaged = 0
@@ -239,38 +218,38 @@ def _fault(path: Path) -> str | None:
     return None
 
 
-def _prune(wish: Wish) -> int:
-    before = _total(wish)
+def _prune(asked: Pruning) -> int:
+    before = _total(asked)
     removed = []
-    if wish.unused_days is not None:
-        since = time.time() - wish.unused_days * DAY
-        removed += _remove(store for store in stores(wish.folder) if last_used(store) < since)
-        old = [path for path in _made(wish) if engines.last_used(path) < since]
+    if asked.unused_days is not None:
+        since = time.time() - asked.unused_days * DAY
+        removed += _remove(store for store in stores(asked.folder) if last_used(store) < since)
+        old = [path for path in _made(asked) if engines.last_used(path) < since]
         removed += [_told_of(path) for path in old if engines.remove(path)]
-    if wish.max_gb is not None or wish.unused_days is None:
-        most = MOST_GB if wish.max_gb is None else wish.max_gb
-        told = {store: _told(store) for store in stores(wish.folder)}
+    if asked.max_gb is not None or asked.unused_days is None:
+        most = MOST_GB if asked.max_gb is None else asked.max_gb
+        told = {store: _told(store) for store in stores(asked.folder)}
         left = bytes_of(most) - sum(map(size_of, told))
-        removed += [_told_of(path) for path in engines.make_room(left, files=_made(wish))]
-        removed += [told[store] for store in make_room(wish.folder, 0, bytes_of(most))]
-    return _report(wish, before, removed)
+        removed += [_told_of(path) for path in engines.make_room(left, files=_made(asked))]
+        removed += [told[store] for store in make_room(asked.folder, 0, bytes_of(most))]
+    return _report(asked, before, removed)
 
 
-def _clear(wish: Wish) -> int:
-    before = _total(wish)
-    removed = _remove(stores(wish.folder))
-    removed += [_told_of(path) for path in _made(wish) if engines.remove(path)]
-    if not wish.chosen:
+def _clear(asked: Chosen) -> int:
+    before = _total(asked)
+    removed = _remove(stores(asked.folder))
+    removed += [_told_of(path) for path in _made(asked) if engines.remove(path)]
+    if not asked.dir:
         engines.forget_speeds()
-    return _report(wish, before, removed)
+    return _report(asked, before, removed)
 
 
-def _made(wish: Wish) -> list[Path]:
+def _made(asked: Chosen) -> list[Path]:
     """Exported backbones and converted files, those not used for the longest first.
 
     They are not in a folder that is named.
     """
-    found = [] if wish.chosen else [*engines.exported(), *torch_file_folder.converted()]
+    found = [] if asked.dir else [*engines.exported(), *torch_file_folder.converted()]
     return sorted(found, key=engines.last_used)
 
 
@@ -280,17 +259,17 @@ def _remove(found: Iterable[Path]) -> list[str]:
     return [text for store, text in told.items() if remove(store)]
 
 
-def _report(wish: Wish, before: str, removed: list[str]) -> int:
+def _report(asked: Chosen, before: str, removed: list[str]) -> int:
     for text in removed:
         say(f"removed {text}")
-    for store in stores(wish.folder):
+    for store in stores(asked.folder):
         if in_use(store):
             say(f"in use  {_told(store)}")
-    say(f"Before: {before}. Now: {_total(wish)}.")
+    say(f"Before: {before}. Now: {_total(asked)}.")
     return 0
 
 
-COMMANDS: dict[str, Callable[[Wish], int]] = {
+COMMANDS: dict[str, Callable[[Any], int]] = {
     "list": _list,
     "verify": _verify,
     "prune": _prune,
@@ -332,8 +311,8 @@ def _shown(value: object) -> str:
     return harmless(value)[:40]
 
 
-def _total(wish: Wish) -> str:
-    found, made = stores(wish.folder), _made(wish)
+def _total(asked: Chosen) -> str:
+    found, made = stores(asked.folder), _made(asked)
     texts = [f"{_count(found)}, {_size(sum(map(size_of, found)))}"]
     for suffix, name in _MADE.items():
         files = [path for path in made if path.suffix == suffix]

@@ -7,6 +7,8 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
 from importlib.metadata import version
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -15,7 +17,6 @@ from discern.errors import DiscernError, refuse
 from discern.text import visible
 
 if TYPE_CHECKING:
-    from hydra.types import TaskFunction
     from omegaconf import DictConfig
 
 # conf/hydra/launcher says what Hydra's own launchers have, under their names.
@@ -51,10 +52,13 @@ Shell completion: eval "$(discern -sc install=bash)"   (or zsh, fish)
 """
 
 
+HELP_WORDS = {"-h", "--help", "help"}
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run the command that ``argv`` (default: the process's arguments) names."""
     arguments = sys.argv[1:] if argv is None else argv
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    if not arguments or arguments[0] in HELP_WORDS:
         print(HELP, end="")
     elif arguments[0] in ("-V", "--version"):
         print(f"discern {version('discern')}")
@@ -71,102 +75,36 @@ def main(argv: list[str] | None = None) -> None:
 
 def train(arguments: list[str] | None = None) -> None:
     """``discern train …`` and ``python train.py …``: one run, or a sweep with ``-m``."""
-    _hydra_command("train", _train_job, sys.argv[1:] if arguments is None else arguments)
+    COMMANDS["train"](sys.argv[1:] if arguments is None else arguments)
 
 
-def _train_job(cfg: "DictConfig") -> object:
+def _run_job(name: str, cfg: "DictConfig") -> object:
     begun = time.perf_counter()
     # torch and lightning: seconds, paid only by a config that has been composed and checked.
-    from discern.run import job
-
-    return job(cfg, import_seconds=time.perf_counter() - begun)
-
-
-def inspect(arguments: list[str]) -> None:
-    """``discern inspect …``: what is in a data set."""
-    _hydra_command("inspect", _inspect_job, arguments)
+    job = import_module(f"discern.commands.{name}").job
+    took = {"import_seconds": time.perf_counter() - begun} if name == "train" else {}
+    return job(cfg, **took)
 
 
-def _inspect_job(cfg: "DictConfig") -> None:
-    from discern.commands.inspect import job
-
-    job(cfg)
-
-
-def evaluate(arguments: list[str]) -> None:
-    """``discern evaluate …``: one evaluation of a saved model, or several with ``-m``."""
-    _hydra_command("evaluate", _evaluate_job, arguments)
-
-
-def _evaluate_job(cfg: "DictConfig") -> None:
-    from discern.commands.evaluate import job
-
-    job(cfg)
-
-
-def predict(arguments: list[str]) -> None:
-    """``discern predict …``: what a saved model says of pictures."""
-    _hydra_command("predict", _predict_job, arguments)
-
-
-def _predict_job(cfg: "DictConfig") -> None:
-    from discern.commands.predict import job
-
-    job(cfg)
-
-
-def cache(arguments: list[str]) -> None:
-    """``discern cache …``: what is kept of frozen backbones' features."""
-    from discern.commands.cache import run
-
+def _plain_command(name: str, arguments: list[str]) -> None:
+    module = import_module(f"discern.commands.{name}")
+    status = 0
     try:
-        status = run(arguments)
-    except DiscernError as error:
-        refuse(error)
-    if status:
-        raise SystemExit(status)
-
-
-def dashboard(arguments: list[str]) -> None:
-    """``discern dashboard …``: TensorBoard on the runs of a folder."""
-    from discern.commands.dashboard import run
-
-    _plain_command(run, arguments)
-
-
-def report(arguments: list[str]) -> None:
-    """``discern report …``: the pages of runs and sweeps, made anew."""
-    from discern.commands.report import run
-
-    _plain_command(run, arguments)
-
-
-def compare(arguments: list[str]) -> None:
-    """``discern compare …``: what runs differ in, and whether one is better."""
-    from discern.commands.compare import run
-
-    _plain_command(run, arguments)
-
-
-def runs(arguments: list[str]) -> None:
-    """``discern runs …``: what is in ``outputs``."""
-    from discern.commands.runs import run
-
-    _plain_command(run, arguments)
-
-
-def _plain_command(run: Callable[[list[str]], None], arguments: list[str]) -> None:
-    try:
-        run(arguments)
+        if HELP_WORDS & set(arguments) or not (arguments or name in WORDLESS):
+            print(module.HELP, end="")
+        else:
+            status = module.run(arguments)
         sys.stdout.flush()
     except DiscernError as error:
         refuse(error)
     except BrokenPipeError:
         # Whoever reads has seen enough, as in: discern runs limit=0 | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if status:
+        raise SystemExit(status)
 
 
-def _hydra_command(name: str, job: "TaskFunction", arguments: list[str]) -> None:
+def _hydra_command(name: str, arguments: list[str]) -> None:
     import hydra
 
     from discern.config.check import as_typed_settings
@@ -181,7 +119,7 @@ def _hydra_command(name: str, job: "TaskFunction", arguments: list[str]) -> None
         nonlocal started
         started = True
         with _environment("HYDRA_FULL_ERROR", asked):  # for the processes that the job starts
-            return job(cfg)
+            return _run_job(name, cfg)
 
     main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)
     overrides, options = _apart(arguments)
@@ -265,35 +203,29 @@ def _complete(arguments: list[str]) -> None:
     if first and not space:
         print(visible(" ".join(name for name in COMMANDS if name.startswith(command))))
         return
-    if command == "cache":
-        from discern.commands.cache import completions
-
-        print(visible(" ".join(completions(typed))))
+    if command in COMPLETED:
+        words = import_module(f"discern.commands.{command}").completions(typed)
+        print(visible(" ".join(words)))
         return
-    if command == "runs":
-        from discern.commands.runs import completions
-
-        print(visible(" ".join(completions(typed))))
-        return
-    if command == "dashboard":
-        from discern.commands.dashboard import completions
-
-        print(visible(" ".join(completions(typed))))
-        return
-    if command in ("report", "compare"):  # folders, which the shell completes
+    if command in PLAIN:  # folders, which the shell completes
         return
     os.environ["COMP_LINE"] = f"{first} {typed}"
     COMMANDS.get(command, train)(arguments)
 
 
+JOBS = ("train", "inspect", "evaluate", "predict")
+"""Commands that Hydra composes; the ``job`` in the module of that name runs one."""
+
+PLAIN = ("report", "compare", "runs", "cache", "dashboard")
+"""Commands whose module in ``discern.commands`` reads its words itself, in ``run``."""
+
+WORDLESS = ("runs", "dashboard")
+"""Those of them that do something without a word; the others show their help."""
+
+COMPLETED = ("runs", "cache", "dashboard")
+"""Those of them that complete words."""
+
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    "train": train,
-    "inspect": inspect,
-    "evaluate": evaluate,
-    "predict": predict,
-    "report": report,
-    "compare": compare,
-    "runs": runs,
-    "cache": cache,
-    "dashboard": dashboard,
+    **{name: partial(_hydra_command, name) for name in JOBS},
+    **{name: partial(_plain_command, name) for name in PLAIN},
 }

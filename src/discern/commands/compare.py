@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import textwrap
 import time
-from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from discern.commands import words
 from discern.console import fitted, harmless, line_width, say
 from discern.errors import DiscernError
-from discern.files.places import expanded
 from discern.runs.folder import OUTPUTS
 from discern.sweeps.select import selected
 from discern.text import decoded
@@ -35,7 +35,14 @@ paired bootstrap tell whether the trained models differ on images like these; wh
 do takes runs with several seeds.
 """
 
-SETTINGS = ("out", "dir")
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of ``discern compare``: where files are written, and where the runs are."""
+
+    out: Annotated[Path | None, words.path] = None
+    dir: words.Folder = OUTPUTS
+
 
 PAGE, RUNS, PAIRS, PICTURE = "compare.html", "compare.csv", "pairs.csv", "compare.png"
 
@@ -52,25 +59,23 @@ def run(arguments: list[str]) -> None:
     Raises:
         DiscernError: a word means no run, there is one run only, files cannot be written.
     """
-    if not arguments or {"-h", "--help", "help"} & set(arguments):
-        say(HELP, end="")
-        return
-    words, out, outputs = _parse(arguments)
-    runs = selected(words, outputs)
+    # The folders of a sweep's jobs have = in them.
+    asked, named = words.read(Settings, arguments)
+    runs = selected(named, asked.dir)
     if len(runs) < 2:
         one = f": {harmless(decoded(runs[0].folder))}" if runs else ""
         raise DiscernError(f"discern compare needs two runs or more, and this is one{one}.")
     from discern.reports.comparison import compare  # matplotlib, scipy: not for a mistyped word
 
     compared = compare(runs)
-    folder = _free(outputs) if out is None else out
+    folder = asked.out or _free(asked.dir)
     try:
         page = write_files(compared, folder)
     except OSError as error:
         raise DiscernError(
             f"out={harmless(decoded(folder))} cannot be written: {error.strerror}."
         ) from error
-    say(f"{told(compared)}\n\nTo look at it, open {harmless(decoded(page))}")
+    say(f"{told(compared)}\n\nReport: {harmless(decoded(page))}")
 
 
 def write_files(compared: Comparison, folder: Path) -> Path:
@@ -96,23 +101,6 @@ def write_files(compared: Comparison, folder: Path) -> Path:
         disputed_sheet(compared.disagreement).save(picture)
     write_compare_page(compared, page)
     return page
-
-
-def _parse(words: Iterable[str]) -> tuple[list[str], Path | None, Path]:
-    named: list[str] = []
-    found: dict[str, Path] = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals or name not in SETTINGS:  # the folders of a sweep's jobs have = in them
-            named.append(word)
-        elif not value:
-            raise DiscernError(f"{name}= must be a folder.")
-        else:
-            found[name] = expanded(value)
-    outputs = found.get("dir", OUTPUTS)
-    if "dir" in found and not outputs.is_dir():
-        raise DiscernError(f"dir={harmless(decoded(outputs))} must be a folder that exists.")
-    return named, found.get("out"), outputs
 
 
 def _free(outputs: Path) -> Path:

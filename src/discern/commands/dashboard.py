@@ -9,15 +9,15 @@ import logging
 import socket
 import sys
 import threading
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from discern.commands import words
 from discern.commands.hosts import OwnHosts, is_loopback
 from discern.console import say
-from discern.errors import DiscernError, did_you_mean
-from discern.files.places import expanded
+from discern.errors import DiscernError
+from discern.runs.folder import OUTPUTS
 
 HELP = """\
 TensorBoard on the runs of a folder, until Ctrl-C.
@@ -38,16 +38,25 @@ ATTEMPTS = 100
 """Ports that are tried, one after the other."""
 
 
+def _port(name: str, value: str) -> int:
+    if not (value.isascii() and value.isdigit() and 1 <= int(value) <= 65_535):
+        raise DiscernError(f"{name}={value} must be a whole number from 1 to 65535.")
+    return int(value)
+
+
+def _host(name: str, value: str) -> str:
+    if not value:
+        raise DiscernError(f"{name}= must be a host's name or address, such as 127.0.0.1.")
+    return value
+
+
 @dataclass(frozen=True)
-class Wish:
-    """What the command line asks for."""
+class Settings:
+    """Settings of ``discern dashboard``."""
 
-    logdir: Path = Path("outputs")
-    port: int = 6006
-    host: str = "127.0.0.1"
-
-
-SETTINGS = ("logdir", "port", "host")
+    logdir: Annotated[Path, words.path] = OUTPUTS
+    port: Annotated[int, _port] = 6006
+    host: Annotated[str, _host] = "127.0.0.1"
 
 
 def run(arguments: list[str]) -> None:
@@ -56,16 +65,15 @@ def run(arguments: list[str]) -> None:
     Raises:
         DiscernError: a word that is not known, a folder that is not there, no port to be had.
     """
-    if {"-h", "--help", "help"} & set(arguments):
-        say(HELP, end="")
-        return
-    wish = _parse(arguments)
-    url, port = start(wish)
-    if port != wish.port:
-        say(f"Port {wish.port} is in use; port {port} is taken instead.")
-    if not is_loopback(wish.host):
-        print(WARNING.format(host=wish.host, logdir=wish.logdir), file=sys.stderr)
-    say(f"TensorBoard on {wish.logdir}: {url}   (Ctrl-C ends it)")
+    asked = words.read_all(Settings, arguments, "discern dashboard")
+    if not asked.logdir.is_dir():
+        raise DiscernError(f"logdir={asked.logdir} must be a folder that exists; a run makes it.")
+    url, port = start(asked)
+    if port != asked.port:
+        say(f"Port {asked.port} is in use; port {port} is taken instead.")
+    if not is_loopback(asked.host):
+        print(WARNING.format(host=asked.host, logdir=asked.logdir), file=sys.stderr)
+    say(f"TensorBoard on {asked.logdir}: {url}   (Ctrl-C ends it)")
     try:
         threading.Event().wait()
     except KeyboardInterrupt:
@@ -74,11 +82,10 @@ def run(arguments: list[str]) -> None:
 
 def completions(typed: str) -> list[str]:
     """Words that may follow what was typed after ``discern dashboard``."""
-    begun = typed.rpartition(" ")[2]
-    return [f"{word}=" for word in SETTINGS if f"{word}=".startswith(begun)]
+    return words.starting(typed.rpartition(" ")[2], words.settings_of(Settings))
 
 
-def start(wish: Wish) -> tuple[str, int]:
+def start(asked: Settings) -> tuple[str, int]:
     """Serve in the background of this process; the address and the port that was free.
 
     Raises:
@@ -88,18 +95,18 @@ def start(wish: Wish) -> tuple[str, int]:
 
     # That TensorFlow is not there, and such.
     logging.getLogger("tensorboard").setLevel(logging.ERROR)
-    for port in range(wish.port, min(wish.port + ATTEMPTS, 65_536)):
-        if not _is_free(wish.host, port):
+    for port in range(asked.port, min(asked.port + ATTEMPTS, 65_536)):
+        if not _is_free(asked.host, port):
             continue
         server = program.TensorBoard(server_class=_server)
-        server.configure(logdir=str(wish.logdir), host=wish.host, port=port)
+        server.configure(logdir=str(asked.logdir), host=asked.host, port=port)
         try:
             # A note on how the events are read, which is not to be acted on.
             with contextlib.redirect_stderr(io.StringIO()):
                 return server.launch(), port
         except program.TensorBoardPortInUseError:
             continue
-    raise DiscernError(f"port={wish.port} is in use, and so are the ones after it.")
+    raise DiscernError(f"port={asked.port} is in use, and so are the ones after it.")
 
 
 def _server(application: Any, flags: Any) -> Any:
@@ -129,30 +136,3 @@ def _is_free(host: str, port: int) -> bool:
             f"host={host} port={port} cannot be served on: {error.strerror}."
         ) from error
     return True
-
-
-def _parse(arguments: Iterable[str]) -> Wish:
-    wish = Wish()
-    for word in arguments:
-        name, equals, value = word.partition("=")
-        if not equals or name not in SETTINGS:
-            raise DiscernError(
-                f"{word} is no setting of discern dashboard; {did_you_mean(name, SETTINGS)}"
-            )
-        if name == "port":
-            wish = replace(wish, port=_port(value))
-        elif name == "logdir":
-            wish = replace(wish, logdir=expanded(value))
-        elif value:
-            wish = replace(wish, host=value)
-        else:
-            raise DiscernError("host= must be a host's name or address, such as 127.0.0.1.")
-    if not wish.logdir.is_dir():
-        raise DiscernError(f"logdir={wish.logdir} must be a folder that exists; a run makes it.")
-    return wish
-
-
-def _port(value: str) -> int:
-    if not (value.isascii() and value.isdigit() and 1 <= int(value) <= 65_535):
-        raise DiscernError(f"port={value} must be a whole number from 1 to 65535.")
-    return int(value)

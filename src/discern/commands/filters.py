@@ -7,19 +7,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from discern.commands import words
 from discern.console import harmless
 from discern.errors import DiscernError, did_you_mean
 from discern.files.places import expanded
 from discern.runs.folder import OUTPUTS, Run
+from discern.runs.metric_table import LISTED, metric_of
 from discern.text import decoded
 
 FILTERS = ("state", "model", "data", "tag")
-
-
-KEY_METRICS = ("val/loss", "val/accuracy", "test/accuracy")
-"""What the table shows of a run's metrics; the first ranks runs."""
 
 
 def matches(run: Run, filters: Mapping[str, str]) -> bool:
@@ -100,11 +98,9 @@ def check_metric(word: str, name: str, runs: Sequence[Run], others: Iterable[str
 
 def better_first(name: str, value: float | None) -> float:
     """A key by which values of a metric are sorted, the best first, and last what has none."""
-    from discern.runs.metric_table import direction_of
-
     if value is None:
         return float("inf")
-    return value if direction_of(name) == "minimize" else -value
+    return value if metric_of(name).mode == "min" else -value
 
 
 def size_of(folder: Path) -> int:
@@ -129,24 +125,44 @@ def name_in(folder: Path, outputs: Path) -> str:
     return harmless(shown)
 
 
+def _text(name: str, value: str) -> str:
+    if not value:
+        raise DiscernError(f"{name}= must have a value, such as {name}={LISTED[0]}.")
+    return value
+
+
+def _yes(name: str, value: str) -> bool:
+    if value not in ("true", "false"):
+        raise DiscernError(f"{name}={harmless(value)} must be true or false.")
+    return value == "true"
+
+
 @dataclass(frozen=True)
-class Wish:
-    """What the command line asks for.
+class Chosen:
+    """Which runs are meant.
 
     Attributes:
-        folder: where the runs are.
+        dir: where the runs are.
         filters: name -> value.
-        sort: by what; None where it was not said.
-        limit: so many, 0 for all; None where it was not said.
-        json: whether for programs.
-        keep, by, yes: of ``prune``.
     """
 
-    folder: Path = OUTPUTS
+    dir: words.Folder = OUTPUTS
     filters: Mapping[str, str] = field(default_factory=dict)
-    sort: str | None = None
-    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Listing(Chosen):
+    """Settings of ``discern runs``; None where one was not typed."""
+
+    sort: Annotated[str | None, _text] = None
+    limit: Annotated[int | None, words.count] = None
     json: bool = False
-    keep: int | None = None
-    by: str | None = None
-    yes: bool = False
+
+
+@dataclass(frozen=True)
+class Pruning(Chosen):
+    """Settings of ``discern runs prune``."""
+
+    keep: Annotated[int | None, words.count] = None
+    by: Annotated[str | None, _text] = None
+    yes: Annotated[bool, _yes] = False

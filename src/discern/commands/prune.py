@@ -14,8 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from discern.commands.filters import (
-    KEY_METRICS,
-    Wish,
+    Pruning,
     better_first,
     check_filters,
     check_metric,
@@ -27,7 +26,7 @@ from discern.console import fitted, harmless, line_width, say
 from discern.errors import DiscernError
 from discern.files.reading import is_regular
 from discern.files.removing import remove_tree
-from discern.reports.page import number, size
+from discern.reports.page import size
 from discern.runs.folder import (
     CONFIG,
     FOLD,
@@ -40,6 +39,7 @@ from discern.runs.folder import (
     order_of_beginning,
     runs_below,
 )
+from discern.runs.metric_table import LISTED, metric_of
 from discern.runs.state import State
 from discern.sweeps.ledger import LOCK, Ledger
 from discern.text import decoded
@@ -92,34 +92,34 @@ def _setting(run: Run) -> Any:
     return tuple(typed for typed in run.overrides if not typed.lstrip("+").startswith(f"{FOLD}="))
 
 
-def prune(wish: Wish) -> None:
+def prune(asked: Pruning) -> None:
     """Show what is not among the best, ask, and delete it.
 
     Raises:
         DiscernError: a setting is missing or wrong, nobody can be asked, a folder cannot be
             deleted.
     """
-    if wish.keep is None:
+    if asked.keep is None:
         raise DiscernError(
             "discern runs prune needs keep=N, how many of the best stay; 0 for none."
         )
-    _check_folder(wish.folder)
-    units = _units(wish.folder)
+    _check_folder(asked.dir)
+    units = _units(asked.dir)
     runs = [run for unit in units for run in unit.runs]
-    check_filters(runs, wish.filters)
-    by = wish.by or KEY_METRICS[0]
-    if wish.by is not None or wish.keep:  # where none stays there is nothing to rank
+    check_filters(runs, asked.filters)
+    by = asked.by or LISTED[0]
+    if asked.by is not None or asked.keep:  # where none stays there is nothing to rank
         _check_by(by, runs)
-    asked = [unit for unit in units if all(matches(run, wish.filters) for run in unit.runs)]
-    behind = _ranked(asked, by)[wish.keep :]
+    meant = [unit for unit in units if all(matches(run, asked.filters) for run in unit.runs)]
+    behind = _ranked(meant, by)[asked.keep :]
     stays = {unit.folder: _stays(unit) for unit in behind}
     doomed = [unit for unit in behind if stays[unit.folder] is None]
-    _show(wish, by, doomed, units)
+    _show(asked, by, doomed, units)
     for unit in behind:
         if (why := stays[unit.folder]) is not None:
-            say(f"{name_in(unit.folder, wish.folder)} stays: {why}.")
-    if doomed and _agreed(wish, len(doomed)):
-        _delete(doomed, wish.folder)
+            say(f"{name_in(unit.folder, asked.dir)} stays: {why}.")
+    if doomed and _agreed(asked, len(doomed)):
+        _delete(doomed, asked.dir)
 
 
 def _check_folder(outputs: Path) -> None:
@@ -233,8 +233,8 @@ def _changed(folder: Path) -> float:
 # Showing, asking, deleting
 
 
-def _show(wish: Wish, by: str, doomed: Sequence[Unit], units: Sequence[Unit]) -> None:
-    where = harmless(decoded(wish.folder))
+def _show(asked: Pruning, by: str, doomed: Sequence[Unit], units: Sequence[Unit]) -> None:
+    where = harmless(decoded(asked.dir))
     if not doomed:
         say(f"Nothing to delete in {where}.")
         return
@@ -246,15 +246,15 @@ def _show(wish: Wish, by: str, doomed: Sequence[Unit], units: Sequence[Unit]) ->
         room = size_of(unit.folder)
         total += room
         began = time.strftime("%Y-%m-%d %H:%M", time.localtime(unit.began))
-        values = [number(unit.value(name)) for name in metrics]
-        rows.append([name_in(unit.folder, wish.folder), began, unit.state, *values, size(room)])
+        values = [metric_of(name).text(unit.value(name)) for name in metrics]
+        rows.append([name_in(unit.folder, asked.dir), began, unit.state, *values, size(room)])
     say(fitted(header, rows, ["\n  ".join((row[0], ", ".join(row[1:]))) for row in rows],
                  line_width()))  # fmt: skip
     say(f"\n{len(doomed):,} of {len(units):,} in {where}, {size(total)}")
 
 
-def _agreed(wish: Wish, count: int) -> bool:
-    if wish.yes:
+def _agreed(asked: Pruning, count: int) -> bool:
+    if asked.yes:
         return True
     sys.stdout.flush()
     if not (sys.stdin.isatty() and sys.stdout.isatty()):

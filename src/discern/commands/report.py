@@ -36,9 +36,6 @@ def run(arguments: list[str]) -> None:
     Raises:
         DiscernError: a folder has no run in it, or its report cannot be written.
     """
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        say(HELP, end="")
-        return
     for write, folder in [each for wanted in arguments for each in _asked(wanted)]:
         try:
             say(printable(write(folder)))

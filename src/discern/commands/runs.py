@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from discern.commands import words
 from discern.commands.filters import (
     FILTERS,
-    KEY_METRICS,
-    Wish,
+    Chosen,
+    Listing,
+    Pruning,
     better_first,
     check_filters,
     check_metric,
@@ -22,9 +24,9 @@ from discern.commands.filters import (
 )
 from discern.console import fitted, harmless, line_width, say
 from discern.errors import DiscernError, did_you_mean
-from discern.files.places import expanded
-from discern.reports.page import duration, number, size
+from discern.reports.page import duration, size
 from discern.runs.folder import Run, glance, order_of_beginning, runs_below
+from discern.runs.metric_table import LISTED, metric_of
 from discern.runs.state import STANDINGS, State
 from discern.text import decoded, printable
 
@@ -49,6 +51,8 @@ prune shows what it would delete, and asks: all but the best N by a metric of va
 (by=val/loss), or with by=began all but the newest. A sweep goes or stays as a whole, and only if
 the filters hold for all of its jobs. What may still be running stays. yes=true does not ask.
 """
+
+T = TypeVar("T", bound=Chosen)
 
 LIMIT = 20
 """Runs that a table shows unless more are asked for."""
@@ -89,97 +93,58 @@ def run(arguments: list[str]) -> None:
     Raises:
         DiscernError: a word that is not known, a folder that cannot be used.
     """
-    if {"-h", "--help", "help"} & set(arguments):
-        say(HELP, end="")
-        return
-    prunes = arguments[:1] == ["prune"]
-    wish = _parse(arguments[prunes:], PRUNE_SETTINGS if prunes else LIST_SETTINGS)
+    shape: type[Listing | Pruning] = Pruning if arguments[:1] == ["prune"] else Listing
+    asked = _read(shape, arguments[shape is Pruning :])
     try:
-        if prunes:
+        if isinstance(asked, Pruning):
             from discern.commands.prune import prune
 
-            prune(wish)
+            prune(asked)
         else:
-            _list(wish)
+            _list(asked)
     except BrokenPipeError:
         raise
     except OSError as error:
-        where = printable(Path(error.filename or wish.folder))
+        where = printable(Path(error.filename or asked.dir))
         raise DiscernError(f"{where} cannot be used: {error.strerror}.") from error
 
 
 def completions(typed: str) -> list[str]:
     """Words that may follow what was typed after ``discern runs``."""
     *before, begun = typed.split(" ")
-    prunes = before[:1] == ["prune"]
-    known = PRUNE_SETTINGS if prunes else LIST_SETTINGS
-    words = [f"{name}=" for name in (*known, *FILTERS)]
     if begun.startswith("state="):
-        words = [f"state={state.value}" for state in STANDINGS]
-    elif not prunes:
-        words += ["--json", *([] if before else ["prune"])]
-    return [word for word in words if word.startswith(begun)]
+        return words.starting(begun, (), *(f"state={state.value}" for state in STANDINGS))
+    prunes = before[:1] == ["prune"]
+    names = [*words.settings_of(Pruning if prunes else Listing), *FILTERS]
+    first = [] if before else ["prune"]
+    return words.starting(begun, names, *([] if prunes else ["--json", *first]))
 
 
 # The words
 
 
-def _parse(words: Iterable[str], known: Mapping[str, Callable[[str, str], Any]]) -> Wish:
-    found: dict[str, Any] = {}
+def _read(shape: type[T], typed: Iterable[str]) -> T:
+    settings, others = words.read(shape, typed)
+    known = [*words.settings_of(shape), *FILTERS]
     filters: dict[str, str] = {}
-    for word in words:
+    for word in others:
         name, equals, value = word.partition("=")
-        if word == "--json" and "limit" in known:
-            found["json"] = True
-        elif equals and name in known:
-            found["folder" if name == "dir" else name] = known[name](name, value)
+        if word == "--json" and isinstance(settings, Listing):
+            settings = replace(settings, json=True)
         elif equals and (name in FILTERS or "." in name):
             filters[name] = _state(value) if name == "state" else value
         else:
-            names = did_you_mean(name, [*known, *FILTERS])
-            raise DiscernError(
-                f"{harmless(word)} is no setting of discern runs; {names.rstrip('.')}, or a "
-                "run's setting, such as optimizer.lr=0.001."
-                if equals
-                else f"{harmless(word)} is no setting of discern runs; {names}"
-            )
-    return Wish(filters=filters, **found)
-
-
-def _folder(name: str, value: str) -> Path:
-    folder = expanded(value) if value else None
-    if folder is None or not folder.is_dir():
-        raise DiscernError(f"{name}={harmless(value)} must be a folder that exists.")
-    return folder
-
-
-def _count(name: str, value: str) -> int:
-    if not (value.isascii() and value.isdigit() and len(value) < 10):
-        raise DiscernError(f"{name}={harmless(value)} must be a whole number, 0 or above.")
-    return int(value)
-
-
-def _text(name: str, value: str) -> str:
-    if not value:
-        raise DiscernError(f"{name}= must have a value, such as {name}={KEY_METRICS[0]}.")
-    return value
-
-
-def _yes(name: str, value: str) -> bool:
-    if value not in ("true", "false"):
-        raise DiscernError(f"{name}={harmless(value)} must be true or false.")
-    return value == "true"
+            error = words.unknown(word, "discern runs", known)
+            more = ", or a run's setting, such as optimizer.lr=0.001." if equals else ""
+            raise DiscernError(f"{str(error).rstrip('.')}{more}" if more else error)
+    return replace(settings, filters=filters)
 
 
 def _state(value: str) -> str:
     known = [state.value for state in STANDINGS]
     if value not in known:
-        raise DiscernError(f"state={harmless(value)} is no state; {did_you_mean(value, known)}")
+        raise DiscernError(f"state={harmless(value)} is not a state; {did_you_mean(value, known)}")
     return value
-
-
-LIST_SETTINGS = {"sort": _text, "limit": _count, "dir": _folder}
-PRUNE_SETTINGS = {"keep": _count, "by": _text, "dir": _folder, "yes": _yes}
 
 
 # Finding, filtering, sorting
@@ -205,34 +170,35 @@ def _badness(name: str, value: float | None) -> float | None:
 # The list
 
 
-def _list(wish: Wish) -> None:
-    runs = list(map(glance, runs_below(wish.folder)))
-    check_filters(runs, wish.filters)
-    sort = wish.sort or "began"
+def _list(asked: Listing) -> None:
+    runs = list(map(glance, runs_below(asked.dir)))
+    check_filters(runs, asked.filters)
+    sort = asked.sort or "began"
     check_metric("sort", sort.removeprefix("-"), runs, PROPERTIES)
     found = [
-        Listed(run, name_in(run.folder, wish.folder), size_of(run.folder))
+        Listed(run, name_in(run.folder, asked.dir), size_of(run.folder))
         for run in runs
-        if matches(run, wish.filters)
+        if matches(run, asked.filters)
     ]
-    limit = (0 if wish.json else LIMIT) if wish.limit is None else wish.limit
+    limit = (0 if asked.json else LIMIT) if asked.limit is None else asked.limit
     ordered = _sorted(found, sort)
     shown = ordered[:limit] if limit else ordered
-    if wish.json:
+    if asked.json:
         say(_as_json([_facts(one) for one in shown]))
     else:
-        _show(wish, shown, len(found), len(runs), sort.removeprefix("-"))
+        _show(asked, shown, len(found), len(runs), sort.removeprefix("-"))
 
 
-def _show(wish: Wish, shown: Sequence[Listed], found: int, runs: int, sort: str) -> None:
-    where = harmless(decoded(wish.folder))
+def _show(asked: Listing, shown: Sequence[Listed], found: int, runs: int, sort: str) -> None:
+    where = harmless(decoded(asked.dir))
     if not shown:
         say(f"Runs in {where}: none" + (f" of {runs:,} that the filters let through" * (runs > 0)))
         return
-    metrics = dict.fromkeys([*KEY_METRICS, *([] if sort in PROPERTIES else [sort])])
+    metrics = dict.fromkeys([*LISTED, *([] if sort in PROPERTIES else [sort])])
     header = ["run", "began", "state", "model", "data", *metrics, "time", "size", "tags"]
     rows = [_row(one, metrics) for one in shown]
-    say(fitted(header, rows, list(map(_block, shown, rows)), line_width()))
+    blocks = [_block(one, row, metrics) for one, row in zip(shown, rows, strict=True)]
+    say(fitted(header, rows, blocks, line_width()))
     count = f"{len(shown):,} {'run' if len(shown) == 1 else 'runs'}"
     more = ""
     if len(shown) < found:
@@ -258,7 +224,7 @@ def _row(one: Listed, metrics: Iterable[str]) -> list[str]:
         run.state.value,
         run.model or "–",
         run.data or "–",
-        *(number(known.get(name)) for name in metrics),
+        *(metric_of(name).text(known.get(name)) for name in metrics),
         duration(run.seconds),
         size(one.size),
         ", ".join(run.tags),
@@ -266,11 +232,11 @@ def _row(one: Listed, metrics: Iterable[str]) -> list[str]:
     return list(map(harmless, row))
 
 
-def _block(one: Listed, row: Sequence[str]) -> str:
+def _block(one: Listed, row: Sequence[str], metrics: Iterable[str]) -> str:
     """What a narrow terminal shows of a run."""
     _, began, state, model, data, *_ = row
     known = one.run.metrics()
-    values = [f"{name} {number(known[name])}" for name in KEY_METRICS if name in known]
+    values = [f"{name} {metric_of(name).text(known[name])}" for name in metrics if name in known]
     tail = [*values, row[-3], row[-2], *([row[-1]] if row[-1] else [])]
     return "\n  ".join([one.name, f"{began}  {state}  {model} on {data}", ", ".join(tail)])
 

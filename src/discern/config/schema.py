@@ -91,13 +91,15 @@ _Entries = Annotated[
 class Settings(BaseModel):
     """Settings that are all named here: another key is an error."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", strict=True, protected_namespaces=(), defer_build=True
+    )
 
 
 class OpenSettings(BaseModel):
     """Settings of a class of a library: its further arguments are passed on unchecked."""
 
-    model_config = ConfigDict(extra="allow", strict=True)
+    model_config = ConfigDict(extra="allow", strict=True, defer_build=True)
 
 
 _Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -135,7 +137,7 @@ _Widths = Annotated[
 class LayersSettings(AnyModelSettings):
     """What fully connected layers have."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
 
     activation: Annotated[
         str, _one_of(ACTIVATIONS), Field(description=f"one of {', '.join(ACTIVATIONS)}")

@@ -17,6 +17,7 @@ from discern.reports.comparison_tables import (
     verdicts,
 )
 from discern.runs.folder import MOST_PICTURE, home, is_run, read_run
+from discern.runs.metric_table import DRAWN
 from discern.runs.state import Ended
 from discern.runs.summary import metric_cells
 
@@ -61,7 +62,8 @@ def result_html(metrics: Mapping[str, Mapping[str, float]], ended: Ended, folder
     curves = folder / "curves.png"
     if is_regular(curves, home(folder)):
         content = read_bytes(curves, MOST_PICTURE, home(folder))
-        parts.append(picture(content, f"{title}: loss and accuracy by epoch"))
+        drawn = " and ".join(metric.title for metric in DRAWN)
+        parts.append(picture(content, f"{title}: {drawn} by epoch"))
     parts.append(f"<p><code>{escape(str(folder))}</code></p>")
     return "\n".join(parts)
 

@@ -38,6 +38,8 @@ FORMAT = 1
 SUMMARY, CONFIG, OVERRIDES = "summary.json", "config.yaml", "overrides.yaml"
 """What a run was and gave, written when it ends; its settings, and those typed, when it starts."""
 
+REPORT = "report.html"
+
 FOLD = "data.fold"
 """The setting that says which part of the training images is held out, of ``data.folds`` parts."""
 
@@ -94,9 +96,9 @@ class Run:
         return reason if isinstance(reason, str) else self.trouble
 
     @property
-    def ended(self) -> str:
-        """How and why it ended, in words without a full stop."""
-        return str(Ended(self.state, self.reason))
+    def ended(self) -> Ended:
+        """How and why it ended."""
+        return Ended(self.state, self.reason)
 
     @property
     def title(self) -> str:

@@ -10,8 +10,9 @@ from urllib.parse import quote
 
 from discern.files.reading import check_format, read_json
 from discern.reports.page import cell, duration, write_page
-from discern.reports.run_page import NAMES, REPORT, points
-from discern.runs.folder import is_run, read_run
+from discern.reports.run_page import points
+from discern.runs.folder import REPORT, is_run, numbers, read_run
+from discern.runs.metric_table import METRICS
 from discern.runs.state import State
 from discern.sweeps.ledger import Ledger
 from discern.sweeps.ranking import (
@@ -23,10 +24,12 @@ from discern.sweeps.ranking import (
     is_geometric,
     listed_rows,
     number_of,
+    numbers_of,
     rank_groups,
     rank_rows,
     repetitions,
     settings,
+    steps_of,
     varied,
     verdict,
 )
@@ -125,15 +128,15 @@ def _best(
         return _best_setting([row for _, row in ranked], objectives, str(told.get("command", "")))
     found = [row for _, row in ranked if row.folder.name == told.get("folder")]
     row = found[0] if found else ranked[0][1]
-    test = told.get("test") if isinstance(told.get("test"), dict) else {}
+    test = numbers(told.get("test"))
     tiles = [
         {"name": f"Best {objective.metric}", "value": rounded(row.values.get(objective.metric))}
         for objective in objectives
     ]
     tiles += [
-        {"name": f"Test {NAMES.get(name, name)}", "value": rounded(value)}
-        for name, value in (test or {}).items()
-        if name in ("loss", "accuracy", "top5_error") and isinstance(value, (int, float))
+        {"name": f"Test {metric.title}", "value": rounded(test[metric.name])}
+        for metric in METRICS
+        if metric.average == "micro" and metric.name in test
     ]
     return {
         "title": "The best",
@@ -287,24 +290,10 @@ def _settings_charts(
     return {"parallel": _parallel(short, texts, values, told, objective)}
 
 
-def _numbers(texts: Sequence[str]) -> list[float] | None:
-    numbers = [number_of(text) for text in texts]
-    found = [number for number in numbers if number is not None]
-    return found if len(found) == len(numbers) else None
-
-
-def _steps(texts: Sequence[str]) -> list[str]:
-    """The different values in their order."""
-    numbers = _numbers(texts)
-    if numbers is None:
-        return sorted(set(texts))
-    return [text for _, text in sorted(dict(zip(numbers, texts, strict=True)).items())]
-
-
 def _effect(
     name: str, texts: Sequence[str], values: Sequence[float], objective: Objective
 ) -> dict[str, Any]:
-    numbers = _numbers(texts)
+    numbers = numbers_of(texts)
     caption = f"{objective.metric} by {name}"
     if numbers is None:
         return {
@@ -328,22 +317,13 @@ def _heat(
     told: Sequence[str],
     objective: Objective,
 ) -> dict[str, Any]:
-    steps = [_steps(one) for one in texts]
-    numbers = [{number_of(text): place for place, text in enumerate(one)} for one in steps]
-    places = [
-        [
-            at[number_of(text)] if number_of(text) in at and number_of(text) is not None
-            else one.index(text)
-            for text in given
-        ]
-        for given, one, at in zip(texts, steps, numbers, strict=True)
-    ]  # fmt: skip
+    (across, columns), (down, rows) = map(steps_of, texts)
     return {
         "kind": "heat",
         "caption": f"{objective.metric} by {names[0]} and {names[1]} (dark is good)",
-        "x": {"name": names[0], "values": steps[0]},
-        "y": {"name": names[1], "values": steps[1]},
-        "cells": [list(each) for each in zip(*places, values, told, strict=True)],
+        "x": {"name": names[0], "values": across},
+        "y": {"name": names[1], "values": down},
+        "cells": [list(each) for each in zip(columns, rows, values, told, strict=True)],
         "less": objective.sign > 0,
     }
 
@@ -358,9 +338,9 @@ def _parallel(
     axes: list[dict[str, Any]] = []
     columns: list[Sequence[Any]] = []
     for name, given in zip(names, texts, strict=True):
-        numbers = _numbers(given)
+        numbers = numbers_of(given)
         if numbers is None:
-            axes.append({"name": name, "values": _steps(given)})
+            axes.append({"name": name, "values": steps_of(given)[0]})
             columns.append(given)
         else:
             axes.append({"name": name, "log": is_geometric(numbers) and min(numbers) > 0})

@@ -397,3 +397,19 @@ def number_of(text: str) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
+
+
+def numbers_of(texts: Sequence[str]) -> list[float] | None:
+    """The finite numbers that values are typed as; None if some is not a number."""
+    numbers = [number for text in texts if (number := number_of(text)) is not None]
+    return numbers if len(numbers) == len(texts) else None
+
+
+def steps_of(texts: Sequence[str]) -> tuple[list[str], list[int]]:
+    """The different values in order, as first typed, and the place of each value among them."""
+    numbers = numbers_of(texts)
+    # 0.1 and 1e-1 are one value.
+    keys = [(0.0, text) for text in texts] if numbers is None else [(n, "") for n in numbers]
+    typed = dict(zip(reversed(keys), reversed(texts), strict=True))
+    order = sorted(typed)
+    return [typed[key] for key in order], [order.index(key) for key in keys]

@@ -47,7 +47,7 @@ def results_table(rows: Sequence[Row], objectives: Sequence[Objective]) -> str:
     shown = _groups_shown(rows, objectives) if grouped else _rows_shown(rows, objectives)
     parts = [shown]
     if repeated and not grouped:
-        parts += _over_repetitions(rows, objectives)
+        parts += over_repetitions(rows, objectives)
     reasons = _reasons(rows, objectives)
     return "\n".join([*parts, *(["", *reasons] if reasons else [])])
 
@@ -204,7 +204,8 @@ def _block(rank: int | None, values: Sequence[str], overrides: str, job: str) ->
     )
 
 
-def _over_repetitions(rows: Sequence[Row], objectives: Sequence[Objective]) -> list[str]:
+def over_repetitions(rows: Sequence[Row], objectives: Sequence[Objective]) -> list[str]:
+    """What each objective came to over jobs that differ in seed or fold alone."""
     (group,) = group_rows(rows, objectives)
     return [
         _wrapped(

@@ -235,9 +235,9 @@ class SearchSweeper(JobsSweeper):
         study = self._study
         if study is None:
             return {}
-        from discern.sweeps.importance import draw_importance
+        from discern.sweeps.importance import importance_of
 
-        importance = draw_importance(study, ledger.objectives, ledger.folder / "importance.png")
+        importance = importance_of(study, ledger.objectives)
         return {"study": redacted_setting(self._location(ledger)), "importance": importance}
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from discern.data.folders import PARTS, Labelled, Listing, check_folder
 from discern.data.image_folder import ImageFolder
-from discern.data.published.archives import advising, extract, fetch
+from discern.data.published.fetch import advising, fetch
+from discern.data.published.unpack import extract
 from discern.errors import DiscernError
 from discern.files.walk import walk
 

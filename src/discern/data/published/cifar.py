@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from discern.data.module import InMemoryDataModule, LoadedImages
-from discern.data.published.archives import advising, extract, fetch
+from discern.data.published.fetch import advising, fetch
+from discern.data.published.unpack import extract
 from discern.data.stamps import version_of
 from discern.errors import DiscernError, first_line
 from discern.files import pickles

@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 
 from discern.data.folders import Labelled, Listing, check_folder
 from discern.data.image_folder import ImageFolder
-from discern.data.published.archives import advising, extract, fetch
+from discern.data.published.fetch import advising, fetch
+from discern.data.published.unpack import extract
 from discern.errors import DiscernError
 
 FOLDER = "flowers-102"

@@ -1,0 +1,83 @@
+"""Reading the words of commands that Hydra does not compose, most of them ``name=value``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+from discern.console import harmless
+from discern.errors import DiscernError, did_you_mean
+from discern.files.places import expanded
+
+T = TypeVar("T")
+
+
+def settings_of(shape: type) -> dict[str, Callable[[str, str], Any]]:
+    """Setting -> what reads it from its name and its value.
+
+    Args:
+        shape: a dataclass; its fields ``Annotated[type, reader]`` are settings.
+    """
+    hints = get_type_hints(shape, include_extras=True).items()
+    return {name: hint.__metadata__[0] for name, hint in hints if hasattr(hint, "__metadata__")}
+
+
+def read(shape: type[T], words: Iterable[str]) -> tuple[T, list[str]]:
+    """The settings among words, of which the last counts, and the other words.
+
+    Raises:
+        DiscernError: a value cannot be read.
+    """
+    readers, found, others = settings_of(shape), {}, []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if equals and name in readers:
+            found[name] = readers[name](name, value)
+        else:
+            others.append(word)
+    return shape(**found), others
+
+
+def read_all(shape: type[T], words: Iterable[str], command: str) -> T:
+    """As :func:`read`, where there is to be no other word."""
+    settings, others = read(shape, words)
+    for word in others:
+        raise unknown(word, command, settings_of(shape))
+    return settings
+
+
+def unknown(word: str, command: str, known: Iterable[str]) -> DiscernError:
+    """The error that a word is not a setting of a command."""
+    names = did_you_mean(word.partition("=")[0], known)
+    return DiscernError(f"{harmless(word)} is not a setting of {command}; {names}")
+
+
+def starting(begun: str, names: Iterable[str], *others: str) -> list[str]:
+    """Words that complete what was typed: the settings that are named, and other words."""
+    words = [*(f"{name}=" for name in names), *others]
+    return [word for word in words if word.startswith(begun)]
+
+
+def path(name: str, value: str) -> Path:
+    """A folder, whether it exists or not."""
+    if not value:
+        raise DiscernError(f"{name}= must be a folder.")
+    return expanded(value)
+
+
+def folder(name: str, value: str) -> Path:
+    """A folder that exists."""
+    if not value or not expanded(value).is_dir():
+        raise DiscernError(f"{name}={harmless(value)} must be a folder that exists.")
+    return expanded(value)
+
+
+def count(name: str, value: str) -> int:
+    """A whole number."""
+    if not (value.isascii() and value.isdigit() and len(value) < 10):
+        raise DiscernError(f"{name}={harmless(value)} must be a whole number, 0 or above.")
+    return int(value)
+
+
+Folder = Annotated[Path, folder]
