@@ -193,7 +193,9 @@ def test_hostile_names_of_jobs_do_nothing(browser, sweep, tmp_path):
                 (of / name).write_bytes((sweep.parent / job["name"] / name).read_bytes())
     jobs["arguments"] = [HOSTILE]
     (folder / "sweep.json").write_text(json.dumps(jobs))
-    (folder / "results.json").write_text(json.dumps({"importance": {HOSTILE: {HOSTILE: 0.5}}}))
+    (folder / "results.json").write_text(
+        json.dumps({"format": 1, "importance": {HOSTILE: {HOSTILE: 0.5}}})
+    )
     write_sweep_page(folder)
     with opened(browser, folder / "report.html") as page:
         assert HOSTILE in page.inner_text("#jobs")

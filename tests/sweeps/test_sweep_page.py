@@ -118,7 +118,9 @@ def test_few_values_are_enough(tmp_path, values):
 
 def test_importance_is_shown(tmp_path):
     folder = sweep(tmp_path, [{"optimizer.lr": "1"}, {"optimizer.lr": "2"}], [0.5, 0.4])
-    (folder / "results.json").write_text('{"importance": {"val/loss": {"optimizer.lr": 1.0}}}')
+    (folder / "results.json").write_text(
+        '{"format": 1, "importance": {"val/loss": {"optimizer.lr": 1.0}}}'
+    )
     assert charts(write_sweep_page(folder))["importance0"]["values"] == [1.0]
 
 
@@ -130,7 +132,7 @@ def test_a_folder_that_is_no_sweep_is_refused(tmp_path):
 def test_folds_are_put_together_and_none_is_the_best(tmp_path):
     jobs = [{"optimizer.lr": lr, "data.fold": n} for lr in ("1", "2") for n in ("0", "1", "2")]
     folder = sweep(tmp_path, jobs, [0.5, 0.6, 0.7, 0.1, 0.2, None])
-    (folder / "results.json").write_text('{"best": {"command": "python train.py x"}}')
+    (folder / "results.json").write_text('{"format": 1, "best": {"command": "python train.py x"}}')
     page = write_sweep_page(folder)
     text = page.read_text()
     assert "Over folds" in text
@@ -145,7 +147,7 @@ def test_folds_are_put_together_and_none_is_the_best(tmp_path):
 
 def test_folds_alone_are_an_estimate(tmp_path):
     folder = sweep(tmp_path, [{"data.fold": n} for n in ("0", "1")], [0.5, 0.6])
-    (folder / "results.json").write_text('{"best": {"command": "python train.py x"}}')
+    (folder / "results.json").write_text('{"format": 1, "best": {"command": "python train.py x"}}')
     text = write_sweep_page(folder).read_text()
     assert "The estimate" in text
     assert "0.5500 ± 0.071" in text

@@ -121,7 +121,7 @@ class Stateful(Callback):
 
 
 def test_a_callback_whose_state_has_no_place_in_a_file_is_told(tiny_run):
-    own = "{_target_: test_checkpoints.Stateful}"
+    own = "{_target_: test_checkpointing.Stateful}"
     with pytest.raises(
         DiscernError, match=r"seen\.1\.when of the checkpoint is a datetime\.datetime"
     ):

@@ -219,7 +219,7 @@ def test_the_command_to_use_it_is_what_was_typed_without_the_search():
     ("overrides", "trouble"),
     [
         (["optimizer=sgd", "+optimizer.maximize=true"], "the loss falls at none of the rates"),
-        (own_model("test_finders.Nothing"), "the loss diverges at once"),
+        (own_model("test_find.Nothing"), "the loss diverges at once"),
         (["trainer.limit_train_batches=0"], "no batch was seen"),
     ],
 )
@@ -408,7 +408,7 @@ def test_several_devices(tiny_mnist, monkeypatch):
 )
 def test_a_signal_ends_the_search(tiny_run, tmp_path, number, ends):
     handler = signal.getsignal(signal.SIGINT)
-    target = own_model("test_finders.Interrupting", f"+model.number={int(number)}")
+    target = own_model("test_find.Interrupting", f"+model.number={int(number)}")
     with pytest.raises(ends) as caught:
         tiny_run("find_lr=use", *target)
     if ends is SystemExit:
