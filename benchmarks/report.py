@@ -127,7 +127,8 @@ def made_up_sweep(folder: Path) -> Path:
         (job / "metrics.csv").write_text("\n".join(["epoch,step,val/loss", *rows]) + "\n")
         (job / "overrides.yaml").write_text("[]\n")
         facts = {
-            "stopped": f"trainer.max_epochs={EPOCHS} reached", "epochs": EPOCHS,
+            "format": 1, "state": "done", "reason": f"{EPOCHS} of {EPOCHS} epochs",
+            "epochs": EPOCHS,
             "seconds": {"total": 10.0}, "metrics": {"val": {"loss": min(losses)}},
         }  # fmt: skip
         (job / "summary.json").write_text(json.dumps(facts))

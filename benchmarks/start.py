@@ -1,12 +1,17 @@
-"""How long until a wrong setting is reported, against the time of ``import torch``.
+"""How long until a wrong setting is reported, and what importing a run costs.
 
     python benchmarks/start.py [--repeats 5]
 
-Nothing heavy is imported before a config has been composed and checked, so the commands below
-take a fraction of what importing torch alone takes. Each repeat runs all commands once, in turn.
+Nothing heavy is imported before a config has been composed and checked, so the commands of the
+first table take a fraction of what importing torch alone takes. The second one compares the
+processor time of importing ``discern.run`` with that of Lightning, which it is built on, without
+and with the collector, which ``discern`` puts off while it imports. Each repeat runs all commands
+once, in turn. Compiled files are kept, as in any installation.
 """
 
 import argparse
+import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -23,31 +28,49 @@ COMMANDS = {
     "train.py model=mpl": [TRAIN, "model=mpl"],
     "train.py trainer.max_epoch=3": [TRAIN, "trainer.max_epoch=3"],
     "discern --help": ["-m", "discern", "--help"],
+    "discern runs": ["-m", "discern", "runs"],
+}
+IMPORTS = {
+    "import lightning.pytorch": ["-c", "import lightning.pytorch"],
+    "import discern.run": ["-c", "import discern.run"],
+    "the same, collector off": ["-c", "import gc; gc.disable(); import discern.run"],
 }
 
 
-def seconds(arguments: list[str], folder: str) -> float:
-    began = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, check=False)
-    return time.perf_counter() - began
+def measured(arguments: list[str], folder: str) -> tuple[float, float]:
+    """Seconds by the clock, and of the processor."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, check=False
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    return time.perf_counter() - began, used
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
     repeats = parser.parse_args().repeats
-    times: dict[str, list[float]] = {name: [] for name in COMMANDS}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in COMMANDS | IMPORTS}
     with tempfile.TemporaryDirectory() as folder:
         for repeat in range(repeats + 1):
-            for name, arguments in COMMANDS.items():
-                took = seconds(arguments, folder)
+            for name, arguments in (COMMANDS | IMPORTS).items():
+                took = measured(arguments, folder)
                 if repeat:  # the first round fills the file cache
                     times[name].append(took)
     print(f"{'command':32} {'seconds':>8} {'ratio':>6}   (medians of {repeats} paired repeats)")
-    for name, measured in times.items():
-        pairs = zip(measured, times["import torch"], strict=True)
-        ratio = statistics.median(one / other for one, other in pairs)
-        print(f"{name:32} {statistics.median(measured):8.2f} {ratio:6.2f}")
+    for name in COMMANDS:
+        pairs = zip(times[name], times["import torch"], strict=True)
+        ratio = statistics.median(one / other for (one, _), (other, _) in pairs)
+        print(f"{name:32} {statistics.median(clock for clock, _ in times[name]):8.2f} {ratio:6.2f}")
+    print(f"\n{'':32} {'processor seconds':>18} {'beyond Lightning':>17}")
+    for name in IMPORTS:
+        pairs = zip(times[name], times["import lightning.pytorch"], strict=True)
+        beyond = statistics.median(one - other for (_, one), (_, other) in pairs)
+        used = statistics.median(used for _, used in times[name])
+        print(f"{name:32} {used:18.2f} {beyond:+17.2f}")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, settings
 # What takes seconds to import is imported by the fixtures that use it: the process that only hands
 # tests out starts at once.
 if TYPE_CHECKING:
-    from discern.run import Result
+    from discern.training.result import Result
 
 if "DISCERN_TESTS_HOME" not in os.environ:
     # No test sees what its user has kept or configured. The processes that pytest-xdist starts, and

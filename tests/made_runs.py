@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from discern.runs.folder import FORMAT
 from discern.runs.predictions import Predictions
 from discern.runs.tested import Tested, digest_of, write_tested
 from discern.runs.thumbnails import thumbnails
@@ -23,12 +24,13 @@ def made_run(
     folder: Path,
     *,
     metrics: Mapping[str, Any] | None = None,
-    stopped: str | None = "trainer.max_epochs=2 reached",
+    state: str | None = "done",
+    reason: str = "2 of 2 epochs",
     config: Mapping[str, Any] | None = None,
     minute: int = 0,
     **facts: Any,
 ) -> Path:
-    """A run that began so many minutes after noon; one without ``stopped`` has not ended."""
+    """A run that began so many minutes after noon; one without a state has not ended."""
     folder.mkdir(parents=True)
     settings = {
         "model": {"_target_": "discern.models.mlp.MLP"},
@@ -42,9 +44,11 @@ def made_run(
     (folder / "metrics.csv").write_text(
         "epoch,train/loss,val/loss,val/accuracy\n1,0.9,0.8,0.7\n2,0.6,0.5,0.8\n"
     )
-    if stopped is not None:
+    if state is not None:
         summary = {
-            "stopped": stopped,
+            "format": FORMAT,
+            "state": state,
+            "reason": reason,
             "began": f"2026-01-02T12:{minute:02}:00+00:00",
             "seconds": {"total": 65.0},
             "name": "mlp",

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from sklearn.metrics import jaccard_score
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from discern.config.user_config import conf_dir
+from discern.runs.tested import read_tested
 
 ROOT = Path(__file__).parents[1]
 
@@ -91,6 +95,7 @@ NEW = {
             <p>{{ this.words }}</p>
         """,
     },
+    "metric": {},
 }
 """What is added -> file -> its lines."""
 
@@ -100,10 +105,16 @@ CHANGED = {
         '    "environment": ',
         '    "hello": lambda shown: {"words": f"This was {shown.run.title}."},\n',
     ),
+    "metric": (
+        "src/discern/runs/metric_table.py",
+        '    Metric("top5_error", ',
+        '    Metric("jaccard", "Jaccard index", "max", average="macro", of_class=lambda of:\n'
+        "           (of.correct, of.support + of.predicted - of.correct)),\n",
+    ),
 }
 """What is added -> a file that is there, a line of it, and what comes before that line."""
 
-FILES = {"model": 2, "data set": 2, "optimizer": 1, "callback": 2, "section": 2}
+FILES = {"model": 2, "data set": 2, "optimizer": 1, "callback": 2, "section": 2, "metric": 1}
 """So many files are written or changed."""
 
 
@@ -140,12 +151,25 @@ def run(copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return here / "run"
 
 
-def discern(copy: Path, cwd: Path, *words: str) -> None:
+@pytest.fixture(scope="module")
+def sweep(copy: Path, run: Path) -> Path:
+    """A sweep of two, ranked by the metric."""
+    discern(
+        copy, run.parent, "train", "-m", "optimizer.lr=1e-3,0.1", "objective=val/jaccard",
+        "model=linear", "data=stripes", "trainer.max_epochs=1", "trainer.accelerator=cpu",
+        "hydra/launcher=basic", "hydra.sweep.dir=sweep",
+    )  # fmt: skip
+    return run.parent / "sweep"
+
+
+def discern(copy: Path, cwd: Path, *words: str) -> str:
+    """What the command prints."""
     done = subprocess.run(
         [sys.executable, "-m", "discern", *words], cwd=cwd, text=True, capture_output=True,
         check=False, env={**os.environ, "PYTHONPATH": str(copy / "src")},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.parametrize("what", NEW)
@@ -174,3 +198,34 @@ def test_a_section_of_the_report(run):
     page = (run / "report.html").read_text()
     assert "<h2>Greeting</h2>\n<p>This was linear on Stripes.</p>" in page
     assert page.index("Greeting") < page.index("<h2>Environment</h2>")
+
+
+def test_a_metric_of_a_run(run):
+    summary = json.loads((run / "summary.json").read_text())
+    test = summary["metrics"]["test"]["jaccard"]
+    tested = read_tested(run)
+    assert tested is not None
+    said = tested.predictions
+    assert test == pytest.approx(jaccard_score(said.labels, said.predicted, average="macro"))
+    # Where precision and recall are measured, and not in training.
+    assert "jaccard" in summary["metrics"]["val"]
+    assert "jaccard" not in summary["metrics"]["train"]
+    assert "Jaccard index" in (run / "train.log").read_text()  # as in the terminal
+    assert "val/jaccard" in (run / "metrics.csv").read_text().splitlines()[0].split(",")
+    page = (run / "report.html").read_text()
+    assert page.count(">Jaccard index<") == 2  # with the other metrics, and class by class
+    assert re.search(rf"Jaccard index</t.>.*{test:.4f}.*\d to \d", page)
+    events = [EventAccumulator(str(file)).Reload() for file in run.rglob("events.out.tfevents*")]
+    tags = {tag for each in events for tag in each.Tags()["scalars"]}
+    assert {"val/jaccard", "test/jaccard", "best/val/jaccard"} <= tags
+
+
+def test_a_metric_of_several_runs(copy, sweep):
+    here = sweep.parent
+    assert "val/jaccard" in discern(copy, here, "runs", "dir=sweep", "sort=val/jaccard")
+    jobs = [f"sweep/{path.parent.name}" for path in sorted(sweep.glob("*/summary.json"))]
+    assert "val/jaccard" in discern(copy, here, "compare", *jobs)
+    assert "val/jaccard" in (sweep / "results.csv").read_text().splitlines()[0].split(",")
+    best = json.loads((sweep / "results.json").read_text())["best"]
+    assert "jaccard" in best["test"]
+    assert "Best val/jaccard" in (sweep / "report.html").read_text()

@@ -20,8 +20,8 @@ import discern
 from discern.config.user_config import conf_dir
 from discern.data.published.mnist import read_sample
 from discern.errors import DiscernError
-from discern.run import Result
 from discern.runs.tested import read_tested
+from discern.training.result import Result
 from run_files import (
     SHOWN,
     STEPS_PER_EPOCH,
@@ -196,7 +196,7 @@ def test_a_script_shows_each_line_once_and_train_log_has_it(here, setup):
     assert done.returncode == 0, done.stderr
     for shown in (done.stdout + done.stderr, next(here.glob("**/train.log")).read_text()):
         assert shown.count("epoch 1   train loss") == 1
-        assert shown.count("Everything is in outputs") == 1
+        assert shown.count("Results: outputs") == 1
 
 
 # What results show of themselves

@@ -192,7 +192,12 @@ def test_the_report_of_a_run_of_before_has_no_secret(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     changed = {"model.api_key": {"default": None, "value": MARK}}
-    facts = {"stopped": "done", "overrides": [f"+model.api_key={MARK}"], "changed": changed}
+    facts = {
+        "format": 1,
+        "state": "done",
+        "overrides": [f"+model.api_key={MARK}"],
+        "changed": changed,
+    }
     (folder / "summary.json").write_text(json.dumps(facts))
     (folder / "config.yaml").write_text(f"model:\n  api_key: {MARK}\n  url: https://h/x?{MARK}\n")
     assert invoke("report", "run", cwd=tmp_path).returncode == 0

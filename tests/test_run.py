@@ -51,7 +51,7 @@ from starter import begin, end, invoke
 
 EVENTS = "trainer.callbacks=[{_target_: run_files.Events}]"
 NO_VALIDATION = "data.val_size=0"
-SPLIT_METRICS = {"loss", "accuracy", "precision", "recall", "top5_error"}
+METRICS = ["loss", "accuracy", "precision", "recall", "f1", "top5_error"]
 
 
 # The folder of a run, made by the command
@@ -110,7 +110,7 @@ def test_the_terminal_shows_choices_epochs_metrics_and_the_folder(finished):
     test = summary(folder)["metrics"]["test"]
     assert test_row[1:3] == [f"{test['loss']:.4f}", f"{test['accuracy']:.4f}"]
     below = folder.relative_to(folder.parents[2])
-    assert lines[-2:] == [f"Everything is in {below}", f"To look at it, open {below}/report.html"]
+    assert lines[-2:] == [f"Results: {below}", f"Report: {below}/report.html"]
     logged = (folder / "train.log").read_text()
     assert all(line in logged for line in lines)
 
@@ -126,6 +126,12 @@ def test_no_number_is_cut_off_in_a_narrow_terminal(monkeypatch, columns):
     assert ("an [odd] title" in text) == (columns >= 80)
 
 
+def test_the_metrics_of_the_default_command_are_a_table_in_80_columns(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = metrics_table("mlp on MNIST sample", {"test": dict.fromkeys(METRICS, 0.5)})
+    assert len(text.splitlines()) == 3
+
+
 def test_a_run_outlives_who_reads_its_lines(tmp_path):
     quick = ("data.source=sample", "data.fraction=0.1", "trainer.max_epochs=2")
     ours, theirs = os.pipe()
@@ -137,8 +143,8 @@ def test_a_run_outlives_who_reads_its_lines(tmp_path):
         reader.close()  # as `head -1` does
         assert end(number) == 0
         assert complaints.seek(0, os.SEEK_END) == 0
-    assert summary(tmp_path / "run")["stopped"] == "trainer.max_epochs=2 reached"
-    assert "Everything is in run" in (tmp_path / "run" / "train.log").read_text()
+    assert summary(tmp_path / "run")["reason"] == "2 of 2 epochs"
+    assert "Results: run" in (tmp_path / "run" / "train.log").read_text()
 
 
 def test_config_yaml_is_resolved_and_composes_the_same_run(finished):
@@ -157,7 +163,7 @@ def test_metrics_csv_has_a_full_row_an_epoch(finished):
     rows = metrics_csv(folder)
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     assert [row["step"] for row in rows] == [20, 40, 60]
-    columns = {"train/loss", "train/accuracy", "train/lr"} | {f"val/{m}" for m in SPLIT_METRICS}
+    columns = {"train/loss", "train/accuracy", "train/lr"} | {f"val/{m}" for m in METRICS}
     for row in rows:
         assert columns <= row.keys()
         assert all(math.isfinite(value) for value in row.values())
@@ -166,7 +172,7 @@ def test_metrics_csv_has_a_full_row_an_epoch(finished):
 def test_summary_says_what_came_out_and_what_it_came_from(finished):
     _, folder = finished
     facts, rows = summary(folder), metrics_csv(folder)
-    assert facts["stopped"] == "trainer.max_epochs=3 reached"
+    assert facts["reason"] == "3 of 3 epochs"
     assert facts["title"] == "mlp on MNIST sample"
     assert facts["tags"] == ["first", "of two"]
     assert facts["overrides"] == list(COMMAND)
@@ -184,7 +190,7 @@ def test_summary_says_what_came_out_and_what_it_came_from(finished):
 
     best = min(rows, key=lambda row: row["val/loss"])
     assert facts["best_epoch"] == best["epoch"]
-    assert set(facts["metrics"]["val"]) == set(facts["metrics"]["test"]) == SPLIT_METRICS
+    assert list(facts["metrics"]["val"]) == list(facts["metrics"]["test"]) == METRICS
     for split in ("train", "val"):
         for metric, value in facts["metrics"][split].items():
             assert value == pytest.approx(best[f"{split}/{metric}"], abs=1e-6)
@@ -273,7 +279,7 @@ def test_the_result_is_the_best_checkpoint_ready_for_use(tiny_run):
     result = tiny_run("optimizer=sgd", "optimizer.lr=3", "trainer.max_epochs=4")
     assert not result.model.training
     assert same_bits(result.model.state_dict(), weights(result.folder, "best"))
-    assert result.stopped == "trainer.max_epochs=4 reached"
+    assert result.reason == "4 of 4 epochs"
     facts = summary(result.folder)["metrics"]
     for split, metrics in result.metrics.items():
         assert metrics == pytest.approx(facts[split], abs=1e-6)
@@ -291,7 +297,7 @@ def test_max_epochs(tiny_run):
 def test_max_steps_may_end_in_the_middle_of_an_epoch(tiny_run):
     result = tiny_run("trainer.max_steps=8", "trainer.max_epochs=100", EVENTS)
     assert Events.of("step") == list(range(8))
-    assert result.stopped == "trainer.max_steps=8 reached"
+    assert result.reason == "trainer.max_steps=8 reached"
     saved = checkpoint(result.folder)
     assert saved["global_step"] == 8
     assert {int(state["step"]) for state in saved["optimizer_states"][0]["state"].values()} == {8}
@@ -300,7 +306,7 @@ def test_max_steps_may_end_in_the_middle_of_an_epoch(tiny_run):
 
 def test_max_steps_may_end_in_the_middle_of_the_first_epoch(tiny_run):
     result = tiny_run("trainer.max_steps=3")
-    assert result.stopped == "trainer.max_steps=3 reached"
+    assert result.reason == "trainer.max_steps=3 reached"
     assert checkpoint(result.folder)["global_step"] == 3
     assert result.metrics["test"]["loss"] > 0
 
@@ -322,7 +328,7 @@ def test_limits_of_validation_and_test_batches(tiny_run):
 
 def test_max_time_ends_a_run_without_end(tiny_run):
     result = tiny_run("trainer.max_time=00:00:00:01", "trainer.max_epochs=-1", "logger=none")
-    assert result.stopped == "trainer.max_time reached"
+    assert result.reason == "trainer.max_time reached"
     assert summary(result.folder)["epochs"] >= 1
     assert "test" in result.metrics
 
@@ -333,10 +339,10 @@ def test_max_time_is_the_time_of_a_run_also_where_it_goes_on(tiny_run):
     first = tiny_run(*limited, name="first")
     steps = summary(first.folder)["steps"]
     again = tiny_run(*limited, f"ckpt_path={first.folder}", name="again")
-    assert again.stopped == first.stopped == "trainer.max_time reached"
+    assert again.reason == first.reason == "trainer.max_time reached"
     assert summary(again.folder)["steps"] > steps + 1
     ended = tiny_run("trainer.max_time=00:00:00:00", "trainer.max_epochs=-1", name="no time")
-    assert ended.stopped == "trainer.max_time reached"
+    assert ended.reason == "trainer.max_time reached"
 
 
 def test_a_full_disk_is_said_and_leaves_the_checkpoint_before(tiny_mnist, tmp_path):
@@ -351,7 +357,7 @@ def test_a_full_disk_is_said_and_leaves_the_checkpoint_before(tiny_mnist, tmp_pa
     assert re.search(
         r"Error: \S+\.safetensors cannot be used: File too large\.$", ended.stderr.strip()
     )
-    assert summary(folder)["stopped"].endswith(".safetensors cannot be used: File too large")
+    assert summary(folder)["reason"].endswith(".safetensors cannot be used: File too large")
     names = {path.name for path in (folder / "checkpoints").iterdir()}
     assert names == {"best.safetensors", "last.safetensors"}
     assert checkpoint(folder)["epoch"] == checkpoint(folder, "best")["epoch"] == 0
@@ -447,8 +453,8 @@ def test_early_stopping_waits_for_its_patience_and_is_the_reason(tiny_run, patie
         "trainer.max_epochs=9",
     )
     assert len(metrics_csv(result.folder)) == 1 + patience
-    stopped = summary(result.folder)["stopped"]
-    assert stopped.startswith(f"early stopping in epoch {1 + patience}: val/loss")
+    reason = summary(result.folder)["reason"]
+    assert reason.startswith(f"early stopping in epoch {1 + patience}: val/loss")
     assert checkpoint(result.folder, "best")["epoch"] == 0
 
 
@@ -461,7 +467,7 @@ def test_early_stopping_watches_the_training_loss_without_validation(tiny_run):
         "callbacks.early_stopping.min_delta=1e-3",  # an epoch's order changes the sum's last bits
         "trainer.max_epochs=9",
     )
-    assert "early stopping in epoch 3: train/loss" in result.stopped
+    assert "early stopping in epoch 3: train/loss" in result.reason
 
 
 # How a step is made, against loops written by hand
@@ -653,7 +659,8 @@ def test_plateau_watches_validation_or_else_training(tiny_run, watched, mode, lr
 
 
 BETTER = {
-    "accuracy": "max", "precision": "max", "recall": "max", "loss": "min", "top5_error": "min",
+    "accuracy": "max", "precision": "max", "recall": "max", "f1": "max",
+    "loss": "min", "top5_error": "min",
 }  # fmt: skip
 WATCHERS = {
     "callbacks.early_stopping": (),
@@ -754,7 +761,7 @@ def test_barebones_trains_and_measures_nothing_by_the_way(tiny_run):
     result = tiny_run("trainer.barebones=true")
     assert same_bits(result.model.state_dict(), by_hand("adam", 12).state_dict())
     assert not (result.folder / "metrics.csv").exists()
-    assert summary(result.folder)["stopped"] == "trainer.max_epochs=2 reached"
+    assert summary(result.folder)["reason"] == "2 of 2 epochs"
 
 
 # What users bring along
@@ -801,7 +808,7 @@ def test_train_false_only_tests_the_checkpoint(tiny_run):
         name="after",
     )
     assert after.metrics == {"test": before.metrics["test"]}
-    assert after.stopped == "not trained (train=false)"
+    assert after.reason == "not trained (train=false)"
     assert not (after.folder / "checkpoints").exists()
     assert not (after.folder / "metrics.csv").exists()
     assert summary(after.folder)["metrics"].keys() == {"test"}
@@ -814,7 +821,7 @@ def test_a_run_continued_between_epochs_is_the_undisturbed_run(tiny_run, schedul
     # Interrupted after the second epoch, as otherwise a schedule would be that of a shorter run.
     stop = f"{{_target_: run_files.Signal, step: 12, number: {int(signal.SIGINT)}}}"
     half = tiny_run(*settings, "trainer.max_epochs=4", f"trainer.callbacks=[{stop}]", name="half")
-    assert summary(half.folder)["stopped"] == "interrupted"
+    assert summary(half.folder)["state"] == "interrupted"
     last = half.folder / "checkpoints" / "last.safetensors"
     rest = tiny_run(*settings, "trainer.max_epochs=4", f"ckpt_path={last}", name="rest")
     assert same_bits(weights(rest.folder), weights(whole.folder))
@@ -850,13 +857,13 @@ def test_a_checkpoint_of_another_network_is_told_apart(tiny_run):
 def test_a_failure_is_in_the_summary(tiny_run, tmp_path):
     with pytest.raises(RuntimeError, match="a mistake of mine"):
         tiny_run("trainer.callbacks=[{_target_: run_files.Raises}]")
-    assert summary(tmp_path / "run")["stopped"] == "failed: a mistake of mine"
+    assert summary(tmp_path / "run")["reason"] == "a mistake of mine"
 
 
 def test_an_unknown_class_is_named(tiny_run, tmp_path):
     with pytest.raises(DiscernError, match=r"run_files\.Nothing"):
         tiny_run("trainer.callbacks=[{_target_: run_files.Nothing}]")
-    assert "run_files.Nothing" in summary(tmp_path / "run")["stopped"]
+    assert "run_files.Nothing" in summary(tmp_path / "run")["reason"]
 
 
 @pytest.mark.parametrize(
@@ -926,7 +933,7 @@ def test_a_corrupt_file_is_named_and_not_trained_on(tiny_mnist, tmp_path, how):
     with pytest.raises(DiscernError, match=blamed):
         train(cfg)
     facts = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert blamed in facts["stopped"]
+    assert blamed in facts["reason"]
     assert facts["metrics"] == {}
 
 
@@ -1013,7 +1020,7 @@ def test_an_epoch_that_ends_before_its_validation_has_no_best_checkpoint(
 @pytest.mark.parametrize(
     ("setting", "reason"),
     [
-        ("trainer.max_epochs=0", "trainer.max_epochs=0 reached"),
+        ("trainer.max_epochs=0", "0 of 0 epochs"),
         ("trainer.limit_train_batches=0", "trainer.limit_train_batches=0 leaves none to train on"),
     ],
 )
@@ -1022,4 +1029,4 @@ def test_without_an_epoch_they_are_of_a_network_that_was_not_trained(
 ):
     line = said_of(caplog, tiny_run, setting)
     assert line == "Metrics of a network that was not trained:"
-    assert summary(tmp_path / "run")["stopped"] == reason
+    assert summary(tmp_path / "run")["reason"] == reason

@@ -30,12 +30,12 @@ from discern.models.threads import with_threads
 from discern.reports import comparison
 from discern.reports.classified import Classified, classified_sheet
 from discern.reports.notebook import comparison_html
-from discern.run import Result
 from discern.run import train as run
-from discern.runs.folder import OUTPUTS, find_checkpoint
+from discern.runs.folder import OUTPUTS
 from discern.sweeps.select import selected
 from discern.text import printable
 from discern.training.job import torch_as_it_was
+from discern.training.result import Result
 
 SHOWN = 12
 """Pictures that predictions show of themselves."""
@@ -180,7 +180,7 @@ def predict(
 
     Args:
         model: what :func:`discern.load` or :func:`discern.train` gave, on the CPU; or a checkpoint:
-            its path, a run's folder, or ``last`` or ``best`` for the newest run's.
+            its path, a run's folder, ``last`` for the newest run or ``best`` for the best one.
         pictures: a file, a folder with all below it, a pattern such as ``photos/*.jpg``, or several
             of these; they are prepared as ``discern predict`` does. Or pixels as the data set has
             them, uint8 (N, C, H, W), which are taken as they are.
@@ -208,7 +208,7 @@ def predict(
 
 def _network_and_card(model: nn.Module | Result | str | Path) -> tuple[nn.Module, Card]:
     if isinstance(model, (str, Path)):
-        model = load(find_checkpoint(str(model)))
+        model = load(model)
     if isinstance(model, Result):
         model = model.model
     if isinstance(model, Classifier):

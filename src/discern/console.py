@@ -89,19 +89,23 @@ def fitted(
         blocks: as many as rows; none for a table in any case.
         width: of a line; 0 for the terminal's, 100 where there is none.
     """
-    text = table(header, cells, width)
-    # A table that is too wide breaks the lines of its cells, or ends them with an ellipsis.
     ends = sum(cell.count("…") for line in [header, *cells] for cell in line)
-    fits = len(text.splitlines()) == len(cells) + 2 and text.count("…") == ends
-    return text if fits or not blocks else "\n".join(blocks)
+    for gap in (3, 2):
+        text = table(header, cells, width, gap)
+        # One that is too wide breaks the lines of its cells, or ends them with an ellipsis.
+        if len(text.splitlines()) == len(cells) + 2 and text.count("…") == ends:
+            return text
+    return "\n".join(blocks) if blocks else text
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], width: int = 0) -> str:
+def table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], width: int = 0, gap: int = 3
+) -> str:
     """A plain-text table, its first column to the left, the others to the right.
 
-    A width of 0 is the terminal's, 100 where there is none.
+    A width of 0 is the terminal's, 100 where there is none; ``gap`` letters are between columns.
     """
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, gap - 2))
     for number, name in enumerate(header):
         grid.add_column(_cell(name), justify="left" if number == 0 else "right")
     for row in rows:

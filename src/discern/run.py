@@ -1,58 +1,31 @@
 """What a run does, from top to bottom."""
 
-import functools
-import logging
-import math
+from __future__ import annotations
+
 from collections.abc import Mapping
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from lightning.pytorch import seed_everything
-from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig, OmegaConf
+from lightning.pytorch import Trainer, seed_everything
+from omegaconf import DictConfig
 
 from discern.config.check import check
-from discern.config.differences import as_facts, differences
-from discern.config.experiment_file import name_of
 from discern.config.values import plain
 from discern.data.module import ImageDataModule
-from discern.errors import (
-    first_line,
-    refusals_at_work,
-    refusals_of_files,
-)
-from discern.files.places import started_in
-from discern.files.yaml_file import write_config
-from discern.models.classifier import Classifier, count_parameters
-from discern.models.saved import (
-    fill,
-    read,
-)
+from discern.models.classifier import Classifier
+from discern.models.saved import fill, read
 from discern.models.threads import use_threads
 from discern.redaction import log_missing, missing
-from discern.reports.curves import draw_curves
-from discern.reports.notebook import result_html
-from discern.reports.run_page import write_run_page
 from discern.reports.tensorboard.hparams import log_row
 from discern.reports.tensorboard.settings import log_settings
-from discern.runs.folder import DIVERGED
-from discern.runs.summary import (
-    Summary,
-    git_state,
-    machine,
-    versions,
-)
+from discern.runs.state import Ended, State
+from discern.runs.summary import Summary
 from discern.training import find as finders
 from discern.training import serving as features
-from discern.training.batches import (
-    omit_single_images,
-    say_what_is_omitted,
-)
+from discern.training.batches import omit_single_images, say_what_is_omitted
 from discern.training.build import build_data, build_model, build_trainer
 from discern.training.ending import Ending
 from discern.training.fit import (
@@ -62,104 +35,26 @@ from discern.training.fit import (
     divergence,
     fit,
     of_a_search,
-    record_fit,
     take_some_batches,
     test,
     watched,
 )
 from discern.training.history import History
-from discern.training.interrupt import DIVERGED_STATUS, EXIT_STATUS, GracefulStop
-from discern.training.job import as_job, quiet_libraries
+from discern.training.interrupt import GracefulStop
+from discern.training.job import quiet_libraries
 from discern.training.meeting import check_trained_on, say_what_is_measured
 from discern.training.outputs import TestOutputs, keep_test, show_samples
 from discern.training.overfit import judge
+from discern.training.record import describe, draw, record_fit, recorded, save_config, write_summary
+from discern.training.result import Result
 from discern.training.resume import Randomness
 from discern.training.start import continue_from, find_checkpoints, known_of
 from discern.training.terminal import announce, conclude, devices, name_within
 
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, repr=False)
-class Result:
-    """What a run gave.
-
-    Attributes:
-        metrics: split ("train", "val", "test") -> metric -> value, of the best checkpoint.
-        model: the classifier with that checkpoint's weights, in eval mode.
-        folder: the run's folder.
-        stopped: why training ended.
-
-    In a notebook it shows itself with its curves.
-    """
-
-    metrics: dict[str, dict[str, float]]
-    model: Classifier
-    folder: Path
-    stopped: str
-
-    def __repr__(self) -> str:
-        measured = ", ".join(
-            f"{split} {name} {part[name]:.4f}"
-            for split, part in self.metrics.items()
-            for name in ("loss", "accuracy")
-            if name in part
-        )
-        return f"<Result: {measured or 'nothing measured'}; {self.stopped}; {self.folder}>"
-
-    def _repr_html_(self) -> str:
-        return result_html(self.metrics, self.stopped, self.folder)
-
-
-def job(cfg: DictConfig, import_seconds: float) -> Any:
-    """Hydra's task: one run in the folder that Hydra made. Returns the objective."""
-    hydra: Any = HydraConfig.get()
-    if getattr(rank_zero_only, "rank", 0):
-        # One of several processes of the run: the first one speaks for all.
-        logging.getLogger().setLevel(logging.ERROR)
-    cfg.folder, choices = hydra.runtime.output_dir, hydra.runtime.choices
-    identity = {
-        # Of several experiments, a list, Hydra knows no choice.
-        "name": name_of(choices.get("experiment") or choices.model),
-        "overrides": list(hydra.overrides.task),
-        "seconds": {"import": import_seconds},
-    }
-    try:
-        with as_job():
-            result = train(cfg, identity, choices)
-    except Exception as error:
-        # A job of a sweep, whose settings are checked only now.
-        summary = Summary(Path(cfg.folder) / "summary.json", **identity)
-        with suppress(OSError):
-            if not summary.path.exists():
-                summary.write(f"failed: {first_line(error)}")
-        raise
-    if result.stopped in EXIT_STATUS:
-        raise SystemExit(EXIT_STATUS[result.stopped])
-    if not has_diverged(result.stopped):
-        return objective_of(cfg.objective, result)
-    if hydra.mode != RunMode.MULTIRUN:
-        raise SystemExit(DIVERGED_STATUS)
-    # A sweep goes on with its other jobs.
-    return math.nan if isinstance(cfg.objective, str) else [math.nan for _ in cfg.objective]
-
-
-def has_diverged(stopped: str) -> bool:
-    """Whether training ended since a loss was not finite."""
-    return stopped.startswith(DIVERGED)
-
-
-def objective_of(setting: str | list[str], result: Result) -> Any:
-    """What a sweeper of Hydra's is told: the objective of the model that was kept, or several."""
-    if not isinstance(setting, str):
-        return [objective_of(metric, result) for metric in setting]
-    split, _, name = setting.partition("/")
-    return result.metrics.get(split, {}).get(name)
-
 
 def train(
     cfg: DictConfig,
-    identity: dict[str, Any] | None = None,
+    identity: Mapping[str, Any] | None = None,
     choices: Mapping[str, Any] | None = None,
 ) -> Result:
     """Run the experiment that a composed config describes, in ``cfg.folder``.
@@ -175,187 +70,172 @@ def train(
     """
     check(cfg)
     quiet_libraries()
-    summary = Summary(
-        Path(cfg.folder) / "summary.json",
-        **{
-            "name": cfg.model._target_.rpartition(".")[2].lower(),
-            "overrides": [],
-            **(identity or {}),
-        },
-        tags=list(cfg.tags),
-        seed=cfg.seed,
-        changed=as_facts(differences(cfg, choices or {})),
-        git=git_state_once(started_in()),
-        versions=versions(),
-        machine=machine(),
-    )
-    try:
-        with refusals_of_files(), refusals_at_work():
-            return _train(cfg, summary, choices or {})
-    except KeyboardInterrupt:
-        write_summary(summary, "interrupted", cfg)
-        raise
-    except SystemExit as end:
-        reasons = [reason for reason, number in EXIT_STATUS.items() if number == end.code]
-        reasons += [f"failed: it ended with status {end.code}"]
-        write_summary(summary, reasons[0], cfg)
-        raise
-    except BaseException as error:
-        with suppress(OSError):  # of a full disk, which is told already
-            write_summary(summary, f"failed: {first_line(error)}", cfg)
-        raise
-
-
-@functools.cache
-def git_state_once(folder: Path) -> dict[str, Any] | None:
-    """The state of the code that this process has imported, whatever becomes of the files."""
-    return git_state(folder)
+    with recorded(cfg, identity or {}, choices or {}) as summary:
+        return _train(cfg, summary, choices or {})
 
 
 def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Result:
-    facts, folder = summary.facts, Path(cfg.folder)
     start = find_checkpoints(cfg)
-    save_config(cfg, facts["overrides"])
+    save_config(cfg, summary.facts["overrides"])
     log_missing(missing(plain(cfg)))
     seed_everything(cfg.seed, workers=True, verbose=False)
+    run, suggested = _build(cfg, summary, start)
+    _check(cfg, run)
+    _announce(cfg, run)
+    if suggested is not None:
+        return _end(cfg, run, suggested)
+    epoch = 1 if start is None else continue_from(start, cfg, run.trainer, run.model)
+    if cfg.train:
+        with summary.phase("figures"):
+            show_samples(cfg, run.data, summary.facts, run.folder)
+    with summary.phase("features") if hasattr(run.model.network, "backbone") else nullcontext():
+        run.source = features.serve(cfg, run.model, run.data, run.trainer, epoch)
+    if cfg.cache.shard is not None:
+        return _end(cfg, run, Ended(State.DONE, f"cache.shard={cfg.cache.shard} computed"))
+    summary.facts["checkpoint"] = None if start is None else name_within(start, run.folder)
+    if cfg.train:
+        ended, best, content = _fit(cfg, run, start)
+        summary.facts["checkpoint"] = None if best is None else name_within(best, run.folder)
+    else:
+        ended, best, content = Ended(State.DONE, "not trained (train=false)"), start, None
+    came_to_its_end = ended.state in (State.DONE, State.PRUNED)
+    # Before the test, whose metrics TensorBoard adds to the row, and which may be interrupted.
+    log_row(run.trainer, cfg, choices, summary.facts["metrics"], ended=came_to_its_end)
+    if best is not None:
+        fill(run.model.network, (content or read(best))["state_dict"], best)
+    if cfg.test and len(run.data.test_dataset) and came_to_its_end:
+        _test(run)
+    return _end(cfg, run, ended)
 
-    history = History()
+
+if TYPE_CHECKING:  # start-up time: a frozen backbone alone has features
+    from discern.features.source import FeatureSource
+
+
+@dataclass
+class _Run:
+    """What a run is made of.
+
+    Attributes:
+        summary: what will be said of it.
+        folder: where it writes.
+        trainer: Lightning's, with its callbacks.
+        data: the data module, set up.
+        model: the classifier.
+        history: the metrics of each epoch.
+        stop: ends training after a batch when the user or the system asks.
+        source: serves a frozen backbone's features; None where there are none.
+    """
+
+    summary: Summary
+    folder: Path
+    trainer: Trainer
+    data: ImageDataModule
+    model: Classifier
+    history: History
+    stop: GracefulStop
+    source: FeatureSource | None = None
+
+    @property
+    def validated(self) -> bool:
+        """Whether training measures itself on held-out images."""
+        return self.data.has_validation and self.trainer.limit_val_batches != 0
+
+
+def _build(cfg: DictConfig, summary: Summary, start: Path | None) -> tuple[_Run, Ended | None]:
+    """The parts of the run; and its end, where it only looks for a learning rate."""
+    folder, history = Path(cfg.folder), History()
     stop = GracefulStop(folder / "checkpoints" / "last.safetensors")
+    callbacks = [Ending(), *watched(cfg), history, Randomness(), *of_a_search(cfg), stop]
     # Before the data: that the machine lacks a device is said before a file is read.
-    always = [Ending(), *watched(cfg), history, Randomness(), *of_a_search(cfg), stop]
-    trainer = build_trainer(cfg, always)
+    trainer = build_trainer(cfg, callbacks)
     with summary.phase("data"):
-        taken = None if cfg.train or not cfg.test else "test"
-        data: ImageDataModule = build_data(cfg, known_of(cfg, start), taken)
+        data = build_data(cfg, known_of(cfg, start), _only_measured(cfg))
     suggested = None
     if finders.is_searched(cfg):
         with summary.phase("find"):
-            suggested = finders.find(cfg, data, facts)
-        save_config(cfg, facts["overrides"])
+            suggested = finders.find(cfg, data, summary.facts)
+        save_config(cfg, summary.facts["overrides"])
         # Its settings may refer to those that have been found.
-        trainer = build_trainer(cfg, always)
+        trainer = build_trainer(cfg, callbacks)
     validated = data.has_validation and trainer.limit_val_batches != 0
     model = build_model(cfg, data, validated)
+    return _Run(summary, folder, trainer, data, model, history, stop), suggested
+
+
+def _only_measured(cfg: DictConfig) -> str | None:
+    """The split that a run measures which does not train."""
+    return "test" if cfg.test and not cfg.train else None
+
+
+def _check(cfg: DictConfig, run: _Run) -> None:
+    """Say what training leaves out, and refuse what could not end well."""
+    data, trainer = run.data, run.trainer
     if cfg.train:
-        omit_single_images(model, data)
+        omit_single_images(run.model, data)
         say_what_is_omitted(data, trainer)
-    if taken is not None:
-        say_what_is_measured(data, taken)
-    trained_on = check_trained_on(data, measured_splits(cfg, data), trains=cfg.train)
+    only = _only_measured(cfg)
+    if only is not None:
+        say_what_is_measured(data, only)
+    measured = ["val"] if cfg.train and data.has_validation else []
+    measured += ["test"] if cfg.test and len(data.test_dataset) else []
+    trained_on = check_trained_on(data, measured, trains=cfg.train)
     splits = {"train", "val"} if cfg.train else set()
     take_some_batches(trainer, data, splits | ({"test"} if cfg.test else set()))
     if cfg.train:
         check_validation_interval(trainer, data)
-        check_monitors(trainer, model, validated)
+        check_monitors(trainer, run.model, run.validated)
+    facts = run.summary.facts
     facts |= {
         "title": f"{facts['name']} on {data.title}",
-        "validated": validated,
-        **describe(model, data),
+        "validated": run.validated,
+        **describe(run.model, data),
     }
     facts["data"]["trained_on"] = trained_on
-    use_threads(model.network, data.input_shape, cfg.threads)
-    facts["machine"] |= {"devices": devices(trainer), "threads": torch.get_num_threads()}
-    announce(cfg, facts, data)
-    if suggested is not None:
-        write_summary(summary, suggested, cfg)
-        conclude(facts, suggested, folder)
-        return Result({}, model.eval(), folder, suggested)
-    epoch = 1 if start is None else continue_from(start, cfg, trainer, model)
-    if cfg.train:
+
+
+def _announce(cfg: DictConfig, run: _Run) -> None:
+    use_threads(run.model.network, run.data.input_shape, cfg.threads)
+    machine = {"devices": devices(run.trainer), "threads": torch.get_num_threads()}
+    run.summary.facts["machine"] |= machine
+    announce(cfg, run.summary.facts, run.data)
+
+
+def _fit(
+    cfg: DictConfig, run: _Run, start: Path | None
+) -> tuple[Ended, Path | None, dict[str, Any] | None]:
+    """How training ended, the best checkpoint, and what is in it."""
+    summary, facts, trainer = run.summary, run.summary.facts, run.trainer
+    with summary.phase("fit"):
+        log_settings(trainer, run.folder / "config.yaml", facts["overrides"], facts["changed"])
+        ended = fit(trainer, run.model, run.data, start, run.stop)
+    if trainer.overfit_batches and trainer.global_step:  # type: ignore[attr-defined]
+        facts["overfit"] = judge(trainer, run.model, run.data).facts()
+    best = best_checkpoint(trainer)
+    content = None if best is None else read(best)
+    record_fit(summary, run.history, trainer, best, content)
+    found = divergence(trainer)
+    if found is not None:
+        facts["diverged"] = asdict(found)
+    if not cfg.sweep.draws:
         with summary.phase("figures"):
-            show_samples(cfg, data, facts, folder)
-    with summary.phase("features") if hasattr(model.network, "backbone") else nullcontext():
-        source = features.serve(cfg, model, data, trainer, epoch)
-    if cfg.cache.shard is not None:
-        stopped = f"cache.shard={cfg.cache.shard} computed"
-        assert source is not None
-        facts["features"] = features.report(source)
-        write_summary(summary, stopped, cfg)
-        conclude(facts, stopped, folder)
-        return Result({}, model.eval(), folder, stopped)
-
-    stopped, best = "not trained (train=false)", start
-    facts["checkpoint"] = None if start is None else name_within(start, folder)
-    content: dict[str, Any] | None = None
-    if cfg.train:
-        with summary.phase("fit"):
-            log_settings(trainer, folder / "config.yaml", facts["overrides"], facts["changed"])
-            stopped = fit(trainer, model, data, start, stop)
-        if trainer.overfit_batches and trainer.global_step:  # type: ignore[attr-defined]
-            facts["overfit"] = judge(trainer, model, data).facts()
-        best = best_checkpoint(trainer)
-        facts["checkpoint"] = None if best is None else name_within(best, folder)
-        content = None if best is None else read(best)
-        record_fit(summary, history, trainer, best, content)
-        found = divergence(trainer)
-        if found is not None:
-            facts["diverged"] = asdict(found)
-        if not cfg.sweep.draws:
-            with summary.phase("figures"):
-                draw(history, facts, folder)
-    came_to_its_end = not (stopped in EXIT_STATUS or has_diverged(stopped))
-    # Before the test, whose metrics TensorBoard adds to the row, and which may be interrupted.
-    log_row(trainer, cfg, choices, facts["metrics"], ended=came_to_its_end)
-    if best is not None:
-        fill(model.network, (content or read(best))["state_dict"], best)
-    if cfg.test and len(data.test_dataset) and came_to_its_end:
-        outputs = TestOutputs()
-        with summary.phase("test"):
-            facts["metrics"]["test"] = test(trainer, model, data, outputs)
-        with summary.phase("figures"):
-            keep_test(outputs, data, folder)
-    if source is not None:
-        facts["features"] = features.report(source)
-    write_summary(summary, stopped, cfg)
-    conclude(facts, stopped, folder)
-    return Result(facts["metrics"], model.eval(), folder, stopped)
+            draw(run.history, facts, run.folder)
+    return ended, best, content
 
 
-# The parts, in the order of the story.
+def _test(run: _Run) -> None:
+    outputs = TestOutputs()
+    with run.summary.phase("test"):
+        run.summary.facts["metrics"]["test"] = test(run.trainer, run.model, run.data, outputs)
+    with run.summary.phase("figures"):
+        keep_test(outputs, run.data, run.folder)
 
 
-def measured_splits(cfg: DictConfig, data: ImageDataModule) -> list[str]:
-    """What the run measures besides the images that it trains on."""
-    splits = ["val"] if cfg.train and data.has_validation else []
-    return [*splits, "test"] if cfg.test and len(data.test_dataset) else splits
-
-
-@rank_zero_only
-def save_config(cfg: DictConfig, overrides: list[str]) -> None:
-    """Write config.yaml (every interpolation resolved) and overrides.yaml (what was typed)."""
-    for name, content in (("config", cfg), ("overrides", OmegaConf.create(overrides))):
-        write_config(content, Path(cfg.folder) / f"{name}.yaml")
-
-
-def describe(model: Classifier, data: ImageDataModule) -> dict[str, Any]:
-    """What the summary says of the data and the model."""
-    backbone = model.card and model.card["backbone"]
-    return {
-        "parameters": count_parameters(model.network),
-        **({"backbone": backbone} if backbone else {}),
-        "data": {
-            "title": data.title,
-            "source": data.source_used,
-            "fingerprint": data.fingerprint,
-            "images": data.num_images,
-            "classes": data.class_names,
-        },
-    }
-
-
-@rank_zero_only
-def draw(history: History, facts: dict[str, Any], folder: Path) -> None:
-    """Draw curves.png."""
-    draw_curves(history.rows, facts["best_epoch"], facts["title"], folder / "curves.png")
-
-
-@rank_zero_only
-def write_summary(summary: Summary, stopped: str, cfg: DictConfig) -> None:
-    """Write summary.json, and report.html, which is made from it and the other files."""
-    summary.write(stopped)
-    if cfg.report and not cfg.sweep.draws:
-        try:
-            write_run_page(summary.path.parent)
-        except Exception as error:  # the run has been made, and its report can be made again
-            log.warning("report.html was not written: %s", first_line(error))
-            log.debug("Why:", exc_info=True)
+def _end(cfg: DictConfig, run: _Run, ended: Ended) -> Result:
+    """Write the summary and the report, and tell how the run ended."""
+    facts = run.summary.facts
+    if run.source is not None:
+        facts["features"] = features.report(run.source)
+    write_summary(run.summary, ended, cfg)
+    conclude(facts, ended, run.folder)
+    return Result(facts["metrics"], run.model.eval(), run.folder, ended)

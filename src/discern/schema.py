@@ -13,7 +13,9 @@ LONGEST_KEY = 40
 class Strict(BaseModel):
     """Every field is named, and no value is converted to another type."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", strict=True, protected_namespaces=(), defer_build=True
+    )
 
 
 def check_schema(schema: type[BaseModel], value: Any, place: str) -> None:

@@ -163,7 +163,7 @@ def test_hostile_names_are_shown_and_do_nothing(browser, report, tmp_path):
     (folder / "overrides.yaml").write_text(f"- tags=[{HOSTILE!r}]\n")
     (folder / "bad_files.csv").write_text(f"file,reason\n{HOSTILE},</td>{HOSTILE}\n")
     facts = json.loads((report.parent / "summary.json").read_text())
-    facts |= {"title": HOSTILE, "tags": [HOSTILE], "stopped": f"failed: {HOSTILE}"}
+    facts |= {"title": HOSTILE, "tags": [HOSTILE], "state": "failed", "reason": HOSTILE}
     facts["changed"] = {HOSTILE: {"default": HOSTILE, "value": HOSTILE}}
     (folder / "summary.json").write_text(json.dumps(facts))
     tested = read_tested(report.parent)

@@ -94,7 +94,9 @@ def test_what_the_machine_does_not_allow_is_one_sentence_too(tmp_path):
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
     assert "Traceback" not in (tmp_path / "run" / "train.log").read_text()
-    assert summary(tmp_path / "run")["stopped"].startswith("failed: trainer.devices=4096 ")
+    facts = summary(tmp_path / "run")
+    assert facts["state"] == "failed"
+    assert facts["reason"].startswith("trainer.devices=4096 ")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -295,7 +297,7 @@ def test_a_named_folder_is_used_and_not_used_twice(tmp_path):
 
 def test_signals_end_a_run_gracefully(tmp_path):
     endless = ("data.source=sample", "trainer.accelerator=cpu", "trainer.max_epochs=-1")
-    wishes = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "terminated")}
+    wishes = {signal.SIGINT: (130, "by Ctrl-C"), signal.SIGTERM: (143, "by SIGTERM")}
     running = {}
     for number, (_, reason) in wishes.items():
         streams = [(tmp_path / f"{reason} {name}").open("w+") for name in ("in", "out", "err")]
@@ -314,12 +316,12 @@ def test_signals_end_a_run_gracefully(tmp_path):
         assert ended == status, (out, err)
         assert err == ""
         facts = summary(tmp_path / reason)
-        assert facts["stopped"] == reason
+        assert (facts["state"], facts["reason"]) == ("interrupted", reason)
         assert facts["epochs"] >= 1
         assert facts["metrics"].keys() == {"train", "val"}
         saved = checkpoint(tmp_path / reason)
         assert saved["global_step"] == facts["steps"]
-        assert f"Everything is in {reason}" in out.splitlines()
+        assert f"Results: {reason}" in out.splitlines()
         assert (tmp_path / reason / "report.html").stat().st_size
 
 

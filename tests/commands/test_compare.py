@@ -71,7 +71,7 @@ def test_two_runs_on_the_same_images(run, two, tmp_path):
     assert "cannot be told from 10 test images (McNemar's p = 0.2500)" in " ".join(
         done.stdout.split()
     )
-    assert done.stdout.endswith("To look at it, open here/compare.html\n")
+    assert done.stdout.endswith("Report: here/compare.html\n")
     one, other = rows(tmp_path / "here" / "compare.csv")
     assert (one["run"], one["optimizer.lr"], other["optimizer.lr"]) == ("A", "0.001", "0.01")
     assert other["test/accuracy"] == "0.9"
@@ -194,6 +194,13 @@ def test_runs_on_other_test_images_are_told_and_not_tested(run, two, tmp_path):
     assert not (tmp_path / "here" / "pairs.csv").exists()
 
 
+def test_a_run_of_another_version_is_one_sentence(run, two, tmp_path):
+    made_run(tmp_path / "other", format=2)
+    done = run(*two, "other")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: other/summary.json is of another version of discern: ")
+
+
 def test_a_digest_that_lies_about_the_images_is_no_crash(run, two, tmp_path):
     for number, labels in enumerate((LABELS[:4], LABELS[::-1])):
         folder = made_run(tmp_path / f"lie{number}")
@@ -204,9 +211,9 @@ def test_a_digest_that_lies_about_the_images_is_no_crash(run, two, tmp_path):
 
 
 def test_a_half_written_run_and_one_of_before_are_compared_as_far_as_they_go(run, two, tmp_path):
-    made_run(tmp_path / "going", stopped=None)
-    old = made_run(tmp_path / "old", stopped="interrupted")
-    (old / "summary.json").write_text('{"stopped": "interrupted"}')
+    made_run(tmp_path / "going", state=None)
+    old = made_run(tmp_path / "old")
+    (old / "summary.json").write_text('{"format": 1, "state": "interrupted"}')
     (old / "config.yaml").unlink()
     (old / "metrics.csv").write_bytes(b"\xff\0epoch")
     broken = made_run(tmp_path / "broken")
@@ -290,7 +297,7 @@ def test_names_are_shown_and_do_nothing(run, tmp_path):
     for number in range(2):
         folder = made_run(
             tmp_path / f"{HOSTILE.replace('/', '')}{number}", title=HOSTILE, tags=[HOSTILE],
-            config={"optimizer": {HOSTILE: f"{HOSTILE}{number}"}}, stopped=f"failed: {HOSTILE}",
+            config={"optimizer": {HOSTILE: f"{HOSTILE}{number}"}}, state="failed", reason=HOSTILE,
             versions={HOSTILE: str(number)},
         )  # fmt: skip
         keep_test(folder, LABELS, WORSE if number else BETTER, names=[HOSTILE, "=1+1", "$x^2$"])

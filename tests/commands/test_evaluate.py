@@ -174,7 +174,7 @@ def test_the_terminal_shows_metrics_and_classes(tiny_run, evaluated, caplog):
     caplog.set_level("INFO")
     accuracy = values(evaluated(tiny_run().folder))["accuracy"]
     assert f"{accuracy:.4f}" in caplog.text
-    for word in ("95 % from", "top5 error", "ece", "support", "evaluation"):
+    for word in ("95 % from", "top-5 error", "F1", "calibration error", "support", "evaluation"):
         assert word in caplog.text
 
 
@@ -399,7 +399,7 @@ def test_the_command(tmp_path):
     (folder,) = (tmp_path / "outputs").glob("*/*_evaluate")
     assert {path.name for path in folder.iterdir()} == FILES | {"evaluate.log"}
     assert "mlp on MNIST sample, test: 1,500 images" in done.stdout
-    assert done.stdout.splitlines()[-1] == f"Everything is in {folder.relative_to(tmp_path)}"
+    assert done.stdout.splitlines()[-1] == f"Results: {folder.relative_to(tmp_path)}"
     # The run's own folder is not for an evaluation.
     again = invoke("evaluate", "ckpt_path=run", "hydra.run.dir=run", cwd=tmp_path)
     assert again.returncode == 1
@@ -447,6 +447,7 @@ def test_scikit_learn_computes_the_same_from_the_predictions(tiny_run, evaluated
             "accuracy": sklearn.accuracy_score(labels, predicted),
             "precision": scores[0][there].mean(),
             "recall": scores[1][there].mean(),
+            "f1": scores[2][there].mean(),
             "top5_error": 1 - sklearn.top_k_accuracy_score(labels, sure, k=5, labels=names),
             "ece": calibration_error_by_hand(said, np.array(labels) == np.array(predicted)),
         },
@@ -456,6 +457,8 @@ def test_scikit_learn_computes_the_same_from_the_predictions(tiny_run, evaluated
         assert row["class"] == names[number]
         told = [float(row[name]) for name in ("precision", "recall", "f1", "support")]
         assert told == pytest.approx([part[number] for part in scores], abs=1e-6)
+        # What the field calls the accuracy of a class.
+        assert row["accuracy"] == row["recall"]
 
 
 def calibration_error_by_hand(said: np.ndarray, correct: np.ndarray) -> float:

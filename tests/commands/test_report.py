@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 
 import pytest
 
+from made_runs import made_run
 from starter import invoke
 
 
@@ -19,14 +19,22 @@ def test_reports_are_made_anew_of_all_runs_below(tiny_run, tmp_path):
     assert (one.folder / "report.html").stat().st_size > 1_000_000
 
 
-def test_last_is_the_newest_run_of_outputs(tiny_run, tmp_path):
-    for number, name in enumerate(("outputs/a/1", "outputs/b/1")):
-        run = tiny_run("report=false", name=name)
-        facts = json.loads((run.folder / "summary.json").read_text())
-        facts["began"] = f"2026-01-0{2 - number}T12:00:00+00:00"
-        (run.folder / "summary.json").write_text(json.dumps(facts))
-    done = invoke("report", "last", cwd=tmp_path)
-    assert done.stdout == "outputs/a/1/report.html\n"
+@pytest.mark.parametrize(("word", "folder"), [("last", "newest"), ("best", "lowest")])
+def test_last_is_the_newest_run_of_outputs_and_best_the_best(tmp_path, word, folder):
+    made_run(tmp_path / "outputs" / "a" / "newest", minute=1, metrics={"val": {"loss": 0.9}})
+    made_run(tmp_path / "outputs" / "b" / "lowest", minute=0, metrics={"val": {"loss": 0.1}})
+    done = invoke("report", word, cwd=tmp_path)
+    assert done.stdout.endswith(f"/{folder}/report.html\n"), done.stderr
+
+
+def test_of_another_version_a_sentence_says_so(tmp_path):
+    made_run(tmp_path / "run", format=2)
+    done = invoke("report", "run", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "Error: run/summary.json is of another version of discern: it has format 2, and this "
+        "version reads format 1.\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -35,6 +43,7 @@ def test_last_is_the_newest_run_of_outputs(tiny_run, tmp_path):
         ("nowhere", "nowhere is no folder"),
         ("empty", "empty has no run in it"),
         ("last", "last needs a run in outputs, and there is none"),
+        ("best", "best needs a run with a val/loss in outputs, and there is none"),
     ],
 )
 def test_what_is_no_run_is_told_in_a_sentence(tmp_path, asked, said):

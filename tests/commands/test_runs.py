@@ -46,7 +46,7 @@ def outputs(tmp_path: Path) -> Path:
         title="dropout on Fashion-MNIST", data={"title": "Fashion-MNIST"}, seconds={"total": 3.0},
         config={"optimizer": {"lr": 0.01}},
     )  # fmt: skip
-    made_run(folder / "day2" / "fourth", metrics={}, minute=5, stopped="failed: no luck")
+    made_run(folder / "day2" / "fourth", metrics={}, minute=5, state="failed", reason="no luck")
     return folder
 
 
@@ -122,7 +122,7 @@ def test_json_has_what_is_known(run, outputs):
     assert one["bytes"] == sum(path.stat().st_size for path in folder.iterdir())
     assert one["began"] == read_run(folder).began.isoformat()
     expected = {
-        "state": "done", "stopped": "trainer.max_epochs=2 reached", "model": "mlp", "data": "MNIST",
+        "state": "done", "reason": "2 of 2 epochs", "model": "mlp", "data": "MNIST",
         "fingerprint": "f" * 64, "seconds": 65.0, "epochs": 2, "metrics": {"val/loss": 0.4},
         "tags": ["base"], "overrides": ["trainer.max_epochs=2"],
     }  # fmt: skip
@@ -146,13 +146,11 @@ def test_jobs_of_a_sweep_are_runs_and_its_best_is_none_of_its_own(run, tmp_path)
 
 def test_a_half_written_run_and_one_of_before_are_listed(run, tmp_path):
     outputs = tmp_path / "outputs"
-    made_run(outputs / "going", stopped=None)
+    made_run(outputs / "going", state=None)
     made_run(outputs / "cut")
-    (outputs / "cut" / "summary.json").write_text('{"stopped": "tra')
+    (outputs / "cut" / "summary.json").write_text('{"state": "do')
     old = made_run(outputs / "old")
-    (old / "summary.json").write_text(
-        '{"stopped": "all batches seen", "name": "fc", "metrics": []}'
-    )
+    (old / "summary.json").write_text('{"format": 1, "state": "done", "name": "fc", "metrics": []}')
     done = run("sort=name")
     lines = {line.split()[0]: line.split() for line in done.stdout.splitlines()[2:5]}
     assert lines["going"][3:6] == ["unfinished", "mlp", "mnist"]
@@ -160,10 +158,30 @@ def test_a_half_written_run_and_one_of_before_are_listed(run, tmp_path):
     assert lines["old"][3:6] == ["done", "fc", "mnist"]
 
 
+def test_a_pruned_job_is_pruned(run, tmp_path):
+    made_run(tmp_path / "outputs" / "hopeless", state="pruned", reason="in epoch 3: val/loss")
+    made_run(tmp_path / "outputs" / "other")
+    (one,) = json.loads(run("state=pruned", "--json").stdout)
+    assert (one["folder"], one["state"]) == ("outputs/hopeless", "pruned")
+    assert one["reason"] == "in epoch 3: val/loss"
+
+
+def test_a_run_of_another_version_is_listed_and_stays(run, tmp_path):
+    made_run(tmp_path / "outputs" / "old")
+    (tmp_path / "outputs" / "old" / "summary.json").write_text('{"stopped": "it was done"}')
+    made_run(tmp_path / "outputs" / "new")
+    listed = run("sort=name").stdout
+    assert re.search(r"^old .* unknown ", listed, re.MULTILINE)
+    assert "old/summary.json is of another version of discern: it has no format" in listed
+    assert "old stays: another version of discern" in run("prune", "keep=0", "yes=true").stdout
+    assert left(tmp_path / "outputs") == {"old"}
+
+
 @pytest.mark.parametrize(
     "content",
     ["[]", "3", "[" * 100_000, '{"tags": 3, "metrics": {"val": 7, "test": {"loss": "x"}}, '
-     '"seconds": [], "began": 5, "data": [], "name": [], "stopped": {}}', '{"began": "soon", '
+     '"seconds": [], "began": 5, "data": [], "name": [], "format": 1, "state": {}, "reason": {}}',
+     '{"format": 1, "state": "not run", "began": "soon", '
      '"metrics": {"val": {"loss": NaN, "accuracy": 1e999}}, "seconds": {"total": -1}}'],
 )  # fmt: skip
 def test_a_summary_that_makes_no_sense_is_no_crash(run, tmp_path, content):
@@ -180,7 +198,7 @@ def test_a_summary_that_makes_no_sense_is_no_crash(run, tmp_path, content):
                                            for n in range(1, 60))]), ": : :"]
 )  # fmt: skip
 def test_settings_that_make_no_sense_are_none(run, tmp_path, config):
-    folder = made_run(tmp_path / "outputs" / "odd", stopped=None)
+    folder = made_run(tmp_path / "outputs" / "odd", state=None)
     (folder / "config.yaml").write_text(config)
     assert read_run(folder).config == {}
     assert "\nodd " in run().stdout
@@ -304,7 +322,7 @@ def test_on_a_terminal_it_asks(outputs, tmp_path, answer, stay):
 
 def test_what_may_still_run_stays(run, tmp_path):
     outputs = tmp_path / "outputs"
-    going, dead = (made_run(outputs / name, stopped=None) for name in ("going", "dead"))
+    going, dead = (made_run(outputs / name, state=None) for name in ("going", "dead"))
     aged(going, 30)
     aged(dead, 30)
     (going / "metrics.csv").write_text("epoch\n1\n")
@@ -325,7 +343,7 @@ def test_a_sweep_goes_or_stays_as_a_whole(run, tmp_path):
     assert re.search(r"^bad .* sweep of 2 jobs +0.7000", done.stdout, re.MULTILINE)
     summary = json.loads((outputs / "good" / "lr=0" / "summary.json").read_text())
     (outputs / "good" / "lr=0" / "summary.json").write_text(
-        json.dumps({**summary, "stopped": "failed: x"})
+        json.dumps({**summary, "state": "failed"})
     )
     run("prune", "keep=0", "state=failed", "yes=true")
     assert (outputs / "good").exists()
@@ -443,8 +461,8 @@ def test_the_command_imports_nothing_heavy(outputs, tmp_path):
         ("discern runs so", {"sort="}),
         ("discern runs pr", {"prune"}),
         ("discern runs --", {"--json"}),
-        ("discern runs state=", {"state=done", "state=diverged", "state=failed",
-                                 "state=interrupted", "state=unfinished"}),
+        ("discern runs state=", {"state=done", "state=pruned", "state=diverged", "state=failed",
+                                 "state=interrupted", "state=unfinished", "state=unknown"}),
         ("discern runs prune ", {"keep=", "by=", "dir=", "yes=", "state=", "model=", "data=",
                                  "tag="}),
     ],
@@ -457,7 +475,7 @@ def test_completion(tmp_path, line, words):
 def test_prune_leaves_what_only_has_a_summary(run, tmp_path):
     others = tmp_path / "outputs" / "photos"
     others.mkdir(parents=True)
-    (others / "summary.json").write_text('{"stopped": "it was done"}')
+    (others / "summary.json").write_text('{"state": "it was done"}')
     done = run("prune", "keep=0", "yes=true")
     assert "photos stays: it does not hold the config.yaml and overrides.yaml" in done.stdout
     assert (others / "summary.json").exists()

@@ -18,7 +18,8 @@ from discern.errors import DiscernError
 from discern.models.checkpoint import write
 from discern.models.saved import read
 from discern.reports.run_page import write_run_page
-from discern.run import Result, train
+from discern.run import train
+from discern.training.result import Result
 from photos import photo_folder
 from run_files import composed, metrics_csv, summary
 from starter import invoke
@@ -59,7 +60,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(photos: Path, tmp_path: Path) -> Callable[..., Result]:
     def run(*overrides: str, name: str = "run") -> Result:
-        (tmp_path / name).mkdir()
+        (tmp_path / name).mkdir(parents=True)
         folders = (f"data.dir={photos}", f"folder={tmp_path / name}")
         return train(composed(*SETTINGS, *folders, *overrides))
 
@@ -290,6 +291,18 @@ def test_a_head_whose_backbone_is_another_is_refused(run, monkeypatch):
     write(content, path)
     with pytest.raises(DiscernError, match="holds a head for efficientnet_lite0 with weights"):
         discern.load(path)
+
+
+@pytest.mark.parametrize("wanted", ["best", "outputs/tuned"])
+def test_a_backbone_is_taken_from_a_run(run, tmp_path, monkeypatch, wanted):
+    monkeypatch.chdir(tmp_path)
+    tuned = run(*FINETUNE, "trainer.max_epochs=2", name="outputs/tuned")
+    before = read(tuned.folder / "checkpoints" / "best.safetensors")["state_dict"]
+    nothing_new = ("data.val_size=0", "data.test_size=0", "trainer.max_epochs=1")
+    kept = weights(run(f"model.weights={wanted}", *nothing_new, name="new"))
+    backbone = [key for key in before if key.startswith("backbone.")]
+    assert backbone
+    assert all(torch.equal(kept[key], before[key]) for key in backbone)
 
 
 def test_a_new_run_from_fine_tuned_weights_keeps_them_all(run):

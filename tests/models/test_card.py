@@ -80,7 +80,6 @@ def nested(depth: int) -> list[Any]:
         ({"data": {str(number): "x" for number in range(101)}}, "data"),
         ({"metrics": {"val/loss": "0.1"}}, "metrics.val/loss"),
         ({"versions": {"torch": 2}}, "versions.torch"),
-        ({"format": "1"}, "format"),
         ({"other": 1}, "other: Extra"),
         ({"config": {"seed": "1"}}, "config.seed is no whole number"),
         ({"config": {"seed": True}}, "config.seed is no whole number"),
@@ -106,6 +105,17 @@ def test_what_a_card_may_not_say_is_named(changes, told):
         parsed(card(**changes), Path("x.safetensors"))
     assert re.search(told, str(error.value))
     assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("other", "told"), [(2, "format 2"), (True, "no format"), ("1", "no format")]
+)
+def test_a_card_of_another_version_is_one_sentence(other, told):
+    with pytest.raises(
+        DiscernError, match=r"^x is of another version of discern: it has "
+    ) as error:
+        parsed(card(format=other, unknown=[]), Path("x"))
+    assert str(error.value).endswith(f"{told}, and this version reads format 1.")
 
 
 @pytest.mark.parametrize("value", [None, 3, [], "card", {}])

@@ -64,6 +64,14 @@ def test_another_content_under_the_same_name_is_converted(path, children):
     assert len(children) == 2
 
 
+def test_a_kept_file_of_another_format_is_made_anew(path, children, monkeypatch):
+    torch_file.read(path)
+    monkeypatch.setattr(torch_file_folder, "FORMAT", torch_file_folder.FORMAT + 1)
+    torch_file.read(path)
+    torch_file.read(path)
+    assert len(children) == len(kept()) == 2
+
+
 @pytest.mark.parametrize("damage", ["flipped", "cut", "emptied", "renamed", "removed", "a folder"])
 def test_a_damaged_kept_file_is_made_anew(path, children, damage):
     torch_file.read(path)

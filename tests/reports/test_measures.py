@@ -6,6 +6,7 @@ from torch.nn.functional import cross_entropy
 from torchmetrics.functional.classification import (
     multiclass_accuracy,
     multiclass_calibration_error,
+    multiclass_f1_score,
     multiclass_precision,
     multiclass_recall,
 )
@@ -33,6 +34,7 @@ def test_the_values_are_those_of_torchmetrics(classes, labelled):
         "accuracy": multiclass_accuracy(logits, labels, classes, average="micro"),
         "precision": multiclass_precision(logits, labels, classes, average="macro"),
         "recall": multiclass_recall(logits, labels, classes, average="macro"),
+        "f1": multiclass_f1_score(logits, labels, classes, average="macro"),
         "ece": multiclass_calibration_error(logits, labels, classes, n_bins=15, norm="l1"),
     }
     if classes > 5:
@@ -70,6 +72,7 @@ def test_the_methods_and_the_seed():
         "loss",
         "precision",
         "recall",
+        "f1",
         "ece",
     }
 

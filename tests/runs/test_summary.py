@@ -6,11 +6,15 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from discern.runs.folder import FORMAT
+from discern.runs.state import Ended, State
 from discern.runs.summary import Summary, git_state, versions
 
+DONE = Ended(State.DONE, "all batches seen")
 
-def written(summary: Summary, stopped: str = "done") -> dict:
-    summary.write(stopped)
+
+def written(summary: Summary, ended: Ended = DONE) -> dict:
+    summary.write(ended)
 
     def refuse(constant):
         raise AssertionError(f"{constant} is not JSON")
@@ -26,7 +30,9 @@ def test_facts_known_from_the_start_and_later_are_written(tmp_path):
         datetime.fromisoformat(facts.pop("began")) - datetime.now().astimezone()
     ) < timedelta(hours=1)
     assert facts == {
-        "stopped": "done",
+        "format": FORMAT,
+        "state": "done",
+        "reason": "all batches seen",
         "name": "mlp",
         "tags": ["a"],
         "metrics": {"val": {"loss": 0.5}},
@@ -54,8 +60,8 @@ def test_phases_are_timed_even_if_they_fail(tmp_path):
 
 def test_it_may_be_written_again(tmp_path):
     summary = Summary(tmp_path / "summary.json")
-    written(summary, "interrupted")
-    assert written(summary, "done")["stopped"] == "done"
+    written(summary, Ended(State.INTERRUPTED, "by Ctrl-C"))
+    assert written(summary)["state"] == "done"
     assert len(list(tmp_path.iterdir())) == 1
 
 

@@ -10,7 +10,7 @@ import yaml
 from sweeping import results
 
 from discern.errors import DiscernError
-from discern.runs.folder import best
+from discern.runs.folder import run_meant
 from discern.sweeps.select import selected
 from run_files import TINY, summary
 from starter import invoke
@@ -82,7 +82,7 @@ def test_best_yaml_trains_without_a_fold(cwd):
 
 def test_commands_that_rank_runs_call_no_fold_the_best(cwd):
     with pytest.raises(DiscernError, match=r"^best needs a run in .* that is no fold"):
-        best(cwd / "two")
+        run_meant("best", cwd / "two")
     names = [run.folder.name for run in selected([str(cwd / "two")], cwd)]
     assert names == [f"fold={n},lr={lr}" for lr in ("0.01", "1e-05") for n in range(3)]
     listed = invoke("runs", "dir=two", "sort=val/loss", cwd=cwd)

@@ -8,10 +8,11 @@ import pytest
 from filelock import FileLock
 
 from discern.errors import DiscernError
+from discern.runs.state import State
 from discern.sweeps import ledger as ledgers
 from discern.sweeps.ledger import Ledger
 from discern.sweeps.page import write_sweep_page
-from discern.sweeps.rows import Objective, State, direction_of, objectives_of
+from discern.sweeps.rows import Objective, objectives_of
 
 LOSS = Objective("val/loss", "minimize")
 KNOWN = '[{"metric": "val/loss", "direction": "minimize"}]'
@@ -25,7 +26,8 @@ def planned(folder: Path, *rates: str) -> Ledger:
 
 def write(folder: Path, **facts: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    known = {"stopped": "trainer.max_epochs=2 reached", "seconds": {"total": 1.5}, "epochs": 2}
+    known = {"format": 1, "state": "done", "reason": "2 of 2 epochs", "epochs": 2}
+    known["seconds"] = {"total": 1.5}
     (folder / "summary.json").write_text(json.dumps({**known, "metrics": {}, **facts}))
 
 
@@ -45,11 +47,16 @@ def test_values_that_are_tried_twice_have_two_folders(tmp_path):
 @pytest.mark.parametrize(
     ("facts", "state", "reason"),
     [
-        ({"metrics": {"val": {"loss": 0.5}}}, State.DONE, "trainer.max_epochs=2 reached"),
+        ({"metrics": {"val": {"loss": 0.5}}}, State.DONE, "2 of 2 epochs"),
         ({"metrics": {"val": {"loss": None}}}, State.FAILED, "val/loss is not a number"),
-        ({"stopped": "failed: no room"}, State.FAILED, "no room"),
-        ({"stopped": "interrupted"}, State.INTERRUPTED, "by Ctrl-C"),
-        ({"stopped": "pruned in epoch 3: hopeless"}, State.PRUNED, "in epoch 3: hopeless"),
+        ({"state": "failed", "reason": "no room"}, State.FAILED, "no room"),
+        ({"state": "interrupted", "reason": "by SIGTERM"}, State.INTERRUPTED, "by SIGTERM"),
+        (
+            {"state": "pruned", "reason": "in epoch 3: hopeless"},
+            State.PRUNED,
+            "in epoch 3: hopeless",
+        ),
+        ({"state": "done", "reason": "failed: a name"}, State.FAILED, "val/loss is not a number"),
     ],
 )
 def test_a_row_is_what_the_jobs_folder_tells(tmp_path, facts, state, reason):
@@ -62,11 +69,11 @@ def test_a_row_is_what_the_jobs_folder_tells(tmp_path, facts, state, reason):
     assert other.state is State.WAITING
 
 
-def test_a_job_without_a_last_word_was_interrupted_or_failed_for_a_reason(tmp_path):
+def test_a_job_without_a_last_word_is_unfinished_or_failed_for_a_reason(tmp_path):
     ledger = planned(tmp_path, "0.1", "0.2")
     (tmp_path / "lr=0.1").mkdir()
     (tmp_path / "lr=0.1" / "config.yaml").touch()
-    assert ledger.rows()[0].state is State.INTERRUPTED
+    assert ledger.rows()[0].state is State.UNFINISHED
     ledger.reasons[0] = "its process was ended by SIGKILL"
     assert (ledger.rows()[0].state, ledger.rows()[0].reason) == (State.FAILED, ledger.reasons[0])
 
@@ -81,6 +88,16 @@ def test_an_interrupted_job_goes_on_from_its_checkpoint_and_another_begins_anew(
     assert ledger.resumption(ledger.jobs[0]) == [f"ckpt_path='{last}'"]
     assert ledger.resumption(ledger.jobs[1]) == []
     assert not (tmp_path / "lr=0.2").exists()
+
+
+@pytest.mark.parametrize("name", ["lr=0.1/summary.json", "results.json"])
+def test_of_another_version_a_sentence_says_so(tmp_path, name):
+    planned(tmp_path, "0.1", "0.2")
+    write(tmp_path / "lr=0.1")
+    (tmp_path / name).write_text('{"format": 2}')
+    sentence = rf"{name} is of another version of discern: it has format 2, and .* format 1\.$"
+    with pytest.raises(DiscernError, match=sentence):
+        write_sweep_page(tmp_path)
 
 
 def test_without_validation_images_jobs_are_ranked_by_training(tmp_path):
@@ -100,7 +117,7 @@ def test_without_validation_images_jobs_are_ranked_by_training(tmp_path):
     [
         ("no JSON", "cannot be read"),
         ("[]", "cannot be read"),
-        ('{"format": 99}', "newer discern"),
+        ('{"format": 99}', "is of another version of discern: it has format 99"),
         (
             '{"format": 1, "arguments": [], "objectives": [],'
             ' "search": null, "jobs": [{"number": 0, "name": "../../home", "overrides": {}}]}',
@@ -129,7 +146,7 @@ def test_a_list_that_discern_did_not_write_is_refused(tmp_path, content, sentenc
 
 
 @pytest.mark.parametrize("odd", ["a word", [1], {"val": 3}, 1e400, None])
-@pytest.mark.parametrize("name", ["seconds", "epochs", "metrics", "stopped"])
+@pytest.mark.parametrize("name", ["seconds", "epochs", "metrics", "state", "reason"])
 def test_a_job_s_summary_may_say_anything(tmp_path, name, odd):
     ledger = planned(tmp_path, "1", "2")
     for job in ledger.jobs:
@@ -159,7 +176,6 @@ def test_a_folder_has_one_sweep_at_a_time(tmp_path, monkeypatch):
     ],
 )
 def test_the_direction_is_known_from_the_metric(metric, direction):
-    assert direction_of(metric) == direction
     assert objectives_of(metric) == [Objective(metric, direction)]
 
 

@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
+from discern.runs.state import State
 from discern.sweeps.picture import draw_sweep
-from discern.sweeps.rows import Objective, Row, State
+from discern.sweeps.rows import Objective, Row
 
 LOSS = Objective("val/loss", "minimize")
 ACCURACY = Objective("val/accuracy", "maximize")

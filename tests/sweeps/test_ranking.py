@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from discern.runs.state import State
 from discern.sweeps.ranking import (
     best_group,
     best_row,
@@ -26,7 +27,7 @@ from discern.sweeps.ranking import (
     varied,
     verdict,
 )
-from discern.sweeps.rows import Objective, Row, State
+from discern.sweeps.rows import Objective, Row
 
 LOSS = Objective("val/loss", "minimize")
 ACCURACY = Objective("val/accuracy", "maximize")

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from discern.runs.state import State
 from discern.sweeps.ranking import Spread
 from discern.sweeps.results import (
     mean_and_sd,
@@ -17,7 +18,7 @@ from discern.sweeps.results import (
     short_names,
     write_results,
 )
-from discern.sweeps.rows import Objective, Row, State
+from discern.sweeps.rows import Objective, Row
 
 LOSS = Objective("val/loss", "minimize")
 ACCURACY = Objective("val/accuracy", "maximize")

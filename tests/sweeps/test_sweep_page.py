@@ -20,13 +20,15 @@ def sweep(folder: Path, jobs: list[dict[str, str]], values: list[float | None]) 
         of = folder / name
         of.mkdir(parents=True)
         facts: dict[str, Any] = {
-            "stopped": "failed: it broke",
+            "format": 1,
+            "state": "failed",
+            "reason": "it broke",
             "metrics": {},
             "seconds": {"total": 2},
         }
         if value is not None:
             facts |= {
-                "stopped": "trainer.max_epochs=2 reached",
+                "state": "done",
                 "metrics": {"val": {"loss": value}},
             }
             (of / "metrics.csv").write_text(f"epoch,step,val/loss\n1,5,{value + 1}\n2,10,{value}\n")

@@ -170,7 +170,7 @@ def test_the_last_checkpoint_is_the_same_for_all_jobs(tmp_path):
     assert first.returncode == 0, first.stderr
     jobs = ("model.init_from=last", "seed=1,2", "hydra.launcher.n_jobs=1")
     assert sweep(tmp_path, *QUICK[:-1], *jobs, "hydra.sweep.dir=outputs/sweep") == 0
-    start = str(tmp_path / "outputs" / "first" / "checkpoints" / "last.safetensors")
+    start = str(tmp_path / "outputs" / "first" / "checkpoints" / "best.safetensors")
     for row in results(tmp_path / "outputs" / "sweep")["rows"]:
         assert summary(tmp_path / "outputs" / "sweep" / row["folder"])["changed"][
             "model.init_from"

@@ -10,7 +10,8 @@ import torch
 from lightning.pytorch import Callback
 
 from discern.models.checkpoint import write
-from discern.runs.folder import State, read_run
+from discern.runs.folder import read_run
+from discern.runs.state import State
 from discern.training import divergence
 from discern.training.divergence import finite_weights
 from run_files import TINY, checkpoint, metrics_csv, summary
@@ -30,7 +31,7 @@ class Spoils(Callback):
 
 
 def spoils(step: int) -> str:
-    return f"trainer.callbacks=[{{_target_: callbacks.test_divergence.Spoils, step: {step}}}]"
+    return f"trainer.callbacks=[{{_target_: training.test_divergence.Spoils, step: {step}}}]"
 
 
 @pytest.fixture(autouse=True)
@@ -52,9 +53,9 @@ def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(tiny_run, settings):
     result = tiny_run(*settings, "trainer.max_epochs=3")
     run, facts = read_run(result.folder), told(result.folder)["diverged"]
     assert run.state is State.DIVERGED
-    assert result.stopped == run.stopped
-    assert f"diverged in epoch 1: the training loss in step {facts['step']} is nan" in run.stopped
-    assert "learning rate 1e+30" in run.stopped
+    assert (result.state, result.reason) == (run.state, run.reason)
+    assert f"in epoch 1: the training loss in step {facts['step']} is nan" in run.reason
+    assert "learning rate 1e+30" in run.reason
     assert facts["epoch"] == 1
     assert 2 <= facts["step"] <= 4
     assert facts["learning_rate"] == 1e30
@@ -105,7 +106,7 @@ def test_the_checkpoints_before_stay_and_training_goes_on_from_them(tiny_run):
         )
     assert result.metrics["val"]["loss"] < 3
     after = tiny_run(f"ckpt_path='{result.folder}'", "trainer.max_epochs=3", name="after")
-    assert after.stopped == "trainer.max_epochs=3 reached"
+    assert after.reason == "3 of 3 epochs"
     whole = tiny_run("trainer.max_epochs=3", name="whole")
     assert after.metrics == whole.metrics
 
@@ -114,20 +115,20 @@ def test_weights_that_an_epochs_last_step_spoils_are_found_by_the_validation(tin
     result = tiny_run(spoils(12), "trainer.max_epochs=5")
     facts = summary(result.folder)["diverged"]
     assert (facts["metric"], facts["epoch"], facts["step"]) == ("val/loss", 2, 12)
-    assert "the validation loss after step 12 is nan" in result.stopped
+    assert "the validation loss after step 12 is nan" in result.reason
     assert [math.isnan(row["val/loss"]) for row in metrics_csv(result.folder)] == [False, True]
     assert checkpoint(result.folder)["epoch"] == checkpoint(result.folder, "best")["epoch"] == 0
 
 
 def test_not_even_min_epochs_makes_it_train_on(tiny_run):
     result = tiny_run(spoils(6), "trainer.min_epochs=4", "trainer.max_epochs=5")
-    assert result.stopped.startswith("diverged in epoch 1")
+    assert result.state is State.DIVERGED
     assert len(metrics_csv(result.folder)) == 1
 
 
 def test_on_nan_continue_goes_on_says_nan_and_keeps_the_good_checkpoints(tiny_run):
     result = tiny_run(spoils(9), "on_nan=continue", "trainer.max_epochs=4")
-    assert result.stopped == "trainer.max_epochs=4 reached"
+    assert result.reason == "4 of 4 epochs"
     rows = metrics_csv(result.folder)
     # One NaN among the batches of an epoch makes its mean NaN.
     assert [math.isnan(row["train/loss"]) for row in rows] == [False, True, True, True]
@@ -142,7 +143,7 @@ def test_a_first_loss_that_is_not_finite_has_other_advice(tiny_run, tmp_path):
         weight.fill_(math.nan)
     write(content, tmp_path / "nan.safetensors")
     result = tiny_run(f"model.init_from='{tmp_path / 'nan.safetensors'}'", name="after")
-    assert "in step 1 is nan (none before was finite" in result.stopped
+    assert "in step 1 is nan (none before was finite" in result.reason
     assert "model.init_from" in summary(result.folder)["diverged"]["advice"]
 
 
@@ -164,7 +165,7 @@ def test_a_process_of_its_own_ends_with_1_and_says_what_to_try(tmp_path):
         "sweep.draws=false", "logger=default", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 1
-    assert "Ended: diverged in epoch 1: the training loss in step 2 is nan" in done.stdout
+    assert "Diverged in epoch 1: the training loss in step 2 is nan" in done.stdout
     assert "Try a lower optimizer.lr than 1e+30 (find_lr=true suggests one)" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     page = (tmp_path / "run" / "report.html").read_text()

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from lightning.pytorch import Callback
 
-from run_files import metrics_csv, summary
+from discern.runs.folder import read_run
+from run_files import metrics_csv
 
 STAYS = ("optimizer=sgd", "optimizer.lr=1e-30")
 """Nothing changes, so nothing improves."""
@@ -21,7 +22,7 @@ class Stops(Callback):
 
 
 def stops(after: int) -> str:
-    return f"trainer.callbacks=[{{_target_: callbacks.test_ending.Stops, after: {after}}}]"
+    return f"trainer.callbacks=[{{_target_: training.test_ending.Stops, after: {after}}}]"
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def stops(after: int) -> str:
             2,
             "early stopping in epoch 2: val/loss has not improved by 0.25 for 2 validations",
         ),
-        (["trainer.max_epochs=2"], 2, "trainer.max_epochs=2 reached"),
+        (["trainer.max_epochs=2"], 2, "2 of 2 epochs"),
         (["trainer.max_steps=8"], 2, "trainer.max_steps=8 reached"),
         (["trainer.max_time={seconds: 0}"], 0, "trainer.max_time reached"),
         (
@@ -77,14 +78,14 @@ def test_a_run_says_what_ended_it(tiny_run, settings, epochs, reason):
     assert len(rows) == epochs
     last = rows[-1] if rows else {}
     told = reason.format(loss=last.get("val/loss", 0), accuracy=last.get("val/accuracy", 0))
-    assert result.stopped == summary(result.folder)["stopped"] == told
+    assert str(result.ended) == read_run(result.folder).ended == told
 
 
 def test_a_continued_run_does_not_repeat_why_the_first_part_ended(tiny_run):
     first = tiny_run("+callbacks.early_stopping.stopping_threshold=100.0")
-    assert "stopping_threshold" in first.stopped
+    assert "stopping_threshold" in first.reason
     after = tiny_run(f"ckpt_path='{first.folder}'", "trainer.max_epochs=3", name="after")
-    assert after.stopped == "trainer.max_epochs=3 reached"
+    assert after.reason == "3 of 3 epochs"
 
 
 def test_of_two_that_ask_the_first_is_the_reason(tiny_run):
@@ -92,4 +93,4 @@ def test_of_two_that_ask_the_first_is_the_reason(tiny_run):
     result = tiny_run(
         *STAYS, stops(9), "callbacks.early_stopping.patience=1", "trainer.max_epochs=6"
     )
-    assert result.stopped == "trainer.should_stop was set in epoch 2, as Stops may"
+    assert result.reason == "trainer.should_stop was set in epoch 2, as Stops may"

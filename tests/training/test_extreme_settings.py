@@ -118,7 +118,7 @@ def ends(data: Path, place: Path, overrides: list[str]) -> str:
         check(cfg)
         with torch_as_it_was():
             train(cfg)
-        assert summary(folder)["stopped"]
+        assert summary(folder)["state"]
     except DiscernError as error:
         refusal = str(error)
     finally:

@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from discern.config.check import check
 from discern.config.user_config import conf_dir
 from discern.errors import DiscernError
-from discern.run import Result, train
+from discern.run import train
 from discern.runs.summary import Summary
 from discern.training import find as finders
 from discern.training.build import build_data
+from discern.training.result import Result
 from photos import photo_folder
 from run_files import SHOWN, composed, metrics_csv, own_model, same_bits, summary, weights
 from starter import invoke
@@ -78,7 +79,7 @@ def test_a_rate_is_suggested_and_nothing_trained(tiny_run, caplog):
     facts = summary(result.folder)
     lr = facts["found"]["optimizer.lr"]
     assert 1e-4 < lr < 1
-    assert result.stopped == facts["stopped"] == f"find_lr=true: optimizer.lr={lr} suggested"
+    assert result.reason == facts["reason"] == f"find_lr=true: optimizer.lr={lr} suggested"
     assert f"python train.py optimizer.lr={lr}" in caplog.text
     assert result.metrics == {}
     assert files(result.folder) == [
@@ -119,7 +120,7 @@ def test_the_run_with_it_is_the_run_by_hand_to_the_bit(tiny_run, overrides):
 
 def test_the_same_command_finds_the_same(tiny_run):
     one, other = (tiny_run("find_lr=true", name=name) for name in ("one", "other"))
-    assert one.stopped == other.stopped
+    assert one.reason == other.reason
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +227,9 @@ def test_no_rate_to_suggest(tiny_run, tmp_path, find_lr, overrides, trouble):
     with pytest.raises(DiscernError, match=trouble) as caught:
         tiny_run(f"find_lr={find_lr}", *overrides)
     assert str(caught.value).startswith(f"find_lr={find_lr} has no learning rate to suggest")
-    assert summary(tmp_path / "run")["stopped"].startswith("failed: find_lr=")
+    facts = summary(tmp_path / "run")
+    assert facts["state"] == "failed"
+    assert facts["reason"].startswith("find_lr=")
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
@@ -247,7 +250,7 @@ def test_exit_status_and_the_folder_of_a_command(working_directory, tmp_path):
     done = invoke("train", *small, "find_lr=true", f"hydra.run.dir={folder}", cwd=working_directory)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert "Ended: find_lr=true: optimizer.lr=" in done.stdout
+    assert "Finished: find_lr=true: optimizer.lr=" in done.stdout
     assert "use it     python train.py data.source=sample data.fraction=0.05" in done.stdout
     flat = ("optimizer=sgd", "+optimizer.maximize=true", f"hydra.run.dir={tmp_path / 'flat'}")
     failed = invoke("train", *small, "find_lr=use", *flat, cwd=working_directory)
@@ -411,8 +414,9 @@ def test_a_signal_ends_the_search(tiny_run, tmp_path, number, ends):
     if ends is SystemExit:
         assert caught.value.code == 143
     assert signal.getsignal(signal.SIGINT) is handler
-    word = "interrupted" if number == signal.SIGINT else "terminated"
-    assert summary(tmp_path / "run")["stopped"] == word
+    facts = summary(tmp_path / "run")
+    name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+    assert (facts["state"], facts["reason"]) == ("interrupted", f"by {name}")
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 

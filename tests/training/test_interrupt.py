@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 
 import pytest
 
-from discern.training.interrupt import EXIT_STATUS, GracefulStop
+from discern.runs.state import State
+from discern.training.interrupt import BY_CTRL_C, BY_SIGTERM, GracefulStop
 from run_files import SHOWN, STEPS_PER_EPOCH, checkpoint, metrics_csv, same_bits, summary, weights
+from starter import invoke
 
 
 def sends(step: int, number: int = signal.SIGINT, during: str = "step") -> str:
@@ -15,12 +18,14 @@ def sends(step: int, number: int = signal.SIGINT, during: str = "step") -> str:
 
 
 @pytest.mark.parametrize(
-    ("number", "reason"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")]
+    ("number", "reason"), [(signal.SIGINT, "by Ctrl-C"), (signal.SIGTERM, "by SIGTERM")]
 )
 def test_a_signal_ends_training_after_the_step_under_way(tiny_run, number, reason):
     step = STEPS_PER_EPOCH + 3
     result = tiny_run(sends(step, number))
-    assert result.stopped == summary(result.folder)["stopped"] == reason
+    facts = summary(result.folder)
+    assert (result.state, result.reason) == (State.INTERRUPTED, reason)
+    assert (facts["state"], facts["reason"]) == ("interrupted", reason)
     saved = checkpoint(result.folder)
     assert saved["global_step"] == step
     assert {int(s["step"]) for s in saved["optimizer_states"][0]["state"].values()} == {step}
@@ -28,8 +33,21 @@ def test_a_signal_ends_training_after_the_step_under_way(tiny_run, number, reaso
     assert summary(result.folder)["metrics"].keys() == {"train", "val"}  # no test
 
 
+def test_the_command_that_continues_is_told(tmp_path):
+    words = ("data.source=sample", "trainer.accelerator=cpu", "trainer.max_epochs=2", "logger=csv")
+    ended = invoke("train", *words, sends(3), "hydra.run.dir=outputs/a", cwd=tmp_path)
+    assert ended.returncode == 130
+    (line,) = [each for each in ended.stdout.splitlines() if each.startswith("Interrupted")]
+    said, _, command = line.partition(". Continue: python train.py ")
+    assert said == "Interrupted by Ctrl-C"
+    typed = [each for each in shlex.split(command) if not each.startswith("trainer.callbacks")]
+    assert typed == [*words, "ckpt_path=last"]
+    done = invoke("train", *typed, cwd=tmp_path)
+    assert "Finished: 2 of 2 epochs." in done.stdout
+
+
 def test_statuses_are_those_of_shells():
-    assert EXIT_STATUS == {"interrupted": 128 + 2, "terminated": 128 + 15}
+    assert (BY_CTRL_C.status, BY_SIGTERM.status) == (128 + 2, 128 + 15)
 
 
 @pytest.mark.parametrize("scheduler", ["none", "cosine"])
@@ -75,7 +93,7 @@ def test_a_second_signal_ends_at_once():
     stop = GracefulStop(None)
     with stop:
         os.kill(os.getpid(), signal.SIGINT)
-        assert stop.reason == "interrupted"
+        assert stop.ended is BY_CTRL_C
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -83,7 +101,7 @@ def test_a_second_signal_ends_at_once():
 def test_an_error_is_no_interruption(tiny_run, tmp_path):
     with pytest.raises(RuntimeError, match="mistake"):
         tiny_run("trainer.callbacks=[{_target_: run_files.Raises}]")
-    assert summary(tmp_path / "run")["stopped"].startswith("failed")
+    assert summary(tmp_path / "run")["state"] == "failed"
     assert not (tmp_path / "run" / "checkpoints" / "last.safetensors").exists()
 
 
@@ -91,4 +109,4 @@ def test_a_run_in_another_thread_works_without_handlers(tiny_run):
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(tiny_run).result().stopped == "trainer.max_epochs=2 reached"
+        assert pool.submit(tiny_run).result().reason == "2 of 2 epochs"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import shutil
+from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from discern.errors import DiscernError
 from discern.models.checkpoint import write
+from discern.models.saved import load
 from discern.training.resume import differences
 from run_files import SHOWN, checkpoint, metrics_csv, same_bits, summary, weights
 
@@ -108,16 +111,34 @@ def test_weights_only_start_a_new_run(tiny_run):
     assert second.metrics["train"]["loss"] < again.metrics["train"]["loss"]
 
 
-def test_last_and_best_are_the_newest_runs(tiny_run, monkeypatch, tmp_path):
+@pytest.fixture
+def two(tiny_run, monkeypatch, tmp_path):
+    """The best run, and the newest one; the best checkpoint of each is not its last."""
     monkeypatch.chdir(tmp_path)
-    tiny_run(name="outputs/day/older")
-    newer = tiny_run("model.hidden=[7]", name="outputs/day/newer")
-    for name in ("last", "best"):
-        rest = tiny_run(
-            "model.hidden=[7]", "trainer.max_epochs=3", f"ckpt_path={name}", name=f"from_{name}"
-        )
-        assert weights(rest.folder)["hidden.0.weight"].shape == (7, 784)
-    assert newer.folder.is_dir()
+    settings = ("+callbacks.best_checkpoint.every_n_epochs=2", "trainer.max_epochs=3", "test=false")
+    best = tiny_run(*settings, name="outputs/day/first")
+    last = tiny_run(*settings, "optimizer.lr=1e-5", name="outputs/day/second")
+    for run in (best, last):
+        assert checkpoint(run.folder, "best")["epoch"] < checkpoint(run.folder)["epoch"] == 2
+    return {"best": best.folder, "last": last.folder}
+
+
+def ckpt_path(folder: Path) -> Path:
+    return Path(yaml.safe_load((folder / "config.yaml").read_text())["ckpt_path"]).resolve()
+
+
+@pytest.mark.parametrize("wanted", ["best", "last", "outputs/day/first"])
+def test_training_goes_on_with_the_last_checkpoint_and_all_else_takes_the_best(
+    tiny_run, two, wanted
+):
+    folder = two.get(wanted, two["best"]).resolve() / "checkpoints"
+    rest = tiny_run("train=false", f"ckpt_path={wanted}", name="tested")
+    assert ckpt_path(rest.folder) == folder / "best.safetensors"
+    rest = tiny_run(f"ckpt_path={wanted}", "trainer.max_epochs=3", name="rest")
+    assert ckpt_path(rest.folder) == folder / "last.safetensors"
+    new = tiny_run(f"model.init_from={wanted}", "optimizer=sgd", "optimizer.lr=1e-30", name="new")
+    assert same_bits(weights(new.folder), weights(folder.parent, "best"))
+    assert same_bits(load(wanted).state_dict(), weights(folder.parent, "best"))
 
 
 VALUES = st.dictionaries(st.sampled_from("abc"), st.integers(0, 2) | st.just([1]))
@@ -152,7 +173,7 @@ def test_with_max_steps_after_an_epoch_that_is_over(tiny_run, steps):
     first = tiny_run("scheduler=step", name="first")  # two epochs, 12 steps
     rest = tiny_run(*length, f"ckpt_path={first.folder}", name="rest")
 
-    assert rest.stopped == whole.stopped == f"trainer.max_steps={steps} reached"
+    assert rest.reason == whole.reason == f"trainer.max_steps={steps} reached"
     assert same_bits(weights(rest.folder), weights(whole.folder))
     assert rest.metrics == whole.metrics
     names = ("epoch", "step", "train/loss", "val/loss")
@@ -169,7 +190,7 @@ def test_changed_patience_counts(tiny_run):
     rest = tiny_run(
         *stays, f"ckpt_path={first.folder}", "callbacks.early_stopping.patience=4", name="rest"
     )
-    assert rest.stopped == "early stopping in epoch 5: val/loss has not improved for 4 epochs"
+    assert rest.reason == "early stopping in epoch 5: val/loss has not improved for 4 epochs"
 
 
 @pytest.mark.parametrize(

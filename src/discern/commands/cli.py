@@ -81,7 +81,7 @@ def train(arguments: list[str] | None = None) -> None:
 def _run_job(name: str, cfg: "DictConfig") -> object:
     begun = time.perf_counter()
     # torch and lightning: seconds, paid only by a config that has been composed and checked.
-    job = import_module(JOBS[name]).job
+    job = import_module(f"discern.commands.{name}").job
     took = {"import_seconds": time.perf_counter() - begun} if name == "train" else {}
     return job(cfg, **took)
 
@@ -213,13 +213,8 @@ def _complete(arguments: list[str]) -> None:
     COMMANDS.get(command, train)(arguments)
 
 
-JOBS = {
-    "train": "discern.run",
-    "inspect": "discern.commands.inspect",
-    "evaluate": "discern.commands.evaluate",
-    "predict": "discern.commands.predict",
-}
-"""Commands that Hydra composes -> the module whose ``job`` runs one."""
+JOBS = ("train", "inspect", "evaluate", "predict")
+"""Commands that Hydra composes; the ``job`` in the module of that name runs one."""
 
 PLAIN = ("report", "compare", "runs", "cache", "dashboard")
 """Commands whose module in ``discern.commands`` reads its words itself, in ``run``."""

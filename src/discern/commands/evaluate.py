@@ -7,8 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
+from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
@@ -29,7 +31,6 @@ from discern.models.threads import use_threads
 from discern.redaction import log_missing, missing
 from discern.reports.calibration import draw_reliability, reliability
 from discern.reports.confusion import (
-    ClassScores,
     class_scores,
     confusion_matrix,
     draw_confusion,
@@ -38,7 +39,8 @@ from discern.reports.confusion import (
 from discern.reports.intervals import Estimate
 from discern.reports.measures import measure
 from discern.reports.samples import as_pixels, draw_top_losses
-from discern.runs.folder import find_checkpoint, is_run, mapping, read_run
+from discern.runs.folder import find_checkpoint, glance, is_run, mapping
+from discern.runs.metric_table import metric_of
 from discern.runs.predictions import Predictions, warn_of_undefined, write_predictions
 from discern.runs.summary import trained_on_sentence
 from discern.training.build import build_data
@@ -151,7 +153,7 @@ def _folder_of_run(checkpoint: Path, target: str, own: dict[str, Any]) -> str:
         DiscernError: the run's folder is not there, and the data set has no usual one.
     """
     run = checkpoint.parent.parent
-    saved = mapping(read_run(run).config.get("data")) if is_run(run) else {}
+    saved = mapping(glance(run).config.get("data")) if is_run(run) else {}
     folder = saved.get("dir") if saved.get("_target_") == target else None
     if isinstance(folder, str) and "${" not in folder and Path(folder).expanduser().is_dir():
         return folder
@@ -335,7 +337,7 @@ def write_report(
         file.write("\n")
     write_predictions(predictions, folder / "predictions.csv")
     matrix = confusion_matrix(predictions.labels, predictions.predicted, len(names))
-    write_class_scores(class_scores(matrix), names, folder / "per_class.csv")
+    write_class_scores(matrix, names, folder / "per_class.csv")
     draw_confusion(matrix, names, title, folder / "confusion_matrix.png")
     bins = reliability(predictions.confidences, predictions.correct)
     draw_reliability(bins, metrics["ece"], title, folder / "reliability.png")
@@ -355,8 +357,8 @@ def conclude(
 ) -> None:
     """Say what came out, and where it is."""
     rows = [
-        [name.replace("_", " "), *(f"{x:.4f}" for x in (part.value, part.low, part.high))]
-        for name, part in metrics.items()
+        [metric.title, *map(metric.text, (part.value, part.low, part.high))]
+        for metric, part in ((metric_of(name), part) for name, part in metrics.items())
     ]
     title = f"{facts['title']}: {facts['images']:,} images"
     blocks = [title, *(f"  {name} {value} ({low} to {high})" for name, value, low, high in rows)]
@@ -367,8 +369,8 @@ def conclude(
     names = predictions.class_names
     if len(names) <= CLASSES_PRINTED:
         matrix = confusion_matrix(predictions.labels, predictions.predicted, len(names))
-        log.info("%s\n", _class_table(class_scores(matrix), names))
-    log.info("Everything is in %s", relative(folder))
+        log.info("%s\n", _class_table(matrix, names))
+    log.info("Results: %s", relative(folder))
 
 
 def _file(facts: dict[str, Any]) -> str:
@@ -377,17 +379,19 @@ def _file(facts: dict[str, Any]) -> str:
     return f"{relative(Path(facts['checkpoint']['path']))}{of}"
 
 
-def _class_table(scores: ClassScores, names: list[str]) -> str:
+def _class_table(matrix: NDArray[np.int64], names: list[str]) -> str:
+    scores = class_scores(matrix)
+    columns = [*(metric.title for metric in scores), "support"]
     rows = [
         [
             name,
-            *(f"{part[number]:.4f}" for part in (scores.precision, scores.recall, scores.f1)),
-            f"{scores.support[number]:,}",
+            *(metric.text(float(of[number])) for metric, of in scores.items()),
+            f"{matrix[number].sum():,}",
         ]
         for number, name in enumerate(names)
     ]
     blocks = [
-        f"{name}: precision {precision}, recall {recall}, F1 {f1}, support {support}"
-        for name, precision, recall, f1, support in rows
+        f"{name}: " + ", ".join(map(" ".join, zip(columns, values, strict=True)))
+        for name, *values in rows
     ]
-    return fitted(["class", "precision", "recall", "F1", "support"], rows, blocks)
+    return fitted(["class", *columns], rows, blocks)

@@ -14,13 +14,10 @@ from discern.console import harmless
 from discern.errors import DiscernError, did_you_mean
 from discern.files.places import expanded
 from discern.runs.folder import OUTPUTS, Run
+from discern.runs.metric_table import LISTED, metric_of
 from discern.text import decoded
 
 FILTERS = ("state", "model", "data", "tag")
-
-
-KEY_METRICS = ("val/loss", "val/accuracy", "test/accuracy")
-"""What the table shows of a run's metrics; the first ranks runs."""
 
 
 def matches(run: Run, filters: Mapping[str, str]) -> bool:
@@ -101,11 +98,9 @@ def check_metric(word: str, name: str, runs: Sequence[Run], others: Iterable[str
 
 def better_first(name: str, value: float | None) -> float:
     """A key by which values of a metric are sorted, the best first, and last what has none."""
-    from discern.runs.metric_table import direction_of
-
     if value is None:
         return float("inf")
-    return value if direction_of(name) == "minimize" else -value
+    return value if metric_of(name).mode == "min" else -value
 
 
 def size_of(folder: Path) -> int:
@@ -132,7 +127,7 @@ def name_in(folder: Path, outputs: Path) -> str:
 
 def _text(name: str, value: str) -> str:
     if not value:
-        raise DiscernError(f"{name}= must have a value, such as {name}={KEY_METRICS[0]}.")
+        raise DiscernError(f"{name}= must have a value, such as {name}={LISTED[0]}.")
     return value
 
 

@@ -14,7 +14,6 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from discern.commands.filters import (
-    KEY_METRICS,
     Pruning,
     better_first,
     check_filters,
@@ -27,20 +26,21 @@ from discern.console import fitted, harmless, line_width, say
 from discern.errors import DiscernError
 from discern.files.reading import is_regular
 from discern.files.removing import remove_tree
-from discern.reports.page import number, size
+from discern.reports.page import size
 from discern.runs.folder import (
     CONFIG,
     FOLD,
     OVERRIDES,
     Run,
-    State,
     folders_below,
+    glance,
     is_run,
     is_sweep,
     order_of_beginning,
-    read_run,
     runs_below,
 )
+from discern.runs.metric_table import LISTED, metric_of
+from discern.runs.state import State
 from discern.sweeps.ledger import LOCK, Ledger
 from discern.text import decoded
 
@@ -107,7 +107,7 @@ def prune(asked: Pruning) -> None:
     units = _units(asked.dir)
     runs = [run for unit in units for run in unit.runs]
     check_filters(runs, asked.filters)
-    by = asked.by or KEY_METRICS[0]
+    by = asked.by or LISTED[0]
     if asked.by is not None or asked.keep:  # where none stays there is nothing to rank
         _check_by(by, runs)
     meant = [unit for unit in units if all(matches(run, asked.filters) for run in unit.runs)]
@@ -145,7 +145,7 @@ def _units(outputs: Path) -> list[Unit]:
     for folder in runs_below(outputs):
         above = [each for each in folder.parents if each != outputs and outputs in each.parents]
         sweeps = [each for each in above if is_sweep(each)]
-        found.setdefault(sweeps[-1] if sweeps else folder, []).append(read_run(folder))
+        found.setdefault(sweeps[-1] if sweeps else folder, []).append(glance(folder))
     return [Unit(folder, runs) for folder, runs in found.items()]
 
 
@@ -169,6 +169,8 @@ def _stays(unit: Unit) -> str | None:
         return "its sweep is at work"
     if not _is_discerns(unit):
         return f"it does not hold the {CONFIG} and {OVERRIDES} that a run writes"
+    if any(run.state is State.UNKNOWN for run in unit.runs):
+        return "another version of discern has written its summary"
     if _has_others(unit):
         return "there are other runs in its folder"
     return None
@@ -244,7 +246,7 @@ def _show(asked: Pruning, by: str, doomed: Sequence[Unit], units: Sequence[Unit]
         room = size_of(unit.folder)
         total += room
         began = time.strftime("%Y-%m-%d %H:%M", time.localtime(unit.began))
-        values = [number(unit.value(name)) for name in metrics]
+        values = [metric_of(name).text(unit.value(name)) for name in metrics]
         rows.append([name_in(unit.folder, asked.dir), began, unit.state, *values, size(room)])
     say(fitted(header, rows, ["\n  ".join((row[0], ", ".join(row[1:]))) for row in rows],
                  line_width()))  # fmt: skip

@@ -8,7 +8,15 @@ from pathlib import Path
 from discern.console import say
 from discern.errors import DiscernError
 from discern.files.places import expanded
-from discern.runs.folder import OUTPUTS, is_run, is_sweep, newest, runs_below, sweeps_below
+from discern.runs.folder import (
+    OUTPUTS,
+    WORDS,
+    is_run,
+    is_sweep,
+    run_meant,
+    runs_below,
+    sweeps_below,
+)
 from discern.text import printable
 
 HELP = """\
@@ -17,7 +25,8 @@ Make report.html of runs and of sweeps anew, from what stands in their folders.
 Usage: discern report FOLDER …
 
 A FOLDER is a run's, a sweep's, or one with runs and sweeps somewhere in it; last is the newest run
-in outputs. The report of a sweep stands in its folder, and its jobs' reports in theirs.
+in outputs, and best that with the lowest val/loss. The report of a sweep stands in its folder, and
+its jobs' reports in theirs.
 """
 
 
@@ -41,10 +50,10 @@ def _asked(wanted: str) -> list[tuple[Callable[[Path], Path], Path]]:
     from discern.sweeps.page import write_sweep_page
 
     folder = expanded(wanted)
-    if wanted == "last" and not folder.exists():
-        folder = newest(OUTPUTS)
+    if wanted in WORDS and not folder.exists():
+        folder = run_meant(wanted, OUTPUTS)
     if not folder.is_dir():
-        raise DiscernError(f"{wanted} is no folder; it must be a run's, a sweep's, or last.")
+        raise DiscernError(f"{wanted} is no folder; it must be a run's, a sweep's, last or best.")
     # The best job of a sweep may be asked for by the sweep's link to it.
     own = [folder] if is_run(folder) else list(runs_below(folder))
     sweeps = [folder] if is_sweep(folder) else list(sweeps_below(folder))

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from discern.commands import words
 from discern.commands.filters import (
     FILTERS,
-    KEY_METRICS,
     Chosen,
     Listing,
     Pruning,
@@ -25,8 +24,10 @@ from discern.commands.filters import (
 )
 from discern.console import fitted, harmless, line_width, say
 from discern.errors import DiscernError, did_you_mean
-from discern.reports.page import duration, number, size
-from discern.runs.folder import Run, State, order_of_beginning, read_run, runs_below
+from discern.reports.page import duration, size
+from discern.runs.folder import Run, glance, order_of_beginning, runs_below
+from discern.runs.metric_table import LISTED, metric_of
+from discern.runs.state import STANDINGS, State
 from discern.text import decoded, printable
 
 HELP = """\
@@ -36,7 +37,7 @@ Usage: discern runs [FILTER=VALUE] … [sort=NAME] [limit=N] [dir=FOLDER] [--jso
        discern runs prune keep=N [by=METRIC] [FILTER=VALUE] … [dir=FOLDER] [yes=true]
 
 Filters, of which all must hold; * stands for any letters:
-  state=done           done, diverged, failed, interrupted, unfinished
+  state=done           done, pruned, diverged, failed, interrupted, unfinished, unknown
   model=mlp  data=mnist  tag=baseline
   optimizer.lr=0.001   any setting of a run's config.yaml
 
@@ -112,7 +113,7 @@ def completions(typed: str) -> list[str]:
     """Words that may follow what was typed after ``discern runs``."""
     *before, begun = typed.split(" ")
     if begun.startswith("state="):
-        return words.starting(begun, (), *(f"state={state.value}" for state in State))
+        return words.starting(begun, (), *(f"state={state.value}" for state in STANDINGS))
     prunes = before[:1] == ["prune"]
     names = [*words.settings_of(Pruning if prunes else Listing), *FILTERS]
     first = [] if before else ["prune"]
@@ -140,7 +141,7 @@ def _read(shape: type[T], typed: Iterable[str]) -> T:
 
 
 def _state(value: str) -> str:
-    known = [state.value for state in State]
+    known = [state.value for state in STANDINGS]
     if value not in known:
         raise DiscernError(f"state={harmless(value)} is not a state; {did_you_mean(value, known)}")
     return value
@@ -170,7 +171,7 @@ def _badness(name: str, value: float | None) -> float | None:
 
 
 def _list(asked: Listing) -> None:
-    runs = [read_run(folder) for folder in runs_below(asked.dir)]
+    runs = list(map(glance, runs_below(asked.dir)))
     check_filters(runs, asked.filters)
     sort = asked.sort or "began"
     check_metric("sort", sort.removeprefix("-"), runs, PROPERTIES)
@@ -193,16 +194,20 @@ def _show(asked: Listing, shown: Sequence[Listed], found: int, runs: int, sort: 
     if not shown:
         say(f"Runs in {where}: none" + (f" of {runs:,} that the filters let through" * (runs > 0)))
         return
-    metrics = dict.fromkeys([*KEY_METRICS, *([] if sort in PROPERTIES else [sort])])
+    metrics = dict.fromkeys([*LISTED, *([] if sort in PROPERTIES else [sort])])
     header = ["run", "began", "state", "model", "data", *metrics, "time", "size", "tags"]
     rows = [_row(one, metrics) for one in shown]
-    say(fitted(header, rows, list(map(_block, shown, rows)), line_width()))
+    blocks = [_block(one, row, metrics) for one, row in zip(shown, rows, strict=True)]
+    say(fitted(header, rows, blocks, line_width()))
     count = f"{len(shown):,} {'run' if len(shown) == 1 else 'runs'}"
     more = ""
     if len(shown) < found:
         count, more = f"{len(shown):,} of {found:,} runs", "; limit=0 shows all"
     through = "" if found == runs else f", where {runs:,} are without the filters"
     say(f"\n{count} in {where}{through}{more}")
+    for one in shown:
+        if one.run.state is State.UNKNOWN:
+            say(harmless(one.run.reason))
     if sort not in PROPERTIES and sum(one.run.is_fold for one in shown) > 1:
         say(
             "Some are folds (data.folds) of one estimate, none of which is the best: the report of "
@@ -219,7 +224,7 @@ def _row(one: Listed, metrics: Iterable[str]) -> list[str]:
         run.state.value,
         run.model or "–",
         run.data or "–",
-        *(number(known.get(name)) for name in metrics),
+        *(metric_of(name).text(known.get(name)) for name in metrics),
         duration(run.seconds),
         size(one.size),
         ", ".join(run.tags),
@@ -227,11 +232,11 @@ def _row(one: Listed, metrics: Iterable[str]) -> list[str]:
     return list(map(harmless, row))
 
 
-def _block(one: Listed, row: Sequence[str]) -> str:
+def _block(one: Listed, row: Sequence[str], metrics: Iterable[str]) -> str:
     """What a narrow terminal shows of a run."""
     _, began, state, model, data, *_ = row
     known = one.run.metrics()
-    values = [f"{name} {number(known[name])}" for name in KEY_METRICS if name in known]
+    values = [f"{name} {metric_of(name).text(known[name])}" for name in metrics if name in known]
     tail = [*values, row[-3], row[-2], *([row[-1]] if row[-1] else [])]
     return "\n  ".join([one.name, f"{began}  {state}  {model} on {data}", ", ".join(tail)])
 
@@ -245,7 +250,7 @@ def _facts(one: Listed) -> dict[str, Any]:
     return {
         "folder": os.fspath(run.folder),
         "state": run.state.value,
-        "stopped": run.stopped,
+        "reason": run.reason,
         "model": run.model,
         "data": run.data,
         "fingerprint": _plain(data.get("fingerprint")),

@@ -256,7 +256,7 @@ def _check_files_of_train(values: dict[Any, Any]) -> None:
     if values["sweep"]["resume"] is not None:
         raise DiscernError(f"sweep.resume={values['sweep']['resume']} is for a sweep: add -m.")
     if values["ckpt_path"] is not None:
-        find_checkpoint(values["ckpt_path"])
+        find_checkpoint(values["ckpt_path"], goes_on=values["train"])
     elif not values["train"]:
         raise DiscernError(
             "train=false leaves nothing to do without a model: give ckpt_path=FILE as well."

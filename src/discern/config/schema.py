@@ -20,6 +20,7 @@ from pydantic import (
 from discern.config.activations import ACTIVATIONS
 from discern.config.typed import AsTyped
 from discern.errors import as_override, closest
+from discern.runs.folder import WORDS
 
 
 def _one_of(names: Any) -> AfterValidator:
@@ -46,7 +47,8 @@ Flag = Annotated[bool, Field(description="true or false")]
 Text = Annotated[str, Field(description="a text")]
 # A setting that is a path is marked with AsTyped, and so are other texts with marks of Hydra's.
 _Path = Annotated[str, AsTyped(), Field(min_length=1)]
-_Checkpoint = Annotated[str, AsTyped(words=("last", "best")), Field(min_length=1)]
+_Checkpoint = Annotated[str, AsTyped(words=WORDS), Field(min_length=1)]
+CHECKPOINT = "a checkpoint's path, a run's folder, last for the newest run or best for the best one"
 _Folder = Annotated[_Path, Field(description="a folder's path")]
 Seed = Annotated[int, Field(ge=0, lt=2**32, description="a whole number from 0 to 4294967295")]
 Engine = Annotated[
@@ -89,13 +91,15 @@ _Entries = Annotated[
 class Settings(BaseModel):
     """Settings that are all named here: another key is an error."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", strict=True, protected_namespaces=(), defer_build=True
+    )
 
 
 class OpenSettings(BaseModel):
     """Settings of a class of a library: its further arguments are passed on unchecked."""
 
-    model_config = ConfigDict(extra="allow", strict=True)
+    model_config = ConfigDict(extra="allow", strict=True, defer_build=True)
 
 
 _Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -117,7 +121,7 @@ class AnyModelSettings(OpenSettings):
     ] = None
     mixup: NonNegativeFloat = 0.0
     cutmix: NonNegativeFloat = 0.0
-    init_from: Annotated[_Path | None, Field(description="a checkpoint's path, or null")] = None
+    init_from: Annotated[_Checkpoint | None, Field(description=f"{CHECKPOINT}, or null")] = None
 
 
 _Widths = Annotated[
@@ -133,7 +137,7 @@ _Widths = Annotated[
 class LayersSettings(AnyModelSettings):
     """What fully connected layers have."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
 
     activation: Annotated[
         str, _one_of(ACTIVATIONS), Field(description=f"one of {', '.join(ACTIVATIONS)}")
@@ -153,8 +157,8 @@ class TransferSettings(LayersSettings):  # noqa: D101
     ]
     backbone: Annotated[str, Field(min_length=1, description="the name of a backbone")]
     weights: Annotated[
-        Annotated[str, AsTyped(words=("default",)), Field(min_length=1)] | None,
-        Field(description="default, a file's path, or null for random ones"),
+        Annotated[str, AsTyped(words=("default", *WORDS)), Field(min_length=1)] | None,
+        Field(description=f"default, a file's path, {CHECKPOINT}, or null for random ones"),
     ]
     head: _Widths
     unfreeze: Annotated[
@@ -626,18 +630,13 @@ class RunSettings(OpenSettings):
     test: Flag
     report: Flag
     find_lr: Annotated[bool | Literal["use"], Field(description="true, use or false")]
-    ckpt_path: Annotated[_Checkpoint | None, Field(description="a checkpoint's path, or null")]
+    ckpt_path: Annotated[_Checkpoint | None, Field(description=f"{CHECKPOINT}, or null")]
     tags: Annotated[list[str | int | float], Field(description="a list of words, such as [a,b]")]
     allow_targets: AllowTargets
     folder: _Folder | None
 
 
-_Model = Annotated[
-    _Checkpoint,
-    Field(
-        description="a checkpoint's path, a run's folder, or last or best for the newest run's",
-    ),
-]
+_Model = Annotated[_Checkpoint, Field(description=CHECKPOINT)]
 
 
 class EvaluationSettings(Settings):

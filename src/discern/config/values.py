@@ -61,7 +61,9 @@ def plain(node: Any) -> Any:
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
 
-number_or_word = TypeAdapter(int | float | bool, config=ConfigDict(strict=True)).validate_python
+number_or_word = TypeAdapter(
+    int | float | bool, config=ConfigDict(strict=True, defer_build=True)
+).validate_python
 
 
 def settle_sweep(cfg: DictConfig) -> None:

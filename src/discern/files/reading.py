@@ -8,6 +8,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
+from discern.errors import DiscernError
+
 MOST_JSON = 1 << 24
 """Bytes of a JSON file: Python takes up to 24 times as much for what is in it."""
 
@@ -102,6 +104,16 @@ def read_json(path: Path, within: Path | None = None, limit: int = MOST_JSON) ->
         raise ValueError("it nests too deep") from error
     check_plain(content)
     return content
+
+
+def check_format(path: Path, found: Any, known: int) -> None:
+    """Raise a DiscernError where a file's format, a whole number, is not the one that is known."""
+    if type(found) is not int or found != known:
+        told = f"format {found}" if type(found) is int else "no format"
+        raise DiscernError(
+            f"{path} is of another version of discern: it has {told}, and this version reads "
+            f"format {known}."
+        )
 
 
 def check_plain(content: Any) -> None:

@@ -24,11 +24,15 @@ from discern.config.check import LARGEST, check_given
 from discern.config.schema import LARGEST_RESIZE, SCHEMAS
 from discern.data.known import Rule
 from discern.errors import DiscernError
+from discern.files.reading import check_format
 from discern.models.registry import MODELS
 from discern.schema import Strict, first_fault
 
 CARD = "discern"
 """The key of the card in a checkpoint."""
+
+FORMAT = 1
+"""Of the card; raised where a checkpoint says something else, or says it in another way."""
 
 LARGEST_IMAGE = 3 * 2048 * 2048
 """Numbers of an image. Backbones see 224 to 600 pixels a side, photographs in medicine up to 1,500;
@@ -192,7 +196,7 @@ class Card(Strict):
         config: the run's settings, without its paths.
     """
 
-    format: Annotated[int, Field(ge=1, le=1)] = 1
+    format: Annotated[int, Field(ge=FORMAT, le=FORMAT)] = FORMAT
     model: ModelCard
     class_names: Annotated[list[_Name], Field(min_length=1, max_length=MOST_CLASSES)]
     input_shape: Annotated[tuple[_Side, _Side, _Side], BeforeValidator(_as_tuple)]
@@ -226,8 +230,10 @@ def parsed(value: Any, path: Path) -> Card:
     """The card that a file holds.
 
     Raises:
-        DiscernError: it is not a valid card; names the first fault.
+        DiscernError: it is not a valid card; names the first fault, or another version's format.
     """
+    if isinstance(value, Mapping) and "format" in value:
+        check_format(path, value["format"], FORMAT)
     try:
         return Card.model_validate(value)
     except ValidationError as error:

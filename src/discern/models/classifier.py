@@ -86,9 +86,9 @@ class Classifier(LightningModule):
         self._num_classes = num_classes
         self._repeat_in: int | None = None
         self.schedule_total: dict[str, int] = {}
-        self.train_metrics = EpochMetrics(num_classes, full=False)
-        self.val_metrics = EpochMetrics(num_classes, full=True)
-        self.test_metrics = EpochMetrics(num_classes, full=True)
+        self.train_metrics = EpochMetrics(num_classes, "train")
+        self.val_metrics = EpochMetrics(num_classes, "val")
+        self.test_metrics = EpochMetrics(num_classes, "test")
 
     @property
     def metric_names(self) -> list[str]:

@@ -7,17 +7,12 @@ from typing import Any
 
 from torch import Tensor, cat, nn, stack
 from torchmetrics import MeanMetric, Metric, MetricCollection
-from torchmetrics.classification import (
-    MulticlassAccuracy,
-    MulticlassPrecision,
-    MulticlassRecall,
-)
+from torchmetrics.classification import MulticlassAccuracy, MulticlassStatScores
+
+from discern.runs.metric_table import METRICS, Counts
 
 STEP_LOSS = "train/step_loss"
 """The loss of single steps, for TensorBoard's curve; every other metric is one an epoch."""
-
-TOP5 = "top5_accuracy"
-"""What torchmetrics counts; what is shown is its complement, the top-5 error."""
 
 ROWS_AT_ONCE = 16_384
 """Images whose logits wait before they are counted: 66 MB of float32 for 1,000 classes."""
@@ -34,7 +29,7 @@ class _Waiting:
 
 
 class EpochMetrics(nn.Module):
-    """Mean loss and accuracy, and for evaluation macro precision, recall and top-5 error.
+    """The metrics that the table has for a split.
 
     A torchmetrics update takes longer than a small network's training step, so batches are kept and
     counted many at a time; the result is the same. Torchmetrics adds the counts of several
@@ -42,27 +37,26 @@ class EpochMetrics(nn.Module):
 
     Args:
         num_classes: the number of logits.
-        full: also precision, recall and (with more than five classes) top-5 error.
+        split: "train", "val" or "test".
     """
 
-    def __init__(self, num_classes: int, full: bool) -> None:
+    def __init__(self, num_classes: int, split: str) -> None:
         super().__init__()
-        metrics: dict[str, Metric | MetricCollection] = {
-            "accuracy": MulticlassAccuracy(num_classes=num_classes, average="micro")
+        self._measured = [
+            metric
+            for metric in METRICS
+            if split in metric.splits and num_classes > metric.more_classes_than
+        ]
+        # To count by class takes longer, and an average over images needs the sums alone.
+        by_class = any(metric.average == "macro" for metric in self._measured)
+        counted: dict[str, Metric | MetricCollection] = {
+            "by_class": MulticlassStatScores(num_classes, average=None if by_class else "micro")
         }
-        if full:
-            metrics["precision"] = MulticlassPrecision(num_classes=num_classes, average="macro")
-            metrics["recall"] = MulticlassRecall(num_classes=num_classes, average="macro")
-            if num_classes > 5:
-                metrics[TOP5] = MulticlassAccuracy(
-                    num_classes=num_classes, average="micro", top_k=5
-                )
+        if "top5_error" in self.names:
+            counted["top5"] = MulticlassAccuracy(num_classes, top_k=5, average="micro")
         # Left alone, torchmetrics groups metrics whose counts agree after the first batch: after
-        # one that is all right or all wrong, accuracy and top-5 accuracy would be one for ever.
-        shared = ["precision", "recall"] if full else []
-        alone = [[name] for name in metrics if name not in shared]
-        groups = [*alone, shared] if shared else alone
-        self.counts = MetricCollection(metrics, compute_groups=groups)
+        # one that is all right or all wrong, these would be one for ever.
+        self.counts = MetricCollection(counted, compute_groups=False)
         # What is NaN is to stay NaN: left alone, torchmetrics leaves such losses out, and the mean
         # would look sound; with "disable" it leaves out the weights.
         self.loss = MeanMetric(nan_strategy=math.nan)
@@ -71,7 +65,7 @@ class EpochMetrics(nn.Module):
     @property
     def names(self) -> list[str]:
         """The names that :meth:`compute` returns."""
-        return ["loss", *(_shown(str(name)) for name in self.counts)]
+        return [metric.name for metric in self._measured]
 
     def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Take in a batch: its mean loss (), logits (N, K) and labels (N,) int64.
@@ -92,9 +86,16 @@ class EpochMetrics(nn.Module):
         self._count()
         if not self.loss.update_called:
             return {}
+        counted = self.counts.compute()
+        # A row a class, or one of all classes.
+        correct, wrongly, _, _, support = counted["by_class"].reshape(-1, 5).T.cpu().numpy()
+        counts = Counts(correct, support, correct + wrongly)
         result = {"loss": self.loss.compute()}
-        for name, value in self.counts.compute().items():
-            result[_shown(name)] = 1 - value if name == TOP5 else value
+        for metric in self._measured:
+            if metric.of_class is not None:
+                result[metric.name] = result["loss"].new_tensor(metric.of(counts))
+            elif metric.name == "top5_error":
+                result[metric.name] = 1 - counted["top5"]
         self.loss.reset()
         self.counts.reset()
         return result
@@ -127,7 +128,3 @@ class EpochMetrics(nn.Module):
         self.loss.update(losses.where(sizes > 0, 0), sizes)  # the mean of no image is no number
         if waiting.rows:
             self.counts.update(cat(waiting.logits).float(), cat(waiting.labels))
-
-
-def _shown(name: str) -> str:
-    return "top5_error" if name == TOP5 else name

@@ -20,6 +20,7 @@ from discern.models import checkpoint, torch_file
 from discern.models.card import CARD, MOST_CLASSES, Card, parsed
 from discern.models.registry import model_class
 from discern.models.torch_file import check_state
+from discern.runs.folder import find_checkpoint
 from discern.text import visible
 
 IMAGES = "images"
@@ -42,10 +43,15 @@ def load(path: str | Path) -> nn.Module:
     the dictionary that the course notes save: ``input_size``, ``output_size``, ``hidden_layers``,
     ``state_dict``.
 
+    Args:
+        path: a checkpoint's; a run's folder; ``last`` or ``best``, for the newest run in
+            ``outputs`` or the best one. Of a run the best checkpoint is meant.
+
     Raises:
         DiscernError: there is no such file, or it is not a checkpoint of a registered model.
     """
-    return rebuilt(Path(path), read(path))
+    file = find_checkpoint(str(path), "path")
+    return rebuilt(file, read(file))
 
 
 def rebuilt(path: Path, content: dict[str, Any]) -> nn.Module:

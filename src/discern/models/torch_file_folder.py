@@ -12,6 +12,9 @@ from discern.files.derived import last_used
 
 SUFFIX = ".safetensors"
 
+FORMAT = 1
+"""Part of the files' names: raised where the same file is converted to another."""
+
 MOST = 10_000_000_000
 """Bytes that converted files may take together, but for one that is larger."""
 
@@ -28,8 +31,8 @@ def folder() -> Path:
 
 
 def name(digest: str, checksum: str) -> str:
-    """The name of what was made of a file: the file's SHA-256, and a checksum of what was made."""
-    return f"{digest}-{checksum}{SUFFIX}"
+    """The name of what was made of a file: its SHA-256, and a checksum of what was made."""
+    return f"{digest}-{FORMAT}-{checksum}{SUFFIX}"
 
 
 def is_named(path: Path, checksum: str) -> bool:
@@ -39,7 +42,8 @@ def is_named(path: Path, checksum: str) -> bool:
 
 def converted(digest: str = "") -> list[Path]:
     """What was made of the file of a SHA-256, or of all, those not used for the longest first."""
-    return sorted(folder().glob(f"{digest}*-*{SUFFIX}"), key=last_used)
+    named = name(digest, "*") if digest else f"*-*{SUFFIX}"
+    return sorted(folder().glob(named), key=last_used)
 
 
 def make_room(keep: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,20 +13,14 @@ import numpy as np
 
 from discern.reports.comparison import Comparison, Disagreement, Row
 from discern.reports.comparison_tables import metric_rows, pair_header, pair_rows, verdicts
-from discern.reports.page import cell, number, percent, write_page
+from discern.reports.page import cell, percent, write_page
 from discern.reports.run_page import points
 from discern.runs.folder import Run
+from discern.runs.metric_table import DRAWN
 from discern.runs.thumbnails import LOSSLESS, thumbnails
 
 CURVES = 200
 """Runs whose curves are drawn."""
-
-CHARTS = (
-    ("val/loss", "Loss on the validation images (cross-entropy, nats)"),
-    ("val/accuracy", "Accuracy on the validation images"),
-    ("train/loss", "Loss on the training images (cross-entropy, nats)"),
-    ("train/accuracy", "Accuracy on the training images"),
-)
 
 
 def write_compare_page(compared: Comparison, path: Path) -> None:
@@ -110,17 +105,21 @@ def _pair(row: Sequence[str], difference: float) -> list[Any]:
 def _charts(runs: Sequence[Run], labels: Sequence[str]) -> dict[str, dict[str, Any]]:
     epochs = [run.epochs() for run in runs[:CURVES]]
     charts: dict[str, dict[str, Any]] = {}
-    for metric, caption in CHARTS:
+    for (split, images), metric in itertools.product(
+        (("val", "validation"), ("train", "training")), DRAWN
+    ):
         lines = [
-            {"name": label, "points": points(rows, metric)}
+            {"name": label, "points": points(rows, f"{split}/{metric.name}")}
             for label, rows in zip(labels, epochs, strict=False)
         ]
         # A run keeps its colour in all charts, also where another has no such metric.
         if any(line["points"] for line in lines):
             shown = "" if len(runs) <= CURVES else f", the first {CURVES} runs"
-            charts[metric.replace("/", "-")] = {
-                "kind": "lines", "caption": caption + shown, "series": lines,
-            }  # fmt: skip
+            charts[f"{split}-{metric.name}"] = {
+                "kind": "lines",
+                "caption": metric.label(f" on the {images} images") + shown,
+                "series": lines,
+            }
     return charts
 
 
@@ -138,8 +137,8 @@ def _disputed(found: Disagreement | None) -> dict[str, Any] | None:
                 "label": label,
                 "said": said,
                 "told": f"is {label}; " + "; ".join(text for text, _ in said),
-                "x": number(100 * column / max(1, across - 1)),
-                "y": number(100 * row / max(1, down - 1)),
+                "x": f"{100 * column / max(1, across - 1):.4f}",
+                "y": f"{100 * row / max(1, down - 1):.4f}",
             }
         )
     return {

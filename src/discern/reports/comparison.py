@@ -16,7 +16,9 @@ from discern.errors import as_override
 from discern.reports.intervals import Estimate, wilson
 from discern.reports.page import percent
 from discern.reports.paired import Paired, compare_pairs
-from discern.runs.folder import Run, State, short_names
+from discern.runs.folder import Run, short_names
+from discern.runs.metric_table import DRAWN
+from discern.runs.state import State
 from discern.runs.tested import Tested, read_tested
 from discern.runs.thumbnails import GALLERY, pixels_of
 
@@ -29,7 +31,7 @@ SPELT_OUT = 4
 NOT_COMPARED = ("folder", "tags", "sweep", "report", "test")
 """Settings that say where a run writes, who has started it, and what is done with the model."""
 
-FIRST = ("val/loss", "val/accuracy", "test/loss", "test/accuracy")
+FIRST = [f"{split}/{metric.name}" for split in ("val", "test") for metric in DRAWN]
 """Metrics that are told before the others."""
 
 NONE = "–"
@@ -218,7 +220,7 @@ def _notes(
         if run.state is State.UNFINISHED:
             notes.append(f"{letter} has not ended, or died before it could say so.")
         elif run.state is not State.DONE:
-            notes.append(f"{letter} has not come to its end: {harmless(run.stopped or '')}.")
+            notes.append(f"{letter} has not come to its end: {harmless(str(run.ended))}.")
         if not run.config:
             notes.append(f"{letter} has no settings that can be read.")
     folds = [letter for letter, run in zip(letters, runs, strict=True) if run.is_fold]

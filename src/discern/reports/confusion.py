@@ -1,6 +1,5 @@
 """Which classes are taken for which: the confusion matrix, scores of each class, their files."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from discern.files.csv_cells import write_csv
 from discern.files.writing import write_whole
 from discern.reports.sheet import save, shorten
+from discern.runs.metric_table import BY_CLASS, Counts, Metric, ratio
 
 NUMBERS_UP_TO = 20
 """Classes up to which each cell shows its count."""
@@ -27,62 +27,20 @@ def confusion_matrix(
     return cells.reshape(num_classes, num_classes)
 
 
-@dataclass(frozen=True)
-class ClassScores:
-    """Scores of each of K classes, float64 (K,), 0 where the denominator is 0.
-
-    Attributes:
-        precision: of the images predicted as the class, the part that is.
-        recall: of the images of the class, the part predicted as it.
-        f1: the harmonic mean of the two.
-        support: images of the class, int64.
-    """
-
-    precision: NDArray[np.float64]
-    recall: NDArray[np.float64]
-    f1: NDArray[np.float64]
-    support: NDArray[np.int64]
+def class_scores(matrix: NDArray[np.int64]) -> dict[Metric, NDArray[np.float64]]:
+    """The metrics that are counted by class, (K,) each, of a confusion matrix (K, K)."""
+    counts = Counts(matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0))
+    return {metric: metric.of_classes(counts) for metric in BY_CLASS}
 
 
-def class_scores(matrix: NDArray[np.int64]) -> ClassScores:
-    """The scores of each class of a confusion matrix (K, K)."""
-    found, support, predicted = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
-    return ClassScores(
-        precision=ratio(found, predicted),
-        recall=ratio(found, support),
-        f1=ratio(2 * found, support + predicted),
-        support=support,
-    )
-
-
-def macro(
-    found: NDArray[np.number],
-    total: NDArray[np.number],
-    present: NDArray[np.bool_],
-) -> NDArray[np.float64]:
-    """The mean over classes of ``found / total``, (…, K) -> (…).
-
-    As torchmetrics has it, a class without ``total`` counts as 0, and one that is not ``present``,
-    neither as a label nor as a prediction, not at all.
-    """
-    return ratio((ratio(found, total) * present).sum(axis=-1), present.sum(axis=-1))
-
-
-def ratio(part: NDArray[np.number], whole: NDArray[np.number]) -> NDArray[np.float64]:
-    """``part / whole``, and 0 where both are 0."""
-    shape = np.broadcast_shapes(np.shape(part), np.shape(whole))
-    quotient: NDArray[np.float64] = np.divide(part, whole, out=np.zeros(shape), where=whole > 0)
-    return quotient
-
-
-def write_class_scores(scores: ClassScores, class_names: list[str], path: Path) -> None:
-    """Write a row a class: class, precision, recall, f1, support."""
+def write_class_scores(matrix: NDArray[np.int64], class_names: list[str], path: Path) -> None:
+    """Write a row a class: class, the metrics that are counted by class, support."""
+    scores = class_scores(matrix)
     with write_whole(path) as file:
-        write_csv(file, [["class", "precision", "recall", "f1", "support"]])
+        write_csv(file, [["class", *(metric.name for metric in scores), "support"]])
         for number, name in enumerate(class_names):
-            shares = (scores.precision[number], scores.recall[number], scores.f1[number])
-            cells = [name, *(f"{share:.6f}" for share in shares), scores.support[number]]
-            write_csv(file, [cells])
+            shares = [f"{each[number]:.6f}" for each in scores.values()]
+            write_csv(file, [[name, *shares, matrix[number].sum()]])
 
 
 def draw_confusion(

@@ -1,4 +1,4 @@
-"""curves.png: loss and accuracy, training and validation, epoch by epoch."""
+"""curves.png: the metrics that are drawn, training and validation, epoch by epoch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from discern.reports.sheet import save
 from discern.runs.folder import is_run, read_run
+from discern.runs.metric_table import DRAWN, Metric
 
 # Okabe & Ito's blue and vermilion: told apart in colour blindness and in grey.
 TRAINING, VALIDATION = "#0072B2", "#D55E00"
@@ -25,12 +26,11 @@ def draw_curves(
         title: what was trained on what.
         path: the PNG file.
     """
-    figure = Figure(figsize=(10, 4))
+    figure = Figure(figsize=(5 * len(DRAWN), 4))
     # A layout that matplotlib finds by itself takes longer than all the rest of the picture.
     figure.subplots_adjust(left=0.07, right=0.985, bottom=0.13, top=0.88, wspace=0.2)
-    loss, accuracy = figure.subplots(1, 2)
-    _draw(loss, rows, "loss", "Loss (cross-entropy, nats)", best_epoch)
-    _draw(accuracy, rows, "accuracy", "Accuracy (fraction correct)", best_epoch)
+    for axes, metric in zip(figure.subplots(1, len(DRAWN)), DRAWN, strict=True):
+        _draw(axes, rows, metric, best_epoch)
     figure.suptitle(title)
     save(figure, path)
 
@@ -47,8 +47,7 @@ def draw_curves_of(folder: Path) -> None:
 def _draw(
     axes: Axes,
     rows: Sequence[dict[str, float]],
-    metric: str,
-    label: str,
+    metric: Metric,
     best_epoch: int | None,
 ) -> None:
     for split, name, colour, marker in (
@@ -56,7 +55,9 @@ def _draw(
         ("val", "validation", VALIDATION, "s"),
     ):
         points = [
-            (row["epoch"], row[f"{split}/{metric}"]) for row in rows if f"{split}/{metric}" in row
+            (row["epoch"], row[f"{split}/{metric.name}"])
+            for row in rows
+            if f"{split}/{metric.name}" in row
         ]
         if points:
             epochs, values = zip(*points, strict=True)
@@ -64,7 +65,7 @@ def _draw(
     if best_epoch is not None:
         axes.axvline(best_epoch, color="0.4", linestyle=":", label=f"best epoch ({best_epoch})")
     axes.set_xlabel("Epoch")
-    axes.set_ylabel(label)
+    axes.set_ylabel(metric.label())
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     if axes.get_legend_handles_labels()[0]:

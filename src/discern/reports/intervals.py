@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from discern.runs.metric_table import metric_of
+
 CONFIDENCE = 0.95
 REPLICATES = 1000
 """Bootstrap samples; the ends of the interval are their 25th and 975th."""
@@ -31,6 +33,11 @@ class Estimate:
     low: float
     high: float
     method: Literal["wilson", "bootstrap"]
+
+    def ends(self, metric: str) -> str:
+        """Its interval as people read it, where it is of this metric."""
+        low, high = map(metric_of(metric).text, (self.low, self.high))
+        return f"{low} to {high}"
 
 
 def wilson(count: int, total: int) -> Estimate:

@@ -1,58 +1,79 @@
 """The metrics of a split, each with its confidence interval."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from discern.reports.calibration import BINS, bin_of, calibration_error
-from discern.reports.confusion import macro
 from discern.reports.intervals import Estimate, bootstrap_weights, percentile, reflected, wilson
-from discern.runs.predictions import TOP, Predictions
+from discern.runs.metric_table import METRICS, Counts, Metric
+from discern.runs.predictions import Predictions
 
 
 def measure(predictions: Predictions, seed: int) -> dict[str, Estimate]:
-    """Loss, accuracy, macro precision and recall, top-5 error (above 5 classes), ECE.
+    """All metrics that are measured with as many classes, in the table's order.
 
-    Proportions of images have Wilson's interval, the others that of a bootstrap over images which
-    is a function of ``seed``.
+    The bootstrap of their intervals is one over images, and a function of ``seed``.
     """
-    total, correct = len(predictions), int(predictions.correct.sum())
-    values = {name: float(one[0]) for name, one in _means(predictions, np.ones((1, total))).items()}
-    resampled = _resampled(predictions, seed)
-    estimates = {
-        "loss": percentile(values["loss"], resampled["loss"]),
-        "accuracy": wilson(correct, total),
-        "precision": percentile(values["precision"], resampled["precision"]),
-        "recall": percentile(values["recall"], resampled["recall"]),
-    }
-    if len(predictions.class_names) > TOP:
-        estimates["top5_error"] = wilson(total - int(predictions.in_top.sum()), total)
-    return {**estimates, "ece": reflected(values["ece"], resampled["ece"])}
+    total, classes = len(predictions), len(predictions.class_names)
+    metrics = [metric for metric in METRICS if classes > metric.more_classes_than]
+    values = _weighted(predictions, metrics, np.ones((1, total)))
+    resampled = _resampled(predictions, [m for m in metrics if m.interval != "wilson"], seed)
+    estimates = {}
+    for metric in metrics:
+        name, value = metric.name, float(values[metric.name][0])
+        if metric.interval == "wilson":
+            estimates[name] = wilson(round(value * total), total)
+        elif metric.interval == "reflected":
+            estimates[name] = reflected(value, resampled[name])
+        else:
+            estimates[name] = percentile(value, resampled[name])
+    return estimates
 
 
-def _resampled(predictions: Predictions, seed: int) -> dict[str, NDArray[np.float64]]:
+def _resampled(
+    predictions: Predictions, metrics: Sequence[Metric], seed: int
+) -> dict[str, NDArray[np.float64]]:
     """The replicates of each metric, (R,)."""
-    blocks = [_means(predictions, weights) for weights in bootstrap_weights(len(predictions), seed)]
+    blocks = [
+        _weighted(predictions, metrics, weights)
+        for weights in bootstrap_weights(len(predictions), seed)
+    ]
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
-def _means(
-    predictions: Predictions, weights: NDArray[np.floating]
+def _weighted(
+    predictions: Predictions, metrics: Sequence[Metric], weights: NDArray[np.floating]
 ) -> dict[str, NDArray[np.float64]]:
     """The metrics of the images weighted by each row of ``weights`` (R, N): (R,) each."""
-    classes, correct = len(predictions.class_names), predictions.correct
-    found = weights @ (_one_hot(predictions.labels, classes) * correct[:, None])
-    support = weights @ _one_hot(predictions.labels, classes)
-    predicted = weights @ _one_hot(predictions.predicted, classes)
-    present = support + predicted > 0
-    confidences = predictions.confidences
-    excess = _one_hot(bin_of(confidences), BINS) * (confidences - correct)[:, None]
-    images = weights.sum(axis=1)
+    classes = len(predictions.class_names)
+    labels = _one_hot(predictions.labels, classes)
+    counts = Counts(
+        (weights @ (labels * predictions.correct[:, None])).astype(np.float64),
+        (weights @ labels).astype(np.float64),
+        (weights @ _one_hot(predictions.predicted, classes)).astype(np.float64),
+    )
     return {
-        "loss": weights @ predictions.losses / images,
-        "precision": macro(found, predicted, present),
-        "recall": macro(found, support, present),
-        "ece": calibration_error(weights @ excess, images),
+        metric.name: _other(metric.name, predictions, weights)
+        if metric.of_class is None
+        else metric.of(counts)
+        for metric in metrics
     }
+
+
+def _other(
+    name: str, predictions: Predictions, weights: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """One that is not counted by class."""
+    images = weights.sum(axis=1)
+    if name == "ece":
+        confidences = predictions.confidences
+        excess = (confidences - predictions.correct)[:, None]
+        return calibration_error(weights @ (_one_hot(bin_of(confidences), BINS) * excess), images)
+    of_image = predictions.losses if name == "loss" else ~predictions.in_top
+    mean: NDArray[np.float64] = weights @ of_image / images
+    return mean
 
 
 def _one_hot(numbers: NDArray[np.integer], size: int) -> NDArray[np.float32]:

@@ -17,6 +17,8 @@ from discern.reports.comparison_tables import (
     verdicts,
 )
 from discern.runs.folder import MOST_PICTURE, home, is_run, read_run
+from discern.runs.metric_table import DRAWN
+from discern.runs.state import Ended
 from discern.runs.summary import metric_cells
 
 _CELL = 'style="text-align: right; padding: 0.1em 0.6em"'
@@ -43,24 +45,25 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def result_html(metrics: Mapping[str, Mapping[str, float]], stopped: str, folder: Path) -> str:
+def result_html(metrics: Mapping[str, Mapping[str, float]], ended: Ended, folder: Path) -> str:
     """What a run gave: a table of its metrics, and its curves where its folder has them.
 
     Args:
         metrics: split -> metric -> value.
-        stopped: why training ended.
+        ended: how training ended, and why.
         folder: the run's, with summary.json and perhaps curves.png.
     """
     names, rows = metric_cells(metrics)
     # The folder may have been moved since.
     title = read_run(folder).title if is_run(folder) else folder.name
-    parts = [f"<p><strong>{escape(title)}</strong>, ended: {escape(stopped)}</p>"]
+    parts = [f"<p><strong>{escape(title)}</strong>, ended: {escape(str(ended))}</p>"]
     if rows:
         parts.append(table(["", *names], rows))
     curves = folder / "curves.png"
     if is_regular(curves, home(folder)):
         content = read_bytes(curves, MOST_PICTURE, home(folder))
-        parts.append(picture(content, f"{title}: loss and accuracy by epoch"))
+        drawn = " and ".join(metric.title for metric in DRAWN)
+        parts.append(picture(content, f"{title}: {drawn} by epoch"))
     parts.append(f"<p><code>{escape(str(folder))}</code></p>")
     return "\n".join(parts)
 

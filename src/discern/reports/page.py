@@ -70,7 +70,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=percent, number=number, duration=duration, size=size)
+    environment.filters.update(percent=percent, duration=duration, size=size)
     return environment
 
 
@@ -115,11 +115,6 @@ def _finite(value: Any) -> Any:
 def percent(share: float | None, digits: int = 2) -> str:
     """0.9544 -> 95.44 %."""
     return "–" if share is None else f"{100 * share:.{digits}f} %"
-
-
-def number(value: float | None, digits: int = 4) -> str:
-    """A metric's value."""
-    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def duration(seconds: float | None) -> str:

@@ -26,20 +26,22 @@ from discern.reports.calibration import BINS, reliability
 from discern.reports.confusion import class_scores, confusion_matrix
 from discern.reports.intervals import Estimate
 from discern.reports.measures import measure
-from discern.reports.page import cell, duration, number, percent, size, write_page
+from discern.reports.page import cell, duration, percent, size, write_page
 from discern.reports.speed import counted_in
 from discern.runs.folder import (
     CONFIG,
     MOST_CSV,
     MOST_PICTURE,
+    REPORT,
     Run,
-    State,
     finite,
     home,
     numbers,
     read_run,
 )
+from discern.runs.metric_table import DRAWN, METRICS, metric_of
 from discern.runs.predictions import Predictions
+from discern.runs.state import State
 from discern.runs.summary import trained_on_sentence
 from discern.runs.tested import Tested, read_tested
 from discern.runs.thumbnails import (
@@ -50,8 +52,6 @@ from discern.runs.thumbnails import (
     side_of,
 )
 from discern.text import printable
-
-REPORT = "report.html"
 
 MATRIX_UP_TO = 30
 """Classes up to which the confusions are a matrix; of more, a list of the most frequent."""
@@ -64,9 +64,6 @@ SAMPLES_BYTES, SAMPLES_WIDTH = 250_000, 1000
 
 TOP = 3
 """Classes whose probabilities stand beside a picture."""
-
-NAMES = {"top5_error": "top-5 error", "ece": "calibration error"}
-METRICS = ("loss", "accuracy", "precision", "recall", "top5_error", "ece")
 
 
 def write_run_page(folder: Path) -> Path:
@@ -180,7 +177,7 @@ def _reason(run: Run) -> str:
     if run.state is State.UNFINISHED:
         return "This run is still going on, or its process died before it could say how it ended."
     advice = run.part("diverged").get("advice")
-    return f"Ended: {run.stopped}" + (f". {advice}" if isinstance(advice, str) else "")
+    return run.ended.sentence + (f". {advice}" if isinstance(advice, str) else "")
 
 
 def _warnings(run: Run) -> list[str]:
@@ -227,19 +224,15 @@ def _tiles(
 
 def _metric_table(run: Run, measured: Mapping[str, Estimate] | None) -> dict[str, Any] | None:
     measured = measured or {}
-    known = {
-        split: {name: run.metric(split, name) for name in METRICS}
-        for split in ("train", "val", "test")
-    }
     rows = []
-    for name in METRICS:
-        values = [known[split][name] for split in ("train", "val")]
-        test, interval = known["test"][name], ""
+    for metric in METRICS:
+        name, interval = metric.name, ""
+        values = [run.metric(split, name) for split in ("train", "val", "test")]
         if name in measured:
-            test = measured[name].value
-            interval = f"{number(measured[name].low)} to {number(measured[name].high)}"
-        if any(value is not None for value in (*values, test)):
-            rows.append([NAMES.get(name, name), *map(number, values), number(test), interval])
+            values[-1] = measured[name].value
+            interval = measured[name].ends(name)
+        if any(value is not None for value in values):
+            rows.append([metric.title, *map(metric.text, values), interval])
     if not rows:
         return None
     kept = run.facts.get("checkpoint")
@@ -273,23 +266,20 @@ def _charts(run: Run, epochs: Sequence[Mapping[str, float]]) -> dict[str, dict[s
     best = run.facts.get("best_epoch")
     marks = [{"x": best, "name": f"best epoch ({best})"}] if isinstance(best, int) else []
     charts: dict[str, dict[str, Any]] = {}
-    for metric, caption in (
-        ("loss", "Loss (cross-entropy, nats)"),
-        ("accuracy", "Accuracy (part of the images)"),
-    ):
+    for metric in DRAWN:
         lines = [
-            {"name": name, "points": points(epochs, f"{split}/{metric}")}
+            {"name": name, "points": points(epochs, f"{split}/{metric.name}")}
             for split, name in (("train", "training"), ("val", "validation"))
         ]
-        charts[metric] = {"caption": caption, "series": lines, "marks": marks}
-    for metric, caption, unit in (
+        charts[metric.name] = {"caption": metric.label(), "series": lines, "marks": marks}
+    for column, caption, unit in (
         ("train/lr", "Learning rate", ""),
         ("train/images_per_second", "Training speed (images/s)", " images/s"),
     ):
-        if metric.endswith("images_per_second") and counted_in(run):
+        if column.endswith("images_per_second") and counted_in(run):
             caption += f": {counted_in(run)}"
-        line = {"name": caption.lower(), "points": points(epochs, metric)}
-        charts[metric.removeprefix("train/")] = {"caption": caption, "series": [line], "unit": unit}
+        line = {"name": caption.lower(), "points": points(epochs, column)}
+        charts[column.removeprefix("train/")] = {"caption": caption, "series": [line], "unit": unit}
     for chart in charts.values():
         chart["kind"] = "lines"
         chart["series"] = [line for line in chart["series"] if line["points"]]
@@ -333,21 +323,23 @@ def _tested(tested: Tested, measured: Mapping[str, Estimate]) -> dict[str, Any]:
         "classes": names,
         "matrix": _matrix(matrix, names) if len(names) <= MATRIX_UP_TO else None,
         "confusions": _confusions(matrix, names) if len(names) > MATRIX_UP_TO else None,
-        "scores": [
-            [
-                name,
-                *(
-                    cell(float(part[index]), number(float(part[index])))
-                    for part in (scores.precision, scores.recall, scores.f1)
-                ),
-                int(scores.support[index]),
-            ]
-            for index, name in enumerate(names)
-        ],
+        "scores": {
+            "header": ["class", *(metric.title for metric in scores), "test images"],
+            "rows": [
+                [
+                    name,
+                    *(
+                        cell(float(of[index]), metric.text(float(of[index])))
+                        for metric, of in scores.items()
+                    ),
+                    int(matrix[index].sum()),
+                ]
+                for index, name in enumerate(names)
+            ],
+        },
         "calibration": (
-            f"Expected calibration error {number(error.value)}, 95 % interval "
-            f"{number(error.low)} to {number(error.high)}: how far confidence and accuracy are "
-            "apart on average."
+            f"Expected calibration error {metric_of('ece').text(error.value)}, 95 % interval "
+            f"{error.ends('ece')}: how far confidence and accuracy are apart on average."
         ),
     }
 

@@ -10,14 +10,14 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from discern.console import harmless
-from discern.errors import DiscernError
+from discern.errors import DiscernError, about
 from discern.files.places import placed
-from discern.files.reading import read_json, read_text
+from discern.files.reading import check_format, read_json, read_text
+from discern.runs.state import ENDINGS, Ended, State
 from discern.text import decoded
 
 OUTPUTS = Path("outputs")
@@ -29,14 +29,19 @@ SWEEP = "sweep.json"
 BEST = "best"
 """The folder of the best job, in that of the sweep."""
 
+WORDS = ("last", "best")
+"""What stands for a run in the place of its folder: see :func:`run_meant`."""
+
+FORMAT = 1
+"""Of summary.json; raised where a summary says something else, or says it in another way."""
+
 SUMMARY, CONFIG, OVERRIDES = "summary.json", "config.yaml", "overrides.yaml"
 """What a run was and gave, written when it ends; its settings, and those typed, when it starts."""
 
+REPORT = "report.html"
+
 FOLD = "data.fold"
 """The setting that says which part of the training images is held out, of ``data.folds`` parts."""
-
-DIVERGED = "diverged"
-"""How the reason begins why training ended, where a loss was not finite."""
 
 MOST_FACTS = 1 << 22
 """Bytes of a summary: it has some numbers for each of 20,000 classes."""
@@ -51,29 +56,19 @@ DEEPEST = 64
 """Folders in folders in which runs are looked for."""
 
 
-class State(Enum):
-    """How a run stands."""
-
-    DONE = "done"
-    FAILED = "failed"
-    DIVERGED = "diverged"
-    """A loss was not finite, which ended training."""
-    INTERRUPTED = "interrupted"
-    UNFINISHED = "unfinished"
-    """It is still running, or its process died before it could say how it ended."""
-
-
 @dataclass(frozen=True)
 class Run:
-    """What a run's folder tells, whatever version of discern has written it.
+    """What a run's folder tells.
 
     Attributes:
         folder: where it is.
         facts: summary.json; empty for a run that has not ended.
+        trouble: why its summary means nothing to this version of discern; empty for others.
     """
 
     folder: Path
     facts: dict[str, Any]
+    trouble: str = ""
 
     @functools.cached_property
     def config(self) -> dict[str, Any]:
@@ -89,20 +84,21 @@ class Run:
     @property
     def state(self) -> State:
         """How the run stands."""
-        stopped = self.stopped
-        if stopped is None:
-            return State.UNFINISHED
-        if stopped.startswith("failed"):
-            return State.FAILED
-        if stopped.startswith(DIVERGED):
-            return State.DIVERGED
-        return State.INTERRUPTED if stopped in ("interrupted", "terminated") else State.DONE
+        if self.trouble:
+            return State.UNKNOWN
+        told = self.facts.get("state")
+        return State(told) if told in ENDINGS else State.UNFINISHED
 
     @property
-    def stopped(self) -> str | None:
-        """Why it ended; None while it has not."""
-        stopped = self.facts.get("stopped")
-        return stopped if isinstance(stopped, str) else None
+    def reason(self) -> str:
+        """Why it ended, in words; empty while it has not."""
+        reason = self.facts.get("reason")
+        return reason if isinstance(reason, str) else self.trouble
+
+    @property
+    def ended(self) -> Ended:
+        """How and why it ended."""
+        return Ended(self.state, self.reason)
 
     @property
     def title(self) -> str:
@@ -167,9 +163,7 @@ class Run:
             # The best job of a sweep is tested after the others, in a folder of its own.
             parts = {
                 **parts,
-                "test": mapping((read_facts(self.folder / "test") or {}).get("metrics")).get(
-                    "test"
-                ),
+                "test": glance(self.folder / "test").part("metrics").get("test"),
             }
         return {
             f"{split}/{name}": value
@@ -217,7 +211,7 @@ def read_run(folder: Path) -> Run:
     """What a folder tells of the run in it.
 
     Raises:
-        DiscernError: it is not the folder of a run.
+        DiscernError: it is not the folder of a run, or one of another version of discern.
     """
     if not is_run(folder):
         raise DiscernError(
@@ -226,13 +220,28 @@ def read_run(folder: Path) -> Run:
     return Run(folder, read_facts(folder) or {})
 
 
+def glance(folder: Path) -> Run:
+    """What the folder of a run tells, for lists, in which one of another version has a place."""
+    try:
+        return Run(folder, read_facts(folder) or {})
+    except DiscernError as error:
+        return Run(folder, {}, str(error))
+
+
 def read_facts(folder: Path) -> dict[str, Any] | None:
-    """A run's summary; None if it has none (yet), or none that can be read."""
+    """A run's summary; None if it has none (yet), or none that can be read.
+
+    Raises:
+        DiscernError: another version of discern has written it.
+    """
     try:
         facts = read_json(folder / SUMMARY, home(folder), MOST_FACTS)
     except (OSError, ValueError):
         return None
-    return facts if isinstance(facts, dict) else None
+    if not isinstance(facts, dict):
+        return None
+    check_format(folder / SUMMARY, facts.get("format"), FORMAT)
+    return facts
 
 
 def home(folder: Path) -> Path:
@@ -307,35 +316,33 @@ def _folders(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(names)]
 
 
-def newest(folder: Path) -> Path:
-    """The newest run below a folder.
+def run_meant(word: str, outputs: Path, *, with_checkpoint: bool = False) -> Path:
+    """The folder of the run below ``outputs`` that a word means, jobs of sweeps among them.
+
+    Args:
+        word: ``last``, the newest run; ``best``, that of the lowest loss on the validation images.
+            Folds are parts of an estimate, and none of them is the best of anything.
+        outputs: a folder with runs somewhere in it.
+        with_checkpoint: whether only runs count that have a checkpoint.
 
     Raises:
         DiscernError: there is none.
     """
-    found = list(runs_below(folder))
-    if not found:
-        raise DiscernError(f"last needs a run in {folder}, and there is none.")
-    return max(map(read_run, found), key=order_of_beginning).folder
-
-
-def best(folder: Path) -> Path:
-    """The run below a folder whose loss on the validation images is the lowest.
-
-    Folds are parts of an estimate, and none of them is the best of anything.
-
-    Raises:
-        DiscernError: none has one.
-    """
-    losses = {path: read_run(path).metric("val", "loss") for path in runs_below(folder)}
-    known = {path: loss for path, loss in losses.items() if loss is not None}
-    if not known:
-        raise DiscernError(f"best needs a run with a val/loss in {folder}, and there is none.")
-    for path in sorted(known, key=known.__getitem__):
-        if not read_run(path).is_fold:
-            return path
+    needed = " with a checkpoint" if with_checkpoint else ""
+    folders = [f for f in runs_below(outputs) if not with_checkpoint or checkpoint_in(f)]
+    runs = list(map(glance, folders))
+    if word == "best" and (runs or not with_checkpoint):
+        needed = " with a val/loss and a checkpoint" if with_checkpoint else " with a val/loss"
+        runs = [run for run in runs if run.metric("val", "loss") is not None]
+    if not runs:
+        raise DiscernError(f"{word} needs a run{needed} in {outputs}, and there is none.")
+    if word == "last":
+        return max(runs, key=order_of_beginning).folder
+    for run in sorted(runs, key=lambda run: run.metrics()["val/loss"]):
+        if not run.is_fold:
+            return run.folder
     raise DiscernError(
-        f"best needs a run in {folder} that is no fold (data.folds), and there is none: folds are "
+        f"best needs a run in {outputs} that is no fold (data.folds), and there is none: folds are "
         "parts of one estimate, of which the sweep's report has the mean."
     )
 
@@ -400,13 +407,15 @@ def find_sweep(wanted: str) -> Path:
     return folder
 
 
-def find_checkpoint(wanted: str, setting: str = "ckpt_path") -> Path:
+def find_checkpoint(wanted: str, setting: str = "ckpt_path", *, goes_on: bool = False) -> Path:
     """The file that a setting means by a checkpoint.
 
     Args:
-        wanted: a checkpoint's path; a run's folder, for its last checkpoint; ``last`` or ``best``,
-            for that checkpoint of the newest run in ``outputs``.
+        wanted: a checkpoint's path; a run's folder; ``last`` or ``best``, for the newest run in
+            ``outputs`` that has a checkpoint, or the best one.
         setting: its name.
+        goes_on: whether training goes on with it. Then a run's last checkpoint is meant, else its
+            best, or the last where none was kept as the best.
 
     Raises:
         DiscernError: there is none.
@@ -414,23 +423,25 @@ def find_checkpoint(wanted: str, setting: str = "ckpt_path") -> Path:
     path = placed(wanted)
     if path.is_file():
         return path
+    if not path.exists() and wanted in WORDS:
+        with about(setting):
+            path = run_meant(wanted, placed(OUTPUTS), with_checkpoint=True)
     if path.is_dir():
-        last = path / "checkpoints" / "last.safetensors"
-        if last.is_file():
-            return last
+        if (found := checkpoint_in(path, goes_on)) is not None:
+            return found
         raise DiscernError(
             f"{setting}={wanted} is a folder without checkpoints/last.safetensors in it."
         )
-    if wanted in ("last", "best"):
-        name = Path("checkpoints") / f"{wanted}.safetensors"
-        found = [each / name for each in folders_below(placed(OUTPUTS)) if (each / name).is_file()]
-        if found:
-            return max(found, key=lambda file: file.stat().st_mtime_ns)
-        raise DiscernError(f"{setting}={wanted} needs a run in {OUTPUTS}, and there is none.")
     raise DiscernError(
         f"{setting}={wanted} does not exist; it must be a checkpoint's path, a run's folder, "
-        "or last or best for the newest run's."
+        "last for the newest run, or best for the best one."
     )
+
+
+def checkpoint_in(folder: Path, goes_on: bool = False) -> Path | None:
+    """The checkpoint in a run's folder that :func:`find_checkpoint` describes, if there is one."""
+    files = [folder / "checkpoints" / f"{name}.safetensors" for name in ("best", "last")]
+    return next((file for file in files[goes_on:] if file.is_file()), None)
 
 
 def short_names(folders: Iterable[Path]) -> list[str]:

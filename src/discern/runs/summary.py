@@ -17,6 +17,9 @@ from typing import Any
 
 from discern.files.writing import write_whole
 from discern.redaction import redacted
+from discern.runs.folder import FORMAT
+from discern.runs.metric_table import metric_of
+from discern.runs.state import Ended
 
 PACKAGES = ("discern", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy")
 
@@ -53,11 +56,12 @@ class Summary:
             seconds = self.facts["seconds"]
             seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - began
 
-    def write(self, stopped: str) -> None:
-        """Write the file, with the reason why the run ended."""
+    def write(self, ended: Ended) -> None:
+        """Write the file, with how the run ended and why."""
         seconds = self.facts["seconds"]
         seconds["total"] = seconds.get("import", 0.0) + time.perf_counter() - self._began
-        facts = redacted({"stopped": stopped, **self.facts})
+        outcome = {"format": FORMAT, "state": ended.state, "reason": ended.reason}
+        facts = redacted({**outcome, **self.facts})
         with write_whole(self.path) as file:
             json.dump(_plain(facts), file, indent=2, ensure_ascii=False, allow_nan=False)
             file.write("\n")
@@ -83,10 +87,10 @@ def metric_cells(
     """The metrics of each split as texts: the names of the columns, and a row a split."""
     names = list(dict.fromkeys(name for part in metrics.values() for name in part))
     rows = [
-        [split, *(f"{part[name]:.4f}" if name in part else "" for name in names)]
+        [split, *(metric_of(name).text(part[name]) if name in part else "" for name in names)]
         for split, part in metrics.items()
     ]
-    return [name.replace("_", " ") for name in names], rows
+    return [metric_of(name).title for name in names], rows
 
 
 def trained_on_sentence(split: str, count: int, images: int) -> str:

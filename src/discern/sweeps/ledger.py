@@ -19,38 +19,34 @@ from filelock import FileLock, Timeout
 
 from discern.config.typed import quoted
 from discern.errors import DiscernError, refusals_of_files
-from discern.files.reading import inside, is_regular, read_json
+from discern.files.reading import check_format, inside, is_regular, read_json
 from discern.files.removing import remove_tree
 from discern.files.writing import write_whole
 from discern.redaction import missing, redacted, redacted_setting
 from discern.runs.folder import (
     CONFIG,
-    DIVERGED,
     OVERRIDES,
     SUMMARY,
     SWEEP,
+    Run,
     finite,
     mapping,
     numbers,
     read_facts,
 )
+from discern.runs.state import State
 from discern.sweeps.names import differing, job_name
-from discern.sweeps.rows import Objective, Row, State
+from discern.sweeps.rows import Objective, Row
 from discern.text import printable
 
 FORMAT = 1
+"""Of sweep.json."""
+
 LOCK = ".sweep.lock"
 """Held in the folder of a sweep by who is at work in it."""
 
 PATIENCE = 20.0
 """Seconds to wait for the last job of a sweep that was killed, before calling the folder in use."""
-
-STOPPED = {"interrupted": "by Ctrl-C", "terminated": "by SIGTERM"}
-"""How a run says that it was stopped -> by what."""
-
-PRUNED = "pruned"
-"""How the reason begins why a job ended that was hopeless."""
-
 
 _VAL, _TRAIN = "val/", "train/"
 
@@ -142,8 +138,8 @@ class Ledger:
         path = folder / SWEEP
         try:
             content = read_json(path, folder, MOST_BYTES)
-            if isinstance(content, dict) and content.get("format") in range(FORMAT + 1, 1000):
-                raise DiscernError(f"{path} was written by a newer discern; update this one.")
+            if isinstance(content, dict) and "format" in content:
+                check_format(path, content["format"], FORMAT)
             told = SweepFile.model_validate(content)
         except FileNotFoundError as error:
             raise DiscernError(
@@ -204,22 +200,21 @@ class Ledger:
         """What has become of a job, as its folder tells."""
         told = {key: job.shown.get(key, "") for key in settings or ()}
         folder = self.folder / job.name
-        facts = read_facts(folder)
-        if facts is None:
-            state = State.INTERRUPTED if (folder / CONFIG).exists() else State.WAITING
-            reason = self.reasons.get(job.number, "")
-            return Row(job.number, folder, told, State.FAILED if reason else state, reason=reason)
-        values = {
-            objective.metric: _value(facts, objective.metric) for objective in self.objectives
-        }
-        state, reason = _state(str(facts.get("stopped")), values)
+        run = Run(folder, read_facts(folder) or {})
+        objectives = self.objectives if run.facts else []
+        values = {each.metric: _value(run.facts, each.metric) for each in objectives}
+        absent = [metric for metric, value in values.items() if value is None]
+        state, reason = run.state, run.reason
         if job.number in self.reasons:
             state, reason = State.FAILED, self.reasons[job.number]
-        seconds = numbers(facts.get("seconds")).get("total")
-        epochs = finite(facts.get("epochs"))
+        elif state is State.UNFINISHED and not (folder / CONFIG).exists():
+            state = State.WAITING
+        elif state is State.DONE and absent:
+            state, reason = State.FAILED, f"{absent[0]} is not a number, or was not logged"
+        epochs = finite(run.facts.get("epochs"))
         return Row(
             job.number, folder, told, state, values,
-            None if epochs is None else int(epochs), seconds, reason,
+            None if epochs is None else int(epochs), run.seconds, reason,
         )  # fmt: skip
 
     def is_validated(self, job: Job) -> bool | None:
@@ -249,7 +244,7 @@ class Ledger:
         """Overrides by which a job goes on where it was interrupted; its folder is made ready."""
         folder = self.folder / job.name
         last = folder / "checkpoints" / "last.safetensors"
-        if self.row(job).state is State.INTERRUPTED and last.is_file():
+        if self.row(job).state in (State.INTERRUPTED, State.UNFINISHED) and last.is_file():
             return [f"ckpt_path={quoted(str(last))}"]
         if os.path.lexists(folder):
             self._remove(folder)
@@ -331,18 +326,3 @@ def _metrics(facts: Mapping[str, Any]) -> dict[str, Any]:
 def _value(facts: Mapping[str, Any], metric: str) -> float | None:
     split, _, name = metric.partition("/")
     return numbers(_metrics(facts).get(split)).get(name)
-
-
-def _state(stopped: str, values: Mapping[str, float | None]) -> tuple[State, str]:
-    if stopped in STOPPED:
-        return State.INTERRUPTED, STOPPED[stopped]
-    if stopped.startswith("failed: "):
-        return State.FAILED, stopped.removeprefix("failed: ")
-    if stopped.startswith(PRUNED):
-        return State.PRUNED, stopped.removeprefix(PRUNED).strip()
-    if stopped.startswith(DIVERGED):
-        return State.DIVERGED, stopped.removeprefix(DIVERGED).strip()
-    missing = [metric for metric, value in values.items() if value is None]
-    if missing:
-        return State.FAILED, f"{missing[0]} is not a number, or was not logged"
-    return State.DONE, stopped

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from discern.files.reading import read_json
+from discern.files.reading import check_format, read_json
 from discern.reports.page import cell, duration, write_page
-from discern.reports.run_page import NAMES, REPORT, points
-from discern.runs.folder import is_run, read_run
+from discern.reports.run_page import points
+from discern.runs.folder import REPORT, is_run, numbers, read_run
+from discern.runs.metric_table import METRICS
+from discern.runs.state import State
 from discern.sweeps.ledger import Ledger
 from discern.sweeps.ranking import (
     Group,
@@ -31,8 +33,8 @@ from discern.sweeps.ranking import (
     varied,
     verdict,
 )
-from discern.sweeps.results import NONE, mean_and_sd, rounded, short_names
-from discern.sweeps.rows import Objective, Row, State
+from discern.sweeps.results import FORMAT, NONE, mean_and_sd, rounded, short_names
+from discern.sweeps.rows import Objective, Row
 from discern.text import printable
 
 CURVES = 200
@@ -49,7 +51,7 @@ def write_sweep_page(folder: Path) -> Path:
         The file.
 
     Raises:
-        DiscernError: it is not the folder of a sweep.
+        DiscernError: it is not the folder of a sweep, or one of another version of discern.
     """
     ledger = Ledger.load(folder)
     rows, objectives = ledger.rows(), ledger.objectives
@@ -90,7 +92,10 @@ def _results(path: Path) -> dict[str, Any]:
         content = read_json(path, path.parent)
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        return {}
+    check_format(path, content.get("format"), FORMAT)
+    return content
 
 
 def _state(rows: Sequence[Row]) -> str:
@@ -123,15 +128,15 @@ def _best(
         return _best_setting([row for _, row in ranked], objectives, str(told.get("command", "")))
     found = [row for _, row in ranked if row.folder.name == told.get("folder")]
     row = found[0] if found else ranked[0][1]
-    test = told.get("test") if isinstance(told.get("test"), dict) else {}
+    test = numbers(told.get("test"))
     tiles = [
         {"name": f"Best {objective.metric}", "value": rounded(row.values.get(objective.metric))}
         for objective in objectives
     ]
     tiles += [
-        {"name": f"Test {NAMES.get(name, name)}", "value": rounded(value)}
-        for name, value in (test or {}).items()
-        if name in ("loss", "accuracy", "top5_error") and isinstance(value, (int, float))
+        {"name": f"Test {metric.title}", "value": rounded(test[metric.name])}
+        for metric in METRICS
+        if metric.average == "micro" and metric.name in test
     ]
     return {
         "title": "The best",

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from discern.runs.folder import FOLD
-from discern.sweeps.rows import Objective, Row, State
+from discern.runs.state import State
+from discern.sweeps.rows import Objective, Row
 
 SEED = "seed"
 """The setting that, beside ``FOLD``, makes jobs repetitions of each other. Folds are parts of one

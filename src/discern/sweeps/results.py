@@ -13,6 +13,7 @@ from pathlib import Path
 from discern.console import fitted
 from discern.files.csv_cells import write_csv
 from discern.files.writing import as_json_values, write_whole
+from discern.runs.state import State
 from discern.sweeps.names import short_number
 from discern.sweeps.ranking import (
     Group,
@@ -27,10 +28,13 @@ from discern.sweeps.ranking import (
     varied,
     verdict,
 )
-from discern.sweeps.rows import Objective, Row, State
+from discern.sweeps.rows import Objective, Row
 from discern.text import printable
 
 NONE = "–"
+
+FORMAT = 1
+"""Of results.json."""
 
 
 def results_table(rows: Sequence[Row], objectives: Sequence[Objective]) -> str:
@@ -105,7 +109,7 @@ def write_results(
     """
     with write_whole(folder / "results.csv") as file:
         file.write(_writable(_csv(folder, rows, objectives)))
-    facts = {**extra, **_facts(folder, rows, objectives)}
+    facts = {"format": FORMAT, **extra, **_facts(folder, rows, objectives)}
     with write_whole(folder / "results.json") as file:
         text = json.dumps(
             as_json_values(facts), indent=2, ensure_ascii=False, allow_nan=False, default=str

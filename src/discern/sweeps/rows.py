@@ -4,30 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 
 from discern.errors import DiscernError
-from discern.runs.metric_table import direction_of
-
-
-class State(StrEnum):
-    """How far a job has come."""
-
-    DONE = "done"
-    PRUNED = "pruned"
-    """Stopped since its validation curve was hopeless."""
-    DIVERGED = "diverged"
-    """Stopped since a loss was not finite; to run it again would change nothing."""
-    FAILED = "failed"
-    INTERRUPTED = "interrupted"
-    """Stopped by the user; it can go on from its checkpoint."""
-    WAITING = "not run"
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether the job has come to its end, so that a sweep that goes on leaves it alone."""
-        return self in (State.DONE, State.PRUNED, State.DIVERGED)
+from discern.runs.metric_table import metric_of
+from discern.runs.state import State
 
 
 @dataclass(frozen=True)
@@ -103,5 +84,5 @@ def objectives_of(setting: str | Sequence[str], directions: Sequence[str] = ()) 
             f"hydra.sweeper.direction has {len(directions)} values, and objective "
             f"{len(metrics)}; each objective needs one."
         )
-    told = directions or [direction_of(metric) for metric in metrics]
+    told = directions or [metric_of(metric).direction for metric in metrics]
     return [Objective(*pair) for pair in zip(metrics, told, strict=True)]

@@ -19,8 +19,8 @@ from hydra.utils import instantiate
 from discern.config.typed import quoted
 from discern.errors import DiscernError, refusals_of
 from discern.redaction import redacted_setting
+from discern.runs.state import State
 from discern.sweeps.ledger import Job, Ledger
-from discern.sweeps.rows import State
 from discern.sweeps.study_file import check_study
 from discern.sweeps.sweeper import JobsSweeper, typed
 from discern.training.study import FOLDER, PRUNER, open_storage

@@ -13,12 +13,13 @@ from discern.files.walk import matching
 from discern.runs.folder import (
     OVERRIDES,
     SUMMARY,
+    WORDS,
     Run,
-    best,
+    glance,
     is_run,
     is_sweep,
-    newest,
     read_run,
+    run_meant,
     runs_below,
 )
 from discern.text import decoded
@@ -47,8 +48,8 @@ def selected(words: Iterable[str], outputs: Path) -> list[Run]:
 def _meant(word: str, outputs: Path) -> list[Path]:
     path = expanded(word)
     if not path.exists():
-        if word in ("last", "best"):
-            return [newest(outputs) if word == "last" else best(outputs)]
+        if word in WORDS:
+            return [run_meant(word, outputs)]
         if glob.has_magic(word):
             return _matching(word)
         raise DiscernError(
@@ -108,5 +109,5 @@ def _folds(sweep: Path) -> dict[str, int]:
 
 
 def _loss(folder: Path) -> float:
-    loss = read_run(folder).metric("val", "loss")
+    loss = glance(folder).metric("val", "loss")
     return float("inf") if loss is None else loss

@@ -52,7 +52,7 @@ class _Objective(Strict):
 class SweepFile(Strict):
     """The content of ``sweep.json``."""
 
-    format: Literal[1]
+    format: int
     arguments: list[_Text] = Field(max_length=1000)
     objectives: list[_Objective] = Field(min_length=1, max_length=100)
     search: list[_Text] | None = Field(max_length=1000)

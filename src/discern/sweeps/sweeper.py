@@ -27,12 +27,13 @@ from discern.config.settle import leave_out
 from discern.config.typed import quoted, without_escapes
 from discern.errors import DiscernError, as_override, first_line, refuse
 from discern.redaction import log_missing, redacted, redacted_setting
-from discern.runs.folder import FOLD, find_checkpoint, read_facts
+from discern.runs.folder import FOLD, WORDS, Run, checkpoint_in, find_checkpoint, glance, numbers
+from discern.runs.state import State
 from discern.sweeps.composing import SweepConfigLoader
 from discern.sweeps.launcher import InterruptedSweepError, JobsLauncher, JobStoppedError
-from discern.sweeps.ledger import STOPPED, Job, Ledger, shown
+from discern.sweeps.ledger import Job, Ledger, shown
 from discern.sweeps.names import differing
-from discern.sweeps.rows import Row, State, objectives_of
+from discern.sweeps.rows import Row, objectives_of
 from discern.training.job import relative
 
 log = logging.getLogger(__name__)
@@ -296,10 +297,10 @@ class JobsSweeper(Sweeper):
 
         def ended(place: int, result: JobReturn) -> None:
             job = jobs[place]
-            if result.status == JobStatus.FAILED and ledger.row(job).state in (
-                State.WAITING, State.INTERRUPTED,
-            ) and not _was_stopped(ledger, job, result):  # fmt: skip
-                ledger.reasons[job.number] = first_line(result._return_value)
+            error = result._return_value if result.status == JobStatus.FAILED else None
+            silent = ledger.row(job).state in (State.WAITING, State.UNFINISHED)
+            if error is not None and silent and not isinstance(error, JobStoppedError):
+                ledger.reasons[job.number] = first_line(error)
             self._show(ledger, job, settings)
             if own is not None:
                 from discern.sweeps.answer import tell_of_job  # matplotlib
@@ -391,16 +392,14 @@ class JobsSweeper(Sweeper):
         job = ledger.jobs[row.number]
         if self.config.test is False:
             return {}
-        best = ledger.folder / job.name / "checkpoints" / "best.safetensors"
-        if not best.is_file():
-            best = best.with_name("last.safetensors")
-        if not best.is_file():
+        best = checkpoint_in(ledger.folder / job.name)
+        if best is None:
             return {}
         kept = {k: v for k, v in job.overrides.items() if k not in ("test", "train", "find_lr")}
         name = f"{job.name}/test"
-        known = read_facts(ledger.folder / name)
-        if known is not None and known["stopped"].startswith("not trained"):
-            return self._tested(known)
+        known = glance(ledger.folder / name)
+        if known.state is State.DONE:
+            return _tested(known)
         overrides = [
             *(f"{key}={value}" for key, value in kept.items()),
             *self._allowing(),
@@ -412,11 +411,7 @@ class JobsSweeper(Sweeper):
             f"hydra.sweep.subdir={quoted(name)}",
         ]
         self._launched(ledger, [overrides], len(ledger.jobs))
-        return self._tested(read_facts(ledger.folder / name) or {})
-
-    def _tested(self, facts: Mapping[str, Any]) -> dict[str, float]:
-        metrics: dict[str, float] = facts.get("metrics", {}).get("test", {})
-        return metrics
+        return _tested(glance(ledger.folder / name))
 
 
 class GridSweeper(JobsSweeper):
@@ -493,13 +488,15 @@ def _found(argument: str) -> str:
     """
     key, _, text = argument.partition("=")
     words = text.split(",")
-    if key.lstrip("+") not in CHECKPOINTS or not {"last", "best"} >= set(words):
+    name = key.lstrip("+")
+    if name not in CHECKPOINTS or not set(WORDS) >= set(words):
         return argument
-    paths = [quoted(str(find_checkpoint(word, key.lstrip("+")).resolve())) for word in words]
-    return f"{key}={','.join(paths)}"
+    goes_on = name == "ckpt_path"
+    paths = [find_checkpoint(word, name, goes_on=goes_on).resolve() for word in words]
+    return f"{key}={','.join(quoted(str(path)) for path in paths)}"
 
 
-CHECKPOINTS = ("ckpt_path", "model.init_from")
+CHECKPOINTS = ("ckpt_path", "model.init_from", "model.weights")
 """Settings that may name a checkpoint by ``last`` or ``best``."""
 
 
@@ -507,7 +504,5 @@ def _is_own(argument: str) -> bool:
     return argument.lstrip("+~").startswith(OWN)
 
 
-def _was_stopped(ledger: Ledger, job: Job, result: JobReturn) -> bool:
-    """Whether the user has stopped a job, as its summary says if it had come so far."""
-    early = isinstance(result._return_value, JobStoppedError)
-    return early or ledger.row(job).reason in STOPPED.values()
+def _tested(run: Run) -> dict[str, float]:
+    return numbers(run.part("metrics").get("test"))

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from lightning.fabric.utilities import registry
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
@@ -49,7 +47,7 @@ from discern.models.saved import (
 from discern.models.schedule import Schedule
 from discern.models.transfer import TransferClassifier
 from discern.redaction import redacted
-from discern.runs.metric_table import mode_of
+from discern.runs.metric_table import metric_of
 from discern.runs.summary import versions
 from discern.text import printable
 from discern.training.checkpointing import WholeFileCheckpointIO
@@ -71,6 +69,8 @@ def build(setting: str, node: Any, **arguments: Any) -> Any:
     Raises:
         DiscernError: the class does not exist, a package is missing, an argument is wrong.
     """
+    from hydra.errors import InstantiationException  # start-up time, here and below
+
     settings = plain(node)
     target = settings.get("_target_") if isinstance(settings, dict) else None
     if isinstance(target, str):
@@ -104,6 +104,9 @@ def _instantiate(settings: Any, arguments: dict[str, Any]) -> Any:
     config, copy that and turn it back. A Trainer with its callbacks then takes 29 ms and not 43,
     and each job of a sweep builds one.
     """
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
     given = {**settings, **arguments} if isinstance(settings, dict) else {}
     target = given.pop("_target_", None)
     if target is None or not all(map(_is_argument, given)) or not _are_values(given):
@@ -123,6 +126,8 @@ LIBRARIES = ("discern.", "lightning.", "torch.")
 
 def _found(target: Any) -> Any:
     """What a ``_target_`` stands for, if Hydra allows it to be called."""
+    from hydra.utils import instantiate
+
     return instantiate({"_target_": target, "_partial_": True})
 
 
@@ -166,7 +171,7 @@ def _directed(settings: Any) -> Any:
         return settings
     others = {name: value for name, value in settings.items() if name != "mode"}
     monitor = settings.get("monitor")
-    return {**others, "mode": mode_of(monitor)} if isinstance(monitor, str) else others
+    return {**others, "mode": metric_of(monitor).mode} if isinstance(monitor, str) else others
 
 
 def _watches(target: Any) -> bool:

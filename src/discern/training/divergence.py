@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
-from discern.runs.folder import DIVERGED
+from discern.runs.state import Ended, State
 
 STEPS_AT_ONCE = 50
 """Batches whose losses are looked at together where looking waits for the device."""
@@ -44,14 +44,16 @@ class Divergence:
     advice: str
 
     @property
-    def reason(self) -> str:
-        """Why training ended, in one sentence without its full stop."""
+    def ended(self) -> Ended:
+        """How training ended; what was asked for is not there, as the process's status says."""
         what = "validation loss after" if self.metric.startswith("val/") else "training loss in"
         shown = ", ".join(f"{loss:.4g}" for loss in self.last_finite_losses)
         before = f"the last finite ones {shown}" if shown else "none before was finite"
-        return (
-            f"{DIVERGED} in epoch {self.epoch}: the {what} step {self.step} is {self.loss} "
-            f"({before}; learning rate {self.learning_rate:.6g})"
+        return Ended(
+            State.DIVERGED,
+            f"in epoch {self.epoch}: the {what} step {self.step} is {self.loss} "
+            f"({before}; learning rate {self.learning_rate:.6g})",
+            status=1,
         )
 
 

@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, Timer
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason as Why
 
-from discern.runs.folder import DIVERGED
+from discern.runs.state import Ended, State
 from discern.training.divergence import StopOnDivergence
 from discern.training.pruning import Pruning
 
@@ -23,7 +23,7 @@ class Ending(Callback):
     """
 
     def __init__(self) -> None:
-        self._asked: str | None = None
+        self._asked: Ended | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let early stopping forget why the run ended that is continued."""
@@ -47,66 +47,69 @@ class Ending(Callback):
         """See whether the epoch was the last."""
         self._notice(trainer)
 
-    def reason(self, trainer: Trainer) -> str:
-        """Why a fit that came to its end did, in one sentence without its full stop."""
+    def ended(self, trainer: Trainer) -> Ended:
+        """How a fit that came to its end did."""
         settings: Any = trainer
         if settings.fast_dev_run:
-            return "trainer.fast_dev_run batches seen"
+            return _done("trainer.fast_dev_run batches seen")
         if settings.limit_train_batches == 0:
-            return "trainer.limit_train_batches=0 leaves none to train on"
+            return _done("trainer.limit_train_batches=0 leaves none to train on")
         self._notice(trainer)  # before the first batch, where the time had run out before
         if self._asked is not None:
             return self._asked
         if trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps:
-            return f"trainer.max_steps={trainer.max_steps} reached"
+            return _done(f"trainer.max_steps={trainer.max_steps} reached")
         if trainer.max_epochs is not None and trainer.current_epoch >= trainer.max_epochs >= 0:
-            return f"trainer.max_epochs={trainer.max_epochs} reached"
-        return "all batches seen"
+            return _done(f"{trainer.max_epochs} of {trainer.max_epochs} epochs")
+        return _done("all batches seen")
 
     def _notice(self, trainer: Trainer) -> None:
         if self._asked is None and trainer.should_stop:
             self._asked = _who_asked(trainer)
 
 
-def _who_asked(trainer: Trainer) -> str:
+def _done(reason: str) -> Ended:
+    return Ended(State.DONE, reason)
+
+
+def _who_asked(trainer: Trainer) -> Ended:
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     for callback in callbacks:
         if isinstance(callback, StopOnDivergence) and callback.found is not None:
-            return callback.found.reason
-        if isinstance(callback, Pruning) and callback.reason is not None:
-            return callback.reason
+            return callback.found.ended
+        if isinstance(callback, Pruning) and callback.ended is not None:
+            return callback.ended
     for callback in callbacks:
         if isinstance(callback, EarlyStopping) and callback.stopping_reason != Why.NOT_STOPPED:
             return _early(callback, trainer)
     for callback in callbacks:
         left = callback.time_remaining() if isinstance(callback, Timer) else None
         if left is not None and left <= 0:
-            return "trainer.max_time reached"
+            return _done("trainer.max_time reached")
     own = [
         type(callback).__name__
         for callback in callbacks
         if not type(callback).__module__.startswith(("lightning.", "discern."))
     ]
-    return f"trainer.should_stop was set in epoch {trainer.current_epoch + 1}" + (
-        f", as {' or '.join(own)} may" if own else ""
-    )
+    may = f", as {' or '.join(own)} may" if own else ""
+    return _done(f"trainer.should_stop was set in epoch {trainer.current_epoch + 1}{may}")
 
 
-def _early(callback: EarlyStopping, trainer: Trainer) -> str:
+def _early(callback: EarlyStopping, trainer: Trainer) -> Ended:
     epoch, monitor = callback.stopped_epoch + 1, callback.monitor
     value = float(trainer.callback_metrics[monitor])
     if callback.stopping_reason == Why.NON_FINITE_METRIC:
-        return f"{DIVERGED} in epoch {epoch}: {monitor} is {value}"
+        return Ended(State.DIVERGED, f"in epoch {epoch}: {monitor} is {value}", status=1)
     begin = f"early stopping in epoch {epoch}: {monitor}"
     if callback.stopping_reason == Why.STOPPING_THRESHOLD:
-        return f"{begin} {value:.4g} has met stopping_threshold={callback.stopping_threshold:g}"
+        threshold = f"stopping_threshold={callback.stopping_threshold:g}"
+        return _done(f"{begin} {value:.4g} has met {threshold}")
     if callback.stopping_reason == Why.DIVERGENCE_THRESHOLD:
-        return (
-            f"{begin} {value:.4g} is beyond divergence_threshold={callback.divergence_threshold:g}"
-        )
+        threshold = f"divergence_threshold={callback.divergence_threshold:g}"
+        return _done(f"{begin} {value:.4g} is beyond {threshold}")
     counted = f"{max(1, callback.patience)} {_checks(callback, trainer)}"  # of 0 the first ends it
     least = abs(callback.min_delta)
-    return f"{begin} has not improved{f' by {least:g}' if least else ''} for {counted}"
+    return _done(f"{begin} has not improved{f' by {least:g}' if least else ''} for {counted}")
 
 
 def _checks(callback: EarlyStopping, trainer: Trainer) -> str:

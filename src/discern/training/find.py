@@ -40,10 +40,11 @@ from discern.files.writing import write_whole
 from discern.models.classifier import Classifier
 from discern.models.threads import use_threads, with_threads
 from discern.reports.curves import TRAINING, VALIDATION
+from discern.runs.state import Ended, State
 from discern.training import serving as features
 from discern.training.batches import omit_single_images, refusals_of_training
 from discern.training.build import build_model, build_trainer
-from discern.training.interrupt import EXIT_STATUS
+from discern.training.interrupt import BY_SIGTERM
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ def is_searched(cfg: DictConfig) -> bool:
     return bool(cfg.find_lr) or cfg.data.get("batch_size") == "auto"
 
 
-def find(cfg: DictConfig, data: ImageDataModule, facts: dict[str, Any]) -> str | None:
+def find(cfg: DictConfig, data: ImageDataModule, facts: dict[str, Any]) -> Ended | None:
     """Put the settings that are to be found into the config and the data module.
 
     Args:
@@ -74,7 +75,7 @@ def find(cfg: DictConfig, data: ImageDataModule, facts: dict[str, Any]) -> str |
         facts: the summary's; ``found`` is added, with the name and value of each setting.
 
     Returns:
-        Why the run ends here, or None if it goes on.
+        How the run ends here, or None if it goes on.
 
     Raises:
         DiscernError: nothing can be suggested, or several devices would train.
@@ -105,7 +106,7 @@ def find(cfg: DictConfig, data: ImageDataModule, facts: dict[str, Any]) -> str |
         return None
     command = command_with({**found, **changes}, facts["overrides"])
     log.info("  %-10s %s", "use it", command)
-    return f"find_lr=true: optimizer.lr={suggested} suggested"
+    return Ended(State.DONE, f"find_lr=true: optimizer.lr={suggested} suggested")
 
 
 def _set(cfg: DictConfig, changes: dict[str, Any]) -> dict[str, Any]:
@@ -216,7 +217,7 @@ def _interruptible() -> Iterator[None]:
 
 
 def _terminate(*_: Any) -> None:
-    raise SystemExit(EXIT_STATUS["terminated"])
+    raise SystemExit(BY_SIGTERM.status)
 
 
 # The learning rate.

@@ -13,15 +13,13 @@ from omegaconf import DictConfig
 from discern.data.module import ImageDataModule
 from discern.errors import DiscernError, did_you_mean
 from discern.models.classifier import Classifier
-from discern.models.saved import card_and_state, epoch_of
 from discern.runs.metric_table import check_mode
-from discern.runs.summary import Summary
+from discern.runs.state import Ended
 from discern.training.batches import batches_of, refusals_of_training
 from discern.training.build import training_twin
 from discern.training.divergence import DivergedError, Divergence, StopOnDivergence
 from discern.training.ending import Ending
-from discern.training.history import History
-from discern.training.interrupt import GracefulStop
+from discern.training.interrupt import BY_CTRL_C, GracefulStop
 from discern.training.outputs import TestOutputs
 from discern.training.pruning import Pruning
 from discern.training.restoring import check_before_restoring
@@ -130,8 +128,8 @@ def fit(
     data: ImageDataModule,
     start: Path | None,
     stop: GracefulStop,
-) -> str:
-    """Train; return why training ended."""
+) -> Ended:
+    """Train; return how training ended."""
     check_before_restoring(trainer)
     with stop:
         try:
@@ -143,14 +141,14 @@ def fit(
             # Lightning's own end after a KeyboardInterrupt.
             if not trainer.interrupted:
                 raise
-            return stop.reason or "interrupted"
-    if stop.reason is not None:
-        return stop.reason
+            return stop.ended or BY_CTRL_C
+    if stop.ended is not None:
+        return stop.ended
     found = divergence(trainer)
     if found is not None:
-        return found.reason
+        return found.ended
     (ending,) = (c for c in trainer.callbacks if isinstance(c, Ending))  # type: ignore[attr-defined]
-    return ending.reason(trainer)
+    return ending.ended(trainer)
 
 
 def divergence(trainer: Trainer) -> Divergence | None:
@@ -165,45 +163,6 @@ def best_checkpoint(trainer: Trainer) -> Path | None:
         if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_path:
             return Path(callback.best_model_path)
     return None
-
-
-def record_fit(
-    summary: Summary,
-    history: History,
-    trainer: Trainer,
-    best: Path | None,
-    content: dict[str, Any] | None,
-) -> None:
-    """Put into the summary what training gave: the metrics of the best checkpoint, or the last."""
-    facts, row = summary.facts, history.rows[-1] if history.rows else {}
-    facts["best_epoch"] = None
-    if best is not None and content is not None:
-        facts["best_epoch"] = epoch_of(content)
-        rows = [row for row in history.rows if row["epoch"] == facts["best_epoch"]]
-        # Of several validations in its epoch, the checkpoint knows the one that it was best in.
-        row = {**(rows[0] if rows else {}), **at_validation(best, content)}
-    for split in ("train", "val"):
-        names = ("loss", "accuracy", "precision", "recall", "top5_error")
-        metrics = {name: row[f"{split}/{name}"] for name in names if f"{split}/{name}" in row}
-        if metrics:
-            facts["metrics"][split] = metrics
-    facts["epochs"], facts["steps"] = len(history.rows), trainer.global_step
-    seconds = facts["seconds"]
-    totals = history.totals
-    seconds["validation"] = history.validation_seconds
-    seconds["fit"] -= history.validation_seconds
-    facts["images_per_second"] = totals.images / totals.fit_seconds if totals.fit_seconds else None
-    facts["images_counted"] = {
-        "all": totals.images,
-        "features_read": totals.features_read,
-        "features_computed": totals.features_computed,
-    }
-
-
-def at_validation(path: Path, content: dict[str, Any]) -> dict[str, float]:
-    """The validation metrics when a checkpoint was written."""
-    metrics = card_and_state(path, content)[0].metrics
-    return {name: value for name, value in metrics.items() if name.startswith("val/")}
 
 
 def test(

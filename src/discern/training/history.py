@@ -18,6 +18,7 @@ from discern.files.csv_cells import csv_cell
 from discern.files.writing import write_whole
 from discern.models.metrics import STEP_LOSS
 from discern.reports.speed import how_counted
+from discern.runs.metric_table import DRAWN
 
 log = logging.getLogger(__name__)
 
@@ -207,9 +208,10 @@ def epoch_line(row: Row) -> str:
     """What a terminal shows of an epoch."""
     parts = [f"epoch {row['epoch']:.0f}"]
     for split in ("train", "val"):
-        loss, accuracy = row.get(f"{split}/loss"), row.get(f"{split}/accuracy")
-        if loss is not None and accuracy is not None:
-            parts.append(f"{split} loss {loss:.4f} accuracy {accuracy:.4f}")
+        values = [(each, row.get(f"{split}/{each.name}")) for each in DRAWN]
+        told = [f"{each.title} {each.text(x)}" for each, x in values if x is not None]
+        if told:
+            parts.append(" ".join([split, *told]))
     if "train/images_per_second" in row:
         parts.append(f"{row['train/images_per_second']:,.0f} images/s")
     return "   ".join(parts)

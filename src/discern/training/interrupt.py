@@ -8,15 +8,16 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from discern.runs.state import Ended, State
 from discern.training.divergence import finite_weights
 
 Handler = Any
 
-EXIT_STATUS = {"interrupted": 130, "terminated": 143}
-"""How the process ends, as shells count: 128 + the signal's number."""
-
-DIVERGED_STATUS = 1
-"""How it ends after a loss that was not finite: what was asked for is not there."""
+BY_CTRL_C, BY_SIGTERM = (
+    Ended(State.INTERRUPTED, f"by {name}", status=128 + number)  # as shells count
+    for name, number in (("Ctrl-C", signal.SIGINT), ("SIGTERM", signal.SIGTERM))
+)
+"""How a run ends that a signal has stopped."""
 
 
 class GracefulStop(Callback):
@@ -31,11 +32,11 @@ class GracefulStop(Callback):
         checkpoint: where the state is saved when training is stopped; None saves nothing.
 
     Attributes:
-        reason: "interrupted" or "terminated" once a signal has come.
+        ended: how the run ends, once a signal has come.
     """
 
     def __init__(self, checkpoint: Path | None) -> None:
-        self.reason: str | None = None
+        self.ended: Ended | None = None
         self._checkpoint = checkpoint
         self._found: dict[int, Handler] = {}
         self._midway = False
@@ -66,8 +67,8 @@ class GracefulStop(Callback):
             signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        again = self.reason is not None
-        self.reason = "interrupted" if number == signal.SIGINT else "terminated"
+        again = self.ended is not None
+        self.ended = BY_CTRL_C if number == signal.SIGINT else BY_SIGTERM
         if again:
             raise KeyboardInterrupt
 
@@ -75,13 +76,13 @@ class GracefulStop(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop here, unless the epoch is over: then its validation and checkpoint come first."""
-        if self.reason is not None and not trainer.is_last_batch:
+        if self.ended is not None and not trainer.is_last_batch:
             self._midway = True
             raise KeyboardInterrupt
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop between two epochs."""
-        if self.reason is not None:
+        if self.ended is not None:
             raise KeyboardInterrupt
 
     def on_exception(

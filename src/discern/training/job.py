@@ -9,9 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-
 from discern.errors import FULL_TRACEBACK, DiscernError, first_line, told
 from discern.files.places import started_in
 
@@ -33,6 +30,9 @@ def as_job() -> Iterator[None]:
         log.warning("Interrupted.")
         raise SystemExit(130) from error
     except Exception as error:
+        from hydra.core.hydra_config import HydraConfig  # start-up time
+        from hydra.types import RunMode
+
         if isinstance(error, DiscernError):
             log.error("Error: %s", told(error), exc_info=FULL_TRACEBACK)
         elif HydraConfig.get().mode == RunMode.MULTIRUN:

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from discern.errors import DiscernError, refusals_of
+from discern.runs.state import Ended, State
 from discern.training.study import PRUNER, open_storage
-
-if TYPE_CHECKING:
-    pass
-
-PRUNED = "pruned"
-"""How the reason begins why training ended."""
 
 
 class Pruning(Callback):
@@ -28,12 +23,12 @@ class Pruning(Callback):
         metric: the objective.
 
     Attributes:
-        reason: why training was ended, or None.
+        ended: how training was ended, or None.
     """
 
     def __init__(self, study: str, name: str, trial: int, metric: str) -> None:
         self.metric = metric
-        self.reason: str | None = None
+        self.ended: Ended | None = None
         self._study, self._name, self._number = study, name, trial
         self._trial: Any = None
 
@@ -54,9 +49,10 @@ class Pruning(Callback):
                 self._trial.report(float(value), epoch)
             stop = self._trial.should_prune()
         if trainer.strategy.broadcast(stop):
-            self.reason = (
-                f"{PRUNED} in epoch {trainer.current_epoch + 1}: {self.metric} is worse than that "
-                "of other jobs was there"
+            self.ended = Ended(
+                State.PRUNED,
+                f"in epoch {trainer.current_epoch + 1}: {self.metric} is worse than that of other "
+                "jobs was there",
             )
             trainer.should_stop = True
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import version as release
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -16,15 +16,16 @@ from torch import Tensor
 from discern.data.images import Images
 from discern.data.module import ImageDataModule
 from discern.errors import DiscernError
-from discern.features.engine import engine_for
-from discern.features.source import CacheFullError, FeatureSource, Kind, Settings
-from discern.features.stores import bytes_of
 from discern.files.cache import cache_dir
 from discern.files.places import expanded
 from discern.models.classifier import Classifier
 from discern.models.threads import use_threads, with_threads
 from discern.models.transfer import TransferClassifier
 from discern.training.finetune import Finetune
+
+# discern.features is imported where a backbone needs it, for the start-up time of other models.
+if TYPE_CHECKING:
+    from discern.features.source import FeatureSource, Settings
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +122,9 @@ def _warn(mode: str, why: str) -> None:
 
 
 def _settings(cfg: DictConfig, data: ImageDataModule) -> Settings:
+    from discern.features.source import Settings
+    from discern.features.stores import bytes_of
+
     folder = expanded(cfg.cache.dir) if cfg.cache.dir else cache_dir() / "features"
     share = cfg.cache.shard and tuple(int(part) for part in cfg.cache.shard.split("/"))
     return Settings(
@@ -148,6 +152,8 @@ def _set_engine(cfg: DictConfig, network: Any, data: ImageDataModule, trainer: T
             why = f"training is on {device}" if frozen else "the model has no frozen backbone"
             raise DiscernError(f"engine={cfg.engine} is not possible, for {why}; choose auto.")
     elif cfg.engine != "auto" or not _sees_few(trainer):
+        from discern.features.engine import engine_for
+
         network.engine = engine_for(network, data.input_shape, cfg.engine)
         return str(network.engine.version_class)
     return f"torch-{device.type}-{release('torch')}"
@@ -165,6 +171,8 @@ def _source(
     settings: Settings,
     engine: str,
 ) -> FeatureSource:
+    from discern.features.source import FeatureSource, Kind
+
     device = trainer.strategy.root_device
     network.to(device)
     threads = torch.get_num_threads()
@@ -215,6 +223,8 @@ def prepare(
         DiscernError: a miss with ``cache.mode=require``, no room with ``cache.on_full=stop``, or
             ``cache.max_gb`` is too small.
     """
+    from discern.features.source import CacheFullError
+
     try:
         needed = list(_first_needed(data, train, test))
         # Before hours are spent on the first of them.

@@ -13,8 +13,10 @@ from omegaconf import DictConfig
 
 from discern.data.known import KnownImages, unknown
 from discern.errors import DiscernError, about
+from discern.files.places import placed
 from discern.models.card import CARD
 from discern.models.classifier import Classifier
+from discern.models.registry import MODELS
 from discern.models.saved import (
     card_and_state,
     check_shapes,
@@ -23,7 +25,7 @@ from discern.models.saved import (
     match_backbone,
     read,
 )
-from discern.runs.folder import find_checkpoint
+from discern.runs.folder import WORDS, find_checkpoint
 from discern.training.build import portable
 from discern.training.job import relative
 from discern.training.resume import Continuation
@@ -32,15 +34,19 @@ log = logging.getLogger(__name__)
 
 
 def find_checkpoints(cfg: DictConfig) -> Path | None:
-    """Put the files into the config that ``ckpt_path`` and ``model.init_from`` mean; the former.
+    """Put the checkpoints into the config that settings mean; that of ``ckpt_path``.
 
     What ``last`` means may be another file a moment later.
     """
-    start = find_checkpoint(cfg.ckpt_path) if cfg.ckpt_path else None
+    start = find_checkpoint(cfg.ckpt_path, goes_on=cfg.train) if cfg.ckpt_path else None
     if start is not None:
         cfg.ckpt_path = str(start)
-    if (wanted := cfg.model.get("init_from")) is not None:
-        cfg.model.init_from = str(find_checkpoint(wanted, "model.init_from"))
+    model = cfg.model
+    if (wanted := model.get("init_from")) is not None:
+        model.init_from = str(find_checkpoint(wanted, "model.init_from"))
+    weights = model.get("weights") if model._target_ == MODELS["transfer"] else None
+    if weights not in (None, "default") and (weights in WORDS or placed(weights).is_dir()):
+        model.weights = str(find_checkpoint(weights, "model.weights"))
     return start
 
 

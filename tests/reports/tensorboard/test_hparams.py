@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata
 
 from discern.reports.tensorboard.hparams import settings_of
+from discern.runs.state import State
 from run_files import composed
 
 
@@ -88,7 +89,7 @@ def test_a_run_that_only_tests_has_a_row(tiny_run):
 def test_an_interrupted_run_has_what_is_known(tiny_run):
     callback = f"{{_target_: run_files.Signal, step: 9, number: {int(signal.SIGINT)}}}"
     result = tiny_run(f"trainer.callbacks=[{callback.replace(': ', ':')}]")
-    assert result.stopped == "interrupted"
+    assert result.state is State.INTERRUPTED
     settings, ended, scalars = read(result.folder)
     assert settings["model"] == "mlp"
     assert not ended

@@ -6,5 +6,5 @@ def test_training_and_validation_of_a_metric_share_a_chart():
     assert found["training and validation"] == {
         "loss": ["Multiline", ["^train/loss$", "^val/loss$"]],
         "accuracy": ["Multiline", ["^train/accuracy$", "^val/accuracy$"]],
-        "top5 error": ["Multiline", ["^val/top5_error$"]],
+        "top-5 error": ["Multiline", ["^val/top5_error$"]],
     }

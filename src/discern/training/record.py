@@ -1,0 +1,159 @@
+"""What a run writes of itself: its settings, its summary, its curves and its report."""
+
+import functools
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+from discern.config.differences import as_facts, differences
+from discern.data.module import ImageDataModule
+from discern.errors import first_line, refusals_at_work, refusals_of_files
+from discern.files.places import started_in
+from discern.files.yaml_file import write_config
+from discern.models.classifier import Classifier, count_parameters
+from discern.models.saved import card_and_state, epoch_of
+from discern.reports.curves import draw_curves
+from discern.runs.metric_table import METRICS
+from discern.runs.state import Ended, State
+from discern.runs.summary import Summary, git_state, machine, versions
+from discern.training.history import History
+from discern.training.interrupt import BY_CTRL_C, BY_SIGTERM
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def recorded(
+    cfg: DictConfig, identity: Mapping[str, Any], choices: Mapping[str, Any]
+) -> Iterator[Summary]:
+    """The summary of a run, which is written however the run ends.
+
+    Args:
+        cfg: the composed config.
+        identity: what the summary says of the run besides.
+        choices: Hydra's groups and what was chosen of each.
+    """
+    summary = Summary(
+        Path(cfg.folder) / "summary.json",
+        **{"name": cfg.model._target_.rpartition(".")[2].lower(), "overrides": [], **identity},
+        tags=list(cfg.tags),
+        seed=cfg.seed,
+        changed=as_facts(differences(cfg, choices)),
+        git=git_state_once(started_in()),
+        versions=versions(),
+        machine=machine(),
+    )
+    try:
+        with refusals_of_files(), refusals_at_work():
+            yield summary
+    except KeyboardInterrupt:
+        write_summary(summary, BY_CTRL_C, cfg)
+        raise
+    except SystemExit as end:
+        signals = [each for each in (BY_CTRL_C, BY_SIGTERM) if each.status == end.code]
+        signals += [Ended(State.FAILED, f"it ended with status {end.code}")]
+        write_summary(summary, signals[0], cfg)
+        raise
+    except BaseException as error:
+        with suppress(OSError):  # of a full disk, which is told already
+            write_summary(summary, failed(error), cfg)
+        raise
+
+
+def failed(error: BaseException) -> Ended:
+    """How a run ends that an error has ended."""
+    return Ended(State.FAILED, first_line(error))
+
+
+@functools.cache
+def git_state_once(folder: Path) -> dict[str, Any] | None:
+    """The state of the code that this process has imported, whatever becomes of the files."""
+    return git_state(folder)
+
+
+@rank_zero_only
+def save_config(cfg: DictConfig, overrides: list[str]) -> None:
+    """Write config.yaml (every interpolation resolved) and overrides.yaml (what was typed)."""
+    for name, content in (("config", cfg), ("overrides", OmegaConf.create(overrides))):
+        write_config(content, Path(cfg.folder) / f"{name}.yaml")
+
+
+def describe(model: Classifier, data: ImageDataModule) -> dict[str, Any]:
+    """What the summary says of the data and the model."""
+    backbone = model.card and model.card["backbone"]
+    return {
+        "parameters": count_parameters(model.network),
+        **({"backbone": backbone} if backbone else {}),
+        "data": {
+            "title": data.title,
+            "source": data.source_used,
+            "fingerprint": data.fingerprint,
+            "images": data.num_images,
+            "classes": data.class_names,
+        },
+    }
+
+
+def record_fit(
+    summary: Summary,
+    history: History,
+    trainer: Trainer,
+    best: Path | None,
+    content: dict[str, Any] | None,
+) -> None:
+    """Put into the summary what training gave: the metrics of the best checkpoint, or the last."""
+    facts, row = summary.facts, history.rows[-1] if history.rows else {}
+    facts["best_epoch"] = None
+    if best is not None and content is not None:
+        facts["best_epoch"] = epoch_of(content)
+        rows = [row for row in history.rows if row["epoch"] == facts["best_epoch"]]
+        # Of several validations in its epoch, the checkpoint knows the one that it was best in.
+        row = {**(rows[0] if rows else {}), **at_validation(best, content)}
+    for split in ("train", "val"):
+        metrics = {each.name: row.get(f"{split}/{each.name}") for each in METRICS}
+        known = {name: value for name, value in metrics.items() if value is not None}
+        if known:
+            facts["metrics"][split] = known
+    facts["epochs"], facts["steps"] = len(history.rows), trainer.global_step
+    seconds = facts["seconds"]
+    totals = history.totals
+    seconds["validation"] = history.validation_seconds
+    seconds["fit"] -= history.validation_seconds
+    facts["images_per_second"] = totals.images / totals.fit_seconds if totals.fit_seconds else None
+    facts["images_counted"] = {
+        "all": totals.images,
+        "features_read": totals.features_read,
+        "features_computed": totals.features_computed,
+    }
+
+
+def at_validation(path: Path, content: dict[str, Any]) -> dict[str, float]:
+    """The validation metrics when a checkpoint was written."""
+    metrics = card_and_state(path, content)[0].metrics
+    return {name: value for name, value in metrics.items() if name.startswith("val/")}
+
+
+@rank_zero_only
+def draw(history: History, facts: dict[str, Any], folder: Path) -> None:
+    """Draw curves.png."""
+    draw_curves(history.rows, facts["best_epoch"], facts["title"], folder / "curves.png")
+
+
+@rank_zero_only
+def write_summary(summary: Summary, ended: Ended, cfg: DictConfig) -> None:
+    """Write summary.json, and report.html, which is made from it and the other files."""
+    summary.write(ended)
+    if cfg.report and not cfg.sweep.draws:
+        try:
+            from discern.reports.run_page import write_run_page  # start-up time: when it ends
+
+            write_run_page(summary.path.parent)
+        except Exception as error:  # the run has been made, and its report can be made again
+            log.warning("report.html was not written: %s", first_line(error))
+            log.debug("Why:", exc_info=True)
