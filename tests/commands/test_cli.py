@@ -118,6 +118,12 @@ CHEAP = {
     "train model=mpl": (1, "Error: model=mpl"),
     "train trainer.max_epoch=3": (1, "Error: trainer.max_epoch"),
     "-sc query=bash": (0, "model="),
+    "runs": (0, "Runs in outputs: none"),
+    "runs prune": (1, "Error: discern runs prune needs keep=N"),
+    "cache list": (0, "weights"),
+    "compare a b": (1, "Error: a does not exist"),
+    "report x": (1, "Error: x is no folder"),
+    "dashboard --help": (0, "port="),
 }
 
 
@@ -126,7 +132,7 @@ def test_nothing_heavy_is_imported(tmp_path, line):
     status, says = CHEAP[line]
     program = (
         "import atexit, sys\n"
-        "heavy = 'torch', 'lightning', 'torchmetrics', 'torchvision', 'numpy', 'matplotlib'\n"
+        "heavy = 'torch lightning torchmetrics torchvision numpy matplotlib scipy jinja2'.split()\n"
         "atexit.register(lambda: print('IMPORTED', [m for m in heavy if m in sys.modules]))\n"
         "from discern.commands.cli import main\n"
         "main()\n"
