@@ -127,7 +127,7 @@ def made_up_sweep(folder: Path) -> Path:
         (job / "metrics.csv").write_text("\n".join(["epoch,step,val/loss", *rows]) + "\n")
         (job / "overrides.yaml").write_text("[]\n")
         facts = {
-            "format": 1, "state": "done", "reason": f"trainer.max_epochs={EPOCHS} reached",
+            "format": 1, "state": "done", "reason": f"{EPOCHS} of {EPOCHS} epochs",
             "epochs": EPOCHS,
             "seconds": {"total": 10.0}, "metrics": {"val": {"loss": min(losses)}},
         }  # fmt: skip

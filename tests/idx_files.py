@@ -32,6 +32,9 @@ CONTENTS = {
 }
 
 
+PACKED = {name: gzip.compress(data, mtime=0) for name, data in CONTENTS.items()}
+
+
 def published(mirrors: tuple[str, ...] = (), system_folders: tuple[Path, ...] = ()) -> Publication:
     """The data set of ``CONTENTS``."""
     return Publication(
@@ -39,6 +42,7 @@ def published(mirrors: tuple[str, ...] = (), system_folders: tuple[Path, ...] = 
         folder="Tiny",
         class_names=tuple("0123456789"),
         sha256={name: hashlib.sha256(data).hexdigest() for name, data in CONTENTS.items()},
+        md5={name: hashlib.md5(data).hexdigest() for name, data in PACKED.items()},
         mirrors=mirrors,
         system_folders=system_folders,
         advice="do something",
@@ -50,6 +54,6 @@ def put_files(folder: Path, *, compressed: bool = False) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in CONTENTS.items():
         if compressed:
-            (folder / f"{name}.gz").write_bytes(gzip.compress(data))
+            (folder / f"{name}.gz").write_bytes(PACKED[name])
         else:
             (folder / name).write_bytes(data)

@@ -25,7 +25,7 @@ def made_run(
     *,
     metrics: Mapping[str, Any] | None = None,
     state: str | None = "done",
-    reason: str = "trainer.max_epochs=2 reached",
+    reason: str = "2 of 2 epochs",
     config: Mapping[str, Any] | None = None,
     minute: int = 0,
     **facts: Any,

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from idx_files import CONTENTS
+from idx_files import PACKED
 
 
 class Mirror:
-    """Serves the files of ``CONTENTS``, gzipped.
+    """Serves the files of ``PACKED``.
 
     Attributes:
         bodies: what is served, by name.
@@ -24,7 +23,7 @@ class Mirror:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.bodies = {f"{name}.gz": gzip.compress(data) for name, data in CONTENTS.items()}
+        self.bodies = {f"{name}.gz": data for name, data in PACKED.items()}
         self.requests: list[tuple[str, str]] = []
         self.cut = False
         self.stall = False

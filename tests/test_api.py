@@ -196,7 +196,7 @@ def test_a_script_shows_each_line_once_and_train_log_has_it(here, setup):
     assert done.returncode == 0, done.stderr
     for shown in (done.stdout + done.stderr, next(here.glob("**/train.log")).read_text()):
         assert shown.count("epoch 1   train loss") == 1
-        assert shown.count("Everything is in outputs") == 1
+        assert shown.count("Results: outputs") == 1
 
 
 # What results show of themselves

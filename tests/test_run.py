@@ -110,7 +110,7 @@ def test_the_terminal_shows_choices_epochs_metrics_and_the_folder(finished):
     test = summary(folder)["metrics"]["test"]
     assert test_row[1:3] == [f"{test['loss']:.4f}", f"{test['accuracy']:.4f}"]
     below = folder.relative_to(folder.parents[2])
-    assert lines[-2:] == [f"Everything is in {below}", f"To look at it, open {below}/report.html"]
+    assert lines[-2:] == [f"Results: {below}", f"Report: {below}/report.html"]
     logged = (folder / "train.log").read_text()
     assert all(line in logged for line in lines)
 
@@ -143,8 +143,8 @@ def test_a_run_outlives_who_reads_its_lines(tmp_path):
         reader.close()  # as `head -1` does
         assert end(number) == 0
         assert complaints.seek(0, os.SEEK_END) == 0
-    assert summary(tmp_path / "run")["reason"] == "trainer.max_epochs=2 reached"
-    assert "Everything is in run" in (tmp_path / "run" / "train.log").read_text()
+    assert summary(tmp_path / "run")["reason"] == "2 of 2 epochs"
+    assert "Results: run" in (tmp_path / "run" / "train.log").read_text()
 
 
 def test_config_yaml_is_resolved_and_composes_the_same_run(finished):
@@ -172,7 +172,7 @@ def test_metrics_csv_has_a_full_row_an_epoch(finished):
 def test_summary_says_what_came_out_and_what_it_came_from(finished):
     _, folder = finished
     facts, rows = summary(folder), metrics_csv(folder)
-    assert facts["reason"] == "trainer.max_epochs=3 reached"
+    assert facts["reason"] == "3 of 3 epochs"
     assert facts["title"] == "mlp on MNIST sample"
     assert facts["tags"] == ["first", "of two"]
     assert facts["overrides"] == list(COMMAND)
@@ -279,7 +279,7 @@ def test_the_result_is_the_best_checkpoint_ready_for_use(tiny_run):
     result = tiny_run("optimizer=sgd", "optimizer.lr=3", "trainer.max_epochs=4")
     assert not result.model.training
     assert same_bits(result.model.state_dict(), weights(result.folder, "best"))
-    assert result.reason == "trainer.max_epochs=4 reached"
+    assert result.reason == "4 of 4 epochs"
     facts = summary(result.folder)["metrics"]
     for split, metrics in result.metrics.items():
         assert metrics == pytest.approx(facts[split], abs=1e-6)
@@ -761,7 +761,7 @@ def test_barebones_trains_and_measures_nothing_by_the_way(tiny_run):
     result = tiny_run("trainer.barebones=true")
     assert same_bits(result.model.state_dict(), by_hand("adam", 12).state_dict())
     assert not (result.folder / "metrics.csv").exists()
-    assert summary(result.folder)["reason"] == "trainer.max_epochs=2 reached"
+    assert summary(result.folder)["reason"] == "2 of 2 epochs"
 
 
 # What users bring along
@@ -1020,7 +1020,7 @@ def test_an_epoch_that_ends_before_its_validation_has_no_best_checkpoint(
 @pytest.mark.parametrize(
     ("setting", "reason"),
     [
-        ("trainer.max_epochs=0", "trainer.max_epochs=0 reached"),
+        ("trainer.max_epochs=0", "0 of 0 epochs"),
         ("trainer.limit_train_batches=0", "trainer.limit_train_batches=0 leaves none to train on"),
     ],
 )

@@ -376,7 +376,7 @@ def test_signals_end_a_run_gracefully(tmp_path):
         assert facts["metrics"].keys() == {"train", "val"}
         saved = checkpoint(tmp_path / reason)
         assert saved["global_step"] == facts["steps"]
-        assert f"Everything is in {reason}" in out.splitlines()
+        assert f"Results: {reason}" in out.splitlines()
         assert (tmp_path / reason / "report.html").stat().st_size
 
 

@@ -71,7 +71,7 @@ def test_two_runs_on_the_same_images(run, two, tmp_path):
     assert "cannot be told from 10 test images (McNemar's p = 0.2500)" in " ".join(
         done.stdout.split()
     )
-    assert done.stdout.endswith("To look at it, open here/compare.html\n")
+    assert done.stdout.endswith("Report: here/compare.html\n")
     one, other = rows(tmp_path / "here" / "compare.csv")
     assert (one["run"], one["optimizer.lr"], other["optimizer.lr"]) == ("A", "0.001", "0.01")
     assert other["test/accuracy"] == "0.9"

@@ -399,7 +399,7 @@ def test_the_command(tmp_path):
     (folder,) = (tmp_path / "outputs").glob("*/*_evaluate")
     assert {path.name for path in folder.iterdir()} == FILES | {"evaluate.log"}
     assert "mlp on MNIST sample, test: 1,500 images" in done.stdout
-    assert done.stdout.splitlines()[-1] == f"Everything is in {folder.relative_to(tmp_path)}"
+    assert done.stdout.splitlines()[-1] == f"Results: {folder.relative_to(tmp_path)}"
     # The run's own folder is not for an evaluation.
     again = invoke("evaluate", "ckpt_path=run", "hydra.run.dir=run", cwd=tmp_path)
     assert again.returncode == 1

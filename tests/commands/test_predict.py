@@ -430,7 +430,7 @@ def test_the_command(tmp_path, model):
     assert done.stdout.splitlines() == [
         "invert=false: none was inverted.",
         "30 pictures classified.",
-        "Everything is in mine",
+        "Results: mine",
     ]
     (folder,) = (tmp_path / "outputs").glob("*/*_predict")
     for place in (folder, tmp_path / "mine"):

@@ -122,7 +122,7 @@ def test_json_has_what_is_known(run, outputs):
     assert one["bytes"] == sum(path.stat().st_size for path in folder.iterdir())
     assert one["began"] == read_run(folder).began.isoformat()
     expected = {
-        "state": "done", "reason": "trainer.max_epochs=2 reached", "model": "mlp", "data": "MNIST",
+        "state": "done", "reason": "2 of 2 epochs", "model": "mlp", "data": "MNIST",
         "fingerprint": "f" * 64, "seconds": 65.0, "epochs": 2, "metrics": {"val/loss": 0.4},
         "tags": ["base"], "overrides": ["trainer.max_epochs=2"],
     }  # fmt: skip

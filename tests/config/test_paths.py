@@ -31,7 +31,7 @@ def test_a_folder_of_any_name_goes_through_every_command(tmp_path):
     run = f"runs/{NAME}"
     assert f"- data.dir={NAME}" not in (tmp_path / run / "overrides.yaml").read_text()
     said = works(tmp_path, "evaluate", f"ckpt_path={run}", f"data.dir={NAME}", "split=val")
-    assert "Everything is in outputs" in said
+    assert "Results: outputs" in said
     works(tmp_path, "predict", f"ckpt_path={run}", f"input={NAME}/*/1.jpg", f"out=out {NAME}")
     assert len((tmp_path / f"out {NAME}" / "predictions.csv").read_text().splitlines()) == 3
     works(tmp_path, "inspect", "data=image_folder", f"data.dir={NAME}")
@@ -83,20 +83,20 @@ def test_relative_paths_keep_their_meaning_when_hydra_changes_the_folder(tmp_pat
     photo_folder(tmp_path / "photos", size=(8, 8))
     chdir = "hydra.job.chdir=true"
     said = works(tmp_path, "train", *QUICK, "data.dir=photos", "hydra.run.dir=runs/one", chdir)
-    assert "Everything is in runs/one\n" in said
+    assert "Results: runs/one\n" in said
     works(tmp_path, "train", *QUICK, "data.dir=photos", "ckpt_path=runs/one",
           "trainer.max_epochs=2", "hydra.run.dir=runs/two", chdir)  # fmt: skip
     start = "model.init_from=runs/one/checkpoints/best.safetensors"
     works(tmp_path, "train", *QUICK, "data.dir=photos", start, chdir)  # into outputs
     for model in ("runs/one", "last"):
         said = works(tmp_path, "evaluate", f"ckpt_path={model}", "data.dir=photos", chdir)
-        assert "Everything is in outputs/" in said
+        assert "Results: outputs/" in said
     works(tmp_path, "predict", "ckpt_path=last", "input=photos/*/1.jpg", "out=said", chdir)
     assert (tmp_path / "said" / "predictions.csv").is_file()
     works(tmp_path, "inspect", "data=image_folder", "data.dir=photos", chdir)
     said = works(tmp_path, "train", "-m", *QUICK, "data.dir=photos", "seed=1,2",
                  "hydra.sweep.dir=sweep", chdir)  # fmt: skip
-    assert "Everything is in sweep\n" in said
+    assert "Results: sweep\n" in said
     assert (tmp_path / "sweep" / "seed=1" / "summary.json").is_file()
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "outputs", "photos", "runs", "said", "sweep",

@@ -174,7 +174,7 @@ def test_published_weights_are_read_where_torch_hub_keeps_them(published_resnet)
         "library": "torchvision", "name": "resnet18", "weights": "default", "file_sha256": digest,
     }  # fmt: skip
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(DiscernError, match="is not the published file"):
+    with pytest.raises(DiscernError, match="is not the file expected"):
         build("torchvision", "resnet18", "default")
 
 

@@ -51,7 +51,7 @@ def test_a_run_writes_its_report(tiny_run):
     most = np.bincount(said.labels).max() / len(said)
     assert f"right {100 * most:.2f} % of the time" in text
     assert "tags: mine" in text
-    assert "trainer.max_epochs=3 reached" in text
+    assert "3 of 3 epochs" in text
     assert run.folder.name in text
     data = data_of(page)
     assert [point[0] for point in data["charts"]["loss"]["series"][1]["points"]] == [1, 2, 3]
@@ -105,7 +105,7 @@ def test_a_report_that_cannot_be_made_does_not_end_the_run(tiny_run, monkeypatch
     monkeypatch.setattr("discern.reports.run_page.write_run_page", full)
     with caplog.at_level("WARNING"):
         run = tiny_run()
-    assert summary(run.folder)["reason"] == "trainer.max_epochs=2 reached"
+    assert summary(run.folder)["reason"] == "2 of 2 epochs"
     assert "report.html was not written" in caplog.text
 
 

@@ -12,7 +12,7 @@ from discern.runs.state import State
 from discern.sweeps import ledger as ledgers
 from discern.sweeps.ledger import Ledger
 from discern.sweeps.page import write_sweep_page
-from discern.sweeps.rows import Objective, direction_of, objectives_of
+from discern.sweeps.rows import Objective, objectives_of
 
 LOSS = Objective("val/loss", "minimize")
 KNOWN = '[{"metric": "val/loss", "direction": "minimize"}]'
@@ -26,7 +26,7 @@ def planned(folder: Path, *rates: str) -> Ledger:
 
 def write(folder: Path, **facts: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    known = {"format": 1, "state": "done", "reason": "trainer.max_epochs=2 reached", "epochs": 2}
+    known = {"format": 1, "state": "done", "reason": "2 of 2 epochs", "epochs": 2}
     known["seconds"] = {"total": 1.5}
     (folder / "summary.json").write_text(json.dumps({**known, "metrics": {}, **facts}))
 
@@ -47,7 +47,7 @@ def test_values_that_are_tried_twice_have_two_folders(tmp_path):
 @pytest.mark.parametrize(
     ("facts", "state", "reason"),
     [
-        ({"metrics": {"val": {"loss": 0.5}}}, State.DONE, "trainer.max_epochs=2 reached"),
+        ({"metrics": {"val": {"loss": 0.5}}}, State.DONE, "2 of 2 epochs"),
         ({"metrics": {"val": {"loss": None}}}, State.FAILED, "val/loss is not a number"),
         ({"state": "failed", "reason": "no room"}, State.FAILED, "no room"),
         ({"state": "interrupted", "reason": "by SIGTERM"}, State.INTERRUPTED, "by SIGTERM"),
@@ -176,7 +176,6 @@ def test_a_folder_has_one_sweep_at_a_time(tmp_path, monkeypatch):
     ],
 )
 def test_the_direction_is_known_from_the_metric(metric, direction):
-    assert direction_of(metric) == direction
     assert objectives_of(metric) == [Objective(metric, direction)]
 
 

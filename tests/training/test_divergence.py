@@ -106,7 +106,7 @@ def test_the_checkpoints_before_stay_and_training_goes_on_from_them(tiny_run):
         )
     assert result.metrics["val"]["loss"] < 3
     after = tiny_run(f"ckpt_path='{result.folder}'", "trainer.max_epochs=3", name="after")
-    assert after.reason == "trainer.max_epochs=3 reached"
+    assert after.reason == "3 of 3 epochs"
     whole = tiny_run("trainer.max_epochs=3", name="whole")
     assert after.metrics == whole.metrics
 
@@ -128,7 +128,7 @@ def test_not_even_min_epochs_makes_it_train_on(tiny_run):
 
 def test_on_nan_continue_goes_on_says_nan_and_keeps_the_good_checkpoints(tiny_run):
     result = tiny_run(spoils(9), "on_nan=continue", "trainer.max_epochs=4")
-    assert result.reason == "trainer.max_epochs=4 reached"
+    assert result.reason == "4 of 4 epochs"
     rows = metrics_csv(result.folder)
     # One NaN among the batches of an epoch makes its mean NaN.
     assert [math.isnan(row["train/loss"]) for row in rows] == [False, True, True, True]
@@ -165,7 +165,7 @@ def test_a_process_of_its_own_ends_with_1_and_says_what_to_try(tmp_path):
         "sweep.draws=false", "logger=default", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 1
-    assert "Ended: diverged in epoch 1: the training loss in step 2 is nan" in done.stdout
+    assert "Diverged in epoch 1: the training loss in step 2 is nan" in done.stdout
     assert "Try a lower optimizer.lr than 1e+30 (find_lr=true suggests one)" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     page = (tmp_path / "run" / "report.html").read_text()

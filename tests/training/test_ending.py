@@ -60,7 +60,7 @@ def stops(after: int) -> str:
             2,
             "early stopping in epoch 2: val/loss has not improved by 0.25 for 2 validations",
         ),
-        (["trainer.max_epochs=2"], 2, "trainer.max_epochs=2 reached"),
+        (["trainer.max_epochs=2"], 2, "2 of 2 epochs"),
         (["trainer.max_steps=8"], 2, "trainer.max_steps=8 reached"),
         (["trainer.max_time={seconds: 0}"], 0, "trainer.max_time reached"),
         (
@@ -85,7 +85,7 @@ def test_a_continued_run_does_not_repeat_why_the_first_part_ended(tiny_run):
     first = tiny_run("+callbacks.early_stopping.stopping_threshold=100.0")
     assert "stopping_threshold" in first.reason
     after = tiny_run(f"ckpt_path='{first.folder}'", "trainer.max_epochs=3", name="after")
-    assert after.reason == "trainer.max_epochs=3 reached"
+    assert after.reason == "3 of 3 epochs"
 
 
 def test_of_two_that_ask_the_first_is_the_reason(tiny_run):

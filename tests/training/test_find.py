@@ -250,7 +250,7 @@ def test_exit_status_and_the_folder_of_a_command(working_directory, tmp_path):
     done = invoke("train", *small, "find_lr=true", f"hydra.run.dir={folder}", cwd=working_directory)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert "Ended: find_lr=true: optimizer.lr=" in done.stdout
+    assert "Finished: find_lr=true: optimizer.lr=" in done.stdout
     assert "use it     python train.py data.source=sample data.fraction=0.05" in done.stdout
     flat = ("optimizer=sgd", "+optimizer.maximize=true", f"hydra.run.dir={tmp_path / 'flat'}")
     failed = invoke("train", *small, "find_lr=use", *flat, cwd=working_directory)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from discern.runs.state import State
 from discern.training.interrupt import BY_CTRL_C, BY_SIGTERM, GracefulStop
 from run_files import SHOWN, STEPS_PER_EPOCH, checkpoint, metrics_csv, same_bits, summary, weights
+from starter import invoke
 
 
 def sends(step: int, number: int = signal.SIGINT, during: str = "step") -> str:
@@ -29,6 +31,19 @@ def test_a_signal_ends_training_after_the_step_under_way(tiny_run, number, reaso
     assert {int(s["step"]) for s in saved["optimizer_states"][0]["state"].values()} == {step}
     assert len(metrics_csv(result.folder)) == 1
     assert summary(result.folder)["metrics"].keys() == {"train", "val"}  # no test
+
+
+def test_the_command_that_continues_is_told(tmp_path):
+    words = ("data.source=sample", "trainer.accelerator=cpu", "trainer.max_epochs=2", "logger=csv")
+    ended = invoke("train", *words, sends(3), "hydra.run.dir=outputs/a", cwd=tmp_path)
+    assert ended.returncode == 130
+    (line,) = [each for each in ended.stdout.splitlines() if each.startswith("Interrupted")]
+    said, _, command = line.partition(". Continue: python train.py ")
+    assert said == "Interrupted by Ctrl-C"
+    typed = [each for each in shlex.split(command) if not each.startswith("trainer.callbacks")]
+    assert typed == [*words, "ckpt_path=last"]
+    done = invoke("train", *typed, cwd=tmp_path)
+    assert "Finished: 2 of 2 epochs." in done.stdout
 
 
 def test_statuses_are_those_of_shells():
@@ -94,4 +109,4 @@ def test_a_run_in_another_thread_works_without_handlers(tiny_run):
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(tiny_run).result().reason == "trainer.max_epochs=2 reached"
+        assert pool.submit(tiny_run).result().reason == "2 of 2 epochs"

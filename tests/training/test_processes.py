@@ -158,4 +158,4 @@ def test_two_processes_end_whatever_the_settings(pictures, tmp_path, overrides):
     two = run(tmp_path, 2, *overrides, name="two")
     count = 17 if "trainer.limit_test_batches=0.4" not in overrides else 8
     assert len(tested(two).predictions.labels) == count
-    assert summary(two)["reason"] == "trainer.max_epochs=2 reached"
+    assert summary(two)["reason"] == "2 of 2 epochs"

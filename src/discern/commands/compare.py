@@ -76,7 +76,7 @@ def run(arguments: list[str]) -> None:
         raise DiscernError(
             f"out={harmless(decoded(folder))} cannot be written: {error.strerror}."
         ) from error
-    say(f"{told(compared)}\n\nTo look at it, open {harmless(decoded(page))}")
+    say(f"{told(compared)}\n\nReport: {harmless(decoded(page))}")
 
 
 def write_files(compared: Comparison, folder: Path) -> Path:

@@ -7,8 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
+from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
@@ -29,7 +31,6 @@ from discern.models.threads import use_threads
 from discern.redaction import log_missing, missing
 from discern.reports.calibration import draw_reliability, reliability
 from discern.reports.confusion import (
-    ClassScores,
     class_scores,
     confusion_matrix,
     draw_confusion,
@@ -39,7 +40,7 @@ from discern.reports.intervals import Estimate
 from discern.reports.measures import measure
 from discern.reports.samples import as_pixels, draw_top_losses
 from discern.runs.folder import find_checkpoint, glance, is_run, mapping
-from discern.runs.metric_table import title_of, value_text
+from discern.runs.metric_table import metric_of
 from discern.runs.predictions import Predictions, warn_of_undefined, write_predictions
 from discern.runs.summary import trained_on_sentence
 from discern.training.build import build_data
@@ -336,7 +337,7 @@ def write_report(
         file.write("\n")
     write_predictions(predictions, folder / "predictions.csv")
     matrix = confusion_matrix(predictions.labels, predictions.predicted, len(names))
-    write_class_scores(class_scores(matrix), names, folder / "per_class.csv")
+    write_class_scores(matrix, names, folder / "per_class.csv")
     draw_confusion(matrix, names, title, folder / "confusion_matrix.png")
     bins = reliability(predictions.confidences, predictions.correct)
     draw_reliability(bins, metrics["ece"], title, folder / "reliability.png")
@@ -356,8 +357,8 @@ def conclude(
 ) -> None:
     """Say what came out, and where it is."""
     rows = [
-        [title_of(name), *(value_text(name, x) for x in (part.value, part.low, part.high))]
-        for name, part in metrics.items()
+        [metric.title, *map(metric.text, (part.value, part.low, part.high))]
+        for metric, part in ((metric_of(name), part) for name, part in metrics.items())
     ]
     title = f"{facts['title']}: {facts['images']:,} images"
     blocks = [title, *(f"  {name} {value} ({low} to {high})" for name, value, low, high in rows)]
@@ -368,8 +369,8 @@ def conclude(
     names = predictions.class_names
     if len(names) <= CLASSES_PRINTED:
         matrix = confusion_matrix(predictions.labels, predictions.predicted, len(names))
-        log.info("%s\n", _class_table(class_scores(matrix), names))
-    log.info("Everything is in %s", relative(folder))
+        log.info("%s\n", _class_table(matrix, names))
+    log.info("Results: %s", relative(folder))
 
 
 def _file(facts: dict[str, Any]) -> str:
@@ -378,13 +379,14 @@ def _file(facts: dict[str, Any]) -> str:
     return f"{relative(Path(facts['checkpoint']['path']))}{of}"
 
 
-def _class_table(scores: ClassScores, names: list[str]) -> str:
-    columns = [*map(title_of, scores.by_metric), "support"]
+def _class_table(matrix: NDArray[np.int64], names: list[str]) -> str:
+    scores = class_scores(matrix)
+    columns = [*(metric.title for metric in scores), "support"]
     rows = [
         [
             name,
-            *(value_text(metric, float(of[number])) for metric, of in scores.by_metric.items()),
-            f"{scores.support[number]:,}",
+            *(metric.text(float(of[number])) for metric, of in scores.items()),
+            f"{matrix[number].sum():,}",
         ]
         for number, name in enumerate(names)
     ]

@@ -14,7 +14,7 @@ from discern.console import harmless
 from discern.errors import DiscernError, did_you_mean
 from discern.files.places import expanded
 from discern.runs.folder import OUTPUTS, Run
-from discern.runs.metric_table import LISTED, mode_of
+from discern.runs.metric_table import LISTED, metric_of
 from discern.text import decoded
 
 FILTERS = ("state", "model", "data", "tag")
@@ -100,7 +100,7 @@ def better_first(name: str, value: float | None) -> float:
     """A key by which values of a metric are sorted, the best first, and last what has none."""
     if value is None:
         return float("inf")
-    return value if mode_of(name) == "min" else -value
+    return value if metric_of(name).mode == "min" else -value
 
 
 def size_of(folder: Path) -> int:

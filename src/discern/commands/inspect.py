@@ -168,4 +168,4 @@ def conclude(facts: dict[str, Any], folder: Path) -> None:
             )
     if leaks:
         log.info("repeated.csv lists the images that are there more than once.")
-    log.info("Everything is in %s", relative(folder))
+    log.info("Results: %s", relative(folder))

@@ -289,7 +289,7 @@ def _conclude(outcome: Outcome, cfg: DictConfig, card: Card) -> None:
         )
     warn_of_undefined(outcome.undefined, outcome.read)
     log.info("%s pictures classified.", f"{outcome.read:,}")
-    log.info("Everything is in %s", relative(Path(cfg.out)))
+    log.info("Results: %s", relative(Path(cfg.out)))
 
 
 def _about_inversion(outcome: Outcome, invert: bool | str, channels: int) -> str:

@@ -39,7 +39,7 @@ from discern.runs.folder import (
     order_of_beginning,
     runs_below,
 )
-from discern.runs.metric_table import LISTED, value_text
+from discern.runs.metric_table import LISTED, metric_of
 from discern.runs.state import State
 from discern.sweeps.ledger import LOCK, Ledger
 from discern.text import decoded
@@ -246,7 +246,7 @@ def _show(asked: Pruning, by: str, doomed: Sequence[Unit], units: Sequence[Unit]
         room = size_of(unit.folder)
         total += room
         began = time.strftime("%Y-%m-%d %H:%M", time.localtime(unit.began))
-        values = [value_text(name, unit.value(name)) for name in metrics]
+        values = [metric_of(name).text(unit.value(name)) for name in metrics]
         rows.append([name_in(unit.folder, asked.dir), began, unit.state, *values, size(room)])
     say(fitted(header, rows, ["\n  ".join((row[0], ", ".join(row[1:]))) for row in rows],
                  line_width()))  # fmt: skip

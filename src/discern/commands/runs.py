@@ -26,7 +26,7 @@ from discern.console import fitted, harmless, line_width, say
 from discern.errors import DiscernError, did_you_mean
 from discern.reports.page import duration, size
 from discern.runs.folder import Run, glance, order_of_beginning, runs_below
-from discern.runs.metric_table import LISTED, value_text
+from discern.runs.metric_table import LISTED, metric_of
 from discern.runs.state import STANDINGS, State
 from discern.text import decoded, printable
 
@@ -224,7 +224,7 @@ def _row(one: Listed, metrics: Iterable[str]) -> list[str]:
         run.state.value,
         run.model or "–",
         run.data or "–",
-        *(value_text(name, known.get(name)) for name in metrics),
+        *(metric_of(name).text(known.get(name)) for name in metrics),
         duration(run.seconds),
         size(one.size),
         ", ".join(run.tags),
@@ -236,7 +236,7 @@ def _block(one: Listed, row: Sequence[str], metrics: Iterable[str]) -> str:
     """What a narrow terminal shows of a run."""
     _, began, state, model, data, *_ = row
     known = one.run.metrics()
-    values = [f"{name} {value_text(name, known[name])}" for name in metrics if name in known]
+    values = [f"{name} {metric_of(name).text(known[name])}" for name in metrics if name in known]
     tail = [*values, row[-3], row[-2], *([row[-1]] if row[-1] else [])]
     return "\n  ".join([one.name, f"{began}  {state}  {model} on {data}", ", ".join(tail)])
 

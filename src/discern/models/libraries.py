@@ -12,7 +12,7 @@ import torchvision
 from torch import nn
 
 from discern.data.preprocessing import Preprocessing
-from discern.data.published.download import DownloadError
+from discern.data.published.fetch import DownloadError
 from discern.errors import DiscernError, first_line
 from discern.models.weights import (
     SETTING,

@@ -1,22 +1,18 @@
 """Weights of backbones: where the published ones are kept, and reading any file of them safely."""
 
 import re
-import socket
-import sys
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from http.client import HTTPException
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from discern.data.published.download import DownloadError, answering_mirrors
+from discern.data.published.fetch import DownloadError, answering_mirrors, fetch
 from discern.errors import DiscernError, about, first_line
 from discern.models import torch_file
-from discern.models.torch_file import check_state, sha256_of
+from discern.models.torch_file import check_state
 from discern.text import visible
 
 SETTING = "model.weights"
@@ -27,8 +23,6 @@ WITHOUT_DOWNLOAD = "choose model=efficientnet_lite_transfer, which needs no down
 
 SHOWN = 10
 """So many of the layers that differ are named in a message."""
-
-_STALL_SECONDS = 10.0
 
 # Under which key training scripts keep the weights: Lightning's and timm's, the tutorials' of
 # PyTorch, torchvision's and DeiT's.
@@ -67,27 +61,14 @@ def published_file(url: str) -> Path:
     address, _, name = url.rpartition("/")
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
     match = torch.hub.HASH_REGEX.search(name)
-    start = match.group(1) if match else ""
-    if not path.is_file():
-        _download(f"{address}/", path, start)
-    elif not (found := sha256_of(path)).startswith(start):
-        raise DiscernError(
-            f"{SETTING}=default: {path} is not the published file, for its SHA-256 begins with "
-            f"{found[: len(start)]} instead of {start}; delete it."
-        )
-    return path
-
-
-def _download(address: str, path: Path, start: str) -> None:
     try:
-        require_answer(address, path.name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _stalling_fails():
-            torch.hub.download_url_to_file(
-                address + path.name, str(path), start or None, progress=sys.stderr.isatty()
-            )
-    except (DownloadError, OSError, HTTPException, RuntimeError) as error:
-        raise not_to_be_had(path.name, f"put it at {path}", error) from error
+        if not path.exists():
+            require_answer(f"{address}/", name)
+        return fetch(url, path, sha256=match.group(1) if match else None)
+    except DiscernError as error:
+        if path.exists():
+            raise DiscernError(f"{SETTING}=default: {error}") from error
+        raise not_to_be_had(name, f"put it at {path}", error) from error
 
 
 def require_answer(address: str, name: str = "") -> None:
@@ -105,17 +86,6 @@ def not_to_be_had(name: str, remedy: str, error: BaseException) -> DiscernError:
         f"{SETTING}=default needs {name}, which cannot be downloaded ({first_line(error)}); "
         f"{remedy}, or {WITHOUT_DOWNLOAD}."
     )
-
-
-@contextmanager
-def _stalling_fails() -> Iterator[None]:
-    """torch.hub sets no time limit: without one, a server that falls silent would hold the run."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_STALL_SECONDS)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 # Files of weights

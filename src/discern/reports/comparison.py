@@ -220,7 +220,7 @@ def _notes(
         if run.state is State.UNFINISHED:
             notes.append(f"{letter} has not ended, or died before it could say so.")
         elif run.state is not State.DONE:
-            notes.append(f"{letter} has not come to its end: {harmless(run.ended)}.")
+            notes.append(f"{letter} has not come to its end: {harmless(str(run.ended))}.")
         if not run.config:
             notes.append(f"{letter} has no settings that can be read.")
     folds = [letter for letter, run in zip(letters, runs, strict=True) if run.is_fold]

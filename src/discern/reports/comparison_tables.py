@@ -10,13 +10,12 @@ from discern.console import harmless
 from discern.files.csv_cells import write_csv
 from discern.files.writing import write_whole
 from discern.reports.comparison import NONE, Comparison, Disagreement, Row
-from discern.reports.intervals import interval_text
 from discern.reports.page import duration
 from discern.reports.paired import Paired
 from discern.reports.samples import grid
 from discern.reports.sheet import Sheet
 from discern.reports.speed import speed_of
-from discern.runs.metric_table import value_text
+from discern.runs.metric_table import metric_of
 from discern.text import printable
 
 SURE = 0.05
@@ -36,10 +35,10 @@ def metric_rows(compared: Comparison) -> list[Row]:
     rows: list[Row] = []
     for name in compared.metrics:
         values = [run.metrics().get(name) for run in compared.runs]
-        rows.append((harmless(name), [value_text(name, value) for value in values]))
+        rows.append((harmless(name), list(map(metric_of(name).text, values))))
         if name == "test/accuracy" and any(compared.accuracies):
             rows.append(("  95 % interval", [
-                NONE if one is None else interval_text(name, one)
+                NONE if one is None else one.ends(name)
                 for one in compared.accuracies
             ]))  # fmt: skip
     counts = [run.part("parameters").get("trainable") for run in compared.runs]

@@ -1,6 +1,5 @@
 """Which classes are taken for which: the confusion matrix, scores of each class, their files."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from discern.files.csv_cells import write_csv
 from discern.files.writing import write_whole
 from discern.reports.sheet import save, shorten
-from discern.runs.metric_table import BY_CLASS, Counts, ratio
+from discern.runs.metric_table import BY_CLASS, Counts, Metric, ratio
 
 NUMBERS_UP_TO = 20
 """Classes up to which each cell shows its count."""
@@ -28,32 +27,20 @@ def confusion_matrix(
     return cells.reshape(num_classes, num_classes)
 
 
-@dataclass(frozen=True)
-class ClassScores:
-    """Scores of each of K classes.
-
-    Attributes:
-        by_metric: name -> float64 (K,), of the metrics that are counted by class.
-        support: images of the class, int64 (K,).
-    """
-
-    by_metric: dict[str, NDArray[np.float64]]
-    support: NDArray[np.int64]
-
-
-def class_scores(matrix: NDArray[np.int64]) -> ClassScores:
-    """The scores of each class of a confusion matrix (K, K)."""
+def class_scores(matrix: NDArray[np.int64]) -> dict[Metric, NDArray[np.float64]]:
+    """The metrics that are counted by class, (K,) each, of a confusion matrix (K, K)."""
     counts = Counts(matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0))
-    return ClassScores({each.name: each.of_classes(counts) for each in BY_CLASS}, counts.support)
+    return {metric: metric.of_classes(counts) for metric in BY_CLASS}
 
 
-def write_class_scores(scores: ClassScores, class_names: list[str], path: Path) -> None:
+def write_class_scores(matrix: NDArray[np.int64], class_names: list[str], path: Path) -> None:
     """Write a row a class: class, the metrics that are counted by class, support."""
+    scores = class_scores(matrix)
     with write_whole(path) as file:
-        write_csv(file, [["class", *scores.by_metric, "support"]])
+        write_csv(file, [["class", *(metric.name for metric in scores), "support"]])
         for number, name in enumerate(class_names):
-            shares = [f"{each[number]:.6f}" for each in scores.by_metric.values()]
-            write_csv(file, [[name, *shares, scores.support[number]]])
+            shares = [f"{each[number]:.6f}" for each in scores.values()]
+            write_csv(file, [[name, *shares, matrix[number].sum()]])
 
 
 def draw_confusion(

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from discern.runs.metric_table import value_text
+from discern.runs.metric_table import metric_of
 
 CONFIDENCE = 0.95
 REPLICATES = 1000
@@ -34,10 +34,10 @@ class Estimate:
     high: float
     method: Literal["wilson", "bootstrap"]
 
-
-def interval_text(metric: str, estimate: Estimate) -> str:
-    """The ends of a metric's interval, for people."""
-    return f"{value_text(metric, estimate.low)} to {value_text(metric, estimate.high)}"
+    def ends(self, metric: str) -> str:
+        """Its interval as people read it, where it is of this metric."""
+        low, high = map(metric_of(metric).text, (self.low, self.high))
+        return f"{low} to {high}"
 
 
 def wilson(count: int, total: int) -> Estimate:

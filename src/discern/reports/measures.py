@@ -22,13 +22,13 @@ def measure(predictions: Predictions, seed: int) -> dict[str, Estimate]:
     resampled = _resampled(predictions, [m for m in metrics if m.interval != "wilson"], seed)
     estimates = {}
     for metric in metrics:
-        value = float(values[metric.name][0])
+        name, value = metric.name, float(values[metric.name][0])
         if metric.interval == "wilson":
-            estimate = wilson(round(value * total), total)
+            estimates[name] = wilson(round(value * total), total)
+        elif metric.interval == "reflected":
+            estimates[name] = reflected(value, resampled[name])
         else:
-            interval = reflected if metric.interval == "reflected" else percentile
-            estimate = interval(value, resampled[metric.name])
-        estimates[metric.name] = estimate
+            estimates[name] = percentile(value, resampled[name])
     return estimates
 
 

@@ -24,7 +24,7 @@ from discern.files.yaml_file import MOST_YAML
 from discern.redaction import redacted, redacted_text
 from discern.reports.calibration import BINS, reliability
 from discern.reports.confusion import class_scores, confusion_matrix
-from discern.reports.intervals import Estimate, interval_text
+from discern.reports.intervals import Estimate
 from discern.reports.measures import measure
 from discern.reports.page import cell, duration, percent, size, write_page
 from discern.reports.speed import counted_in
@@ -39,7 +39,7 @@ from discern.runs.folder import (
     numbers,
     read_run,
 )
-from discern.runs.metric_table import DRAWN, METRICS, title_of, value_text
+from discern.runs.metric_table import DRAWN, METRICS, metric_of
 from discern.runs.predictions import Predictions
 from discern.runs.state import State
 from discern.runs.summary import trained_on_sentence
@@ -177,7 +177,7 @@ def _reason(run: Run) -> str:
     if run.state is State.UNFINISHED:
         return "This run is still going on, or its process died before it could say how it ended."
     advice = run.part("diverged").get("advice")
-    return f"Ended: {run.ended}" + (f". {advice}" if isinstance(advice, str) else "")
+    return run.ended.sentence + (f". {advice}" if isinstance(advice, str) else "")
 
 
 def _warnings(run: Run) -> list[str]:
@@ -230,9 +230,9 @@ def _metric_table(run: Run, measured: Mapping[str, Estimate] | None) -> dict[str
         values = [run.metric(split, name) for split in ("train", "val", "test")]
         if name in measured:
             values[-1] = measured[name].value
-            interval = interval_text(name, measured[name])
+            interval = measured[name].ends(name)
         if any(value is not None for value in values):
-            rows.append([metric.title, *(value_text(name, value) for value in values), interval])
+            rows.append([metric.title, *map(metric.text, values), interval])
     if not rows:
         return None
     kept = run.facts.get("checkpoint")
@@ -324,22 +324,22 @@ def _tested(tested: Tested, measured: Mapping[str, Estimate]) -> dict[str, Any]:
         "matrix": _matrix(matrix, names) if len(names) <= MATRIX_UP_TO else None,
         "confusions": _confusions(matrix, names) if len(names) > MATRIX_UP_TO else None,
         "scores": {
-            "header": ["class", *map(title_of, scores.by_metric), "test images"],
+            "header": ["class", *(metric.title for metric in scores), "test images"],
             "rows": [
                 [
                     name,
                     *(
-                        cell(float(of[index]), value_text(metric, float(of[index])))
-                        for metric, of in scores.by_metric.items()
+                        cell(float(of[index]), metric.text(float(of[index])))
+                        for metric, of in scores.items()
                     ),
-                    int(scores.support[index]),
+                    int(matrix[index].sum()),
                 ]
                 for index, name in enumerate(names)
             ],
         },
         "calibration": (
-            f"Expected calibration error {value_text('ece', error.value)}, 95 % interval "
-            f"{interval_text('ece', error)}: how far confidence and accuracy are apart on average."
+            f"Expected calibration error {metric_of('ece').text(error.value)}, 95 % interval "
+            f"{error.ends('ece')}: how far confidence and accuracy are apart on average."
         ),
     }
 

@@ -96,9 +96,9 @@ class Run:
         return reason if isinstance(reason, str) else self.trouble
 
     @property
-    def ended(self) -> str:
-        """How and why it ended, in words without a full stop."""
-        return str(Ended(self.state, self.reason))
+    def ended(self) -> Ended:
+        """How and why it ended."""
+        return Ended(self.state, self.reason)
 
     @property
     def title(self) -> str:

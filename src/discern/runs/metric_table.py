@@ -63,6 +63,15 @@ class Metric:
     listed: tuple[str, ...] = ()
     digits: int = 4
 
+    @property
+    def direction(self) -> str:
+        """The mode in Optuna's words."""
+        return f"{self.mode}imize"
+
+    def text(self, value: float | None) -> str:
+        """A value as people read it; a dash for none."""
+        return "–" if value is None else f"{value:.{self.digits}f}"
+
     def label(self, images: str = "") -> str:
         """What is written at its curve, with whatever is said of the images."""
         return f"{self.title[:1].upper()}{self.title[1:]}{images} ({self.unit})"
@@ -127,39 +136,14 @@ LISTED = [f"{split}/{each.name}" for split in ("val", "test") for each in METRIC
 """What ``discern runs`` shows of a run's metrics; the first ranks runs."""
 
 SMALL_IS_GOOD = ("loss", "error", "seconds")
-"""Endings of the names of metrics that are not in the table and of which less is better."""
+"""Endings of the names of metrics of a user's own of which less is better."""
 
 
-def find(name: str) -> Metric | None:
-    """The entry of ``NAME`` or ``SPLIT/NAME``; None for a metric of a user's own."""
-    return next((one for one in METRICS if one.name == name.rpartition("/")[2]), None)
-
-
-def title_of(name: str) -> str:
-    """What a metric ``NAME`` is called in tables and pages."""
-    metric = find(name)
-    return name.replace("_", " ") if metric is None else metric.title
-
-
-def value_text(name: str, value: float | None) -> str:
-    """A value of the metric ``NAME`` or ``SPLIT/NAME`` as text; a dash for none."""
-    if value is None:
-        return "–"
-    metric = find(name)
-    return f"{value:.{Metric.digits if metric is None else metric.digits}f}"
-
-
-def mode_of(name: str) -> Literal["min", "max"]:
-    """Which way a metric ``NAME`` or ``SPLIT/NAME`` is better, in Lightning's and torch's words."""
-    metric = find(name)
-    if metric is not None:
-        return metric.mode
-    return "min" if name.endswith(SMALL_IS_GOOD) else "max"
-
-
-def direction_of(name: str) -> str:
-    """The same in Optuna's words: ``minimize`` or ``maximize``."""
-    return "minimize" if mode_of(name) == "min" else "maximize"
+def metric_of(name: str) -> Metric:
+    """The entry of ``NAME`` or ``SPLIT/NAME``; of a metric of a user's own what its name tells."""
+    own = name.rpartition("/")[2]
+    guess = Metric(own, own.replace("_", " "), "min" if own.endswith(SMALL_IS_GOOD) else "max")
+    return next((metric for metric in METRICS if metric.name == own), guess)
 
 
 def check_mode(setting: str, mode: str | None, monitor: str) -> None:
@@ -173,9 +157,10 @@ def check_mode(setting: str, mode: str | None, monitor: str) -> None:
     Raises:
         DiscernError: the mode is not the metric's.
     """
-    if mode is not None and mode != mode_of(monitor):
-        better = "less" if mode_of(monitor) == "min" else "more"
+    right = metric_of(monitor).mode
+    if mode not in (None, right):
+        better = "less" if right == "min" else "more"
         raise DiscernError(
             f"{setting}={mode} is not allowed with monitor={monitor}, of which {better} is better; "
-            f"it must be {mode_of(monitor)}, or null for the metric's own direction."
+            f"it must be {right}, or null for the metric's own direction."
         )

@@ -50,6 +50,14 @@ class Ended:
     reason: str
     status: int = 0
 
+    @property
+    def sentence(self) -> str:
+        """What is told of it, without a full stop."""
+        if self.state is State.DONE:
+            return f"Finished: {self.reason}"
+        told = str(self)
+        return told[:1].upper() + told[1:]
+
     def __str__(self) -> str:
         """Both in words, without a full stop."""
         if self.state is State.DONE:

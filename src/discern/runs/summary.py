@@ -18,7 +18,7 @@ from typing import Any
 from discern.files.writing import write_whole
 from discern.redaction import redacted
 from discern.runs.folder import FORMAT
-from discern.runs.metric_table import title_of, value_text
+from discern.runs.metric_table import metric_of
 from discern.runs.state import Ended
 
 PACKAGES = ("discern", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy")
@@ -87,10 +87,10 @@ def metric_cells(
     """The metrics of each split as texts: the names of the columns, and a row a split."""
     names = list(dict.fromkeys(name for part in metrics.values() for name in part))
     rows = [
-        [split, *(value_text(name, part[name]) if name in part else "" for name in names)]
+        [split, *(metric_of(name).text(part[name]) if name in part else "" for name in names)]
         for split, part in metrics.items()
     ]
-    return list(map(title_of, names)), rows
+    return [metric_of(name).title for name in names], rows
 
 
 def trained_on_sentence(split: str, count: int, images: int) -> str:

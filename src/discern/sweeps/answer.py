@@ -27,7 +27,7 @@ from discern.files.yaml_file import dumper
 from discern.reports.curves import draw_curves_of
 from discern.reports.run_page import write_run_page
 from discern.runs.folder import BEST, REPORT, is_run, read_run
-from discern.runs.metric_table import title_of, value_text
+from discern.runs.summary import metric_cells
 from discern.sweeps.ledger import Job, Ledger
 from discern.sweeps.page import write_sweep_page
 from discern.sweeps.picture import draw_sweep
@@ -112,9 +112,9 @@ def conclude(ledger: Ledger, test: Tester | None, extra: Mapping[str, Any]) -> l
         _say_what_was_logged(ledger)
     else:
         _tell(facts["best"], folder)
-    log.info("Everything is in %s", relative(folder))
+    log.info("Results: %s", relative(folder))
     if (folder / REPORT).exists():
-        log.info("To look at it, open %s", relative(folder / REPORT))
+        log.info("Report: %s", relative(folder / REPORT))
     return rows
 
 
@@ -203,9 +203,8 @@ def _tell(best: Mapping[str, Any], folder: Path) -> None:
             )
         again = "To train with it" if name else "To train with these settings"
     if best.get("test"):
-        told = ", ".join(
-            f"{title_of(name)} {value_text(name, value)}" for name, value in best["test"].items()
-        )
+        names, ((_, *values),) = metric_cells({"test": best["test"]})
+        told = ", ".join(map(" ".join, zip(names, values, strict=True)))
         log.info("The best on the test split: %s", told)
     log.info("%s: %s", again, best["command"])
     file = folder / BEST_FILE

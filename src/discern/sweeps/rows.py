@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from discern.errors import DiscernError
-from discern.runs.metric_table import direction_of
+from discern.runs.metric_table import metric_of
 from discern.runs.state import State
 
 
@@ -84,5 +84,5 @@ def objectives_of(setting: str | Sequence[str], directions: Sequence[str] = ()) 
             f"hydra.sweeper.direction has {len(directions)} values, and objective "
             f"{len(metrics)}; each objective needs one."
         )
-    told = directions or [direction_of(metric) for metric in metrics]
+    told = directions or [metric_of(metric).direction for metric in metrics]
     return [Objective(*pair) for pair in zip(metrics, told, strict=True)]

@@ -48,7 +48,7 @@ from discern.models.saved import (
 from discern.models.schedule import Schedule
 from discern.models.transfer import TransferClassifier
 from discern.redaction import redacted
-from discern.runs.metric_table import mode_of
+from discern.runs.metric_table import metric_of
 from discern.runs.summary import versions
 from discern.text import printable
 from discern.training.checkpointing import WholeFileCheckpointIO
@@ -174,7 +174,7 @@ def _directed(settings: Any) -> Any:
         return settings
     others = {name: value for name, value in settings.items() if name != "mode"}
     monitor = settings.get("monitor")
-    return {**others, "mode": mode_of(monitor)} if isinstance(monitor, str) else others
+    return {**others, "mode": metric_of(monitor).mode} if isinstance(monitor, str) else others
 
 
 def _watches(target: Any) -> bool:

@@ -60,7 +60,7 @@ class Ending(Callback):
         if trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps:
             return _done(f"trainer.max_steps={trainer.max_steps} reached")
         if trainer.max_epochs is not None and trainer.current_epoch >= trainer.max_epochs >= 0:
-            return _done(f"trainer.max_epochs={trainer.max_epochs} reached")
+            return _done(f"{trainer.max_epochs} of {trainer.max_epochs} epochs")
         return _done("all batches seen")
 
     def _notice(self, trainer: Trainer) -> None:

@@ -18,7 +18,7 @@ from discern.files.csv_cells import csv_cell
 from discern.files.writing import write_whole
 from discern.models.metrics import STEP_LOSS
 from discern.reports.speed import how_counted
-from discern.runs.metric_table import DRAWN, value_text
+from discern.runs.metric_table import DRAWN
 
 log = logging.getLogger(__name__)
 
@@ -209,7 +209,7 @@ def epoch_line(row: Row) -> str:
     parts = [f"epoch {row['epoch']:.0f}"]
     for split in ("train", "val"):
         values = [(each, row.get(f"{split}/{each.name}")) for each in DRAWN]
-        told = [f"{each.title} {value_text(each.name, x)}" for each, x in values if x is not None]
+        told = [f"{each.title} {each.text(x)}" for each, x in values if x is not None]
         if told:
             parts.append(" ".join([split, *told]))
     if "train/images_per_second" in row:

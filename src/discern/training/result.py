@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from discern.models.classifier import Classifier
-from discern.runs.metric_table import DRAWN, value_text
+from discern.runs.metric_table import DRAWN
 from discern.runs.state import Ended, State
 
 
@@ -38,7 +38,7 @@ class Result:
 
     def __repr__(self) -> str:
         measured = ", ".join(
-            f"{split} {each.title} {value_text(each.name, part[each.name])}"
+            f"{split} {each.title} {each.text(part[each.name])}"
             for split, part in self.metrics.items()
             for each in DRAWN
             if each.name in part

@@ -11,12 +11,14 @@ import torch
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
+from discern.config.check import as_typed_settings
+from discern.config.typed import command_line
 from discern.config.values import plain
 from discern.console import fitted
 from discern.data.module import ImageDataModule
 from discern.errors import as_override, shortened
-from discern.runs.folder import REPORT
-from discern.runs.state import Ended
+from discern.runs.folder import OUTPUTS, REPORT, is_sweep
+from discern.runs.state import Ended, State
 from discern.runs.summary import metric_cells, trained_on_sentence
 from discern.text import printable
 from discern.training.job import relative
@@ -98,9 +100,20 @@ def name_within(path: Path, folder: Path) -> str:
     return printable(path.relative_to(folder) if path.is_relative_to(folder) else relative(path))
 
 
+def _way_on(facts: Mapping[str, Any], ended: Ended, folder: Path) -> str:
+    """The command that continues a run that was interrupted."""
+    last = folder / "checkpoints" / "last.safetensors"
+    if ended.state is not State.INTERRUPTED or is_sweep(folder.parent) or not last.is_file():
+        return ""
+    is_newest = folder.resolve().is_relative_to(OUTPUTS.resolve())
+    start = "last" if is_newest else as_override(str(relative(folder)))
+    typed = [each for each in facts["overrides"] if not each.startswith("ckpt_path=")]
+    return f" Continue: {command_line([*typed, f'ckpt_path={start}'], as_typed_settings())}"
+
+
 def conclude(facts: dict[str, Any], ended: Ended, folder: Path) -> None:
     """Say what came out, and where it is."""
-    log.info("Ended: %s.", ended)
+    log.info("%s.%s", ended.sentence, _way_on(facts, ended, folder))
     if "overfit" in facts:
         log.info("%s", facts["overfit"]["verdict"])
     if "diverged" in facts:
@@ -113,6 +126,6 @@ def conclude(facts: dict[str, Any], ended: Ended, folder: Path) -> None:
         if count and split in metrics:
             said = trained_on_sentence(split, count, facts["data"]["images"][split])
             log.warning("%s.", said)
-    log.info("Everything is in %s", relative(folder))
+    log.info("Results: %s", relative(folder))
     if (folder / REPORT).exists():
-        log.info("To look at it, open %s", relative(folder / REPORT))
+        log.info("Report: %s", relative(folder / REPORT))

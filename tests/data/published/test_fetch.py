@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from discern.data.published.fetch import fetch
+from discern.data.published import fetch as fetch_module
+from discern.data.published.fetch import DownloadError, fetch
 from discern.errors import DiscernError
 from disk import full_after, visible
 
@@ -415,3 +416,18 @@ def test_a_full_disk_is_told_and_the_download_goes_on_later(path, publisher):
         fetch(publisher.url, path)
     assert fetch(publisher.url, path).read_bytes() == BODY
     assert "Range" in publisher.requests[-1]
+
+
+def test_a_body_without_end_is_given_up(path, publisher, monkeypatch):
+    publisher.length = "chunked"
+    monkeypatch.setattr(fetch_module, "MAX_BYTES", 100_000)
+    with pytest.raises(DownloadError, match="it has no end"):
+        fetch(publisher.url, path)
+    assert not path.exists()
+
+
+def test_a_digest_may_be_known_by_its_beginning(path, publisher):
+    assert fetch(publisher.url, path, sha256=SHA256[:8]) == path
+    path.unlink()
+    with pytest.raises(DownloadError, match="is not the file expected"):
+        fetch(publisher.url, path, sha256="0" * 8)

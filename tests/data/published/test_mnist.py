@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from discern.data.published import mnist, publication
-from discern.data.published.download import DownloadError
+from discern.data.published.fetch import DownloadError
 from discern.data.published.mnist import MNIST, FashionMNIST
 from discern.data.published.publication import TRAIN_IMAGES
 from discern.errors import DiscernError

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from idx_files import CONTENTS, published, put_files
 
 from discern.data.published import mnist
-from discern.data.published.download import DownloadError
+from discern.data.published.fetch import DownloadError
 from discern.data.published.mnist import find_files, obtain, parse_source, read_files
 from discern.data.published.publication import TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 from discern.errors import DiscernError
+from idx_files import CONTENTS, published, put_files
 from photos import touch_back
 
 LAYOUTS = [Path("Tiny/raw"), Path()]

@@ -13,9 +13,11 @@ import json
 import logging
 import os
 import re
+import threading
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,8 +32,18 @@ from discern.redaction import PLACEHOLDER, redacted_setting
 
 log = logging.getLogger(__name__)
 
+PROBE_SECONDS = 4.0
+"""How long mirrors, asked all at once, have to answer at all."""
+
+MAX_BYTES = 1 << 34
+"""How long a file may be whose length the server does not tell."""
+
 _STALL_SECONDS = 30.0
 _CHUNK_BYTES = 1 << 16
+
+
+class DownloadError(DiscernError):
+    """A publisher does not give a file, or gives another one."""
 
 
 def fetch(url: str, path: Path, sha256: str | None = None, md5: str | None = None) -> Path:
@@ -44,7 +56,7 @@ def fetch(url: str, path: Path, sha256: str | None = None, md5: str | None = Non
     Args:
         url: an address that urllib opens: ``https://``, ``http://``, ``file://``.
         path: where the file shall be; missing folders are made.
-        sha256: hex digest that the file must have.
+        sha256: hex digest that the file must have, or how it begins.
         md5: hex digest that the file must have.
 
     Without a digest, the SHA-256 that the file has at first is written to ``NAME.sha256``, as
@@ -54,7 +66,8 @@ def fetch(url: str, path: Path, sha256: str | None = None, md5: str | None = Non
         ``path``.
 
     Raises:
-        DiscernError: the file cannot be had or written, or its digest is wrong.
+        DownloadError: the file cannot be had, or another one is given.
+        DiscernError: it cannot be written, or another one is there.
     """
     given = {"sha256": sha256, "md5": md5}
     digests = {name: digest.lower() for name, digest in given.items() if digest is not None}
@@ -83,6 +96,55 @@ def advising(path: Path, missing: str, advice: str) -> Iterator[None]:
         if path.exists():
             raise
         raise DiscernError(f"{missing}, and {str(error).rstrip('.')}: {advice}.") from error
+
+
+def fetch_any(urls: Sequence[str], path: Path, **digests: str) -> None:
+    """As :func:`fetch`, from the first of some addresses that gives the file.
+
+    Raises:
+        DownloadError: none does.
+        DiscernError: it cannot be written, or another one is there.
+    """
+    reasons = []
+    for url in urls:
+        try:
+            fetch(url, path, **digests)
+        except DownloadError as error:
+            reasons.append(str(error).rstrip("."))
+        else:
+            return
+    raise DownloadError("; ".join(reasons))
+
+
+def answering_mirrors(mirrors: Sequence[str], name: str) -> list[str]:
+    """Those mirrors, in the order given, that say they have the file ``name``.
+
+    Raises:
+        DownloadError: none says so within ``PROBE_SECONDS``.
+    """
+    answers: dict[str, str | None] = {}
+
+    def ask(mirror: str) -> None:
+        try:
+            request = urllib.request.Request(mirror + name, method="HEAD")
+            with urllib.request.urlopen(request, timeout=PROBE_SECONDS):
+                answers[mirror] = None
+        except (OSError, http.client.HTTPException) as error:
+            answers[mirror] = _reason(error)
+
+    # Daemon threads, because looking up a host's name can block past any timeout, and must then
+    # keep neither this function nor the interpreter from ending.
+    threads = [threading.Thread(target=ask, args=(mirror,), daemon=True) for mirror in mirrors]
+    deadline = time.monotonic() + PROBE_SECONDS
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    reasons = {mirror: answers.get(mirror, "no answer") for mirror in mirrors}
+    answering = [mirror for mirror, reason in reasons.items() if reason is None]
+    if not answering:
+        raise DownloadError("; ".join(f"{mirror}: {reason}" for mirror, reason in reasons.items()))
+    return answering
 
 
 @contextmanager
@@ -142,7 +204,7 @@ def _difference(path: Path, expected: Mapping[str, str]) -> str:
     """How the file's digests differ from those expected, in words; empty if they do not."""
     for name, digest in expected.items():
         found = _digest(path, name)
-        if found != digest:
+        if not found.startswith(digest):
             title = {"sha256": "SHA-256", "md5": "MD5"}[name]
             return f"{title} starts with {found[:12]} instead of {digest[:12]}"
     return ""
@@ -248,7 +310,7 @@ class _Download:
             if status in (200, None):
                 return self._save(response, self._start(response), 0)
             if begun is None:
-                raise DiscernError(f"{self.url} cannot be downloaded: HTTP status {status}.")
+                raise DownloadError(f"{self.url} cannot be downloaded: HTTP status {status}.")
             if status == 206 and _continues(response.headers, begun, offset):
                 return self._save(response, begun, offset)
         return self.get(None)
@@ -258,7 +320,7 @@ class _Download:
         chunked = getattr(response, "chunked", False)
         version = _version(self.url, response.headers, chunked)
         if version.total is None and not chunked and not self.expected:
-            raise DiscernError(
+            raise DownloadError(
                 f"{self.url} cannot be downloaded: the server does not say how long it is, so that "
                 f"its end cannot be told from a broken connection; put the file at {self.path}."
             )
@@ -279,9 +341,11 @@ class _Download:
             for chunk in _body(response, self.url):
                 file.write(chunk)
                 size += len(chunk)
+                if total is None and size > MAX_BYTES:
+                    raise DownloadError(f"{self.url} cannot be downloaded: it has no end.")
                 progress.update(len(chunk))
         if total is not None and size != total:
-            raise DiscernError(
+            raise DownloadError(
                 f"{self.url} cannot be downloaded: the connection was closed after {size:,} of "
                 f"{total:,} bytes; try again."
             )
@@ -303,7 +367,7 @@ def _download(url: str, path: Path, digests: Mapping[str, str]) -> None:
         part.unlink()
         download.sidecar.unlink(missing_ok=True)
         record = "" if digests else f", or delete {_record(path)} if the change is meant"
-        raise DiscernError(
+        raise DownloadError(
             f"{url} is not the file expected: its {wrong}; the download was removed, try again"
             f"{record}."
         )
@@ -329,7 +393,7 @@ def _opened_url(url: str, begun: _Version | None, offset: int) -> Any:
         # 416: the file has become so short that it has no such rest
         if isinstance(error, urllib.error.HTTPError) and error.code == 416 and begun is not None:
             return error
-        raise DiscernError(f"{url} cannot be downloaded: {_reason(error)}.") from error
+        raise DownloadError(f"{url} cannot be downloaded: {_reason(error)}.") from error
 
 
 def _version(url: str, headers: Mapping[str, str], chunked: bool) -> _Version:
@@ -359,7 +423,7 @@ def _body(response: Any, url: str) -> Iterator[bytes]:
         try:
             chunk = response.read(_CHUNK_BYTES)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise DiscernError(f"{url} cannot be downloaded: {_reason(error)}.") from error
+            raise DownloadError(f"{url} cannot be downloaded: {_reason(error)}.") from error
         if not chunk:
             return
         yield chunk

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import logging
 import os
-from collections.abc import Hashable, Mapping
+import shutil
+from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, lru_cache
 from pathlib import Path
@@ -18,12 +20,13 @@ from numpy.typing import NDArray
 
 from discern.data.module import InMemoryDataModule, LoadedImages
 from discern.data.published import publication
-from discern.data.published.download import DownloadError, download
+from discern.data.published.fetch import DownloadError, answering_mirrors, fetch_any
 from discern.data.published.idx import idx_sha256, read_idx
 from discern.data.published.publication import DIMENSIONS, Publication
 from discern.data.stamps import version_of
 from discern.errors import DiscernError
 from discern.files.places import expanded
+from discern.files.writing import write_whole
 
 
 class MNIST(InMemoryDataModule):
@@ -200,6 +203,21 @@ def find_files(publication: Publication, folder: Path) -> dict[str, Path] | None
             f"data.dir={folder} cannot be read as a folder: {error.strerror or error}."
         ) from error
     return None
+
+
+def download(publication: Publication, names: Sequence[str], folder: Path) -> None:
+    """Bring the named files of ``publication`` into ``folder``, gzipped and not, as torchvision.
+
+    Raises:
+        DownloadError: no mirror answers in time, or none gives a file that is right.
+        DiscernError: the folder cannot be written to.
+    """
+    mirrors = answering_mirrors(publication.mirrors, f"{names[0]}.gz")
+    for name in names:
+        packed = folder / f"{name}.gz"
+        fetch_any([f"{url}{packed.name}" for url in mirrors], packed, md5=publication.md5[name])
+        with gzip.open(packed) as source, write_whole(folder / name, "wb") as file:
+            shutil.copyfileobj(source, file)
 
 
 def obtain(publication: Publication, folder: Path, source: Source, sample: bool) -> None:

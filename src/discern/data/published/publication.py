@@ -23,6 +23,7 @@ class Publication:
         folder: name of its folder under ``data.dir``, which is torchvision's.
         class_names: names of the classes, in the order of their labels.
         sha256: hex SHA-256 of each file, uncompressed.
+        md5: hex MD5 of each file, gzipped.
         mirrors: addresses, each ending in a slash, under which the files lie gzipped.
         system_folders: where a system package puts the files.
         advice: what a user without the files can do, as the end of a sentence.
@@ -32,6 +33,7 @@ class Publication:
     folder: str
     class_names: tuple[str, ...]
     sha256: Mapping[str, str]
+    md5: Mapping[str, str]
     mirrors: tuple[str, ...]
     system_folders: tuple[Path, ...]
     advice: str
@@ -46,6 +48,12 @@ MNIST = Publication(
         TRAIN_LABELS: "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
         TEST_IMAGES: "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
         TEST_LABELS: "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    },
+    md5={
+        TRAIN_IMAGES: "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        TRAIN_LABELS: "d53e105ee54ea40749a09fcbcd1e9432",
+        TEST_IMAGES: "9fb629c4189551a2d022fa330f9573f3",
+        TEST_LABELS: "ec29112dd5afa0611ce80d1b7f02629c",
     },
     mirrors=(
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -78,6 +86,12 @@ FASHION_MNIST = Publication(
         TRAIN_LABELS: "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
         TEST_IMAGES: "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
         TEST_LABELS: "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    },
+    md5={
+        TRAIN_IMAGES: "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+        TRAIN_LABELS: "25c81989df183df01b3e8a0aad5dffbe",
+        TEST_IMAGES: "bef4ecab320f06d8554ea6380940ec79",
+        TEST_LABELS: "bb300cfdad3c16e7a12a480ee83cd310",
     },
     mirrors=(
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",

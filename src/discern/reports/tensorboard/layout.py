@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from discern.models.metrics import STEP_LOSS
-from discern.runs.metric_table import title_of
+from discern.runs.metric_table import metric_of
 
 Layout = dict[str, dict[str, list[str | list[str]]]]
 """Category -> chart -> its kind and the tags in it."""
@@ -27,7 +27,7 @@ def layout(metric_names: Iterable[str]) -> Layout:
     """
     charts: dict[str, list[str]] = {}
     for tag in metric_names:
-        charts.setdefault(title_of(tag.partition("/")[2]), []).append(tag)
+        charts.setdefault(metric_of(tag).title, []).append(tag)
     return {
         "training and validation": {name: _lines(*tags) for name, tags in charts.items()},
         "course of training": {name: _lines(tag) for name, tag in COURSE.items()},
