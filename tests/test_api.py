@@ -87,7 +87,7 @@ def test_hydra_that_is_in_use_stays_as_it_is(here):
         (["model=mpl"], "model=mpl is not a choice; did you mean mlp"),
         (["sed=3"], "sed is not a setting; did you mean seed?"),
         (["optimizer.lr=-1"], "optimizer.lr=-1 is not allowed; it must be a number above 0."),
-        (["ckpt_path=no.safetensors"], "ckpt_path=no.safetensors does not exist; "),
+        (["ckpt_path=no.safetensors"], "path=no.safetensors does not exist; "),
         (["experiment=null"], "Config group override must be a string or a list."),
         ("seed=3", 'compose takes a list of settings, as ["seed=3"].'),
     ],
@@ -283,7 +283,7 @@ def test_predict_says_what_it_cannot_do(here, tiny_run):
         (model, np.zeros((2, 1, 28, 28), np.float32), "and got float32"),
         (model, "no*.png", r"input=no\*.png is no file and matches none"),
         (torch.nn.Linear(2, 2), "x", "needs a model of discern.load or discern.train"),
-        ("no.safetensors", "x", "ckpt_path=no.safetensors does not exist"),
+        ("no.safetensors", "x", "path=no.safetensors does not exist"),
     ]
     for which, pictures, sentence in cases:
         with pytest.raises(DiscernError, match=sentence):

@@ -131,7 +131,7 @@ def composed(command: str, overrides: list[str]) -> None:
 @pytest.fixture
 def whatever_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """The files that commands name are taken to be there."""
-    monkeypatch.setattr("discern.config.check.find_checkpoint", Path)
+    monkeypatch.setattr("discern.config.check.find_checkpoint", lambda wanted, **_: Path(wanted))
     monkeypatch.setattr("discern.config.check.find_files", lambda wanted: iter([Path(wanted)]))
 
 
