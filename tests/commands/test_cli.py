@@ -120,7 +120,7 @@ CHEAP = {
     "-sc query=bash": (0, "model="),
     "runs": (0, "Runs in outputs: none"),
     "runs prune": (1, "Error: discern runs prune needs keep=N"),
-    "cache list": (0, "weights"),
+    "cache list": (0, "Features in "),
     "compare a b": (1, "Error: a does not exist"),
     "report x": (1, "Error: x is no folder"),
     "dashboard --help": (0, "port="),

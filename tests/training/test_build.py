@@ -125,7 +125,7 @@ def test_another_release_of_lightning_trains_by_its_own_loop_to_the_same_weights
 ):
     """Its private classes, which discern.training.loop extends, may have gone."""
     ours = tiny_run(name="ours")
-    monkeypatch.setattr("lightning.pytorch.__version__", version)
+    monkeypatch.setattr("discern.training.build.release", lambda name: version)
     monkeypatch.setitem(sys.modules, "discern.training.loop", None)
     trainer = build_trainer(composed("logger=none"), [])
     assert type(trainer.fit_loop.epoch_loop) is _TrainingEpochLoop

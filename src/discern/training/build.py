@@ -7,11 +7,11 @@ import os
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib.metadata import version as release
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import pytorch
 from lightning.fabric.utilities import registry
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
@@ -231,7 +231,7 @@ def build_trainer(cfg: DictConfig, always: list[Callback]) -> Trainer:
         raise DiscernError(f"trainer: {first_line(error)}.") from error
     _check_processes(trainer, settings)
     _check_checkpoints(trainer.checkpoint_callbacks)
-    if pytorch.__version__.startswith(KNOWN_LIGHTNING):
+    if release("lightning").startswith(KNOWN_LIGHTNING):
         # Not with another release, in which the private classes that it extends may be missing.
         from discern.training.loop import use_lean_epoch_loop
 
