@@ -34,7 +34,7 @@ from discern.run import train as run
 from discern.runs.folder import OUTPUTS
 from discern.sweeps.select import selected
 from discern.text import printable
-from discern.training.job import torch_as_it_was
+from discern.training.job import restore_torch_state
 from discern.training.result import Result
 
 SHOWN = 12
@@ -99,7 +99,7 @@ def train(cfg: DictConfig) -> Result:
         del cfg["hydra"]
     cfg.folder = str(claim_folder(wished, named, cfg.ckpt_path))
     name = name_of(choices.get("experiment") or choices.model)
-    with _shown(Path(cfg.folder)), torch_as_it_was(), with_threads(torch.get_num_threads()):
+    with _shown(Path(cfg.folder)), restore_torch_state(), with_threads(torch.get_num_threads()):
         return run(cfg, {"name": name, "overrides": overrides}, choices)
 
 

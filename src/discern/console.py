@@ -88,7 +88,7 @@ def loading(*packages: str) -> Iterator[None]:
             gc.enable()
 
 
-def harmless(text: str) -> str:
+def for_terminal(text: str) -> str:
     """A text from a file on one line, without what a terminal would obey."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
@@ -98,7 +98,7 @@ def _cell(text: str) -> str:
     return escape(visible(text))
 
 
-def fitted(
+def table_or_blocks(
     header: Sequence[str], cells: Sequence[Sequence[str]], blocks: Sequence[str], width: int = 0
 ) -> str:
     """The table of texts if each row fits into a line, else a block for each row of it.

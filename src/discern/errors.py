@@ -29,7 +29,7 @@ def refuse(error: DiscernError) -> NoReturn:
     raise SystemExit(f"Error: {told(error)}") from error
 
 
-MOST_LETTERS = 300
+MAX_LETTERS = 300
 """Of a line of an error or a warning: what a file says may be a megabyte long."""
 
 _LAST_LETTERS = 120
@@ -45,9 +45,9 @@ def told(message: object) -> str:
 
 
 def _cut(line: str) -> str:
-    if len(line) <= MOST_LETTERS:
+    if len(line) <= MAX_LETTERS:
         return line
-    first = MOST_LETTERS - _LAST_LETTERS - 3
+    first = MAX_LETTERS - _LAST_LETTERS - 3
     return f"{line[:first]} … {line[-_LAST_LETTERS:]}"
 
 

@@ -34,7 +34,7 @@ from discern.training.fit import (
     check_validation_interval,
     divergence,
     fit,
-    of_a_search,
+    pruning_callbacks,
     take_some_batches,
     test,
     watched,
@@ -47,7 +47,7 @@ from discern.training.outputs import TestOutputs, keep_test, show_samples
 from discern.training.overfit import judge
 from discern.training.record import describe, draw, record_fit, recorded, save_config, write_summary
 from discern.training.result import Result
-from discern.training.resume import Randomness
+from discern.training.resume import RngState
 from discern.training.start import continue_from, find_checkpoints, known_of
 from discern.training.terminal import announce, conclude, devices, name_within
 
@@ -146,7 +146,7 @@ def _build(cfg: DictConfig, summary: Summary, start: Path | None) -> tuple[_Run,
     """The parts of the run; and its end, where it only looks for a learning rate."""
     folder, history = Path(cfg.folder), History()
     stop = GracefulStop(folder / "checkpoints" / "last.safetensors")
-    callbacks = [Ending(), *watched(cfg), history, Randomness(), *of_a_search(cfg), stop]
+    callbacks = [Ending(), *watched(cfg), history, RngState(), *pruning_callbacks(cfg), stop]
     # Before the data: that the machine lacks a device is said before a file is read.
     trainer = build_trainer(cfg, callbacks)
     with summary.phase("data"):

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-LONGEST_KEY = 40
+MAX_KEY_LENGTH = 40
 """Characters of each key in the place that a message names."""
 
 
@@ -34,6 +34,6 @@ def first_fault(error: ValidationError, place: str = "") -> str:
         place: the name of the value; empty for one whose parts are named without it.
     """
     wrong = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(filter(None, [place, *(str(part)[:LONGEST_KEY] for part in wrong["loc"])]))
+    where = ".".join(filter(None, [place, *(str(part)[:MAX_KEY_LENGTH] for part in wrong["loc"])]))
     said = wrong["msg"].removeprefix("Value error, ")
     return f"{where}: {said}" if where else said

@@ -11,9 +11,9 @@ class OwnSearchPath(SearchPathPlugin):
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Put the folder after what there is, for discern's commands only."""
-        from discern.config.user_config import conf_dir, own_conf
+        from discern.config.user_config import conf_dir, user_conf_dir
 
-        folder = own_conf()
+        folder = user_conf_dir()
         discerns = {str(conf_dir()), f"file://{conf_dir()}"}
         if folder and any(element.path in discerns for element in search_path.get_path()):
             search_path.append("own", f"file://{folder}")

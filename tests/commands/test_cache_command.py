@@ -199,7 +199,7 @@ def test_prune_removes_what_was_not_used_for_long(run, kept):
 
 def test_prune_by_itself_goes_down_to_what_a_run_may_keep(run, kept, monkeypatch):
     assert "  max_gb: 50.0\n" in (conf_dir() / "train.yaml").read_text()
-    assert cache_command.MOST_GB == 50
+    assert cache_command.MAX_GB == 50
     run("prune")
     assert run("prune", "max_gb=1e300").returncode == 0
     assert len(names(kept[0].parent)) == 3

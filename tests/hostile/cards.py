@@ -226,7 +226,7 @@ def named(content: Content) -> Iterator[tuple[str, Content]]:
                 for key, part in content.get("callbacks", {}).items()
             },
         ),
-        "a generator": (("callbacks", "Randomness", "cpu"), torch.full((5056,), 255).byte()),
+        "a generator": (("callbacks", "RngState", "cpu"), torch.full((5056,), 255).byte()),
     }  # fmt: skip
     for name, (path, value) in changes.items():
         yield name, put(content, path, value)

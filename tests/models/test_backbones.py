@@ -533,7 +533,7 @@ def test_random_weights_are_those_of_the_seed():
 
 
 def test_a_huge_backbone_is_not_kept(resnet_file, monkeypatch):
-    monkeypatch.setattr("discern.models.backbones.LARGEST_KEPT", 1000)
+    monkeypatch.setattr("discern.models.backbones.MAX_KEPT", 1000)
     for _ in range(3):
         build("torchvision", "resnet18", str(resnet_file))
     monkeypatch.setattr("discern.models.backbones.load_weights", None)

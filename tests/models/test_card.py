@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from discern.errors import DiscernError
-from discern.models.card import CARD, LARGEST_IMAGE, parsed, portable_settings, written
+from discern.models.card import CARD, MAX_IMAGE, parsed, portable_settings, written
 
 MODEL = {"name": "mlp", "settings": {"hidden": [4]}}
 
@@ -70,7 +70,7 @@ def nested(depth: int) -> list[Any]:
         ({"input_shape": (1, 4)}, "input_shape"),
         ({"input_shape": (1, 4, 4.0)}, "input_shape"),
         ({"input_shape": (1, 0, 4)}, "input_shape"),
-        ({"input_shape": (3, 8000, 8000)}, f"more than {LARGEST_IMAGE:,}"),
+        ({"input_shape": (3, 8000, 8000)}, f"more than {MAX_IMAGE:,}"),
         ({"preprocessing": {"mean": [1.0, 2.0], "std": 1.0}}, "mean has 2 numbers for 1 channels"),
         ({"preprocessing": {"mean": 0.0, "std": 0.0}}, "preprocessing.std"),
         ({"preprocessing": {"mean": float("nan"), "std": 1.0}}, "preprocessing.mean"),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from discern.config.check import check
 from discern.errors import DiscernError
 from discern.run import train
-from discern.training.job import torch_as_it_was
+from discern.training.job import restore_torch_state
 from run_files import TINY, composed, summary
 
 OPTIMIZERS = {
@@ -116,7 +116,7 @@ def ends(data: Path, place: Path, overrides: list[str]) -> str:
     refusal = ""
     try:
         check(cfg)
-        with torch_as_it_was():
+        with restore_torch_state():
             train(cfg)
         assert summary(folder)["state"]
     except DiscernError as error:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from tqdm import tqdm
 
 from discern.commands import words
-from discern.console import harmless, is_terminal, say, table
+from discern.console import for_terminal, is_terminal, say, table
 from discern.errors import DiscernError, did_you_mean
 from discern.features.chunks import SUFFIX, DamagedChunkError, open_chunk
 from discern.features.stores import (
@@ -51,7 +51,7 @@ What is in use stays. dir=FOLDER is a run's cache.dir; without it, $DISCERN_CACH
 that of the user's cache folder.
 """
 
-MOST_GB = 50.0
+MAX_GB = 50.0
 """What a run's ``cache.max_gb`` is by default."""
 
 DAY = 86_400.0
@@ -225,12 +225,12 @@ def _prune(asked: Pruning) -> int:
         since = time.time() - asked.unused_days * DAY
         removed += _remove(store for store in stores(asked.folder) if last_used(store) < since)
         old = [path for path in _made(asked) if engines.last_used(path) < since]
-        removed += [_told_of(path) for path in old if engines.remove(path)]
+        removed += [_description(path) for path in old if engines.remove(path)]
     if asked.max_gb is not None or asked.unused_days is None:
-        most = MOST_GB if asked.max_gb is None else asked.max_gb
+        most = MAX_GB if asked.max_gb is None else asked.max_gb
         told = {store: _told(store) for store in stores(asked.folder)}
         left = bytes_of(most) - sum(map(size_of, told))
-        removed += [_told_of(path) for path in engines.make_room(left, files=_made(asked))]
+        removed += [_description(path) for path in engines.make_room(left, files=_made(asked))]
         removed += [told[store] for store in make_room(asked.folder, 0, bytes_of(most))]
     return _report(asked, before, removed)
 
@@ -238,7 +238,7 @@ def _prune(asked: Pruning) -> int:
 def _clear(asked: Chosen) -> int:
     before = _total(asked)
     removed = _remove(stores(asked.folder))
-    removed += [_told_of(path) for path in _made(asked) if engines.remove(path)]
+    removed += [_description(path) for path in _made(asked) if engines.remove(path)]
     if not asked.dir:
         engines.forget_speeds()
     return _report(asked, before, removed)
@@ -293,7 +293,7 @@ def _told(store: Path) -> str:
     return f"{store.name[:8]}  {_backbone(_about(store))}  {_size(size_of(store))}"
 
 
-def _told_of(made: Path) -> str:
+def _description(made: Path) -> str:
     if made.suffix == torch_file_folder.SUFFIX:
         return f"{_shown(printable(Path(made.stem)))[:8]}  a converted file of weights"
     return f"{_shown(printable(Path(made.stem)))}  as other engines run it"
@@ -308,7 +308,7 @@ def _shown(value: object) -> str:
     """A value from a file, harmless to a terminal."""
     if not isinstance(value, str):
         return "?"
-    return harmless(value)[:40]
+    return for_terminal(value)[:40]
 
 
 def _total(asked: Chosen) -> str:

@@ -132,7 +132,7 @@ def _hydra_command(name: str, arguments: list[str]) -> None:
             return _run_job(name, cfg)
 
     main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)
-    overrides, options = _apart(arguments)
+    overrides, options = _split_hydra_options(arguments)
     remember(overrides)
     try:
         overrides = for_hydra(overrides, as_typed_settings(), _is_multirun(overrides, options))
@@ -160,7 +160,7 @@ def _hydra_command(name: str, arguments: list[str]) -> None:
         refuse(DiscernError(explain(error, conf_dir(), name, overrides)))
 
 
-def _apart(arguments: list[str]) -> tuple[list[str], list[str]]:
+def _split_hydra_options(arguments: list[str]) -> tuple[list[str], list[str]]:
     """Overrides, and Hydra's options with their values, which people write in any order.
 
     Python's parser takes overrides only in one piece.

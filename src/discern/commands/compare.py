@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from discern.commands import words
-from discern.console import fitted, harmless, line_width, loading, say
+from discern.console import for_terminal, line_width, loading, say, table_or_blocks
 from discern.errors import DiscernError
 from discern.runs.folder import OUTPUTS
 from discern.sweeps.select import selected
@@ -63,7 +63,7 @@ def run(arguments: list[str]) -> None:
     asked, named = words.read(Settings, arguments)
     runs = selected(named, asked.dir)
     if len(runs) < 2:
-        one = f": {harmless(decoded(runs[0].folder))}" if runs else ""
+        one = f": {for_terminal(decoded(runs[0].folder))}" if runs else ""
         raise DiscernError(f"discern compare needs two runs or more, and this is one{one}.")
     with loading("matplotlib", "scipy"):  # not for a mistyped word
         from discern.reports.comparison import compare
@@ -74,9 +74,9 @@ def run(arguments: list[str]) -> None:
         page = write_files(compared, folder)
     except OSError as error:
         raise DiscernError(
-            f"out={harmless(decoded(folder))} cannot be written: {error.strerror}."
+            f"out={for_terminal(decoded(folder))} cannot be written: {error.strerror}."
         ) from error
-    say(f"{told(compared)}\n\nReport: {harmless(decoded(page))}")
+    say(f"{describe(compared)}\n\nReport: {for_terminal(decoded(page))}")
 
 
 def write_files(compared: Comparison, folder: Path) -> Path:
@@ -116,7 +116,7 @@ def _free(outputs: Path) -> Path:
 # What the terminal shows
 
 
-def told(compared: Comparison) -> str:
+def describe(compared: Comparison) -> str:
     """The comparison as text."""
     from discern.reports.comparison_tables import metric_rows, verdicts
 
@@ -134,7 +134,7 @@ def told(compared: Comparison) -> str:
 
 def _runs(compared: Comparison) -> str:
     return "\n".join(
-        f"{letter}  {name}  ({harmless(run.title)}, {run.state.value})"
+        f"{letter}  {name}  ({for_terminal(run.title)}, {run.state.value})"
         for letter, name, run in zip(compared.letters, compared.names, compared.runs, strict=True)
     )
 
@@ -162,7 +162,7 @@ def _lines(header: list[str], rows: list[list[str]]) -> str:
     blocks = [
         "\n  ".join((row[0], *map(": ".join, zip(names, row[1:], strict=True)))) for row in rows
     ]
-    return fitted(header, rows, blocks, line_width())
+    return table_or_blocks(header, rows, blocks, line_width())
 
 
 def _wrapped(text: str) -> str:

@@ -18,7 +18,7 @@ from discern.config.check import check, check_given
 from discern.config.schema import SCHEMAS
 from discern.config.user_config import choices, settings_of
 from discern.config.values import plain
-from discern.console import fitted
+from discern.console import table_or_blocks
 from discern.data.known import Rule
 from discern.data.module import ImageDataModule
 from discern.errors import DiscernError, as_override
@@ -363,7 +363,7 @@ def conclude(
     title = f"{facts['title']}: {facts['images']:,} images"
     blocks = [title, *(f"  {name} {value} ({low} to {high})" for name, value, low, high in rows)]
     log.info("Measured: %s", _file(facts))
-    log.info("\n%s\n", fitted([title, "value", "95 % from", "to"], rows, blocks))
+    log.info("\n%s\n", table_or_blocks([title, "value", "95 % from", "to"], rows, blocks))
     if (count := facts["trained_on"]) and facts["split"] != "train":
         log.warning("%s.", trained_on_sentence(facts["split"], count, facts["images"]))
     names = predictions.class_names
@@ -394,4 +394,4 @@ def _class_table(matrix: NDArray[np.int64], names: list[str]) -> str:
         f"{name}: " + ", ".join(map(" ".join, zip(columns, values, strict=True)))
         for name, *values in rows
     ]
-    return fitted(["class", *columns], rows, blocks)
+    return table_or_blocks(["class", *columns], rows, blocks)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from discern.commands import words
-from discern.console import harmless
+from discern.console import for_terminal
 from discern.errors import DiscernError, did_you_mean
 from discern.files.places import expanded
 from discern.runs.folder import OUTPUTS, Run
@@ -81,7 +81,9 @@ def check_filters(runs: Sequence[Run], filters: Mapping[str, str]) -> None:
     """Raise DiscernError for a setting that no run has: it may be mistyped."""
     for name in filters:
         if name not in FILTERS and not any(setting(run.config, name)[0] for run in runs):
-            raise DiscernError(f"{harmless(name)} is a setting of none of the {len(runs):,} runs.")
+            raise DiscernError(
+                f"{for_terminal(name)} is a setting of none of the {len(runs):,} runs."
+            )
 
 
 def metric_names(runs: Iterable[Run]) -> list[str]:
@@ -93,7 +95,7 @@ def check_metric(word: str, name: str, runs: Sequence[Run], others: Iterable[str
     """Raise DiscernError unless it is one of the others, or a metric that a run has."""
     known = [*metric_names(runs), *others]
     if name not in known and runs:
-        raise DiscernError(f"{word}={harmless(name)} is unknown; {did_you_mean(name, known)}")
+        raise DiscernError(f"{word}={for_terminal(name)} is unknown; {did_you_mean(name, known)}")
 
 
 def better_first(name: str, value: float | None) -> float:
@@ -122,7 +124,7 @@ def size_of(folder: Path) -> int:
 def name_in(folder: Path, outputs: Path) -> str:
     """A folder as seen from that of all runs, harmless to a terminal."""
     shown = folder.name if folder == outputs else decoded(folder.relative_to(outputs))
-    return harmless(shown)
+    return for_terminal(shown)
 
 
 def _text(name: str, value: str) -> str:
@@ -133,7 +135,7 @@ def _text(name: str, value: str) -> str:
 
 def _yes(name: str, value: str) -> bool:
     if value not in ("true", "false"):
-        raise DiscernError(f"{name}={harmless(value)} must be true or false.")
+        raise DiscernError(f"{name}={for_terminal(value)} must be true or false.")
     return value == "true"
 
 

@@ -22,7 +22,7 @@ from discern.commands.filters import (
     name_in,
     size_of,
 )
-from discern.console import fitted, harmless, line_width, say
+from discern.console import for_terminal, line_width, say, table_or_blocks
 from discern.errors import DiscernError
 from discern.files.reading import is_regular
 from discern.files.removing import remove_tree
@@ -112,21 +112,21 @@ def prune(asked: Pruning) -> None:
         _check_by(by, runs)
     meant = [unit for unit in units if all(matches(run, asked.filters) for run in unit.runs)]
     behind = _ranked(meant, by)[asked.keep :]
-    stays = {unit.folder: _stays(unit) for unit in behind}
-    doomed = [unit for unit in behind if stays[unit.folder] is None]
-    _show(asked, by, doomed, units)
+    stays = {unit.folder: _reason_to_keep(unit) for unit in behind}
+    to_delete = [unit for unit in behind if stays[unit.folder] is None]
+    _show(asked, by, to_delete, units)
     for unit in behind:
         if (why := stays[unit.folder]) is not None:
             say(f"{name_in(unit.folder, asked.dir)} stays: {why}.")
-    if doomed and _agreed(asked, len(doomed)):
-        _delete(doomed, asked.dir)
+    if to_delete and _agreed(asked, len(to_delete)):
+        _delete(to_delete, asked.dir)
 
 
 def _check_folder(outputs: Path) -> None:
     inside = outputs.resolve()
     if is_run(inside) or any(map(is_sweep, (inside, *inside.parents))):
         raise DiscernError(
-            f"dir={harmless(decoded(outputs))} is a run or a sweep itself; it must be a folder "
+            f"dir={for_terminal(decoded(outputs))} is a run or a sweep itself; it must be a folder "
             "that has them in it."
         )
 
@@ -134,7 +134,7 @@ def _check_folder(outputs: Path) -> None:
 def _check_by(by: str, runs: Sequence[Run]) -> None:
     if by != NEWEST and by.partition("/")[0] not in ("val", "train"):
         raise DiscernError(
-            f"by={harmless(by)} is not allowed; it must be a metric of val or train, such as "
+            f"by={for_terminal(by)} is not allowed; it must be a metric of val or train, such as "
             "val/loss, or began: the test split chooses nothing."
         )
     check_metric("by", by, runs, [NEWEST])
@@ -159,7 +159,7 @@ def _ranked(units: Sequence[Unit], by: str) -> list[Unit]:
 # What stays
 
 
-def _stays(unit: Unit) -> str | None:
+def _reason_to_keep(unit: Unit) -> str | None:
     """Why it is not deleted although it is not among the best; None where it is."""
     if any(run.state is State.UNFINISHED for run in unit.runs) or _lacks_jobs(unit):
         age = time.time() - _changed(unit.folder)
@@ -171,7 +171,7 @@ def _stays(unit: Unit) -> str | None:
         return f"it does not hold the {CONFIG} and {OVERRIDES} that a run writes"
     if any(run.state is State.UNKNOWN for run in unit.runs):
         return "another version of discern has written its summary"
-    if _has_others(unit):
+    if _contains_other_runs(unit):
         return "there are other runs in its folder"
     return None
 
@@ -208,7 +208,7 @@ def _in_use(folder: Path) -> bool:
     return False
 
 
-def _has_others(unit: Unit) -> bool:
+def _contains_other_runs(unit: Unit) -> bool:
     """Whether there is a run inside a run, other than the test of a sweep's best."""
     return any(
         is_run(path) or is_sweep(path)
@@ -233,24 +233,24 @@ def _changed(folder: Path) -> float:
 # Showing, asking, deleting
 
 
-def _show(asked: Pruning, by: str, doomed: Sequence[Unit], units: Sequence[Unit]) -> None:
-    where = harmless(decoded(asked.dir))
-    if not doomed:
+def _show(asked: Pruning, by: str, to_delete: Sequence[Unit], units: Sequence[Unit]) -> None:
+    where = for_terminal(decoded(asked.dir))
+    if not to_delete:
         say(f"Nothing to delete in {where}.")
         return
     metrics = [] if by == NEWEST else [by]
     header = ["to be deleted", "began", "state", *metrics, "size"]
     rows = []
     total = 0
-    for unit in doomed:
+    for unit in to_delete:
         room = size_of(unit.folder)
         total += room
         began = time.strftime("%Y-%m-%d %H:%M", time.localtime(unit.began))
         values = [metric_of(name).text(unit.value(name)) for name in metrics]
         rows.append([name_in(unit.folder, asked.dir), began, unit.state, *values, size(room)])
-    say(fitted(header, rows, ["\n  ".join((row[0], ", ".join(row[1:]))) for row in rows],
+    say(table_or_blocks(header, rows, ["\n  ".join((row[0], ", ".join(row[1:]))) for row in rows],
                  line_width()))  # fmt: skip
-    say(f"\n{len(doomed):,} of {len(units):,} in {where}, {size(total)}")
+    say(f"\n{len(to_delete):,} of {len(units):,} in {where}, {size(total)}")
 
 
 def _agreed(asked: Pruning, count: int) -> bool:
@@ -272,11 +272,11 @@ def _agreed(asked: Pruning, count: int) -> bool:
     return False
 
 
-def _delete(doomed: Sequence[Unit], outputs: Path) -> None:
+def _delete(to_delete: Sequence[Unit], outputs: Path) -> None:
     count = 0
-    for unit in doomed:
+    for unit in to_delete:
         # Somebody may have gone on with it since.
-        if (why := _stays(unit)) is not None:
+        if (why := _reason_to_keep(unit)) is not None:
             say(f"{name_in(unit.folder, outputs)} stays: {why}.")
             continue
         remove_tree(unit.folder)

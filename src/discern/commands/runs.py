@@ -22,7 +22,7 @@ from discern.commands.filters import (
     name_in,
     size_of,
 )
-from discern.console import fitted, harmless, line_width, say
+from discern.console import for_terminal, line_width, say, table_or_blocks
 from discern.errors import DiscernError, did_you_mean
 from discern.reports.page import duration, size
 from discern.runs.folder import Run, glance, order_of_beginning, runs_below
@@ -143,7 +143,9 @@ def _read(shape: type[T], typed: Iterable[str]) -> T:
 def _state(value: str) -> str:
     known = [state.value for state in STANDINGS]
     if value not in known:
-        raise DiscernError(f"state={harmless(value)} is not a state; {did_you_mean(value, known)}")
+        raise DiscernError(
+            f"state={for_terminal(value)} is not a state; {did_you_mean(value, known)}"
+        )
     return value
 
 
@@ -190,7 +192,7 @@ def _list(asked: Listing) -> None:
 
 
 def _show(asked: Listing, shown: Sequence[Listed], found: int, runs: int, sort: str) -> None:
-    where = harmless(decoded(asked.dir))
+    where = for_terminal(decoded(asked.dir))
     if not shown:
         say(f"Runs in {where}: none" + (f" of {runs:,} that the filters let through" * (runs > 0)))
         return
@@ -198,7 +200,7 @@ def _show(asked: Listing, shown: Sequence[Listed], found: int, runs: int, sort: 
     header = ["run", "began", "state", "model", "data", *metrics, "time", "size", "tags"]
     rows = [_row(one, metrics) for one in shown]
     blocks = [_block(one, row, metrics) for one, row in zip(shown, rows, strict=True)]
-    say(fitted(header, rows, blocks, line_width()))
+    say(table_or_blocks(header, rows, blocks, line_width()))
     count = f"{len(shown):,} {'run' if len(shown) == 1 else 'runs'}"
     more = ""
     if len(shown) < found:
@@ -207,7 +209,7 @@ def _show(asked: Listing, shown: Sequence[Listed], found: int, runs: int, sort: 
     say(f"\n{count} in {where}{through}{more}")
     for one in shown:
         if one.run.state is State.UNKNOWN:
-            say(harmless(one.run.reason))
+            say(for_terminal(one.run.reason))
     if sort not in PROPERTIES and sum(one.run.is_fold for one in shown) > 1:
         say(
             "Some are folds (data.folds) of one estimate, none of which is the best: the report of "
@@ -229,7 +231,7 @@ def _row(one: Listed, metrics: Iterable[str]) -> list[str]:
         size(one.size),
         ", ".join(run.tags),
     ]
-    return list(map(harmless, row))
+    return list(map(for_terminal, row))
 
 
 def _block(one: Listed, row: Sequence[str], metrics: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
-from discern.console import harmless
+from discern.console import for_terminal
 from discern.errors import DiscernError, did_you_mean
 from discern.files.places import expanded
 
@@ -50,7 +50,7 @@ def read_all(shape: type[T], words: Iterable[str], command: str) -> T:
 def unknown(word: str, command: str, known: Iterable[str]) -> DiscernError:
     """The error that a word is not a setting of a command."""
     names = did_you_mean(word.partition("=")[0], known)
-    return DiscernError(f"{harmless(word)} is not a setting of {command}; {names}")
+    return DiscernError(f"{for_terminal(word)} is not a setting of {command}; {names}")
 
 
 def starting(begun: str, names: Iterable[str], *others: str) -> list[str]:
@@ -69,14 +69,14 @@ def path(name: str, value: str) -> Path:
 def folder(name: str, value: str) -> Path:
     """A folder that exists."""
     if not value or not expanded(value).is_dir():
-        raise DiscernError(f"{name}={harmless(value)} must be a folder that exists.")
+        raise DiscernError(f"{name}={for_terminal(value)} must be a folder that exists.")
     return expanded(value)
 
 
 def count(name: str, value: str) -> int:
     """A whole number."""
     if not (value.isascii() and value.isdigit() and len(value) < 10):
-        raise DiscernError(f"{name}={harmless(value)} must be a whole number, 0 or above.")
+        raise DiscernError(f"{name}={for_terminal(value)} must be a whole number, 0 or above.")
     return int(value)
 
 

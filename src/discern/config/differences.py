@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from discern.config.user_config import choices, conf_dir, merged, own_conf, settings_of
+from discern.config.user_config import choices, conf_dir, merged, settings_of, user_conf_dir
 
 Differences = dict[str, tuple[Any, Any]]
 """Flat dotted name -> (default, value), in the order of the config; choices come first."""
@@ -38,7 +38,7 @@ def differences(cfg: DictConfig, chosen: Mapping[str, Any]) -> Differences:
     made = {group: chosen.get(group, choice) for group, choice in usual.items()}
     found: Differences = {g: (usual[g], made[g]) for g in usual if made[g] != usual[g]}
     known = tuple((group, made[group]) for group in usual if group not in SEVERAL)
-    default, unknown = _defaults(known, own_conf())
+    default, unknown = _defaults(known, user_conf_dir())
     values = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(values, dict)
     one, other = dict(_flat(default)), dict(_flat(values))

@@ -12,11 +12,11 @@ from omegaconf.errors import OmegaConfBaseException
 from discern.errors import DiscernError, closest, did_you_mean
 from discern.files.places import expanded
 from discern.files.reading import read_text
-from discern.files.yaml_file import MOST_YAML, check_yaml
+from discern.files.yaml_file import MAX_YAML, check_yaml
 
 SUFFIX = ".yaml"
 
-MOST_VALUES = 50_000
+MAX_VALUES = 50_000
 """Of a file, with its references written out."""
 
 
@@ -59,9 +59,9 @@ def read_settings(path: Path, told: str) -> tuple[str, DictConfig]:
         DiscernError: it cannot be read, or holds no settings.
     """
     try:
-        text = read_text(path, MOST_YAML, path.parent)  # a stranger's may be a link to elsewhere
+        text = read_text(path, MAX_YAML, path.parent)  # a stranger's may be a link to elsewhere
         # The loader of OmegaConf is the slow one, which reads what the fast one would refuse.
-        check_yaml(text, MOST_VALUES, yaml.SafeLoader)
+        check_yaml(text, MAX_VALUES, yaml.SafeLoader)
         root = yaml.compose(text, yaml.SafeLoader)
         if root is not None and not isinstance(root, yaml.MappingNode):
             kind = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"

@@ -24,7 +24,7 @@ from omegaconf.errors import GrammarParseError
 from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser
 
 from discern.config.typed import parsed
-from discern.config.user_config import conf_dir, make_importable, own_conf
+from discern.config.user_config import conf_dir, make_importable, user_conf_dir
 from discern.errors import DiscernError
 from discern.files.places import started_in
 
@@ -69,7 +69,7 @@ OF_LOGGERS = ("artifact_location", "name", "sub_dir", "tracking_uri", "version")
 SHOWN = 100
 """Letters of a text that a sentence shows."""
 
-LONGEST_INTERPOLATION = 2000
+MAX_INTERPOLATION_LENGTH = 2000
 """Letters of a text with an interpolation, of which the parser of OmegaConf takes its time."""
 
 _allowed: ContextVar[tuple[str, ...]] = ContextVar("allowed", default=())
@@ -129,7 +129,7 @@ def allowed_by(overrides: Iterable[str]) -> tuple[str, ...]:
 
 def is_own(path: Path) -> bool:
     """Whether a file stands among discern's choices or in the user's ``./conf``."""
-    places = [conf_dir(), own_conf()]
+    places = [conf_dir(), user_conf_dir()]
     real = path.resolve()
     return any(place and real.is_relative_to(place.resolve()) for place in places)
 
@@ -274,9 +274,9 @@ def _refused(told: str, what: str, why: str, entry: str | None = None) -> Foreig
 
 def _shown(text: str) -> str:
     """The beginning of a text, harmless to a terminal."""
-    from discern.console import harmless  # rich, for who has something to be told
+    from discern.console import for_terminal  # rich, for who has something to be told
 
-    return harmless(text if len(text) <= SHOWN else f"{text[:SHOWN]}…")
+    return for_terminal(text if len(text) <= SHOWN else f"{text[:SHOWN]}…")
 
 
 def _is_written_inside(text: str, place: tuple[str, ...]) -> bool:
@@ -303,7 +303,7 @@ def _stays(path: str) -> bool:
 
 
 def _check_interpolation(text: str, told: str) -> None:
-    if len(text) > LONGEST_INTERPOLATION:
+    if len(text) > MAX_INTERPOLATION_LENGTH:
         raise _refused(told, _shown(text), "which is too long for an interpolation")
     try:
         left: list[Any] = [grammar_parser.parse(text)]
@@ -345,7 +345,7 @@ def _is_nowhere(package: str) -> bool:
 
 def _chosen() -> set[str]:
     """The classes and functions that discern's choices and the user's own name."""
-    own = own_conf()
+    own = user_conf_dir()
     return _named(conf_dir()) | (set() if own is None else _named.__wrapped__(own))
 
 

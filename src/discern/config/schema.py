@@ -257,7 +257,7 @@ class MNISTSettings(InMemorySettings):  # noqa: D101
     source: Annotated[Literal["auto", "full", "sample"], Field(description="auto, full or sample")]
 
 
-LARGEST_SIDE, LARGEST_RESIZE = 2048, 4096
+LARGEST_SIDE, MAX_RESIZE = 2048, 4096
 """Pixels of a side of what a network sees, and of the shorter side of the picture that it is cut
 from. Backbones were trained with 224 to 600; with more, one image takes gigabytes."""
 
@@ -273,8 +273,8 @@ class PhotoSettings(DataSettings):
         Field(description=f"a whole number from 1 to {LARGEST_SIDE}, or null"),
     ]
     resize: Annotated[
-        Annotated[int, Field(ge=1, le=LARGEST_RESIZE)] | None,
-        Field(description=f"a whole number from 1 to {LARGEST_RESIZE}, or null"),
+        Annotated[int, Field(ge=1, le=MAX_RESIZE)] | None,
+        Field(description=f"a whole number from 1 to {MAX_RESIZE}, or null"),
     ]
     interpolation: Annotated[
         Literal["bilinear", "bicubic"] | None, Field(description="bilinear, bicubic or null")

@@ -22,7 +22,7 @@ FOLDER = "conf"
 """The name of the user's folder of choices, in the working directory."""
 
 
-def own_conf() -> Path | None:
+def user_conf_dir() -> Path | None:
     """The user's folder of choices; None where there is none but discern's."""
     folder = started_in() / FOLDER
     return folder if folder.is_dir() and folder.resolve() != conf_dir().resolve() else None
@@ -30,7 +30,7 @@ def own_conf() -> Path | None:
 
 def choices(group: str) -> dict[str, Path]:
     """Name -> file of each choice of a group; discern's own win over a user's of the same name."""
-    places = [conf_dir(), own_conf()]
+    places = [conf_dir(), user_conf_dir()]
     found: dict[str, Path] = {}
     for place in places:
         files = sorted((place / group).glob("*.yaml")) if place else []
@@ -44,7 +44,7 @@ def warn_of_unused(chosen: Mapping[str, Any]) -> None:
     Args:
         chosen: group -> choice.
     """
-    folder = own_conf()
+    folder = user_conf_dir()
     for group, choice in chosen.items():
         if folder and isinstance(choice, str) and (conf_dir() / group / f"{choice}.yaml").is_file():
             path = folder / group / f"{choice}.yaml"

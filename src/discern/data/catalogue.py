@@ -39,7 +39,7 @@ FORMAT = 2
 AT_ONCE = 500
 """Files between two writes of what was found; a killed check loses no more."""
 
-MOST_THREADS = 16
+MAX_THREADS = 16
 """Each may hold a decoded picture of the greatest size."""
 
 PATIENCE = 10.0
@@ -83,7 +83,7 @@ def examine(folder: Path, files: Sequence[Path]) -> list[Facts]:
         looks.conclude()
         new = [number for number, fact in enumerate(facts) if fact is None]
         with (
-            ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool,
+            ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool,
             tqdm(
                 desc="check", total=len(new), unit=" files", leave=False, dynamic_ncols=True,
                 disable=not is_terminal(),

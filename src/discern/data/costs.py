@@ -31,7 +31,7 @@ SETTING = "DISCERN_MAX_PICTURE_MB"
 DEFAULT_MB = 512
 """Megabytes (2**20 bytes) that a decoded picture has at most, unless the variable says more."""
 
-MOST_MB = 1 << 20
+MAX_MB = 1 << 20
 
 REDUCED_FROM = 1 << 25
 """Pixels beyond which a picture is read at half its size or less: 34 million."""
@@ -43,15 +43,15 @@ _REDUCED_TO = 1 << 24
 """Pixels that are left of one that is reduced: more than any network takes, and few enough for the
 copies that scaling makes."""
 
-MOST_VISITS = 1 << 31
+MAX_VISITS = 1 << 31
 """Pixels times passes over them: two seconds of libjpeg's at worst. Ten passes are usual, which 200
 megapixels may have."""
 
-MOST_SIDE = 1 << 20
+MAX_SIDE = 1 << 20
 """Pixels of a side. A row takes memory and time beside those of its pixels, and no real picture has
 so many."""
 
-MOST_TILES = 1 << 16
+MAX_TILES = 1 << 16
 """Pieces that Pillow decodes one by one, 20 µs each."""
 
 
@@ -66,9 +66,9 @@ def most_bytes() -> int:
         DiscernError: the environment variable is no such number.
     """
     text = os.environ.get(SETTING) or str(DEFAULT_MB)
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= MOST_MB):
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= MAX_MB):
         raise DiscernError(
-            f"{SETTING}={text[:40]} must be a whole number of megabytes from 1 to {MOST_MB:,}."
+            f"{SETTING}={text[:40]} must be a whole number of megabytes from 1 to {MAX_MB:,}."
         )
     return int(text) << 20
 
@@ -89,8 +89,8 @@ def check_pixels(width: int, height: int) -> None:
     Raises:
         CostError: says how many it may have.
     """
-    if max(width, height) > MOST_SIDE:
-        raise CostError(f"{width:,} x {height:,} pixels, and a side may have {MOST_SIDE:,}")
+    if max(width, height) > MAX_SIDE:
+        raise CostError(f"{width:,} x {height:,} pixels, and a side may have {MAX_SIDE:,}")
     if width * height > most_pixels():
         raise CostError(f"more than {most_pixels():,} pixels; {SETTING} allows more")
 
@@ -120,7 +120,7 @@ def check_visits(pixels: int, passes: int) -> None:
     Raises:
         CostError: says how often.
     """
-    if pixels * passes > MOST_VISITS * max(1, most_bytes() // (DEFAULT_MB << 20)):
+    if pixels * passes > MAX_VISITS * max(1, most_bytes() // (DEFAULT_MB << 20)):
         raise CostError(f"its {pixels:,} pixels are in {passes:,} passes, as in no real picture")
 
 
@@ -215,9 +215,9 @@ def _libc_function(name: str) -> Any:
 # Of a picture's file, before and after it is opened
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_MOST_CHUNKS = 1 << 17
+_MAX_CHUNKS = 1 << 17
 _NETPBM = tuple(b"P" + kind for kind in (b"0", b"1", b"2", b"3", b"4", b"5", b"6", b"f"))
-_MOST_NETPBM = 1 << 16
+_MAX_NETPBM = 1 << 16
 _BIG_TIFF, _PIECES = 43, (273, 324)  # its version, and the tags of where its strips and tiles are
 # What is read whole before it is decoded: all but these.
 _READ_IN_PARTS = (_PNG, b"II", b"MM", b"BM", b"P", b"GIF8")
@@ -238,22 +238,22 @@ def check_head(file: IO[bytes]) -> None:
         _check_pieces(file, start)
     if start.startswith(_NETPBM):
         file.seek(0)
-        _check_words(file.read(_MOST_NETPBM))
+        _check_words(file.read(_MAX_NETPBM))
     if start != _PNG:
         return
-    for _ in range(_MOST_CHUNKS):
+    for _ in range(_MAX_CHUNKS):
         head = file.read(8)
         if len(head) < 8 or head[4:] == b"IEND":
             return
         file.seek(int.from_bytes(head[:4]) + 4, os.SEEK_CUR)
-    raise CostError(f"a PNG of more than {_MOST_CHUNKS:,} chunks")
+    raise CostError(f"a PNG of more than {_MAX_CHUNKS:,} chunks")
 
 
 def _check_words(head: bytes) -> None:
     """Refuse a PPM of long comments or many spaces, which Pillow reads a byte at a time."""
     words = re.sub(rb"#[^\r\n]*", b"", head).split(maxsplit=4)
-    if len(head) == _MOST_NETPBM and len(words) < (3 if head[1:2] in b"14" else 4):
-        raise CostError(f"a PPM whose sizes are not in its first {_MOST_NETPBM:,} bytes")
+    if len(head) == _MAX_NETPBM and len(words) < (3 if head[1:2] in b"14" else 4):
+        raise CostError(f"a PPM whose sizes are not in its first {_MAX_NETPBM:,} bytes")
 
 
 def _check_pieces(file: IO[bytes], start: bytes) -> None:
@@ -268,8 +268,8 @@ def _check_pieces(file: IO[bytes], start: bytes) -> None:
         if len(entry) < length:
             return
         count = int.from_bytes(entry[4 : 12 if big else 8], order)
-        if int.from_bytes(entry[:2], order) in _PIECES and count > MOST_TILES:
-            raise CostError(f"a TIFF of {count:,} pieces; at most {MOST_TILES:,} are read")
+        if int.from_bytes(entry[:2], order) in _PIECES and count > MAX_TILES:
+            raise CostError(f"a TIFF of {count:,} pieces; at most {MAX_TILES:,} are read")
 
 
 def _piece(image: Any) -> tuple[int, int]:
@@ -292,7 +292,7 @@ _TIFF_COMPRESSIONS = frozenset(
 
 # Pillow's decoders that are written in Python, which take a microsecond for a pixel.
 _IN_PYTHON = frozenset(("bmp_rle", "ppm", "ppm_plain", "qoi", "SGI16"))
-_MOST_IN_PYTHON = 1 << 23
+_MAX_IN_PYTHON = 1 << 23
 
 # Bytes a pixel that the decoders of these take beside Pillow's own, as measured.
 _BESIDE = {"WEBP": 12, "AVIF": 8, "GIF": 2}
@@ -315,8 +315,8 @@ def work_of(image: Image.Image, file: IO[bytes]) -> int:
         if kind == "jpeg":
             check_visits(of_a_piece, _scans(file))
     tiles = getattr(image, "tile", ())
-    if tiles and tiles[0][0] in _IN_PYTHON and pixels > _MOST_IN_PYTHON:
-        raise CostError(f"a {image.format} of its kind may have {_MOST_IN_PYTHON:,} pixels")
+    if tiles and tiles[0][0] in _IN_PYTHON and pixels > _MAX_IN_PYTHON:
+        raise CostError(f"a {image.format} of its kind may have {_MAX_IN_PYTHON:,} pixels")
     return work
 
 

@@ -19,7 +19,7 @@ ORIENTATION = 0x0112
 _EXIF, _XMP = b"Exif\x00\x00", b"tiff:Orientation"
 _SEGMENT = 1 << 16
 
-MOST_REDUCED = 8
+MAX_REDUCED = 8
 """How many times smaller libjpeg makes a picture at most."""
 
 _MARKER = re.compile(rb"\xff([\x01-\xfe])")
@@ -30,9 +30,9 @@ _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _WITHOUT_LENGTH = {0x01, 0xD8, *range(0xD0, 0xD8)}
 
 # Those of photographs are a few dozen; a depth map in XMP takes hundreds.
-_MOST_SEGMENTS = 10_000
+_MAX_SEGMENTS = 10_000
 # Bytes between two segments, which readers skip one by one.
-_MOST_JUNK = 1 << 16
+_MAX_JUNK = 1 << 16
 
 _DAMAGED = "a JPEG that is truncated or damaged before its pixels"
 
@@ -66,8 +66,8 @@ def head_of(content: bytes) -> Head:
         CostError: it is damaged, of a kind that no camera writes, or takes too much.
     """
     place, frame = 2, b""
-    for _ in range(_MOST_SEGMENTS):
-        found = _MARKER.search(content, place, place + _MOST_JUNK)
+    for _ in range(_MAX_SEGMENTS):
+        found = _MARKER.search(content, place, place + _MAX_JUNK)
         if found is None:
             break
         marker, place = found[1][0], found.end()
@@ -114,7 +114,7 @@ def _checked(frame: bytes, scan: bytes, content: bytes, pixels_at: int) -> Head:
         passes = _passes(content, pixels_at)
         check_visits(width * height, passes)
     head = Head(width, height, passes, 2 * values, pixels_at)
-    check_bytes(0, head.work(min(MOST_REDUCED, factor_for(width * height))))
+    check_bytes(0, head.work(min(MAX_REDUCED, factor_for(width * height))))
     return head
 
 

@@ -16,7 +16,7 @@ _BOX = struct.Struct(">I4s")
 # Bytes that OpenJPEG takes for a value of a tile, for a block of them and for a tile, as measured.
 _OF_A_VALUE, _OF_A_BLOCK, _OF_A_TILE = 5, 250, 12_000
 # Those of real files: a tile-part for each tile and resolution, and a few dozen segments.
-_MOST_SEGMENTS, _MOST_BOXES = 1 << 17, 1000
+_MAX_SEGMENTS, _MAX_BOXES = 1 << 17, 1000
 
 _DAMAGED = "a JPEG 2000 that is damaged before its pixels"
 
@@ -78,7 +78,7 @@ def _find_codestream(file: IO[bytes]) -> None:
     if file.read(4) == _CODESTREAM:
         return
     place = 0
-    for _ in range(_MOST_BOXES):
+    for _ in range(_MAX_BOXES):
         file.seek(place)
         length, kind = _BOX.unpack(file.read(_BOX.size))
         head = _BOX.size
@@ -97,7 +97,7 @@ def _find_codestream(file: IO[bytes]) -> None:
 def _segments(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
     """Marker and content of the segments before the pixels, of the picture and of each tile."""
     part_end = 0
-    for _ in range(_MOST_SEGMENTS):
+    for _ in range(_MAX_SEGMENTS):
         start = file.tell()
         marker = int.from_bytes(file.read(2))
         if marker in (_EOC, 0):

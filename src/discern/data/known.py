@@ -252,7 +252,7 @@ def check_classes(title: str, found: Sequence[str], known: KnownImages) -> None:
     if names is None or same_classes(found, names):
         return
     more, fewer = _without(found, names), _without(names, found)
-    listed = partial(shortened, most=MOST_LISTED)
+    listed = partial(shortened, most=MAX_LISTED)
     parts = [f"only the data have {listed(more)}"] if 0 < len(more) < len(found) else []
     parts += [f"only the model has {listed(fewer)}"] if 0 < len(fewer) < len(names) else []
     parts += ["in another order"] if not more and not fewer else []
@@ -262,7 +262,7 @@ def check_classes(title: str, found: Sequence[str], known: KnownImages) -> None:
     )
 
 
-MOST_LISTED = 40
+MAX_LISTED = 40
 """Classes that a sentence names."""
 
 

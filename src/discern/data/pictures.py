@@ -39,7 +39,7 @@ from discern.data.depth import (
     strip_rows,
     strips,
 )
-from discern.data.jpeg import JPEG, MOST_REDUCED, ORIENTATION, decode_jpeg, head_of, is_upright
+from discern.data.jpeg import JPEG, MAX_REDUCED, ORIENTATION, decode_jpeg, head_of, is_upright
 from discern.errors import DiscernError, first_line
 from discern.files.reading import open_regular
 
@@ -126,7 +126,7 @@ def _read_jpeg(file: IO[bytes], mode: str, reduction: Callable[[int, int], int])
     file.seek(0)
     content = file.read()
     head = head_of(content)
-    forced = min(MOST_REDUCED, factor_for(head.width * head.height))
+    forced = min(MAX_REDUCED, factor_for(head.width * head.height))
     if mode == "RGB" and is_upright(content, head):
         factor = max(forced, _power(reduction(head.width, head.height)))
         with room.taken(head.work(factor)):
@@ -208,7 +208,7 @@ def _work(image: Image.Image, file: IO[bytes]) -> tuple[int, int]:
     pixels = image.width * image.height
     if image.format in ("JPEG", "MPO"):
         file.seek(0)
-        factor = min(MOST_REDUCED, factor_for(pixels))
+        factor = min(MAX_REDUCED, factor_for(pixels))
         image.draft(None, (image.width // factor, image.height // factor))
         work = head_of(file.read()).work(factor)
     elif image.format == "JPEG2000":

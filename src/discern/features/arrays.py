@@ -32,7 +32,7 @@ Places = NDArray[np.int32]
 """Number of a chunk and row in it for each image, (N, 2)."""
 
 
-MOST_OPEN = 1024
+MAX_OPEN = 1024
 """Files that a reader keeps open, if the process may open four times as many."""
 
 
@@ -86,7 +86,7 @@ class Reader:
         self._open: OrderedDict[Path, FileIO] = OrderedDict()
         allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         unlimited = allowed == resource.RLIM_INFINITY
-        self._most = MOST_OPEN if unlimited else min(MOST_OPEN, max(1, allowed // 4))
+        self._most = MAX_OPEN if unlimited else min(MAX_OPEN, max(1, allowed // 4))
 
     def read(self, chunks: Mapping[int, Chunk], places: Places) -> Tensor:
         """Features (B, width) at ``places`` (B, 2), as they are kept.

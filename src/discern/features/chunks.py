@@ -21,7 +21,7 @@ PRECISIONS = {"float32": ("F32", 4), "float16": ("F16", 2), "bfloat16": ("BF16",
 ID_BYTES = 16
 """Of an image in ``ids``."""
 
-_MOST_HEADER = 100_000
+_MAX_HEADER = 100_000
 _PIECE = 1 << 24
 
 
@@ -88,7 +88,7 @@ def open_chunk(path: Path, width: int | None = None, precision: str | None = Non
         raise DamagedChunkError("it is not a regular file")  # a pipe or a device may have no end
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= _MOST_HEADER:
+        if not 2 <= length <= _MAX_HEADER:
             raise DamagedChunkError("it has no header")
         text = file.read(length)
     try:

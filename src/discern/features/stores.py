@@ -21,7 +21,7 @@ MARK = ".use.lock"
 """Locked by those who use a folder; changed when it was last used."""
 
 _NAME = re.compile(r"[0-9a-f]{32}")
-_MOST_JSON = 1 << 20
+_MAX_JSON = 1 << 20
 
 STALE = 3600.0
 """Seconds after which a half-written file is one that a killed process has left."""
@@ -72,7 +72,7 @@ def last_used(folder: Path) -> float:
 def read_json(path: Path) -> Any:
     """The content of a small JSON file; None where there is none that can be read."""
     try:
-        if not path.is_file() or path.stat().st_size > _MOST_JSON:
+        if not path.is_file() or path.stat().st_size > _MAX_JSON:
             return None
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

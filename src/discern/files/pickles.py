@@ -27,7 +27,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from discern.console import harmless
+from discern.console import for_terminal
 from discern.errors import DiscernError
 from discern.files import pickles_child
 from discern.files.reading import open_regular
@@ -41,7 +41,7 @@ PATIENCE = 60.0, 10.0
 """Seconds that the child may take in any case, on a machine that is busy, and for each second of
 its processor's time."""
 
-MOST_MESSAGE = 300
+MAX_MESSAGE = 300
 """Characters of what a child says."""
 
 _KEPT_VARIABLES = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
@@ -56,7 +56,7 @@ class UnreadableError(DiscernError):
     """
 
     def __init__(self, path: Path, reason: str) -> None:
-        self.reason = harmless(reason)[:MOST_MESSAGE]
+        self.reason = for_terminal(reason)[:MAX_MESSAGE]
         super().__init__(f"{path} cannot be read: {self.reason}.")
 
 
@@ -105,7 +105,7 @@ def _run(file: BufferedReader, target: Path) -> str | None:
         except OSError as error:
             return f"no process can be started to read it ({error.strerror or error})"
         message.seek(0)
-        said = message.read(4 * MOST_MESSAGE).decode("utf-8", "replace")
+        said = message.read(4 * MAX_MESSAGE).decode("utf-8", "replace")
     if done.returncode == pickles_child.REFUSED and said:
         return said
     if done.returncode == -getattr(signal, "SIGXCPU", 0):

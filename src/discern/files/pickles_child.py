@@ -33,18 +33,18 @@ REFUSED = 3
 MEMORY = 512_000_000
 """Bytes that reading may take beside a few times the file's own: a million values take 100 MB."""
 
-FEWEST_VALUES, MOST_VALUES = 20_000, 1_000_000
+FEWEST_VALUES, MAX_VALUES = 20_000, 1_000_000
 """So many values any file may hold, and as many more as it has bytes, up to so many. Values that
 are shared count each time, for they are written each time."""
 
-DEEPEST, MOST_TEXT, MOST_BITS, MOST_KEY = 40, 20_000_000, 1024, 2**53
+DEEPEST, MAX_TEXT, MAX_BITS, MAX_KEY = 40, 20_000_000, 1024, 2**53
 """Lists in lists, characters of all texts, bits of a whole number, and a whole number for a key:
 what holds more is no checkpoint. Larger keys could all have the same hash."""
 
-MOST_HEADER = 90_000_000
+MAX_HEADER = 90_000_000
 """Bytes of a header; safetensors reads 100 MB."""
 
-MOST_CLAIMED = 4
+MAX_CLAIMED = 4
 """How many times a file's own bytes its tensors may claim, by sharing or repeating numbers."""
 
 CHUNK = 1 << 20
@@ -123,7 +123,7 @@ def _limit(size: int, seconds: int) -> None:
     limits = {
         "RLIMIT_CORE": 0,
         "RLIMIT_CPU": seconds,  # the process ends with a signal that says so
-        "RLIMIT_FSIZE": 2 * size + MOST_HEADER,
+        "RLIMIT_FSIZE": 2 * size + MAX_HEADER,
         "RLIMIT_NOFILE": 3,  # those that are open: no file, no socket and no pipe beside
         "RLIMIT_NPROC": 0,
         "RLIMIT_AS": _mapped() + MEMORY + 4 * size,
@@ -559,7 +559,7 @@ class _Tree:
     def __init__(self, size: int) -> None:
         self.tensors: list[Tensor] = []
         self.storages: dict[str, Storage] = {}
-        self._room, self._most = MOST_CLAIMED * size, min(FEWEST_VALUES + size, MOST_VALUES)
+        self._room, self._most = MAX_CLAIMED * size, min(FEWEST_VALUES + size, MAX_VALUES)
         self._values, self._text = 0, 0
         self._path: list[Any] = []
 
@@ -572,7 +572,7 @@ class _Tree:
         if kind in (bool, _Nothing):
             return value
         if kind is int:
-            if value.bit_length() > MOST_BITS:
+            if value.bit_length() > MAX_BITS:
                 raise OverflowError
             return value
         if kind is float:
@@ -595,7 +595,7 @@ class _Tree:
         path.pop()
 
     def _key(self, key: Any) -> Any:
-        if key is None or (isinstance(key, int) and abs(key) < MOST_KEY):
+        if key is None or (isinstance(key, int) and abs(key) < MAX_KEY):
             return key
         if isinstance(key, (str, bytes, Name)):
             return self._as_text(key)
@@ -612,7 +612,7 @@ class _Tree:
         if type(value) is not str:
             raise RefusalError("it holds more than tensors and plain values")
         self._text += len(value)
-        if self._text > MOST_TEXT:
+        if self._text > MAX_TEXT:
             raise RefusalError("it holds too much text")
         if not value.isascii():
             value.encode()  # a part of a character is no text
@@ -654,7 +654,7 @@ def _write(content: Any, size: int, source: _Source) -> None:
         header[str(number)] = {**about, "data_offsets": [begin, end]}
     text = _json(header).encode()
     text += b" " * (-len(text) % 8)
-    if len(text) > MOST_HEADER:
+    if len(text) > MAX_HEADER:
         raise RefusalError("it describes too much")
     _put(struct.pack("<Q", len(text)) + text)
     for storage in storages:

@@ -10,11 +10,11 @@ from typing import Any
 
 from discern.errors import DiscernError
 
-MOST_JSON = 1 << 24
+MAX_JSON = 1 << 24
 """Bytes of a JSON file: Python takes up to 24 times as much for what is in it."""
 
 
-MOST_PARTS, DEEPEST_PART = 1_000_000, 50
+MAX_PARTS, MAX_PART_DEPTH = 1_000_000, 50
 """Values of a file, and lists in lists; with references a few lines of YAML can say more."""
 
 
@@ -89,7 +89,7 @@ def read_text(path: Path, limit: int, within: Path | None = None) -> str:
     return read_bytes(path, limit, within).decode("utf-8")
 
 
-def read_json(path: Path, within: Path | None = None, limit: int = MOST_JSON) -> Any:
+def read_json(path: Path, within: Path | None = None, limit: int = MAX_JSON) -> Any:
     """The values in a JSON file, one for 16 bytes; arguments and errors as of :func:`read_bytes`.
 
     Raises:
@@ -127,12 +127,12 @@ def check_plain(content: Any) -> None:
     while left:
         (part, depth), count = left.pop(), count + 1
         if isinstance(part, (dict, list, tuple, set)):
-            if depth == DEEPEST_PART:
+            if depth == MAX_PART_DEPTH:
                 raise ValueError("it nests too deep")
             left += [(each, depth + 1) for each in part]
             if isinstance(part, dict):
                 left += [(each, depth + 1) for each in part.values()]
-            if count + len(left) > MOST_PARTS:
+            if count + len(left) > MAX_PARTS:
                 raise ValueError("it holds too many values")
         elif isinstance(part, int) and abs(part) >= 1 << 63:
             raise ValueError("it holds a whole number of more than 64 bits")

@@ -8,17 +8,17 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf._utils import get_omega_conf_dumper
 
-from discern.files.reading import MOST_PARTS, check_plain, read_text
+from discern.files.reading import MAX_PARTS, check_plain, read_text
 from discern.files.writing import write_whole
 from discern.redaction import redacted
 
-MOST_YAML = 1 << 19
+MAX_YAML = 1 << 19
 """Bytes of a file of settings: the weights of 20,000 classes, read in a second or two."""
 
-LONGEST_WORD = 10_000
+MAX_WORD_LENGTH = 10_000
 """Letters of a text without quotes: YAML takes time by the square of a number's length."""
 
-DEEPEST_YAML = 50
+MAX_YAML_DEPTH = 50
 """Lists in lists; libyaml ends the whole process where they are some thousands deep."""
 
 
@@ -33,7 +33,7 @@ def read_settings(path: Path, within: Path | None = None) -> Any:
         OSError: it cannot be read.
         ValueError: it is no YAML of plain values.
     """
-    text = read_text(path, MOST_YAML, within)
+    text = read_text(path, MAX_YAML, within)
     try:
         check_yaml(text)
         content = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
@@ -43,7 +43,7 @@ def read_settings(path: Path, within: Path | None = None) -> Any:
     return content
 
 
-def check_yaml(text: str, most: int = MOST_PARTS, loader: Any = None) -> None:
+def check_yaml(text: str, most: int = MAX_PARTS, loader: Any = None) -> None:
     """Check that a YAML text is small when its references are written out, and nowhere too deep.
 
     Raises:
@@ -58,7 +58,7 @@ def check_yaml(text: str, most: int = MOST_PARTS, loader: Any = None) -> None:
         elif isinstance(event, yaml.ScalarEvent):
             if event.anchor:
                 named[event.anchor] = 1
-            if event.implicit[0] and len(event.value) > LONGEST_WORD:
+            if event.implicit[0] and len(event.value) > MAX_WORD_LENGTH:
                 raise ValueError("it holds a word that is too long")
             if event.tag == "tag:yaml.org,2002:binary":
                 raise ValueError("it holds bytes, which are neither text nor number")
@@ -67,7 +67,7 @@ def check_yaml(text: str, most: int = MOST_PARTS, loader: Any = None) -> None:
         elif isinstance(event, yaml.CollectionStartEvent):
             sizes.append(0)
             names.append(event.anchor)
-            if len(names) > DEEPEST_YAML:
+            if len(names) > MAX_YAML_DEPTH:
                 raise ValueError("it nests too deep")
         elif isinstance(event, yaml.CollectionEndEvent):
             size, name = sizes.pop(), names.pop()

@@ -22,7 +22,7 @@ from discern.models.weights import load_weights
 PUBLISHED = "default"
 """The setting for the weights that a library publishes."""
 
-LARGEST_KEPT = 100_000_000
+MAX_KEPT = 100_000_000
 """Parameters of a backbone up to which a process that builds it again keeps a copy, of 400 MB."""
 
 
@@ -173,7 +173,7 @@ def build(library: str, backbone: str, weights: str | None = PUBLISHED) -> Backb
         built, file = _built(source, library, backbone, weights)
     if file is not None:
         file = file.absolute()
-        again = kept is not None and built.num_parameters <= LARGEST_KEPT
+        again = kept is not None and built.num_parameters <= MAX_KEPT
         _KEPT.clear()
         _KEPT[key] = _Kept(file, _signature(file), copy.deepcopy(built) if again else None)
     return built

@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from discern.config.check import LARGEST, check_given
-from discern.config.schema import LARGEST_RESIZE, SCHEMAS
+from discern.config.schema import MAX_RESIZE, SCHEMAS
 from discern.data.known import Rule
 from discern.errors import DiscernError
 from discern.files.reading import check_format
@@ -34,23 +34,23 @@ CARD = "discern"
 FORMAT = 1
 """Of the card; raised where a checkpoint says something else, or says it in another way."""
 
-LARGEST_IMAGE = 3 * 2048 * 2048
+MAX_IMAGE = 3 * 2048 * 2048
 """Numbers of an image. Backbones see 224 to 600 pixels a side, photographs in medicine up to 1,500;
 at 2,048 a backbone's first layers take most of 1 GB for one image, whatever the file's size."""
 
-MOST_CLASSES = 2**20
+MAX_CLASSES = 2**20
 
-LONGEST_NAME, LONGEST_TEXT = 1000, 10_000
+MAX_NAME_LENGTH, MAX_TEXT_LENGTH = 1000, 10_000
 """Characters of a class's name, which may be a sentence, and of a text among the settings."""
 
-DEEPEST_SETTING = 8
+MAX_SETTING_DEPTH = 8
 """Lists and mappings within each other, in a setting."""
 
-LONGEST_LIST = 1000
+MAX_LIST_LENGTH = 1000
 """Values in a list of a model's settings: a million layers would take a minute to build."""
 
-_Name = Annotated[str, Field(max_length=LONGEST_NAME)]
-_Side = Annotated[int, Field(ge=1, le=LARGEST_IMAGE)]
+_Name = Annotated[str, Field(max_length=MAX_NAME_LENGTH)]
+_Side = Annotated[int, Field(ge=1, le=MAX_IMAGE)]
 _Shift = Annotated[float, Field(allow_inf_nan=False)]
 _Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -65,7 +65,7 @@ def check_setting(value: Any, place: str, depth: int = 0) -> None:
         depth: how many lists and mappings it is in.
     """
     wrong = f"it has a {place} that is no plain value"
-    if depth > DEEPEST_SETTING:
+    if depth > MAX_SETTING_DEPTH:
         raise ValueError(f"{wrong}: it is nested too deeply")
     if isinstance(value, list | tuple):
         for part in value:
@@ -76,8 +76,8 @@ def check_setting(value: Any, place: str, depth: int = 0) -> None:
                 raise ValueError(f"{wrong}: it has a key that is no name of a setting")
             check_setting(part, f"{place}.{key}", depth + 1)
     elif isinstance(value, str):
-        if len(value) > LONGEST_TEXT:
-            raise ValueError(f"{wrong}: it has more than {LONGEST_TEXT:,} characters")
+        if len(value) > MAX_TEXT_LENGTH:
+            raise ValueError(f"{wrong}: it has more than {MAX_TEXT_LENGTH:,} characters")
         if "${" in value:
             raise ValueError(f"{wrong}: it has an interpolation")
     elif isinstance(value, int):
@@ -90,7 +90,7 @@ def check_setting(value: Any, place: str, depth: int = 0) -> None:
 def _is_name(key: Any) -> bool:
     """Whether a key may be that of a setting, and names no class that Hydra would call."""
     if isinstance(key, str):
-        return key != TARGET and len(key) <= LONGEST_NAME
+        return key != TARGET and len(key) <= MAX_NAME_LENGTH
     return type(key) is int
 
 
@@ -101,8 +101,8 @@ TARGET = "_target_"
 def _model_settings(settings: dict[str, Any]) -> dict[str, Any]:
     check_setting(settings, "model.settings")
     for name, value in settings.items():
-        if isinstance(value, list) and len(value) > LONGEST_LIST:
-            raise ValueError(f"model.settings.{name} has more than {LONGEST_LIST:,} values")
+        if isinstance(value, list) and len(value) > MAX_LIST_LENGTH:
+            raise ValueError(f"model.settings.{name} has more than {MAX_LIST_LENGTH:,} values")
     return settings
 
 
@@ -136,7 +136,7 @@ class ModelCard(Strict):
 
     name: _Name
     settings: Annotated[
-        dict[str, Any], Field(max_length=LONGEST_LIST), AfterValidator(_model_settings)
+        dict[str, Any], Field(max_length=MAX_LIST_LENGTH), AfterValidator(_model_settings)
     ]
 
     @model_validator(mode="after")
@@ -158,7 +158,7 @@ class Preprocessing(Strict):
 
     mean: _Shift | list[_Shift]
     std: _Scale | list[_Scale]
-    resize: Annotated[int, Field(ge=1, le=LARGEST_RESIZE)] | None = None
+    resize: Annotated[int, Field(ge=1, le=MAX_RESIZE)] | None = None
     interpolation: Literal["bilinear", "bicubic"] | None = None
 
 
@@ -198,21 +198,21 @@ class Card(Strict):
 
     format: Annotated[int, Field(ge=FORMAT, le=FORMAT)] = FORMAT
     model: ModelCard
-    class_names: Annotated[list[_Name], Field(min_length=1, max_length=MOST_CLASSES)]
+    class_names: Annotated[list[_Name], Field(min_length=1, max_length=MAX_CLASSES)]
     input_shape: Annotated[tuple[_Side, _Side, _Side], BeforeValidator(_as_tuple)]
     preprocessing: Preprocessing
     backbone: BackboneCard | None = None
     data: Annotated[dict[_Name, _Name], Field(max_length=100)]
     split: Rule | None = None
-    metrics: dict[_Name, float] = Field({}, max_length=LONGEST_LIST)
-    versions: dict[_Name, _Name] = Field({}, max_length=LONGEST_LIST)
+    metrics: dict[_Name, float] = Field({}, max_length=MAX_LIST_LENGTH)
+    versions: dict[_Name, _Name] = Field({}, max_length=MAX_LIST_LENGTH)
     config: Annotated[dict[str, Any], AfterValidator(_config)] = Field({})
 
     @model_validator(mode="after")
     def _fits_together(self) -> Card:
         channels, size = self.input_shape[0], math.prod(self.input_shape)
-        if size > LARGEST_IMAGE:
-            raise ValueError(f"input_shape is of {size:,} numbers, more than {LARGEST_IMAGE:,}")
+        if size > MAX_IMAGE:
+            raise ValueError(f"input_shape is of {size:,} numbers, more than {MAX_IMAGE:,}")
         for name, values in (("mean", self.preprocessing.mean), ("std", self.preprocessing.std)):
             if isinstance(values, list) and len(values) not in (1, channels):
                 raise ValueError(

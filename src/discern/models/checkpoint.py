@@ -39,13 +39,13 @@ TREE, DIGEST = "discern", "sha256"
 CHUNK = 1 << 22
 """Bytes that are hashed at a time; several at once."""
 
-DEEPEST, MOST_VALUES = 40, 1_000_000
+DEEPEST, MAX_VALUES = 40, 1_000_000
 """Lists in lists, and values, above which a file is no checkpoint."""
 
-MOST_HEADER = 1 << 24
+MAX_HEADER = 1 << 24
 """Bytes of a header. As Python's objects they take some 30 times as much."""
 
-MOST_DIMENSIONS = 64
+MAX_DIMENSIONS = 64
 """Of a tensor, as torch has it."""
 
 _DTYPES = {
@@ -235,7 +235,7 @@ class _Decoder:
             ValueError: it is not such as is written, or too large or deep.
         """
         self._values += 1
-        if depth > DEEPEST or self._values > MOST_VALUES:
+        if depth > DEEPEST or self._values > MAX_VALUES:
             raise ValueError("its description is too large")
         if isinstance(value, list):
             return [self.decode(part, depth + 1) for part in value]
@@ -360,10 +360,10 @@ def _header(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
         parts[name] = {"dtype": _DTYPES[tensor.dtype], "shape": shape, "data_offsets": [begin, end]}
     text = json.dumps(parts, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    if len(text) > MOST_HEADER:
+    if len(text) > MAX_HEADER:
         raise UnwritableError(
             f"What the checkpoint holds beside tensors takes {len(text):,} bytes; its file has "
-            f"room for {MOST_HEADER:,}."
+            f"room for {MAX_HEADER:,}."
         )
     return struct.pack("<Q", len(text)) + text
 
@@ -383,7 +383,7 @@ def _read_header(file: IO[bytes]) -> bytes:
     if len(begin) < 8:
         raise ValueError("it has no header")
     (length,) = struct.unpack("<Q", begin)
-    if length > MOST_HEADER:
+    if length > MAX_HEADER:
         raise ValueError("its header is too large")
     header = begin + file.read(length)
     if len(header) < 8 + length:
@@ -406,7 +406,7 @@ def _described(parts: dict[str, Any], size: int) -> dict[str, Tensor]:
     for name, part in parts.items():
         shape, dtype = part["shape"], dtypes[part["dtype"]]
         if any(type(length) is not int or length < 0 for length in shape) or (
-            len(shape) > MOST_DIMENSIONS or math.prod(length or 1 for length in shape) >= 2**60
+            len(shape) > MAX_DIMENSIONS or math.prod(length or 1 for length in shape) >= 2**60
         ):
             raise ValueError("a tensor in it has no shape")
         begin, end = end, end + math.prod(shape) * dtype.itemsize

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from discern.data.known import KnownImages, from_tensors, unknown
 from discern.errors import DiscernError, first_line
 from discern.models import checkpoint, torch_file
-from discern.models.card import CARD, MOST_CLASSES, Card, parsed
+from discern.models.card import CARD, MAX_CLASSES, Card, parsed
 from discern.models.registry import model_class
 from discern.models.torch_file import check_state
 from discern.runs.folder import find_checkpoint
@@ -155,7 +155,7 @@ def _from_notes(content: dict[str, Any]) -> dict[str, Any]:
     }
     card = {
         "model": {"name": "mlp", "settings": {"hidden": content["hidden_layers"]}},
-        "class_names": [str(number) for number in range(min(int(outputs), MOST_CLASSES))],
+        "class_names": [str(number) for number in range(min(int(outputs), MAX_CLASSES))],
         "input_shape": (1, 28, 28) if inputs == 784 else (1, 1, inputs),
         "preprocessing": {"mean": 0.5, "std": 0.5},
         "data": {},

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from discern.console import harmless
+from discern.console import for_terminal
 from discern.errors import as_override
 from discern.reports.intervals import Estimate, wilson
 from discern.reports.page import percent
@@ -149,7 +149,7 @@ def _differing(told: Sequence[Mapping[str, str]], silent: bool = False) -> list[
     known = [each for each in told if each]
     names = dict.fromkeys(name for each in known for name in each)
     return [
-        (harmless(name), [harmless(each.get(name, NONE)) for each in told])
+        (for_terminal(name), [for_terminal(each.get(name, NONE)) for each in told])
         for name in names
         if len({each.get(name) for each in known if silent or name in each}) > 1
     ]
@@ -220,7 +220,7 @@ def _notes(
         if run.state is State.UNFINISHED:
             notes.append(f"{letter} has not ended, or died before it could say so.")
         elif run.state is not State.DONE:
-            notes.append(f"{letter} has not come to its end: {harmless(str(run.ended))}.")
+            notes.append(f"{letter} has not come to its end: {for_terminal(str(run.ended))}.")
         if not run.config:
             notes.append(f"{letter} has no settings that can be read.")
     folds = [letter for letter, run in zip(letters, runs, strict=True) if run.is_fold]
@@ -272,7 +272,7 @@ def _disagreement(
         int(disputed.sum()),
         len(labels),
         _alike([kept[row] for row in rows]),
-        [harmless(said[0].class_names[labels[row]]) for row in rows],
+        [for_terminal(said[0].class_names[labels[row]]) for row in rows],
         [_said(row, known, [letters[number] for number in group]) for row in rows],
     )
 
@@ -292,7 +292,7 @@ def _said(row: int, known: Sequence[Tested], letters: Sequence[str]) -> list[tup
         ]
     return [
         (
-            f"{letter}: {harmless(each.class_names[each.predicted[row]])}, "
+            f"{letter}: {for_terminal(each.class_names[each.predicted[row]])}, "
             f"{percent(float(each.probabilities[row, each.predicted[row]]), 0)}",
             well,
         )

@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
-from discern.console import harmless
+from discern.console import for_terminal
 from discern.files.csv_cells import write_csv
 from discern.files.writing import write_whole
 from discern.reports.comparison import NONE, Comparison, Disagreement, Row
@@ -35,7 +35,7 @@ def metric_rows(compared: Comparison) -> list[Row]:
     rows: list[Row] = []
     for name in compared.metrics:
         values = [run.metrics().get(name) for run in compared.runs]
-        rows.append((harmless(name), list(map(metric_of(name).text, values))))
+        rows.append((for_terminal(name), list(map(metric_of(name).text, values))))
         if name == "test/accuracy" and any(compared.accuracies):
             rows.append(("  95 % interval", [
                 NONE if one is None else one.ends(name)

@@ -16,7 +16,7 @@ from discern.reports.comparison_tables import (
     pair_rows,
     verdicts,
 )
-from discern.runs.folder import MOST_PICTURE, home, is_run, read_run
+from discern.runs.folder import MAX_PICTURE, home, is_run, read_run
 from discern.runs.metric_table import DRAWN
 from discern.runs.state import Ended
 from discern.runs.summary import metric_cells
@@ -61,7 +61,7 @@ def result_html(metrics: Mapping[str, Mapping[str, float]], ended: Ended, folder
         parts.append(table(["", *names], rows))
     curves = folder / "curves.png"
     if is_regular(curves, home(folder)):
-        content = read_bytes(curves, MOST_PICTURE, home(folder))
+        content = read_bytes(curves, MAX_PICTURE, home(folder))
         drawn = " and ".join(metric.title for metric in DRAWN)
         parts.append(picture(content, f"{title}: {drawn} by epoch"))
     parts.append(f"<p><code>{escape(str(folder))}</code></p>")

@@ -20,7 +20,7 @@ from discern.config.typed import command_line
 from discern.errors import as_override
 from discern.files.csv_cells import csv_text
 from discern.files.reading import read_bytes, read_text
-from discern.files.yaml_file import MOST_YAML
+from discern.files.yaml_file import MAX_YAML
 from discern.redaction import redacted, redacted_text
 from discern.reports.calibration import BINS, reliability
 from discern.reports.confusion import class_scores, confusion_matrix
@@ -30,8 +30,8 @@ from discern.reports.page import cell, duration, percent, size, write_page
 from discern.reports.speed import counted_in
 from discern.runs.folder import (
     CONFIG,
-    MOST_CSV,
-    MOST_PICTURE,
+    MAX_CSV,
+    MAX_PICTURE,
     REPORT,
     Run,
     finite,
@@ -248,14 +248,14 @@ def _metric_table(run: Run, measured: Mapping[str, Estimate] | None) -> dict[str
     }
 
 
-def _most_frequent(said: Predictions) -> tuple[str, float]:
-    counts = np.bincount(said.labels, minlength=len(said.class_names))
+def _most_frequent(predictions: Predictions) -> tuple[str, float]:
+    counts = np.bincount(predictions.labels, minlength=len(predictions.class_names))
     most = int(counts.argmax())
-    return said.class_names[most], float(counts[most] / len(said))
+    return predictions.class_names[most], float(counts[most] / len(predictions))
 
 
-def _majority(said: Predictions) -> str:
-    name, share = _most_frequent(said)
+def _majority(predictions: Predictions) -> str:
+    name, share = _most_frequent(predictions)
     return (
         f"Who always says “{name}”, the most frequent class of the test images, is right "
         f"{percent(share)} of the time."
@@ -413,15 +413,15 @@ def _pictures(tested: Tested) -> dict[str, Any]:
     }
 
 
-def _name(said: Predictions, row: int) -> str:
+def _name(predictions: Predictions, row: int) -> str:
     """What an image is found by: its file in its folder, or its number in the data set."""
-    if said.files is None:
-        return f"no. {said.indices[row]}"
-    return "/".join(Path(said.files[row]).parts[-2:])
+    if predictions.files is None:
+        return f"no. {predictions.indices[row]}"
+    return "/".join(Path(predictions.files[row]).parts[-2:])
 
 
-def _calibration(said: Predictions) -> dict[str, Any]:
-    bins = reliability(said.confidences, said.correct)
+def _calibration(predictions: Predictions) -> dict[str, Any]:
+    bins = reliability(predictions.confidences, predictions.correct)
     return {
         "kind": "calibration",
         "bins": [
@@ -456,7 +456,7 @@ def _samples(folder: Path) -> list[dict[str, str]]:
 def _picture(path: Path) -> str | None:
     """A picture's file as a data URL, made smaller where it is large; None where there is none."""
     try:
-        content = read_bytes(path, MOST_PICTURE, home(path.parent))
+        content = read_bytes(path, MAX_PICTURE, home(path.parent))
         with open_picture(content) as image:
             if len(content) > SAMPLES_BYTES:
                 image.thumbnail((SAMPLES_WIDTH, 2 * SAMPLES_WIDTH))
@@ -475,7 +475,7 @@ def _data_url(content: bytes) -> str:
 
 def _bad_files(path: Path) -> dict[str, Any] | None:
     try:
-        text = read_text(path, MOST_CSV, home(path.parent))
+        text = read_text(path, MAX_CSV, home(path.parent))
         lines = csv.reader(io.StringIO(text, newline=""))
         header, *rows = list(itertools.islice(lines, BAD_FILES + 2))
     except (OSError, ValueError, csv.Error):
@@ -492,7 +492,7 @@ def _bad_files(path: Path) -> dict[str, Any] | None:
 
 def _text(path: Path) -> str:
     try:
-        content = read_bytes(path, MOST_YAML, home(path.parent))
+        content = read_bytes(path, MAX_YAML, home(path.parent))
         return content.decode("utf-8", errors="backslashreplace")
     except (OSError, ValueError):
         return ""

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from discern.console import harmless
+from discern.console import for_terminal
 from discern.errors import DiscernError, about
 from discern.files.places import placed
 from discern.files.reading import check_format, read_json, read_text
@@ -43,13 +43,13 @@ REPORT = "report.html"
 FOLD = "data.fold"
 """The setting that says which part of the training images is held out, of ``data.folds`` parts."""
 
-MOST_FACTS = 1 << 22
+MAX_FACTS = 1 << 22
 """Bytes of a summary: it has some numbers for each of 20,000 classes."""
 
-MOST_CSV, MOST_CELLS = 1 << 26, 2_000_000
+MAX_CSV, MOST_CELLS = 1 << 26, 2_000_000
 """Bytes and cells of a table of epochs: those of 100,000 epochs with twenty columns."""
 
-MOST_PICTURE = 1 << 25
+MAX_PICTURE = 1 << 25
 """Bytes of a picture."""
 
 DEEPEST = 64
@@ -178,7 +178,7 @@ class Run:
     def epochs(self) -> list[dict[str, float]]:
         """The rows of metrics.csv, one an epoch, each with what is known of it."""
         try:
-            text = read_text(self.folder / "metrics.csv", MOST_CSV, home(self.folder))
+            text = read_text(self.folder / "metrics.csv", MAX_CSV, home(self.folder))
             return _epochs(csv.reader(io.StringIO(text, newline="")))
         except (OSError, ValueError, csv.Error):
             return []
@@ -235,7 +235,7 @@ def read_facts(folder: Path) -> dict[str, Any] | None:
         DiscernError: another version of discern has written it.
     """
     try:
-        facts = read_json(folder / SUMMARY, home(folder), MOST_FACTS)
+        facts = read_json(folder / SUMMARY, home(folder), MAX_FACTS)
     except (OSError, ValueError):
         return None
     if not isinstance(facts, dict):
@@ -452,6 +452,6 @@ def short_names(folders: Iterable[Path]) -> list[str]:
         count = 1
         while count < len(parts) and sum(parts[-count:] == each[-count:] for each in paths) > 1:
             count += 1
-        return harmless(decoded(Path(*parts[-count:])))
+        return for_terminal(decoded(Path(*parts[-count:])))
 
     return [ending(parts) for parts in paths]

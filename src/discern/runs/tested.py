@@ -32,10 +32,10 @@ CLASSES_WHOLE, TOP = 100, 10
 """Up to so many classes all probabilities are kept; of more classes, so many of the highest."""
 
 
-MOST_BYTES, MOST_HEADER = 1 << 29, 1 << 25
+MOST_BYTES, MAX_HEADER = 1 << 29, 1 << 25
 """Of the file, and of what it says in words: half a million files' names."""
 
-MOST_CLASSES, MOST_PROBABILITIES = 5_000, 100_000_000
+MAX_CLASSES, MAX_PROBABILITIES = 5_000, 100_000_000
 """Of a test that is read again: a table of all confusions of more classes takes a gigabyte."""
 
 _WHOLE = ("I32", "I64")
@@ -116,7 +116,7 @@ def read_tested(folder: Path) -> Tested | None:
 class _About(Strict):
     """What the file says beside the numbers."""
 
-    class_names: list[str] = Field(min_length=1, max_length=MOST_CLASSES)
+    class_names: list[str] = Field(min_length=1, max_length=MAX_CLASSES)
     files: list[str] | None
     images: str = Field(max_length=1000)
     columns: int = Field(ge=1, le=10_000)
@@ -128,7 +128,7 @@ def _read_file(folder: Path) -> Tested | None:
         with open_regular(path, path.parent) as file:
             size = os.fstat(file.fileno()).st_size
             header = int.from_bytes(file.read(8), "little")
-        if size > MOST_BYTES or header > MOST_HEADER:
+        if size > MOST_BYTES or header > MAX_HEADER:
             return None
         with safe_open(path, "np") as file:
             shapes = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
@@ -145,7 +145,7 @@ def _read(tensors: dict[str, NDArray[Any]], about: _About) -> Tested:
     names = about.class_names
     labels = tensors["labels"].astype(np.int64)
     images, classes = len(labels), len(names)
-    if images * classes > MOST_PROBABILITIES:
+    if images * classes > MAX_PROBABILITIES:
         raise ValueError("too many probabilities")
     if "probabilities" in tensors:
         probabilities = tensors["probabilities"]
@@ -173,19 +173,29 @@ def _read(tensors: dict[str, NDArray[Any]], about: _About) -> Tested:
     return Tested(predictions, about.images, shown)
 
 
-def _check(said: Predictions, shown: Thumbnails) -> None:
+def _check(predictions: Predictions, shown: Thumbnails) -> None:
     """Raise ValueError where the parts do not belong together."""
-    images, classes = len(said), len(said.class_names)
-    if said.probabilities.shape != (images, classes):
+    images, classes = len(predictions), len(predictions.class_names)
+    if predictions.probabilities.shape != (images, classes):
         raise ValueError("probabilities of other images or classes")
-    parts = (said.labels, said.indices, said.predicted, said.losses, said.in_top)
+    parts = (
+        predictions.labels,
+        predictions.indices,
+        predictions.predicted,
+        predictions.losses,
+        predictions.in_top,
+    )
     if any(part.shape != (images,) for part in parts):
         raise ValueError("parts of different lengths")
-    if said.files is not None and len(said.files) != images:
+    if predictions.files is not None and len(predictions.files) != images:
         raise ValueError("as many files as images are needed")
     if shown.rows.ndim != 1:
         raise ValueError("rows of rows")
-    for numbers, below in ((said.labels, classes), (said.predicted, classes), (shown.rows, images)):
+    for numbers, below in (
+        (predictions.labels, classes),
+        (predictions.predicted, classes),
+        (shown.rows, images),
+    ):
         _check_range(numbers, below)
 
 

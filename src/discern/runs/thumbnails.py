@@ -21,7 +21,7 @@ SIDE = 96
 LOSSLESS = 32
 """Pixels of a side up to which images are kept as they are."""
 
-MOST_PIXELS = 40_000_000
+MAX_PIXELS = 40_000_000
 """Of a picture in a run's folder; discern's own have a tenth of it."""
 
 GALLERY, OF_A_CONFUSION, OF_A_CLASS = 24, 12, 4
@@ -106,7 +106,7 @@ def open_picture(content: bytes) -> Iterator[Image.Image]:
     """
     try:
         with opened(io.BytesIO(content), ("PNG", "JPEG")) as (picture, _):
-            if picture.width * picture.height > MOST_PIXELS:
+            if picture.width * picture.height > MAX_PIXELS:
                 raise ValueError("a picture of too many pixels")
             yield picture
     except (OSError, SyntaxError, PictureError, Image.DecompressionBombError) as error:

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from discern.console import fitted
+from discern.console import table_or_blocks
 from discern.files.csv_cells import write_csv
 from discern.files.writing import as_json_values, write_whole
 from discern.runs.state import State
@@ -147,7 +147,7 @@ def _rows_shown(rows: Sequence[Row], objectives: Sequence[Objective]) -> str:
         )
         for rank, row in ranked
     ]
-    return fitted([*header, "epochs", "seconds", "state"], cells, blocks)
+    return table_or_blocks([*header, "epochs", "seconds", "state"], cells, blocks)
 
 
 def _groups_shown(rows: Sequence[Row], objectives: Sequence[Objective]) -> str:
@@ -179,7 +179,7 @@ def _groups_shown(rows: Sequence[Row], objectives: Sequence[Objective]) -> str:
         )
         for rank, group in ranked
     ]
-    return fitted([*header, "epochs", "seconds", "state"], cells, blocks)
+    return table_or_blocks([*header, "epochs", "seconds", "state"], cells, blocks)
 
 
 def _values_shown(rows: Sequence[Row], names: Sequence[str]) -> dict[str, dict[str | None, str]]:

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 STUDY = "study.db"
 """Where the study is in the sweep's folder, unless a storage is named."""
 
-LARGEST_INT = 2**53
+MAX_INT = 2**53
 """Beyond it, samplers, which compute in float64, do not tell whole numbers apart."""
 
 MISSING = (
@@ -309,8 +309,8 @@ def _what_is_wrong(
     given = (low, high) if step is None else (low, high, step)
     if not all(math.isfinite(number) for number in given):
         return "its ends and its step must be finite"
-    if isinstance(low, int) and max(map(abs, given)) > LARGEST_INT:
-        return f"its whole numbers must be at most {LARGEST_INT} (2^53)"
+    if isinstance(low, int) and max(map(abs, given)) > MAX_INT:
+        return f"its whole numbers must be at most {MAX_INT} (2^53)"
     if low > high:
         return f"its lower end, {low}, is above its upper, {high}"
     if step is not None and step <= 0:

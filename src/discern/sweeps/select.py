@@ -6,7 +6,7 @@ import glob
 from collections.abc import Iterable
 from pathlib import Path
 
-from discern.console import harmless
+from discern.console import for_terminal
 from discern.errors import DiscernError
 from discern.files.places import expanded
 from discern.files.walk import matching
@@ -53,13 +53,13 @@ def _meant(word: str, outputs: Path) -> list[Path]:
         if glob.has_magic(word):
             return _matching(word)
         raise DiscernError(
-            f"{harmless(decoded(path))} does not exist; it must be the folder of a run or of a "
+            f"{for_terminal(decoded(path))} does not exist; it must be the folder of a run or of a "
             "sweep, a pattern, last or best."
         )
     folders = _inside(path)
     if not folders:
         raise DiscernError(
-            f"{harmless(decoded(path))} is not the folder of a run: it has neither {SUMMARY} nor "
+            f"{for_terminal(decoded(path))} is not the folder of a run: it has neither {SUMMARY} nor "
             f"{OVERRIDES}, nor a run in it."
         )
     return folders
@@ -71,7 +71,7 @@ def _matching(pattern: str) -> list[Path]:
     folders = [folder for path in paths for folder in _inside(path)]
     if not folders:
         raise DiscernError(
-            f"{harmless(pattern)} matches no folder of a run"
+            f"{for_terminal(pattern)} matches no folder of a run"
             + (f" among {len(paths):,}." if paths else ".")
         )
     return folders

@@ -9,10 +9,10 @@ from pydantic import AfterValidator, Field, model_validator
 from discern.runs.folder import BEST
 from discern.schema import Strict
 
-MOST_BYTES, MOST_LISTED = 1 << 25, 100_000
+MOST_BYTES, MAX_LISTED = 1 << 25, 100_000
 """Of a file; a grid has 10,000 jobs at most."""
 
-LONGEST_NAME = 255
+MAX_NAME_LENGTH = 255
 """Bytes of the name of a job's folder."""
 
 
@@ -24,7 +24,7 @@ def check_name(name: str) -> str:
     """
     plain = (
         name.isprintable()
-        and 0 < len(name.encode()) <= LONGEST_NAME
+        and 0 < len(name.encode()) <= MAX_NAME_LENGTH
         and not {"/", "\\"} & set(name)
         and not name.startswith(".")
         and name != BEST
@@ -39,7 +39,7 @@ _Setting = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
 class _Job(Strict):
-    number: int = Field(ge=0, lt=MOST_LISTED)
+    number: int = Field(ge=0, lt=MAX_LISTED)
     name: Annotated[str, AfterValidator(check_name)]
     overrides: dict[_Setting, _Text] = Field(max_length=1000)
 
@@ -56,7 +56,7 @@ class SweepFile(Strict):
     arguments: list[_Text] = Field(max_length=1000)
     objectives: list[_Objective] = Field(min_length=1, max_length=100)
     search: list[_Text] | None = Field(max_length=1000)
-    jobs: list[_Job] = Field(max_length=MOST_LISTED)
+    jobs: list[_Job] = Field(max_length=MAX_LISTED)
 
     @model_validator(mode="after")
     def _each_job_once(self) -> SweepFile:

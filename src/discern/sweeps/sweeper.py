@@ -42,10 +42,10 @@ log = logging.getLogger(__name__)
 KNOWN_HYDRA = "1.3."
 """Beginning of the versions whose config loader is exchanged; with others Hydra's own is used."""
 
-CALM = ("++hydra.job_logging.handlers.console.level=WARNING",)
+QUIET_CONSOLE = ("++hydra.job_logging.handlers.console.level=WARNING",)
 """A job's lines stand in its train.log; the terminal has one for each job."""
 
-GIVES_NOTHING = {
+NOT_RANKABLE = {
     "find_lr": (
         True,
         "ends with a suggestion, by which no job can be ranked; find_lr=use trains with it",
@@ -57,7 +57,7 @@ GIVES_NOTHING = {
 }
 """Settings -> the value with which a job has no objective, and what to do."""
 
-MOST_JOBS = 10_000
+MAX_JOBS = 10_000
 """Of a sweep: a mistyped range has millions."""
 
 SUBMITIT = ".submitit"
@@ -142,7 +142,7 @@ class JobsSweeper(Sweeper):
                 stopped = 128 + end.number
             except KeyboardInterrupt:
                 stopped = 130
-            from discern.sweeps.answer import conclude  # matplotlib
+            from discern.sweeps.conclusion import conclude  # matplotlib
 
             rows = conclude(ledger, self._run_best if not stopped else None, self._extras(ledger))
         failed = sum(not row.state.is_settled for row in rows)
@@ -271,7 +271,7 @@ class JobsSweeper(Sweeper):
             choices = {
                 (key, value)
                 for key, value in job.items()
-                if key in GIVES_NOTHING
+                if key in NOT_RANKABLE
                 or loader.get_group_options(key.lstrip("+~").partition("@")[0])
             }
             if not tried or choices - tried:
@@ -279,7 +279,7 @@ class JobsSweeper(Sweeper):
                 cfg = loader.load_sweep_config(self.config, overrides)
                 leave_out(cfg)
                 check_names(cfg)
-                for name, (value, why) in GIVES_NOTHING.items():
+                for name, (value, why) in NOT_RANKABLE.items():
                     if cfg[name] is value:
                         raise DiscernError(f"{name}={as_override(value)} {why}.")
                 tried |= choices or {("", "")}
@@ -311,9 +311,9 @@ class JobsSweeper(Sweeper):
                 ledger.reasons[job.number] = first_line(error)
             self._show(ledger, job, settings)
             if own is not None:
-                from discern.sweeps.answer import tell_of_job  # matplotlib
+                from discern.sweeps.conclusion import write_job_report  # matplotlib
 
-                tell_of_job(ledger.folder / job.name)
+                write_job_report(ledger.folder / job.name)
 
         if own is not None:
             own.ended = ended
@@ -347,7 +347,7 @@ class JobsSweeper(Sweeper):
     def _calm(self) -> tuple[str, ...]:
         """Nothing where the user has chosen another logging of jobs."""
         console = OmegaConf.select(self.config, "hydra.job_logging.handlers.console")
-        return () if console is None else CALM
+        return () if console is None else QUIET_CONSOLE
 
     def _allowing(self) -> list[str]:
         """What is typed to have files given by path say more."""
@@ -459,9 +459,9 @@ def combinations(overrides: Sequence[Override]) -> list[dict[str, str]]:
                 f"{override.input_line} is no list of values; an interval is for a search: add "
                 "hydra/sweeper=optuna."
             )
-        if math.prod(map(len, values.values())) > MOST_JOBS:
+        if math.prod(map(len, values.values())) > MAX_JOBS:
             raise DiscernError(
-                f"The values given make more than {MOST_JOBS:,} jobs; a sweep has at most so many."
+                f"The values given make more than {MAX_JOBS:,} jobs; a sweep has at most so many."
             )
     return [
         dict(zip(values, combination, strict=True))
@@ -472,7 +472,7 @@ def combinations(overrides: Sequence[Override]) -> list[dict[str, str]]:
 def _values(override: Override) -> list[str]:
     """The values that an override lists, at most one more than there may be jobs."""
     try:
-        few = itertools.islice(override.sweep_string_iterator(), MOST_JOBS + 1)
+        few = itertools.islice(override.sweep_string_iterator(), MAX_JOBS + 1)
         values = [typed(value) for value in few]
     except (ValueError, ArithmeticError) as error:  # of a range
         raise DiscernError(

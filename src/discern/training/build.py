@@ -533,11 +533,11 @@ def _schedule(node: DictConfig, validated: bool) -> Schedule | None:
     return Schedule(
         interval=settings.pop("interval", "epoch"),
         total_as=settings.pop("total_as", None),
-        monitor=monitor if validated or monitor is None else training_twin(monitor),
+        monitor=monitor if validated or monitor is None else train_metric_for(monitor),
         build=build("scheduler", settings, _partial_=True),
     )
 
 
-def training_twin(metric: str) -> str:
+def train_metric_for(metric: str) -> str:
     """The training metric to watch where there is no validation: val/loss -> train/loss."""
     return f"train/{metric.removeprefix('val/')}" if metric.startswith("val/") else metric

@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 STEPS, LOWEST, HIGHEST = 100, 1e-6, 10.0
 """Optimizer steps of the search for a learning rate, and the rates of the first and the last."""
 
-SMALLEST_BATCH, LARGEST_BATCH, BATCHES_AN_EPOCH = 8, 8192, 10
+SMALLEST_BATCH, MAX_BATCH, BATCHES_AN_EPOCH = 8, 8192, 10
 """The batch sizes tried are powers of two between these that leave an epoch so many batches."""
 
 GROWTH = 1.1
@@ -154,7 +154,9 @@ def _three_digits(value: float) -> float:
 
 
 @contextmanager
-def _apart(cfg: DictConfig, data: ImageDataModule) -> Iterator[tuple[DictConfig, Classifier, Any]]:
+def _isolated_trial(
+    cfg: DictConfig, data: ImageDataModule
+) -> Iterator[tuple[DictConfig, Classifier, Any]]:
     """A config without what is for the run alone, a model, and a data module for the search."""
     with TemporaryDirectory(prefix="discern-") as folder:
         cfg = copy.deepcopy(cfg)
@@ -243,7 +245,7 @@ class Curve:
 def find_lr(cfg: DictConfig, data: ImageDataModule) -> Curve:
     """Train while the learning rate rises from ``LOWEST`` to ``HIGHEST``."""
     log.info("Looking for a learning rate: %d steps, %g to %g.", STEPS, LOWEST, HIGHEST)
-    with _apart(cfg, data) as (apart, model, its_data):
+    with _isolated_trial(cfg, data) as (apart, model, its_data):
         trainer = _trainer(apart)
         _keep_proportions(model)
         # Lightning's progress bar is not to be asked whether there is a terminal.
@@ -363,9 +365,9 @@ def find_batch_size(cfg: DictConfig, data: ImageDataModule) -> int:
     a word, and on a CPU images/s have long ceased to grow by then.
     """
     images = data.num_images["train"]
-    largest = min(LARGEST_BATCH, images // BATCHES_AN_EPOCH)
+    largest = min(MAX_BATCH, images // BATCHES_AN_EPOCH)
     log.info("Looking for a batch size: of %d to %d images.", SMALLEST_BATCH, largest)
-    with _apart(cfg, data) as (apart, model, its_data):
+    with _isolated_trial(cfg, data) as (apart, model, its_data):
         if _trainer(apart).strategy.root_device.type != "cpu":
             largest = min(largest, _largest_in_memory(apart, model, its_data, largest))
         best, rates = 0, {0: 0.0}

@@ -16,7 +16,7 @@ from discern.models.classifier import Classifier
 from discern.runs.metric_table import check_mode
 from discern.runs.state import Ended
 from discern.training.batches import batches_of, refusals_of_training
-from discern.training.build import training_twin
+from discern.training.build import train_metric_for
 from discern.training.divergence import DivergedError, Divergence, StopOnDivergence
 from discern.training.ending import Ending
 from discern.training.interrupt import BY_CTRL_C, GracefulStop
@@ -32,7 +32,7 @@ def watched(cfg: DictConfig) -> list[Callback]:
     return [StopOnDivergence()] if cfg.on_nan == "stop" else []
 
 
-def of_a_search(cfg: DictConfig) -> list[Callback]:
+def pruning_callbacks(cfg: DictConfig) -> list[Callback]:
     """What ends a job of a search that is hopeless; nothing for other runs."""
     sweep = cfg.sweep
     if sweep.trial is None:
@@ -113,7 +113,7 @@ def check_monitors(trainer: Trainer, model: Classifier, validated: bool) -> None
         kind = type(callback).__name__
         check_mode(f"{kind}.mode", callback.mode, callback.monitor)
         if not validated and callback.monitor.startswith("val/"):
-            callback.monitor = training_twin(callback.monitor)
+            callback.monitor = train_metric_for(callback.monitor)
             replaced.add(callback.monitor)
             if isinstance(callback, EarlyStopping):
                 callback._check_on_train_epoch_end = True

@@ -24,7 +24,7 @@ def as_job() -> Iterator[None]:
     """
     freeze_imports()
     try:
-        with torch_as_it_was():
+        with restore_torch_state():
             yield
     except KeyboardInterrupt as error:
         log.warning("Interrupted.")
@@ -56,7 +56,7 @@ def freeze_imports() -> None:
 
 
 @contextmanager
-def torch_as_it_was() -> Iterator[None]:
+def restore_torch_state() -> Iterator[None]:
     """Undo what a job sets for the whole process, of which the next job of a sweep knows nothing.
 
     Lightning sets most of it, as ``trainer.deterministic=true`` asks for, and leaves it.

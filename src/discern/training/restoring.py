@@ -22,7 +22,7 @@ from discern.models.saved import check_shapes
 from discern.training.checkpointing import state_beside
 from discern.training.history import History
 from discern.training.optimizer_state import checked_state
-from discern.training.resume import Randomness
+from discern.training.resume import RngState
 from discern.training.states import (
     check_averaging,
     check_history,
@@ -162,7 +162,7 @@ def _state_of(callback: Callback, state: dict[str, Any], path: Path) -> dict[str
         return state_beside(state, callback, path.parent, place)
     if isinstance(callback, History):
         check_history(state, place)
-    elif isinstance(callback, Randomness):
+    elif isinstance(callback, RngState):
         check_randomness(state, place)
     elif isinstance(callback, StochasticWeightAveraging):
         check_averaging(state, callback.state_dict(), place)

@@ -142,7 +142,7 @@ def _refusal(change: str) -> DiscernError:
     )
 
 
-class Randomness(Callback):
+class RngState(Callback):
     """Saves the state of torch's generators in checkpoints and restores it when training goes on.
 
     Lightning does not, so that a continued run would draw other dropout masks than the same run

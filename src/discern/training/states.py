@@ -17,7 +17,7 @@ from torch.optim.swa_utils import SWALR
 
 from discern.schema import Strict, check_schema
 
-LARGEST_COUNT = 2**53
+MAX_COUNT = 2**53
 """A count of anything; larger ones are not exact in the float64 of a table or a logger."""
 
 LONGEST = 1000
@@ -74,7 +74,7 @@ def _check_number(saved: Any, live: float, place: str) -> None:
         raise ValueError(f"{place} is no {'whole ' if whole else ''}number")
     if isinstance(saved, float) and math.isinf(saved) and math.isinf(live):
         return
-    if not -LARGEST_COUNT <= saved <= LARGEST_COUNT:
+    if not -MAX_COUNT <= saved <= MAX_COUNT:
         raise ValueError(f"{place} is no number that it may be")
 
 
@@ -102,7 +102,7 @@ def _check_list(saved: Any, live: list[Any] | tuple[Any, ...], place: str, grows
 
 
 def _check_count(value: Any, place: str) -> None:
-    if type(value) is not int or not 0 <= value <= LARGEST_COUNT:
+    if type(value) is not int or not 0 <= value <= MAX_COUNT:
         raise ValueError(f"{place} is no count")
 
 
@@ -166,9 +166,9 @@ def _check_counts(value: Any, place: str) -> None:
 
 # Callbacks of discern's own whose states are of no fixed length
 
-_Count = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
+_Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 _Number = Annotated[int, Field(ge=0, lt=2**31)]
-_Seconds = Annotated[float, Field(ge=0, le=LARGEST_COUNT)]
+_Seconds = Annotated[float, Field(ge=0, le=MAX_COUNT)]
 _Row = Annotated[dict[Annotated[str, Field(max_length=200)], float], Field(max_length=200)]
 
 
@@ -224,7 +224,7 @@ def check_averaging(state: dict[str, Any], live: dict[str, Any], place: str) -> 
 
 
 def check_randomness(state: Any, place: str) -> None:
-    """Raise a ValueError for what is no state of :class:`discern.training.resume.Randomness`.
+    """Raise a ValueError for what is no state of :class:`discern.training.resume.RngState`.
 
     A generator that is made for it checks the numbers.
     """

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from discern.config.check import as_typed_settings
 from discern.config.typed import command_line
 from discern.config.values import plain
-from discern.console import fitted
+from discern.console import table_or_blocks
 from discern.data.module import ImageDataModule
 from discern.errors import as_override, shortened
 from discern.runs.folder import OUTPUTS, REPORT, is_sweep
@@ -79,7 +79,7 @@ def metrics_table(title: str, metrics: Mapping[str, Mapping[str, float]]) -> str
         "\n  ".join([f"{split}:", *(f"{n} {x}" for n, x in zip(names, values, strict=True) if x)])
         for split, *values in rows
     ]
-    return fitted([title, *names], rows, blocks)
+    return table_or_blocks([title, *names], rows, blocks)
 
 
 def measured(facts: Mapping[str, Any]) -> str:

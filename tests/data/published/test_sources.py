@@ -9,7 +9,7 @@ import pytest
 
 from discern.data.published import mnist
 from discern.data.published.fetch import DownloadError
-from discern.data.published.mnist import find_files, obtain, parse_source, read_files
+from discern.data.published.mnist import download_missing, find_files, parse_source, read_files
 from discern.data.published.publication import TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 from discern.errors import DiscernError
 from idx_files import CONTENTS, published, put_files
@@ -137,7 +137,7 @@ def test_a_file_that_changes_under_the_same_size_and_time_is_read_again(tmp_path
 @pytest.mark.parametrize("source", ["auto", "full"])
 def test_missing_files_are_downloaded_to_the_folder_of_the_data_set(tmp_path, downloads, source):
     folder = tmp_path / "absent"
-    obtain(published(), folder, source, sample=True)
+    download_missing(published(), folder, source, sample=True)
     assert set(downloads) == set(CONTENTS)
     assert find_files(published(), folder)[TRAIN_IMAGES] == folder / "Tiny" / "raw" / TRAIN_IMAGES
 
@@ -145,7 +145,7 @@ def test_missing_files_are_downloaded_to_the_folder_of_the_data_set(tmp_path, do
 def test_only_missing_files_are_downloaded(tmp_path, downloads):
     put_files(tmp_path / "Tiny" / "raw")
     (tmp_path / "Tiny" / "raw" / TEST_LABELS).unlink()
-    obtain(published(), tmp_path, "auto", sample=True)
+    download_missing(published(), tmp_path, "auto", sample=True)
     assert downloads == [TEST_LABELS]
 
 
@@ -153,12 +153,12 @@ def test_only_missing_files_are_downloaded(tmp_path, downloads):
 def test_nothing_is_downloaded_where_it_is_not_needed(tmp_path, downloads, source):
     if source != "sample":
         put_files(tmp_path)
-    obtain(published(), tmp_path, source, sample=True)
+    download_missing(published(), tmp_path, source, sample=True)
     assert downloads == []
 
 
 def test_one_line_tells_that_the_sample_takes_the_place_of_the_files(tmp_path, no_network, caplog):
-    obtain(published(), tmp_path, "auto", sample=True)
+    download_missing(published(), tmp_path, "auto", sample=True)
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("discern.data.published.mnist", logging.WARNING)
     assert record.getMessage() == (
@@ -169,7 +169,7 @@ def test_one_line_tells_that_the_sample_takes_the_place_of_the_files(tmp_path, n
 @pytest.mark.parametrize(("source", "sample"), [("full", True), ("full", False), ("auto", False)])
 def test_files_that_cannot_be_had_nor_replaced_are_an_error(tmp_path, no_network, source, sample):
     with pytest.raises(DiscernError, match=r"^Tiny is not in .*no answer\): do something\.$"):
-        obtain(published(), tmp_path, source, sample)
+        download_missing(published(), tmp_path, source, sample)
 
 
 def test_the_source_is_one_of_three():

@@ -10,7 +10,7 @@ from typing import Any
 
 from discern.data.folders import PARTS, Labelled, Listing, check_folder, visible_names
 from discern.data.image_folder import ImageFolder
-from discern.data.published.fetch import advising, fetch
+from discern.data.published.fetch import download_hint, fetch
 from discern.data.published.unpack import extract
 from discern.errors import DiscernError
 from discern.files.walk import walk
@@ -66,7 +66,7 @@ class CatDog(ImageFolder):
                 "it made anew."
             )
         archive = self.dir / f"{COURSE}.zip"
-        with advising(archive, f"{_TITLE} are not in {self.dir}", _ADVICE):
+        with download_hint(archive, f"{_TITLE} are not in {self.dir}", _ADVICE):
             fetch(self.url, archive, sha256=self.sha256)
         extract(archive, folder, _MAX_BYTES, folder=COURSE)
 

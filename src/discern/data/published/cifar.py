@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torchvision import datasets
 
 from discern.data.module import InMemoryDataModule, LoadedImages
-from discern.data.published.fetch import advising, fetch
+from discern.data.published.fetch import download_hint, fetch
 from discern.data.published.unpack import extract
 from discern.data.stamps import version_of
 from discern.errors import DiscernError
@@ -72,7 +72,7 @@ class CIFAR10(InMemoryDataModule):
             raise DiscernError(
                 f"{folder} is not complete, it has no {missing[0]}: delete it to have it made anew."
             )
-        with advising(archive, f"{self.full_name} is not in {self.dir}", self._advice()):
+        with download_hint(archive, f"{self.full_name} is not in {self.dir}", self._advice()):
             fetch(published.url, archive, md5=published.tgz_md5)
         extract(archive, folder, _MAX_BYTES, folder=folder.name)
 

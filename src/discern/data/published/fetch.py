@@ -82,7 +82,7 @@ def fetch(url: str, path: Path, sha256: str | None = None, md5: str | None = Non
 
 
 @contextmanager
-def advising(path: Path, missing: str, advice: str) -> Iterator[None]:
+def download_hint(path: Path, missing: str, advice: str) -> Iterator[None]:
     """Say what can be done where :func:`fetch` cannot have ``path``; one that is wrong says so.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from discern.data.folders import Labelled, Listing
 from discern.data.image_folder import ImageFolder
-from discern.data.published.fetch import advising, fetch
+from discern.data.published.fetch import download_hint, fetch
 from discern.data.published.publication import Site, root_of
 from discern.data.published.unpack import extract
 from discern.errors import DiscernError
@@ -70,7 +70,7 @@ class Flowers102(ImageFolder):
 
     def _fetch(self, name: str, root: Path) -> None:
         path, published = root / name, self.published
-        with advising(path, f"{_TITLE} is not in {self.dir}", _ADVICE):
+        with download_hint(path, f"{_TITLE} is not in {self.dir}", _ADVICE):
             fetch(published.url + name, path, md5=published.md5[name])
 
     def _title(self) -> str:

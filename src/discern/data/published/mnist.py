@@ -70,7 +70,7 @@ class MNIST(InMemoryDataModule):
             DiscernError: they are needed and cannot be had.
         """
         if not self._prepared:
-            obtain(self.published, self.dir, self.source, self.has_sample)
+            download_missing(self.published, self.dir, self.source, self.has_sample)
             self._prepared = True
 
     def load_images(self) -> LoadedImages:
@@ -220,7 +220,7 @@ def download(publication: Publication, names: Sequence[str], folder: Path) -> No
             shutil.copyfileobj(source, file)
 
 
-def obtain(publication: Publication, folder: Path, source: Source, sample: bool) -> None:
+def download_missing(publication: Publication, folder: Path, source: Source, sample: bool) -> None:
     """Download what is missing of ``publication`` into ``folder``, unless the sample is asked for.
 
     Where that is impossible, one line in the log says that the sample takes its place, if the

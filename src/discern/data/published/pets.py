@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from discern.data.folders import Labelled, Listing
 from discern.data.image_folder import ImageFolder
-from discern.data.published.fetch import advising, fetch
+from discern.data.published.fetch import download_hint, fetch
 from discern.data.published.publication import Site, root_of
 from discern.data.published.unpack import extract
 from discern.errors import DiscernError, first_line
@@ -66,7 +66,7 @@ class OxfordPets(ImageFolder):
             name = archive.name.removesuffix(".tar.gz")
             if (root / name).exists():
                 continue
-            with advising(archive, f"{_TITLE} is not in {self.dir}", _ADVICE):
+            with download_hint(archive, f"{_TITLE} is not in {self.dir}", _ADVICE):
                 fetch(self.published.url + archive.name, archive, md5=md5)
             extract(archive, root / name, _MAX_BYTES, folder=name)
 

@@ -100,10 +100,10 @@ def conclude(ledger: Ledger, test: Tester | None, extra: Mapping[str, Any]) -> l
     draw_sweep(rows, objectives[0], title, folder / "sweep.png")
     if best is not None:
         # Now that its test is known.
-        tell_of_job(best.folder)
+        write_job_report(best.folder)
     runs = [row.folder for row in rows if is_run(row.folder)]
     if not runs or any(map(_reports, runs)):
-        tell_of_sweep(folder)
+        write_sweep_report(folder)
     log.info("\n%s\n", results_table(rows, objectives))
     groups = group_rows(rows, objectives)
     if "best" in facts and repetitions(rows) and (varied(rows) or not has_folds(rows)):
@@ -118,7 +118,7 @@ def conclude(ledger: Ledger, test: Tester | None, extra: Mapping[str, Any]) -> l
     return rows
 
 
-def tell_of_job(folder: Path) -> None:
+def write_job_report(folder: Path) -> None:
     """Draw a job's curves and write its report, if it is to have one; both can be made again."""
     if not is_run(folder):
         return
@@ -136,7 +136,7 @@ def _reports(folder: Path) -> bool:
     return read_run(folder).config.get("report", True) is not False
 
 
-def tell_of_sweep(folder: Path) -> None:
+def write_sweep_report(folder: Path) -> None:
     """Write the sweep's report; it can be made again."""
     try:
         write_sweep_page(folder)

@@ -16,7 +16,7 @@ from discern.config.check import _put_in_deleted_groups, as_typed_settings
 from discern.config.foreign import to_be_allowed
 from discern.config.settle import leave_out, place_paths
 from discern.config.typed import for_hydra, parsed
-from discern.sweeps.answer import as_experiment, command
+from discern.sweeps.conclusion import as_experiment, command
 from discern.sweeps.ledger import Job
 from run_files import composed
 
