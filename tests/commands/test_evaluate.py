@@ -151,7 +151,7 @@ def test_everything_is_in_the_folder(tiny_run, evaluated):
     folder = evaluated(run.folder)
     assert {path.name for path in folder.iterdir()} == FILES
     facts = metrics(folder)
-    checkpoint = run.folder / "checkpoints" / "last.safetensors"
+    checkpoint = run.folder / "checkpoints" / "best.safetensors"
     assert facts["checkpoint"] == {
         "path": str(checkpoint),
         "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
@@ -221,7 +221,7 @@ def test_pixels_become_what_the_model_was_trained_on(tiny_run, evaluated):
     images, _ = tiny_test_split()
     images = ((images * 0.5 + 0.5) - 0.1307) / 0.3081
     with torch.no_grad():
-        expected = load(folder / "checkpoints" / "last.safetensors")(images).softmax(1).numpy()
+        expected = load(folder / "checkpoints" / "best.safetensors")(images).softmax(1).numpy()
     assert probabilities(own) == pytest.approx(expected, abs=1e-5)
 
 
@@ -237,7 +237,7 @@ def test_other_data_than_in_training_are_pointed_out(tiny_run, evaluated, caplog
     found = metrics(evaluated(folder, "data=mnist", "data.source=sample", "split=val"))
     assert found["data"]["as_in_training"] is False
     assert found["data"]["changes"] == {"new": 9100, "gone": 0, "changed": 0}
-    assert "last.safetensors knows it: 9,100 new, 0 gone, 0 changed." in caplog.text
+    assert "best.safetensors knows it: 9,100 new, 0 gone, 0 changed." in caplog.text
 
 
 def notes(path: Path) -> Path:
@@ -478,9 +478,9 @@ def test_the_file_that_was_measured_is_named(tiny_run, evaluated, caplog):
     with caplog.at_level("INFO", "discern"):
         folder = evaluated(run.folder)
     (line,) = [each for each in caplog.messages if each.startswith("Measured: ")]
-    assert line.endswith("checkpoints/last.safetensors, of epoch 3")
+    assert line.endswith("checkpoints/best.safetensors, of epoch 3")
     told = metrics(folder)
-    assert (Path(told["checkpoint"]["path"]).name, told["epoch"]) == ("last.safetensors", 3)
+    assert (Path(told["checkpoint"]["path"]).name, told["epoch"]) == ("best.safetensors", 3)
 
 
 @pytest.mark.parametrize("epoch", ["far", True, -4, 1.5, None, 2**70])
