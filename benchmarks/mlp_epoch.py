@@ -130,7 +130,7 @@ class Bench:
 
     def stock(self) -> float:
         """Run the recipe with Lightning's own epoch loop in place of ours."""
-        with patch("discern.training.build.use_lean_epoch_loop", _use_stock_loop):
+        with patch("discern.training.loop.use_lean_epoch_loop", _use_stock_loop):
             return self._run()
 
     def _run(self) -> float:

@@ -1,11 +1,13 @@
 """Lines and tables for the terminal."""
 
+import gc
 import logging
 import os
 import shutil
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from rich import box
 from rich.console import Console
@@ -67,6 +69,23 @@ def in_notebook() -> bool:
 def is_terminal() -> bool:
     """Whether somebody watches: a progress bar makes sense."""
     return sys.stderr.isatty()
+
+
+@contextmanager
+def loading(*packages: str) -> Iterator[None]:
+    """Say in a terminal which packages the block imports, unless they have been imported.
+
+    The collector is put off, which would look through them for a fifth of the time.
+    """
+    if is_terminal() and not sys.modules.keys() >= {*packages}:
+        print(f"Loading {' and '.join(packages)} …", file=sys.stderr, flush=True)
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def harmless(text: str) -> str:

@@ -111,7 +111,7 @@ def test_columns_sort_both_ways(browser, report):
     with opened(browser, report) as page:
         table = page.locator("#classes table")
         table.locator("thead button", has_text="recall").click()
-        cells = table.locator("tbody tr td:nth-child(3)")
+        cells = table.locator("tbody tr td:nth-child(4)")
         up = [float(text) for text in cells.all_inner_texts()]
         assert up == sorted(up)
         assert len(set(up)) > 1

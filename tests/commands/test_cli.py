@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 import pytest
 
 from discern.config.user_config import conf_dir
+from made_runs import made_run
 from run_files import (
     DISCERN,
     REPOSITORY,
@@ -116,6 +118,12 @@ CHEAP = {
     "train model=mpl": (1, "Error: model=mpl"),
     "train trainer.max_epoch=3": (1, "Error: trainer.max_epoch"),
     "-sc query=bash": (0, "model="),
+    "runs": (0, "Runs in outputs: none"),
+    "runs prune": (1, "Error: discern runs prune needs keep=N"),
+    "cache list": (0, "Features in "),
+    "compare a b": (1, "Error: a does not exist"),
+    "report x": (1, "Error: x is no folder"),
+    "dashboard --help": (0, "port="),
 }
 
 
@@ -124,7 +132,7 @@ def test_nothing_heavy_is_imported(tmp_path, line):
     status, says = CHEAP[line]
     program = (
         "import atexit, sys\n"
-        "heavy = 'torch', 'lightning', 'torchmetrics', 'torchvision', 'numpy', 'matplotlib'\n"
+        "heavy = 'torch lightning torchmetrics torchvision numpy matplotlib scipy jinja2'.split()\n"
         "atexit.register(lambda: print('IMPORTED', [m for m in heavy if m in sys.modules]))\n"
         "from discern.commands.cli import main\n"
         "main()\n"
@@ -258,6 +266,53 @@ def test_an_option_that_may_have_a_value_takes_no_override_for_it(tmp_path):
         assert (done.returncode, done.stderr) == (0, "")
         assert "model/fc" in done.stdout
         assert ("Installed Hydra Plugins" in done.stdout) == plugins
+
+
+# Ctrl-C while packages are imported
+
+
+SLOW = """\
+import pathlib, time
+pathlib.Path("importing").touch()
+time.sleep(60)
+"""
+
+
+TORCH, SAVED = "Loading torch and lightning …", "ckpt_path=model.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("program", "package", "said"),
+    [
+        ([*TRAIN], "torch", [TORCH]),
+        ([*DISCERN, "train"], "torch", [TORCH]),
+        ([*DISCERN, "evaluate", SAVED], "torch", [TORCH]),
+        ([*DISCERN, "predict", SAVED, "input=."], "torch", [TORCH]),
+        ([*DISCERN, "report", "run"], "matplotlib", ["Loading matplotlib …"]),
+        ([*DISCERN, "compare", "run", "other"], "scipy", ["Loading matplotlib and scipy …"]),
+        ([*DISCERN, "train"], "hydra", []),
+    ],
+)
+def test_ctrl_c_while_a_package_is_imported(tmp_path, program, package, said):
+    """A package of that name, found before the real one, takes a minute to import."""
+    (tmp_path / "slow").mkdir()
+    (tmp_path / "slow" / f"{package}.py").write_text(SLOW)
+    (tmp_path / "model.safetensors").touch()
+    for name in ("run", "other"):
+        made_run(tmp_path / name)
+    path = os.pathsep.join([str(tmp_path / "slow"), *sys.path])
+    ours, terminal = pty.openpty()
+    with subprocess.Popen(
+        program, cwd=tmp_path, env=environment(PYTHONPATH=path), stderr=terminal
+    ) as process:
+        while not (tmp_path / "importing").exists():
+            assert process.poll() is None, os.read(ours, 10_000)
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+    assert os.read(ours, 10_000).decode().splitlines() == [*said, "Interrupted."]
+    os.close(ours)
+    os.close(terminal)
 
 
 # Whole runs

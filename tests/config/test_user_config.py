@@ -108,7 +108,7 @@ def test_a_strangers_checkpoint_cannot_choose_a_class(project, name, tmp_path):
 
 def test_a_strangers_checkpoint_cannot_choose_a_data_set(project):
     discern.train(discern.compose(OWN, folder="run"))
-    path = project / "run" / "checkpoints" / "last.safetensors"
+    path = project / "run" / "checkpoints" / "best.safetensors"
     content = read(path)
     content[CARD]["config"]["data"]["_target_"] = "our_pictures.Other"
     write(content, path)
@@ -179,7 +179,7 @@ def test_of_a_data_set_of_ones_own_a_file_says_words_and_numbers_only(project):
     done = invoke("evaluate", "ckpt_path=run", cwd=project)
     assert (done.returncode, "made of fancy and {'x': 1}" in done.stdout) == (0, True), done.stderr
 
-    path = project / "run/checkpoints/last.safetensors"
+    path = project / "run/checkpoints/best.safetensors"
     content = read(path)
     for kind in ("/etc/passwd", "../x", "https://localhost:1", "C:\\x", "${oc.env:HOME}"):
         content[CARD]["config"]["data"]["kind"] = kind

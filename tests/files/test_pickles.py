@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter, OrderedDict
 from pathlib import Path
@@ -27,9 +28,11 @@ ENDLESS = archive(b"}" + nested(170) + plain(1) + b"s")
 """A dictionary whose key is a tuple of 2^170 others: nobody has computed its hash yet."""
 
 
-def load(path: Path, form: pickles.Form = "torch") -> Any:
-    with pickles.opened(path) as file:
-        return pickles.load(file, path, form)
+def load(path: Path) -> Any:
+    with tempfile.TemporaryDirectory() as folder, pickles.opened(path) as file:
+        converted = Path(folder, "content")
+        pickles.convert(file, path, converted)
+        return pickles.content_of(converted, path)
 
 
 def same(one: Any, other: Any) -> bool:

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 from hydra.utils import instantiate
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from omegaconf import OmegaConf
 
 from discern.errors import DiscernError
 from discern.training.build import build, build_trainer
-from run_files import composed
+from run_files import composed, same_bits, weights
 
 HERE = __name__
 
@@ -116,3 +117,18 @@ def test_what_is_trained_later_is_not_shared_between_processes():
     cfg.folder = "unused"
     with pytest.raises(DiscernError, match=r"^callbacks=finetune is not allowed with trainer\.dev"):
         build_trainer(cfg, [])
+
+
+@pytest.mark.parametrize("version", ["2.7.0", "3.0.0"])
+def test_another_release_of_lightning_trains_by_its_own_loop_to_the_same_weights(
+    tiny_run, monkeypatch, version
+):
+    """Its private classes, which discern.training.loop extends, may have gone."""
+    ours = tiny_run(name="ours")
+    monkeypatch.setattr("discern.training.build.release", lambda name: version)
+    monkeypatch.setitem(sys.modules, "discern.training.loop", None)
+    trainer = build_trainer(composed("logger=none"), [])
+    assert type(trainer.fit_loop.epoch_loop) is _TrainingEpochLoop
+    stock = tiny_run(name="stock")
+    assert stock.metrics == ours.metrics
+    assert same_bits(weights(stock.folder), weights(ours.folder))

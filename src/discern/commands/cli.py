@@ -57,7 +57,14 @@ HELP_WORDS = {"-h", "--help", "help"}
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command that ``argv`` (default: the process's arguments) names."""
-    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        _run(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt as interrupt:  # most likely while packages are imported
+        print("Interrupted.", file=sys.stderr)
+        raise SystemExit(130) from interrupt
+
+
+def _run(arguments: list[str]) -> None:
     if not arguments or arguments[0] in HELP_WORDS:
         print(HELP, end="")
     elif arguments[0] in ("-V", "--version"):
@@ -75,13 +82,16 @@ def main(argv: list[str] | None = None) -> None:
 
 def train(arguments: list[str] | None = None) -> None:
     """``discern train …`` and ``python train.py …``: one run, or a sweep with ``-m``."""
-    COMMANDS["train"](sys.argv[1:] if arguments is None else arguments)
+    main(["train", *(sys.argv[1:] if arguments is None else arguments)])
 
 
 def _run_job(name: str, cfg: "DictConfig") -> object:
+    from discern.console import loading  # rich
+
     begun = time.perf_counter()
-    # torch and lightning: seconds, paid only by a config that has been composed and checked.
-    job = import_module(f"discern.commands.{name}").job
+    # Seconds, paid only by a config that has been composed and checked.
+    with loading("torch", "lightning"):
+        job = import_module(f"discern.commands.{name}").job
     took = {"import_seconds": time.perf_counter() - begun} if name == "train" else {}
     return job(cfg, **took)
 

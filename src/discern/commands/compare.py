@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from discern.commands import words
-from discern.console import fitted, harmless, line_width, say
+from discern.console import fitted, harmless, line_width, loading, say
 from discern.errors import DiscernError
 from discern.runs.folder import OUTPUTS
 from discern.sweeps.select import selected
@@ -65,7 +65,8 @@ def run(arguments: list[str]) -> None:
     if len(runs) < 2:
         one = f": {harmless(decoded(runs[0].folder))}" if runs else ""
         raise DiscernError(f"discern compare needs two runs or more, and this is one{one}.")
-    from discern.reports.comparison import compare  # matplotlib, scipy: not for a mistyped word
+    with loading("matplotlib", "scipy"):  # not for a mistyped word
+        from discern.reports.comparison import compare
 
     compared = compare(runs)
     folder = asked.out or _free(asked.dir)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from discern.console import say
+from discern.console import loading, say
 from discern.errors import DiscernError
 from discern.files.places import expanded
 from discern.runs.folder import (
@@ -46,9 +46,6 @@ def run(arguments: list[str]) -> None:
 
 
 def _asked(wanted: str) -> list[tuple[Callable[[Path], Path], Path]]:
-    from discern.reports.run_page import write_run_page  # matplotlib
-    from discern.sweeps.page import write_sweep_page
-
     folder = expanded(wanted)
     if wanted in WORDS and not folder.exists():
         folder = run_meant(wanted, OUTPUTS)
@@ -59,6 +56,10 @@ def _asked(wanted: str) -> list[tuple[Callable[[Path], Path], Path]]:
     sweeps = [folder] if is_sweep(folder) else list(sweeps_below(folder))
     if not own and not sweeps:
         raise DiscernError(f"{wanted} has no run in it.")
+    with loading("matplotlib"):
+        from discern.reports.run_page import write_run_page
+        from discern.sweeps.page import write_sweep_page
+
     # A sweep's report links to those of its jobs.
     return [
         *((write_run_page, each) for each in own),

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from hydra._internal.core_plugins import file_config_source
 from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
@@ -37,6 +40,22 @@ def checked_files(overrides: Iterable[str]) -> Iterator[None]:
     finally:
         if before is not None:
             types[SCHEME] = before
+
+
+@dataclass(frozen=True)
+class CheckedLoader:
+    """Hydra's loader for the jobs of a sweep, which checks files in whatever process they run."""
+
+    loader: ConfigLoader
+
+    def load_sweep_config(self, master: DictConfig, overrides: list[str]) -> DictConfig:
+        """The config of a job."""
+        with checked_files(overrides):
+            return self.loader.load_sweep_config(master, overrides)
+
+    def get_group_options(self, group: str, results_filter: ObjectType | None = None) -> list[str]:
+        """The choices of a group."""
+        return self.loader.get_group_options(group, results_filter)
 
 
 class FileConfigSource(HydrasOwn):

@@ -115,7 +115,7 @@ def check_folder(folder: Path) -> None:
     if not os.path.isdir(folder):  # noqa: PTH112 - is_dir raises for some paths
         what = "is a file" if os.path.exists(folder) else "does not exist"  # noqa: PTH110
         raise DiscernError(f"data.dir={folder} {what}; it must be a folder of pictures.")
-    _visible(folder)
+    visible_names(folder)
 
 
 def _listed(place: Path, trains: bool) -> Listing:
@@ -259,7 +259,7 @@ def _add_classes(
         ]
     found.parts[part] += files
     inside = {*classes, *(path.name for path in without)}
-    found.strays += [folder / name for name in _visible(folder) if name not in inside]
+    found.strays += [folder / name for name in visible_names(folder) if name not in inside]
 
 
 def _identity(folder: Path) -> tuple[int, int]:
@@ -283,7 +283,7 @@ def _unwrapped(folder: Path) -> Path:
         parts, _ = parts_among(_subfolders(below))
         if parse(filled[0]).parts and not (len(parts) > 1 and "train" in parts.values()):
             break
-        if not (_subfolders(below) or any(_is_named_table(name) for name in _visible(below))):
+        if not (_subfolders(below) or any(_is_named_table(name) for name in visible_names(below))):
             break
         folder = below
     return folder
@@ -306,7 +306,8 @@ def _has_own_data(folder: Path) -> bool:
     """Whether there are pictures or tables directly in a folder."""
     suffixes = picture_suffixes()
     return any(
-        Path(name).suffix.lower() in suffixes or _is_named_table(name) for name in _visible(folder)
+        Path(name).suffix.lower() in suffixes or _is_named_table(name)
+        for name in visible_names(folder)
     )
 
 
@@ -379,10 +380,10 @@ def _doubt_classes(found: Listing) -> None:
 
 
 def _subfolders(folder: Path) -> list[str]:
-    return [name for name in _visible(folder) if os.path.isdir(folder / name)]  # noqa: PTH112
+    return [name for name in visible_names(folder) if os.path.isdir(folder / name)]  # noqa: PTH112
 
 
-def _visible(folder: Path) -> list[str]:
+def visible_names(folder: Path) -> list[str]:
     """Names in a folder that are not hidden, sorted."""
     try:
         names = os.listdir(folder)  # noqa: PTH208 - names are wanted
@@ -416,7 +417,7 @@ def _tables_in(place: Path, unread: dict[Path, NoTableError]) -> list[Table]:
         unread: is given the others, and why each is not read.
     """
     tables = []
-    for path in (place / name for name in _visible(place) if _is_named_table(name)):
+    for path in (place / name for name in visible_names(place) if _is_named_table(name)):
         if not os.path.isfile(path):  # noqa: PTH113 - is_file raises for some paths
             continue
         if {"submission", "submit"} & set(parse(path.stem).rest):

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -31,8 +31,6 @@ from discern.console import harmless
 from discern.errors import DiscernError
 from discern.files import pickles_child
 from discern.files.reading import open_regular
-
-Form = Literal["torch", "numpy"]
 
 CHILD = pickles_child.__file__
 
@@ -77,36 +75,18 @@ def opened(path: Path) -> Iterator[BufferedReader]:
         yield file
 
 
-def load(file: BufferedReader, path: Path, form: Form) -> Any:
-    """What a pickle holds: plain values, and dense tensors on the CPU.
-
-    Args:
-        file: of the pickle, open.
-        path: its name, for the message.
-        form: ``torch`` for a file of ``torch.save``; ``numpy`` for a pickle with arrays of bytes,
-            each a uint8 tensor.
-
-    Raises:
-        UnreadableError: the file is damaged, or holds anything else.
-    """
-    with tempfile.TemporaryDirectory(prefix="discern-") as folder:
-        converted = Path(folder, "content.safetensors")
-        convert(file, path, form, converted)
-        return content_of(converted, path)
-
-
-def convert(file: BufferedReader, path: Path, form: Form, target: Path) -> None:
+def convert(file: BufferedReader, path: Path, target: Path) -> None:
     """Have a child read a pickle and write what it holds to a new file, for :func:`content_of`.
 
     Raises:
         UnreadableError: the child refuses it, crashes, or takes too much time or memory.
     """
-    fault = _run(file, form, target)
+    fault = _run(file, target)
     if fault is not None:
         raise UnreadableError(path, fault)
 
 
-def _run(file: BufferedReader, form: Form, target: Path) -> str | None:
+def _run(file: BufferedReader, target: Path) -> str | None:
     """Run the child; what is wrong, as the end of a sentence."""
     seconds = SECONDS + os.fstat(file.fileno()).st_size // BYTES_A_SECOND
     file.seek(0)
@@ -115,7 +95,7 @@ def _run(file: BufferedReader, form: Form, target: Path) -> str | None:
             # A new interpreter, for a fork has whatever this process has; and in a session of its
             # own, so that Ctrl-C comes here alone, and run() ends it.
             done = subprocess.run(
-                [sys.executable, "-I", "-S", CHILD, form, str(seconds)],
+                [sys.executable, "-I", "-S", CHILD, str(seconds)],
                 stdin=file, stdout=content, stderr=message, start_new_session=True, check=False,
                 env={name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ},
                 timeout=PATIENCE[0] + PATIENCE[1] * seconds,

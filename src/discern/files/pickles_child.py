@@ -16,7 +16,6 @@ from __future__ import annotations
 import _pickle
 import contextlib
 import ctypes
-import itertools
 import json
 import math
 import os
@@ -72,17 +71,13 @@ class RefusalError(Exception):
 
 
 def main() -> NoReturn:
-    """Read standard input in the form that the first argument names: ``torch`` or ``numpy``.
-
-    The second is how many seconds of processor time that may take.
-    """
+    """Read standard input; the argument is how many seconds of processor time that may take."""
     status = REFUSED
     try:
         size = os.fstat(0).st_size
-        read = {"torch": _read_torch, "numpy": _read_numpy}[sys.argv[1]]
         file = open(0, "rb", closefd=False)  # noqa: SIM115 - a descriptor
-        confine(size, int(sys.argv[2]))
-        content, source = read(file, size)
+        confine(size, int(sys.argv[1]))
+        content, source = _read_torch(file, size)
         _write(content, size, source)
         status = 0
     except RefusalError as error:
@@ -206,15 +201,14 @@ class Storage(Fixed):
         key: its name there.
         dtype: their type.
         count: how many there are.
-        content: where they stand in the pickle itself, its bytes.
     """
 
-    __slots__ = ("content", "count", "dtype", "key")
+    __slots__ = ("count", "dtype", "key")
 
-    def __init__(self, key: str, dtype: str, count: int, content: bytes | None = None) -> None:
+    def __init__(self, key: str, dtype: str, count: int) -> None:
         if type(key) is not str or type(count) is not int or count < 0:
             raise ValueError
-        self.key, self.dtype, self.count, self.content = key, dtype, count, content
+        self.key, self.dtype, self.count = key, dtype, count
 
     @property
     def bytes(self) -> int:
@@ -414,7 +408,6 @@ class _Unpickler(_pickle.Unpickler):
         file: read as far as the pickle goes.
         objects: module, name -> what stands for it.
         storage: what a reference to what is outside the pickle means.
-        encoding: of the texts of Python 2.
     """
 
     def __init__(
@@ -422,9 +415,8 @@ class _Unpickler(_pickle.Unpickler):
         file: IO[bytes],
         objects: Callable[[str, str], Any],
         storage: Callable[..., View] | None = None,
-        encoding: str = "utf-8",
     ) -> None:
-        super().__init__(file, encoding=encoding)
+        super().__init__(file, encoding="utf-8")
         self._objects, self._storage = objects, storage
 
     def find_class(self, module: str, name: str) -> Any:
@@ -547,61 +539,6 @@ def _read_legacy(file: IO[bytes], size: int) -> tuple[Any, _Source]:
             yield chunk
 
     return value, content
-
-
-def _read_numpy(file: IO[bytes], _: int) -> tuple[Any, _Source]:
-    """A pickle of plain values and arrays of bytes, such as Python 2 wrote."""
-
-    def array(*_: Any) -> Array:
-        return Array()
-
-    objects = {
-        "numpy.core.multiarray._reconstruct": Function(array),
-        "numpy.ndarray": Name("ndarray"),  # only ever an argument of the one above
-        "numpy.dtype": Function(lambda name, *_: Type(name)),
-    }
-
-    def find(module: str, name: str) -> Any:
-        try:
-            return objects[f"{module}.{name}"]
-        except KeyError:
-            raise _unknown(module, name) from None
-
-    def content(storage: Storage) -> Iterator[bytes]:
-        yield storage.content or b""
-
-    return _Unpickler(file, find, encoding="latin-1").load(), content
-
-
-class Type(Name):
-    """Stands for ``numpy.dtype``."""
-
-    __slots__ = ()
-
-    def __setstate__(self, state: object) -> None:
-        """What the type's name does not say is of no meaning for bytes."""
-
-
-_KEYS = itertools.count()
-
-
-class Array(Tensor):
-    """Stands for ``numpy.ndarray``, of bytes."""
-
-    __slots__ = ()
-
-    def __setstate__(self, state: Any) -> None:
-        """As NumPy saves it, the bytes of Python 2 as text."""
-        _, shape, dtype, by_column, content = state
-        if not isinstance(dtype, Type) or dtype.text not in ("u1", "|u1"):
-            raise RefusalError("it has an array of another type than uint8")
-        content = _encoded(content) if type(content) is str else bytes(memoryview(content))
-        if type(shape) is not tuple or math.prod(shape) != len(content):
-            raise ValueError
-        places = range(len(shape))
-        strides = [math.prod(shape[:n] if by_column else shape[n + 1 :]) for n in places]
-        storage = Storage(str(next(_KEYS)), "uint8", len(content), content)
-        super().__setstate__((View(storage), 0, shape, strides))
 
 
 # What is written: a list of plain values, in which each tensor is a number, and the tensors' places

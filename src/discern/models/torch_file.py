@@ -46,7 +46,7 @@ def read(path: Path) -> Any:
             remove(kept)
         with tempfile.TemporaryDirectory(dir=_place(), prefix=kept_files.BEGUN) as new:
             target = Path(new, "content")
-            pickles.convert(file, path, "torch", target)
+            pickles.convert(file, path, target)
             if stamp_of(path.stat()) != stamp_of(opened):
                 raise DiscernError(f"{path} changes while it is read; another process writes it.")
             return pickles.content_of(_keep(target, digest), path)

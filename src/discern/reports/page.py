@@ -14,13 +14,15 @@ import math
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from discern.files.writing import write_whole
 from discern.text import printable
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 PAGES = Path(__file__).parent / "pages"
 
@@ -63,6 +65,8 @@ def write_page(
 
 @functools.cache
 def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # start-up time
+
     environment = Environment(
         loader=FileSystemLoader(PAGES),
         autoescape=True,

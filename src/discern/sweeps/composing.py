@@ -60,7 +60,8 @@ class SweepConfigLoader(ConfigLoaderImpl):
     """Hydra's loader, which reads a file and composes the same choices once.
 
     So all jobs of a sweep see the files as they were when the first of them was composed. The
-    methods extended here are private to Hydra, for which pyproject.toml bounds its version.
+    methods extended here are private to Hydra: the sweeper imports this module with the release
+    that it was written for, and uses Hydra's own loader with another.
     """
 
     def __init__(self, loader: ConfigLoader) -> None:

@@ -248,8 +248,13 @@ class _Rate:
 
 def import_for_jobs() -> None:
     """Import what takes seconds, once: the jobs' processes are forks of this one and have it."""
-    import discern.run  # noqa: F401
-    from discern.training.job import freeze_imports
+    from discern.console import loading
+
+    with loading("torch", "lightning"):
+        import discern.features.source
+        import discern.reports.run_page
+        import discern.run  # noqa: F401
+        from discern.training.job import freeze_imports
 
     freeze_imports()
 

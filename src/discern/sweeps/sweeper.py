@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
@@ -22,6 +23,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from discern.config.check import check_names
+from discern.config.checked_files import CheckedLoader
 from discern.config.foreign import SETTING, check_overrides
 from discern.config.settle import leave_out
 from discern.config.typed import quoted, without_escapes
@@ -29,7 +31,6 @@ from discern.errors import DiscernError, as_override, first_line, refuse
 from discern.redaction import log_missing, redacted, redacted_setting
 from discern.runs.folder import FOLD, WORDS, Run, checkpoint_in, find_checkpoint, glance, numbers
 from discern.runs.state import State
-from discern.sweeps.composing import SweepConfigLoader
 from discern.sweeps.launcher import InterruptedSweepError, JobsLauncher, JobStoppedError
 from discern.sweeps.ledger import Job, Ledger, shown
 from discern.sweeps.names import differing
@@ -37,6 +38,9 @@ from discern.sweeps.rows import Row, objectives_of
 from discern.training.job import relative
 
 log = logging.getLogger(__name__)
+
+KNOWN_HYDRA = "1.3."
+"""Beginning of the versions whose config loader is exchanged; with others Hydra's own is used."""
 
 CALM = ("++hydra.job_logging.handlers.console.level=WARNING",)
 """A job's lines stand in its train.log; the terminal has one for each job."""
@@ -101,9 +105,13 @@ class JobsSweeper(Sweeper):
         # Hydra's launchers tell of each job before it begins, with all that is the sweep's own.
         logging.getLogger("hydra_plugins").setLevel(logging.WARNING)
         self.config = config
-        self.hydra_context = HydraContext(
-            SweepConfigLoader(hydra_context.config_loader), hydra_context.callbacks
-        )
+        loader: Any = CheckedLoader(hydra_context.config_loader)
+        if hydra.__version__.startswith(KNOWN_HYDRA):
+            # Not with another release, in which the private classes that it extends may be missing.
+            from discern.sweeps.composing import SweepConfigLoader
+
+            loader = SweepConfigLoader(hydra_context.config_loader)
+        self.hydra_context = HydraContext(loader, hydra_context.callbacks)
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self.hydra_context, task_function=task_function, config=config
         )

@@ -7,6 +7,7 @@ import os
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib.metadata import version as release
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +54,13 @@ from discern.text import printable
 from discern.training.checkpointing import WholeFileCheckpointIO
 from discern.training.finetune import Finetune
 from discern.training.job import relative
-from discern.training.loop import use_lean_epoch_loop
 from discern.training.meeting import say_what_differs
 from discern.training.time_limit import TimeLimit
 
 log = logging.getLogger(__name__)
+
+KNOWN_LIGHTNING = "2.6."
+"""Beginning of the versions whose epoch loop is exchanged; with others Lightning's own is used."""
 
 # Each Trainer looks through all installed packages for callbacks, 15 ms, and finds the same ones.
 registry.entry_points = functools.cache(registry.entry_points)  # type: ignore[assignment,attr-defined]
@@ -228,7 +231,11 @@ def build_trainer(cfg: DictConfig, always: list[Callback]) -> Trainer:
         raise DiscernError(f"trainer: {first_line(error)}.") from error
     _check_processes(trainer, settings)
     _check_checkpoints(trainer.checkpoint_callbacks)
-    use_lean_epoch_loop(trainer)
+    if release("lightning").startswith(KNOWN_LIGHTNING):
+        # Not with another release, in which the private classes that it extends may be missing.
+        from discern.training.loop import use_lean_epoch_loop
+
+        use_lean_epoch_loop(trainer)
     return trainer
 
 

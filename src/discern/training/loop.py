@@ -14,8 +14,9 @@ hooks that nobody overrides, moving to the CPU a batch that is there, inspecting
 signature, and asking whether a validation or a scheduler is due. benchmarks/mlp_epoch.py shows what
 that comes to with a real network and real images.
 
-The classes extended here are private to Lightning, for which pyproject.toml bounds its
-version; tests/training/test_loop.py compares the two loops hook by hook.
+The classes extended here are private to Lightning: :mod:`discern.training.build` imports this
+module with the release that it was written for, and leaves the loop alone with another.
+tests/training/test_loop.py compares the two loops hook by hook.
 """
 
 from __future__ import annotations

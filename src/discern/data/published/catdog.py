@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from discern.data.folders import PARTS, Labelled, Listing, check_folder
+from discern.data.folders import PARTS, Labelled, Listing, check_folder, visible_names
 from discern.data.image_folder import ImageFolder
 from discern.data.published.fetch import advising, fetch
 from discern.data.published.unpack import extract
@@ -161,10 +161,7 @@ _FORMS: tuple[tuple[str, Callable[[Path], Listing]], ...] = (
 
 
 def _visible(folder: Path) -> list[Path]:
-    """What is in a folder and not hidden, sorted; nothing where it is not there."""
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    return [folder / name for name in visible_names(folder)] if folder.is_dir() else []
 
 
 def _renamed(listing: Listing, setting: str) -> Listing:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from discern.data.folders import Labelled, Listing, check_folder
+from discern.data.folders import Labelled, Listing
 from discern.data.image_folder import ImageFolder
 from discern.data.published.fetch import advising, fetch
+from discern.data.published.publication import Site, root_of
 from discern.data.published.unpack import extract
 from discern.errors import DiscernError
 
 FOLDER = "flowers-102"
 
 _TITLE = "Oxford 102 Flowers"
+_ARCHIVE = "102flowers.tgz"
 _LABELS = "imagelabels.mat"
 _SPLIT = "setid.mat"
 _IMAGES = "jpg"
@@ -31,26 +31,10 @@ _ADVICE = (
 )
 
 
-@dataclass(frozen=True)
-class Publication:
-    """Where the files are published, and what they are.
-
-    Attributes:
-        url: address of the folder that has all files.
-        archive: name of the archive of the pictures.
-        md5: name of a file -> its digest.
-    """
-
-    url: str
-    archive: str
-    md5: Mapping[str, str]
-
-
-PUBLICATION = Publication(
+PUBLICATION = Site(
     url="https://www.robots.ox.ac.uk/~vgg/data/flowers/102/",
-    archive="102flowers.tgz",
     md5={
-        "102flowers.tgz": "52808999861908f626f3c1f4e79d11fa",
+        _ARCHIVE: "52808999861908f626f3c1f4e79d11fa",
         _LABELS: "e0620be6f572b9609742df49c70aed4d",
         _SPLIT: "a5357ecc9cb78c4bef273ce3793fc85c",
     },
@@ -68,7 +52,7 @@ class Flowers102(ImageFolder):
             ``val_size``, as the data set comes in three parts.
     """
 
-    published: ClassVar[Publication] = PUBLICATION
+    published: ClassVar[Site] = PUBLICATION
 
     def prepare_data(self) -> None:
         """Download and unpack what is missing.
@@ -76,13 +60,13 @@ class Flowers102(ImageFolder):
         Raises:
             DiscernError: it cannot be had, or SciPy is not installed.
         """
-        root, published = _root(self.dir), self.published
+        root = root_of(self.dir, FOLDER, _LABELS)
         for name in (_LABELS, _SPLIT):
             if not (root / name).exists():
                 self._fetch(name, root)
         if not (root / _IMAGES).exists():
-            self._fetch(published.archive, root)
-            extract(root / published.archive, root / _IMAGES, _MAX_BYTES, folder=_IMAGES)
+            self._fetch(_ARCHIVE, root)
+            extract(root / _ARCHIVE, root / _IMAGES, _MAX_BYTES, folder=_IMAGES)
 
     def _fetch(self, name: str, root: Path) -> None:
         path, published = root / name, self.published
@@ -93,7 +77,7 @@ class Flowers102(ImageFolder):
         return _TITLE
 
     def _listing(self) -> Listing:
-        root = _root(self.dir)
+        root = root_of(self.dir, FOLDER, _LABELS)
         split = self._read(root / _SPLIT)
         labels = self._read(root / _LABELS)["labels"].tolist()
         return Listing(
@@ -130,20 +114,6 @@ class Flowers102(ImageFolder):
                 f"instead of {expected[:12]}; delete it to have it downloaded again."
             )
         return loadmat(io.BytesIO(content), squeeze_me=True)
-
-
-def _root(folder: Path) -> Path:
-    """The folder of the files, in ``folder`` or that itself."""
-    try:
-        if folder.exists():
-            check_folder(folder)
-        inside = folder / FOLDER
-        here = (folder / _LABELS).is_file() and not (inside / _LABELS).is_file()
-        return folder if here else inside
-    except OSError as error:
-        raise DiscernError(
-            f"data.dir={folder} cannot be read: {error.strerror or error}."
-        ) from error
 
 
 CLASS_NAMES = (

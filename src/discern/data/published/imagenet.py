@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from discern.data.folders import Labelled, Listing, check_folder
+from discern.data.folders import Labelled, Listing, check_folder, visible_names
 from discern.data.image_folder import ImageFolder
 from discern.errors import DiscernError, first_line
 from discern.files.walk import walk
@@ -94,7 +93,7 @@ def _are_all(wnids: Sequence[str]) -> bool:
 def _add_classes(listing: Listing, part: str, folder: Path) -> None:
     """Add the files of the folders of classes in ``folder``, and what else is there as strays."""
     files = []
-    for name in _visible(folder):
+    for name in visible_names(folder) if folder.is_dir() else ():
         if _WNID.fullmatch(name) and (folder / name).is_dir():
             files += [Labelled(file, name) for file in walk(folder / name)]
         else:
@@ -109,7 +108,7 @@ def _add_val(listing: Listing, folder: Path, solution: Path) -> None:
     Raises:
         DiscernError: there are files, but no label for any of them.
     """
-    names = _visible(folder)
+    names = visible_names(folder) if folder.is_dir() else []
     if not names:
         return
     if any(_WNID.fullmatch(name) for name in names):
@@ -130,17 +129,6 @@ def _add_val(listing: Listing, folder: Path, solution: Path) -> None:
     if not files:
         raise DiscernError(f"{solution} has no label for any of the pictures in {folder}.")
     listing.parts["test"] = sorted(files, key=lambda entry: (entry.label, entry.path))
-
-
-def _visible(folder: Path) -> list[str]:
-    """Names in a folder that are not hidden, sorted; none where it is not there."""
-    if not folder.is_dir():
-        return []
-    try:
-        names = os.listdir(folder)  # noqa: PTH208 - names are wanted
-    except OSError as error:
-        raise DiscernError(f"{folder} cannot be read: {error.strerror or error}.") from error
-    return sorted(name for name in names if not name.startswith("."))
 
 
 def _solution(path: Path) -> Iterator[tuple[str, str]]:

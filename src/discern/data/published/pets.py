@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from discern.data.folders import Labelled, Listing, check_folder
+from discern.data.folders import Labelled, Listing
 from discern.data.image_folder import ImageFolder
 from discern.data.published.fetch import advising, fetch
+from discern.data.published.publication import Site, root_of
 from discern.data.published.unpack import extract
 from discern.errors import DiscernError, first_line
 
@@ -33,24 +34,11 @@ _ADVICE = (
 _LINE = re.compile(r"(([A-Za-z_]+)_\d+) (\d{1,2})(?: \d+)*")
 
 
-@dataclass(frozen=True)
-class Publication:
-    """Where the archives are published, and what they are.
-
-    Attributes:
-        url: address of the folder that has them.
-        md5: name of a folder of the data set, whose archive is ``NAME.tar.gz`` -> its digest.
-    """
-
-    url: str
-    md5: dict[str, str]
-
-
-PUBLICATION = Publication(
+PUBLICATION = Site(
     url="https://www.robots.ox.ac.uk/~vgg/data/pets/data/",
     md5={
-        _ANNOTATIONS: "95a8c909bbe2e81eed6a22bccdf3f68f",
-        _IMAGES: "5c4f3ee8e5d25df40f4fd59a7f44e54c",
+        f"{_ANNOTATIONS}.tar.gz": "95a8c909bbe2e81eed6a22bccdf3f68f",
+        f"{_IMAGES}.tar.gz": "5c4f3ee8e5d25df40f4fd59a7f44e54c",
     },
 )
 
@@ -65,7 +53,7 @@ class OxfordPets(ImageFolder):
         **options: see ``ImageFolder``; ``csv``, ``parts`` and ``test_size`` have no effect.
     """
 
-    published: ClassVar[Publication] = PUBLICATION
+    published: ClassVar[Site] = PUBLICATION
 
     def prepare_data(self) -> None:
         """Download and unpack what is missing.
@@ -73,11 +61,11 @@ class OxfordPets(ImageFolder):
         Raises:
             DiscernError: it cannot be had.
         """
-        root = _root(self.dir)
-        for name, md5 in self.published.md5.items():
+        root = root_of(self.dir, FOLDER, _TRAIN)
+        for archive, md5 in ((root / name, md5) for name, md5 in self.published.md5.items()):
+            name = archive.name.removesuffix(".tar.gz")
             if (root / name).exists():
                 continue
-            archive = root / f"{name}.tar.gz"
             with advising(archive, f"{_TITLE} is not in {self.dir}", _ADVICE):
                 fetch(self.published.url + archive.name, archive, md5=md5)
             extract(archive, root / name, _MAX_BYTES, folder=name)
@@ -86,7 +74,7 @@ class OxfordPets(ImageFolder):
         return _TITLE
 
     def _listing(self) -> Listing:
-        root = _root(self.dir)
+        root = root_of(self.dir, FOLDER, _TRAIN)
         if not root.exists():
             raise DiscernError(f"{_TITLE} is not in {self.dir}: {_ADVICE}.")
         entries = {"train": list(_entries(root / _TRAIN)), "test": list(_entries(root / _TEST))}
@@ -122,20 +110,6 @@ class _Entry:
     image: str
     breed: str
     label: int
-
-
-def _root(folder: Path) -> Path:
-    """The folder of the files, in ``folder`` or that itself."""
-    try:
-        if folder.exists():
-            check_folder(folder)
-        inside = folder / FOLDER
-        here = (folder / _TRAIN).is_file() and not (inside / _TRAIN).is_file()
-        return folder if here else inside
-    except OSError as error:
-        raise DiscernError(
-            f"data.dir={folder} cannot be read: {error.strerror or error}."
-        ) from error
 
 
 def _entries(path: Path) -> Iterator[_Entry]:

@@ -6,6 +6,45 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from discern.data.folders import check_folder
+from discern.errors import DiscernError
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where files are published.
+
+    Attributes:
+        url: address of the folder that has them.
+        md5: name of a file -> its digest.
+    """
+
+    url: str
+    md5: Mapping[str, str]
+
+
+def root_of(folder: Path, name: str, file: str | Path) -> Path:
+    """The folder of a data set's files: the one of that name in ``folder``, or ``folder`` itself.
+
+    Args:
+        folder: the setting ``data.dir``.
+        name: of the data set's folder.
+        file: that is in it.
+
+    Raises:
+        DiscernError: ``folder`` cannot be read.
+    """
+    try:
+        if folder.exists():
+            check_folder(folder)
+        inside = folder / name
+        return folder if (folder / file).is_file() and not (inside / file).is_file() else inside
+    except OSError as error:
+        raise DiscernError(
+            f"data.dir={folder} cannot be read: {error.strerror or error}."
+        ) from error
+
+
 TRAIN_IMAGES = "train-images-idx3-ubyte"
 TRAIN_LABELS = "train-labels-idx1-ubyte"
 TEST_IMAGES = "t10k-images-idx3-ubyte"
