@@ -59,8 +59,8 @@ def _meant(word: str, outputs: Path) -> list[Path]:
     folders = _inside(path)
     if not folders:
         raise DiscernError(
-            f"{for_terminal(decoded(path))} is not the folder of a run: it has neither {SUMMARY} nor "
-            f"{OVERRIDES}, nor a run in it."
+            f"{for_terminal(decoded(path))} is not the folder of a run: it has neither {SUMMARY} "
+            f"nor {OVERRIDES}, nor a run in it."
         )
     return folders
 
