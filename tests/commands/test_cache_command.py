@@ -203,7 +203,7 @@ def test_prune_by_itself_goes_down_to_what_a_run_may_keep(run, kept, monkeypatch
     run("prune")
     assert run("prune", "max_gb=1e300").returncode == 0
     assert len(names(kept[0].parent)) == 3
-    monkeypatch.setattr(cache_command, "MOST_GB", 0.00003)
+    monkeypatch.setattr(cache_command, "MAX_GB", 0.00003)
     run("prune")
     assert names(kept[0].parent) == {kept[0].name}
 

@@ -267,7 +267,7 @@ def limit_that_leaves(count: int) -> int:
 
 
 def test_more_chunks_than_files_may_be_open(tmp_path, monkeypatch):
-    monkeypatch.setattr(arrays, "MOST_OPEN", 5)
+    monkeypatch.setattr(arrays, "MAX_OPEN", 5)
     reader = Reader()
     chunks = {number: write_chunk(tmp_path, IDS, FEATURES + number) for number in range(40)}
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

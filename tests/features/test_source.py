@@ -661,7 +661,7 @@ def test_a_chunk_that_vanishes_under_a_reader_is_computed_again(cache, count, mo
     from discern.features import arrays
 
     monkeypatch.setattr("discern.features.store.IN_MEMORY", 0)
-    monkeypatch.setattr(arrays, "MOST_OPEN", 1)
+    monkeypatch.setattr(arrays, "MAX_OPEN", 1)
     rows(source(cache, count), images(range(4)))
     shown, made = images(range(8)), source(cache, count)
     rows(made, shown)
