@@ -87,7 +87,7 @@ def test_hydra_that_is_in_use_stays_as_it_is(here):
         (["model=mpl"], "model=mpl is not a choice; did you mean mlp"),
         (["sed=3"], "sed is not a setting; did you mean seed?"),
         (["optimizer.lr=-1"], "optimizer.lr=-1 is not allowed; it must be a number above 0."),
-        (["ckpt_path=no.safetensors"], "path=no.safetensors does not exist; "),
+        (["ckpt_path=no.safetensors"], "ckpt_path=no.safetensors does not exist; "),
         (["experiment=null"], "Config group override must be a string or a list."),
         ("seed=3", 'compose takes a list of settings, as ["seed=3"].'),
     ],

@@ -78,7 +78,7 @@ def test_a_run_says_what_ended_it(tiny_run, settings, epochs, reason):
     assert len(rows) == epochs
     last = rows[-1] if rows else {}
     told = reason.format(loss=last.get("val/loss", 0), accuracy=last.get("val/accuracy", 0))
-    assert str(result.ended) == read_run(result.folder).ended == told
+    assert str(result.ended) == str(read_run(result.folder).ended) == told
 
 
 def test_a_continued_run_does_not_repeat_why_the_first_part_ended(tiny_run):
