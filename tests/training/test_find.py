@@ -21,6 +21,7 @@ from discern.config.check import check
 from discern.config.user_config import conf_dir
 from discern.errors import DiscernError
 from discern.run import train
+from discern.runs.state import Ended, State
 from discern.runs.summary import Summary
 from discern.training import find as finders
 from discern.training.build import build_data
@@ -316,7 +317,7 @@ def test_memory_is_tried_with_lightnings_search(tiny_mnist):
     cfg.data.dir = str(tiny_mnist)
     data = finders_data(cfg, 270)
     limits = (1, 20, 32, 100)
-    with finders._apart(cfg, data) as (apart, model, its_data):
+    with finders._isolated_trial(cfg, data) as (apart, model, its_data):
         refused = model.training_step
 
         def step(batch: Any, batch_idx: int) -> Any:
@@ -436,7 +437,7 @@ class Interrupting(Nothing):
 
 def test_numbers_as_small_as_a_rate_are_kept_in_the_summary(tmp_path):
     given = Summary(tmp_path / "summary.json", found={"optimizer.lr": 1.23e-05, "loss": 0.1234567})
-    given.write("done")
+    given.write(Ended(State.DONE, ""))
     assert summary(tmp_path)["found"] == {"optimizer.lr": 1.23e-05, "loss": 0.123457}
 
 

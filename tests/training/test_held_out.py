@@ -242,7 +242,7 @@ def test_a_picture_that_is_added_leaves_the_test_as_it_was(photos, caplog):
         assert facts["trained_on"] == 0
         assert facts["data"]["changes"] == {"new": 1, "gone": 0, "changed": 0}
     assert (
-        "photos is not as outputs/run/checkpoints/last.safetensors knows it: 1 new, 0 gone, 0"
+        "photos is not as outputs/run/checkpoints/best.safetensors knows it: 1 new, 0 gone, 0"
         in (caplog.text)
     )
 
