@@ -17,7 +17,7 @@ from discern.config.foreign import check_overrides
 from discern.errors import DiscernError
 from starter import invoke
 
-sys.path.append(str(Path(__file__).parent / "hostile"))
+sys.path.append(str(Path(__file__).parents[1] / "hostile"))
 import folders
 
 QUICK = ("data.source=sample", "trainer.accelerator=cpu", "debug=limit")
