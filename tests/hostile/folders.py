@@ -292,7 +292,7 @@ def overrides(bait: Path) -> Iterator[tuple[str, str]]:
     run = f"touch {bait}/RAN"
     yield "+callbacks.x._target_", "os.system"
     yield "+callbacks.x", f"{{_target_: os.system, command: '{run}'}}"
-    yield "+callbacks.x", f"{{_target_: discern.files.shutil.rmtree, path: '{bait}'}}"
+    yield "+callbacks.x", f"{{_target_: discern.files.removing.shutil.rmtree, path: '{bait}'}}"
     yield "+callbacks.x._target_", "torch.hub.load"
     yield "++model._target_", "torch.os.system"
     yield "+logger.x", f"{{_target_: subprocess.Popen, args: '{run}', shell: true}}"

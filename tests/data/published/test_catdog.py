@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mirror import closed_url, serving
 from PIL import Image
 
 from discern.data.published.catdog import CatDog
 from discern.errors import DiscernError
+from mirror import closed_url, serving
 
 OPTIONS = {"image_size": 8, "batch_size": 4, "num_workers": 0, "val_size": 0, "test_size": 0.25}
 

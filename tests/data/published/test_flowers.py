@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torchvision
-from mirror import closed_url, serving
 from PIL import Image
 from scipy.io import savemat
 
 from discern.data.published.flowers import CLASS_NAMES, Flowers102
 from discern.errors import DiscernError
+from mirror import closed_url, serving
 
 OPTIONS = {"image_size": 8, "batch_size": 4, "num_workers": 0, "val_size": 0.5}
 # The label of each picture, from the first; the numbers of the parts are mixed as in the real one.
