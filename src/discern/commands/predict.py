@@ -288,7 +288,8 @@ def _conclude(outcome: Outcome, cfg: DictConfig, card: Card) -> None:
             f"{outcome.read + outcome.unreadable:,}",
         )
     warn_of_undefined(outcome.undefined, outcome.read)
-    log.info("%s pictures classified.", f"{outcome.read:,}")
+    pictures = "1 picture" if outcome.read == 1 else f"{outcome.read:,} pictures"
+    log.info("%s classified.", pictures)
     log.info("Results: %s", relative(Path(cfg.out)))
 
 
