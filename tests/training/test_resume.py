@@ -16,6 +16,7 @@ from discern.models.checkpoint import write
 from discern.models.saved import load
 from discern.training.resume import differences
 from run_files import SHOWN, checkpoint, metrics_csv, same_bits, summary, weights
+from starter import invoke
 
 ARMED = (
     "model.dropout=0.2",
@@ -227,3 +228,14 @@ def test_a_schedule_that_cannot_be_gone_on_with_is_refused(tiny_run, before, aft
     first = tiny_run(f"scheduler={before}", name="first")
     with pytest.raises(DiscernError, match=said):
         tiny_run(*after, f"ckpt_path={first.folder}", name="rest")
+
+
+def test_the_best_stays_where_a_run_goes_on_in_its_own_folder(tmp_path):
+    words = ("data.source=sample", "data.fraction=0.1", "model.hidden=[8]", "test=false",
+             "trainer.accelerator=cpu", "logger=csv", "hydra.run.dir=run")  # fmt: skip
+    assert invoke("train", *words, "trainer.max_epochs=2", cwd=tmp_path).returncode == 0
+    # The one epoch that is left is better, and Lightning removes what was best before.
+    last = "ckpt_path=run/checkpoints/last.safetensors"
+    done = invoke("train", *words, "trainer.max_epochs=3", last, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert checkpoint(tmp_path / "run", "best")["epoch"] == 2

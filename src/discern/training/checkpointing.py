@@ -158,6 +158,11 @@ def state_beside(
     """
     check_schema(_CheckpointState, saved, place)
     before = saved["dirpath"] or ""
+    moved = callback.dirpath is None or Path(callback.dirpath).resolve() != folder.resolve()
+    if not moved:
+        # In the callback's own words, since Lightning compares paths as texts: of one file by two
+        # names it would remove the second as the one before.
+        folder = Path(str(callback.dirpath))
 
     def found(path: str) -> str:
         return _beside(path, before, folder, callback.FILE_EXTENSION)
@@ -167,7 +172,6 @@ def state_beside(
     lost = saved["best_model_path"] if len(best) < len(saved["best_k_models"]) else ""
     # The last and the best of them follow from the scores, whatever the file says.
     order = sorted(best, key=lambda path: float(best[path]), reverse=callback.mode == "max")
-    moved = callback.dirpath is None or Path(callback.dirpath).resolve() != folder.resolve()
     alone = found(saved["best_model_path"]) if callback.monitor is None else ""
     return {
         **saved,
