@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import hashlib
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
 
 from idx_files import PACKED
 
@@ -86,3 +91,22 @@ def closed_url() -> str:
     """Address of a mirror that is not there: nothing listens on its port."""
     with _Server(("127.0.0.1", 0), _Handler) as server:
         return f"http://127.0.0.1:{server.server_port}/"
+
+
+@contextlib.contextmanager
+def mirrored(
+    monkeypatch: pytest.MonkeyPatch, data_set: Any, site: dict[str, bytes]
+) -> Iterator[Mirror]:
+    """Have a data set fetched from a mirror that serves these files."""
+    with serving() as mirror:
+        mirror.bodies |= site
+        here = dataclasses.replace(data_set.published, url=mirror.url)
+        monkeypatch.setattr(data_set, "published", here)
+        yield mirror
+
+
+def publish(monkeypatch: pytest.MonkeyPatch, data_set: Any, site: dict[str, bytes]) -> None:
+    """Let tiny files pass for a published data set, at an address that does not answer."""
+    digests = {name: hashlib.md5(content).hexdigest() for name, content in site.items()}
+    tiny = dataclasses.replace(data_set.published, url=closed_url(), md5=digests)
+    monkeypatch.setattr(data_set, "published", tiny)

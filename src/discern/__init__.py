@@ -1,7 +1,6 @@
 """Image-classification experiments on PyTorch Lightning and Hydra that explain themselves."""
 
 import importlib
-import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,7 +23,9 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     """Import what a program uses when it uses it: the command line starts without torch."""
     if name == "__version__":
-        return importlib.metadata.version("discern")
+        from importlib.metadata import version  # start-up time
+
+        return version("discern")
     if name in _MODULES:
         return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'discern' has no attribute '{name}'")

@@ -51,6 +51,9 @@ from discern.training.resume import RngState
 from discern.training.start import continue_from, find_checkpoints, known_of
 from discern.training.terminal import announce, conclude, devices, name_within
 
+if TYPE_CHECKING:  # start-up time: a frozen backbone alone has features
+    from discern.features.source import FeatureSource
+
 
 def train(
     cfg: DictConfig,
@@ -108,10 +111,6 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Res
     return _end(cfg, run, ended)
 
 
-if TYPE_CHECKING:  # start-up time: a frozen backbone alone has features
-    from discern.features.source import FeatureSource
-
-
 @dataclass
 class _Run:
     """What a run is made of.
@@ -122,6 +121,7 @@ class _Run:
         trainer: Lightning's, with its callbacks.
         data: the data module, set up.
         model: the classifier.
+        validated: whether training measures itself on held-out images.
         history: the metrics of each epoch.
         stop: ends training after a batch when the user or the system asks.
         source: serves a frozen backbone's features; None where there are none.
@@ -132,14 +132,10 @@ class _Run:
     trainer: Trainer
     data: ImageDataModule
     model: Classifier
+    validated: bool
     history: History
     stop: GracefulStop
     source: FeatureSource | None = None
-
-    @property
-    def validated(self) -> bool:
-        """Whether training measures itself on held-out images."""
-        return self.data.has_validation and self.trainer.limit_val_batches != 0
 
 
 def _build(cfg: DictConfig, summary: Summary, start: Path | None) -> tuple[_Run, Ended | None]:
@@ -160,7 +156,7 @@ def _build(cfg: DictConfig, summary: Summary, start: Path | None) -> tuple[_Run,
         trainer = build_trainer(cfg, callbacks)
     validated = data.has_validation and trainer.limit_val_batches != 0
     model = build_model(cfg, data, validated)
-    return _Run(summary, folder, trainer, data, model, history, stop), suggested
+    return _Run(summary, folder, trainer, data, model, validated, history, stop), suggested
 
 
 def _only_measured(cfg: DictConfig) -> str | None:

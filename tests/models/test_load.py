@@ -25,7 +25,7 @@ from discern.models.card import CARD, Card, ModelCard, Preprocessing
 from discern.models.checkpoint import write
 from discern.models.mlp import MLP
 from discern.models.registry import MODELS, model_class
-from discern.models.saved import check_shapes
+from discern.models.saved import check_fits
 from discern.run import train
 from run_files import TINY, composed, environment
 
@@ -367,6 +367,6 @@ def test_names_in_a_strangers_file_begin_no_line_of_a_message():
     network = torch.nn.Linear(1, 1)
     state = {**network.state_dict(), "x\nError: y\x1b[2J": torch.zeros(1)}
     with pytest.raises(DiscernError, match=r"x\\nError: y\\x1b\[2J is 1 there") as refused:
-        check_shapes(network, state, Path("x"))
+        check_fits(network, state, Path("x"))
     assert "\n" not in str(refused.value)
     assert shortened(["a\nb", "c"]) == "a\\nb, c"

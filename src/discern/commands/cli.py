@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
-from importlib.metadata import version
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from discern.errors import DiscernError, refuse
+from discern.errors import DiscernError, did_you_mean, refuse
 from discern.text import visible
 
 if TYPE_CHECKING:
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
 # conf/hydra/launcher says what Hydra's own launchers have, under their names.
 warnings.filterwarnings("ignore", r"(?s).*is validated against ConfigStore schema")
 
-HELP = f"""\
-discern {version("discern")}: image-classification experiments that explain themselves.
+HELP = """\
+discern {version}: image-classification experiments that explain themselves.
 
 Usage: discern COMMAND [GROUP=CHOICE] [SETTING=VALUE] …
 
@@ -66,18 +65,22 @@ def main(argv: list[str] | None = None) -> None:
 
 def _run(arguments: list[str]) -> None:
     if not arguments or arguments[0] in HELP_WORDS:
-        print(HELP, end="")
+        print(HELP.replace("{version}", _version()), end="")
     elif arguments[0] in ("-V", "--version"):
-        print(f"discern {version('discern')}")
+        print(f"discern {_version()}")
     elif arguments[0] in ("-sc", "--shell_completion"):
         _complete(arguments)
     elif arguments[0] in COMMANDS:
         COMMANDS[arguments[0]](arguments[1:])
     else:
-        from discern.errors import did_you_mean
-
         wrong = arguments[0]
         refuse(DiscernError(f"{wrong} is not a command; {did_you_mean(wrong, COMMANDS)}"))
+
+
+def _version() -> str:
+    from importlib.metadata import version  # start-up time
+
+    return version("discern")
 
 
 def train(arguments: list[str] | None = None) -> None:

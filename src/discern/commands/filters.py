@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from discern.commands import words
 from discern.console import for_terminal
-from discern.errors import DiscernError, did_you_mean
+from discern.errors import DiscernError, as_override, did_you_mean
 from discern.files.places import expanded
 from discern.runs.folder import OUTPUTS, Run
 from discern.runs.metric_table import LISTED, metric_of
@@ -42,7 +42,6 @@ def _holds(run: Run, name: str, wanted: str) -> bool:
         return False
     # pydantic, for those who ask for a setting
     from discern.config.check import as_typed_settings
-    from discern.errors import as_override
 
     if name in as_typed_settings():
         wanted = str(expanded(wanted))

@@ -19,9 +19,9 @@ from discern.errors import DiscernError, first_line
 from discern.models import checkpoint, torch_file
 from discern.models.card import CARD, MAX_CLASSES, Card, parsed
 from discern.models.registry import model_class
+from discern.models.shapes import check_shapes
 from discern.models.torch_file import check_state
 from discern.runs.folder import find_checkpoint
-from discern.text import visible
 
 IMAGES = "images"
 """The key of what the run knew of its images."""
@@ -59,7 +59,7 @@ def rebuilt(path: Path, content: dict[str, Any]) -> nn.Module:
     card, state = card_and_state(path, content)
     # On the meta device nothing is allocated, whatever sizes the file claims.
     network = _built(card, "meta", path)
-    check_shapes(network, state, path)
+    check_fits(network, state, path)
     state = _with_known_backbone(network, state, card, path)
     fill(network, state, path)
     if is_sketch(network):  # it has tensors that are not in its state, which it makes by itself
@@ -229,7 +229,7 @@ def fill(network: nn.Module, state: dict[str, Tensor], path: str | Path) -> None
     Raises:
         DiscernError: names every layer that differs, with both shapes.
     """
-    check_shapes(network, state, path)
+    check_fits(network, state, path)
     # Assigned rather than copied, since the network's own may be on the meta device.
     expected = network.state_dict()
     own = {key: value.to(expected[key].dtype) for key, value in state.items()}
@@ -237,32 +237,9 @@ def fill(network: nn.Module, state: dict[str, Tensor], path: str | Path) -> None
     network.load_state_dict(own, assign=True, strict=False)
 
 
-def check_shapes(network: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
+def check_fits(network: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
     """Raise a DiscernError that names the layers that differ, with both shapes."""
-    expected, state = network.state_dict(), with_backbone(network, state)
-    differences = [
-        f"{visible(key)} is {_shape(state.get(key))} there "
-        f"and {_shape(expected.get(key))} in the model"
-        for key in sorted(expected.keys() | state.keys())
-        if _shape(state.get(key)) != _shape(expected.get(key))
-    ]
-    if differences:
-        more = len(differences) - SHOWN
-        end = f"; and {more:,} more" if more > 0 else ""
-        raise DiscernError(
-            f"{path} has weights of another architecture: {'; '.join(differences[:SHOWN])}{end}."
-        )
-
-
-SHOWN = 10
-"""So many of the layers that differ are named in a message."""
-
-
-def _shape(tensor: Tensor | None) -> str:
-    if tensor is None:
-        return "missing"
-    shape = "×".join(map(str, tensor.shape)) or "a number"
-    return shape if tensor.is_floating_point() else f"{shape} of whole numbers"
+    check_shapes(str(path), with_backbone(network, state), network.state_dict(), "the model")
 
 
 def start_from(network: nn.Module, path: Path) -> None:

@@ -12,17 +12,14 @@ from torch import Tensor, nn
 from discern.data.published.fetch import DownloadError, answering_mirrors, fetch
 from discern.errors import DiscernError, about, first_line
 from discern.models import torch_file
+from discern.models.shapes import check_shapes
 from discern.models.torch_file import check_state
-from discern.text import visible
 
 SETTING = "model.weights"
 """The setting that messages about weights begin with."""
 
 WITHOUT_DOWNLOAD = "choose model=efficientnet_lite_transfer, which needs no download"
 """The way out where published weights cannot be had."""
-
-SHOWN = 10
-"""So many of the layers that differ are named in a message."""
 
 # Under which key training scripts keep the weights: Lightning's and timm's, the tutorials' of
 # PyTorch, torchvision's and DeiT's.
@@ -164,7 +161,7 @@ def load_weights(network: nn.Module, path: Path, heads: Sequence[str]) -> None:
         name = key if key in expected else _todays_name(key)
         if name in expected or not name.startswith(prefixes):
             given[name] = tensor
-    _check_layers(path, given, expected)
+    check_shapes(f"{SETTING}={path}", given, expected, "the backbone")
     check_finite(path, given)
     state = OrderedDict(given)
     # The layers' versions are those of the network, for the names are; MNASNet insists on one.
@@ -176,32 +173,3 @@ def check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
     """Raise a DiscernError that names the first of a file's weights that is not finite."""
     with about(SETTING):
         torch_file.check_finite(path, weights)
-
-
-def _check_layers(path: Path, given: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    differences = [
-        f"{visible(key)} is {_shape(given.get(key))} there "
-        f"and {_shape(expected.get(key))} in the backbone"
-        for key in sorted(expected.keys() | given.keys())
-        if _shape(given.get(key)) != _shape(expected.get(key))
-    ]
-    if differences:
-        more = len(differences) - SHOWN
-        end = f"; and {more} more" if more > 0 else ""
-        raise DiscernError(
-            f"{SETTING}={path} has weights of another architecture: "
-            f"{'; '.join(differences[:SHOWN])}{end}."
-        )
-
-
-def _shape(tensor: Tensor | None) -> str:
-    if tensor is None:
-        return "missing"
-    shape = "×".join(map(str, tensor.shape)) or "a number"
-    return shape if tensor.is_floating_point() else f"{shape} of {_kind(tensor)}"
-
-
-def _kind(tensor: Tensor) -> str:
-    """Whole numbers of any width are alike, quantised and complex ones are not."""
-    whole = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
-    return "whole numbers" if tensor.dtype in whole else str(tensor.dtype).removeprefix("torch.")

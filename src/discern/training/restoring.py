@@ -18,7 +18,7 @@ from lightning.pytorch.trainer.connectors.checkpoint_connector import _Checkpoin
 from discern.data.module import ImageDataModule
 from discern.errors import DiscernError, about, first_line
 from discern.models.classifier import Classifier
-from discern.models.saved import check_shapes
+from discern.models.saved import check_fits
 from discern.training.checkpointing import state_beside
 from discern.training.history import History
 from discern.training.optimizer_state import checked_state
@@ -117,7 +117,7 @@ def _checked(content: dict[str, Any], trainer: Trainer, path: Path) -> dict[str,
         check_like(content["train_metrics"], module.train_metrics.snapshot(), "train_metrics")
         if "current_model_state" in content:
             with about("ckpt_path"):
-                check_shapes(module.network, _tensors(content["current_model_state"]), path)
+                check_fits(module.network, _tensors(content["current_model_state"]), path)
     plugin = trainer.precision_plugin
     if type(plugin).__qualname__ in content:
         check_like(content[type(plugin).__qualname__], plugin.state_dict(), "precision")

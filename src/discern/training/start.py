@@ -19,7 +19,7 @@ from discern.models.classifier import Classifier
 from discern.models.registry import MODELS
 from discern.models.saved import (
     card_and_state,
-    check_shapes,
+    check_fits,
     epoch_of,
     known_images,
     match_backbone,
@@ -87,7 +87,7 @@ def continue_from(start: Path, cfg: DictConfig, trainer: Trainer, model: Classif
     with about("ckpt_path"):
         content = read(start)
         card, state = card_and_state(start, content)
-        check_shapes(model.network, state, start)
+        check_fits(model.network, state, start)
         match_backbone(model.network, card, state, start)
     log.info("  %-10s %s", "from", relative(start))
     trainer.callbacks.append(Continuation(card, portable(cfg)))  # type: ignore[attr-defined]

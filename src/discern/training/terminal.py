@@ -17,6 +17,7 @@ from discern.config.values import plain
 from discern.console import table_or_blocks
 from discern.data.module import ImageDataModule
 from discern.errors import as_override, shortened
+from discern.files.places import placed
 from discern.runs.folder import OUTPUTS, REPORT, is_sweep
 from discern.runs.state import Ended, State
 from discern.runs.summary import metric_cells, trained_on_sentence
@@ -105,8 +106,8 @@ def _way_on(facts: Mapping[str, Any], ended: Ended, folder: Path) -> str:
     last = folder / "checkpoints" / "last.safetensors"
     if ended.state is not State.INTERRUPTED or is_sweep(folder.parent) or not last.is_file():
         return ""
-    is_newest = folder.resolve().is_relative_to(OUTPUTS.resolve())
-    start = "last" if is_newest else as_override(str(relative(folder)))
+    among_all = folder.resolve().is_relative_to(placed(OUTPUTS).resolve())
+    start = "last" if among_all else as_override(str(relative(folder)))
     typed = [each for each in facts["overrides"] if not each.startswith("ckpt_path=")]
     return f" Continue: {command_line([*typed, f'ckpt_path={start}'], as_typed_settings())}"
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import io
 import tarfile
 from pathlib import Path
@@ -14,7 +12,7 @@ from scipy.io import savemat
 
 from discern.data.published.flowers import CLASS_NAMES, Flowers102
 from discern.errors import DiscernError
-from mirror import closed_url, serving
+from mirror import mirrored, publish
 
 OPTIONS = {"image_size": 8, "batch_size": 4, "num_workers": 0, "val_size": 0.5}
 # The label of each picture, from the first; the numbers of the parts are mixed as in the real one.
@@ -69,18 +67,12 @@ def site() -> dict[str, bytes]:
 
 @pytest.fixture(autouse=True)
 def published(site, monkeypatch):
-    """The tiny data set passes for the published one, at an address that does not answer."""
-    digests = {name: hashlib.md5(content).hexdigest() for name, content in site.items()}
-    tiny = dataclasses.replace(Flowers102.published, url=closed_url(), md5=digests)
-    monkeypatch.setattr(Flowers102, "published", tiny)
+    publish(monkeypatch, Flowers102, site)
 
 
 @pytest.fixture
 def mirror(site, monkeypatch):
-    with serving() as mirror:
-        mirror.bodies |= site
-        here = dataclasses.replace(Flowers102.published, url=mirror.url)
-        monkeypatch.setattr(Flowers102, "published", here)
+    with mirrored(monkeypatch, Flowers102, site) as mirror:
         yield mirror
 
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import io
 import tarfile
 from pathlib import Path
@@ -11,7 +9,7 @@ from PIL import Image
 
 from discern.data.published.pets import OxfordPets
 from discern.errors import DiscernError
-from mirror import closed_url, serving
+from mirror import mirrored, publish
 
 OPTIONS = {"image_size": 8, "batch_size": 4, "num_workers": 0, "val_size": 0}
 # As published: cats begin with a capital, and the numbers count them all in one order.
@@ -78,18 +76,12 @@ def site() -> dict[str, bytes]:
 
 @pytest.fixture(autouse=True)
 def published(site, monkeypatch):
-    """The tiny data set passes for the published one, at an address that does not answer."""
-    digests = {name: hashlib.md5(content).hexdigest() for name, content in site.items()}
-    tiny = dataclasses.replace(OxfordPets.published, url=closed_url(), md5=digests)
-    monkeypatch.setattr(OxfordPets, "published", tiny)
+    publish(monkeypatch, OxfordPets, site)
 
 
 @pytest.fixture
 def mirror(site, monkeypatch):
-    with serving() as mirror:
-        mirror.bodies |= site
-        here = dataclasses.replace(OxfordPets.published, url=mirror.url)
-        monkeypatch.setattr(OxfordPets, "published", here)
+    with mirrored(monkeypatch, OxfordPets, site) as mirror:
         yield mirror
 
 
