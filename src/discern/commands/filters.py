@@ -1,4 +1,4 @@
-"""Which runs are meant: those whose state, model, data, tag or setting is as wished."""
+"""Filters of runs, by state, model, data, tag or setting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading the words of commands that Hydra does not compose, most of them ``name=value``."""
+"""Reads the arguments of commands that Hydra does not compose, most of them ``name=value``."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The metrics, one entry each: all that names, shows or ranks by a metric reads this table.
+"""The table of metrics. Everything that names, shows or ranks by a metric reads it.
 
-It imports nothing heavy: configs are checked by it.
+It imports nothing heavy, because the check of settings uses it.
 """
 
 from __future__ import annotations

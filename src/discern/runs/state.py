@@ -11,9 +11,9 @@ class State(StrEnum):
 
     DONE = "done"
     PRUNED = "pruned"
-    """Stopped since its validation curve was hopeless."""
+    """Stopped early by the pruner of its search."""
     DIVERGED = "diverged"
-    """Stopped since a loss was not finite; to run it again would change nothing."""
+    """Stopped because a loss was not finite. Running it again would change nothing."""
     FAILED = "failed"
     INTERRUPTED = "interrupted"
     """Stopped by the user; it can go on from its checkpoint."""
@@ -52,14 +52,14 @@ class Ended:
 
     @property
     def sentence(self) -> str:
-        """What is told of it, without a full stop."""
+        """The line for the terminal, without a full stop."""
         if self.state is State.DONE:
             return f"Finished: {self.reason}"
         told = str(self)
         return told[:1].upper() + told[1:]
 
     def __str__(self) -> str:
-        """Both in words, without a full stop."""
+        """State and reason, without a full stop."""
         if self.state is State.DONE:
             return self.reason
         between = ": " if self.state is State.FAILED else " "

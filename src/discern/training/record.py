@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 def recorded(
     cfg: DictConfig, identity: Mapping[str, Any], choices: Mapping[str, Any]
 ) -> Iterator[Summary]:
-    """The summary of a run, which is written however the run ends.
+    """The summary of a run. It is written however the run ends.
 
     Args:
         cfg: the composed config.
@@ -67,7 +67,7 @@ def recorded(
 
 
 def failed(error: BaseException) -> Ended:
-    """How a run ends that an error has ended."""
+    """The end of a run that raised an error."""
     return Ended(State.FAILED, first_line(error))
 
 

@@ -1,4 +1,4 @@
-"""What a run gives to the program that started it."""
+"""The result of a run, as ``discern.train`` returns it."""
 
 from dataclasses import dataclass
 from pathlib import Path

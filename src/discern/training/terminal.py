@@ -1,4 +1,4 @@
-"""What a run tells in the terminal when it begins and when it ends."""
+"""What a run prints when it begins and when it ends."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def name_within(path: Path, folder: Path) -> str:
 
 
 def _way_on(facts: Mapping[str, Any], ended: Ended, folder: Path) -> str:
-    """The command that continues a run that was interrupted."""
+    """The command that continues an interrupted run, or nothing."""
     last = folder / "checkpoints" / "last.safetensors"
     if ended.state is not State.INTERRUPTED or is_sweep(folder.parent) or not last.is_file():
         return ""
