@@ -99,6 +99,16 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures become files of one pixel: what is drawn takes longer than what is tested."""
+    from matplotlib.figure import Figure
+
+    from run_files import one_pixel
+
+    monkeypatch.setattr(Figure, "savefig", one_pixel)
+
+
+@pytest.fixture
 def tiny_run(tiny_mnist: Path, tmp_path: Path) -> Callable[..., Result]:
     """Trains on ``tiny_mnist`` in this process, in a folder of ``tmp_path``."""
     from discern.run import train

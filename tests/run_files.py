@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 import pytest
 import torch
@@ -20,12 +20,16 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from lightning.pytorch import Callback
 from omegaconf import DictConfig, flag_override
+from PIL import Image
 from torch import Tensor, nn
 
 from discern.config.user_config import conf_dir
 from discern.data.published.mnist import read_sample
 from discern.models.saved import read
 from discern.sweeps.composing import SweepConfigLoader
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TRAIN = [sys.executable, str(REPOSITORY / "train.py")]
@@ -109,6 +113,11 @@ def in_process(
         status, said = (1, f"{end.code}\n") if isinstance(end.code, str) else (end.code, "")
     out, err = capfd.readouterr()
     return subprocess.CompletedProcess(arguments, int(status or 0), out, err + said)
+
+
+def one_pixel(figure: Figure, file: IO[bytes], **how: Any) -> None:
+    """What ``Figure.savefig`` is where nobody looks at the picture, which takes long to draw."""
+    Image.new("RGB", (1, 1)).save(file, format="png")
 
 
 def metrics_csv(folder: Path, complete: bool = True) -> list[dict[str, float]]:

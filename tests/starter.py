@@ -26,7 +26,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from run_files import environment
+from run_files import environment, one_pixel
 
 LOG = "said.log"
 """Where a command that is begun writes what it prints, in its working directory."""
@@ -43,6 +43,7 @@ def begin(
     *arguments: str,
     streams: tuple[int, int, int] | None = None,
     changes: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    draws: bool = True,
     **env: str,
 ) -> int:
     """Start ``discern …`` in a process group of its own; its number.
@@ -50,12 +51,14 @@ def begin(
     Args:
         streams: what it reads from, prints to and complains to, in the place of ``said.log``.
         changes: module -> name in it -> what it is for this command.
+        draws: False makes each figure a file of one pixel, where nobody looks at them.
     """
+    more = {"changes": {name: dict(of) for name, of in changes.items()}, "draws": draws}
     if streams is not None:
-        return _begin(cwd, arguments, streams, changes, env)
+        return _begin(cwd, arguments, streams, env, **more)
     with Path(os.devnull).open() as nothing, (cwd / LOG).open("a") as log:
         streams = nothing.fileno(), log.fileno(), log.fileno()
-        return _begin(cwd, arguments, streams, changes, env)
+        return _begin(cwd, arguments, streams, env, **more)
 
 
 def end(number: int) -> int:
@@ -92,7 +95,9 @@ def said(cwd: Path) -> str:
     return (cwd / LOG).read_text()
 
 
-def invoke(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+def invoke(
+    *arguments: str, cwd: Path, draws: bool = True, **env: str
+) -> subprocess.CompletedProcess[str]:
     """``discern …`` as a user types it in a folder; its exit status and what it prints.
 
     ``invoke("-c", PROGRAM, …)`` runs a program as Python does.
@@ -103,7 +108,7 @@ def invoke(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProces
         tempfile.TemporaryFile("w+", encoding="utf-8") as err,
     ):
         streams = nothing.fileno(), out.fileno(), err.fileno()
-        status = end(_begin(cwd, arguments, streams, {}, env))
+        status = end(_begin(cwd, arguments, streams, env, draws=draws))
         out.seek(0)
         err.seek(0)
         return subprocess.CompletedProcess(arguments, status, out.read(), err.read())
@@ -113,12 +118,11 @@ def _begin(
     cwd: Path,
     arguments: tuple[str, ...],
     streams: tuple[int, ...],
-    changes: Mapping[str, Mapping[str, Any]],
     env: dict[str, str],
+    **more: Any,
 ) -> int:
     env = environment(**{"PYTHONPATH": os.pathsep.join(sys.path), **env})
-    command = {"cwd": str(cwd), "arguments": arguments, "env": env}
-    return _ask({**command, "changes": {name: dict(of) for name, of in changes.items()}}, *streams)
+    return _ask({"cwd": str(cwd), "arguments": arguments, "env": env, **more}, *streams)
 
 
 def _ask(question: dict[str, Any], *files: int) -> int:
@@ -192,6 +196,8 @@ def _import_everything() -> None:
 
 
 def _run(question: dict[str, Any], streams: list[int]) -> int:
+    from matplotlib.figure import Figure
+
     from discern.commands.cli import main
 
     os.chdir(question["cwd"])
@@ -202,7 +208,9 @@ def _run(question: dict[str, Any], streams: list[int]) -> int:
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
-    for module, values in question["changes"].items():
+    if not question["draws"]:
+        Figure.savefig = one_pixel
+    for module, values in question.get("changes", {}).items():
         for name, value in values.items():
             setattr(importlib.import_module(module), name, value)
     status = 0

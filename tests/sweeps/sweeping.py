@@ -36,14 +36,14 @@ def dies(*how: str) -> str:
     return f"trainer.callbacks={entries}"
 
 
-def begin(cwd: Path, *arguments: str, **more: Any) -> int:
+def begin(cwd: Path, *arguments: str, draws: bool = False, **more: Any) -> int:
     """Start ``train.py -m …`` in a process group of its own; its number."""
-    return starter.begin(cwd, "train", "-m", *arguments, **more)
+    return starter.begin(cwd, "train", "-m", *arguments, draws=draws, **more)
 
 
-def sweep(cwd: Path, *arguments: str) -> int:
+def sweep(cwd: Path, *arguments: str, draws: bool = False) -> int:
     """A whole sweep; its exit status."""
-    return starter.end(begin(cwd, *arguments))
+    return starter.end(begin(cwd, *arguments, draws=draws))
 
 
 def results(folder: Path) -> dict[str, Any]:

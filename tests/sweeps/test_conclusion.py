@@ -76,6 +76,7 @@ def same_config(typed: list[str]) -> None:
         assert found == expected, path.read_text()
 
 
+@settings(max_examples=30)
 @given(st.lists(st.sampled_from(TYPED), max_size=6))
 def test_the_file_trains_what_the_command_trains(typed):
     same_config(typed)

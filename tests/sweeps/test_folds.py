@@ -16,7 +16,8 @@ from run_files import TINY, summary
 from starter import invoke
 
 QUICK = ("data.source=sample", "data.fraction=0.2", "data.folds=3", *TINY[3:4],
-         "trainer.max_epochs=1", "trainer.accelerator=cpu", "logger=csv")  # fmt: skip
+         "trainer.max_epochs=1", "trainer.accelerator=cpu", "logger=csv",
+         "report=false")  # fmt: skip
 FOLDS = "data.fold=range(3)"
 
 
@@ -25,7 +26,8 @@ def cwd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where a sweep over folds alone, ``one``, and one over two settings besides, ``two``, are."""
     cwd = tmp_path_factory.mktemp("folds")
     for name, more in (("one", ()), ("two", ("optimizer.lr=0.01,1e-05",))):
-        done = invoke("train", "-m", *QUICK, FOLDS, *more, f"hydra.sweep.dir={name}", cwd=cwd)
+        words = ("-m", *QUICK, FOLDS, *more, f"hydra.sweep.dir={name}")
+        done = invoke("train", *words, cwd=cwd, draws=False)
         assert done.returncode == 0, done.stderr
         (cwd / f"{name}.txt").write_text(done.stdout)
     return cwd

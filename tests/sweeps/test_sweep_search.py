@@ -19,7 +19,8 @@ from starter import end, said, until
 
 QUICK = (
     "data.source=sample", "data.fraction=0.1", "model.hidden=[8]", "trainer.max_epochs=2",
-    "trainer.accelerator=cpu", "logger=csv", "hydra.sweep.dir=sweep", "hydra/sweeper=optuna",
+    "trainer.accelerator=cpu", "logger=csv", "report=false", "hydra.sweep.dir=sweep",
+    "hydra/sweeper=optuna",
 )  # fmt: skip
 RATES = "optimizer.lr=tag(log,interval(1e-4,1e-1))"
 

@@ -16,7 +16,7 @@ from starter import end, invoke, said, until
 
 QUICK = (
     "data.source=sample", "data.fraction=0.1", "model.hidden=[8]", "trainer.max_epochs=2",
-    "trainer.accelerator=cpu", "logger=csv", "hydra.sweep.dir=sweep",
+    "trainer.accelerator=cpu", "logger=csv", "report=false", "hydra.sweep.dir=sweep",
 )  # fmt: skip
 
 
@@ -26,14 +26,14 @@ def told(folder: Path) -> list[tuple[Any, ...]]:
     return [(r["rank"], r["folder"], r["values"], r["epochs"], r["state"]) for r in rows]
 
 
-FOUR = (*QUICK, "logger=default", "optimizer.lr=1e-2,1e-4", "model.dropout=0,0.5")
+FOUR = (*QUICK, "logger=default", "report=true", "optimizer.lr=1e-2,1e-4", "model.dropout=0,0.5")
 
 
 @pytest.fixture(scope="module")
 def four(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep of four jobs, one after the other, in a folder of its own; nothing changes it."""
     cwd = tmp_path_factory.mktemp("four")
-    assert sweep(cwd, *FOUR, "hydra.launcher.n_jobs=1") == 0, said(cwd)
+    assert sweep(cwd, *FOUR, "hydra.launcher.n_jobs=1", draws=True) == 0, said(cwd)
     return cwd / "sweep"
 
 
@@ -48,7 +48,8 @@ def test_a_sweep_ends_in_an_answer(four):
     assert same_bits(weights(folder / "best"), weights(folder / best["folder"]))
     assert not list((folder / "best").glob("events*"))  # TensorBoard would show it twice
     assert summary(folder / best["folder"])["metrics"]["val"]["loss"] == values[0]
-    for name in ("results.csv", "sweep.png", "best.yaml", "multirun.yaml", "sweep.json"):
+    files = ("results.csv", "sweep.png", "best.yaml", "multirun.yaml", "sweep.json", "report.html")
+    for name in files:
         assert (folder / name).stat().st_size
     printed = said(folder.parent)
     assert "4/4  lr=0.0001,dropout=0.5  val/loss" in printed
@@ -60,7 +61,7 @@ def test_a_sweep_ends_in_an_answer(four):
 
 def test_another_release_of_hydra_composes_the_jobs_by_its_own_loader(tmp_path):
     """Its private classes, which discern.sweeps.composing extends, may have gone."""
-    jobs = (*QUICK, "trainer.max_epochs=1", "optimizer.lr=1e-3,1e-2", "scheduler=none,cosine")
+    jobs = (*QUICK, "trainer.max_epochs=1", "optimizer=sgd", "scheduler=none,cosine")
     assert sweep(tmp_path, *jobs, "hydra.sweep.dir=ours") == 0
     changes = {
         "hydra": {"__version__": "1.4.0"},
@@ -75,11 +76,10 @@ def test_a_job_is_the_run_of_its_overrides_alone_to_the_bit(tmp_path):
     # The job before sets whatever a run may set for its whole process.
     before = "trainer.deterministic=true,false"
     one_process = "hydra.launcher.n_jobs=1"
-    lr = "optimizer.lr=1e-2,1e-3"
-    assert sweep(tmp_path, *shared, before, lr, one_process, "hydra.sweep.dir=all") == 0
-    alone = ("trainer.deterministic=false", "optimizer.lr=1e-3", "hydra.sweep.dir=alone")
+    assert sweep(tmp_path, *shared, before, one_process, "hydra.sweep.dir=all") == 0
+    alone = ("trainer.deterministic=false", "hydra.sweep.dir=alone")
     assert sweep(tmp_path, *shared, *alone) == 0
-    many, one = tmp_path / "all" / "deterministic=false,lr=0.001", tmp_path / "alone" / "job"
+    many, one = tmp_path / "all" / "deterministic=false", tmp_path / "alone" / "job"
     assert same_bits(weights(many), weights(one))
     names = ("train/seconds", "train/images_per_second")
     assert [
@@ -96,7 +96,7 @@ def test_a_job_on_a_backbone_that_was_built_before_is_the_run_alone_to_the_bit(t
     shared = (
         "model=efficientnet_lite_transfer", "model.head=[4]", "model.dropout=0.3",
         "data=image_folder", f"data.dir={photos}", "data.image_size=64", "data.num_workers=0",
-        "data.val_size=4", "data.test_size=4", "trainer.max_epochs=2", "trainer.accelerator=cpu",
+        "data.val_size=4", "data.test_size=4", "trainer.max_epochs=1", "trainer.accelerator=cpu",
         "test=false", "engine=torch", "report=false", "hydra.launcher.n_jobs=1",
     )  # fmt: skip
     several = ("optimizer.lr=1e-2,1e-4,1e-3", "hydra.sweep.dir=all")
@@ -110,7 +110,7 @@ def test_a_job_on_a_backbone_that_was_built_before_is_the_run_alone_to_the_bit(t
 
 def test_jobs_that_fail_or_die_are_rows_and_the_others_finish(tmp_path):
     ways = ("kill", "none", "exit", "raise", "sysexit")
-    status = sweep(tmp_path, *QUICK, dies(*ways), "optimizer.lr=1e-3")
+    status = sweep(tmp_path, *QUICK, "report=true", dies(*ways), "optimizer.lr=1e-3")
     assert status == 1
     found = results(tmp_path / "sweep")
     rows = {row["number"]: row for row in found["rows"]}
@@ -136,7 +136,7 @@ def test_a_wrong_value_and_a_loss_that_diverges_are_rows(tmp_path):
 
 
 def test_ctrl_c_prints_what_is_done_and_the_sweep_goes_on_from_there(tmp_path):
-    settings = (*QUICK, "trainer.max_epochs=12", "optimizer.lr=1e-3,1e-2", "seed=1,2")
+    settings = (*QUICK, "trainer.max_epochs=6", "optimizer.lr=1e-3,1e-2", "seed=1,2")
     assert sweep(tmp_path, *settings, "hydra.sweep.dir=whole") == 0
     number = begin(tmp_path, *settings)
     folder = tmp_path / "sweep"
@@ -178,7 +178,8 @@ def test_a_sweep_that_is_killed_again_and_again_ends_in_the_same_table(tmp_path)
 
 
 def test_the_last_checkpoint_is_the_same_for_all_jobs(tmp_path):
-    first = invoke("train", *QUICK[:-1], "hydra.run.dir=outputs/first", cwd=tmp_path)
+    folder = "hydra.run.dir=outputs/first"
+    first = invoke("train", *QUICK[:-1], folder, cwd=tmp_path, draws=False)
     assert first.returncode == 0, first.stderr
     jobs = ("model.init_from=last", "seed=1,2", "hydra.launcher.n_jobs=1")
     assert sweep(tmp_path, *QUICK[:-1], *jobs, "hydra.sweep.dir=outputs/sweep") == 0
@@ -218,7 +219,7 @@ def test_jobs_without_validation_are_ranked_by_training(tmp_path):
 
 def test_the_best_of_a_file_can_be_trained_again_from_elsewhere(tmp_path):
     (tmp_path / "mine.yaml").write_text("model: {dropout: 0.25}\n")
-    settings = (*QUICK, "experiment=mine.yaml", "optimizer.lr=1e-2,1e-3")
+    settings = (*QUICK, "experiment=mine.yaml", "optimizer=sgd,adam", "optimizer.lr=1e-2")
     assert sweep(tmp_path, *settings) == 0
     best = results(tmp_path / "sweep")["best"]["folder"]
     (tmp_path / "elsewhere").mkdir()
@@ -226,15 +227,6 @@ def test_the_best_of_a_file_can_be_trained_again_from_elsewhere(tmp_path):
     assert sweep(tmp_path / "elsewhere", *again) == 0, said(tmp_path / "elsewhere")
     job = tmp_path / "elsewhere" / "again" / "job"
     assert same_bits(weights(job), weights(tmp_path / "sweep" / best))
-
-
-def test_the_best_can_be_trained_again(tmp_path):
-    assert sweep(tmp_path, *QUICK, "optimizer=sgd,adam", "optimizer.lr=1e-2") == 0
-    folder = tmp_path / "sweep"
-    again = ("experiment=sweep/best.yaml", "seed=0", "hydra.sweep.dir=again")
-    assert sweep(tmp_path, *again) == 0
-    best = results(folder)["best"]["folder"]
-    assert same_bits(weights(tmp_path / "again" / "job"), weights(folder / best))
 
 
 @pytest.mark.parametrize(

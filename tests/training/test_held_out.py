@@ -197,7 +197,7 @@ def trained_run(name: str, *overrides: str) -> Path:
     cfg = run_files.composed(
         "data=image_folder", "data.dir=photos", "data.num_workers=0", "data.image_size=8",
         "data.test_size=0.3", "optimizer.lr=0.01", "trainer.max_epochs=25",
-        "callbacks.early_stopping=null", *overrides,
+        "callbacks.early_stopping=null", "logger=csv", "sweep.draws=true", *overrides,
     )  # fmt: skip
     if "hidden" in cfg.model:
         cfg.model.hidden = [64]
@@ -312,7 +312,7 @@ def test_a_run_whose_parts_share_pictures_says_so_in_its_report(tmp_path, monkey
     shutil.copy("photos/train/ant/000.png", "photos/test/ant/copy.png")
     with pytest.raises(DiscernError, match=r"^data\.strict=true: .* split=test "):
         trained_run("strict", "data.strict=true", "trainer.max_epochs=1", "data.val_size=0")
-    run = trained_run("run", "trainer.max_epochs=1", "report=true", "data.val_size=0")
+    run = trained_run("run", "trainer.max_epochs=1", "sweep.draws=false", "data.val_size=0")
     assert summary(run)["data"]["trained_on"] == {"test": 1}
     said = "1 of the 10 images of split=test is among those that the model is trained on."
     assert caplog.text.count(said) == 2
