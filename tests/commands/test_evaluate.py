@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -46,10 +47,15 @@ def composed(*overrides: str):
 def evaluated(tiny_mnist, tmp_path):
     """Evaluates a checkpoint on ``tiny_mnist``; returns the folder that was written."""
 
-    def run(checkpoint: Path, *overrides: str, name: str = "evaluation") -> Path:
+    def run(
+        checkpoint: Path, *overrides: str, name: str = "evaluation", draws: bool = False
+    ) -> Path:
         cfg = composed(f"ckpt_path='{checkpoint}'", f"data.dir='{tiny_mnist}'", *overrides)
         cfg.folder = str(tmp_path / name)
-        evaluate(cfg)
+        with pytest.MonkeyPatch.context() as patched:
+            if not draws:
+                patched.setattr(Figure, "savefig", run_files.one_pixel)
+            evaluate(cfg)
         return tmp_path / name
 
     return run
@@ -148,7 +154,7 @@ def test_the_interval_is_a_function_of_the_seed(tiny_run, evaluated):
 
 def test_everything_is_in_the_folder(tiny_run, evaluated):
     run = tiny_run()
-    folder = evaluated(run.folder)
+    folder = evaluated(run.folder, draws=True)
     assert {path.name for path in folder.iterdir()} == FILES
     facts = metrics(folder)
     checkpoint = run.folder / "checkpoints" / "best.safetensors"

@@ -88,7 +88,7 @@ def test_the_summary_of_every_run_says_it(tiny_run):
 def test_a_command_knows_its_choices(tmp_path):
     done = invoke(
         "train", "data.source=sample", "debug=limit", "logger=csv", "optimizer=sgd",
-        "hydra.run.dir=run", cwd=tmp_path,
+        "hydra.run.dir=run", cwd=tmp_path, draws=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     changed = summary(Path(tmp_path) / "run")["changed"]

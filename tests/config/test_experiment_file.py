@@ -242,7 +242,9 @@ def test_a_sweep_over_a_file_and_a_recipe(folder):
         "optimizer.lr=0.25,0.5",
         "hydra.launcher.n_jobs=2",
         "hydra.sweep.dir=out",
+        "report=false",
         cwd=folder,
+        draws=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     jobs = [path.parent for path in (folder / "out").glob("*/summary.json")]

@@ -20,7 +20,7 @@ QUICK = (
 
 
 def works(cwd: Path, *arguments: str, **env: str) -> str:
-    done = invoke(*arguments, cwd=cwd, **env)
+    done = invoke(*arguments, cwd=cwd, draws=False, **env)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -46,7 +46,7 @@ def test_a_folder_of_any_name_goes_through_every_command(tmp_path):
 def test_a_sweep_s_own_folders_can_be_given_back(tmp_path):
     photo_folder(tmp_path / NAME, size=(8, 8))
     settings = ("optimizer.lr=0.1,0.01", "model.dropout=0,0.2", f"hydra.sweep.dir=s {NAME}")
-    works(tmp_path, "train", "-m", *QUICK, f"data.dir={NAME}", *settings)
+    works(tmp_path, "train", "-m", *QUICK, "report=false", f"data.dir={NAME}", *settings)
     jobs = [f"s {NAME}/lr={lr},dropout={drop}" for lr in ("0.1", "0.01") for drop in ("0", "0.2")]
     assert all((tmp_path / job / "checkpoints" / "best.safetensors").is_file() for job in jobs)
     works(tmp_path, "evaluate", f"ckpt_path={jobs[0]}", f"data.dir={NAME}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from hydra.core.hydra_config import HydraConfig
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -84,6 +84,7 @@ def test_a_text_that_is_none_of_the_kind_is_refused_in_a_sentence(monkeypatch, n
     assert str(caught.value).startswith(f"{name}={text} is not allowed; it must be ")
 
 
+@settings(max_examples=30)  # a config is composed for each
 @given(st.floats(min_value=1e-300, max_value=1e300))
 def test_every_number_survives(number):
     assert checked(f"optimizer.lr=${{oc.env:NO_SUCH,'{number!r}'}}").optimizer.lr == number

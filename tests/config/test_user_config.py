@@ -64,7 +64,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         sys.modules.pop(name, None)
 
 
-OWN = ["model=own", "data=halves", "trainer.max_epochs=1", "trainer.accelerator=cpu"]
+OWN = [
+    "model=own", "data=halves", "trainer.max_epochs=1", "trainer.accelerator=cpu", "logger=csv",
+    "sweep.draws=true",
+]  # fmt: skip
 
 
 def test_every_command_finds_them(project):
@@ -72,14 +75,14 @@ def test_every_command_finds_them(project):
     done = command(DISCERN, "train", *OWN, "hydra.run.dir=run", cwd=project)
     assert done.returncode == 0, done.stderr
     assert "own on Halves" in done.stdout
-    done = invoke("evaluate", "ckpt_path=run", "hydra.run.dir=eval", cwd=project)
+    done = invoke("evaluate", "ckpt_path=run", "hydra.run.dir=eval", cwd=project, draws=False)
     assert done.returncode == 0, done.stderr
     assert "own on Halves, test: 20 images" in done.stdout
     done = invoke("inspect", "data=halves", cwd=project)
     assert (done.returncode, "Halves" in done.stdout) == (0, True)
-    done = invoke("train", "--help", cwd=project)
+    done = invoke("train", "--help", cwd=project, draws=False)
     assert "halves" in done.stdout
-    done = invoke("train", "-m", *OWN, "model.width=2,3", cwd=project)
+    done = invoke("train", "-m", *OWN, "model.width=2,3", cwd=project, draws=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -112,7 +115,7 @@ def test_a_strangers_checkpoint_cannot_choose_a_data_set(project):
     content = read(path)
     content[CARD]["config"]["data"]["_target_"] = "our_pictures.Other"
     write(content, path)
-    done = invoke("evaluate", "ckpt_path=run", cwd=project)
+    done = invoke("evaluate", "ckpt_path=run", cwd=project, draws=False)
     assert done.returncode == 1
     assert "does not name a data set that discern has; say which one" in done.stderr
     assert "data=halves" in done.stderr
@@ -120,7 +123,7 @@ def test_a_strangers_checkpoint_cannot_choose_a_data_set(project):
 
 def test_a_file_with_the_name_of_discerns_own_choice_is_not_used_and_said_to_be(project):
     (project / "conf/model/mlp.yaml").write_text("_target_: our_networks.Own\nwidth: 3\n")
-    done = invoke("train", "data=halves", "trainer.max_epochs=1", cwd=project)
+    done = invoke("train", "data=halves", "trainer.max_epochs=1", cwd=project, draws=False)
     assert done.returncode == 0
     assert done.stderr.splitlines()[0] == (
         "conf/model/mlp.yaml is not used: model=mlp is a choice of discern's own; give the file "
@@ -147,7 +150,7 @@ def test_the_folder_is_only_put_on_the_path_when_it_is_needed(project):
 )
 def test_a_mistake_in_the_file_is_one_sentence(project, text, sentence):
     (project / "conf/model/own.yaml").write_text(text)
-    done = invoke("train", *OWN, cwd=project)
+    done = invoke("train", *OWN, cwd=project, draws=False)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     last = done.stderr.strip().splitlines()[-1]
@@ -160,7 +163,7 @@ def test_folders_of_other_programs_do_no_harm(project):
     (project / "conf/model/broken.yaml").write_text("a: [\n")
     (project / "conf/config.yaml").write_text("defaults: [model: list]\n")
     discern.train(discern.compose(OWN, folder="run"))
-    done = invoke("evaluate", "ckpt_path=run", cwd=project)
+    done = invoke("evaluate", "ckpt_path=run", cwd=project, draws=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -174,9 +177,9 @@ def test_of_a_data_set_of_ones_own_a_file_says_words_and_numbers_only(project):
         "        super().__init__(**others)\n"
         "        print(f'made of {kind} and {part}')\n\n    def load_images",
     ))  # fmt: skip
-    done = invoke("train", *OWN, "data.kind=fancy", "hydra.run.dir=run", cwd=project)
+    done = invoke("train", *OWN, "data.kind=fancy", "hydra.run.dir=run", cwd=project, draws=False)
     assert done.returncode == 0, done.stderr
-    done = invoke("evaluate", "ckpt_path=run", cwd=project)
+    done = invoke("evaluate", "ckpt_path=run", cwd=project, draws=False)
     assert (done.returncode, "made of fancy and {'x': 1}" in done.stdout) == (0, True), done.stderr
 
     path = project / "run/checkpoints/best.safetensors"
@@ -184,7 +187,7 @@ def test_of_a_data_set_of_ones_own_a_file_says_words_and_numbers_only(project):
     for kind in ("/etc/passwd", "../x", "https://localhost:1", "C:\\x", "${oc.env:HOME}"):
         content[CARD]["config"]["data"]["kind"] = kind
         write(content, path)
-        done = invoke("evaluate", "ckpt_path=run", cwd=project)
+        done = invoke("evaluate", "ckpt_path=run", cwd=project, draws=False)
         assert done.returncode == 1
         assert "data.kind that is no plain value" in done.stderr
         assert "made of" not in done.stdout

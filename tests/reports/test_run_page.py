@@ -13,10 +13,10 @@ from PIL import Image
 
 from discern.errors import DiscernError
 from discern.reports.run_page import write_run_page
+from discern.run import train
 from discern.runs.tested import FILE, read_tested
 from photos import photo_folder
-from run_files import SHOWN, Raises, composed, summary
-from starter import invoke
+from run_files import SHOWN, TINY, Raises, composed, summary
 
 _ = Raises  # named in a config
 
@@ -25,6 +25,20 @@ _ = Raises  # named in a config
 def tiny_run(tiny_run):
     """With all that a run of a user shows."""
     return partial(tiny_run, *SHOWN)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with all that a run of a user shows; nothing changes it."""
+    cfg = composed(*TINY, *SHOWN, "data.source=sample", "data.fraction=0.1")
+    cfg.folder = str(tmp_path_factory.mktemp("whole") / "run")
+    return train(cfg).folder
+
+
+@pytest.fixture
+def folder(whole, tmp_path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(whole, tmp_path / "run"))
 
 
 def data_of(page: Path) -> dict[str, Any]:
@@ -87,13 +101,9 @@ def test_no_report_without_being_asked(tiny_run):
     assert write_run_page(run.folder) == run.folder / "report.html"
 
 
-def test_a_failed_run_has_a_report_with_the_reason(tiny_mnist, tmp_path):
-    done = invoke(
-        "train", "data.source=sample", "data.fraction=0.1", "trainer.max_epochs=1",
-        "trainer.callbacks=[{_target_: run_files.Raises}]", f"hydra.run.dir={tmp_path / 'run'}",
-        cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 1
+def test_a_failed_run_has_a_report_with_the_reason(tiny_run, tmp_path):
+    with pytest.raises(RuntimeError, match="a mistake of mine"):
+        tiny_run("trainer.callbacks=[{_target_: run_files.Raises}]")
     assert "a mistake of mine" in text_of(tmp_path / "run" / "report.html")
     assert 'class="state failed"' in (tmp_path / "run" / "report.html").read_text()
 
@@ -121,11 +131,10 @@ def test_a_report_that_cannot_be_made_does_not_end_the_run(tiny_run, monkeypatch
         ["summary.json", "metrics.csv", FILE, "samples.png", "curves.png"],
     ],
 )
-def test_a_report_is_made_of_what_there_is(tiny_run, gone):
-    run = tiny_run()
+def test_a_report_is_made_of_what_there_is(folder, gone):
     for name in gone:
-        (run.folder / name).unlink()
-    text = text_of(write_run_page(run.folder))
+        (folder / name).unlink()
+    text = text_of(write_run_page(folder))
     if "summary.json" in gone:
         assert "still going on" in text
     assert ("Confusion matrix" in text) == (FILE not in gone)
@@ -156,8 +165,6 @@ def test_many_classes_are_a_list_of_confusions(tmp_path):
         "model.hidden=[8]", "trainer.max_epochs=1", "trainer.accelerator=cpu", "data.num_workers=0",
     )  # fmt: skip
     cfg.folder = str(tmp_path / "run")
-    from discern.run import train
-
     run = train(cfg)
     page = run.folder / "report.html"
     said = read_tested(run.folder).predictions
@@ -172,18 +179,15 @@ def test_many_classes_are_a_list_of_confusions(tmp_path):
     assert data_of(page)["pictures"][0]["name"].startswith("kind ")
 
 
-def test_large_pictures_of_samples_are_made_smaller(tiny_run):
-    run = tiny_run()
+def test_large_pictures_of_samples_are_made_smaller(folder):
     noise = np.random.default_rng(0).integers(0, 255, (1500, 1500, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(run.folder / "samples.png")
-    assert (run.folder / "samples.png").stat().st_size > 5_000_000
-    assert write_run_page(run.folder).stat().st_size < 3_000_000
+    Image.fromarray(noise).save(folder / "samples.png")
+    assert (folder / "samples.png").stat().st_size > 5_000_000
+    assert write_run_page(folder).stat().st_size < 3_000_000
 
 
-def test_the_report_needs_its_folder_alone(tiny_run, tmp_path):
-    run = tiny_run()
-    moved = tmp_path / "elsewhere"
-    shutil.move(run.folder, moved)
+def test_the_report_needs_its_folder_alone(folder, tmp_path):
+    moved = folder.rename(tmp_path / "elsewhere")
     assert "Test accuracy" in text_of(write_run_page(moved))
 
 
@@ -199,11 +203,10 @@ def parts_of(facts: dict[str, Any], path: tuple[str, ...] = ()) -> list[tuple[st
 
 
 @pytest.mark.parametrize("odd", ["a word", None, [1, "a"], {"q": [1]}, True, 1e400, -1])
-def test_a_summary_may_say_anything(tiny_run, monkeypatch, odd):
+def test_a_summary_may_say_anything(folder, monkeypatch, odd):
     """One of a stranger, or of a version that kept something else under that name."""
     monkeypatch.setattr("discern.reports.run_page.read_tested", lambda folder: None)
-    run = tiny_run("trainer.max_epochs=1", "report=false", "test=false")
-    facts = summary(run.folder)
+    facts = summary(folder)
     facts["features"] = {"reused": 1, "computed": 2, "bytes": 3, "seconds_saved": 4.0}
     facts["changed"] = {"seed": {"default": 0, "value": 1}}
     for path in parts_of(facts):
@@ -214,5 +217,5 @@ def test_a_summary_may_say_anything(tiny_run, monkeypatch, odd):
         for name in path[:-1]:
             part = part[name]
         part[path[-1]] = odd
-        (run.folder / "summary.json").write_text(json.dumps(changed))
-        assert write_run_page(run.folder).stat().st_size > 1_000_000, path
+        (folder / "summary.json").write_text(json.dumps(changed))
+        assert write_run_page(folder).stat().st_size > 1_000_000, path

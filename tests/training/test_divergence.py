@@ -158,11 +158,13 @@ def test_buffers_may_be_infinite_but_not_nan():
 
 # As a command
 
+FEW = ("data.source=sample", "data.fraction=0.1", "report=false")
+
 
 def test_a_process_of_its_own_ends_with_1_and_says_what_to_try(tmp_path):
     done = invoke(
         "train", "optimizer.lr=1e30", *TINY[2:], "data.source=sample", "hydra.run.dir=run",
-        "sweep.draws=false", "logger=default", cwd=tmp_path,
+        "sweep.draws=false", "logger=default", cwd=tmp_path, draws=False,
     )  # fmt: skip
     assert done.returncode == 1
     assert "Diverged in epoch 1: the training loss in step 2 is nan" in done.stdout
@@ -178,24 +180,24 @@ def test_a_process_of_its_own_ends_with_1_and_says_what_to_try(tmp_path):
 
 def test_a_sweep_goes_on_ranks_the_others_and_leaves_the_job_alone_later(tmp_path):
     sweep = ("-m", "optimizer.lr=1e-2,1e30,1e-3", "trainer.max_epochs=1", *TINY[1:-1],
-             "data.source=sample", "hydra.sweep.dir=sweep")  # fmt: skip
+             *FEW, "hydra.sweep.dir=sweep")  # fmt: skip
     sweep = tuple(each for each in sweep if not each.startswith("trainer.max_epochs=2"))
-    done = invoke("train", *sweep, cwd=tmp_path)
+    done = invoke("train", *sweep, cwd=tmp_path, draws=False)
     assert done.returncode == 0, done.stderr
     with (tmp_path / "sweep" / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["state"] for row in rows] == ["done", "done", "diverged"]
     assert [row["rank"] for row in rows] == ["1", "2", ""]
     assert "in epoch 1" in rows[2]["reason"]
-    again = invoke("train", "-m", "sweep.resume=sweep", cwd=tmp_path)
+    again = invoke("train", "-m", "sweep.resume=sweep", cwd=tmp_path, draws=False)
     assert again.returncode == 0
     assert "1/3" not in again.stdout  # nothing is run again
 
 
 def test_a_sweep_of_which_all_diverge_fails(tmp_path):
     done = invoke(
-        "train", "-m", "optimizer.lr=1e30,1e29", *TINY[1:-1], "data.source=sample",
-        "hydra.sweep.dir=sweep", cwd=tmp_path,
+        "train", "-m", "optimizer.lr=1e30,1e29", *TINY[1:-1], *FEW,
+        "hydra.sweep.dir=sweep", cwd=tmp_path, draws=False,
     )  # fmt: skip
     assert done.returncode == 1
     assert "The loss was not finite in any of 2 jobs." in done.stdout + done.stderr
@@ -206,7 +208,7 @@ def test_a_search_is_told_and_goes_on(tmp_path):
     done = invoke(
         "train", "-m", "hydra/sweeper=optuna", "hydra/sweeper/pruner=median",
         "hydra.sweeper.n_trials=3", "optimizer.lr=choice(1e30,1e29)", *TINY[1:-1],
-        "data.source=sample", "hydra.sweep.dir=sweep", cwd=tmp_path,
+        *FEW, "hydra.sweep.dir=sweep", cwd=tmp_path, draws=False,
     )  # fmt: skip
     assert done.returncode == 1
     assert "Traceback" not in done.stdout + done.stderr

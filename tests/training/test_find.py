@@ -150,6 +150,8 @@ def test_a_frozen_backbone(photos, tmp_path, monkeypatch, mode):
             "trainer.max_epochs=2",
             "engine=torch",
             "threads=1",
+            "logger=csv",
+            "sweep.draws=true",
         )
         folders = (f"data.dir={photos}", f"folder={tmp_path / name}", f"cache.mode={mode}")
         return train(composed(*transfer, *data, *small, *cpu, *folders, *overrides))

@@ -30,6 +30,9 @@ from discern.run import train
 CLASSES = ("ant", "bee", "cat")
 
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("DISCERN_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
@@ -185,11 +188,29 @@ def test_nothing_that_was_trained_on_is_ever_measured(split, steps, seed):
 # By the commands
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with 60 ``photos``, and ``outputs/run``, a run of one epoch on them."""
+    place = tmp_path_factory.mktemp("place")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(place)
+        patched.setenv("DISCERN_CACHE_DIR", str(place / "cache"))
+        noise_folder(Path("photos"), per_class=20)
+        trained_run("run", "trainer.max_epochs=1")
+    return place
+
+
 @pytest.fixture
-def photos(tmp_path, monkeypatch) -> Path:
+def photos(place, tmp_path, monkeypatch) -> Path:
     """A folder of 60 pictures in a working directory of its own."""
     monkeypatch.chdir(tmp_path)
-    return noise_folder(Path("photos"), per_class=20)
+    return Path(shutil.copytree(place / "photos", "photos"))
+
+
+@pytest.fixture
+def run(photos, place) -> Path:
+    """A run of one epoch on ``photos``, in the same working directory."""
+    return Path(shutil.copytree(place / "outputs" / "run", "outputs/run"))
 
 
 def trained_run(name: str, *overrides: str) -> Path:
@@ -248,19 +269,17 @@ def test_a_picture_that_is_added_leaves_the_test_as_it_was(photos, caplog):
 
 
 @pytest.mark.parametrize("way", ["ckpt_path", "model.init_from"])
-def test_going_on_from_a_checkpoint_keeps_its_test(photos, caplog, way):
-    run = trained_run("run")
+def test_going_on_from_a_checkpoint_keeps_its_test(photos, run, caplog, way):
     test = contents_of_test(run)
     noise(photos / "bee" / "00.png", 999_999)
     (photos / "cat" / "000.png").rename(photos / "cat" / "zzz.png")
-    epochs = "trainer.max_epochs=26" if way == "ckpt_path" else "trainer.max_epochs=5"
-    later = trained_run("later", f"{way}={run}", "data.seed=1", epochs)
+    later = trained_run("later", f"{way}={run}", "data.seed=1", "trainer.max_epochs=2")
     assert "1 new, 0 gone, 0 changed" in caplog.text
     assert "made with data.seed=0: data.seed=1 does not change it." in caplog.text
     assert contents_of_test(later) >= test
     assert summary(later)["data"]["trained_on"] == {"val": 0, "test": 0}
     # Once more, from the one that went on, when its first pictures are back.
-    last = trained_run("last", f"model.init_from={later}", "data.seed=2", "trainer.max_epochs=2")
+    last = trained_run("last", f"model.init_from={later}", "data.seed=2", "trainer.max_epochs=1")
     assert contents_of_test(last) >= test
 
 
@@ -268,9 +287,8 @@ def contents_of_test(run: Path) -> set[bytes]:
     return evaluation(f"test of {run.name}", run)["contents"]
 
 
-def test_new_pictures_are_all_measured_and_it_is_said_which_they_are(photos, caplog, tmp_path):
+def test_new_pictures_are_all_measured_and_it_is_said_which_they_are(run, caplog, tmp_path):
     caplog.set_level("INFO")
-    run = trained_run("run")
     new = noise_folder(Path("new"), per_class=4, first=500_000)
     assert evaluation("all", run, "data=image_folder", f"data.dir={new}")["images"] == 12
     assert "Measured: 12 images of new, all that it has." in caplog.text
@@ -284,8 +302,7 @@ def test_new_pictures_are_all_measured_and_it_is_said_which_they_are(photos, cap
     assert evaluation("table", run, "data.dir=table")["images"] == 12
 
 
-def test_pictures_that_were_trained_on_are_counted_wherever_they_are_measured(photos, caplog):
-    run = trained_run("run")
+def test_pictures_that_were_trained_on_are_counted_wherever_they_are_measured(run, caplog):
     trained = sorted(evaluation("trained", run, "split=train")["contents"])[:3]
     new = noise_folder(Path("new"), per_class=4, first=500_000)
     shutil.copytree(new, "parts/test")
@@ -330,8 +347,7 @@ def test_the_backbone_of_a_checkpoint_was_trained_on_its_images_too(photos):
     assert not contents_of_test(later) & evaluation("x", first, "split=train")["contents"]
 
 
-def test_what_is_held_out_stays_so_when_most_pictures_are_others(photos, caplog):
-    run = trained_run("run", "trainer.max_epochs=1")
+def test_what_is_held_out_stays_so_when_most_pictures_are_others(photos, run, caplog):
     held_out = {
         split: evaluation(split, run, f"split={split}")["contents"] for split in ("val", "test")
     }
@@ -367,8 +383,7 @@ def test_pictures_that_were_held_out_are_not_trained_on_where_they_are_moved_to_
     )
 
 
-def test_a_split_that_other_data_have_no_part_for(photos):
-    run = trained_run("run", "trainer.max_epochs=1")
+def test_a_split_that_other_data_have_no_part_for(run):
     noise_folder(Path("parts/train"), per_class=3, first=700_000)
     noise_folder(Path("parts/val"), per_class=3, first=800_000)
     with pytest.raises(DiscernError, match=r"^split=test is not in these data, .* must be val\.$"):
@@ -384,8 +399,8 @@ def without_images(run: Path) -> Path:
     return Path("old.safetensors")
 
 
-def test_a_checkpoint_that_does_not_say_what_it_was_trained_on(photos, caplog):
-    old = without_images(trained_run("run", "trainer.max_epochs=1"))
+def test_a_checkpoint_that_does_not_say_what_it_was_trained_on(run, caplog):
+    old = without_images(run)
     facts = evaluation("test", old, "data=image_folder", "data.dir=photos")
     assert facts["trained_on"] is None
     assert "old.safetensors does not say which images its model was trained on" in caplog.text
@@ -427,9 +442,8 @@ def test_folds_that_a_checkpoint_does_not_have_are_refused(photos):
     )
 
 
-def test_the_training_part_of_other_data_is_no_more_than_that(photos, caplog):
+def test_the_training_part_of_other_data_is_no_more_than_that(run, caplog):
     caplog.set_level("INFO")
-    run = trained_run("run", "trainer.max_epochs=1")
     trained = sorted(evaluation("trained", run, "split=train")["contents"])[0]
     noise_folder(Path("parts/train"), per_class=4, first=500_000)
     noise_folder(Path("parts/test"), per_class=2, first=600_000)
@@ -464,8 +478,7 @@ def test_a_lone_test_will_do_for_cats_and_dogs_too(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("change", ["rename", "add", "remove"])
 @pytest.mark.parametrize("command", ["evaluate", "ckpt_path", "model.init_from"])
-def test_other_classes_are_an_error_with_both_lists(photos, change, command):
-    run = trained_run("run", "trainer.max_epochs=1")
+def test_other_classes_are_an_error_with_both_lists(photos, run, change, command):
     if change == "rename":
         (photos / "bee").rename(photos / "wasp")
     elif change == "add":
@@ -498,8 +511,7 @@ def test_a_class_is_the_same_however_its_letters_are_composed(tmp_path, monkeypa
     assert after["metrics"] == before["metrics"]
 
 
-def test_the_folder_of_the_run_is_taken_where_none_is_given(photos, monkeypatch):
-    run = trained_run("run", "trainer.max_epochs=1")
+def test_the_folder_of_the_run_is_taken_where_none_is_given(photos, run, monkeypatch):
     assert evaluation("own", run)["data"]["as_in_training"]
     shutil.copy(run / "checkpoints" / "last.safetensors", "alone.safetensors")
     with pytest.raises(
@@ -514,8 +526,7 @@ def test_the_folder_of_the_run_is_taken_where_none_is_given(photos, monkeypatch)
     assert facts["data"]["changes"] is None
 
 
-def test_a_checkpoint_that_says_its_pictures_in_another_form_is_refused(photos):
-    run = trained_run("run", "trainer.max_epochs=1")
+def test_a_checkpoint_that_says_its_pictures_in_another_form_is_refused(run):
     path = run / "checkpoints" / "last.safetensors"
     content = read(path)
     for name, other in damaged(content["images"]):
@@ -545,8 +556,7 @@ def damaged(images: dict[str, torch.Tensor]) -> Iterator[tuple[str, Any]]:
         (torch.empty(3, dtype=torch.int64, device="meta"), r"images\.before has no numbers"),
     ],
 )
-def test_a_checkpoint_with_pictures_that_are_no_numbers_is_refused(before, reason, photos):
-    run = trained_run("run", "trainer.max_epochs=1")
+def test_a_checkpoint_with_pictures_that_are_no_numbers_is_refused(before, reason, photos, run):
     content = read(run / "checkpoints" / "last.safetensors")
     torch.save(content | {"images": content["images"] | {"before": before}}, "given.pth")
     with pytest.raises(DiscernError, match=f"^given.pth cannot be read: {reason}"):
@@ -567,8 +577,7 @@ def test_a_checkpoint_with_pictures_that_are_no_numbers_is_refused(before, reaso
         {"other": 1},
     ],
 )
-def test_a_checkpoint_with_another_rule_is_refused(photos, split):
-    run = trained_run("run", "trainer.max_epochs=1")
+def test_a_checkpoint_with_another_rule_is_refused(run, split):
     content = read(run / "checkpoints" / "last.safetensors")
     card = content["discern"]
     write(content | {"discern": card | {"split": card["split"] | split}}, Path("other.safetensors"))

@@ -35,14 +35,14 @@ def test_a_signal_ends_training_after_the_step_under_way(tiny_run, number, reaso
 
 def test_the_command_that_continues_is_told(tmp_path):
     words = ("data.source=sample", "trainer.accelerator=cpu", "trainer.max_epochs=2", "logger=csv")
-    ended = invoke("train", *words, sends(3), "hydra.run.dir=outputs/a", cwd=tmp_path)
+    ended = invoke("train", *words, sends(3), "hydra.run.dir=outputs/a", cwd=tmp_path, draws=False)
     assert ended.returncode == 130
     (line,) = [each for each in ended.stdout.splitlines() if each.startswith("Interrupted")]
     said, _, command = line.partition(". Continue: python train.py ")
     assert said == "Interrupted by Ctrl-C"
     typed = [each for each in shlex.split(command) if not each.startswith("trainer.callbacks")]
     assert typed == [*words, "ckpt_path=last"]
-    done = invoke("train", *typed, cwd=tmp_path)
+    done = invoke("train", *typed, cwd=tmp_path, draws=False)
     assert "Finished: 2 of 2 epochs." in done.stdout
 
 

@@ -53,7 +53,7 @@ def run(place: Path, processes: int, *overrides: str, name: str, **env: str) -> 
     started = []
     for rank in range(processes):
         its_own = {"LOCAL_RANK": str(rank)} if processes > 1 else {}
-        started.append(begin(place, "train", *shared, **env, **its_own))
+        started.append(begin(place, "train", *shared, draws=False, **env, **its_own))
         until((place / name / "config.yaml").exists, started[0])  # the first one has the folder
     for process in reversed(started):
         if end(process) != 0:
