@@ -137,7 +137,8 @@ def test_every_image_is_in_one_fold_and_each_fold_even_to_within_one(labels, see
     assert sorted(index for _, held_out in parts for index in held_out.tolist()) == everything
     for kept, held_out in parts:
         assert kept.dtype == held_out.dtype == torch.int64
-        assert kept.tolist() == [i for i in everything if i not in set(held_out.tolist())]
+        assert sorted(kept.tolist() + held_out.tolist()) == everything
+        assert kept.tolist() == sorted(kept.tolist())
         assert held_out.tolist() == sorted(held_out.tolist())
     counts = torch.stack([torch.bincount(labels[held], minlength=6) for _, held in parts])
     assert int((counts.amax(0) - counts.amin(0)).max()) <= 1
