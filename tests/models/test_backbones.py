@@ -439,52 +439,57 @@ def test_files_from_another_architecture_name_the_setting(tmp_path: Path):
 # Built again and again, as by the jobs of a sweep
 
 
+SMALL = "mobilenet_v3_small"
+
+
 @pytest.fixture
-def resnet_file(tmp_path):
+def weights_file(tmp_path):
     torch.manual_seed(3)
-    path = tmp_path / "resnet18.pth"
-    torch.save(models.resnet18().state_dict(), path)
+    path = tmp_path / f"{SMALL}.pth"
+    torch.save(models.mobilenet_v3_small().state_dict(), path)
     return path
 
 
-def test_a_backbone_that_was_built_before_is_the_same_and_shares_nothing(resnet_file):
+def test_a_backbone_that_was_built_before_is_the_same_and_shares_nothing(weights_file):
     images = torch.randn(2, 3, 64, 64)
     found = []
     for _ in range(4):
-        backbone = build("torchvision", "resnet18", str(resnet_file)).eval()
-        assert backbone.network.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+        backbone = build("torchvision", SMALL, str(weights_file)).eval()
+        assert backbone.network.features[0][0].weight.is_contiguous(
+            memory_format=torch.channels_last
+        )
         assert all(parameter.requires_grad for parameter in backbone.parameters())
         with torch.no_grad():
             found.append((backbone.digest(), backbone.provenance, backbone(images)))
             # As training would: the next one knows nothing of it.
-            backbone.network.conv1.weight.zero_()
+            backbone.network.features[0][0].weight.zero_()
         backbone.requires_grad_(False)
     for digest, provenance, features in found:
         assert (digest, provenance) == found[0][:2]
         assert torch.equal(features, found[0][2])
 
 
-def test_the_third_backbone_reads_no_file(resnet_file, monkeypatch):
+def test_the_third_backbone_reads_no_file(weights_file, monkeypatch):
     for _ in range(2):
-        build("torchvision", "resnet18", str(resnet_file))
+        build("torchvision", SMALL, str(weights_file))
     monkeypatch.setattr("discern.models.backbones.load_weights", None)
-    build("torchvision", "resnet18", str(resnet_file))
+    build("torchvision", SMALL, str(weights_file))
 
 
-def test_a_file_that_has_changed_is_read_again(resnet_file):
-    digests = [build("torchvision", "resnet18", str(resnet_file)).digest() for _ in range(3)]
-    torch.save(models.resnet18().state_dict(), resnet_file)
-    assert build("torchvision", "resnet18", str(resnet_file)).digest() != digests[0]
-    resnet_file.unlink()
+def test_a_file_that_has_changed_is_read_again(weights_file):
+    digests = [build("torchvision", SMALL, str(weights_file)).digest() for _ in range(3)]
+    torch.save(models.mobilenet_v3_small().state_dict(), weights_file)
+    assert build("torchvision", SMALL, str(weights_file)).digest() != digests[0]
+    weights_file.unlink()
     with pytest.raises(DiscernError, match="not a file"):
-        build("torchvision", "resnet18", str(resnet_file))
+        build("torchvision", SMALL, str(weights_file))
 
 
-def test_what_is_drawn_after_a_backbone_does_not_depend_on_its_having_been_built(resnet_file):
+def test_what_is_drawn_after_a_backbone_does_not_depend_on_its_having_been_built(weights_file):
     drawn = []
     for _ in range(4):
         torch.manual_seed(0)
-        build("torchvision", "resnet18", str(resnet_file))
+        build("torchvision", SMALL, str(weights_file))
         drawn.append(torch.randn(3))
     torch.manual_seed(0)
     build("torchvision", "densenet121", None)
@@ -494,7 +499,7 @@ def test_what_is_drawn_after_a_backbone_does_not_depend_on_its_having_been_built
 
 def test_two_random_backbones_differ():
     torch.manual_seed(0)
-    one, other = (build("torchvision", "resnet18", None) for _ in range(2))
+    one, other = (build("torchvision", SMALL, None) for _ in range(2))
     assert one.digest() != other.digest()
 
 
@@ -502,11 +507,11 @@ def test_a_link_to_a_file_is_read_by_its_own_name_and_followed_when_it_changes(t
     digests = []
     link = tmp_path / "latest.safetensors"
     for name in ("one", "other"):  # as the hub's cache keeps them
-        save_file(models.resnet18().state_dict(), tmp_path / name)
+        save_file(models.mobilenet_v3_small().state_dict(), tmp_path / name)
         link.unlink(missing_ok=True)
         link.symlink_to(tmp_path / name)
         for _ in range(3):
-            backbone = build("torchvision", "resnet18", str(link))
+            backbone = build("torchvision", SMALL, str(link))
             digests.append(backbone.digest())
             assert backbone.provenance.weights == "latest.safetensors"
     assert digests[0] == digests[1] == digests[2]
@@ -518,9 +523,9 @@ def test_a_relative_name_is_that_of_the_working_directory(tmp_path, monkeypatch)
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)
-        torch.save(models.resnet18().state_dict(), "w.pth")
+        torch.save(models.mobilenet_v3_small().state_dict(), "w.pth")
         for _ in range(3):
-            digests.add(build("torchvision", "resnet18", "w.pth").digest())
+            digests.add(build("torchvision", SMALL, "w.pth").digest())
     assert len(digests) == 2
 
 
@@ -528,17 +533,17 @@ def test_random_weights_are_those_of_the_seed():
     digests = []
     for seed in (0, 1, 0):
         torch.manual_seed(seed)
-        digests.append(build("torchvision", "resnet18", None).digest())
+        digests.append(build("torchvision", SMALL, None).digest())
     assert digests[0] == digests[2] != digests[1]
 
 
-def test_a_huge_backbone_is_not_kept(resnet_file, monkeypatch):
+def test_a_huge_backbone_is_not_kept(weights_file, monkeypatch):
     monkeypatch.setattr("discern.models.backbones.MAX_KEPT", 1000)
     for _ in range(3):
-        build("torchvision", "resnet18", str(resnet_file))
+        build("torchvision", SMALL, str(weights_file))
     monkeypatch.setattr("discern.models.backbones.load_weights", None)
     with pytest.raises(TypeError):
-        build("torchvision", "resnet18", str(resnet_file))
+        build("torchvision", SMALL, str(weights_file))
 
 
 @pytest.mark.parametrize(
