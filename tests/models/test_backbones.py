@@ -455,14 +455,13 @@ def test_a_backbone_that_was_built_before_is_the_same_and_shares_nothing(weights
     found = []
     for _ in range(4):
         backbone = build("torchvision", SMALL, str(weights_file)).eval()
-        assert backbone.network.features[0][0].weight.is_contiguous(
-            memory_format=torch.channels_last
-        )
+        first = backbone.network.features[0][0].weight
+        assert first.is_contiguous(memory_format=torch.channels_last)
         assert all(parameter.requires_grad for parameter in backbone.parameters())
         with torch.no_grad():
             found.append((backbone.digest(), backbone.provenance, backbone(images)))
             # As training would: the next one knows nothing of it.
-            backbone.network.features[0][0].weight.zero_()
+            first.zero_()
         backbone.requires_grad_(False)
     for digest, provenance, features in found:
         assert (digest, provenance) == found[0][:2]
