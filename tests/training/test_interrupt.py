@@ -51,17 +51,17 @@ def test_statuses_are_those_of_shells():
 
 
 @pytest.mark.parametrize("scheduler", ["none", "cosine"])
-@pytest.mark.parametrize("step", [1, STEPS_PER_EPOCH - 1, STEPS_PER_EPOCH, STEPS_PER_EPOCH + 2])
-def test_an_interrupted_run_that_is_continued_is_the_undisturbed_run(tiny_run, step, scheduler):
+def test_an_interrupted_run_that_is_continued_is_the_undisturbed_run(tiny_run, scheduler):
     shown = SHOWN if scheduler == "cosine" else ()  # pictures draw no random numbers
     settings = ("trainer.max_epochs=3", "model.dropout=0.2", f"scheduler={scheduler}", *shown)
     whole = tiny_run(*settings, name="whole")
-    part = tiny_run(*settings, sends(step), name="part")
-    last = part.folder / "checkpoints" / "last.safetensors"
-    rest = tiny_run(*settings, f"ckpt_path={last}", name="rest")
-    assert same_bits(weights(rest.folder), weights(whole.folder))
-    assert rest.metrics == whole.metrics
-    assert [row["epoch"] for row in metrics_csv(rest.folder)] == [1, 2, 3]
+    for step in (1, STEPS_PER_EPOCH - 1, STEPS_PER_EPOCH, STEPS_PER_EPOCH + 2):
+        part = tiny_run(*settings, sends(step), name=f"part{step}")
+        last = part.folder / "checkpoints" / "last.safetensors"
+        rest = tiny_run(*settings, f"ckpt_path={last}", name=f"rest{step}")
+        assert same_bits(weights(rest.folder), weights(whole.folder)), step
+        assert rest.metrics == whole.metrics, step
+        assert [row["epoch"] for row in metrics_csv(rest.folder)] == [1, 2, 3], step
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
