@@ -146,12 +146,10 @@ def test_runs_that_begin_at_once_compute_each_image_once(tmp_path, shared, undis
     assert sum(features(folder)[0] for folder in folders) == PICTURES - 4
 
 
-def test_a_full_disk_ends_a_run_in_a_sentence_or_lets_it_go_on(
-    tmp_path, small_disk, shared, undisturbed
-):
+def test_a_full_disk_ends_a_run_in_a_sentence_or_lets_it_go_on(tmp_path, small_disk, shared):
     cache = small_disk / "cache"
-    stops, goes_on = tmp_path / "stops", tmp_path / "goes on"
-    for folder in (stops, goes_on):
+    stops, goes_on, plain = (tmp_path / name for name in ("stops", "goes on", "plain"))
+    for folder in (stops, goes_on, plain):
         folder.mkdir()
     assert end(train(stops, shared, cache, "cache.on_full=stop")) == 1
     assert f"Error: cache.dir={cache} cannot be written: the disk is full" in said(stops)
@@ -162,4 +160,5 @@ def test_a_full_disk_ends_a_run_in_a_sentence_or_lets_it_go_on(
     assert end(train(goes_on, shared, cache)) == 0, said(goes_on)
     assert "the disk is full; what was computed before is kept. Training goes on" in said(goes_on)
     assert kept(cache) >= before
-    assert same_bits(weights(goes_on / "run"), weights(undisturbed))
+    assert end(train(plain, shared, cache, "cache.mode=off")) == 0, said(plain)
+    assert same_bits(weights(goes_on / "run"), weights(plain / "run"))
