@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,23 +28,33 @@ def random_words(seed: int, epoch: int, indices: NDArray[np.int64], draw: int) -
     return state
 
 
-def view_ids(contents: Words, augmentation: Any, seed: int, epoch: int) -> Words:
-    """Names of views: two words each, (N, 2), that differ wherever the pixels may.
-
-    Args:
-        contents: of the images, two words each, (N, 2).
-        augmentation: what is done to them; its ``repr`` tells all that it depends on. With None
-            neither seed nor epoch matter.
-    """
-    if augmentation is None:
-        return contents
-    told = f"{VIEWS}|{version('torchvision')}|{augmentation!r}|{seed}|{epoch}"
-    words = np.frombuffer(hashlib.sha256(told.encode()).digest()[:16], dtype="<u8")
-    return mix(contents ^ words)
-
-
 VIEWS = 1
 """Raised when the same seed, epoch and image give another view than before."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What an epoch of training shows of images.
+
+    Attributes:
+        augmentation: what is done to them; its ``repr`` names all that it depends on.
+        seed, epoch: decide, together with each image, how it is changed.
+    """
+
+    augmentation: object
+    seed: int
+    epoch: int
+
+    @classmethod
+    def of(cls, augmentation: object, seed: int, epoch: int) -> View | None:
+        """The view, or None if nothing is done to the images."""
+        return None if augmentation is None else cls(augmentation, seed, epoch)
+
+    def ids(self, contents: Words) -> Words:
+        """IDs of the views of images, (N, 2), from the IDs of their contents, (N, 2)."""
+        facts = f"{VIEWS}|{version('torchvision')}|{self.augmentation!r}|{self.seed}|{self.epoch}"
+        words = np.frombuffer(hashlib.sha256(facts.encode()).digest()[:16], dtype="<u8")
+        return mix(contents ^ words)
 
 
 def mix(state: Words) -> Words:

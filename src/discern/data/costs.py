@@ -12,11 +12,11 @@ import os
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
-from typing import IO, Any, Literal
+from contextlib import contextmanager, nullcontext, suppress
+from typing import IO, Literal
 
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from discern.errors import DiscernError
 
@@ -163,7 +163,7 @@ class _Room:
         """Wait until so many bytes may be taken, and take them in the block."""
         capacity = most_bytes()  # one that takes more has it all, and is alone
         wanted = min(work, capacity)
-        with self._alone() if wanted > capacity // 4 else self._beside():
+        with self._alone() if wanted > capacity // 4 else nullcontext():
             with self._change:
                 self._change.wait_for(lambda: self._taken + wanted <= capacity)
                 self._taken += wanted
@@ -175,10 +175,6 @@ class _Room:
                 with self._change:
                     self._taken -= wanted
                     self._change.notify_all()
-
-    @contextmanager
-    def _beside(self) -> Iterator[None]:
-        yield
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -198,18 +194,8 @@ room = _Room()
 
 def _trim() -> None:
     """Have the C library give back what is free: it would keep half a gigabyte for each thread."""
-    trim = _libc_function("malloc_trim")
-    if trim is not None:
-        trim(0)
-
-
-@cache
-def _libc_function(name: str) -> Any:
-    """A function of the C library, or None where it has none of that name."""
-    try:
-        return getattr(ctypes.CDLL(None), name)
-    except (OSError, AttributeError, TypeError):
-        return None
+    with suppress(OSError, AttributeError, TypeError):  # not every C library has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 # Of a picture's file, before and after it is opened
@@ -272,7 +258,7 @@ def _check_pieces(file: IO[bytes], start: bytes) -> None:
             raise CostError(f"a TIFF of {count:,} pieces; at most {MAX_TILES:,} are read")
 
 
-def _piece(image: Any) -> tuple[int, int]:
+def _piece(image: TiffImageFile) -> tuple[int, int]:
     """Pixels and bytes of a TIFF's largest strip or tile."""
     tags = image.tag_v2
     bits = tags.get(258, (1,))
@@ -306,7 +292,7 @@ def work_of(image: Image.Image, file: IO[bytes]) -> int:
     """
     pixels, own = image.width * image.height, bytes_of(image.mode)
     work = pixels * (own + _BESIDE.get(image.format or "", 0))
-    if image.format == "TIFF":
+    if isinstance(image, TiffImageFile):
         kind = str(image.info.get("compression"))
         if kind not in _TIFF_COMPRESSIONS:
             raise CostError(f"a TIFF whose pixels are packed as {kind}, which is not read")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from discern.data.costs import most_bytes
 from discern.errors import first_line
@@ -30,7 +31,7 @@ class DepthError(ValueError):
     """A picture's values cannot be had in full; the message says why."""
 
 
-def packing_of(image: Image.Image) -> tuple[Any, ...]:
+def packing_of(image: Image.Image) -> tuple[object, ...]:
     """How the values lie in the file of a picture that is opened, and not loaded yet."""
     arguments = [tile.args for tile in getattr(image, "tile", ())]
     return tuple(
@@ -38,7 +39,7 @@ def packing_of(image: Image.Image) -> tuple[Any, ...]:
     )
 
 
-def has_deep_colours(image: Image.Image, packing: tuple[Any, ...]) -> bool:
+def has_deep_colours(image: Image.Image, packing: tuple[object, ...]) -> bool:
     """Whether a picture in colour, or grey with transparency, has sixteen bits a value."""
     if image.format == "PPM":
         return image.mode == "RGB" and _FULL in packing
@@ -50,7 +51,9 @@ def is_deep(image: Image.Image) -> bool:
     return image.mode.partition(";")[0] in ("I", "F")
 
 
-def range_of(image: Image.Image, file: IO[bytes], packing: tuple[Any, ...]) -> tuple[float, float]:
+def range_of(
+    image: Image.Image, file: IO[bytes], packing: tuple[object, ...]
+) -> tuple[float, float]:
     """The values of a deep picture that become black and white.
 
     White is the one that the file declares, by TIFF's tags, PNG's sBIT chunk or PGM's greatest
@@ -146,8 +149,8 @@ def _level(brightest: float, levels: tuple[float, ...]) -> float:
 
 def _declared(image: Image.Image, file: IO[bytes]) -> tuple[float, float] | None:
     """The values of black and white that a file declares, if it does."""
-    if image.format == "TIFF":
-        tags: Any = image.tag_v2  # type: ignore[attr-defined]
+    if isinstance(image, TiffImageFile):
+        tags = image.tag_v2
         white = next((w for w in (_number(tags.get(tag)) for tag in _MAXIMA) if w), None)
         black = next((b for b in (_number(tags.get(tag)) for tag in _MINIMA) if b), 0.0)
         bits = _number(tags.get(_BITS))
@@ -158,11 +161,12 @@ def _declared(image: Image.Image, file: IO[bytes]) -> tuple[float, float] | None
     return None if bits is None else (0.0, 2.0**bits - 1)
 
 
-def _number(value: Any) -> float | None:
+def _number(value: object) -> float | None:
     """What a tag of one or several values says, if these are one finite number."""
     values = set(value) if isinstance(value, tuple) else {value}
     try:
-        (number,) = map(float, values)
+        (only,) = values
+        number = float(only)  # type: ignore[arg-type] # whatever a file may hold
     except (TypeError, ValueError, ZeroDivisionError):
         return None
     return number if math.isfinite(number) else None
@@ -233,7 +237,7 @@ def deep_colours(image: Image.Image, file: IO[bytes]) -> tuple[Image.Image, floa
 
 def _is_dark(image: Image.Image) -> bool:
     """Whether an image, in mode RGB, RGBA or LA, has no value with upper bits."""
-    extrema: Any = image.getextrema()
+    extrema: tuple[tuple[float, float], ...] = image.getextrema()  # type: ignore[assignment]
     colours = zip(image.getbands(), extrema, strict=True)
     return bool(max(most for name, (_, most) in colours if name != "A") <= _FEW)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,13 +13,11 @@ from discern.data.splits import (
     END,
     Integers,
     Interval,
+    Pool,
     before_fold,
-    boundaries,
     check_fold,
     drawn_as,
     held_out_count,
-    inside,
-    positions,
     quotas,
     sample,
 )
@@ -56,39 +54,6 @@ class Content(NamedTuple):
     names: Integers
 
 
-@dataclass
-class _Pool:
-    """Images to be divided.
-
-    Attributes:
-        keys: of their contents, (N,).
-        labels: the classes that they are drawn in, (N,).
-        classes: how many there are.
-        seed: that the positions are drawn by.
-    """
-
-    keys: Integers
-    labels: Integers
-    classes: int
-    seed: int
-
-    def counts(self, rows: NDArray[np.bool_]) -> Integers:
-        """Images of each class, (K,), among some."""
-        return np.bincount(self.labels[rows], minlength=self.classes)
-
-    def boundaries(
-        self, rows: NDArray[np.bool_], draw: int, counts: Integers, least: int = 0
-    ) -> list[int]:
-        """The boundary in each class, (K,), that so many of some images stand before."""
-        places = positions(self.keys[rows], self.seed, draw)
-        fraction = counts.sum() / max(1, rows.sum())
-        return boundaries(places, self.labels[rows], counts, float(fraction), least)
-
-    def inside(self, intervals: list[Interval], draw: int) -> NDArray[np.bool_]:
-        """Which of all images, (N,), stand in the intervals of their classes."""
-        return inside(positions(self.keys, self.seed, draw), self.labels, intervals)
-
-
 def divide(
     images: Content,
     classes: int,
@@ -114,7 +79,7 @@ def divide(
     keys, rule = images.keys, wanted.model_copy()
     if stored is not None:
         rule = stored.model_copy(update={"fraction": wanted.fraction})
-    pool = _Pool(keys, drawn_as(keys, images.labels), classes, rule.seed)
+    pool = Pool(keys, drawn_as(keys, images.labels), classes, rule.seed)
     before = np.full(len(keys), -1) if known is None else known.sides_of(keys)
     free = before < 0
     sides = np.full(len(keys), Side.TRAIN, dtype=np.uint8)
@@ -139,7 +104,7 @@ def divide(
     return Division(sides, rule, kept_out)
 
 
-def _held_out(pool: _Pool, rows: NDArray[np.bool_], wanted: Rule) -> list[Interval]:
+def _held_out(pool: Pool, rows: NDArray[np.bool_], wanted: Rule) -> list[Interval]:
     """What is held out for the test."""
     assert wanted.test_size is not None
     count = held_out_count(int(rows.sum()), wanted.test_size, "data.test_size")
@@ -147,7 +112,7 @@ def _held_out(pool: _Pool, rows: NDArray[np.bool_], wanted: Rule) -> list[Interv
     return [(0, end) for end in pool.boundaries(rows, TEST, shares)]
 
 
-def _validated(pool: _Pool, rows: NDArray[np.bool_], wanted: Rule) -> list[Interval]:
+def _validated(pool: Pool, rows: NDArray[np.bool_], wanted: Rule) -> list[Interval]:
     """What is held out for validation: a part, or one of the folds."""
     counts = pool.counts(rows)
     if wanted.folds is None:
@@ -164,7 +129,7 @@ def _validated(pool: _Pool, rows: NDArray[np.bool_], wanted: Rule) -> list[Inter
 
 
 def _leave_out(
-    pool: _Pool, sides: NDArray[np.uint8], before: Integers, rule: Rule, stored: Rule | None
+    pool: Pool, sides: NDArray[np.uint8], before: Integers, rule: Rule, stored: Rule | None
 ) -> None:
     """Train on a fraction of the images that are not held out, the same of each class."""
     rule.used = None

@@ -18,7 +18,7 @@ from discern.data.part_names import (
 )
 from discern.data.pictures import picture_suffixes
 from discern.data.tables import SUFFIXES, Files, NoTableError, Table, read_table
-from discern.errors import DiscernError
+from discern.errors import DiscernError, file_errors
 from discern.files.walk import JUNK, walk
 from discern.text import visible
 
@@ -251,7 +251,7 @@ def _add_classes(
             found.doubts.append(f"{folder / name} is passed over: it has no files.")
         files += here
     if any(len(names) > 1 for names in spelled.values()):
-        files = _in_order(files)
+        files = in_order(files)
         found.guesses += [
             f"{len(names)} folders in {folder} are the class {name}, spelled in other bytes."
             for name, names in spelled.items()
@@ -385,10 +385,8 @@ def _subfolders(folder: Path) -> list[str]:
 
 def visible_names(folder: Path) -> list[str]:
     """Names in a folder that are not hidden, sorted."""
-    try:
+    with file_errors(f"data.dir: {folder} cannot be read"):
         names = os.listdir(folder)  # noqa: PTH208 - names are wanted
-    except OSError as error:
-        raise DiscernError(f"data.dir: {folder} cannot be read: {error.strerror}.") from error
     return sorted(name for name in names if not name.startswith(".") and name not in JUNK)
 
 
@@ -398,7 +396,8 @@ def _text(name: str) -> str:
     return visible(unicodedata.normalize("NFC", text))
 
 
-def _in_order(files: Iterable[Labelled]) -> list[Labelled]:
+def in_order(files: Iterable[Labelled]) -> list[Labelled]:
+    """Files in the order of classes and names."""
     return sorted(files, key=lambda entry: (entry.label, entry.path))
 
 
@@ -471,7 +470,7 @@ def _from_tables(tables: Sequence[Table], place: Path) -> Listing:
         _add_rows(named, table, default)
     for part, entry in named.values():
         listing.parts.setdefault(part, []).append(entry)
-    listing.parts = {part: _in_order(files) for part, files in listing.parts.items()}
+    listing.parts = {part: in_order(files) for part, files in listing.parts.items()}
     others = [path for path in tables[0].files.pictures() if path not in named]
     if others:
         listing.doubts.append(

@@ -124,7 +124,7 @@ class ImageFolder(ImageDataModule):
         """Sentences on what was guessed, passed over and doubted in finding them."""
 
     @property
-    def preprocessing(self) -> dict[str, Any]:
+    def preprocessing(self) -> dict[str, object]:
         """Scaling, cut, mean and standard deviation; the size cut out is ``input_shape``'s."""
         photos = self.photos
         return {

@@ -62,7 +62,7 @@ class Rule(Strict):
     used: _Intervals | None = None
 
     @property
-    def asked(self) -> dict[str, Any]:
+    def asked(self) -> dict[str, object]:
         """The settings that decided of what was drawn."""
         names = {"test_size"} if self.test is not None else set()
         if self.val is not None:
@@ -162,12 +162,7 @@ class KnownImages:
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint keeps of the images."""
-        labels = self.labels.astype(np.int32)
-        arrays: list[NDArray[Any]] = [
-            self.keys, labels, self.sides, self.names, self.before, self.before_sides
-        ]  # fmt: skip
-        named = zip(TENSORS, arrays, strict=True)
-        return {name: torch.from_numpy(array.copy()) for name, array in named}
+        return {name: torch.tensor(getattr(self, name)).to(kind) for name, kind in TENSORS.items()}
 
 
 TENSORS = {
@@ -182,7 +177,7 @@ TENSORS = {
 
 
 def from_tensors(
-    saved: Mapping[str, Any],
+    saved: Mapping[str, Tensor],
     rule: Rule,
     class_names: list[str],
     fingerprint: str | None,
@@ -195,31 +190,31 @@ def from_tensors(
     """
     if not rule.suits(len(class_names)) or not _are_whole(saved, len(class_names)):
         raise DiscernError(f"{source} does not say in a form that is known what it was trained on.")
-    arrays = {name: saved[name].numpy() for name in TENSORS}
+    arrays: dict[str, Any] = {name: saved[name].numpy() for name in TENSORS}
     arrays["labels"] = arrays["labels"].astype(np.int64)
     return KnownImages(
         **arrays, rule=rule, class_names=class_names, fingerprint=fingerprint, source=source
     )
 
 
-def _are_whole(saved: Mapping[str, Any], classes: int) -> bool:
-    if set(saved) != set(TENSORS):
+def _are_whole(saved: Mapping[str, Tensor], classes: int) -> bool:
+    if set(saved) != set(TENSORS) or not all(_is_plain(saved[n], TENSORS[n]) for n in TENSORS):
         return False
-    if not all(_is_plain(saved[name], kind) for name, kind in TENSORS.items()):
-        return False
-    count, labels = len(saved["keys"]), saved["labels"]
-    if not len(labels) == len(saved["sides"]) == count or len(saved["names"]) not in (0, count):
-        return False
-    if len(saved["before"]) != len(saved["before_sides"]):
-        return False
-    if count and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+    length = {name: len(part) for name, part in saved.items()}
+    count, labels = length["keys"], saved["labels"]
+    if (
+        not length["labels"] == length["sides"] == count
+        or length["names"] not in (0, count)
+        or length["before"] != length["before_sides"]
+        or (count and not 0 <= int(labels.min()) <= int(labels.max()) < classes)
+    ):
         return False
     ascend = all(bool((saved[name].diff() >= 0).all()) for name in ("keys", "before"))
     sides = torch.cat([saved["sides"], saved["before_sides"]])
     return ascend and (not len(sides) or int(sides.max()) <= max(Side))
 
 
-def _is_plain(part: Any, kind: torch.dtype) -> bool:
+def _is_plain(part: object, kind: torch.dtype) -> bool:
     """Whether it is a row of numbers of that type, each of which is there."""
     return (
         isinstance(part, Tensor)

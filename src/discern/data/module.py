@@ -15,11 +15,18 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.accelerators import CUDAAccelerator
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from discern.data.augment import AUGMENTATIONS
+from discern.data.augment import AUGMENTATIONS, View
 from discern.data.division import Content, Division, all_on, divide, seen
-from discern.data.images import AugmentedImages, Batch, Images, labels_of
+from discern.data.images import (
+    Augmentable,
+    AugmentedImages,
+    Batch,
+    Batched,
+    Images,
+    labels_of,
+)
 from discern.data.in_memory import InMemoryImages
 from discern.data.known import Changes, KnownImages, Rule, Side, check_classes
 from discern.data.loader import ImageLoader, ResumableDataLoader
@@ -90,7 +97,7 @@ class ImageDataModule(LightningDataModule, ABC):
     input_shape: tuple[int, int, int]
     """Shape of an image: channels, height, width."""
 
-    augmentations: ClassVar[Mapping[str, Any]]
+    augmentations: ClassVar[Mapping[str, object]]
     """What ``augment`` may name."""
 
     def __init__(
@@ -147,7 +154,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
     @property
     @abstractmethod
-    def preprocessing(self) -> dict[str, Any]:
+    def preprocessing(self) -> dict[str, object]:
         """What turns pixels into the network's input, for whoever has the model alone."""
 
     def setup(self, stage: str | None = None) -> None:
@@ -276,7 +283,7 @@ class ImageDataModule(LightningDataModule, ABC):
         return 0 if self.known is None else int((self.known.sides_of(self.seen.keys) >= 0).sum())
 
     @property
-    def overruled(self) -> dict[str, tuple[Any, Any]]:
+    def overruled(self) -> dict[str, tuple[object, object]]:
         """Settings of the split that do not count, since the model's do: what was asked, and is."""
         rule = None if self.known is None or not self.are_own else self.known.rule
         if rule is None or not rule.asked:
@@ -333,7 +340,7 @@ class ImageDataModule(LightningDataModule, ABC):
         """Whether any image is held out."""
         return len(self.val_dataset) > 0
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> DataLoader[Batch]:
         """Batches in an order that the seed and the epoch decide; it resumes within an epoch."""
         trainer = self.trainer
         if trainer is not None and trainer.overfit_batches:  # type: ignore[attr-defined]
@@ -365,21 +372,21 @@ class ImageDataModule(LightningDataModule, ABC):
             **self._loader_options(),
         )
 
-    def _seen_in_training(self) -> Dataset[Any]:
+    def _seen_in_training(self) -> Batched:
         """The images trained on, as training sees them."""
         images = self._served(self.train_dataset)
         if self.augmentation is None:
-            return images  # type: ignore[return-value]
+            return images
         return AugmentedImages(images, self.augmentation, self.seed)
 
     def seen_in_epoch(self, indices: list[int], epoch: int) -> Batch:
         """Training images at ``indices`` as the network sees them in an epoch, from 0."""
-        if self.augmentation is None:
+        view = View.of(self.augmentation, self.seed, epoch)
+        if view is None:
             return self.train_dataset.__getitems__(indices)
-        chosen = np.array(indices, dtype=np.int64)
-        return self.train_dataset.augmented(chosen, self.augmentation, self.seed, epoch)
+        return self.train_dataset.augmented(np.array(indices, dtype=np.int64), view)
 
-    def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
+    def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         """Batches of the images held out, in order; no loader at all where there are none."""
         if not self.has_validation:
             # Lightning takes an empty list to mean no validation, but wonders whether it is meant.
@@ -387,7 +394,7 @@ class ImageDataModule(LightningDataModule, ABC):
             return []
         return self._share_of(self.val_dataset)
 
-    def test_dataloader(self) -> DataLoader[Any]:
+    def test_dataloader(self) -> DataLoader[Batch]:
         """Batches of the test images, in order."""
         return self._share_of(self.test_dataset)
 
@@ -397,26 +404,28 @@ class ImageDataModule(LightningDataModule, ABC):
             raise RuntimeError(f"{type(self).__name__} knows its data only after setup()")
         return self._splits
 
-    def sequential_loader(self, dataset: Images, batch_size: int) -> DataLoader[Any]:
+    def sequential_loader(self, dataset: Images, batch_size: int) -> DataLoader[Batch]:
         """Batches of ``dataset`` in order, as the network sees them in evaluation."""
-        return self._loader(self._served(dataset), batch_size)
+        return self._loader(dataset, batch_size)
 
-    def _share_of(self, images: Images) -> DataLoader[Any]:
+    def _share_of(self, images: Images) -> DataLoader[Batch]:
         """Batches, in order, of those images that this process evaluates."""
-        dataset: Any = self._served(images)
-        trainer = self.trainer
-        if trainer is None or trainer.world_size == 1:
-            return self._loader(dataset, self.eval_batch_size)
-        share = ShareSampler(dataset, trainer.world_size, trainer.global_rank)
-        return self._loader(dataset, self.eval_batch_size, sampler=share)
+        trainer, share = self.trainer, None
+        if trainer is not None and trainer.world_size > 1:
+            share = ShareSampler(images, trainer.world_size, trainer.global_rank)
+        return self._loader(images, self.eval_batch_size, share)
 
-    def _loader(self, dataset: Any, batch_size: int, **options: Any) -> DataLoader[Any]:
-        return ImageLoader(dataset, batch_size=batch_size, **options, **self._loader_options())
+    def _loader(
+        self, images: Images, batch_size: int, sampler: ShareSampler | None = None
+    ) -> DataLoader[Batch]:
+        return ImageLoader(
+            self._served(images), batch_size=batch_size, sampler=sampler, **self._loader_options()
+        )
 
-    def _served(self, images: Images) -> Images | ServedFeatures:
+    def _served(self, images: Images) -> Augmentable:
         return images if self.features is None else ServedFeatures(images, self.features)
 
-    def _loader_options(self) -> dict[str, Any]:
+    def _loader_options(self) -> dict[str, object]:
         # Features are read, not computed: processes for it would only cost.
         num_workers = self.num_workers if self.features is None else 0
         return {
@@ -492,7 +501,7 @@ class InMemoryDataModule(ImageDataModule):
         """Read or make the data set; called once."""
 
     @property
-    def preprocessing(self) -> dict[str, Any]:
+    def preprocessing(self) -> dict[str, object]:
         """Mean and standard deviation."""
         return {"mean": self.mean, "std": self.std}
 

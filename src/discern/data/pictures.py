@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +71,20 @@ def no_reduction(width: int, height: int) -> int:
     return 1
 
 
+class Picture(NamedTuple):
+    """A picture that was read.
+
+    Attributes:
+        image: in mode L or RGB, in memory, upright, perhaps reduced.
+        full: width and height in pixels of the whole picture, upright.
+        white: the value that became white; 0 for a picture of eight bits.
+    """
+
+    image: Image.Image
+    full: tuple[int, int]
+    white: float = 0.0
+
+
 def read_picture(
     source: Path | IO[bytes],
     channels: int,
@@ -97,31 +111,34 @@ def read_picture(
         PictureError: the file cannot be opened, is no picture, is damaged, or takes more to decode
             than :mod:`discern.data.costs` allows.
     """
-    return _read(source, channels, reduction)[0]
+    return read_whole(source, channels, reduction).image
 
 
-def _read(
-    source: Path | IO[bytes], channels: int, reduction: Callable[[int, int], int]
-) -> tuple[Image.Image, float]:
-    """As :func:`read_picture`, and the value that became white; 0 where it has eight bits."""
+def read_whole(
+    source: Path | IO[bytes],
+    channels: int,
+    reduction: Callable[[int, int], int] = no_reduction,
+) -> Picture:
+    """As :func:`read_picture`, with the picture's full size and the value that became white."""
     mode = "L" if channels == 1 else "RGB"
     # A path of 250 characters that Pillow prints would hide the reason, so it gets the file.
     with _refusing(), _open(source) as file:
         is_jpeg = file.read(len(JPEG)) == JPEG
         file.seek(0)
         if is_jpeg:
-            return _read_jpeg(file, mode, reduction), 0.0
+            return _read_jpeg(file, mode, reduction)
         with opened(file) as (image, factor):
-            if factor > 1 or image.format == "JPEG2000":
-                reduction(*upright_size(image))  # is told of the full size
+            reduced = factor > 1 or image.format == "JPEG2000"
+            full = upright_size(image) if reduced else None
             packing = packing_of(image)
             image.load()
             turn = _UPRIGHT.get(_orientation(image))  # a PNG may say it after its pixels
             plain, white = _in_eight_bits(image, file, packing, mode, factor)
-            return _upright(plain, image, turn), white
+            upright = _upright(plain, image, turn)
+            return Picture(upright, full or upright.size, white)
 
 
-def _read_jpeg(file: IO[bytes], mode: str, reduction: Callable[[int, int], int]) -> Image.Image:
+def _read_jpeg(file: IO[bytes], mode: str, reduction: Callable[[int, int], int]) -> Picture:
     check_head(file)
     file.seek(0)
     content = file.read()
@@ -132,11 +149,12 @@ def _read_jpeg(file: IO[bytes], mode: str, reduction: Callable[[int, int], int])
         with room.taken(head.work(factor)):
             image = decode_jpeg(content, factor)
         if image is not None:
-            return image
+            return Picture(image, (head.width, head.height))
     with Image.open(io.BytesIO(content), formats=("JPEG",)) as opened:
         turn = _UPRIGHT.get(_orientation(opened))
         lying = None if turn is None else opened
-        factor = max(forced, _power(reduction(*upright_size(opened)), lying))
+        full = upright_size(opened)
+        factor = max(forced, _power(reduction(*full), lying))
         with room.taken(head.work(factor)):
             if factor > 1:
                 width, height = opened.size
@@ -144,7 +162,7 @@ def _read_jpeg(file: IO[bytes], mode: str, reduction: Callable[[int, int], int])
             opened.load()
             upright = _upright(_as_mode(opened, mode), opened, turn)
             opened.close()
-            return upright
+            return Picture(upright, full)
 
 
 def _upright(plain: Image.Image, opened: Image.Image, turn: Image.Transpose | None) -> Image.Image:
@@ -237,14 +255,9 @@ def check_picture(source: Path | IO[bytes]) -> tuple[int, int, float]:
     Raises:
         PictureError: as :func:`read_picture`.
     """
-    full: list[tuple[int, int]] = []
-
-    def smallest(width: int, height: int) -> int:
-        full.append((width, height))
-        return 8  # what is damaged shows at any scale
-
-    image, white = _read(source, 3, smallest)
-    return *(full[-1] if full else image.size), white
+    # What is damaged shows at any scale.
+    picture = read_whole(source, 3, lambda width, height: 8)
+    return *picture.full, picture.white
 
 
 def fit_picture(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -269,7 +282,7 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 
 # Orientation -> what makes the picture upright. Pillow's exif_transpose also writes the rest of the
 # EXIF block anew, at which one that is damaged would fail.
-_UPRIGHT = {
+_UPRIGHT: dict[object, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -281,8 +294,8 @@ _UPRIGHT = {
 _SIDEWAYS = (5, 6, 7, 8)
 
 
-def _orientation(image: Image.Image) -> Any:
-    """What the EXIF block says: 1, and whatever ``_UPRIGHT`` does not have, is upright."""
+def _orientation(image: Image.Image) -> object:
+    """The EXIF orientation: 1, and whatever ``_UPRIGHT`` does not have, is upright."""
     return image.getexif().get(ORIENTATION, 1)
 
 
@@ -338,7 +351,7 @@ def _unread(file: IO[bytes], formats: Sequence[str]) -> str:
 
 
 def _in_eight_bits(
-    image: Image.Image, file: IO[bytes], packing: tuple[Any, ...], mode: str, factor: int
+    image: Image.Image, file: IO[bytes], packing: tuple[object, ...], mode: str, factor: int
 ) -> tuple[Image.Image, float]:
     """The image in that mode, on white, at a scale, and the value that became white, or 0."""
     white, made = 0.0, image

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F  # noqa: N812 - its usual name
 
-from discern.data.pictures import read_picture
+from discern.data.pictures import read_whole
 
 CHANNELS = 3
 """Photographs are used in colour."""
@@ -61,14 +61,8 @@ class Preprocessing:
         Raises:
             PictureError: it cannot be read.
         """
-        full: tuple[int, int] | None = None
-
-        def reduction(width: int, height: int) -> int:
-            nonlocal full
-            full = width, height
-            return self.reduction(width, height)
-
-        return self.centre(read_picture(source, CHANNELS, reduction), full)
+        picture = read_whole(source, CHANNELS, self.reduction)
+        return self.centre(picture.image, picture.full)
 
     def centre(self, image: Image.Image, full: tuple[int, int] | None = None) -> Tensor:
         """The pixels that the network sees in evaluation, uint8 (3, image_size, image_size).

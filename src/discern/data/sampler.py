@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler
 
+from discern.data.images import Batch
 
-class EpochSampler(DistributedSampler[Any]):
+
+class EpochSampler(DistributedSampler[int]):
     """Shuffled indices whose order is a function of the seed and the epoch alone.
 
     Each index comes once an epoch, unless classes are balanced. With several replicas each visits
@@ -34,7 +36,7 @@ class EpochSampler(DistributedSampler[Any]):
 
     def __init__(
         self,
-        dataset: Dataset[Any],
+        dataset: Dataset[Batch],
         seed: int,
         num_replicas: int = 1,
         rank: int = 0,
@@ -60,7 +62,7 @@ class EpochSampler(DistributedSampler[Any]):
         padded = np.resize(order, self.total_size)
         yield from padded[self.rank :: self.num_replicas][skipped:].tolist()
 
-    def _order(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+    def _order(self) -> NDArray[np.int64]:
         # SeedSequence mixes the two numbers, where their sum would give seed 0 in epoch 1 the
         # order of seed 1 in epoch 0.
         mixed = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1, np.uint64)
@@ -71,11 +73,11 @@ class EpochSampler(DistributedSampler[Any]):
             )
         else:
             drawn = torch.randperm(len(self.dataset), generator=generator)  # type: ignore[arg-type]
-        order: np.ndarray[Any, np.dtype[np.int64]] = drawn.numpy()
+        order: NDArray[np.int64] = drawn.numpy()
         return order
 
 
-class ShareSampler(DistributedSampler[Any], SequentialSampler):
+class ShareSampler(DistributedSampler[int], SequentialSampler):
     """Every so-many-th index, in order: each index is that of one process alone.
 
     Shares differ by one image at most, and ``len()`` is that of the longest: from it each process
@@ -91,7 +93,7 @@ class ShareSampler(DistributedSampler[Any], SequentialSampler):
         rank: which of them this is, from 0.
     """
 
-    def __init__(self, dataset: Dataset[Any], num_replicas: int, rank: int) -> None:
+    def __init__(self, dataset: Dataset[Batch], num_replicas: int, rank: int) -> None:
         super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=False)
         self.share = range(rank, len(dataset), num_replicas)  # type: ignore[arg-type]
 
@@ -116,7 +118,7 @@ def mixed_order(labels: Tensor) -> Tensor:
     return by_class[torch.argsort(place, stable=True)]
 
 
-def batch_with_a_repeat(loader: DataLoader[Any] | None) -> int | None:
+def batch_with_a_repeat(loader: DataLoader[Batch] | None) -> int | None:
     """The batch of an epoch, from 0, whose last image another process has, too; None without one.
 
     Training needs shares of equal length, for which some processes visit an image twice.

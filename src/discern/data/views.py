@@ -15,7 +15,7 @@ from discern.data.preprocessing import Preprocessing, as_tensor, extent_in
 
 
 @dataclass(frozen=True)
-class View:
+class Crop:
     """What is cut out of a picture, in the pixels of its full size.
 
     Attributes:
@@ -54,8 +54,8 @@ class PhotoAugmentation:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     colour: Callable[[Tensor], Tensor] | None = None
 
-    def draw(self, width: int, height: int) -> View:
-        """A view of a picture of that size, drawn from torch's global generator."""
+    def draw(self, width: int, height: int) -> Crop:
+        """A crop of a picture of that size, drawn from torch's global generator."""
         turned = self.degrees > 0
         limits = [-self.degrees, self.degrees]
         angle = RandomRotation.get_params(limits) if turned else 0.0
@@ -65,36 +65,36 @@ class PhotoAugmentation:
             picture, list(self.scale), list(self.ratio)
         )
         mirrored = bool(torch.rand(()) < 0.5)
-        return View(angle, left, top, wide, tall, mirrored)
+        return Crop(angle, left, top, wide, tall, mirrored)
 
-    def show(self, image: Image.Image, view: View, full: int, target: Preprocessing) -> Tensor:
+    def show(self, image: Image.Image, crop: Crop, full: int, target: Preprocessing) -> Tensor:
         """The view of a picture, uint8 (3, image_size, image_size).
 
         Args:
             image: the picture in mode RGB, perhaps reduced.
-            view: what is seen of it, in the pixels of its full size.
+            crop: what is seen of it, in the pixels of its full size.
             full: its full width in pixels.
             target: the size of the result, and the interpolation.
         """
-        box = _box(image, view, extent_in(image.width, full) / full)
+        box = _box(image, crop, extent_in(image.width, full) / full)
         pixels = target.scaled(as_tensor(box), [target.image_size, target.image_size])
-        if view.mirrored:
+        if crop.mirrored:
             pixels = pixels.flip(-1)
         return pixels if self.colour is None else self.colour(pixels)
 
 
-def reduction_of(view: View, image_size: int) -> int:
+def reduction_of(crop: Crop, image_size: int) -> int:
     """How many times smaller a JPEG may be decoded and still hold the view in full detail."""
-    return min(view.width, view.height) // image_size
+    return min(crop.width, crop.height) // image_size
 
 
-def _box(image: Image.Image, view: View, scale: float) -> Image.Image:
+def _box(image: Image.Image, crop: Crop, scale: float) -> Image.Image:
     """The box of the turned picture, nearest pixel, as ``Image.rotate`` and ``Image.crop`` do."""
-    left, right = _edges(view.left, view.width, scale, image.width)
-    top, bottom = _edges(view.top, view.height, scale, image.height)
-    if not view.angle:
+    left, right = _edges(crop.left, crop.width, scale, image.width)
+    top, bottom = _edges(crop.top, crop.height, scale, image.height)
+    if not crop.angle:
         return image.crop((left, top, right, bottom))
-    angle = -math.radians(view.angle)
+    angle = -math.radians(crop.angle)
     cos, sin = math.cos(angle), math.sin(angle)
     x, y = image.width / 2, image.height / 2
     # From a pixel of the box to one of the picture: move by the corner, turn about the centre.

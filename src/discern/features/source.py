@@ -7,19 +7,17 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from discern.console import is_terminal
-from discern.data.images import Images
+from discern.data.images import Batch, Batched, Images, Shown
 from discern.data.loader import ImageLoader
 from discern.errors import DiscernError, first_line
 from discern.features.arrays import DTYPES, Ids
@@ -71,15 +69,7 @@ class Kind:
 
     def about(self) -> Key:
         """All of it, as it is written beside the features."""
-        return {
-            "format": FORMAT,
-            "backbone": self.backbone,
-            "shape": list(self.shape),
-            "preprocessing": self.preprocessing,
-            "readers": self.readers,
-            "engine": self.engine,
-            "precision": self.precision,
-        }
+        return {"format": FORMAT, **asdict(self)}
 
     def digest(self) -> str:
         """Hex digest that any change of the above changes."""
@@ -151,75 +141,62 @@ class FeatureSource:
         self._uncached = 0
         # With ``refresh`` what was there before counts for nothing.
         self._since = max(self.store.chunks, default=0) if settings.mode == "refresh" else -1
-        self._tables: dict[tuple[object, ...], tuple[_Shown, FeatureTable]] = {}
+        self._tables: dict[Shown, FeatureTable] = {}
 
     @property
     def features_computed(self) -> int:
         """Features computed so far, those that there was no room for included."""
         return self.account.computed + self._uncached
 
-    def rows(
-        self,
-        images: Images,
-        indices: NDArray[np.int64],
-        augmentation: Any,
-        seed: int,
-        view: int,
-    ) -> Tensor:
-        """Features, float32 (B, width), of the images at ``indices`` in a view of theirs."""
+    def rows(self, shown: Shown, indices: NDArray[np.int64]) -> Tensor:
+        """Features, float32 (B, width), of the images at ``indices``."""
         if not self._full:
             try:
-                return self._kept_rows(images, indices, augmentation, seed, view)
+                return self._kept_rows(shown, indices)
             except CacheFullError as error:
                 if self.settings.stop_if_full:
                     raise
                 self._full = True
                 log.warning("%s Training goes on without the cache.", error)
-        batch, _ = images.identified(indices, augmentation, seed, view)
+        batch, _ = shown.images.identified(indices, shown.view)
         self._uncached += len(indices)
         # Tensors made in inference mode cannot be what a head is trained on; a copy can.
         return self.compute(batch).clone()
 
-    def _kept_rows(
-        self, images: Images, indices: NDArray[np.int64], augmentation: Any, seed: int, view: int
-    ) -> Tensor:
-        table = self.table(images, augmentation, seed, view)
+    def _kept_rows(self, shown: Shown, indices: NDArray[np.int64]) -> Tensor:
+        table = self.table(shown)
         try:
             return table.rows(indices)
-        except OSError:  # removed while in use, or a fault of the disk
-            self._tables = {key: known for key, known in self._tables.items() if known[1] != table}
+        except OSError:  # removed while in use, or a disk fault
+            del self._tables[shown]
         with self._on_disk("read"):
-            return self.table(images, augmentation, seed, view).rows(indices)
+            return self.table(shown).rows(indices)
 
-    def compute_share(self, images: Images, augmentation: Any, seed: int, view: int) -> None:
-        """Compute the part of the features that is missing and that ``share`` names.
+    def compute_share(self, shown: Shown) -> None:
+        """Compute the missing features that belong to ``share``.
 
         Raises:
             CacheMissError, CacheFullError, DiscernError: as of ``table``.
         """
-        shown = _Shown(images, augmentation, seed, view)
-        ids = shown.ids()
+        ids = _ids_of(shown)
         if len(self._missing(ids)):
             self._compute(shown, ids)
 
-    def table(self, images: Images, augmentation: Any, seed: int, view: int) -> FeatureTable:
-        """The features of all of ``images``, those missing computed first, behind a bar.
+    def table(self, shown: Shown) -> FeatureTable:
+        """The features of all images, those missing computed first, behind a bar.
 
         Raises:
             CacheMissError: some are missing, and the mode is ``require``.
             CacheFullError: they cannot be written.
             DiscernError: a picture can no longer be read, or they are too many or too large.
         """
-        key = (id(images), id(augmentation), *((seed, view) if augmentation is not None else ()))
-        if key not in self._tables:
-            shown = _Shown(images, augmentation, seed, view)
-            # The images are kept with it: other objects could get the same ids.
-            self._tables[key] = shown, self._complete(shown)
-        return self._tables[key][1]
+        if shown not in self._tables:
+            self._tables[shown] = self._complete(shown)
+        return self._tables[shown]
 
-    def count_missing(self, images: Images, augmentation: Any, seed: int, view: int) -> int:
-        """Images whose features are to be computed."""
-        return len(self._missing(_Shown(images, augmentation, seed, view).ids()))
+    def count_missing(self, shown: Shown) -> int:
+        """Number of images whose features are not in the cache."""
+        return len(self._missing(_ids_of(shown)))
 
     def check_room(self, count: int) -> None:
         """Refuse more new features than the cache may ever hold.
@@ -234,8 +211,8 @@ class FeatureSource:
                 f"{needed / 1e9:.3g} GB; give more, or cache.mode=off."
             )
 
-    def _complete(self, shown: _Shown) -> FeatureTable:
-        ids, before = shown.ids(), self.account.computed
+    def _complete(self, shown: Shown) -> FeatureTable:
+        ids, before = _ids_of(shown), self.account.computed
         self.store.hold()
         for _ in range(ATTEMPTS):
             places = self.store.find(ids)
@@ -246,7 +223,7 @@ class FeatureSource:
                 continue
             if self.settings.mode == "refresh":
                 self.store.remove_superseded()
-            beside = sum(table.in_memory for _, table in self._tables.values())
+            beside = sum(table.in_memory for table in self._tables.values())
             with suppress(OSError, DamagedChunkError):  # removed since it was verified
                 table = FeatureTable(self.store, places, beside)
                 self.account.reused += max(0, len(ids) - (self.account.computed - before))
@@ -258,7 +235,7 @@ class FeatureSource:
         """Indices of what is to be computed."""
         return np.flatnonzero(self.store.find(ids)[:, 0] <= self._since)
 
-    def _compute(self, shown: _Shown, ids: Ids) -> None:
+    def _compute(self, shown: Shown, ids: Ids) -> None:
         if self.settings.mode == "require":
             self.store.refresh()  # another process may have written them since
             missing = self._missing(ids)
@@ -317,7 +294,7 @@ class FeatureSource:
                 f"beside the {taken / 1e9:.3g} GB in use."
             )
 
-    def _extract(self, shown: _Shown, ids: Ids, missing: NDArray[np.int64]) -> int:
+    def _extract(self, shown: Shown, ids: Ids, missing: NDArray[np.int64]) -> int:
         """Compute and keep what is missing; the number of images that have changed.
 
         The ids of these become those of what they are now.
@@ -326,8 +303,9 @@ class FeatureSource:
         begun = flushed = time.perf_counter()
         done: list[tuple[Ids, Tensor]] = []
         size = 0
+        title = f"features of view {shown.view.epoch + 1}" if shown.view else "features"
         with tqdm(
-            desc=shown.title, total=len(missing), unit=" images", leave=False, dynamic_ncols=True,
+            desc=title, total=len(missing), unit=" images", leave=False, dynamic_ncols=True,
             disable=not is_terminal(),
         ) as bar:  # fmt: skip
             for part, batch, found in self._batches(shown, missing):
@@ -347,7 +325,7 @@ class FeatureSource:
         self.store.remember_rate(len(missing), seconds)
         changed = missing[(ids[missing] != asked).any(axis=1)]
         if len(changed):
-            shown.warn_of(changed)
+            _warn_of_changes(shown.images, changed)
         return len(changed)
 
     @property
@@ -357,12 +335,12 @@ class FeatureSource:
         return None if rate is None else rate * self.account.reused
 
     def _batches(
-        self, shown: _Shown, missing: NDArray[np.int64]
+        self, shown: Shown, missing: NDArray[np.int64]
     ) -> Iterator[tuple[NDArray[np.int64], Tensor, Ids]]:
         """Indices, images (N, C, H, W) and what these are, in the order of ``missing``."""
         settings = self.settings
         loader = ImageLoader(
-            shown,
+            _Identified(shown),
             sampler=missing.tolist(),
             batch_size=settings.batch_size,
             num_workers=settings.num_workers,
@@ -370,7 +348,7 @@ class FeatureSource:
         )
         parts = np.split(missing, range(settings.batch_size, len(missing), settings.batch_size))
         for part, (batch, found) in zip(parts, loader, strict=True):
-            yield part, batch, found
+            yield part, batch, found.numpy().view(np.uint64)
 
     def _keep(self, done: list[tuple[Ids, Tensor]]) -> None:
         ids = np.concatenate([part for part, _ in done])
@@ -386,36 +364,28 @@ class FeatureSource:
         self.account.computed += len(ids)
 
 
-@dataclass(frozen=True, eq=False)
-class _Shown(Dataset[Any]):
-    """Images as the network sees them: in evaluation, or with an augmentation in a view."""
+def _ids_of(shown: Shown) -> Ids:
+    """IDs, (N, 2), of the images as they were when the data set was read."""
+    return shown.images.identify(shown.view).copy()
 
-    images: Images
-    augmentation: Any
-    seed: int
-    view: int
+
+def _warn_of_changes(images: Images, changed: NDArray[np.int64]) -> None:
+    """Warn that files have changed since the data set was read."""
+    names = images.names()
+    first = names[changed[0]] if names else f"image {changed[0]}"
+    others = f" and {len(changed) - 1:,} others" if len(changed) > 1 else ""
+    log.warning("%s%s changed after this run had looked at the data: used as now.", first, others)
+
+
+class _Identified(Batched):
+    """Batches of images, float32 (B, C, H, W), with their IDs, int64 (B, 2), for labels."""
+
+    def __init__(self, shown: Shown) -> None:
+        self.shown = shown
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.shown)
 
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Ids]:
-        chosen = np.array(indices, dtype=np.int64)
-        return self.images.identified(chosen, self.augmentation, self.seed, self.view)
-
-    def ids(self) -> Ids:
-        """Two words for each, (N, 2), of the images as they were when the data set was read."""
-        return self.images.identify(self.augmentation, self.seed, self.view).copy()
-
-    def warn_of(self, changed: NDArray[np.int64]) -> None:
-        """Say which images are no longer those that the data set was made of."""
-        names = self.images.names()
-        first = names[changed[0]] if names else f"image {changed[0]}"
-        others = f" and {len(changed) - 1:,} others" if len(changed) > 1 else ""
-        log.warning(
-            "%s%s changed after this run had looked at the data: used as now.", first, others
-        )
-
-    @property
-    def title(self) -> str:
-        """Of the bar."""
-        return "features" if self.augmentation is None else f"features of view {self.view + 1}"
+    def __getitems__(self, indices: list[int]) -> Batch:
+        images, ids = self.shown.images.identified(np.array(indices), self.shown.view)
+        return images, torch.from_numpy(ids.view(np.int64).copy())

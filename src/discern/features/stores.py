@@ -12,7 +12,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
+
+from discern.files import reading
 
 ABOUT = "about.json"
 """What the features in a folder are, for people."""
@@ -69,14 +71,11 @@ def last_used(folder: Path) -> float:
     return 0.0
 
 
-def read_json(path: Path) -> Any:
-    """The content of a small JSON file; None where there is none that can be read."""
-    try:
-        if not path.is_file() or path.stat().st_size > _MAX_JSON:
-            return None
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
+def read_json(path: Path) -> object:
+    """The content of a small JSON file; None if it cannot be read."""
+    with suppress(OSError, ValueError):
+        return reading.read_json(path, limit=_MAX_JSON)
+    return None
 
 
 # Who uses it
@@ -146,12 +145,7 @@ def _alone(folder: Path) -> Iterator[bool]:
     except OSError:
         yield False
         return
-    with os.fdopen(descriptor, "rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            alone = True
-        except OSError:
-            alone = False
+    with os.fdopen(descriptor, "rb") as file, holding_alone(file) as alone:
         yield alone
 
 

@@ -8,11 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from discern.data.folders import PARTS, Labelled, Listing, check_folder, visible_names
+from discern.data.folders import PARTS, Labelled, Listing, check_folder, in_order, visible_names
 from discern.data.image_folder import ImageFolder
-from discern.data.published.fetch import download_hint, fetch
-from discern.data.published.unpack import extract
-from discern.errors import DiscernError
+from discern.data.published.publication import fetch_folder
+from discern.errors import DiscernError, file_errors
 from discern.files.walk import walk
 
 URL = "https://s3.amazonaws.com/content.udacity-data.com/nd089/Cat_Dog_data.zip"
@@ -65,10 +64,11 @@ class CatDog(ImageFolder):
                 f"{folder} is not complete, it has no train/ with cat/ and dog/: delete it to have "
                 "it made anew."
             )
-        archive = self.dir / f"{COURSE}.zip"
-        with download_hint(archive, f"{_TITLE} are not in {self.dir}", _ADVICE):
-            fetch(self.url, archive, sha256=self.sha256)
-        extract(archive, folder, _MAX_BYTES, folder=COURSE)
+        archive = folder.with_suffix(".zip")
+        fetch_folder(
+            self.url, archive, folder, max_bytes=_MAX_BYTES,
+            missing=f"{_TITLE} are not in {self.dir}", advice=_ADVICE, sha256=self.sha256,
+        )  # fmt: skip
 
     def _title(self) -> str:
         return _TITLE
@@ -95,7 +95,7 @@ def _find(folder: Path, trains: bool = True) -> Listing | None:
             are there lack training pictures of a class.
     """
     lacking = None
-    try:
+    with file_errors(f"data.dir={folder} cannot be read"):
         if not folder.exists():
             return None
         check_folder(folder)
@@ -107,10 +107,6 @@ def _find(folder: Path, trains: bool = True) -> Listing | None:
                 return listing
             if lacking is None and any(listing.parts.values()):
                 lacking = folder / name, " or a ".join(sorted(missing))
-    except OSError as error:
-        raise DiscernError(
-            f"data.dir={folder} cannot be read: {error.strerror or error}."
-        ) from error
     if lacking is not None:
         raise DiscernError(
             f"{lacking[0]} has no training pictures of a {lacking[1]}; data.dir={folder} must have "
@@ -139,7 +135,7 @@ def _in_classes(folder: Path) -> Listing:
             files += [Labelled(file, label) for file in walk(path)]
         elif path.name not in PARTS:
             strays.append(path)
-    return Listing({"train": sorted(files, key=lambda entry: (entry.label, entry.path))}, strays)
+    return Listing({"train": in_order(files)}, strays)
 
 
 def _numbered(folder: Path) -> Listing:
@@ -151,7 +147,7 @@ def _numbered(folder: Path) -> Listing:
             files.append(Labelled(path, match[1].lower()))
         elif not path.is_dir():
             strays.append(path)
-    return Listing({"train": sorted(files, key=lambda entry: (entry.label, entry.path))}, strays)
+    return Listing({"train": in_order(files)}, strays)
 
 
 _FORMS: tuple[tuple[str, Callable[[Path], Listing]], ...] = (

@@ -26,7 +26,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from discern.errors import DiscernError, first_line
+from discern.errors import DiscernError, file_errors, first_line
 from discern.files.writing import write_whole
 from discern.redaction import PLACEHOLDER, redacted_setting
 
@@ -71,31 +71,12 @@ def fetch(url: str, path: Path, sha256: str | None = None, md5: str | None = Non
     """
     given = {"sha256": sha256, "md5": md5}
     digests = {name: digest.lower() for name, digest in given.items() if digest is not None}
-    try:
+    with file_errors(f"{path} cannot be written"):
         if not _is_present(path, digests):
             with alone(path):
                 if not _is_present(path, digests):
                     _download(url, path, digests)
-    except OSError as error:
-        raise DiscernError(f"{path} cannot be written: {error.strerror or error}.") from error
     return path
-
-
-@contextmanager
-def download_hint(path: Path, missing: str, advice: str) -> Iterator[None]:
-    """Say what can be done where :func:`fetch` cannot have ``path``; one that is wrong says so.
-
-    Args:
-        path: the file that is fetched.
-        missing: what is not there, as the beginning of a sentence.
-        advice: what a user without it can do, as the end of one.
-    """
-    try:
-        yield
-    except DiscernError as error:
-        if path.exists():
-            raise
-        raise DiscernError(f"{missing}, and {str(error).rstrip('.')}: {advice}.") from error
 
 
 def fetch_any(urls: Sequence[str], path: Path, **digests: str) -> None:
@@ -176,11 +157,9 @@ def _is_present(path: Path, digests: Mapping[str, str]) -> bool:
     if not path.is_file():
         raise DiscernError(f"{path} is not a file; it must be an archive, or not be there.")
     expected = digests or _recorded(path)
-    try:
+    with file_errors(f"{path} cannot be read"):
         wrong = _difference(path, expected)
         found = None if expected else _digest(path, "sha256")
-    except OSError as error:
-        raise DiscernError(f"{path} cannot be read: {error.strerror or error}.") from error
     if wrong:
         record = "" if digests else f", or {_record(path).name} beside it if the change is meant"
         raise DiscernError(
@@ -224,10 +203,8 @@ def _recorded(path: Path) -> dict[str, str]:
     record = _record(path)
     if not record.exists():
         return {}
-    try:
+    with file_errors(f"{record} cannot be read"):
         digest = record.read_bytes().split(maxsplit=1)[:1]
-    except OSError as error:
-        raise DiscernError(f"{record} cannot be read: {error.strerror or error}.") from error
     # sha256sum puts a backslash before a line whose file name it had to escape.
     match = re.fullmatch(rb"\\?([0-9a-fA-F]{64})", digest[0] if digest else b"")
     if match is None:

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from discern.data.folders import Labelled, Listing, check_folder, visible_names
+from discern.data.folders import Labelled, Listing, check_folder, in_order, visible_names
 from discern.data.image_folder import ImageFolder
-from discern.errors import DiscernError, first_line
+from discern.errors import DiscernError, file_errors, first_line
 from discern.files.walk import walk
 
 FOLDER = "imagenet"
@@ -128,7 +128,7 @@ def _add_val(listing: Listing, folder: Path, solution: Path) -> None:
             files.append(Labelled(folder / name, label))
     if not files:
         raise DiscernError(f"{solution} has no label for any of the pictures in {folder}.")
-    listing.parts["test"] = sorted(files, key=lambda entry: (entry.label, entry.path))
+    listing.parts["test"] = in_order(files)
 
 
 def _solution(path: Path) -> Iterator[tuple[str, str]]:
@@ -164,10 +164,8 @@ def _names(place: Path, wnids: Sequence[str]) -> dict[str, str]:
 
 def _mapping(path: Path) -> Iterator[tuple[str, str]]:
     """Classes and their first names; a line is ``n01440764 tench, Tinca tinca``."""
-    try:
+    with file_errors(f"{path} cannot be read"):
         lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DiscernError(f"{path} cannot be read: {first_line(error)}.") from error
     for line in lines:
         wnid, _, names = line.strip().partition(" ")
         name = names.partition(",")[0].strip()

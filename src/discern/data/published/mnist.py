@@ -12,7 +12,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast, get_args
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -24,9 +24,12 @@ from discern.data.published.fetch import DownloadError, answering_mirrors, fetch
 from discern.data.published.idx import idx_sha256, read_idx
 from discern.data.published.publication import DIMENSIONS, Publication
 from discern.data.stamps import version_of
-from discern.errors import DiscernError
+from discern.errors import DiscernError, file_errors
 from discern.files.places import expanded
 from discern.files.writing import write_whole
+
+SOURCES = ("auto", "full", "sample")
+"""What ``data.source`` may be: whichever can be had, the published files, or the sample."""
 
 
 class MNIST(InMemoryDataModule):
@@ -59,7 +62,9 @@ class MNIST(InMemoryDataModule):
     ) -> None:
         super().__init__(**options)
         self.dir = expanded(dir)
-        self.source = parse_source(source)
+        if source not in SOURCES:
+            raise DiscernError(f"data.source={source} is not known: use auto, full or sample.")
+        self.source = source
         self.class_names = list(self.published.class_names)
         self._prepared = False
 
@@ -116,20 +121,17 @@ def _loaded(
 ) -> LoadedImages:
     """The arrays as tensors, which share their memory."""
 
-    def images(name: str) -> torch.Tensor:
-        return torch.from_numpy(arrays[name]).unsqueeze(1)
-
-    def labels(name: str) -> torch.Tensor:
-        return torch.from_numpy(arrays[name]).long()
-
+    train_images, train_labels, test_images, test_labels = (
+        torch.from_numpy(arrays[name]) for name in DIMENSIONS
+    )
     return LoadedImages(
-        title=title,
-        source_used=source_used,
-        digests=tuple(digests[name] for name in publication.DIMENSIONS),
-        train_images=images(publication.TRAIN_IMAGES),
-        train_labels=labels(publication.TRAIN_LABELS),
-        test_images=images(publication.TEST_IMAGES),
-        test_labels=labels(publication.TEST_LABELS),
+        title,
+        train_images.unsqueeze(1),
+        train_labels.long(),
+        test_images.unsqueeze(1),
+        test_labels.long(),
+        source_used,
+        tuple(digests[name] for name in DIMENSIONS),
     )
 
 
@@ -165,24 +167,6 @@ def read_sample() -> dict[str, NDArray[np.uint8]]:
 log = logging.getLogger(__name__)
 
 
-Source = Literal["auto", "full", "sample"]
-"""The setting ``data.source``: whichever can be had, the published files, or the sample."""
-
-
-def parse_source(source: str) -> Source:
-    """``source`` as a known source.
-
-    Raises:
-        DiscernError: it is none.
-    """
-    if source not in get_args(Source):
-        raise DiscernError(
-            f"data.source={source} is not known: use {', '.join(get_args(Source)[:-1])} or "
-            f"{get_args(Source)[-1]}."
-        )
-    return cast(Source, source)
-
-
 def find_files(publication: Publication, folder: Path) -> dict[str, Path] | None:
     """The four files, by published name, in the first place that has them all, or None.
 
@@ -191,17 +175,13 @@ def find_files(publication: Publication, folder: Path) -> dict[str, Path] | None
     Raises:
         DiscernError: ``folder`` is there and cannot be looked into.
     """
-    try:
+    with file_errors(f"data.dir={folder} cannot be read as a folder"):
         if folder.exists():
             os.listdir(folder)  # noqa: PTH208 - fails where the folder is a file or is closed
         for place in (_own_folder(publication, folder), folder, *publication.system_folders):
             files = _files_in(place)
             if len(files) == len(DIMENSIONS):
                 return files
-    except OSError as error:
-        raise DiscernError(
-            f"data.dir={folder} cannot be read as a folder: {error.strerror or error}."
-        ) from error
     return None
 
 
@@ -220,7 +200,7 @@ def download(publication: Publication, names: Sequence[str], folder: Path) -> No
             shutil.copyfileobj(source, file)
 
 
-def download_missing(publication: Publication, folder: Path, source: Source, sample: bool) -> None:
+def download_missing(publication: Publication, folder: Path, source: str, sample: bool) -> None:
     """Download what is missing of ``publication`` into ``folder``, unless the sample is asked for.
 
     Where that is impossible, one line in the log says that the sample takes its place, if the
@@ -285,10 +265,8 @@ def _files_in(folder: Path) -> dict[str, Path]:
 
 def _read(path: Path, name: str) -> tuple[NDArray[np.uint8], str]:
     """Array in the file at ``path`` and the SHA-256 of the file, uncompressed."""
-    try:
+    with file_errors(f"{path} cannot be read"):
         version = version_of(path)
-    except OSError as error:
-        raise DiscernError(f"{path} cannot be read: {error.strerror or error}.") from error
     return _read_version(path.resolve(), version, DIMENSIONS[name])
 
 

@@ -10,10 +10,8 @@ from typing import ClassVar
 
 from discern.data.folders import Labelled, Listing
 from discern.data.image_folder import ImageFolder
-from discern.data.published.fetch import download_hint, fetch
-from discern.data.published.publication import Site, root_of
-from discern.data.published.unpack import extract
-from discern.errors import DiscernError, first_line
+from discern.data.published.publication import Site, fetch_folder, root_of
+from discern.errors import DiscernError, file_errors
 
 FOLDER = "oxford-iiit-pet"
 NUM_CLASSES = 37
@@ -62,13 +60,13 @@ class OxfordPets(ImageFolder):
             DiscernError: it cannot be had.
         """
         root = root_of(self.dir, FOLDER, _TRAIN)
-        for archive, md5 in ((root / name, md5) for name, md5 in self.published.md5.items()):
-            name = archive.name.removesuffix(".tar.gz")
-            if (root / name).exists():
-                continue
-            with download_hint(archive, f"{_TITLE} is not in {self.dir}", _ADVICE):
-                fetch(self.published.url + archive.name, archive, md5=md5)
-            extract(archive, root / name, _MAX_BYTES, folder=name)
+        for name, md5 in self.published.md5.items():
+            target = root / name.removesuffix(".tar.gz")
+            if not target.exists():
+                fetch_folder(
+                    self.published.url + name, root / name, target, max_bytes=_MAX_BYTES,
+                    missing=f"{_TITLE} is not in {self.dir}", advice=_ADVICE, md5=md5,
+                )  # fmt: skip
 
     def _title(self) -> str:
         return _TITLE
@@ -113,14 +111,12 @@ class _Entry:
 
 
 def _entries(path: Path) -> Iterator[_Entry]:
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except FileNotFoundError as error:
+    if not path.exists():
         raise DiscernError(
             f"{path.parent} is not complete, it has no {path.name}: delete it to have it made anew."
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DiscernError(f"{path} cannot be read: {first_line(error)}.") from error
+        )
+    with file_errors(f"{path} cannot be read"):
+        lines = path.read_text("utf-8").splitlines()
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
             continue

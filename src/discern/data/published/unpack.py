@@ -19,10 +19,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING
 
 from discern.data.published.fetch import alone
-from discern.errors import DiscernError, first_line
+from discern.errors import DiscernError, file_errors, first_line
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsRead
 
 MAX_MEMBERS = 5_000_000
 """How many files and folders an archive may hold; ImageNet has 1.3 million."""
@@ -51,7 +54,7 @@ class _Member:
     name: str
     kind: int
     size: int
-    open: Callable[[], Any]
+    open: Callable[[], IO[bytes] | None]
 
 
 def extract(archive: Path, target: Path, max_bytes: int, *, folder: str | None = None) -> None:
@@ -71,13 +74,11 @@ def extract(archive: Path, target: Path, max_bytes: int, *, folder: str | None =
             ``max_bytes`` or ``MAX_MEMBERS``, or has a member that is neither file nor folder, that
             leads outside or that would overwrite another; or ``target`` cannot be written.
     """
-    try:
+    with file_errors(f"{target} cannot be written"):
         if not target.exists():
             with alone(target):
                 if not target.exists():
                     _extract(archive, target, max_bytes, folder)
-    except OSError as error:
-        raise DiscernError(f"{target} cannot be written: {error.strerror or error}.") from error
 
 
 def _extract(archive: Path, target: Path, max_bytes: int, folder: str | None) -> None:
@@ -86,7 +87,9 @@ def _extract(archive: Path, target: Path, max_bytes: int, folder: str | None) ->
         shutil.rmtree(temporary)
     try:
         temporary.mkdir()
-        with _opened(archive) as file:
+        with file_errors(f"{archive} cannot be read"):
+            file = archive.open("rb")
+        with file:
             _write(_members(file, max_bytes), temporary, max_bytes)
         source = temporary if folder is None else temporary / folder
         if not source.is_dir():
@@ -96,13 +99,6 @@ def _extract(archive: Path, target: Path, max_bytes: int, folder: str | None) ->
         raise DiscernError(f"{archive} cannot be extracted: {error}.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _opened(archive: Path) -> IO[bytes]:
-    try:
-        return archive.open("rb")
-    except OSError as error:
-        raise DiscernError(f"{archive} cannot be read: {error.strerror or error}.") from error
 
 
 def _write(members: Iterator[_Member], folder: Path, max_bytes: int) -> None:
@@ -138,26 +134,23 @@ def _write(members: Iterator[_Member], folder: Path, max_bytes: int) -> None:
 
 def _write_file(path: Path, member: _Member) -> None:
     """Write a new file, of no more bytes than declared, whatever the archive holds."""
-    written = 0
+    written, damaged = 0, f"it is damaged in its member {_shown(member.name)}"
     with path.open("xb") as file:
-        for chunk in _content(member):
-            written += file.write(chunk)
-            if written > member.size:
-                break
+        with _unfit_if_damaged(damaged):
+            content = member.open()
+        assert content is not None
+        with content:
+            while written <= member.size:
+                with _unfit_if_damaged(damaged):
+                    chunk = content.read(_CHUNK_BYTES)
+                if not chunk:
+                    break
+                written += file.write(chunk)
     if written != member.size:
         raise _UnfitError(
             f"it is damaged: its member {_shown(member.name)} has not the {member.size:,} bytes "
             "that it declares"
         )
-
-
-def _content(member: _Member) -> Iterator[bytes]:
-    with (
-        _unfit_if_damaged(f"it is damaged in its member {_shown(member.name)}"),
-        member.open() as content,
-    ):
-        while chunk := content.read(_CHUNK_BYTES):
-            yield chunk
 
 
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -246,7 +239,7 @@ def _announced_members(file: IO[bytes]) -> int:
     return int(struct.unpack_from("<H", tail, end + 10)[0])
 
 
-def _uncompressed(file: IO[bytes], magic: bytes) -> Any:
+def _uncompressed(file: IO[bytes], magic: bytes) -> SupportsRead[bytes]:
     if magic.startswith(b"\x1f\x8b"):
         return gzip.GzipFile(fileobj=file)
     if magic.startswith(b"BZh"):
@@ -257,7 +250,7 @@ def _uncompressed(file: IO[bytes], magic: bytes) -> Any:
 class _Limited:
     """A tar archive, uncompressed, of which no more is read than ``left``."""
 
-    def __init__(self, file: Any, max_bytes: int) -> None:
+    def __init__(self, file: SupportsRead[bytes], max_bytes: int) -> None:
         self.file, self.max_bytes = file, max_bytes
         self.left = max_bytes + _MAX_HEADER_BYTES
 
@@ -292,12 +285,6 @@ class _Header(tarfile.TarInfo):
         return header
 
 
-_TAR_KINDS = {
-    tarfile.REGTYPE: stat.S_IFREG, tarfile.AREGTYPE: stat.S_IFREG, tarfile.CONTTYPE: stat.S_IFREG,
-    tarfile.DIRTYPE: stat.S_IFDIR, tarfile.LNKTYPE: stat.S_IFLNK, tarfile.SYMTYPE: stat.S_IFLNK,
-}  # fmt: skip
-
-
 def _tar_members(file: _Limited) -> Iterator[_Member]:
     with _unfit_if_damaged("it is neither a zip nor a tar archive, or damaged"):
         archive = tarfile.open(  # noqa: SIM115 - it has nothing to close
@@ -308,7 +295,10 @@ def _tar_members(file: _Limited) -> Iterator[_Member]:
         # tarfile would keep all members in memory, and start again from them.
         archive.members.clear()
         file.left += _MAX_HEADER_BYTES
-        kind = 0 if member.issparse() else _TAR_KINDS.get(member.type, 0)
+        link = member.islnk() or member.issym()
+        kind = stat.S_IFDIR if member.isdir() else stat.S_IFLNK if link else 0
+        if member.type in tarfile.REGULAR_TYPES and not member.issparse():
+            kind = stat.S_IFREG
         size = member.size if kind == stat.S_IFREG else 0
         yield _Member(member.name, kind, size, partial(archive.extractfile, member))
     # What was compressed has its checksum behind the end.
