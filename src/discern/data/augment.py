@@ -1,7 +1,7 @@
 """Augmentation of small images a batch at a time, as a function of seed, epoch and index alone.
 
-No generator is drawn from, so that any image which training saw can be made again, whatever the
-number of workers, the batch size or the order; and a continued run sees what it would have seen.
+No generator is used, so that any image seen in training can be computed again for any number of
+workers, batch size and order, and a continued run sees the same images.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ Words = NDArray[np.uint64]
 
 
 def random_words(seed: int, epoch: int, indices: NDArray[np.int64], draw: int) -> Words:
-    """Uniform 64-bit words (B,), a function of the arguments; ``draw`` tells uses apart.
+    """Uniform 64-bit words (B,), a function of the arguments; ``draw`` separates
+    independent uses.
 
     Each word is the output of SplitMix64 (Steele, Lea & Flood, 2014) at a state that is mixed from
     the four numbers in turn.
@@ -37,7 +38,7 @@ class View:
     """What an epoch of training shows of images.
 
     Attributes:
-        augmentation: what is done to them; its ``repr`` names all that it depends on.
+        augmentation: changes the images; its ``repr`` names all that it depends on.
         seed, epoch: decide, together with each image, how it is changed.
     """
 
@@ -47,7 +48,7 @@ class View:
 
     @classmethod
     def of(cls, augmentation: object, seed: int, epoch: int) -> View | None:
-        """The view, or None if nothing is done to the images."""
+        """The view, or None without an augmentation."""
         return None if augmentation is None else cls(augmentation, seed, epoch)
 
     def ids(self, contents: Words) -> Words:
@@ -69,11 +70,11 @@ def mix(state: Words) -> Words:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of an image that leave its class as it is.
+    """Random changes of an image that keep its class.
 
     Attributes:
         flip: mirror every other image, left to right.
-        shift: move each image by up to so many pixels along each axis; what comes in is black.
+        shift: largest shift in pixels along each axis; uncovered pixels are black.
     """
 
     flip: bool = False
@@ -104,4 +105,4 @@ AUGMENTATIONS: dict[str, Augmentation | None] = {
     "shift": Augmentation(shift=2),
     "flip_shift": Augmentation(flip=True, shift=2),
 }
-"""What ``data.augment`` may name for images in memory."""
+"""Values of ``data.augment`` for images in memory."""

@@ -1,4 +1,4 @@
-"""Dividing the images of a run: what is trained on, what is for validation, what for the test."""
+"""Dividing the images of a run into training, validation and test."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ TEST, VAL, USED = 101, 102, 103
 
 
 class Division(NamedTuple):
-    """On which side each image is.
+    """The side of each image.
 
     Attributes:
         sides: a ``Side`` of each, uint8 (N,).
-        rule: by which further images fall.
-        kept_out: how many are among those to train on, but were held out by the model's run.
+        rule: by which further images are divided.
+        kept_out: number of training images that the model's run held out.
     """
 
     sides: NDArray[np.uint8]
@@ -41,12 +41,12 @@ class Division(NamedTuple):
 
 
 class Content(NamedTuple):
-    """What decides where images are.
+    """The properties that decide the side of images.
 
     Attributes:
         keys: of their contents, int64 (N,).
         labels: int64 (N,).
-        names: numbers of their files' names, int64 (N,), or none, (0,).
+        names: keys of their file names, int64 (N,), or none, (0,).
     """
 
     keys: Integers
@@ -65,12 +65,12 @@ def divide(
     """Divide images, each class in the same proportion.
 
     Args:
-        images: those that no part of the data set is made for.
-        classes: how many there are.
-        wanted: the settings; the test is drawn where it has a ``test_size``.
+        images: those that the data set does not assign to a part.
+        classes: number of classes.
+        wanted: the settings; a test split is drawn if it has a ``test_size``.
         draws_val: whether images are held out for validation.
-        known: images of a model that meets these. One that it knows keeps its side.
-        own: whether the rule of that model decides of the rest.
+        known: images of the model used with these. A known image keeps its side.
+        own: whether that model's rule divides the rest.
 
     Raises:
         DiscernError: the sizes or folds leave no image to train on.
@@ -105,7 +105,7 @@ def divide(
 
 
 def _held_out(pool: Pool, rows: NDArray[np.bool_], wanted: Rule) -> list[Interval]:
-    """What is held out for the test."""
+    """The intervals held out for the test."""
     assert wanted.test_size is not None
     count = held_out_count(int(rows.sum()), wanted.test_size, "data.test_size")
     shares = quotas(pool.counts(rows), count)
@@ -113,7 +113,7 @@ def _held_out(pool: Pool, rows: NDArray[np.bool_], wanted: Rule) -> list[Interva
 
 
 def _validated(pool: Pool, rows: NDArray[np.bool_], wanted: Rule) -> list[Interval]:
-    """What is held out for validation: a part, or one of the folds."""
+    """The intervals held out for validation: a part, or one of the folds."""
     counts = pool.counts(rows)
     if wanted.folds is None:
         count = held_out_count(int(rows.sum()), wanted.val_size, "data.val_size")
@@ -147,7 +147,7 @@ def _leave_out(
 
 
 def all_on(side: Side, images: Content, known: KnownImages) -> NDArray[np.uint8]:
-    """A side of each image, (N,): this one, but for those that a model trained on or held out."""
+    """The side of each image, (N,): ``side``, except for images that a model knows."""
     before = known.sides_of(images.keys)
     stays = np.isin(before, [Side.TRAIN, Side.VAL, Side.TEST, Side.KEPT_OUT])
     return np.where(stays, before, side).astype(np.uint8)
@@ -160,7 +160,7 @@ def seen(
     fingerprint: str,
     known: KnownImages | None,
 ) -> KnownImages:
-    """What a model that is trained on images will know of them.
+    """The images as a model trained on them will know them.
 
     Args:
         parts: images, and the side of each.

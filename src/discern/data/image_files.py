@@ -32,10 +32,10 @@ log = logging.getLogger(__name__)
 
 
 class UnreadableFileError(DiscernError):
-    """A file could be read when the data set was checked, and no longer can be."""
+    """A file was readable when the data set was checked, and no longer is."""
 
     def __init__(self, message: str) -> None:
-        # torch makes a worker process's exception anew from the text of its whole traceback.
+        # torch recreates a worker process's exception from the text of its whole traceback.
         super().__init__(message.rpartition(f"{type(self).__name__}: ")[2].strip())
 
 
@@ -48,11 +48,11 @@ class ImageFiles(Images):
     Args:
         files: N paths.
         labels: int64 (N,).
-        digests: uint8 (N, 32), SHA-256 of each file. By them the augmentation is drawn, so that an
-            image keeps its views when others are added.
-        preprocessing: what is done to a picture.
-        indices: int64 (M,), the images that belong to this data set, or None for all.
-        root: the folder of the data set, below which the names of files are told apart.
+        digests: uint8 (N, 32), SHA-256 of each file. They seed the augmentation, so that an image
+            keeps its views when others are added.
+        preprocessing: of a picture.
+        indices: int64 (M,), the images in this data set; None for all.
+        root: the folder of the data set, to which file names are relative.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class ImageFiles(Images):
         indices: Tensor | None = None,
         root: Path | None = None,
     ) -> None:
-        # One array rather than a list: worker processes would copy a list as they count references.
+        # An array: worker processes would copy a list by counting references to its elements.
         self.files = np.array([os.fsencode(file) for file in files], dtype=np.bytes_)
         self.labels = labels
         self.digests = digests
@@ -89,9 +89,9 @@ class ImageFiles(Images):
     def augmented(self, indices: NDArray[np.int64], view: View | None) -> Batch:
         """As ``__getitems__``, each image in its view.
 
-        A file that can no longer be read is left out of the batch with a warning: an epoch of
-        hours does not end for it. Where none is left, the next image of the data set that can be
-        read takes their place.
+        A file that can no longer be read is left out of the batch with a warning, rather than to
+        end an epoch of hours. If none is left, the next readable image of the data set replaces
+        them.
 
         Raises:
             UnreadableFileError: no file of the data set can be read.
@@ -133,7 +133,7 @@ class ImageFiles(Images):
         return self._as_seen(pixels), words if view is None else view.ids(words)
 
     def _next_readable(self, index: int) -> int:
-        """The first image after this one whose file can be read."""
+        """Index of the next image whose file can be read."""
         for following in range(index + 1, index + len(self)):
             place = following % len(self)
             try:
@@ -145,7 +145,7 @@ class ImageFiles(Images):
         raise UnreadableFileError(f"{path} and all other training images can no longer be read.")
 
     def smaller(self, side: int) -> ImageFiles:
-        """The same images scaled to that side, which takes less decoding."""
+        """The same images scaled to ``side``, which takes less decoding."""
         now = self.preprocessing
         if side >= now.image_size:
             return self
@@ -182,7 +182,7 @@ class ImageFiles(Images):
             return self.preprocessing.read(source)
         augmentation = view.augmentation
         assert isinstance(augmentation, PhotoAugmentation)
-        # What torchvision draws comes from the global generator, which others use as well.
+        # torchvision draws from the global generator, which others use as well.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(draw)
             crop: Crop | None = None
@@ -203,13 +203,13 @@ class ImageFiles(Images):
         return chosen if self.indices is None else self.indices[chosen]
 
     def _room(self, count: int) -> Tensor:
-        """Room for the pixels of a batch, uint8 (count, 3, S, S), the channels last in memory."""
+        """Memory for the pixels of a batch, uint8 (count, 3, S, S), channels last."""
         channels, height, width = self.preprocessing.shape
         if get_worker_info() is None:
             room = torch.empty((count, height, width, channels), dtype=torch.uint8)
         else:
-            # In shared memory at once, as torch's own collation does: a batch is then not copied
-            # on its way to the training process.
+            # In shared memory, as by torch's own collation, so that the batch is not copied on its
+            # way to the training process.
             values = count * height * width * channels
             shared = torch.UntypedStorage._new_shared(values)  # type: ignore[no-untyped-call]
             room = (
@@ -237,7 +237,7 @@ def _draws(words: Words, view: View | None) -> Words:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Tell that a file that could be read no longer can be."""
+    """Turn a PictureError into an :class:`UnreadableFileError` for that file."""
     try:
         yield
     except PictureError as error:

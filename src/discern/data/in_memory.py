@@ -25,8 +25,8 @@ class InMemoryImages(Images):
         images: uint8 (N, C, H, W), shared, not copied.
         labels: int64 (N,).
         mean: subtracted from pixels scaled to [0, 1]; one number, or one per channel.
-        std: what the difference is divided by; one number, or one per channel.
-        indices: int64 (M,), the images that belong to this data set, or None for all.
+        std: divides the difference; one number, or one per channel.
+        indices: int64 (M,), the images in this data set; None for all.
 
     Raises:
         DiscernError: a mean or std does not suit the images.
@@ -59,7 +59,7 @@ class InMemoryImages(Images):
 
     def __getitems__(self, indices: list[int]) -> Batch:
         """Images, float32 (B, C, H, W), and labels, int64 (B,), at ``indices``."""
-        # By way of NumPy, which reads a list of ints several times faster than torch does.
+        # NumPy reads a list of ints several times faster than torch.
         pixels, labels = self.cut(np.array(indices, dtype=np.int64))
         return self.normalised(pixels), labels
 

@@ -18,8 +18,8 @@ from discern.data.sampler import EpochSampler, ShareSampler
 class ImageLoader(DataLoader[Batch]):
     """A ``DataLoader`` of a data set that serves whole batches of images.
 
-    What its worker processes send as pixels is normalised in this one. Where this process's share
-    of the images ends a batch before those of others, its last batch is empty.
+    Pixels from worker processes are normalised in this process. If this process's share of the
+    images has a batch less than others, its last batch is empty.
     """
 
     def __init__(self, dataset: Dataset[Batch], **options: Any) -> None:
@@ -35,12 +35,12 @@ class ImageLoader(DataLoader[Batch]):
             self.batch_size or 1
         ):
             batches = chain(batches, [_no_images()])
-        # Nothing here keeps a batch while the next one is made: it takes the other's memory, which
-        # the processor still has at hand.
+        # No reference is kept to a batch while the next one is made, so that its memory, still in
+        # the processor's cache, is reused.
         return map(_normalised, batches)
 
     def _cut(self, sampler: Iterable[list[int]]) -> Iterator[Batch]:
-        """Batches that are made in this process.
+        """Batches made in this process.
 
         DataLoader's own iterator would spend 50 us on each, as long as it takes to cut 64 digits.
         """
@@ -69,7 +69,7 @@ class ResumableDataLoader(ImageLoader):
         dataset: the data set that batches are cut from.
         sampler: the order of the samples.
         batch_size: samples in a batch; the last of an epoch may hold fewer.
-        batches_done: tells how many batches of the epoch have been trained on. The loader cannot
+        batches_done: returns the number of batches of the epoch trained on. The loader cannot
             count them itself: a run interrupted in the middle of a step has taken a batch from it
             and not learned from that batch.
         **options: any other argument of ``ImageLoader``.

@@ -30,8 +30,8 @@ class EpochSampler(DistributedSampler[int]):
         rank: which of them this is, from 0.
         labels: class of each image, int64 (N,), to draw as many images as there are, with
             replacement, each class equally often on average; None for each image once.
-        places: yield ``epoch * len(dataset) + index`` instead of the index, which tells a data set
-            that augments what epoch it is.
+        places: yield ``epoch * len(dataset) + index`` instead of the index, which passes the epoch
+            to a data set that augments.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class EpochSampler(DistributedSampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         # A generator reads the epoch when its first index is asked for, not when it is made:
-        # Lightning makes the iterator of a resumed epoch before it says which epoch that is.
+        # Lightning makes the iterator of a resumed epoch before it sets that epoch.
         skipped, self._skipped = self._skipped, 0
         order = self._order()
         if self.places:
@@ -78,14 +78,14 @@ class EpochSampler(DistributedSampler[int]):
 
 
 class ShareSampler(DistributedSampler[int], SequentialSampler):
-    """Every so-many-th index, in order: each index is that of one process alone.
+    """Every n-th index, in order, so that no two processes have the same index.
 
-    Shares differ by one image at most, and ``len()`` is that of the longest: from it each process
-    gets the same number of batches, of which the last may be empty. With other numbers of batches
-    processes that wait for each other would wait for ever.
+    Shares differ by one image at most, and ``len()`` is the length of the longest. From it every
+    process gets the same number of batches, of which the last may be empty: processes that wait for
+    each other would otherwise hang.
 
     It is a ``DistributedSampler`` and a ``SequentialSampler`` because Lightning replaces any other
-    where it trains on several devices, or overfits.
+    if it trains on several devices, or overfits.
 
     Args:
         dataset: the data set whose indices are shared.
@@ -101,7 +101,7 @@ class ShareSampler(DistributedSampler[int], SequentialSampler):
         return iter(self.share)
 
     def lacks_a_batch(self, batch_size: int) -> bool:
-        """Whether this process has one batch less than the one with the longest share."""
+        """Whether this process has one batch less than the process with the longest share."""
         return -(-len(self.share) // batch_size) < -(-self.num_samples // batch_size)
 
 
@@ -119,9 +119,9 @@ def mixed_order(labels: Tensor) -> Tensor:
 
 
 def batch_with_a_repeat(loader: DataLoader[Batch] | None) -> int | None:
-    """The batch of an epoch, from 0, whose last image another process has, too; None without one.
+    """Index of the batch whose last image another process also has; None without such a batch.
 
-    Training needs shares of equal length, for which some processes visit an image twice.
+    Training needs shares of equal length, so some images are visited by two processes.
     """
     sampler = getattr(loader, "sampler", None)
     if not isinstance(sampler, DistributedSampler) or loader is None or loader.batch_size is None:

@@ -1,8 +1,8 @@
 """Which images of a data set are held out: a function of what they show, their class and a seed.
 
 Each image has a position on a scale, a hash of its content. Of each class those whose position is
-below a boundary are held out. Whoever keeps the boundaries can say of any further image on which
-side it falls, whatever becomes of the others.
+below a boundary are held out. With the boundaries the side of any further image is known, whatever
+happens to the others.
 """
 
 from __future__ import annotations
@@ -23,23 +23,24 @@ END = 1 << 62
 Integers = NDArray[np.int64]
 
 Interval = tuple[int, int]
-"""From which position on an image is in a part, and from which on it no longer is."""
+"""First position inside a part, and first position beyond it."""
+
 
 def positions(keys: Integers, seed: int, draw: int) -> Integers:
-    """Where images stand, (N,), from 0 to ``END``; equal for images of one content.
+    """Positions of images, (N,), from 0 to ``END``; equal for images of one content.
 
     Args:
         keys: of their contents, (N,).
         seed: decides the order.
-        draw: tells what is drawn apart, such as the test from validation.
+        draw: separates independent draws, such as the test and validation splits.
     """
     return (random_words(seed, 0, keys, draw) >> np.uint64(2)).astype(np.int64)
 
 
 def drawn_as(keys: Integers, labels: Integers) -> Integers:
-    """The class, (N,), that each image is drawn in: the lowest that its content is in.
+    """The class, (N,), that each image is drawn in: the lowest label of its content.
 
-    An image that is there twice with two labels is so on one side with both.
+    An image that occurs with two labels is thereby on one side with both.
     """
     contents, which = np.unique(keys, return_inverse=True)
     lowest = np.full(len(contents), np.iinfo(np.int64).max)
@@ -133,7 +134,7 @@ def held_out_count(total: int, size: int | float, setting: str) -> int:
 
 
 def check_fold(total: int, folds: int, fold: int) -> None:
-    """Check that so many images have such a fold.
+    """Check that a fold exists for so many images.
 
     Raises:
         DiscernError: there is no such part, or there are more parts than images.

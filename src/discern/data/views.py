@@ -1,4 +1,4 @@
-"""Augmentation of photographs, as a function of the seed, the epoch and the image alone."""
+"""Augmentation of photographs as a function of seed, epoch and image alone."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from discern.data.preprocessing import Preprocessing, as_tensor, extent_in
 
 @dataclass(frozen=True)
 class Crop:
-    """What is cut out of a picture, in the pixels of its full size.
+    """A crop of a picture, in pixels of its full size.
 
     Attributes:
-        angle: degrees by which the picture is turned, counter-clockwise about its centre.
-        left, top, width, height: the box that is then cut out of it.
-        mirrored: whether left and right are swapped in the end.
+        angle: rotation of the picture in degrees, counter-clockwise about its centre.
+        left, top, width, height: the box cut out after the rotation.
+        mirrored: whether the box is flipped left to right.
     """
 
     angle: float
@@ -37,16 +37,16 @@ class PhotoAugmentation:
     """A random view of a photograph.
 
     The distributions are torchvision's: RandomRotation, RandomResizedCrop, RandomHorizontalFlip.
-    They are drawn before the picture is decoded, so that only what is seen is computed: a JPEG of
-    many pixels is decoded at a reduced size where the box is larger than the view, and only the box
-    is turned.
+    They are drawn before the picture is decoded, so that only the visible pixels are computed: a
+    large JPEG is decoded at a reduced size if the box is larger than the view, and only the box is
+    rotated.
 
     Attributes:
-        degrees: the picture is turned by up to so much either way; what comes in is black.
-        scale: least and greatest part of the picture's area that the box covers.
-        ratio: least and greatest ratio of the box's width to its height.
-        colour: what is done to the view afterwards, on pixels uint8 (3, H, W); it draws from
-            torch's global generator.
+        degrees: largest rotation either way; uncovered pixels are black.
+        scale: smallest and largest fraction of the picture's area covered by the box.
+        ratio: smallest and largest ratio of the box's width to its height.
+        colour: applied to the view's pixels, uint8 (3, H, W); it draws from torch's global
+            generator.
     """
 
     degrees: float = 0.0
@@ -59,7 +59,7 @@ class PhotoAugmentation:
         turned = self.degrees > 0
         limits = [-self.degrees, self.degrees]
         angle = RandomRotation.get_params(limits) if turned else 0.0
-        # It only asks for the size.
+        # get_params reads only its size.
         picture = torch.empty(1, device="meta").expand(1, height, width)
         top, left, tall, wide = RandomResizedCrop.get_params(
             picture, list(self.scale), list(self.ratio)
@@ -72,7 +72,7 @@ class PhotoAugmentation:
 
         Args:
             image: the picture in mode RGB, perhaps reduced.
-            crop: what is seen of it, in the pixels of its full size.
+            crop: the visible part, in pixels of its full size.
             full: its full width in pixels.
             target: the size of the result, and the interpolation.
         """
@@ -84,7 +84,7 @@ class PhotoAugmentation:
 
 
 def reduction_of(crop: Crop, image_size: int) -> int:
-    """How many times smaller a JPEG may be decoded and still hold the view in full detail."""
+    """The factor by which a JPEG may be reduced without losing detail of the view."""
     return min(crop.width, crop.height) // image_size
 
 
@@ -108,7 +108,7 @@ def _box(image: Image.Image, crop: Crop, scale: float) -> Image.Image:
 
 
 def _edges(start: int, length: int, scale: float, limit: int) -> tuple[int, int]:
-    """Where a side of the box begins and ends in a picture of that scale and no more pixels."""
+    """Start and end of a side of the box in a picture of that scale and size."""
     first = min(round(start * scale), limit - 1)
     return first, max(first + 1, min(round((start + length) * scale), limit))
 
@@ -122,4 +122,4 @@ PHOTO_AUGMENTATIONS: dict[str, PhotoAugmentation | None] = {
     ),
     "trivial": PhotoAugmentation(colour=v2.TrivialAugmentWide()),
 }
-"""What ``data.augment`` may name for photographs."""
+"""Values of ``data.augment`` for photographs."""

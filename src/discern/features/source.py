@@ -1,4 +1,4 @@
-"""Computing a backbone's features and keeping them."""
+"""Computing a backbone's features and storing them."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ FORMAT = 2
 """Raised when the same images and settings give other features than before."""
 
 FLUSH_SECONDS, FLUSH_BYTES = 10.0, 64 << 20
-"""How much is computed between two writes; a killed extraction loses no more."""
+"""Interval between two writes; a killed extraction loses no more."""
 
 ATTEMPTS = 3
-"""Times that features are computed which the disk gives back damaged."""
+"""Attempts to compute features that turn out damaged on disk."""
 
 Key = dict[str, object]
 
@@ -49,15 +49,15 @@ class CacheFullError(DiscernError):
 
 @dataclass(frozen=True)
 class Kind:
-    """What features depend on besides the images.
+    """Everything that features depend on besides the images.
 
     Attributes:
         backbone: digest of its weights, its library and name.
         shape: (C, H, W) of the images.
         preprocessing: from a picture to the images.
         readers: what decodes and scales pictures -> its version.
-        engine: what computes, with what can change the numbers.
-        precision: that they are kept with.
+        engine: name and version of what computes.
+        precision: of the stored features.
     """
 
     backbone: Key
@@ -68,22 +68,22 @@ class Kind:
     precision: str
 
     def about(self) -> Key:
-        """All of it, as it is written beside the features."""
+        """All of it, as written beside the features."""
         return {"format": FORMAT, **asdict(self)}
 
     def digest(self) -> str:
-        """Hex digest that any change of the above changes."""
+        """Hex digest of the above."""
         return name_of(self.about())
 
 
 @dataclass
 class Account:
-    """What was reused and what computed.
+    """Counts of reused and computed features.
 
     Attributes:
-        reused, computed: images in views.
-        bytes: of the features used.
-        seconds: that computing took.
+        reused, computed: numbers of images in views.
+        bytes: size of the features used.
+        seconds: time spent computing.
     """
 
     reused: int = 0
@@ -97,11 +97,11 @@ class Settings:
     """The group ``cache``.
 
     Attributes:
-        mode: ``auto``; ``refresh`` to compute anew; ``require`` to compute nothing.
+        mode: ``auto``; ``refresh`` to compute all again; ``require`` to compute none.
         folder: of all stores.
-        max_bytes: that they may take together.
+        max_bytes: limit for all stores together.
         views: of each training image, if it is augmented.
-        stop_if_full: where features cannot be written, end the run; or else go on without.
+        stop_if_full: whether the run ends if features cannot be written.
         batch_size, num_workers: of the computation.
         share: (k, n) to compute the k-th of n parts, from 1.
     """
@@ -117,12 +117,12 @@ class Settings:
 
 
 class FeatureSource:
-    """Has the features of images, or computes them when they are first asked for.
+    """Serves image features, computing missing ones on first use.
 
     Args:
         compute: images (N, C, H, W) -> features (N, width), float32, both on the CPU.
-        width: features of an image.
-        kind: what they depend on.
+        width: features per image.
+        kind: what the features depend on.
         settings: of the cache.
     """
 
@@ -139,13 +139,13 @@ class FeatureSource:
         )
         self._full = False
         self._uncached = 0
-        # With ``refresh`` what was there before counts for nothing.
+        # With ``refresh`` existing chunks do not count.
         self._since = max(self.store.chunks, default=0) if settings.mode == "refresh" else -1
         self._tables: dict[Shown, FeatureTable] = {}
 
     @property
     def features_computed(self) -> int:
-        """Features computed so far, those that there was no room for included."""
+        """Number of features computed so far, including those that were not stored."""
         return self.account.computed + self._uncached
 
     def rows(self, shown: Shown, indices: NDArray[np.int64]) -> Tensor:
@@ -160,7 +160,7 @@ class FeatureSource:
                 log.warning("%s Training goes on without the cache.", error)
         batch, _ = shown.images.identified(indices, shown.view)
         self._uncached += len(indices)
-        # Tensors made in inference mode cannot be what a head is trained on; a copy can.
+        # A head cannot be trained on tensors made in inference mode; on a copy it can.
         return self.compute(batch).clone()
 
     def _kept_rows(self, shown: Shown, indices: NDArray[np.int64]) -> Tensor:
@@ -176,7 +176,7 @@ class FeatureSource:
         """Compute the missing features that belong to ``share``.
 
         Raises:
-            CacheMissError, CacheFullError, DiscernError: as of ``table``.
+            CacheMissError, CacheFullError, DiscernError: as for ``table``.
         """
         ids = _ids_of(shown)
         if len(self._missing(ids)):
@@ -188,7 +188,7 @@ class FeatureSource:
         Raises:
             CacheMissError: some are missing, and the mode is ``require``.
             CacheFullError: they cannot be written.
-            DiscernError: a picture can no longer be read, or they are too many or too large.
+            DiscernError: a picture can no longer be read, or features are too many or too large.
         """
         if shown not in self._tables:
             self._tables[shown] = self._complete(shown)
@@ -232,7 +232,7 @@ class FeatureSource:
         raise CacheFullError(f"cache.dir={self.settings.folder} loses what is written to it.")
 
     def _missing(self, ids: Ids) -> NDArray[np.int64]:
-        """Indices of what is to be computed."""
+        """Indices of missing features."""
         return np.flatnonzero(self.store.find(ids)[:, 0] <= self._since)
 
     def _compute(self, shown: Shown, ids: Ids) -> None:
@@ -250,15 +250,15 @@ class FeatureSource:
             with self._on_disk():
                 part = f"{share[0]}of{share[1]}" if share else "all"
                 turn.enter_context(self.store.writing(part))
-            # What another process has computed while this one waited is there now. An image that
-            # has changed is no longer equal to others, for which it was to stand.
+            # Another process may have computed some meanwhile. A changed image no longer stands for
+            # the images that it was equal to.
             while len(missing := self._own_missing(ids)):
                 self._make_room(len(missing))
                 if not self._extract(shown, ids, missing):
                     break
 
     def _own_missing(self, ids: Ids) -> NDArray[np.int64]:
-        """Indices of what is to be computed here: of equal images one, of a share what it has."""
+        """Indices of missing features in this share, each image once."""
         missing, share = self._missing(ids), self.settings.share
         if share is not None:
             missing = missing[ids[missing, 0] % np.uint64(share[1]) == share[0] - 1]
@@ -267,7 +267,7 @@ class FeatureSource:
 
     @contextmanager
     def _on_disk(self, used: str = "written") -> Iterator[None]:
-        """Tell what goes wrong with files in one sentence."""
+        """Turn an OSError into a CacheFullError."""
         try:
             yield
         except OSError as error:
@@ -295,9 +295,9 @@ class FeatureSource:
             )
 
     def _extract(self, shown: Shown, ids: Ids, missing: NDArray[np.int64]) -> int:
-        """Compute and keep what is missing; the number of images that have changed.
+        """Compute and store missing features; returns the number of images that have changed.
 
-        The ids of these become those of what they are now.
+        The IDs of these are updated in ``ids``.
         """
         asked = ids[missing]
         begun = flushed = time.perf_counter()
@@ -330,14 +330,14 @@ class FeatureSource:
 
     @property
     def seconds_saved(self) -> float | None:
-        """What computing the reused features would have taken, if that is known."""
+        """Time that the reused features would have taken; None if unknown."""
         rate = self.store.seconds_per_image
         return None if rate is None else rate * self.account.reused
 
     def _batches(
         self, shown: Shown, missing: NDArray[np.int64]
     ) -> Iterator[tuple[NDArray[np.int64], Tensor, Ids]]:
-        """Indices, images (N, C, H, W) and what these are, in the order of ``missing``."""
+        """Indices, images (N, C, H, W) and their current IDs, in the order of ``missing``."""
         settings = self.settings
         loader = ImageLoader(
             _Identified(shown),

@@ -31,15 +31,14 @@ _Part = dict[str, Any]
 """An array ``data``, lists of numbers and lists of names."""
 
 Published = type[datasets.CIFAR10]
-"""What torchvision knows of a data set: its address, its files and their MD5."""
+"""torchvision's facts on a data set: its address, its files and their MD5."""
 
 
 class CIFAR10(InMemoryDataModule):
     """Photographs of 10 kinds of things: 50,000 for training, 10,000 for test, 3 x 32 x 32.
 
-    The files are looked for in ``dir``: torchvision's folder of them, they themselves, or their
-    archive. Else that archive is downloaded to ``dir``. The class names are read from the files, so
-    they are known after ``setup``.
+    ``dir`` is searched for torchvision's folder, for the files themselves, and for their archive;
+    else the archive is downloaded to it. The class names are read from the files in ``setup``.
 
     Args:
         dir: folder of data sets.
@@ -63,7 +62,7 @@ class CIFAR10(InMemoryDataModule):
         """Download and unpack what is needed and missing.
 
         Raises:
-            DiscernError: it is needed and cannot be had.
+            DiscernError: it is needed and cannot be downloaded.
         """
         published = self.published
         if _find(published, self.dir) is not None:
@@ -108,7 +107,7 @@ class CIFAR10(InMemoryDataModule):
         )
 
     def _advice(self) -> str:
-        """What a user without the files can do, as the end of a sentence."""
+        """The end of a sentence on what a user without the files can do."""
         return (
             "set data.dir or DISCERN_DATA_DIR to a folder that has "
             f"{self.published.base_folder} or {self.published.filename}, or connect to the network"
@@ -132,7 +131,7 @@ def _find(published: Published, folder: Path) -> Path | None:
     """The first folder that has all files; None if there is none.
 
     Raises:
-        DiscernError: ``folder``, the setting ``data.dir``, is there and cannot be looked into.
+        DiscernError: ``folder``, the setting ``data.dir``, cannot be read.
     """
     with file_errors(f"data.dir={folder} cannot be read as a folder"):
         if folder.exists():
@@ -176,6 +175,6 @@ def _joined(parts: Sequence[_Part]) -> tuple[NDArray[np.uint8], NDArray[np.uint8
 
 
 def _content(path: Path, md5: str) -> _Part:
-    """What a file holds, a pickle of Python 2; only the file that was published is unpickled."""
+    """The content of a file, a pickle of Python 2; only the published file is unpickled."""
     unpickled: _Part = pickle.loads(published_bytes(path, md5), encoding="latin1")
     return unpickled

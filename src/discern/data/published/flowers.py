@@ -1,4 +1,4 @@
-"""Oxford 102 Flowers, in the form in which it is published."""
+"""Oxford 102 Flowers, as published."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ PUBLICATION = Site(
 class Flowers102(ImageFolder):
     """Photographs of 102 kinds of flowers: 1,020 for training, 1,020 validation, 6,149 test.
 
-    The files are looked for in the folder ``flowers-102`` of ``dir``, which is torchvision's, or
-    directly in ``dir``; those that are missing are downloaded. Reading the labels needs SciPy.
+    The files are in torchvision's folder ``flowers-102`` of ``dir``, or directly in ``dir``;
+    missing ones are downloaded. Reading the labels needs SciPy.
 
     Args:
         **options: see ``ImageFolder``; ``csv``, ``parts`` and ``test_size`` have no effect, nor has
@@ -69,7 +69,7 @@ class Flowers102(ImageFolder):
         """Download and unpack what is missing.
 
         Raises:
-            DiscernError: it cannot be had, or SciPy is not installed.
+            DiscernError: it cannot be downloaded.
         """
         root = root_of(self.dir, FOLDER, _LABELS)
         for name in (_LABELS, _SPLIT):

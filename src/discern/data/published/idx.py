@@ -24,7 +24,7 @@ from discern.files.reading import open_regular
 
 _UINT8 = 0x08
 _GZIP_MAGIC = b"\x1f\x8b"
-# Deflate spends at least two bits on 258 bytes, so a stream cannot grow by more than this factor.
+# Deflate spends at least two bits on 258 bytes, so a stream grows at most by this factor.
 _DEFLATE_MAX_RATIO = 1032
 _KINDS = {1: "labels", 3: "images"}
 
@@ -41,25 +41,25 @@ def idx_sha256(array: NDArray[np.uint8]) -> str:
     return digest.hexdigest()
 
 
-MOST_BYTES = 200_000_000
-"""Bytes that an array may have: four times as many as any that is published here. Four are read at
-once, before their digests can be told."""
+MAX_BYTES = 200_000_000
+"""Limit for an array: four times the largest published one. Four arrays are read at once, before
+their digests can be checked."""
 
 
-def read_idx(path: Path, dimensions: int, most_bytes: int = MOST_BYTES) -> NDArray[np.uint8]:
+def read_idx(path: Path, dimensions: int, max_bytes: int = MAX_BYTES) -> NDArray[np.uint8]:
     """Array in the IDX file at ``path``, gzipped or not: 3 dimensions for images, 1 for labels.
 
     Raises:
         DiscernError: the file cannot be read, is not exactly one such array, or announces more than
-            ``most_bytes``.
+            ``max_bytes``.
     """
     with file_errors(f"{path} cannot be read"), open_regular(path) as file:
         held = os.fstat(file.fileno()).st_size
         if file.peek(2)[:2] != _GZIP_MAGIC:
-            return _read_array(file, held, path, dimensions, most_bytes)
+            return _read_array(file, held, path, dimensions, max_bytes)
         try:
             with gzip.GzipFile(fileobj=file) as content:
-                return _read_array(content, held * _DEFLATE_MAX_RATIO, path, dimensions, most_bytes)
+                return _read_array(content, held * _DEFLATE_MAX_RATIO, path, dimensions, max_bytes)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             reason = str(error).rstrip(".")
             raise DiscernError(f"{path} is not a complete gzip file: {reason}.") from error
@@ -70,7 +70,7 @@ def _read_array(
     max_size: int,
     path: Path,
     dimensions: int,
-    most_bytes: int,
+    max_bytes: int,
 ) -> NDArray[np.uint8]:
     """Array in uncompressed content, which cannot be longer than ``max_size`` bytes."""
     shape = _read_shape(file, path, dimensions)
@@ -83,10 +83,8 @@ def _read_array(
     # a shape that NumPy refuses.
     if announced > max_size or (0 in shape and max(shape) > max_size):
         raise truncated
-    if announced > most_bytes:
-        raise DiscernError(
-            f"{path} announces {announced:,} bytes; at most {most_bytes:,} are read."
-        )
+    if announced > max_bytes:
+        raise DiscernError(f"{path} announces {announced:,} bytes; at most {max_bytes:,} are read.")
     pixels = bytearray(file.read(size + 1))
     if len(pixels) < size:
         raise truncated

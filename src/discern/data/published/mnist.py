@@ -29,7 +29,7 @@ from discern.files.places import expanded
 from discern.files.writing import write_whole
 
 SOURCES = ("auto", "full", "sample")
-"""What ``data.source`` may be: whichever can be had, the published files, or the sample."""
+"""Values of ``data.source``: whichever is available, the published files, or the sample."""
 
 
 class MNIST(InMemoryDataModule):
@@ -42,7 +42,7 @@ class MNIST(InMemoryDataModule):
     Args:
         dir: folder of data sets.
         source: ``full`` for the published files, ``sample`` for the packaged sample of 8,000 and
-            1,500 images, ``auto`` for the files if they can be had and else the sample.
+            1,500 images, ``auto`` for the files if they are available, else the sample.
         **options: see ``InMemoryDataModule``.
 
     Raises:
@@ -69,10 +69,10 @@ class MNIST(InMemoryDataModule):
         self._prepared = False
 
     def prepare_data(self) -> None:
-        """Download the files where they are needed and missing; tried once.
+        """Download the files if they are needed and missing; tried once.
 
         Raises:
-            DiscernError: they are needed and cannot be had.
+            DiscernError: they are needed and cannot be downloaded.
         """
         if not self._prepared:
             download_missing(self.published, self.dir, self.source, self.has_sample)
@@ -119,7 +119,7 @@ def _loaded(
     arrays: Mapping[str, NDArray[np.uint8]],
     digests: Mapping[str, str],
 ) -> LoadedImages:
-    """The arrays as tensors, which share their memory."""
+    """The arrays as tensors that share their memory."""
 
     train_images, train_labels, test_images, test_labels = (
         torch.from_numpy(arrays[name]) for name in DIMENSIONS
@@ -173,7 +173,7 @@ def find_files(publication: Publication, folder: Path) -> dict[str, Path] | None
     The places are those under ``folder``, the setting ``data.dir``, and then the system's.
 
     Raises:
-        DiscernError: ``folder`` is there and cannot be looked into.
+        DiscernError: ``folder`` cannot be read.
     """
     with file_errors(f"data.dir={folder} cannot be read as a folder"):
         if folder.exists():
@@ -186,10 +186,10 @@ def find_files(publication: Publication, folder: Path) -> dict[str, Path] | None
 
 
 def download(publication: Publication, names: Sequence[str], folder: Path) -> None:
-    """Bring the named files of ``publication`` into ``folder``, gzipped and not, as torchvision.
+    """Download the named files of ``publication`` to ``folder``, and unpack them.
 
     Raises:
-        DownloadError: no mirror answers in time, or none gives a file that is right.
+        DownloadError: no mirror answers in time, or none has the right file.
         DiscernError: the folder cannot be written to.
     """
     mirrors = answering_mirrors(publication.mirrors, f"{names[0]}.gz")
@@ -201,13 +201,13 @@ def download(publication: Publication, names: Sequence[str], folder: Path) -> No
 
 
 def download_missing(publication: Publication, folder: Path, source: str, sample: bool) -> None:
-    """Download what is missing of ``publication`` into ``folder``, unless the sample is asked for.
+    """Download the missing files of ``publication`` to ``folder``, unless the source is the sample.
 
-    Where that is impossible, one line in the log says that the sample takes its place, if the
-    source is ``auto`` and there is a ``sample``.
+    If that fails, the source is ``auto`` and there is a ``sample``, the log says that the sample is
+    used instead.
 
     Raises:
-        DiscernError: the files cannot be had and nothing may take their place.
+        DiscernError: the files cannot be downloaded and there is no substitute.
     """
     if source == "sample" or find_files(publication, folder) is not None:
         return
@@ -248,12 +248,12 @@ def read_files(publication: Publication, files: Mapping[str, Path]) -> dict[str,
 
 
 def _own_folder(publication: Publication, folder: Path) -> Path:
-    """Where torchvision keeps a data set under the folder it is given."""
+    """The folder that torchvision keeps a data set in."""
     return folder / publication.folder / "raw"
 
 
 def _files_in(folder: Path) -> dict[str, Path]:
-    """The published files that lie in ``folder``, uncompressed where there is a choice."""
+    """The published files in ``folder``, uncompressed if there is a choice."""
     found = {}
     for name in DIMENSIONS:
         for path in (folder / name, folder / f"{name}.gz"):

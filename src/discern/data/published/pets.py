@@ -1,4 +1,4 @@
-"""Oxford-IIIT Pet, in the form in which it is published."""
+"""Oxford-IIIT Pet, as published."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ _ADVICE = (
     f"set data.dir or DISCERN_DATA_DIR to a folder that has {FOLDER} with {_IMAGES} and "
     f"{_ANNOTATIONS}, or connect to the network"
 )
-# A breed and a picture's number, the number of the breed, and two more numbers: it never leads to
-# another folder.
+# A breed and a picture's number, the number of the breed, and two more numbers; no path separators.
 _LINE = re.compile(r"(([A-Za-z_]+)_\d+) (\d{1,2})(?: \d+)*")
 
 
@@ -44,8 +43,8 @@ PUBLICATION = Site(
 class OxfordPets(ImageFolder):
     """Photographs of 37 breeds of cats and dogs: 3,680 for training, 3,669 for the test.
 
-    The files are looked for in the folder ``oxford-iiit-pet`` of ``dir``, which is torchvision's,
-    or directly in ``dir``; what is missing is downloaded.
+    The files are in torchvision's folder ``oxford-iiit-pet`` of ``dir``, or directly in ``dir``;
+    missing ones are downloaded.
 
     Args:
         **options: see ``ImageFolder``; ``csv``, ``parts`` and ``test_size`` have no effect.
@@ -57,7 +56,7 @@ class OxfordPets(ImageFolder):
         """Download and unpack what is missing.
 
         Raises:
-            DiscernError: it cannot be had.
+            DiscernError: it cannot be downloaded.
         """
         root = root_of(self.dir, FOLDER, _TRAIN)
         for name, md5 in self.published.md5.items():
@@ -101,7 +100,7 @@ class _Entry:
 
     Attributes:
         image: name of the picture's file, without its suffix.
-        breed: what it shows.
+        breed: its class.
         label: the breed's number, from 1.
     """
 

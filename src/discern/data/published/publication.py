@@ -1,4 +1,4 @@
-"""Data sets as their authors published them: files, digests, mirrors."""
+"""Published data sets: their files, digests and mirrors, and how these are fetched and checked."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from discern.errors import DiscernError, file_errors
 
 @dataclass(frozen=True)
 class Site:
-    """Where files are published.
+    """The address and digests of published files.
 
     Attributes:
-        url: address of the folder that has them.
+        url: address of their folder.
         md5: name of a file -> its digest.
     """
 
@@ -53,8 +53,8 @@ def download_hint(path: Path, missing: str, advice: str) -> Iterator[None]:
 
     Args:
         path: the file that is fetched.
-        missing: what is not there, as the beginning of a sentence.
-        advice: what a user without it can do, as the end of one.
+        missing: the beginning of a sentence that names what is missing.
+        advice: the end of that sentence, on what the user can do.
     """
     try:
         yield
@@ -78,14 +78,14 @@ def fetch_folder(
 
     Args:
         url: address of the archive.
-        archive: where it is kept; used if it is there.
+        archive: path that it is kept at; used if it is there.
         target: the folder that is made.
-        max_bytes: what all files of the archive together may have.
+        max_bytes: limit for all files of the archive together.
         missing, advice: see :func:`download_hint`.
         **digests: see :func:`discern.data.published.fetch.fetch`.
 
     Raises:
-        DiscernError: the archive cannot be had or unpacked.
+        DiscernError: the archive cannot be downloaded or unpacked.
     """
     with download_hint(archive, missing, advice):
         fetch(url, archive, **digests)
@@ -127,9 +127,9 @@ class Publication:
         class_names: names of the classes, in the order of their labels.
         sha256: hex SHA-256 of each file, uncompressed.
         md5: hex MD5 of each file, gzipped.
-        mirrors: addresses, each ending in a slash, under which the files lie gzipped.
-        system_folders: where a system package puts the files.
-        advice: what a user without the files can do, as the end of a sentence.
+        mirrors: addresses, each ending in a slash, of the gzipped files.
+        system_folders: folders in which a system package installs the files.
+        advice: the end of a sentence on what a user without the files can do.
     """
 
     title: str
