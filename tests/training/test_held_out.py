@@ -520,7 +520,7 @@ def test_a_checkpoint_that_says_its_pictures_in_another_form_is_refused(photos):
     content = read(path)
     for name, other in damaged(content["images"]):
         torch.save(content | {"images": other}, f"{name}.pth")
-        with pytest.raises(DiscernError, match="does not record the images it was trained on"):
+        with pytest.raises(DiscernError, match="does not record its training images"):
             evaluation(name, Path(f"{name}.pth"), "data=image_folder", "data.dir=photos")
 
 

@@ -78,7 +78,7 @@ class ImageFiles(Images):
         Raises:
             UnreadableFileError: a file can no longer be read.
         """
-        chosen = self._of_all(np.array(indices, dtype=np.int64))
+        chosen = self.of_all(np.array(indices, dtype=np.int64))
         pixels = self._room(len(chosen))
         for place, index in enumerate(chosen.tolist()):
             path = self._path(index)
@@ -96,7 +96,7 @@ class ImageFiles(Images):
         Raises:
             UnreadableFileError: no file of the data set can be read.
         """
-        chosen = self._of_all(indices)
+        chosen = self.of_all(indices)
         words = _draws(_words(self.digests[chosen.numpy()]), view)
         pixels, read = self._room(len(chosen)), []
         for place, (index, word) in enumerate(zip(chosen.tolist(), words.tolist(), strict=True)):
@@ -121,7 +121,7 @@ class ImageFiles(Images):
         Raises:
             UnreadableFileError: a file can no longer be read.
         """
-        paths = [self._path(index) for index in self._of_all(indices).tolist()]
+        paths = [self._path(index) for index in self.of_all(indices).tolist()]
         contents = [_content(path) for path in paths]
         digests = [hashlib.sha256(content).digest() for content in contents]
         words = _words(np.frombuffer(b"".join(digests), np.uint8).reshape(len(paths), -1))
@@ -137,11 +137,11 @@ class ImageFiles(Images):
         for following in range(index + 1, index + len(self)):
             place = following % len(self)
             try:
-                check_picture(self._path(int(self._of_all(np.array([place]))[0])))
+                check_picture(self._path(int(self.of_all(np.array([place]))[0])))
                 return place
             except PictureError:
                 continue
-        path = printable(self._path(int(self._of_all(np.array([index]))[0])))
+        path = printable(self._path(int(self.of_all(np.array([index]))[0])))
         raise UnreadableFileError(f"{path} and all other training images can no longer be read.")
 
     def smaller(self, side: int) -> ImageFiles:
@@ -196,11 +196,6 @@ class ImageFiles(Images):
             if crop is None:  # only a JPEG can be reduced
                 crop = augmentation.draw(*picture.full)
             return augmentation.show(picture.image, crop, picture.full[0], self.preprocessing)
-
-    def _of_all(self, indices: NDArray[np.int64]) -> Tensor:
-        """Indices among all images of the data set, int64 (B,)."""
-        chosen = torch.from_numpy(indices)
-        return chosen if self.indices is None else self.indices[chosen]
 
     def _room(self, count: int) -> Tensor:
         """Memory for the pixels of a batch, uint8 (count, 3, S, S), channels last."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -61,6 +62,11 @@ class Images(Augmentable):
         part = copy.copy(self)
         part.indices = indices
         return part
+
+    def of_all(self, indices: NDArray[np.int64]) -> Tensor:
+        """Indices among all images of the data set, int64 (B,)."""
+        chosen = torch.from_numpy(indices)
+        return chosen if self.indices is None else self.indices.index_select(0, chosen)
 
     def smaller(self, side: int) -> Self:
         """The same images, scaled to ``side`` if they would otherwise be scaled to a larger one."""

@@ -80,9 +80,7 @@ class InMemoryImages(Images):
 
     def cut(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Pixels, uint8 (B, C, H, W), and labels, int64 (B,), at ``indices``."""
-        chosen = torch.from_numpy(indices)
-        if self.indices is not None:
-            chosen = self.indices.index_select(0, chosen)
+        chosen = self.of_all(indices)
         return self.images.index_select(0, chosen), self.labels.index_select(0, chosen)
 
     def normalised(self, pixels: Tensor) -> Tensor:

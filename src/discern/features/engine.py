@@ -30,8 +30,8 @@ ENGINES = ("torch", *STARTERS)
 """All engines."""
 
 AUTOMATIC = ("torch", "onnxruntime")
-"""Engines that ``auto`` chooses from. OpenVINO is as fast as ONNX Runtime, but crashed a process that
-started it dozens of times, so it is used only on request."""
+"""Engines that ``auto`` chooses from. OpenVINO is as fast as ONNX Runtime, but crashed a process
+that started it dozens of times, so it is used only on request."""
 
 SETTINGS = ("auto", *ENGINES)
 """Values of the setting ``engine``."""

@@ -21,6 +21,7 @@ import urllib.response
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from email.message import Message
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -383,7 +384,7 @@ def _opened_url(url: str, begun: _Version | None, offset: int) -> Response:
         raise DownloadError(f"{url} cannot be downloaded: {_reason(error)}.") from error
 
 
-def _version(url: str, headers: Mapping[str, str], chunked: bool) -> _Version:
+def _version(url: str, headers: Message, chunked: bool) -> _Version:
     def header(name: str) -> str | None:
         # Ignore what could not be sent back as a header.
         value = headers.get(name)
@@ -394,7 +395,7 @@ def _version(url: str, headers: Mapping[str, str], chunked: bool) -> _Version:
     return _Version(redacted_setting(url), total, header("ETag"), header("Last-Modified"))
 
 
-def _continues(headers: Mapping[str, str], begun: _Version, offset: int) -> bool:
+def _continues(headers: Message, begun: _Version, offset: int) -> bool:
     """Whether a partial response is the whole rest of the version begun."""
     assert begun.total is not None
     span = f"bytes {offset}-{begun.total - 1}/{begun.total}"

@@ -254,13 +254,9 @@ def _own_folder(publication: Publication, folder: Path) -> Path:
 
 def _files_in(folder: Path) -> dict[str, Path]:
     """The published files in ``folder``, uncompressed if there is a choice."""
-    found = {}
-    for name in DIMENSIONS:
-        for path in (folder / name, folder / f"{name}.gz"):
-            if path.is_file():
-                found[name] = path
-                break
-    return found
+    choices = {name: (folder / name, folder / f"{name}.gz") for name in DIMENSIONS}
+    found = {name: next(filter(Path.is_file, paths), None) for name, paths in choices.items()}
+    return {name: path for name, path in found.items() if path is not None}
 
 
 def _read(path: Path, name: str) -> tuple[NDArray[np.uint8], str]:
