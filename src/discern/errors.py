@@ -76,6 +76,20 @@ def refusals_of(setting: str) -> Iterator[None]:
 
 
 @contextmanager
+def file_errors(problem: str) -> Iterator[None]:
+    """Turn what the system or a decoder of text says of a file into ``PROBLEM: REASON.``
+
+    Raises:
+        DiscernError: an OSError or a UnicodeDecodeError was raised.
+    """
+    try:
+        yield
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise DiscernError(f"{problem}: {reason}.") from error
+
+
+@contextmanager
 def refusals_of_files() -> Iterator[None]:
     """Tell in a sentence what the system refuses, such as a full disk or a folder of another's.
 

@@ -239,7 +239,7 @@ def test_on_a_network_share_each_file_is_read(folder, tmp_path, monkeypatch, cap
     known = examine(folder, pictures(folder))
     caplog.set_level("INFO")
     assert examine(folder, pictures(folder)) == known
-    assert f"6 files are on {kind.replace(' ', '_')}, whose times do not tell" in caplog.text
+    assert f"6 files are on {kind.replace(' ', '_')}, whose timestamps cannot prove" in caplog.text
     with pytest.raises(AssertionError, match="is read"), nothing_is_read():
         examine(folder, pictures(folder))
 
@@ -386,7 +386,7 @@ def test_a_memory_that_is_only_to_be_read_is_believed(folder, cache):
 
 def test_a_memory_that_another_holds_is_done_without(folder, cache, monkeypatch):
     expected = examine(folder, pictures(folder))
-    monkeypatch.setattr(catalogue, "PATIENCE", 0.05)
+    monkeypatch.setattr(catalogue, "LOCK_TIMEOUT", 0.05)
     other = sqlite3.connect(memory_file(cache), isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     new = photo_folder(folder.parent / "more", per_class=1)
@@ -402,7 +402,7 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 from discern.data import catalogue
-catalogue.AT_ONCE = 2
+catalogue.FILES_PER_WRITE = 2
 check = catalogue.check_picture
 def slow(path):
     if path.name == sys.argv[2]:

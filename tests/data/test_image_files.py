@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from discern.data.augment import View
 from discern.data.image_files import ImageFiles
 from discern.data.images import AugmentedImages
 from discern.data.loader import ImageLoader
@@ -41,7 +42,7 @@ def all_of(folder: Path) -> ImageFiles:
 
 def views(images: ImageFiles, name="strong", seed=1, epoch=0, indices=None) -> torch.Tensor:
     chosen = np.arange(len(images)) if indices is None else np.array(indices)
-    return images.augmented(chosen, PHOTO_AUGMENTATIONS[name], seed, epoch)[0]
+    return images.augmented(chosen, View.of(PHOTO_AUGMENTATIONS[name], seed, epoch))[0]
 
 
 # As in evaluation
@@ -204,7 +205,7 @@ def lacking(folder) -> ImageFiles:
 
 @pytest.mark.parametrize("name", PHOTO_AUGMENTATIONS)
 def test_training_leaves_out_what_can_no_longer_be_read(lacking, caplog, name):
-    images, labels = lacking.augmented(np.arange(10), PHOTO_AUGMENTATIONS[name], 0, 0)
+    images, labels = lacking.augmented(np.arange(10), View.of(PHOTO_AUGMENTATIONS[name], 0, 0))
     assert labels.tolist() == [0, 1, 2, 4, 6, 7, 8, 9]
     assert torch.equal(images, views(lacking, name, seed=0, indices=labels.tolist()))
     warnings = {record.getMessage() for record in caplog.records}
@@ -215,11 +216,11 @@ def test_training_leaves_out_what_can_no_longer_be_read(lacking, caplog, name):
 
 @pytest.mark.parametrize("name", ["none", "notes"])
 def test_a_batch_of_which_nothing_is_left_has_another_image(lacking, name):
-    images, labels = lacking.augmented(np.array([3]), PHOTO_AUGMENTATIONS[name], 0, 0)
+    images, labels = lacking.augmented(np.array([3]), View.of(PHOTO_AUGMENTATIONS[name], 0, 0))
     assert labels.tolist() == [4]
     assert torch.equal(images, views(lacking, name, seed=0, indices=[4]))
     part = lacking.subset(torch.tensor([8, 1, 3, 5]))
-    assert part.augmented(np.array([2, 3]), None, 0, 0)[1].tolist() == [8]
+    assert part.augmented(np.array([2, 3]), None)[1].tolist() == [8]
 
 
 def test_training_ends_when_no_file_is_left(lacking):

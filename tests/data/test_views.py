@@ -10,7 +10,7 @@ from torchvision.transforms import functional as F  # noqa: N812 - its usual nam
 
 from discern.data.pictures import read_picture
 from discern.data.preprocessing import Preprocessing
-from discern.data.views import PHOTO_AUGMENTATIONS, PhotoAugmentation, View, reduction_of
+from discern.data.views import PHOTO_AUGMENTATIONS, Crop, PhotoAugmentation, reduction_of
 from photos import photo, smooth
 
 HALVES = (0.5, 0.5, 0.5)
@@ -18,8 +18,8 @@ TARGET = Preprocessing(24, 27, "bilinear", HALVES, HALVES)
 SIZES = [(1, 1), (1, 40), (70, 1), (40, 30), (30, 41), (97, 64), (24, 24), (11, 150)]
 
 
-def shown(augmentation: PhotoAugmentation, image: Image.Image, view: View) -> np.ndarray:
-    pixels = augmentation.show(image, view, image.width, TARGET)
+def shown(augmentation: PhotoAugmentation, image: Image.Image, crop: Crop) -> np.ndarray:
+    pixels = augmentation.show(image, crop, image.width, TARGET)
     assert pixels.dtype == torch.uint8
     assert pixels.shape == TARGET.shape
     return pixels.numpy().astype(int)
@@ -70,7 +70,7 @@ def test_the_notes_views_are_those_of_torchvisions_transforms(size):
 @pytest.mark.parametrize("angle", [0.0, 90.0, -90.0, 180.0, 12.3, -45.0])
 def test_any_angle_is_turned_as_by_torchvision(angle):
     image = photo(0.4, "noise", (40, 30))
-    pixels = shown(PhotoAugmentation(), image, View(angle, 3, 2, 30, 25, False))
+    pixels = shown(PhotoAugmentation(), image, Crop(angle, 3, 2, 30, 25, False))
     turned = F.rotate(image, angle, InterpolationMode.NEAREST)
     assert_alike(pixels, F.resized_crop(turned, 2, 3, 25, 30, [24, 24]))
 
@@ -147,6 +147,6 @@ def test_what_the_names_mean():
 
 def test_what_comes_in_at_the_corners_is_black():
     white = Image.new("RGB", (40, 40), "white")
-    pixels = shown(PhotoAugmentation(), white, View(30.0, 0, 0, 40, 40, False))
+    pixels = shown(PhotoAugmentation(), white, Crop(30.0, 0, 0, 40, 40, False))
     assert pixels[:, 0, 0].tolist() == [0, 0, 0]
     assert pixels[:, 12, 12].tolist() == [255, 255, 255]

@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from discern.data.augment import View
+from discern.data.images import Shown
 from discern.data.in_memory import InMemoryImages
 from discern.features import source as extraction
 from discern.features.source import FeatureSource, Kind, Settings
@@ -67,7 +69,7 @@ def expected(shown: InMemoryImages, augmentation: Any = None, seed: int = 0, epo
     indices = np.arange(len(shown))
     if augmentation is None:
         return features_of(shown.__getitems__(indices.tolist())[0])
-    return features_of(shown.augmented(indices, augmentation, seed, epoch)[0])
+    return features_of(shown.augmented(indices, View.of(augmentation, seed, epoch))[0])
 
 
 class Counted:
@@ -129,7 +131,7 @@ def source(
 
 def rows(made: FeatureSource, shown: Any, augmentation: Any = None, seed: int = 0, view: int = 0):
     """The features of all images, in their order."""
-    return made.rows(shown, np.arange(len(shown)), augmentation, seed, view)
+    return made.rows(Shown(shown, View.of(augmentation, seed, view)), np.arange(len(shown)))
 
 
 # Other processes

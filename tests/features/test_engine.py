@@ -682,7 +682,7 @@ def test_what_torch_alone_can_run(change, why):
 
 def test_a_backbone_too_large_for_onnx(monkeypatch, caplog):
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(engines, "MOST_BYTES", 100)
+    monkeypatch.setattr(engines, "MAX_WEIGHT_BYTES", 100)
     assert engine_for(tiny(), SHAPE).name == "torch"
     assert len(caplog.messages) == 1
     assert "2 GB" in caplog.messages[0]

@@ -38,8 +38,9 @@ from made_up import (
 from torch import Tensor
 from tqdm import tqdm
 
-from discern.data.augment import Augmentation
+from discern.data.augment import Augmentation, View
 from discern.data.image_files import ImageFiles
+from discern.data.images import Shown
 from discern.data.in_memory import InMemoryImages
 from discern.data.preprocessing import Preprocessing
 from discern.data.served import ServedFeatures
@@ -129,7 +130,7 @@ def test_epochs_go_round_the_views(cache, count):
     served = ServedFeatures(shown, source(cache, count, views=2))
     indices = np.array([5, 0, 3])
     for epoch in range(5):
-        features, labels = served.augmented(indices, FLIP, 3, epoch)
+        features, labels = served.augmented(indices, View(FLIP, 3, epoch))
         assert torch.equal(features, expected(shown, FLIP, 3, epoch % 2)[indices])
         assert labels.tolist() == [1, 0, 1]
     assert len(count.numbers) == 12
@@ -242,7 +243,10 @@ DIGESTS = [hashlib.sha256(bytes([number])).digest() for number in range(4)]
 def test_views_have_one_id_if_they_are_equal_and_only_then(one, other, views, other_views):
     files = image_files(DIGESTS)
     same = one == other and (one is None or views == other_views)
-    found, others = files.identify(one, *views), files.identify(other, *other_views)
+    found, others = (
+        files.identify(View.of(one, *views)),
+        files.identify(View.of(other, *other_views)),
+    )
     assert found.dtype == np.uint64
     assert found.shape == (4, 2)
     assert len({row.tobytes() for row in found}) == 4
@@ -254,11 +258,11 @@ def test_views_have_one_id_if_they_are_equal_and_only_then(one, other, views, ot
 
 @given(st.permutations(range(4)), PHOTO, VIEWS)
 def test_the_id_of_a_photo_is_its_contents_wherever_it_is(order, augmentation, views):
-    plain = image_files(DIGESTS).identify(augmentation, *views)
+    plain = image_files(DIGESTS).identify(View.of(augmentation, *views))
     mixed = image_files([DIGESTS[place] for place in order])
-    assert (mixed.identify(augmentation, *views) == plain[order]).all()
+    assert (mixed.identify(View.of(augmentation, *views)) == plain[order]).all()
     part = mixed.subset(torch.tensor([3, 1]))
-    assert (part.identify(augmentation, *views) == plain[[order[3], order[1]]]).all()
+    assert (part.identify(View.of(augmentation, *views)) == plain[[order[3], order[1]]]).all()
 
 
 @given(
@@ -269,7 +273,7 @@ def test_the_id_of_a_photo_is_its_contents_wherever_it_is(order, augmentation, v
 def test_images_in_memory_have_one_id_if_their_pixels_are_equal(pixels, augmentation, views):
     values = torch.tensor(pixels, dtype=torch.uint8).view(-1, 1, 2, 3)
     labels = torch.zeros(len(values), dtype=torch.int64)
-    found = InMemoryImages(values, labels).identify(augmentation, *views).tolist()
+    found = InMemoryImages(values, labels).identify(View.of(augmentation, *views)).tolist()
     for place, ids in enumerate(found):
         for other, other_ids in enumerate(found):
             # What is drawn for one depends on its place.
@@ -303,7 +307,9 @@ def test_only_what_changed_is_computed(tmp_path, cache, augment):
         made, shown = source(cache, means, shape=(3, 8, 8), width=3), photos_in(folder)
         found = rows(made, shown, augmentation, 1, 2)
         everything = np.arange(len(shown))
-        assert torch.equal(found, means(shown.augmented(everything, augmentation, 1, 2)[0]))
+        assert torch.equal(
+            found, means(shown.augmented(everything, View.of(augmentation, 1, 2))[0])
+        )
         return made.account.computed
 
     assert computed() == 12
@@ -347,7 +353,7 @@ def test_a_photo_that_is_edited_meanwhile_gives_no_other_its_features(
     now = photos_in(folder)
 
     def right(of: ImageFiles) -> Tensor:
-        return means(of.augmented(np.arange(len(of)), augmentation, 1, 2)[0])
+        return means(of.augmented(np.arange(len(of)), View.of(augmentation, 1, 2))[0])
 
     first = of_photos(cache, num_workers=workers)
     assert torch.equal(rows(first, shown, augmentation, 1, 2), right(now))
@@ -377,7 +383,9 @@ def test_a_photo_that_can_no_longer_be_read_never_gets_anothers_features(
     for number in gone:
         files[number].with_suffix(".away").rename(files[number])
     found = rows(made, shown, light)
-    assert torch.equal(found, shown.augmented(np.arange(12), light, 0, 0)[0].mean(dim=(2, 3)))
+    assert torch.equal(
+        found, shown.augmented(np.arange(12), View.of(light, 0, 0))[0].mean(dim=(2, 3))
+    )
 
 
 # The modes
@@ -393,7 +401,7 @@ def test_require_computes_nothing(cache, count):
     with pytest.raises(CacheMissError, match="the features of 2 of 4 images"):
         rows(source(cache, count, mode="require"), images(range(1, 5)))
     with pytest.raises(CacheMissError):
-        source(cache, count, mode="require", share=(1, 1)).compute_share(images([9]), None, 0, 0)
+        source(cache, count, mode="require", share=(1, 1)).compute_share(Shown(images([9])))
     assert count.numbers == [0, 1, 2]
 
 
@@ -482,8 +490,8 @@ def test_parts_of_a_division_join_to_the_whole(cache, count):
 
     def compute(part: int) -> None:
         made = source(cache, count, share=(part, 3))
-        made.compute_share(shown, None, 0, 0)
-        made.compute_share(shown, FLIP, 0, 1)
+        made.compute_share(Shown(shown))
+        made.compute_share(Shown(shown, View(FLIP, 0, 1)))
 
     processes = [child(compute, part) for part in (1, 2, 3)]
     for process in processes:

@@ -531,7 +531,7 @@ def test_a_checkpoint_that_says_its_pictures_in_another_form_is_refused(run):
     content = read(path)
     for name, other in damaged(content["images"]):
         torch.save(content | {"images": other}, f"{name}.pth")
-        with pytest.raises(DiscernError, match="does not say in a form that is known what it was"):
+        with pytest.raises(DiscernError, match="does not record its training images"):
             evaluation(name, Path(f"{name}.pth"), "data=image_folder", "data.dir=photos")
 
 

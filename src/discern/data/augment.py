@@ -1,7 +1,7 @@
 """Augmentation of small images a batch at a time, as a function of seed, epoch and index alone.
 
-No generator is drawn from, so that any image which training saw can be made again, whatever the
-number of workers, the batch size or the order; and a continued run sees what it would have seen.
+No generator is used, so that any image seen in training can be computed again for any number of
+workers, batch size and order, and a continued run sees the same images.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,8 @@ Words = NDArray[np.uint64]
 
 
 def random_words(seed: int, epoch: int, indices: NDArray[np.int64], draw: int) -> Words:
-    """Uniform 64-bit words (B,), a function of the arguments; ``draw`` tells uses apart.
+    """Uniform 64-bit words (B,), a function of the arguments; ``draw`` separates
+    independent uses.
 
     Each word is the output of SplitMix64 (Steele, Lea & Flood, 2014) at a state that is mixed from
     the four numbers in turn.
@@ -29,23 +29,33 @@ def random_words(seed: int, epoch: int, indices: NDArray[np.int64], draw: int) -
     return state
 
 
-def view_ids(contents: Words, augmentation: Any, seed: int, epoch: int) -> Words:
-    """Names of views: two words each, (N, 2), that differ wherever the pixels may.
-
-    Args:
-        contents: of the images, two words each, (N, 2).
-        augmentation: what is done to them; its ``repr`` tells all that it depends on. With None
-            neither seed nor epoch matter.
-    """
-    if augmentation is None:
-        return contents
-    told = f"{VIEWS}|{version('torchvision')}|{augmentation!r}|{seed}|{epoch}"
-    words = np.frombuffer(hashlib.sha256(told.encode()).digest()[:16], dtype="<u8")
-    return mix(contents ^ words)
-
-
 VIEWS = 1
 """Raised when the same seed, epoch and image give another view than before."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What an epoch of training shows of images.
+
+    Attributes:
+        augmentation: changes the images; its ``repr`` names all that it depends on.
+        seed, epoch: decide, together with each image, how it is changed.
+    """
+
+    augmentation: object
+    seed: int
+    epoch: int
+
+    @classmethod
+    def of(cls, augmentation: object, seed: int, epoch: int) -> View | None:
+        """The view, or None without an augmentation."""
+        return None if augmentation is None else cls(augmentation, seed, epoch)
+
+    def ids(self, contents: Words) -> Words:
+        """IDs of the views of images, (N, 2), from the IDs of their contents, (N, 2)."""
+        facts = f"{VIEWS}|{version('torchvision')}|{self.augmentation!r}|{self.seed}|{self.epoch}"
+        words = np.frombuffer(hashlib.sha256(facts.encode()).digest()[:16], dtype="<u8")
+        return mix(contents ^ words)
 
 
 def mix(state: Words) -> Words:
@@ -60,11 +70,11 @@ def mix(state: Words) -> Words:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of an image that leave its class as it is.
+    """Random changes of an image that keep its class.
 
     Attributes:
         flip: mirror every other image, left to right.
-        shift: move each image by up to so many pixels along each axis; what comes in is black.
+        shift: largest shift in pixels along each axis; uncovered pixels are black.
     """
 
     flip: bool = False
@@ -95,4 +105,4 @@ AUGMENTATIONS: dict[str, Augmentation | None] = {
     "shift": Augmentation(shift=2),
     "flip_shift": Augmentation(flip=True, shift=2),
 }
-"""What ``data.augment`` may name for images in memory."""
+"""Values of ``data.augment`` for images in memory."""

@@ -1,9 +1,8 @@
-"""What is known of picture files: whether they can be read, how large they are, their digest.
+"""Facts on picture files: whether they can be read, their size and digest.
 
-Each content is decoded once. What was found is remembered in discern's cache folder and believed as
-long as the file's stamp stays what it was, so that a data set of many files is checked in the time
-that listing it takes. Where a stamp does not tell, see :mod:`discern.data.stamps`, the file is read
-and its digest compared.
+Each content is decoded once. The facts are kept in discern's cache folder and reused while the
+file's stamp is unchanged, so that checking a large data set takes as long as listing it. If a stamp
+is not conclusive, see :mod:`discern.data.stamps`, the file is read and its digest compared.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ import PIL
 from tqdm import tqdm
 
 from discern.console import is_terminal
-from discern.data.costs import most_bytes
+from discern.data.costs import max_bytes
 from discern.data.pictures import PictureError, check_picture
 from discern.data.stamps import GONE, FileSystems, Stamp, is_settled, stamp_of
 from discern.errors import first_line
@@ -34,26 +33,26 @@ from discern.files.reading import open_regular
 log = logging.getLogger(__name__)
 
 FORMAT = 2
-"""Part of the file's name: what an older or newer discern has remembered is left alone."""
+"""Part of the file's name, so that other versions of discern keep their own."""
 
-AT_ONCE = 500
-"""Files between two writes of what was found; a killed check loses no more."""
+FILES_PER_WRITE = 500
+"""Files between two writes; a killed check loses no more."""
 
 MAX_THREADS = 16
 """Each may hold a decoded picture of the greatest size."""
 
-PATIENCE = 10.0
-"""Seconds to wait for another process to finish writing."""
+LOCK_TIMEOUT = 10.0
+"""Seconds to wait for another process's write."""
 
 
 class Facts(NamedTuple):
-    """What is known of a picture file.
+    """Facts on a picture file.
 
     Attributes:
         sha256: digest of the content, 32 bytes; empty where the file could not be read.
-        width, height: in pixels, upright; 0 where it is no picture.
+        width, height: in pixels, upright; 0 if it is not a picture.
         reason: why it cannot be used, or empty.
-        white: of a picture of more than eight bits, the value that became white; else 0.
+        white: the value that became white in a picture of more than eight bits; else 0.
     """
 
     sha256: bytes
@@ -67,17 +66,17 @@ def examine(folder: Path, files: Sequence[Path]) -> list[Facts]:
     """The facts of picture files, in their order; those not known yet are read, with a bar.
 
     Args:
-        folder: where the files are; what is remembered is kept under its name.
+        folder: where the files are; the key of the stored facts.
         files: their paths.
     """
     root = os.fsencode(folder.resolve())
     paths = [_absolute(file) for file in files]
     memory, known = _recall(root)
     with closing(memory):
-        looked_ns, looks = time.time_ns(), _Looks()
+        looked_ns, looks = time.time_ns(), _Stamps()
         stamps = [looks.stamp(path) for path in paths]
         facts: list[Facts | None] = [
-            _facts(row) if row is not None and looks.tells(row, path, stamp) else None
+            _facts(row) if row is not None and looks.is_unchanged(row, path, stamp) else None
             for row, path, stamp in zip(map(known.get, paths), paths, stamps, strict=True)
         ]
         looks.conclude()
@@ -89,8 +88,8 @@ def examine(folder: Path, files: Sequence[Path]) -> list[Facts]:
                 disable=not is_terminal(),
             ) as bar,
         ):  # fmt: skip
-            for start in range(0, len(new), AT_ONCE):
-                part = new[start : start + AT_ONCE]
+            for start in range(0, len(new), FILES_PER_WRITE):
+                part = new[start : start + FILES_PER_WRITE]
                 rows = []
                 rows_before = (known.get(paths[number]) for number in part)
                 before = [None if row is None else _facts(row) for row in rows_before]
@@ -128,8 +127,8 @@ def _absolute(file: Path) -> bytes:
     return os.fsencode(path)
 
 
-class _Looks:
-    """The stamps of files, and whether they tell that a file is still what it was."""
+class _Stamps:
+    """The stamps of files, and whether they prove that a file is unchanged."""
 
     def __init__(self) -> None:
         self._systems = FileSystems()
@@ -144,8 +143,8 @@ class _Looks:
         self._devices[path] = status.st_dev
         return stamp_of(status)
 
-    def tells(self, row: Row, path: bytes, stamp: Stamp) -> bool:
-        """Whether the file of a row that was remembered is the same."""
+    def is_unchanged(self, row: Row, path: bytes, stamp: Stamp) -> bool:
+        """Whether the file of a stored row is the same."""
         if row[1:5] != stamp or not is_settled(stamp, row[5]):
             return False
         if not self._systems.keeps_stamps(path, self._devices[path]):
@@ -154,18 +153,17 @@ class _Looks:
         return True
 
     def conclude(self) -> None:
-        """Say which files are read although nothing speaks for a change."""
+        """Log how many files are read although their stamps are unchanged."""
         for kind, count in self._doubtful.items():
             log.info(
-                "%s files are on %s, whose times do not tell whether a file has changed: each is "
-                "read.",
+                "%s files are on %s, whose timestamps cannot prove a file unchanged: each is read.",
                 f"{count:,}",
                 kind or "a file system of unknown kind",
             )
 
 
 def _read(file: Path, before: Facts | None = None) -> Facts:
-    """The facts of a file; they are ``before`` if its content still is what they are of."""
+    """The facts of a file; ``before`` if its digest is unchanged."""
     try:
         with open_regular(file) as content:
             digest = hashlib.file_digest(content, "sha256").digest()
@@ -176,8 +174,7 @@ def _read(file: Path, before: Facts | None = None) -> Facts:
     except OSError as error:
         return Facts(b"", 0, 0, error.strerror or first_line(error))
     except PictureError as error:
-        # A disk's or a network's fault and a lack of memory are no property of the file: they may
-        # be over the next time.
+        # Disk and network faults and a lack of memory are not properties of the file.
         cause = error.__cause__
         passing = isinstance(cause, MemoryError) or getattr(cause, "errno", None) is not None
         return Facts(b"" if passing else digest, 0, 0, _writable(str(error)))
@@ -187,7 +184,7 @@ def _writable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-# The memory: a table in a file that SQLite keeps whole, whoever else writes to it or is killed.
+# The store: an SQLite table, safe against concurrent writers and killed processes.
 
 _TABLE = """CREATE TABLE IF NOT EXISTS files (
     folder BLOB, path BLOB, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, inode INTEGER,
@@ -196,7 +193,7 @@ _TABLE = """CREATE TABLE IF NOT EXISTS files (
     PRIMARY KEY (folder, path)
 ) WITHOUT ROWID"""
 
-# Only what discern writes: SQLite keeps any type in any column.
+# Only valid rows: SQLite keeps any type in any column.
 _QUERY = f"""SELECT path, size, mtime_ns, ctime_ns, inode, looked_ns,
     sha256, width, height, reason, white FROM files
 WHERE folder = ? AND (reason = '' OR reader = ?)
@@ -217,10 +214,9 @@ def _facts(row: Row) -> Facts:
 
 
 def _recall(root: bytes) -> tuple[sqlite3.Connection, Known]:
-    """The memory, and what it knows of a folder.
+    """The store, and what it has on a folder.
 
-    A damaged file is made anew. Where the cache folder cannot be used, the memory is one that is
-    forgotten at once.
+    A damaged file is replaced. If the cache folder cannot be used, the store is in memory.
     """
     path = cache_dir() / f"pictures-{FORMAT}.sqlite"
     try:
@@ -240,7 +236,7 @@ def _recall(root: bytes) -> tuple[sqlite3.Connection, Known]:
 
 
 def _connect(path: Path | str, root: bytes) -> tuple[sqlite3.Connection, Known]:
-    memory = sqlite3.connect(path, timeout=PATIENCE)
+    memory = sqlite3.connect(path, timeout=LOCK_TIMEOUT)
     try:
         memory.execute(_TABLE)
         known = {row[0]: row for row in memory.execute(_QUERY, (root, _reader()))}
@@ -255,8 +251,8 @@ def _cells(fact: Facts) -> tuple[bytes, int, int, str, float, str]:
 
 
 def _reader() -> str:
-    """Who has refused a picture: a newer Pillow, or one that is allowed more, may read it."""
-    return f"{PIL.__version__}, {most_bytes()} bytes"
+    """The reader that refused a picture: a newer Pillow, or a higher limit, may read it."""
+    return f"{PIL.__version__}, {max_bytes()} bytes"
 
 
 def _remember(memory: sqlite3.Connection, rows: Iterable[tuple[object, ...]]) -> None:
@@ -265,5 +261,5 @@ def _remember(memory: sqlite3.Connection, rows: Iterable[tuple[object, ...]]) ->
             memory.executemany(
                 "INSERT OR REPLACE INTO files VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)", rows
             )
-    except sqlite3.Error as error:  # a full disk, a folder that is only to be read
+    except sqlite3.Error as error:  # a full disk, a read-only folder
         log.debug("What was found is not remembered: %s.", error)

@@ -1,8 +1,8 @@
-"""What decoding a picture takes, told from its head, and how many may take it at once.
+"""The cost of decoding a picture, estimated from its header, and a limit on concurrent decoding.
 
-A file of a kilobyte can ask for gigabytes or minutes. Nothing can stop a decoder once it is at
-work, so what it will need is told before from sizes, layout and the number of passes over the
-pixels, and pictures that need much wait for each other.
+A file of a kilobyte can ask for gigabytes or minutes. A running decoder cannot be stopped, so its
+cost is estimated beforehand from sizes, layout and the number of passes over the pixels. Expensive
+pictures are decoded one at a time.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import os
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
-from typing import IO, Any, Literal
+from contextlib import contextmanager, nullcontext, suppress
+from typing import IO, Literal
 
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from discern.errors import DiscernError
 
@@ -26,10 +26,10 @@ except ImportError:  # Windows: each process has its own bound
     fcntl = None  # type: ignore[assignment]
 
 SETTING = "DISCERN_MAX_PICTURE_MB"
-"""The environment variable that allows larger pictures. No file can set it."""
+"""Environment variable that allows larger pictures. No file can set it."""
 
 DEFAULT_MB = 512
-"""Megabytes (2**20 bytes) that a decoded picture has at most, unless the variable says more."""
+"""Limit for a decoded picture in megabytes (2**20 bytes), unless the variable raises it."""
 
 MAX_MB = 1 << 20
 
@@ -37,30 +37,28 @@ REDUCED_FROM = 1 << 25
 """Pixels beyond which a picture is read at half its size or less: 34 million."""
 
 JP2_REDUCED_FROM = 1 << 24
-"""The same of JPEG 2000, which takes ten times the time for a pixel: 17 million."""
+"""The same limit for JPEG 2000, which takes ten times as long per pixel: 17 million."""
 
 _REDUCED_TO = 1 << 24
-"""Pixels that are left of one that is reduced: more than any network takes, and few enough for the
-copies that scaling makes."""
+"""Pixels left of a reduced picture: more than any network takes, few enough to copy."""
 
 MAX_VISITS = 1 << 31
-"""Pixels times passes over them: two seconds of libjpeg's at worst. Ten passes are usual, which 200
-megapixels may have."""
+"""Limit for pixels times passes over them: at worst two seconds in libjpeg. Ten passes over 200
+megapixels, a usual number, are within it."""
 
 MAX_SIDE = 1 << 20
-"""Pixels of a side. A row takes memory and time beside those of its pixels, and no real picture has
-so many."""
+"""Limit for a side in pixels. Each row costs memory and time besides its pixels."""
 
 MAX_TILES = 1 << 16
-"""Pieces that Pillow decodes one by one, 20 µs each."""
+"""Limit for tiles, which Pillow decodes one by one, 20 µs each."""
 
 
 class CostError(Exception):
-    """A picture takes more than is allowed; the message says what."""
+    """Decoding a picture costs more than is allowed; the message names the cost."""
 
 
-def most_bytes() -> int:
-    """Bytes that a decoded picture may have.
+def max_bytes() -> int:
+    """Limit for a decoded picture in bytes.
 
     Raises:
         DiscernError: the environment variable is no such number.
@@ -73,54 +71,54 @@ def most_bytes() -> int:
     return int(text) << 20
 
 
-def most_pixels() -> int:
-    """Pixels that any picture may have: 268 million, unless more bytes are allowed."""
-    return most_bytes() // 2
+def max_pixels() -> int:
+    """Limit for any picture in pixels: 268 million, unless more bytes are allowed."""
+    return max_bytes() // 2
 
 
-def most_work() -> int:
-    """Bytes that decoding may take in all: a decoder's own, and those of what becomes of it."""
-    return most_bytes() * 3 // 2
+def max_work() -> int:
+    """Limit for the total memory of decoding in bytes: the decoder's and the result's."""
+    return max_bytes() * 3 // 2
 
 
 def check_pixels(width: int, height: int) -> None:
     """Refuse a picture of too many pixels.
 
     Raises:
-        CostError: says how many it may have.
+        CostError: it has more; the message names the limit.
     """
     if max(width, height) > MAX_SIDE:
         raise CostError(f"{width:,} x {height:,} pixels, and a side may have {MAX_SIDE:,}")
-    if width * height > most_pixels():
-        raise CostError(f"more than {most_pixels():,} pixels; {SETTING} allows more")
+    if width * height > max_pixels():
+        raise CostError(f"more than {max_pixels():,} pixels; {SETTING} allows more")
 
 
 def check_bytes(decoded: int, work: int) -> None:
-    """Refuse what takes too much memory.
+    """Refuse a picture that takes too much memory.
 
     Args:
         decoded: bytes of the picture once it is decoded.
         work: bytes that decoding it takes in all.
 
     Raises:
-        CostError: says how much it takes.
+        CostError: it takes more; the message names the amount.
     """
     for taken, most, what in (
-        (decoded, most_bytes(), "it has {} MB once decoded"),
-        (work, most_work(), "decoding it takes {} MB"),
+        (decoded, max_bytes(), "it has {} MB once decoded"),
+        (work, max_work(), "decoding it takes {} MB"),
     ):
         if taken > most:
-            told = what.format(f"{taken >> 20:,}")
-            raise CostError(f"{told}, more than {most >> 20:,} MB; {SETTING} allows more")
+            description = what.format(f"{taken >> 20:,}")
+            raise CostError(f"{description}, more than {most >> 20:,} MB; {SETTING} allows more")
 
 
 def check_visits(pixels: int, passes: int) -> None:
-    """Refuse a picture whose pixels are gone through too often.
+    """Refuse a picture with too many passes over its pixels.
 
     Raises:
-        CostError: says how often.
+        CostError: there are too many passes.
     """
-    if pixels * passes > MAX_VISITS * max(1, most_bytes() // (DEFAULT_MB << 20)):
+    if pixels * passes > MAX_VISITS * max(1, max_bytes() // (DEFAULT_MB << 20)):
         raise CostError(f"its {pixels:,} pixels are in {passes:,} passes, as in no real picture")
 
 
@@ -132,18 +130,18 @@ def bytes_of(mode: str) -> int:
 
 
 def factor_for(pixels: int, beyond: int = REDUCED_FROM) -> int:
-    """The power of two by which both sides are divided of a picture of more pixels than allowed."""
+    """The power of two by which both sides of a picture of more pixels are divided."""
     factor = 1
     while pixels > beyond and pixels > _REDUCED_TO * factor * factor:
         factor *= 2
     return factor
 
 
-# How many at once
+# Concurrent decoding
 
 
 class _Room:
-    """The memory that pictures being decoded take together, in this process and its workers."""
+    """The memory shared by all pictures being decoded, in this process and its workers."""
 
     def __init__(self) -> None:
         # Locks of files belong to a process, and are gone with one that is killed.
@@ -160,10 +158,10 @@ class _Room:
 
     @contextmanager
     def taken(self, work: int) -> Iterator[None]:
-        """Wait until so many bytes may be taken, and take them in the block."""
-        capacity = most_bytes()  # one that takes more has it all, and is alone
+        """Reserve so many bytes for the block, waiting until they are free."""
+        capacity = max_bytes()  # a picture that takes more reserves all of it
         wanted = min(work, capacity)
-        with self._alone() if wanted > capacity // 4 else self._beside():
+        with self._alone() if wanted > capacity // 4 else nullcontext():
             with self._change:
                 self._change.wait_for(lambda: self._taken + wanted <= capacity)
                 self._taken += wanted
@@ -177,12 +175,8 @@ class _Room:
                     self._change.notify_all()
 
     @contextmanager
-    def _beside(self) -> Iterator[None]:
-        yield
-
-    @contextmanager
     def _alone(self) -> Iterator[None]:
-        """One large picture at a time, whichever of the worker processes has it."""
+        """Allow one large picture at a time among all worker processes."""
         with self._large:
             if self._turn >= 0:
                 fcntl.lockf(self._turn, fcntl.LOCK_EX)
@@ -197,42 +191,32 @@ room = _Room()
 
 
 def _trim() -> None:
-    """Have the C library give back what is free: it would keep half a gigabyte for each thread."""
-    trim = _libc_function("malloc_trim")
-    if trim is not None:
-        trim(0)
+    """Have the C library release free memory; it would keep half a gigabyte per thread."""
+    with suppress(OSError, AttributeError, TypeError):  # not every C library has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
-@cache
-def _libc_function(name: str) -> Any:
-    """A function of the C library, or None where it has none of that name."""
-    try:
-        return getattr(ctypes.CDLL(None), name)
-    except (OSError, AttributeError, TypeError):
-        return None
-
-
-# Of a picture's file, before and after it is opened
+# Files, before and after Pillow opens them
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _MAX_CHUNKS = 1 << 17
 _NETPBM = tuple(b"P" + kind for kind in (b"0", b"1", b"2", b"3", b"4", b"5", b"6", b"f"))
 _MAX_NETPBM = 1 << 16
 _BIG_TIFF, _PIECES = 43, (273, 324)  # its version, and the tags of where its strips and tiles are
-# What is read whole before it is decoded: all but these.
+# All formats but these are read whole before they are decoded.
 _READ_IN_PARTS = (_PNG, b"II", b"MM", b"BM", b"P", b"GIF8")
 
 
 def check_head(file: IO[bytes]) -> None:
-    """Refuse a file that is too long, or whose reader would be busy with its head.
+    """Refuse a file that is too long, or whose header would keep its reader busy.
 
     Raises:
-        CostError: says what it has.
+        CostError: the message names the problem.
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     start = file.read(8)
-    if size > most_bytes() and not start.startswith(_READ_IN_PARTS):
+    if size > max_bytes() and not start.startswith(_READ_IN_PARTS):
         check_bytes(size, size)
     if start.startswith((b"II", b"MM")):
         _check_pieces(file, start)
@@ -257,7 +241,7 @@ def _check_words(head: bytes) -> None:
 
 
 def _check_pieces(file: IO[bytes], start: bytes) -> None:
-    """Refuse a TIFF of too many strips or tiles, of which Pillow makes objects as it is opened."""
+    """Refuse a TIFF of too many strips or tiles, for each of which Pillow creates an object."""
     order: Literal["little", "big"] = "little" if start[:1] == b"I" else "big"
     big = int.from_bytes(start[2:4], order) == _BIG_TIFF
     place = file.read(8) if big else start[4:]
@@ -272,7 +256,7 @@ def _check_pieces(file: IO[bytes], start: bytes) -> None:
             raise CostError(f"a TIFF of {count:,} pieces; at most {MAX_TILES:,} are read")
 
 
-def _piece(image: Any) -> tuple[int, int]:
+def _piece(image: TiffImageFile) -> tuple[int, int]:
     """Pixels and bytes of a TIFF's largest strip or tile."""
     tags = image.tag_v2
     bits = tags.get(258, (1,))
@@ -306,7 +290,7 @@ def work_of(image: Image.Image, file: IO[bytes]) -> int:
     """
     pixels, own = image.width * image.height, bytes_of(image.mode)
     work = pixels * (own + _BESIDE.get(image.format or "", 0))
-    if image.format == "TIFF":
+    if isinstance(image, TiffImageFile):
         kind = str(image.info.get("compression"))
         if kind not in _TIFF_COMPRESSIONS:
             raise CostError(f"a TIFF whose pixels are packed as {kind}, which is not read")

@@ -1,16 +1,17 @@
-"""Pictures of more than eight bits a value: which value is white."""
+"""Pictures of more than eight bits per value: which value is white."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
-from discern.data.costs import most_bytes
+from discern.data.costs import max_bytes
 from discern.errors import first_line
 
 LEVELS = (255.0, 1023.0, 4095.0, 16383.0, 65535.0)
@@ -18,8 +19,8 @@ LEVELS = (255.0, 1023.0, 4095.0, 16383.0, 65535.0)
 
 _FRACTIONS = (1.0, *LEVELS)
 _FULL = LEVELS[-1]
-# The upper byte that no value of a picture of at most 14 bits exceeds.
-_FEW = 63
+# Largest upper byte in a picture of at most 14 bits.
+_MAX_DARK = 63
 _PNG_SIGNATURE = 8
 
 # TIFF's tags: MinSampleValue and MaxSampleValue, and the same of any type; bits of a value.
@@ -27,19 +28,19 @@ _MINIMA, _MAXIMA, _BITS = (340, 280), (341, 281), 258
 
 
 class DepthError(ValueError):
-    """A picture's values cannot be had in full; the message says why."""
+    """A picture's full values cannot be read; the message gives the reason."""
 
 
-def packing_of(image: Image.Image) -> tuple[Any, ...]:
-    """How the values lie in the file of a picture that is opened, and not loaded yet."""
+def packing_of(image: Image.Image) -> tuple[object, ...]:
+    """The packing of values in the file of a picture that is opened but not loaded."""
     arguments = [tile.args for tile in getattr(image, "tile", ())]
     return tuple(
         part for given in arguments for part in (given if isinstance(given, tuple) else (given,))
     )
 
 
-def has_deep_colours(image: Image.Image, packing: tuple[Any, ...]) -> bool:
-    """Whether a picture in colour, or grey with transparency, has sixteen bits a value."""
+def has_deep_colours(image: Image.Image, packing: tuple[object, ...]) -> bool:
+    """Whether a picture in colour, or grey with transparency, has sixteen bits per value."""
     if image.format == "PPM":
         return image.mode == "RGB" and _FULL in packing
     return any(isinstance(part, str) and ";16" in part for part in packing)
@@ -50,7 +51,9 @@ def is_deep(image: Image.Image) -> bool:
     return image.mode.partition(";")[0] in ("I", "F")
 
 
-def range_of(image: Image.Image, file: IO[bytes], packing: tuple[Any, ...]) -> tuple[float, float]:
+def range_of(
+    image: Image.Image, file: IO[bytes], packing: tuple[object, ...]
+) -> tuple[float, float]:
     """The values of a deep picture that become black and white.
 
     White is the one that the file declares, by TIFF's tags, PNG's sBIT chunk or PGM's greatest
@@ -145,9 +148,9 @@ def _level(brightest: float, levels: tuple[float, ...]) -> float:
 
 
 def _declared(image: Image.Image, file: IO[bytes]) -> tuple[float, float] | None:
-    """The values of black and white that a file declares, if it does."""
-    if image.format == "TIFF":
-        tags: Any = image.tag_v2  # type: ignore[attr-defined]
+    """The values of black and white declared by a file; None if it declares none."""
+    if isinstance(image, TiffImageFile):
+        tags = image.tag_v2
         white = next((w for w in (_number(tags.get(tag)) for tag in _MAXIMA) if w), None)
         black = next((b for b in (_number(tags.get(tag)) for tag in _MINIMA) if b), 0.0)
         bits = _number(tags.get(_BITS))
@@ -158,18 +161,19 @@ def _declared(image: Image.Image, file: IO[bytes]) -> tuple[float, float] | None
     return None if bits is None else (0.0, 2.0**bits - 1)
 
 
-def _number(value: Any) -> float | None:
-    """What a tag of one or several values says, if these are one finite number."""
+def _number(value: object) -> float | None:
+    """The number in a tag of one or several values; None unless all are one finite number."""
     values = set(value) if isinstance(value, tuple) else {value}
     try:
-        (number,) = map(float, values)
+        (only,) = values
+        number = float(only)  # type: ignore[arg-type] # whatever a file may hold
     except (TypeError, ValueError, ZeroDivisionError):
         return None
     return number if math.isfinite(number) else None
 
 
 def _significant_bits(file: IO[bytes]) -> int | None:
-    """What a PNG's sBIT chunk says, if it has one before its pixels."""
+    """Significant bits from a PNG's sBIT chunk; None without such a chunk before the pixels."""
     place = file.tell()
     try:
         file.seek(_PNG_SIGNATURE)
@@ -188,14 +192,14 @@ def _significant_bits(file: IO[bytes]) -> int | None:
 
 
 def deep_colours(image: Image.Image, file: IO[bytes]) -> tuple[Image.Image, float]:
-    """A picture of 16 bits a colour, of which Pillow has the upper eight, and its white.
+    """A picture of 16 bits per colour, of which Pillow has the upper eight, and its white.
 
     Args:
         image: opened and loaded.
         file: what it was opened from.
 
     Raises:
-        DepthError: no value has upper bits, and the lower ones cannot be had.
+        DepthError: no value has upper bits, and the lower ones cannot be read.
     """
     if not _is_dark(image):
         return image, _FULL
@@ -204,7 +208,7 @@ def deep_colours(image: Image.Image, file: IO[bytes]) -> tuple[Image.Image, floa
             "its colours have 16 bits, of which only the lower ones are used; save it as a PNG, or "
             "with 8 bits a colour"
         )
-    if image.width * image.height * 2 * len(image.getbands()) > most_bytes() // 2:
+    if image.width * image.height * 2 * len(image.getbands()) > max_bytes() // 2:
         raise DepthError(
             "its colours have 16 bits, of which only the lower ones are used, and it is large; "
             "save it with 8 bits a colour"
@@ -233,9 +237,9 @@ def deep_colours(image: Image.Image, file: IO[bytes]) -> tuple[Image.Image, floa
 
 def _is_dark(image: Image.Image) -> bool:
     """Whether an image, in mode RGB, RGBA or LA, has no value with upper bits."""
-    extrema: Any = image.getextrema()
+    extrema: tuple[tuple[float, float], ...] = image.getextrema()  # type: ignore[assignment]
     colours = zip(image.getbands(), extrema, strict=True)
-    return bool(max(most for name, (_, most) in colours if name != "A") <= _FEW)
+    return bool(max(most for name, (_, most) in colours if name != "A") <= _MAX_DARK)
 
 
 def _values_of_png(file: IO[bytes]) -> NDArray[np.uint16]:

@@ -1,8 +1,8 @@
-"""Dividing the images of a run: what is trained on, what is for validation, what for the test."""
+"""Dividing the images of a run into training, validation and test."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,13 +13,11 @@ from discern.data.splits import (
     END,
     Integers,
     Interval,
+    Pool,
     before_fold,
-    boundaries,
     check_fold,
     drawn_as,
     held_out_count,
-    inside,
-    positions,
     quotas,
     sample,
 )
@@ -29,12 +27,12 @@ TEST, VAL, USED = 101, 102, 103
 
 
 class Division(NamedTuple):
-    """On which side each image is.
+    """The side of each image.
 
     Attributes:
         sides: a ``Side`` of each, uint8 (N,).
-        rule: by which further images fall.
-        kept_out: how many are among those to train on, but were held out by the model's run.
+        rule: by which further images are divided.
+        kept_out: number of training images that the model's run held out.
     """
 
     sides: NDArray[np.uint8]
@@ -43,50 +41,17 @@ class Division(NamedTuple):
 
 
 class Content(NamedTuple):
-    """What decides where images are.
+    """The properties that decide the side of images.
 
     Attributes:
         keys: of their contents, int64 (N,).
         labels: int64 (N,).
-        names: numbers of their files' names, int64 (N,), or none, (0,).
+        names: keys of their file names, int64 (N,), or none, (0,).
     """
 
     keys: Integers
     labels: Integers
     names: Integers
-
-
-@dataclass
-class _Pool:
-    """Images to be divided.
-
-    Attributes:
-        keys: of their contents, (N,).
-        labels: the classes that they are drawn in, (N,).
-        classes: how many there are.
-        seed: that the positions are drawn by.
-    """
-
-    keys: Integers
-    labels: Integers
-    classes: int
-    seed: int
-
-    def counts(self, rows: NDArray[np.bool_]) -> Integers:
-        """Images of each class, (K,), among some."""
-        return np.bincount(self.labels[rows], minlength=self.classes)
-
-    def boundaries(
-        self, rows: NDArray[np.bool_], draw: int, counts: Integers, least: int = 0
-    ) -> list[int]:
-        """The boundary in each class, (K,), that so many of some images stand before."""
-        places = positions(self.keys[rows], self.seed, draw)
-        fraction = counts.sum() / max(1, rows.sum())
-        return boundaries(places, self.labels[rows], counts, float(fraction), least)
-
-    def inside(self, intervals: list[Interval], draw: int) -> NDArray[np.bool_]:
-        """Which of all images, (N,), stand in the intervals of their classes."""
-        return inside(positions(self.keys, self.seed, draw), self.labels, intervals)
 
 
 def divide(
@@ -100,12 +65,12 @@ def divide(
     """Divide images, each class in the same proportion.
 
     Args:
-        images: those that no part of the data set is made for.
-        classes: how many there are.
-        wanted: the settings; the test is drawn where it has a ``test_size``.
+        images: those that the data set does not assign to a part.
+        classes: number of classes.
+        wanted: the settings; a test split is drawn if it has a ``test_size``.
         draws_val: whether images are held out for validation.
-        known: images of a model that meets these. One that it knows keeps its side.
-        own: whether the rule of that model decides of the rest.
+        known: images of the model used with these. A known image keeps its side.
+        own: whether that model's rule divides the rest.
 
     Raises:
         DiscernError: the sizes or folds leave no image to train on.
@@ -114,7 +79,7 @@ def divide(
     keys, rule = images.keys, wanted.model_copy()
     if stored is not None:
         rule = stored.model_copy(update={"fraction": wanted.fraction})
-    pool = _Pool(keys, drawn_as(keys, images.labels), classes, rule.seed)
+    pool = Pool(keys, drawn_as(keys, images.labels), classes, rule.seed)
     before = np.full(len(keys), -1) if known is None else known.sides_of(keys)
     free = before < 0
     sides = np.full(len(keys), Side.TRAIN, dtype=np.uint8)
@@ -139,16 +104,16 @@ def divide(
     return Division(sides, rule, kept_out)
 
 
-def _held_out(pool: _Pool, rows: NDArray[np.bool_], wanted: Rule) -> list[Interval]:
-    """What is held out for the test."""
+def _held_out(pool: Pool, rows: NDArray[np.bool_], wanted: Rule) -> list[Interval]:
+    """The intervals held out for the test."""
     assert wanted.test_size is not None
     count = held_out_count(int(rows.sum()), wanted.test_size, "data.test_size")
     shares = quotas(pool.counts(rows), count)
     return [(0, end) for end in pool.boundaries(rows, TEST, shares)]
 
 
-def _validated(pool: _Pool, rows: NDArray[np.bool_], wanted: Rule) -> list[Interval]:
-    """What is held out for validation: a part, or one of the folds."""
+def _validated(pool: Pool, rows: NDArray[np.bool_], wanted: Rule) -> list[Interval]:
+    """The intervals held out for validation: a part, or one of the folds."""
     counts = pool.counts(rows)
     if wanted.folds is None:
         count = held_out_count(int(rows.sum()), wanted.val_size, "data.val_size")
@@ -164,7 +129,7 @@ def _validated(pool: _Pool, rows: NDArray[np.bool_], wanted: Rule) -> list[Inter
 
 
 def _leave_out(
-    pool: _Pool, sides: NDArray[np.uint8], before: Integers, rule: Rule, stored: Rule | None
+    pool: Pool, sides: NDArray[np.uint8], before: Integers, rule: Rule, stored: Rule | None
 ) -> None:
     """Train on a fraction of the images that are not held out, the same of each class."""
     rule.used = None
@@ -182,7 +147,7 @@ def _leave_out(
 
 
 def all_on(side: Side, images: Content, known: KnownImages) -> NDArray[np.uint8]:
-    """A side of each image, (N,): this one, but for those that a model trained on or held out."""
+    """The side of each image, (N,): ``side``, except for images that a model knows."""
     before = known.sides_of(images.keys)
     stays = np.isin(before, [Side.TRAIN, Side.VAL, Side.TEST, Side.KEPT_OUT])
     return np.where(stays, before, side).astype(np.uint8)
@@ -195,7 +160,7 @@ def seen(
     fingerprint: str,
     known: KnownImages | None,
 ) -> KnownImages:
-    """What a model that is trained on images will know of them.
+    """The images as a model trained on them will know them.
 
     Args:
         parts: images, and the side of each.

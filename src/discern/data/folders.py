@@ -1,4 +1,4 @@
-"""Finding labelled pictures in a folder: a folder a class, in parts or not, or a table of files."""
+"""Finding labelled pictures in a folder: one folder per class, in parts or not, or a table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from discern.data.part_names import (
 )
 from discern.data.pictures import picture_suffixes
 from discern.data.tables import SUFFIXES, Files, NoTableError, Table, read_table
-from discern.errors import DiscernError
+from discern.errors import DiscernError, file_errors
 from discern.files.walk import JUNK, walk
 from discern.text import visible
 
@@ -30,26 +30,26 @@ PARTS = {
     **dict.fromkeys(VAL, "val"),
     **dict.fromkeys(TEST, "test"),
 }
-"""Name of a folder -> the part of a published data set that it means."""
+"""Folder name -> part of a published data set."""
 
-NEARLY_ALL, FEW = 0.95, 20
-"""The part of the pictures, of at least so many, that makes a class suspicious."""
+DOMINANT_SHARE, MIN_FILES = 0.95, 20
+"""A class with a larger share of at least so many pictures is suspicious."""
 
-_WAYS_OUT = (
+_HINT = (
     "data.parts=none takes each folder for a class, "
     "'data.parts={train:FOLDER,val:FOLDER,test:FOLDER}' says where the parts are, "
     "and data.csv names a table of files and labels"
 )
 
-AsTold = str | Mapping[str, str]
-"""The setting ``data.parts``: ``none`` where no folder is a part, or part -> its folder."""
+PartFolders = str | Mapping[str, str]
+"""The setting ``data.parts``: ``none`` if no folder is a part, or part -> its folder."""
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """A file and what it shows.
+    """A file and its label.
 
-    The label is in Unicode's normal form NFC; a byte that is no UTF-8 is shown, as ``\\xff``.
+    The label is in Unicode's normal form NFC; a byte that is not UTF-8 is escaped, as ``\\xff``.
     """
 
     path: Path
@@ -61,11 +61,11 @@ class Listing:
     """The files of a data set, none of them opened.
 
     Attributes:
-        parts: ``train``, and ``val`` and ``test`` where the data set has them -> files in the order
-            of classes and names.
-        strays: files that belong to no class.
-        guesses: sentences on what was taken for what, where that was not plain.
-        doubts: sentences on what was passed over, and on what may not be meant.
+        parts: ``train``, and ``val`` and ``test`` if the data set has them -> files, sorted by
+            class and name.
+        strays: files without a class.
+        guesses: sentences on ambiguous names and how they were read.
+        doubts: warnings about skipped files and suspicious classes.
     """
 
     parts: dict[str, list[Labelled]]
@@ -75,43 +75,43 @@ class Listing:
 
 
 def list_folder(
-    folder: Path, table: str | None = None, parts: AsTold | None = None, trains: bool = True
+    folder: Path, table: str | None = None, parts: PartFolders | None = None, trains: bool = True
 ) -> Listing:
     """The labelled files in ``folder``.
 
-    They are, in this order of preference: those named in the table ``table``, or in the tables of
-    the folder that have files and labels (see :func:`discern.data.tables.read_table`); those in
-    ``train/CLASS/``, with folders for validation and test where they exist, whose names may be in
-    any usual dress, such as ``Training`` or ``test_images``; those in ``CLASS/``. A folder that is
-    alone in another is looked into. What is hidden is passed over, and so is a class without files.
-    Links are followed, but not to a folder that this one is in, nor to another class.
+    In this order of preference: the files named in ``table``, or in the folder's tables of files
+    and labels (see :func:`discern.data.tables.read_table`); the files in ``train/CLASS/``,
+    with folders for validation and test if there are any, under any usual name such as ``Training``
+    or ``test_images``; the files in ``CLASS/``. A single folder in a folder is searched in its
+    place. Hidden files and classes without files are skipped. Links are followed, except to a
+    parent folder or to another class.
 
     Args:
         folder: the setting ``data.dir``.
         table: name of a table in it.
-        parts: what its folders are, where their names are not to be asked.
+        parts: what its folders are, in place of a guess by their names.
         trains: whether there must be files to train on.
 
     Raises:
-        DiscernError: there is no such folder, nothing of the kind in it, or it cannot be told which
-            folders are classes.
+        DiscernError: there is no such folder, it has no such files, or it is unclear which folders
+            are classes.
     """
     check_folder(folder)
     if table is not None:
         found = _from_tables([_read(folder, folder / table)], folder)
     elif parts is not None:
-        found = _as_told(folder, parts)
+        found = _from_named_parts(folder, parts)
     else:
         place = _unwrapped(folder)
         found = _listed(place, trains)
         if place != folder:
             found.guesses.insert(0, f"data.dir={folder}: the data set is in {place}.")
-    _doubt_classes(found)
+    _warn_of_classes(found)
     return found
 
 
 def check_folder(folder: Path) -> None:
-    """Raise a DiscernError where ``data.dir`` is no folder that can be listed."""
+    """Raise a DiscernError unless ``data.dir`` is a folder that can be listed."""
     if not os.path.isdir(folder):  # noqa: PTH112 - is_dir raises for some paths
         what = "is a file" if os.path.exists(folder) else "does not exist"  # noqa: PTH110
         raise DiscernError(f"data.dir={folder} {what}; it must be a folder of pictures.")
@@ -121,16 +121,16 @@ def check_folder(folder: Path) -> None:
 def _listed(place: Path, trains: bool) -> Listing:
     unread: dict[Path, NoTableError] = {}
     tables = _tables_in(place, unread)
-    said = [_unread(path, reason) for path, reason in unread.items()]
+    skipped = [_unread(path, reason) for path, reason in unread.items()]
     try:
         found = _from_tables(tables, place) if tables else _from_folders(place, trains)
     except DiscernError as error:
-        if tables or not said:
+        if tables or not skipped:
             raise
-        raise DiscernError(f"{str(error).removesuffix('.')}; {said[0]}") from error
+        raise DiscernError(f"{str(error).removesuffix('.')}; {skipped[0]}") from error
     if unread and not any(found.parts.values()):
-        raise DiscernError(f"data.dir={place} has no folders of classes, and {said[0]}")
-    found.doubts += said
+        raise DiscernError(f"data.dir={place} has no folders of classes, and {skipped[0]}")
+    found.doubts += skipped
     return found
 
 
@@ -163,7 +163,7 @@ def _from_folders(place: Path, trains: bool) -> Listing:
     if with_classes or (parts and not others):
         raise DiscernError(
             f"data.dir={place} has {'/, '.join(parts)}/, but no train/ with a folder for each "
-            f"class in it; {_WAYS_OUT}."
+            f"class in it; {_HINT}."
         )
     found = Listing({"train": []})
     _check_classes(place, others)
@@ -177,12 +177,12 @@ def _refuse_parts(place: Path, parts: Sequence[str], others: Sequence[str]) -> N
     beside = f" beside {shown}" if others else ""
     raise DiscernError(
         f"data.dir={place} has {', '.join(f'{name}/' for name in parts)}{beside}, and it cannot be "
-        f"told whether these are parts of the data set or classes; {_WAYS_OUT}."
+        f"told whether these are parts of the data set or classes; {_HINT}."
     )
 
 
 def _is_beside(place: Path, name: str, parts: Mapping[str, str]) -> bool:
-    """Whether a folder beside those of parts is plainly no class, and may be passed over."""
+    """Whether a folder beside those of parts is clearly not a class, and may be skipped."""
     rests = {parse(part).rest for part in parts}
     inside, _ = parts_among(_subfolders(place / name))
     shares = bool(parse(name).rest) and any(
@@ -207,12 +207,12 @@ def _from_parts(place: Path, folders: Mapping[str, Path], parts: Mapping[str, st
             found.doubts.append(f"{folders[name]} is passed over: it has no folders of classes.")
         elif name.lower() not in PARTS or folders[name] != place / name:
             found.guesses.append(f"{folders[name]} is taken for the part {part}.")
-    # An empty folder for a part is as good as none.
+    # Drop parts whose folder is empty.
     found.parts = {part: files for part, files in found.parts.items() if files or part == "train"}
     return found
 
 
-def _as_told(folder: Path, parts: AsTold) -> Listing:
+def _from_named_parts(folder: Path, parts: PartFolders) -> Listing:
     """The files of the folders that the setting ``data.parts`` names, each of a folder a class."""
     if isinstance(parts, str):
         found = Listing({"train": []})
@@ -251,7 +251,7 @@ def _add_classes(
             found.doubts.append(f"{folder / name} is passed over: it has no files.")
         files += here
     if any(len(names) > 1 for names in spelled.values()):
-        files = _in_order(files)
+        files = in_order(files)
         found.guesses += [
             f"{len(names)} folders in {folder} are the class {name}, spelled in other bytes."
             for name, names in spelled.items()
@@ -263,16 +263,16 @@ def _add_classes(
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    """What ``walk`` knows a folder by, whatever links lead to it."""
+    """Device and inode of a folder, by which ``walk`` recognizes it behind links."""
     status = folder.stat()
     return status.st_dev, status.st_ino
 
 
-# What folders are not
+# Wrappers, and folders that are not classes
 
 
 def _unwrapped(folder: Path) -> Path:
-    """The folder itself, or the one that is alone in it, and so on."""
+    """The folder itself, or the single folder in it, and so on."""
     seen = set()
     while (identity := _identity(folder)) not in seen:
         seen.add(identity)
@@ -290,14 +290,14 @@ def _unwrapped(folder: Path) -> Path:
 
 
 def _within_part(folder: Path) -> Path:
-    """The folder of a part, or the one in it that repeats its name or says nothing."""
+    """The folder of a part, or the one in it with the same or a neutral name."""
     while True:
         filled = [name for name in _subfolders(folder) if _has_files(folder / name)]
         if len(filled) != 1 or _has_own_data(folder):
             return folder
-        name, said = filled[0], parse(filled[0])
-        repeats = bool(said.parts) and said.parts == parse(folder.name).parts
-        if not (repeats or said.says_nothing or name.lower() == folder.name.lower()):
+        name, parsed = filled[0], parse(filled[0])
+        repeats = bool(parsed.parts) and parsed.parts == parse(folder.name).parts
+        if not (repeats or parsed.is_neutral or name.lower() == folder.name.lower()):
             return folder
         folder = folder / name
 
@@ -324,10 +324,10 @@ def _check_classes(folder: Path, names: Sequence[str]) -> None:
     if parts or unclear or alone:
         seen = [*parts, *unclear, *(name for name in alone if name not in unclear)]
         _refuse_parts(folder, seen, [name for name in names if name not in seen])
-    if shards := shards_among(names) or _without_meaning(folder, names):
+    if shards := shards_among(names) or _neutral_names(folder, names):
         raise DiscernError(
             f"data.dir: the folders {', '.join(shards[:5])} in {folder} look like pieces of a data "
-            f"set, not like classes; {_WAYS_OUT}."
+            f"set, not like classes; {_HINT}."
         )
     inside = {name: {_text(sub) for sub in _subfolders(folder / name)} for name in names}
     of_parts = [name for name, subs in inside.items() if parts_among(subs)[0]]
@@ -338,37 +338,37 @@ def _check_classes(folder: Path, names: Sequence[str]) -> None:
         example = f"{of_parts[0]}/{next(iter(sorted(parts_among(inside[of_parts[0]])[0])))}"
         raise DiscernError(
             f"data.dir: the folders in {folder} have parts of the data set in them, such as "
-            f"{example}, where parts must have classes in them; {_WAYS_OUT}."
+            f"{example}, where parts must have classes in them; {_HINT}."
         )
     shared = set.intersection(*inside.values()) if inside else set()
     if len(names) > 1 and len(shared) > 1 and all(subs == shared for subs in inside.values()):
         raise DiscernError(
             f"data.dir: the folders {', '.join(names[:5])} in {folder} all have the same folders "
-            f"in them ({', '.join(sorted(shared)[:5])}), which may be the classes; {_WAYS_OUT}."
+            f"in them ({', '.join(sorted(shared)[:5])}), which may be the classes; {_HINT}."
         )
 
 
-def _without_meaning(folder: Path, names: Sequence[str]) -> list[str]:
+def _neutral_names(folder: Path, names: Sequence[str]) -> list[str]:
     """Names such as images or masks, if all are, or those of them that have folders in them."""
-    found = [name for name in names if parse(name).says_nothing]
+    found = [name for name in names if parse(name).is_neutral]
     return found if found == list(names) else [n for n in found if _subfolders(folder / n)]
 
 
-def _doubt_classes(found: Listing) -> None:
-    """Tell what makes classes suspicious."""
+def _warn_of_classes(found: Listing) -> None:
+    """Warn of suspicious classes."""
     counts = Counter(entry.label for entry in found.parts.get("train", ()))
     total = sum(counts.values())
-    if len(counts) > 1 and total >= FEW:
+    if len(counts) > 1 and total >= MIN_FILES:
         ((name, most),) = counts.most_common(1)
-        if most > NEARLY_ALL * total:
+        if most > DOMINANT_SHARE * total:
             found.doubts.append(
                 f"The class {name} has {most:,} of {total:,} training files, nearly all."
             )
     for name in counts:
-        said = parse(name)
-        if said.says_nothing:
+        parsed = parse(name)
+        if parsed.is_neutral:
             found.doubts.append(f"The class {name} is named like any folder of pictures.")
-        elif said.parts:
+        elif parsed.parts:
             found.doubts.append(f"The class {name} has a word in its name that may mean a part.")
     folded = Counter(name.casefold() for name in counts)
     for name in (name for name, count in folded.items() if count > 1):
@@ -385,20 +385,19 @@ def _subfolders(folder: Path) -> list[str]:
 
 def visible_names(folder: Path) -> list[str]:
     """Names in a folder that are not hidden, sorted."""
-    try:
+    with file_errors(f"data.dir: {folder} cannot be read"):
         names = os.listdir(folder)  # noqa: PTH208 - names are wanted
-    except OSError as error:
-        raise DiscernError(f"data.dir: {folder} cannot be read: {error.strerror}.") from error
     return sorted(name for name in names if not name.startswith(".") and name not in JUNK)
 
 
 def _text(name: str) -> str:
-    """A name as text that can be written; bytes that are no UTF-8, and controls, are shown."""
+    """A name as printable text; bytes that are not UTF-8, and control characters, are escaped."""
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return visible(unicodedata.normalize("NFC", text))
 
 
-def _in_order(files: Iterable[Labelled]) -> list[Labelled]:
+def in_order(files: Iterable[Labelled]) -> list[Labelled]:
+    """Files in the order of classes and names."""
     return sorted(files, key=lambda entry: (entry.label, entry.path))
 
 
@@ -414,7 +413,7 @@ def _tables_in(place: Path, unread: dict[Path, NoTableError]) -> list[Table]:
 
     Args:
         place: the folder.
-        unread: is given the others, and why each is not read.
+        unread: receives the other tables, and why each is not read.
     """
     tables = []
     for path in (place / name for name in visible_names(place) if _is_named_table(name)):
@@ -433,7 +432,7 @@ def _tables_in(place: Path, unread: dict[Path, NoTableError]) -> list[Table]:
     if not training:
         unread |= {t.path: NoTableError("is not for training, and no other is.") for t in tables}
         return []
-    one_each = {next(iter(said)) for said in parts.values() if len(said) == 1}
+    one_each = {next(iter(named)) for named in parts.values() if len(named) == 1}
     if len(plain) > 1 and len(one_each) < len(plain):
         names = ", ".join(table.path.name for table in plain)
         raise DiscernError(
@@ -449,7 +448,7 @@ def _tables_in(place: Path, unread: dict[Path, NoTableError]) -> list[Table]:
 
 
 def _read(place: Path, path: Path, unread: dict[Path, NoTableError] | None = None) -> Table:
-    """A table of files in ``place``; with ``unread`` it is one that nobody has named."""
+    """A table of files in ``place``; with ``unread`` one that no setting names."""
     table = read_table(path, Files(path.parent, place, picture_suffixes()))
     if unread is None or any(table.files.find(row.file) for row in table.rows):
         return table
@@ -471,7 +470,7 @@ def _from_tables(tables: Sequence[Table], place: Path) -> Listing:
         _add_rows(named, table, default)
     for part, entry in named.values():
         listing.parts.setdefault(part, []).append(entry)
-    listing.parts = {part: _in_order(files) for part, files in listing.parts.items()}
+    listing.parts = {part: in_order(files) for part, files in listing.parts.items()}
     others = [path for path in tables[0].files.pictures() if path not in named]
     if others:
         listing.doubts.append(

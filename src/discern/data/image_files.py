@@ -11,19 +11,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import get_worker_info
 
-from discern.data.augment import random_words, view_ids
-from discern.data.images import Batch
-from discern.data.pictures import PictureError, check_picture, read_picture
+from discern.data.augment import View, Words, random_words
+from discern.data.images import Batch, Images, keys_of
+from discern.data.pictures import PictureError, check_picture, read_whole
 from discern.data.preprocessing import CHANNELS, Pixels, Preprocessing
-from discern.data.views import PhotoAugmentation, View, reduction_of
+from discern.data.views import Crop, PhotoAugmentation, reduction_of
 from discern.errors import DiscernError, first_line
 from discern.files.reading import open_regular
 from discern.text import printable
@@ -32,14 +32,14 @@ log = logging.getLogger(__name__)
 
 
 class UnreadableFileError(DiscernError):
-    """A file could be read when the data set was checked, and no longer can be."""
+    """A file was readable when the data set was checked, and no longer is."""
 
     def __init__(self, message: str) -> None:
-        # torch makes a worker process's exception anew from the text of its whole traceback.
+        # torch recreates a worker process's exception from the text of its whole traceback.
         super().__init__(message.rpartition(f"{type(self).__name__}: ")[2].strip())
 
 
-class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
+class ImageFiles(Images):
     """Labelled photographs in files.
 
     An item is an image, float32 (3, S, S), normalised, with its label, int64 (). ``__getitems__``
@@ -48,11 +48,11 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
     Args:
         files: N paths.
         labels: int64 (N,).
-        digests: uint8 (N, 32), SHA-256 of each file. By them the augmentation is drawn, so that an
-            image keeps its views when others are added.
-        preprocessing: what is done to a picture.
-        indices: int64 (M,), the images that belong to this data set, or None for all.
-        root: the folder of the data set, below which the names of files are told apart.
+        digests: uint8 (N, 32), SHA-256 of each file. They seed the augmentation, so that an image
+            keeps its views when others are added.
+        preprocessing: of a picture.
+        indices: int64 (M,), the images in this data set; None for all.
+        root: the folder of the data set, to which file names are relative.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
         indices: Tensor | None = None,
         root: Path | None = None,
     ) -> None:
-        # One array rather than a list: worker processes would copy a list as they count references.
+        # An array: worker processes would copy a list by counting references to its elements.
         self.files = np.array([os.fsencode(file) for file in files], dtype=np.bytes_)
         self.labels = labels
         self.digests = digests
@@ -72,20 +72,13 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
         self.indices = indices
         self.root = b"" if root is None else os.fsencode(root) + b"/"
 
-    def __len__(self) -> int:
-        return len(self.labels if self.indices is None else self.indices)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        images, labels = self.__getitems__([index])
-        return images[0], labels[0]
-
     def __getitems__(self, indices: list[int]) -> Batch:
         """Images as in evaluation, float32 (B, 3, S, S), and labels, int64 (B,), at ``indices``.
 
         Raises:
             UnreadableFileError: a file can no longer be read.
         """
-        chosen = self._of_all(np.array(indices, dtype=np.int64))
+        chosen = self.of_all(np.array(indices, dtype=np.int64))
         pixels = self._room(len(chosen))
         for place, index in enumerate(chosen.tolist()):
             path = self._path(index)
@@ -93,85 +86,66 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
                 pixels[place] = self.preprocessing.read(path)
         return self._as_seen(pixels), self.labels[chosen]
 
-    def augmented(
-        self,
-        indices: NDArray[np.int64],
-        augmentation: PhotoAugmentation | None,
-        seed: int,
-        epoch: int,
-    ) -> Batch:
-        """As ``__getitems__``, each image in its view of an epoch; with None as in evaluation.
+    def augmented(self, indices: NDArray[np.int64], view: View | None) -> Batch:
+        """As ``__getitems__``, each image in its view.
 
-        A file that can no longer be read is left out of the batch with a warning: an epoch of
-        hours does not end for it. Where none is left, the next image of the data set that can be
-        read takes their place.
+        A file that can no longer be read is left out of the batch with a warning, rather than to
+        end an epoch of hours. If none is left, the next readable image of the data set replaces
+        them.
 
         Raises:
             UnreadableFileError: no file of the data set can be read.
         """
-        chosen = self._of_all(indices)
-        words = random_words(seed, epoch, _keys(self._words(chosen)), draw=0)
+        chosen = self.of_all(indices)
+        words = _draws(_words(self.digests[chosen.numpy()]), view)
         pixels, read = self._room(len(chosen)), []
         for place, (index, word) in enumerate(zip(chosen.tolist(), words.tolist(), strict=True)):
             path = self._path(index)
             try:
-                pixels[place] = self._view(path, augmentation, word)
+                pixels[place] = self._view(path, view, word)
                 read.append(place)
             except PictureError as error:
                 log.warning("%s can no longer be read and is left out: %s.", printable(path), error)
         if not read:
             substitute = np.array([self._next_readable(int(indices[-1]))], dtype=np.int64)
-            return self.augmented(substitute, augmentation, seed, epoch)
+            return self.augmented(substitute, view)
         if len(read) < len(chosen):
             pixels, chosen = pixels[read], chosen[read]
         return self._as_seen(pixels), self.labels[chosen]
 
-    def identified(
-        self,
-        indices: NDArray[np.int64],
-        augmentation: PhotoAugmentation | None,
-        seed: int,
-        epoch: int,
-    ) -> tuple[Any, NDArray[np.uint64]]:
-        """Images as in evaluation or in their views, float32 (B, 3, S, S), and two words for each.
+    def identified(self, indices: NDArray[np.int64], view: View | None) -> tuple[Tensor, Words]:
+        """Images as in evaluation or in a view, float32 (B, 3, S, S), and their IDs, (B, 2).
 
-        What is decoded is what the words, (B, 2), are of: a file may have been written since the
-        data set was read.
+        Each file is read once: the ID is that of the bytes that are decoded.
 
         Raises:
             UnreadableFileError: a file can no longer be read.
         """
-        paths = [self._path(index) for index in self._of_all(indices).tolist()]
+        paths = [self._path(index) for index in self.of_all(indices).tolist()]
         contents = [_content(path) for path in paths]
         digests = [hashlib.sha256(content).digest() for content in contents]
         words = _words(np.frombuffer(b"".join(digests), np.uint8).reshape(len(paths), -1))
-        draws = random_words(seed, epoch, _keys(words), draw=0)
         pixels = self._room(len(paths))
-        for place, (path, content) in enumerate(zip(paths, contents, strict=True)):
+        draws = _draws(words, view).tolist()
+        for place, (path, content, draw) in enumerate(zip(paths, contents, draws, strict=True)):
             with _readable(path):
-                pixels[place] = self._view(io.BytesIO(content), augmentation, int(draws[place]))
-        return self._as_seen(pixels), view_ids(words, augmentation, seed, epoch)
+                pixels[place] = self._view(io.BytesIO(content), view, draw)
+        return self._as_seen(pixels), words if view is None else view.ids(words)
 
     def _next_readable(self, index: int) -> int:
-        """The first image after this one whose file can be read."""
+        """Index of the next image whose file can be read."""
         for following in range(index + 1, index + len(self)):
             place = following % len(self)
             try:
-                check_picture(self._path(int(self._of_all(np.array([place]))[0])))
+                check_picture(self._path(int(self.of_all(np.array([place]))[0])))
                 return place
             except PictureError:
                 continue
-        path = printable(self._path(int(self._of_all(np.array([index]))[0])))
+        path = printable(self._path(int(self.of_all(np.array([index]))[0])))
         raise UnreadableFileError(f"{path} and all other training images can no longer be read.")
 
-    def subset(self, indices: Tensor) -> ImageFiles:
-        """Those of all images that ``indices``, int64 (M,), name."""
-        part = copy.copy(self)
-        part.indices = indices
-        return part
-
     def smaller(self, side: int) -> ImageFiles:
-        """The same images scaled to that side, which takes less decoding."""
+        """The same images scaled to ``side``, which takes less decoding."""
         now = self.preprocessing
         if side >= now.image_size:
             return self
@@ -180,70 +154,57 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
         part.preprocessing = replace(now, image_size=side, resize=resize)
         return part
 
-    def content_keys(self) -> NDArray[np.int64]:
-        """Numbers, int64 (M,), that are equal for files of the same content."""
-        return _keys(self._words(self._of_all(np.arange(len(self)))))
-
-    def _words(self, chosen: Tensor) -> NDArray[np.uint64]:
-        return _words(self.digests[chosen.numpy()])
-
-    def identify(
-        self, augmentation: PhotoAugmentation | None = None, seed: int = 0, epoch: int = 0
-    ) -> NDArray[np.uint64]:
-        """Two words for each image, (M, 2), by its file's content and its view."""
-        words = self._words(self._of_all(np.arange(len(self))))
-        return view_ids(words, augmentation, seed, epoch)
+    def identify(self, view: View | None = None) -> Words:
+        """IDs of the images, (M, 2), by their files' contents and their view."""
+        words = _words(self.digests if self.indices is None else self.digests[self.indices.numpy()])
+        return words if view is None else view.ids(words)
 
     def names(self) -> list[str]:
         """The images' files, as text."""
-        files = self.files[self._of_all(np.arange(len(self))).numpy()]
-        return [printable(Path(os.fsdecode(file))) for file in files]
+        return [printable(Path(os.fsdecode(file))) for file in self._own_files()]
 
     def name_keys(self) -> NDArray[np.int64]:
         """Numbers, int64 (M,), of the files' names below the folder of the data set."""
-        files = self.files[self._of_all(np.arange(len(self))).numpy()].tolist()
-        names = (file.removeprefix(self.root) for file in files)
+        names = (file.removeprefix(self.root) for file in self._own_files())
         digests = b"".join(hashlib.blake2b(name, digest_size=8).digest() for name in names)
         return np.frombuffer(digests, dtype="<i8").astype(np.int64)
+
+    def _own_files(self) -> list[bytes]:
+        files = self.files if self.indices is None else self.files[self.indices.numpy()]
+        return list(files.tolist())
 
     def _path(self, index: int) -> Path:
         """The file of an image of the whole data set."""
         return Path(os.fsdecode(self.files[index]))
 
-    def _view(
-        self, source: Path | IO[bytes], augmentation: PhotoAugmentation | None, word: int
-    ) -> Tensor:
-        if augmentation is None:
+    def _view(self, source: Path | IO[bytes], view: View | None, draw: int) -> Tensor:
+        if view is None:
             return self.preprocessing.read(source)
-        # What torchvision draws comes from the global generator, which others use as well.
+        augmentation = view.augmentation
+        assert isinstance(augmentation, PhotoAugmentation)
+        # torchvision draws from the global generator, which others use as well.
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(word)
-            view: View | None = None
-            full = 0
+            torch.default_generator.manual_seed(draw)
+            crop: Crop | None = None
 
             def reduction(width: int, height: int) -> int:
-                nonlocal view, full
-                view, full = augmentation.draw(width, height), width
-                return reduction_of(view, self.preprocessing.image_size)
+                nonlocal crop
+                crop = augmentation.draw(width, height)
+                return reduction_of(crop, self.preprocessing.image_size)
 
-            image = read_picture(source, CHANNELS, reduction)
-            if view is None:  # it was not asked, since this is no JPEG
-                view, full = augmentation.draw(*image.size), image.width
-            return augmentation.show(image, view, full, self.preprocessing)
-
-    def _of_all(self, indices: NDArray[np.int64]) -> Tensor:
-        """Indices among all images of the data set, int64 (B,)."""
-        chosen = torch.from_numpy(indices)
-        return chosen if self.indices is None else self.indices[chosen]
+            picture = read_whole(source, CHANNELS, reduction)
+            if crop is None:  # only a JPEG can be reduced
+                crop = augmentation.draw(*picture.full)
+            return augmentation.show(picture.image, crop, picture.full[0], self.preprocessing)
 
     def _room(self, count: int) -> Tensor:
-        """Room for the pixels of a batch, uint8 (count, 3, S, S), the channels last in memory."""
+        """Memory for the pixels of a batch, uint8 (count, 3, S, S), channels last."""
         channels, height, width = self.preprocessing.shape
         if get_worker_info() is None:
             room = torch.empty((count, height, width, channels), dtype=torch.uint8)
         else:
-            # In shared memory at once, as torch's own collation does: a batch is then not copied
-            # on its way to the training process.
+            # In shared memory, as by torch's own collation, so that the batch is not copied on its
+            # way to the training process.
             values = count * height * width * channels
             shared = torch.UntypedStorage._new_shared(values)  # type: ignore[no-untyped-call]
             room = (
@@ -251,26 +212,27 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
             )
         return room.permute(0, 3, 1, 2)
 
-    def _as_seen(self, pixels: Tensor) -> Any:
-        """What the network is given; from a worker process, what :class:`ImageLoader` opens."""
+    def _as_seen(self, pixels: Tensor) -> Tensor:
+        """The network's input; from a worker process :class:`Pixels`, which the loader opens."""
         if get_worker_info() is None:
             return self.preprocessing.normalised(pixels)
-        return Pixels(pixels, self.preprocessing)
+        return Pixels(pixels, self.preprocessing)  # type: ignore[return-value]
 
 
-def _words(digests: NDArray[np.uint8]) -> NDArray[np.uint64]:
+def _words(digests: NDArray[np.uint8]) -> Words:
     """The first two words of digests, (B, 2)."""
     return np.ascontiguousarray(digests[:, :16]).view("<u8")
 
 
-def _keys(words: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Of each image, (B,), without a sign."""
-    return (words[:, 0] >> np.uint64(1)).astype(np.int64)
+def _draws(words: Words, view: View | None) -> Words:
+    """The seed, (B,), by which the view of each image is drawn."""
+    seed, epoch = (0, 0) if view is None else (view.seed, view.epoch)
+    return random_words(seed, epoch, keys_of(words), draw=0)
 
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Tell that a file that could be read no longer can be."""
+    """Turn a PictureError into an :class:`UnreadableFileError` for that file."""
     try:
         yield
     except PictureError as error:

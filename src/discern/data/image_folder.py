@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from discern.data.catalogue import Facts, about_depths, examine
-from discern.data.folders import AsTold, Labelled, Listing, list_folder
+from discern.data.folders import Labelled, Listing, PartFolders, list_folder
 from discern.data.image_files import ImageFiles
 from discern.data.images import AugmentedImages
 from discern.data.module import ImageDataModule, Parts
@@ -35,7 +35,7 @@ _NUMBER = re.compile(r"[+-]?[0-9]{1,300}([.][0-9]{1,300})?")
 
 @dataclass(frozen=True)
 class BadFile:
-    """A file of the data set that is not used, and why."""
+    """An unused file of the data set, with the reason."""
 
     path: Path
     label: str
@@ -52,7 +52,7 @@ class TooManyBadFilesError(DiscernError):
 
 @dataclass(frozen=True)
 class Photo:
-    """A file that can be used, and what is known of it."""
+    """A used file, with its facts."""
 
     path: Path
     label: str
@@ -60,20 +60,20 @@ class Photo:
 
 
 class ImageFolder(ImageDataModule):
-    """Photographs in ``dir``: a folder a class, in parts or not, or a CSV file.
+    """Photographs in ``dir``: one folder per class, in parts or not, or a CSV file.
 
     Args:
-        dir: the folder; see :func:`discern.data.folders.list_folder` for what is found in it.
+        dir: the folder; see :func:`discern.data.folders.list_folder` for the layouts.
         image_size, resize, interpolation, mean, std: see
             :class:`discern.data.preprocessing.Preprocessing`; ``resize`` None scales the shorter
             side to 8/7 of ``image_size``, as is usual.
         test_size: number (an int) or fraction (a float) of the training images that are held out
-            for the test where the data set has no part for it; with 0 there is none.
-        max_bad: the fraction of the pictures that may be unreadable.
-        csv: name in ``dir`` of the table of files and labels; None to find it.
-        parts: ``none`` where each folder is a class; or part -> its folder in ``dir``; None to tell
-            by their names.
-        num_workers: processes that load batches; None for one a core, at most eight.
+            for the test if the data set has no part for it; with 0 there is no test.
+        max_bad: largest fraction of the pictures that may be unreadable.
+        csv: name of the table of files and labels in ``dir``; None to search for one.
+        parts: ``none`` if each folder is a class; or part -> its folder in ``dir``; None to guess
+            by the folders' names.
+        num_workers: processes that load batches; None for one per core, at most eight.
         **options: see ``ImageDataModule``.
     """
 
@@ -91,7 +91,7 @@ class ImageFolder(ImageDataModule):
         test_size: int | float = 0.1,
         max_bad: float = 0.01,
         csv: str | None = None,
-        parts: AsTold | None = None,
+        parts: PartFolders | None = None,
         num_workers: int | None = None,
         **options: Any,
     ) -> None:
@@ -114,17 +114,17 @@ class ImageFolder(ImageDataModule):
         self.test_size = test_size
         self.max_bad = max_bad
         self.csv = csv
-        self.told_parts = parts
+        self.named_parts = parts
         self.input_shape = self.photos.shape
         self.bad_files: list[BadFile] = []
-        """Files that are not used, once the module is set up."""
+        """Unused files, known after ``setup``."""
         self.parts: dict[str, list[Photo]] = {}
-        """The files that are used, in the parts that the data set comes in."""
+        """The used files, in the data set's parts."""
         self.remarks: list[str] = []
-        """Sentences on what was guessed, passed over and doubted in finding them."""
+        """Sentences on guesses, skipped files and doubts in finding them."""
 
     @property
-    def preprocessing(self) -> dict[str, Any]:
+    def preprocessing(self) -> dict[str, object]:
         """Scaling, cut, mean and standard deviation; the size cut out is ``input_shape``'s."""
         photos = self.photos
         return {
@@ -135,7 +135,7 @@ class ImageFolder(ImageDataModule):
         }
 
     def _seen_in_training(self) -> AugmentedImages:
-        """As training sees them; even unchanged, an image whose file is gone is left out."""
+        """Training images; also without augmentation, unreadable files are left out."""
         return AugmentedImages(self._served(self.train_dataset), self.augmentation, self.seed)
 
     def _title(self) -> str:
@@ -143,13 +143,13 @@ class ImageFolder(ImageDataModule):
         return printable(Path(self.dir.resolve().name))
 
     @property
-    def is_told(self) -> bool:
-        """Whether settings say where the files are, in the place of what a data set looks for."""
-        return self.csv is not None or self.told_parts is not None
+    def names_files(self) -> bool:
+        """Whether settings name the files, in place of the data set's own layout."""
+        return self.csv is not None or self.named_parts is not None
 
     def _listing(self) -> Listing:
         """The data set's files."""
-        return list_folder(self.dir, self.csv, self.told_parts, trains=self.measured is None)
+        return list_folder(self.dir, self.csv, self.named_parts, trains=self.measured is None)
 
     def _in_label_order(self, names: set[str]) -> list[str]:
         """The classes in the order of their labels, from the names that training images have."""
@@ -205,8 +205,8 @@ class ImageFolder(ImageDataModule):
         return photos
 
     def _check_bad(self) -> None:
-        """Refuse a data set of which too much cannot be used."""
-        # A text or a film beside the pictures is no picture that went bad.
+        """Refuse a data set of which too many files cannot be used."""
+        # A text or a video beside the pictures is not a bad picture.
         suffixes = picture_suffixes()
         bad = [b for b in self.bad_files if b.label and b.path.suffix.lower() in suffixes]
         good = sum(map(len, self.parts.values()))
@@ -246,7 +246,7 @@ class ImageFolder(ImageDataModule):
                     f"have: {', '.join(sorted(others)[:5])}."
                 )
         known = None if self.known is None else self.known.class_names
-        # Other sizes of a number or letters may be sorted in another way than they once were.
+        # The model's order counts: numbers and letters may once have been sorted in another way.
         return known if known is not None and sorted(known) == sorted(names) else names
 
     def _labels(self, photos: Iterable[Photo]) -> torch.Tensor:
@@ -261,13 +261,13 @@ class ImageFolder(ImageDataModule):
 
 
 def _digest(photos: Iterable[Photo]) -> str:
-    """Hex SHA-256 that changes with any pixel or label, and not with the names of files."""
+    """Hex SHA-256 that changes with any pixel or label, but not with file names."""
     rows = (p.facts.sha256 + p.label.encode("utf-8", "surrogateescape") + b"\0" for p in photos)
     return hashlib.sha256(b"".join(sorted(rows))).hexdigest()
 
 
-def in_number_order(names: Iterable[str]) -> Callable[[str], Any] | None:
-    """The key by which names are sorted: their numbers, if each is one, such as -1, 2 and 10.0."""
+def in_number_order(names: Iterable[str]) -> Callable[[str], tuple[Fraction, str]] | None:
+    """Sort key for names that are all numbers, such as -1, 2 and 10.0; None for other names."""
     if all(map(_NUMBER.fullmatch, names)):
         return lambda name: (Fraction(name), name)
     return None

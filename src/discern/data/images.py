@@ -1,85 +1,123 @@
-"""What a data module asks of the images of a data set, wherever they are kept."""
+"""Images of a data set, wherever they are kept, served a whole batch at a time."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol, Self
+import copy
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
+
+from discern.data.augment import View, Words
 
 Batch = tuple[Tensor, Tensor]
 """Images, float32 (B, C, H, W), normalised, and labels, int64 (B,)."""
 
 
-class Augmentable(Protocol):
-    """What can be served as it is in an epoch of training."""
+class Batched(Dataset[Batch], ABC):
+    """A data set whose ``__getitems__`` returns a whole batch.
 
+    A data loader has nothing left to collate: give it ``as_batch`` as its ``collate_fn``.
+    """
+
+    @abstractmethod
     def __len__(self) -> int: ...
 
-    def augmented(
-        self, indices: NDArray[np.int64], augmentation: Any, seed: int, epoch: int
-    ) -> Batch:
-        """The images at ``indices`` as the network sees them in an epoch of training."""
+    def __getitem__(self, index: int) -> Batch:
+        images, labels = self.__getitems__([index])
+        return images[0], labels[0]
+
+    @abstractmethod
+    def __getitems__(self, indices: list[int]) -> Batch:
+        """The items at ``indices``, as the network sees them in evaluation."""
 
 
-class Images(Augmentable, Protocol):
-    """Labelled images of a data set, or some of them, served a whole batch at a time."""
+class Augmentable(Batched):
+    """A data set that can also show the views of an epoch of training."""
+
+    @abstractmethod
+    def augmented(self, indices: NDArray[np.int64], view: View | None) -> Batch:
+        """The items at ``indices`` as training sees them, in a view if there is one."""
+
+
+class Images(Augmentable):
+    """Labelled images of a data set, or some of them."""
 
     labels: Tensor
-    """Of all images of the data set, int64 (N,)."""
+    """Labels of all images of the data set, int64 (N,)."""
 
     indices: Tensor | None
-    """The images of the data set that belong to these, int64 (M,); None for all."""
+    """Which images of the data set these are, int64 (M,); None for all."""
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]: ...
-
-    def __getitems__(self, indices: list[int]) -> Batch:
-        """The images at ``indices`` as the network sees them in evaluation."""
+    def __len__(self) -> int:
+        return len(self.labels if self.indices is None else self.indices)
 
     def subset(self, indices: Tensor) -> Self:
-        """Those of the whole data set's images that ``indices``, int64 (M,), name."""
+        """Images of the whole data set, by ``indices``, int64 (M,); the pixels are shared."""
+        part = copy.copy(self)
+        part.indices = indices
+        return part
+
+    def of_all(self, indices: NDArray[np.int64]) -> Tensor:
+        """Indices among all images of the data set, int64 (B,)."""
+        chosen = torch.from_numpy(indices)
+        return chosen if self.indices is None else self.indices.index_select(0, chosen)
 
     def smaller(self, side: int) -> Self:
-        """The same images, of that side if they would otherwise be scaled to a larger one."""
+        """The same images, scaled to ``side`` if they would otherwise be scaled to a larger one."""
+        return self
 
     def content_keys(self) -> NDArray[np.int64]:
-        """Numbers, int64 (M,), that are equal for images of the same content."""
+        """Keys of the images' contents, int64 (M,); equal for equal content."""
+        return keys_of(self.identify())
 
     def name_keys(self) -> NDArray[np.int64]:
-        """Numbers, int64 (M,), of the names of the images' files; (0,) where there are none."""
+        """Keys of the images' file names, int64 (M,); (0,) for images without files."""
+        return np.empty(0, np.int64)
 
-    def identify(
-        self, augmentation: Any = None, seed: int = 0, epoch: int = 0
-    ) -> NDArray[np.uint64]:
-        """Two words for each image, (M, 2), that tell its pixels, or those of its view, apart.
+    def names(self) -> list[str] | None:
+        """The images' files; None for images without files."""
+        return None
 
-        Without an augmentation they depend on nothing but the image.
+    @abstractmethod
+    def identify(self, view: View | None = None) -> Words:
+        """IDs of the images, two words each, (M, 2), that differ wherever the pixels may.
+
+        Without a view they depend on the content alone.
         """
 
-    def identified(
-        self, indices: NDArray[np.int64], augmentation: Any, seed: int, epoch: int
-    ) -> tuple[Tensor, NDArray[np.uint64]]:
-        """The images at ``indices`` as the network sees them, with two words for each, (B, 2).
+    @abstractmethod
+    def identified(self, indices: NDArray[np.int64], view: View | None) -> tuple[Tensor, Words]:
+        """The images at ``indices`` as the network sees them, and their IDs, (B, 2).
 
-        The words are those that ``identify`` would give to the very pixels that are returned, also
-        where a file has become another one since. Without an augmentation the images are those of
-        evaluation.
+        The IDs are those of the pixels returned, even if a file has changed since it was listed.
 
         Raises:
             DiscernError: an image can no longer be read.
         """
 
-    def names(self) -> list[str] | None:
-        """The images' files, or None if they come from no files of their own."""
+
+@dataclass(frozen=True)
+class Shown:
+    """Images as the network sees them: in evaluation, or in a view."""
+
+    images: Images
+    view: View | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
 
 
-class AugmentedImages(Dataset[tuple[Tensor, Tensor]]):
+class AugmentedImages(Batched):
     """The images of a data set, each changed at random anew in every epoch.
 
-    It is asked for places rather than indices: index ``i`` in epoch ``e`` is at ``e * N + i``. So
-    the epoch reaches worker processes with every batch, however long these have been running.
+    It is indexed by places: index ``i`` in epoch ``e`` is at ``e * N + i``. So the epoch reaches
+    worker processes with every batch, however long they have been running.
 
     Args:
         images: N images.
@@ -87,22 +125,17 @@ class AugmentedImages(Dataset[tuple[Tensor, Tensor]]):
         seed: together with epoch and image decides how an image is changed.
     """
 
-    def __init__(self, images: Augmentable, augmentation: Any, seed: int) -> None:
+    def __init__(self, images: Augmentable, augmentation: object, seed: int) -> None:
         self.plain = images
-        self.augmentation = augmentation
-        self.seed = seed
+        self._first = View.of(augmentation, seed, 0)
 
     def __len__(self) -> int:
         return len(self.plain)
 
-    def __getitem__(self, place: int) -> tuple[Tensor, Tensor]:
-        images, labels = self.__getitems__([place])
-        return images[0], labels[0]
-
     def __getitems__(self, places: list[int]) -> Batch:
         """The images at places of one epoch."""
         epoch, indices = places[0] // len(self), np.array(places, dtype=np.int64) % len(self)
-        return self.plain.augmented(indices, self.augmentation, self.seed, epoch)
+        return self.plain.augmented(indices, self._first and replace(self._first, epoch=epoch))
 
 
 def as_batch(batch: Batch) -> Batch:
@@ -113,3 +146,8 @@ def as_batch(batch: Batch) -> Batch:
 def labels_of(images: Images) -> Tensor:
     """The labels of these images, int64 (M,), in their order."""
     return images.labels if images.indices is None else images.labels[images.indices]
+
+
+def keys_of(words: Words) -> NDArray[np.int64]:
+    """The first word of each ID, (M, 2), as a key, int64 (M,), at least 0."""
+    return (words[:, 0] >> np.uint64(1)).astype(np.int64)

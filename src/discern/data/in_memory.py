@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Sequence
 
@@ -10,26 +9,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from discern.data.augment import Augmentation, view_ids
-from discern.data.images import Batch
+from discern.data.augment import Augmentation, View, Words
+from discern.data.images import Batch, Images
 from discern.errors import DiscernError
 
 
-class InMemoryImages(Dataset[tuple[Tensor, Tensor]]):
+class InMemoryImages(Images):
     """Labelled images kept as uint8 and normalised as they are served.
 
     An item is an image, float32 (C, H, W), equal to ``(pixels / 255 - mean) / std``, with its
-    label, int64 (). ``__getitems__`` serves many items as one batch, (B, C, H, W) and (B,), so that
-    a data loader has nothing left to collate: give it ``as_batch`` as its ``collate_fn``.
+    label, int64 ().
 
     Args:
         images: uint8 (N, C, H, W), shared, not copied.
         labels: int64 (N,).
         mean: subtracted from pixels scaled to [0, 1]; one number, or one per channel.
-        std: what the difference is divided by; one number, or one per channel.
-        indices: int64 (M,), the images that belong to this data set, or None for all.
+        std: divides the difference; one number, or one per channel.
+        indices: int64 (M,), the images in this data set; None for all.
 
     Raises:
         DiscernError: a mean or std does not suit the images.
@@ -60,85 +57,30 @@ class InMemoryImages(Dataset[tuple[Tensor, Tensor]]):
         self._scale = (1 / (255 * stds)).float()
         self._shift = (-means / stds).float()
 
-    def __len__(self) -> int:
-        return len(self.labels if self.indices is None else self.indices)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        images, labels = self.__getitems__([index])
-        return images[0], labels[0]
-
     def __getitems__(self, indices: list[int]) -> Batch:
         """Images, float32 (B, C, H, W), and labels, int64 (B,), at ``indices``."""
-        # By way of NumPy, which reads a list of ints several times faster than torch does.
+        # NumPy reads a list of ints several times faster than torch.
         pixels, labels = self.cut(np.array(indices, dtype=np.int64))
         return self.normalised(pixels), labels
 
-    def augmented(
-        self, indices: NDArray[np.int64], augmentation: Augmentation, seed: int, epoch: int
-    ) -> Batch:
-        """As ``__getitems__``, of images changed by ``augmentation``."""
+    def augmented(self, indices: NDArray[np.int64], view: View | None) -> Batch:
+        """As ``__getitems__``, of the images in a view."""
         pixels, labels = self.cut(indices)
-        changed = augmentation(pixels.numpy(), seed, epoch, indices)
-        return self.normalised(torch.from_numpy(changed)), labels
+        return self.normalised(_in_view(pixels, indices, view)), labels
 
-    def subset(self, indices: Tensor) -> InMemoryImages:
-        """Those of all images that ``indices``, int64 (M,), name; the pixels are shared."""
-        part = copy.copy(self)
-        part.indices = indices
-        return part
+    def identify(self, view: View | None = None) -> Words:
+        """IDs of the images, (M, 2), by their pixels and their view."""
+        pixels = self.images if self.indices is None else self.images[self.indices]
+        return _ids(pixels, np.arange(len(self)), view)
 
-    def smaller(self, side: int) -> InMemoryImages:
-        """These images: they have the size that they have."""
-        return self
-
-    def content_keys(self) -> NDArray[np.int64]:
-        """Numbers, int64 (M,), that are equal for images of the same pixels."""
-        return (self._digests()[:, 0] >> np.uint64(1)).astype(np.int64)
-
-    def identify(
-        self, augmentation: Augmentation | None = None, seed: int = 0, epoch: int = 0
-    ) -> NDArray[np.uint64]:
-        """Two words for each image, (M, 2), by its pixels and its view."""
-        return self._ids(self._digests(), np.arange(len(self)), augmentation, seed, epoch)
-
-    def identified(
-        self, indices: NDArray[np.int64], augmentation: Augmentation | None, seed: int, epoch: int
-    ) -> tuple[Tensor, NDArray[np.uint64]]:
-        """Images, float32 (B, C, H, W), as they are or in a view, and their words (B, 2)."""
+    def identified(self, indices: NDArray[np.int64], view: View | None) -> tuple[Tensor, Words]:
+        """Images, float32 (B, C, H, W), as they are or in a view, and their IDs, (B, 2)."""
         pixels, _ = self.cut(indices)
-        ids = self._ids(_digests_of(pixels), indices, augmentation, seed, epoch)
-        if augmentation is not None:
-            pixels = torch.from_numpy(augmentation(pixels.numpy(), seed, epoch, indices))
-        return self.normalised(pixels), ids
-
-    @staticmethod
-    def _ids(
-        words: NDArray[np.uint64],
-        indices: NDArray[np.int64],
-        augmentation: Augmentation | None,
-        seed: int,
-        epoch: int,
-    ) -> NDArray[np.uint64]:
-        if augmentation is not None:
-            # Its view is drawn by its place among these images.
-            words = words ^ indices.astype(np.uint64)[:, None]
-        return view_ids(words, augmentation, seed, epoch)
-
-    def _digests(self) -> NDArray[np.uint64]:
-        return _digests_of(self.images if self.indices is None else self.images[self.indices])
-
-    def names(self) -> None:
-        """None: the images come from no files of their own."""
-
-    def name_keys(self) -> NDArray[np.int64]:
-        """No numbers, (0,)."""
-        return np.empty(0, np.int64)
+        return self.normalised(_in_view(pixels, indices, view)), _ids(pixels, indices, view)
 
     def cut(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Pixels, uint8 (B, C, H, W), and labels, int64 (B,), at ``indices``."""
-        chosen = torch.from_numpy(indices)
-        if self.indices is not None:
-            chosen = self.indices.index_select(0, chosen)
+        chosen = self.of_all(indices)
         return self.images.index_select(0, chosen), self.labels.index_select(0, chosen)
 
     def normalised(self, pixels: Tensor) -> Tensor:
@@ -146,11 +88,21 @@ class InMemoryImages(Dataset[tuple[Tensor, Tensor]]):
         return pixels.to(torch.float32).mul_(self._scale).add_(self._shift)
 
 
-def _digests_of(pixels: Tensor) -> NDArray[np.uint64]:
-    """Two words for the pixels of each image, (N, 2)."""
+def _in_view(pixels: Tensor, indices: NDArray[np.int64], view: View | None) -> Tensor:
+    """Pixels, uint8 (B, C, H, W), changed as the view changes images at ``indices``."""
+    if view is None:
+        return pixels
+    assert isinstance(view.augmentation, Augmentation)
+    return torch.from_numpy(view.augmentation(pixels.numpy(), view.seed, view.epoch, indices))
+
+
+def _ids(pixels: Tensor, indices: NDArray[np.int64], view: View | None) -> Words:
+    """IDs, (B, 2), of the images with these pixels, at ``indices``."""
     images = pixels.contiguous().numpy()
     digests = [hashlib.blake2b(image.data, digest_size=16).digest() for image in images]
-    return np.frombuffer(b"".join(digests), dtype="<u8").reshape(-1, 2)
+    words = np.frombuffer(b"".join(digests), dtype="<u8").reshape(-1, 2)
+    # A view is drawn by the image's place.
+    return words if view is None else view.ids(words ^ indices.astype(np.uint64)[:, None])
 
 
 def _per_channel(setting: str, value: float | Sequence[float], channels: int) -> Tensor:

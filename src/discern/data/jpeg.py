@@ -1,4 +1,4 @@
-"""Most JPEGs, decoded by libjpeg-turbo alone: Pillow's pixels in two thirds of its time."""
+"""Decoding of most JPEGs by libjpeg-turbo alone: Pillow's pixels in two thirds of its time."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from PIL import Image
 from discern.data.costs import CostError, check_bytes, check_pixels, check_visits, factor_for
 
 JPEG = b"\xff\xd8\xff"
-"""How a JPEG begins."""
+"""The first bytes of a JPEG."""
 
 ORIENTATION = 0x0112
-"""The EXIF tag that says which side of a photograph is up; from 5 on it lies on its side."""
+"""EXIF tag of a photograph's orientation; from 5 on it lies on its side."""
 
 _EXIF, _XMP = b"Exif\x00\x00", b"tiff:Orientation"
 _SEGMENT = 1 << 16
 
 MAX_REDUCED = 8
-"""How many times smaller libjpeg makes a picture at most."""
+"""The largest factor by which libjpeg reduces a picture."""
 
 _MARKER = re.compile(rb"\xff([\x01-\xfe])")
 _END_OF_SCAN = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
@@ -29,9 +29,9 @@ _SOS, _EOI, _BASELINE, _PROGRESSIVE = 0xDA, 0xD9, (0xC0, 0xC1), 0xC2
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _WITHOUT_LENGTH = {0x01, 0xD8, *range(0xD0, 0xD8)}
 
-# Those of photographs are a few dozen; a depth map in XMP takes hundreds.
+# Photographs have a few dozen; a depth map in XMP takes hundreds.
 _MAX_SEGMENTS = 10_000
-# Bytes between two segments, which readers skip one by one.
+# Limit for the bytes between two segments, which readers skip one by one.
 _MAX_JUNK = 1 << 16
 
 _DAMAGED = "a JPEG that is truncated or damaged before its pixels"
@@ -39,13 +39,13 @@ _DAMAGED = "a JPEG that is truncated or damaged before its pixels"
 
 @dataclass(frozen=True)
 class Head:
-    """What a JPEG says of itself before its pixels.
+    """The parts of a JPEG's header that decide its cost.
 
     Attributes:
-        width, height: in pixels, not upright.
-        passes: how often its pixels are gone through; 1 for a picture in one piece.
-        coefficients: bytes that libjpeg keeps of all of it, whatever the scale; 0 in one piece.
-        length: bytes before the pixels, in which all stands that is said of them.
+        width, height: in pixels, as stored.
+        passes: number of scans over its pixels; 1 for a baseline picture.
+        coefficients: bytes that libjpeg keeps at any scale; 0 for a baseline picture.
+        length: bytes before the pixels.
     """
 
     width: int
@@ -55,15 +55,15 @@ class Head:
     length: int
 
     def work(self, factor: int) -> int:
-        """Bytes that decoding takes at a scale: the pixels, again as an image, and upright."""
+        """Bytes that decoding takes at a scale: for the pixels, the image and its upright copy."""
         return self.coefficients + 12 * -(-self.width // factor) * -(-self.height // factor)
 
 
 def head_of(content: bytes) -> Head:
-    """The head of a JPEG, known to be decoded in bounds at a small scale.
+    """The header of a JPEG, checked to be decodable within the limits at a small scale.
 
     Raises:
-        CostError: it is damaged, of a kind that no camera writes, or takes too much.
+        CostError: it is damaged, of a kind that no camera writes, or too expensive.
     """
     place, frame = 2, b""
     for _ in range(_MAX_SEGMENTS):
@@ -92,7 +92,7 @@ def head_of(content: bytes) -> Head:
 
 
 def _checked(frame: bytes, scan: bytes, content: bytes, pixels_at: int) -> Head:
-    """The head from the segments of its frame and its first scan."""
+    """The header from the segments of its frame and its first scan."""
     parts = frame[6] if len(frame) > 6 else 0
     if parts not in (1, 3, 4) or len(frame) < 7 + 3 * parts or not scan:
         raise CostError(_DAMAGED)
@@ -110,7 +110,7 @@ def _checked(frame: bytes, scan: bytes, content: bytes, pixels_at: int) -> Head:
     passes = 1 + content.count(_START_OF_SCAN, pixels_at)
     try:
         check_visits(width * height, passes)
-    except CostError:  # some may stand in what comes behind the picture, or between its scans
+    except CostError:  # markers may also occur after the picture, or between its scans
         passes = _passes(content, pixels_at)
         check_visits(width * height, passes)
     head = Head(width, height, passes, 2 * values, pixels_at)
@@ -119,7 +119,7 @@ def _checked(frame: bytes, scan: bytes, content: bytes, pixels_at: int) -> Head:
 
 
 def _passes(content: bytes, place: int) -> int:
-    """Scans of a JPEG whose first scan has its pixels there."""
+    """Number of scans of a JPEG whose first scan begins at ``place``."""
     passes = 1
     while (found := _END_OF_SCAN.search(content, place)) and found[1][0] != _EOI:
         place = found.end() + int.from_bytes(content[found.end() : found.end() + 2])
@@ -128,13 +128,13 @@ def _passes(content: bytes, place: int) -> int:
 
 
 def decode_jpeg(content: bytes, factor: int) -> Image.Image | None:
-    """The picture in a JPEG, in mode RGB, or None for one that Pillow should read.
+    """The picture in a JPEG, in mode RGB, or None if Pillow should read it.
 
-    Those are pictures in other colours than most, or damaged, which Pillow handles or explains.
+    Pillow handles other colour spaces and explains what is damaged.
 
     Args:
-        content: of the file, which is upright, and whose head has been checked.
-        factor: how many times smaller it becomes: 1, 2, 4 or 8.
+        content: the file, upright, with a checked header.
+        factor: by which it is reduced: 1, 2, 4 or 8.
     """
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
@@ -151,7 +151,7 @@ def decode_jpeg(content: bytes, factor: int) -> Image.Image | None:
 def is_upright(content: bytes, head: Head) -> bool:
     """Whether a JPEG surely needs no turning."""
     if content.find(_XMP, 0, head.length) >= 0:
-        return False  # said in another way, which Pillow reads
+        return False  # Pillow reads this orientation
     start = content.find(_EXIF, 0, head.length)
     if start < 0:
         return True
@@ -159,5 +159,5 @@ def is_upright(content: bytes, head: Head) -> bool:
     try:
         tags.load(content[start : start + _SEGMENT])
         return bool(tags.get(ORIENTATION, 1) == 1)
-    except Exception:  # damaged tags, of which Pillow knows more
+    except Exception:  # damaged tags, which Pillow handles
         return False

@@ -1,4 +1,4 @@
-"""What a JPEG 2000 will take, told from its head: OpenJPEG believes whatever it says."""
+"""The cost of decoding a JPEG 2000, estimated from its header, which OpenJPEG trusts blindly."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _DAMAGED = "a JPEG 2000 that is damaged before its pixels"
 
 @dataclass(frozen=True)
 class Head:
-    """What a JPEG 2000 says of itself.
+    """The parts of a JPEG 2000's header that decide its cost.
 
     Attributes:
-        values: numbers of its largest tile, all colours together.
-        blocks: pieces that this tile is coded in, at most.
-        tiles: how many there are.
-        levels: how often it can be halved while it is decoded.
+        values: number of values in its largest tile, all colours together.
+        blocks: upper bound on the code blocks of this tile.
+        tiles: number of tiles.
+        levels: how often decoding can halve it.
     """
 
     values: int
@@ -38,7 +38,7 @@ class Head:
     levels: int
 
     def work(self, factor: int) -> int:
-        """Bytes that OpenJPEG takes beside the picture, at a scale."""
+        """Bytes that OpenJPEG takes besides the picture at a scale."""
         fixed = self.blocks * _OF_A_BLOCK + self.tiles * _OF_A_TILE
         return self.values * _OF_A_VALUE // factor**2 + fixed
 
@@ -73,7 +73,7 @@ def head_of(file: IO[bytes]) -> Head:
 
 
 def _find_codestream(file: IO[bytes]) -> None:
-    """Go to behind the marker of the sizes, where OpenJPEG and Pillow begin."""
+    """Seek to just after the SIZ marker, where OpenJPEG and Pillow begin."""
     file.seek(0)
     if file.read(4) == _CODESTREAM:
         return
@@ -95,7 +95,7 @@ def _find_codestream(file: IO[bytes]) -> None:
 
 
 def _segments(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Marker and content of the segments before the pixels, of the picture and of each tile."""
+    """Marker and content of each segment before the pixels, in the main and tile headers."""
     part_end = 0
     for _ in range(_MAX_SEGMENTS):
         start = file.tell()
@@ -119,7 +119,7 @@ def _segments(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 def _style(marker: int, body: bytes, parts: int) -> tuple[int, int] | None:
-    """Levels of a coding style, and values of the least block that it allows; None for others."""
+    """Levels of a coding style and values of its smallest code block; None for other markers."""
     if marker == _COD:
         own_precincts, body = body[0] & 1, body[5:]
     elif marker == _COC:

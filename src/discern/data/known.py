@@ -1,4 +1,4 @@
-"""What a trained model has seen: the images that its run knew, and on which side each was."""
+"""The images known to a trained model's run, and the side that each was on."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from discern.schema import Strict
 
 
 class Side(IntEnum):
-    """Where an image is; of one that is there twice the lower counts."""
+    """The side of an image; the lower one for an image that occurs twice."""
 
     TRAIN = 0
     VAL = 1
     TEST = 2
     UNUSED = 3
-    """Of the training images, not among the part that ``data.fraction`` takes."""
+    """A training image outside the part that ``data.fraction`` takes."""
     KEPT_OUT = 4
-    """Among training images, but held out by an earlier run: neither trained on nor measured."""
+    """A training image that an earlier run held out: neither trained on nor measured."""
 
 
 _Position = Annotated[int, Field(ge=0, le=END)]
@@ -41,7 +41,7 @@ _Size = _Count | Annotated[float, Field(ge=0, le=1)]
 
 
 class Rule(Strict):
-    """How a run's images were divided, by which further ones are too.
+    """How a run's images were divided; further images are divided by the same rule.
 
     Attributes:
         seed: that the positions are drawn by.
@@ -62,15 +62,15 @@ class Rule(Strict):
     used: _Intervals | None = None
 
     @property
-    def asked(self) -> dict[str, Any]:
-        """The settings that decided of what was drawn."""
+    def asked(self) -> dict[str, object]:
+        """The settings that decided what was drawn."""
         names = {"test_size"} if self.test is not None else set()
         if self.val is not None:
             names |= {"folds", "fold"} if self.folds is not None else {"val_size"}
         return self.model_dump(include=names | {"seed"}) if names else {}
 
     def suits(self, classes: int) -> bool:
-        """Whether it is of so many classes."""
+        """Whether the rule is for so many classes."""
         drawn = [part for part in (self.test, self.val, self.used) if part is not None]
         return all(
             len(part) == classes and all(start <= end for start, end in part) for part in drawn
@@ -84,7 +84,7 @@ class Changes:
     new: int
     gone: int
     changed: int
-    """Others under the same name, or the same in another class."""
+    """Other content under the same name, or the same content in another class."""
 
     def __str__(self) -> str:
         if not (self.new or self.gone or self.changed):
@@ -100,11 +100,11 @@ class KnownImages:
         keys: of their contents, int64 (N,), ascending.
         labels: int64 (N,).
         sides: a ``Side`` of each, uint8 (N,).
-        names: numbers of their files' names, int64 (N,); empty where they are from no files.
+        names: keys of their file names, int64 (N,); empty for images without files.
         before: keys of further images, int64 (M,), ascending: of the run as it was before it was
             continued, and of the one that it was started from.
         before_sides: a ``Side`` of each of these, uint8 (M,).
-        rule: how they were divided; None of a model that does not say.
+        rule: how they were divided; None if the model does not record it.
         class_names: of the model; None where a data set may have others.
         fingerprint: of the data set.
         source: the checkpoint's file.
@@ -125,12 +125,12 @@ class KnownImages:
 
     @property
     def trained_on(self) -> Integers:
-        """Keys of what was trained on, (T,), ascending."""
+        """Keys of the images trained on, (T,), ascending."""
         trained = self.keys[self.sides == Side.TRAIN]
         return np.union1d(trained, self.before[self.before_sides == Side.TRAIN])
 
     def all_sides(self) -> tuple[Integers, NDArray[np.uint8]]:
-        """Keys, ascending and each once, and the side of each: training's before any other."""
+        """Unique keys, ascending, and the side of each: TRAIN before any other."""
         keys = np.concatenate([self.keys, self.before])
         sides = np.concatenate([self.sides, self.before_sides])
         order = np.lexsort((sides, keys))
@@ -138,7 +138,7 @@ class KnownImages:
         return keys, sides[order][first]
 
     def sides_of(self, keys: Integers) -> Integers:
-        """A ``Side`` of each key, (N,), or -1 of one that is not known."""
+        """The ``Side`` of each key, (N,), or -1 for an unknown key."""
         known, sides = self.all_sides()
         if not len(known):
             return np.full(len(keys), -1)
@@ -161,13 +161,8 @@ class KnownImages:
         return Changes(len(new) - count, max(0, len(gone) - count), count)
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps of the images."""
-        labels = self.labels.astype(np.int32)
-        arrays: list[NDArray[Any]] = [
-            self.keys, labels, self.sides, self.names, self.before, self.before_sides
-        ]  # fmt: skip
-        named = zip(TENSORS, arrays, strict=True)
-        return {name: torch.from_numpy(array.copy()) for name, array in named}
+        """The images as tensors for a checkpoint."""
+        return {name: torch.tensor(getattr(self, name)).to(kind) for name, kind in TENSORS.items()}
 
 
 TENSORS = {
@@ -178,11 +173,11 @@ TENSORS = {
     "before": torch.int64,
     "before_sides": torch.uint8,
 }
-"""What a checkpoint keeps of images -> its type."""
+"""Tensor in a checkpoint -> its type."""
 
 
 def from_tensors(
-    saved: Mapping[str, Any],
+    saved: Mapping[str, Tensor],
     rule: Rule,
     class_names: list[str],
     fingerprint: str | None,
@@ -194,33 +189,33 @@ def from_tensors(
         DiscernError: the tensors or the rule are not such as discern writes.
     """
     if not rule.suits(len(class_names)) or not _are_whole(saved, len(class_names)):
-        raise DiscernError(f"{source} does not say in a form that is known what it was trained on.")
-    arrays = {name: saved[name].numpy() for name in TENSORS}
+        raise DiscernError(f"{source} does not record its training images as expected.")
+    arrays: dict[str, Any] = {name: saved[name].numpy() for name in TENSORS}
     arrays["labels"] = arrays["labels"].astype(np.int64)
     return KnownImages(
         **arrays, rule=rule, class_names=class_names, fingerprint=fingerprint, source=source
     )
 
 
-def _are_whole(saved: Mapping[str, Any], classes: int) -> bool:
-    if set(saved) != set(TENSORS):
+def _are_whole(saved: Mapping[str, Tensor], classes: int) -> bool:
+    if set(saved) != set(TENSORS) or not all(_is_plain(saved[n], TENSORS[n]) for n in TENSORS):
         return False
-    if not all(_is_plain(saved[name], kind) for name, kind in TENSORS.items()):
-        return False
-    count, labels = len(saved["keys"]), saved["labels"]
-    if not len(labels) == len(saved["sides"]) == count or len(saved["names"]) not in (0, count):
-        return False
-    if len(saved["before"]) != len(saved["before_sides"]):
-        return False
-    if count and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+    length = {name: len(part) for name, part in saved.items()}
+    count, labels = length["keys"], saved["labels"]
+    if (
+        not length["labels"] == length["sides"] == count
+        or length["names"] not in (0, count)
+        or length["before"] != length["before_sides"]
+        or (count and not 0 <= int(labels.min()) <= int(labels.max()) < classes)
+    ):
         return False
     ascend = all(bool((saved[name].diff() >= 0).all()) for name in ("keys", "before"))
     sides = torch.cat([saved["sides"], saved["before_sides"]])
     return ascend and (not len(sides) or int(sides.max()) <= max(Side))
 
 
-def _is_plain(part: Any, kind: torch.dtype) -> bool:
-    """Whether it is a row of numbers of that type, each of which is there."""
+def _is_plain(part: object, kind: torch.dtype) -> bool:
+    """Whether this is a one-dimensional CPU tensor of that type with all of its storage."""
     return (
         isinstance(part, Tensor)
         and part.layout == torch.strided
@@ -232,7 +227,7 @@ def _is_plain(part: Any, kind: torch.dtype) -> bool:
 
 
 def unknown(class_names: list[str] | None, source: Path) -> KnownImages:
-    """What is known of a model that does not say what it was trained on."""
+    """The images of a model that does not record what it was trained on: none."""
     none, no_sides = np.empty(0, np.int64), np.empty(0, np.uint8)
     return KnownImages(none, none, no_sides, none, none, no_sides, None, class_names, source=source)
 

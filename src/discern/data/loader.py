@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from discern.data.images import Batch, as_batch
@@ -14,45 +15,44 @@ from discern.data.preprocessing import Pixels
 from discern.data.sampler import EpochSampler, ShareSampler
 
 
-class ImageLoader(DataLoader[Any]):
+class ImageLoader(DataLoader[Batch]):
     """A ``DataLoader`` of a data set that serves whole batches of images.
 
-    What its worker processes send as pixels is normalised in this one. Where this process's share
-    of the images ends a batch before those of others, its last batch is empty.
+    Pixels from worker processes are normalised in this process. If this process's share of the
+    images has a batch less than others, its last batch is empty.
     """
 
-    def __init__(self, dataset: Dataset[Any], **options: Any) -> None:
+    def __init__(self, dataset: Dataset[Batch], **options: Any) -> None:
         super().__init__(dataset, collate_fn=as_batch, **options)  # type: ignore[arg-type]
 
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         sampler = self.batch_sampler
         if sampler is None or self.num_workers > 0 or self.pin_memory:
-            batches: Iterator[Any] = super().__iter__()
+            batches: Iterator[Batch] = super().__iter__()
         else:
             batches = self._cut(sampler)
         if isinstance(self.sampler, ShareSampler) and self.sampler.lacks_a_batch(
             self.batch_size or 1
         ):
             batches = chain(batches, [_no_images()])
-        # Nothing here keeps a batch while the next one is made: it takes the other's memory, which
-        # the processor still has at hand.
+        # No reference is kept to a batch while the next one is made, so that its memory, still in
+        # the processor's cache, is reused.
         return map(_normalised, batches)
 
-    def _cut(self, sampler: Iterable[list[Any]]) -> Iterator[Any]:
-        """Batches that are made in this process.
+    def _cut(self, sampler: Iterable[list[int]]) -> Iterator[Batch]:
+        """Batches made in this process.
 
         DataLoader's own iterator would spend 50 us on each, as long as it takes to cut 64 digits.
         """
-        dataset: Any = self.dataset
         for indices in sampler:
-            yield dataset.__getitems__(indices)
+            yield self.dataset.__getitems__(indices)  # type: ignore[attr-defined]
 
 
 def _no_images() -> Batch:
     return torch.empty(0), torch.empty(0, dtype=torch.int64)
 
 
-def _normalised(batch: Any) -> Any:
+def _normalised(batch: tuple[Tensor | Pixels, Tensor]) -> Batch:
     images, labels = batch
     return images.normalised() if isinstance(images, Pixels) else images, labels
 
@@ -69,7 +69,7 @@ class ResumableDataLoader(ImageLoader):
         dataset: the data set that batches are cut from.
         sampler: the order of the samples.
         batch_size: samples in a batch; the last of an epoch may hold fewer.
-        batches_done: tells how many batches of the epoch have been trained on. The loader cannot
+        batches_done: returns the number of batches of the epoch trained on. The loader cannot
             count them itself: a run interrupted in the middle of a step has taken a batch from it
             and not learned from that batch.
         **options: any other argument of ``ImageLoader``.
@@ -80,7 +80,7 @@ class ResumableDataLoader(ImageLoader):
 
     def __init__(
         self,
-        dataset: Dataset[Any],
+        dataset: Dataset[Batch],
         *,
         sampler: EpochSampler,
         batch_size: int,
@@ -99,7 +99,7 @@ class ResumableDataLoader(ImageLoader):
         """Start the next iteration at this place, if it is an iteration of that epoch."""
         self._resume_from = state_dict
 
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         # A generator, so that nothing here is looked at before the first batch is asked for: by
         # then Lightning has set the epoch, which worker processes would otherwise miss, since
         # they are sent their first indices at once. The epoch tells whether there is something to

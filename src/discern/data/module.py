@@ -15,11 +15,18 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.accelerators import CUDAAccelerator
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from discern.data.augment import AUGMENTATIONS
+from discern.data.augment import AUGMENTATIONS, View
 from discern.data.division import Content, Division, all_on, divide, seen
-from discern.data.images import AugmentedImages, Batch, Images, labels_of
+from discern.data.images import (
+    Augmentable,
+    AugmentedImages,
+    Batch,
+    Batched,
+    Images,
+    labels_of,
+)
 from discern.data.in_memory import InMemoryImages
 from discern.data.known import Changes, KnownImages, Rule, Side, check_classes
 from discern.data.loader import ImageLoader, ResumableDataLoader
@@ -30,15 +37,15 @@ from discern.errors import DiscernError
 
 @dataclass(frozen=True)
 class Parts:
-    """A data set in the parts that it comes in.
+    """A data set in its published parts.
 
     Attributes:
         title: name for people.
-        source_used: where it is from, in a word.
-        digests: hex SHA-256 of all that training and test see, in a fixed order.
-        train: images to train on and, where there is no part for it, to hold out of.
-        val: images for validation, or None where the data set has no such part.
-        test: images for the test, or None likewise.
+        source_used: its origin, in a word.
+        digests: hex SHA-256 of the training and test images and labels, in a fixed order.
+        train: images to train on and, unless there are parts for it, to hold out of.
+        val: images for validation, or None without such a part.
+        test: images for the test, or None without such a part.
     """
 
     title: str
@@ -56,7 +63,7 @@ class _Splits:
     val: Images
     test: Images
     seen: KnownImages
-    """What a model that is trained on them will know of them."""
+    """The images as a model trained on them will know them."""
 
 
 class ImageDataModule(LightningDataModule, ABC):
@@ -73,15 +80,14 @@ class ImageDataModule(LightningDataModule, ABC):
         batch_size: images in a training batch.
         eval_batch_size: images in a batch of validation or test.
         num_workers: processes that load batches; with 0 the training process does.
-        augment: what is done to training images, a key of ``augmentations``.
+        augment: augmentation of training images, a key of ``augmentations``.
         sampler: ``none`` to visit each training image once an epoch, ``balanced`` to draw as many,
             each class equally often on average.
-        fraction: of the training images, what part is used, the same of each class.
-        folds: with a number, the training images are divided into so many parts instead, and
-            validation is on one of them.
-        fold: that part, from 0.
+        fraction: of the training images used, the same for each class.
+        folds: number of parts for cross-validation in place of ``val_size``; None for none.
+        fold: the part to validate on, from 0.
         seed: decides which images are held out, the order of each epoch and the augmentation.
-        strict: whether it is an error that images are measured which were trained on.
+        strict: whether measuring images that were trained on is an error.
     """
 
     class_names: list[str]
@@ -90,8 +96,8 @@ class ImageDataModule(LightningDataModule, ABC):
     input_shape: tuple[int, int, int]
     """Shape of an image: channels, height, width."""
 
-    augmentations: ClassVar[Mapping[str, Any]]
-    """What ``augment`` may name."""
+    augmentations: ClassVar[Mapping[str, object]]
+    """Values of ``augment``."""
 
     def __init__(
         self,
@@ -111,7 +117,7 @@ class ImageDataModule(LightningDataModule, ABC):
         super().__init__()
         self.val_size = val_size
         self.test_size: int | float = 0
-        """As ``val_size``, for the test, where the data set has no part for it."""
+        """As ``val_size``, for the test, if the data set has no part for it."""
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
@@ -123,22 +129,22 @@ class ImageDataModule(LightningDataModule, ABC):
         self.seed = seed
         self.strict = strict
         self.known: KnownImages | None = None
-        """What a model knows that meets these data; to be set before ``setup``."""
+        """The images known to the model used with these data; set before ``setup``."""
         self.are_own = False
         """Whether the data are those that this model was trained on, perhaps with some changes."""
         self.measures_all = False
         """Whether ``measured`` is all that the model has not been trained on."""
         self.left_out = 0
-        """Images beside these that the model has been trained on, or that its run held out."""
+        """Number of further images that the model was trained on, or that its run held out."""
         self.kept_out = 0
-        """Images among those to train on that the model's run held out, and that are left out."""
+        """Number of training images left out because the model's run held them out."""
         self.measured: str | None = None
-        """The split of which all that the model has not been trained on is, where the data are not
-        its own; None where they are trained on."""
+        """The split to measure, if the data are not the model's own: all images that it was not
+        trained on. None for training."""
         self.omits_single_images = False
         """Whether training leaves out a last batch of one image."""
         self.features: Features | None = None
-        """Serves features in the place of images, where there are any."""
+        """Serves features in place of images; None without a feature cache."""
         self._splits: _Splits | None = None
 
     @abstractmethod
@@ -147,14 +153,14 @@ class ImageDataModule(LightningDataModule, ABC):
 
     @property
     @abstractmethod
-    def preprocessing(self) -> dict[str, Any]:
-        """What turns pixels into the network's input, for whoever has the model alone."""
+    def preprocessing(self) -> dict[str, object]:
+        """The preparation of pixels for the network, as stored with a model."""
 
     def setup(self, stage: str | None = None) -> None:
         """Find the data set and divide it, once, whatever the stage.
 
         Raises:
-            DiscernError: it cannot be had, or has not the classes of the model that meets it.
+            DiscernError: it cannot be read, or lacks the classes of the model used with it.
         """
         if self._splits is not None:
             return
@@ -185,7 +191,7 @@ class ImageDataModule(LightningDataModule, ABC):
         return _Splits(loaded, images(Side.TRAIN), images(Side.VAL), images(Side.TEST), now)
 
     def _sides(self, pool: Content, given: set[Side]) -> Division:
-        """The side of each image that no part is made for, beside the parts that are given."""
+        """The side of each image in the pool, with the parts that are given."""
         wanted, known = self._wanted(draws_test=Side.TEST not in given), self.known
         if known is None or self.measured is None or self.are_own:
             draws_val = Side.VAL not in given
@@ -201,10 +207,10 @@ class ImageDataModule(LightningDataModule, ABC):
         return Division(sides, wanted)
 
     def _check_no_part_is_meant(self, given: set[Side]) -> None:
-        """Refuse to measure all as one split where the data have parts for others.
+        """Refuse to measure all images as one split if the data have parts for others.
 
         Raises:
-            DiscernError: they have, or it is not known what was held out for validation.
+            DiscernError: they have, or the images held out for validation are unknown.
         """
         parts = sorted(side.name.lower() for side in given & {Side.VAL, Side.TEST})
         if parts:
@@ -214,13 +220,13 @@ class ImageDataModule(LightningDataModule, ABC):
             )
         if self.measured == "val" and self.known is not None and self.known.rule is None:
             raise DiscernError(
-                f"split=val is not allowed: {self.known.source} does not say which images its run "
-                "held out; it must be test or train."
+                f"split=val is not allowed: {self.known.source} does not record which images "
+                "its run held out; it must be test or train."
             )
 
     def _wanted(self, draws_test: bool) -> Rule:
-        """How the settings have images divided."""
-        return Rule.model_construct(  # what is wrong with a size is said where it is used
+        """The rule that the settings describe."""
+        return Rule.model_construct(  # sizes are checked where they are used
             seed=self.seed % 2**32,
             val_size=self.val_size,
             test_size=self.test_size if draws_test else None,
@@ -241,7 +247,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
     @property
     def source_used(self) -> str:
-        """Where the data is from, such as ``full`` for the published data set."""
+        """Origin of the data, such as ``full`` for the published data set."""
         return self._set_up.loaded.source_used
 
     @property
@@ -253,31 +259,31 @@ class ImageDataModule(LightningDataModule, ABC):
     def _fingerprint_of(loaded: Parts) -> str:
         return hashlib.sha256("".join(loaded.digests).encode()).hexdigest()
 
-    # What a model knows of the images, before it is trained on them and after
+    # The images as a model knows them, before it is trained and after
 
     @property
     def seen(self) -> KnownImages:
-        """What a model that is trained on these data knows of them."""
+        """The images as a model trained on these data knows them."""
         return self._set_up.seen
 
     @property
     def changes(self) -> Changes | None:
-        """How these data differ from those of the model that meets them; None where they do not."""
+        """The difference from the data of the model used with these; None without a difference."""
         known, seen = self.known, self.seen
         if known is None or known.rule is None or known.fingerprint == self.fingerprint:
             return None
-        # Of other data 001.jpg is another picture, not the one that has changed.
+        # In other data 001.jpg is another picture, not a changed one.
         names = seen.names if self.are_own else seen.names[:0]
         return known.changes(seen.keys, seen.labels, names)
 
     @property
     def num_known(self) -> int:
-        """Images that the model which meets these data knows."""
+        """Number of these images known to the model used with them."""
         return 0 if self.known is None else int((self.known.sides_of(self.seen.keys) >= 0).sum())
 
     @property
-    def overruled(self) -> dict[str, tuple[Any, Any]]:
-        """Settings of the split that do not count, since the model's do: what was asked, and is."""
+    def overruled(self) -> dict[str, tuple[object, object]]:
+        """Settings of the split that the model's rule overrides -> setting, value of the rule."""
         rule = None if self.known is None or not self.are_own else self.known.rule
         if rule is None or not rule.asked:
             return {}
@@ -288,11 +294,11 @@ class ImageDataModule(LightningDataModule, ABC):
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
     def trained_on(self, split: str, trains: bool = True) -> int | None:
-        """Images of a split that the model has been or will be trained on; None if unknown.
+        """Number of images of a split that the model was or will be trained on; None if unknown.
 
         Args:
             split: ``train``, ``val`` or ``test``.
-            trains: whether it will be, on the images for training; else only what it knows counts.
+            trains: whether the images for training will be trained on.
         """
         known, seen = self.known, self.seen
         if known is not None and known.rule is None and known.class_names is not None:
@@ -333,12 +339,12 @@ class ImageDataModule(LightningDataModule, ABC):
         """Whether any image is held out."""
         return len(self.val_dataset) > 0
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Batches in an order that the seed and the epoch decide; it resumes within an epoch."""
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Batches in an order given by seed and epoch; it resumes within an epoch."""
         trainer = self.trainer
         if trainer is not None and trainer.overfit_batches:  # type: ignore[attr-defined]
             # Lightning overfits on batches in a fixed order, and would replace the sampler. Images
-            # may be sorted by class, and a batch of one class is learnt without a look at it.
+            # may be sorted by class, and a batch of one class is learnt without looking at it.
             mixed = mixed_order(labels_of(self.train_dataset))
             indices = self.train_dataset.indices
             return self.sequential_loader(
@@ -365,29 +371,29 @@ class ImageDataModule(LightningDataModule, ABC):
             **self._loader_options(),
         )
 
-    def _seen_in_training(self) -> Dataset[Any]:
+    def _seen_in_training(self) -> Batched:
         """The images trained on, as training sees them."""
         images = self._served(self.train_dataset)
         if self.augmentation is None:
-            return images  # type: ignore[return-value]
+            return images
         return AugmentedImages(images, self.augmentation, self.seed)
 
     def seen_in_epoch(self, indices: list[int], epoch: int) -> Batch:
         """Training images at ``indices`` as the network sees them in an epoch, from 0."""
-        if self.augmentation is None:
+        view = View.of(self.augmentation, self.seed, epoch)
+        if view is None:
             return self.train_dataset.__getitems__(indices)
-        chosen = np.array(indices, dtype=np.int64)
-        return self.train_dataset.augmented(chosen, self.augmentation, self.seed, epoch)
+        return self.train_dataset.augmented(np.array(indices, dtype=np.int64), view)
 
-    def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
+    def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         """Batches of the images held out, in order; no loader at all where there are none."""
         if not self.has_validation:
-            # Lightning takes an empty list to mean no validation, but wonders whether it is meant.
+            # An empty list means no validation to Lightning, which warns of it.
             warnings.filterwarnings("ignore", "Total length of `list` across ranks is zero")
             return []
         return self._share_of(self.val_dataset)
 
-    def test_dataloader(self) -> DataLoader[Any]:
+    def test_dataloader(self) -> DataLoader[Batch]:
         """Batches of the test images, in order."""
         return self._share_of(self.test_dataset)
 
@@ -397,27 +403,29 @@ class ImageDataModule(LightningDataModule, ABC):
             raise RuntimeError(f"{type(self).__name__} knows its data only after setup()")
         return self._splits
 
-    def sequential_loader(self, dataset: Images, batch_size: int) -> DataLoader[Any]:
+    def sequential_loader(self, dataset: Images, batch_size: int) -> DataLoader[Batch]:
         """Batches of ``dataset`` in order, as the network sees them in evaluation."""
-        return self._loader(self._served(dataset), batch_size)
+        return self._loader(dataset, batch_size)
 
-    def _share_of(self, images: Images) -> DataLoader[Any]:
-        """Batches, in order, of those images that this process evaluates."""
-        dataset: Any = self._served(images)
-        trainer = self.trainer
-        if trainer is None or trainer.world_size == 1:
-            return self._loader(dataset, self.eval_batch_size)
-        share = ShareSampler(dataset, trainer.world_size, trainer.global_rank)
-        return self._loader(dataset, self.eval_batch_size, sampler=share)
+    def _share_of(self, images: Images) -> DataLoader[Batch]:
+        """Batches, in order, of the images that this process evaluates."""
+        trainer, share = self.trainer, None
+        if trainer is not None and trainer.world_size > 1:
+            share = ShareSampler(images, trainer.world_size, trainer.global_rank)
+        return self._loader(images, self.eval_batch_size, share)
 
-    def _loader(self, dataset: Any, batch_size: int, **options: Any) -> DataLoader[Any]:
-        return ImageLoader(dataset, batch_size=batch_size, **options, **self._loader_options())
+    def _loader(
+        self, images: Images, batch_size: int, sampler: ShareSampler | None = None
+    ) -> DataLoader[Batch]:
+        return ImageLoader(
+            self._served(images), batch_size=batch_size, sampler=sampler, **self._loader_options()
+        )
 
-    def _served(self, images: Images) -> Images | ServedFeatures:
+    def _served(self, images: Images) -> Augmentable:
         return images if self.features is None else ServedFeatures(images, self.features)
 
-    def _loader_options(self) -> dict[str, Any]:
-        # Features are read, not computed: processes for it would only cost.
+    def _loader_options(self) -> dict[str, object]:
+        # Features are read, not computed: worker processes would only slow it down.
         num_workers = self.num_workers if self.features is None else 0
         return {
             "num_workers": num_workers,
@@ -453,7 +461,7 @@ class LoadedImages:
         test_labels: int64 (M,).
         source_used: "full" or "sample", of a published data set.
         digests: hex SHA-256 of the images and labels of both parts, in a fixed order; computed
-            where none are given.
+            if none are given.
     """
 
     title: str
@@ -470,7 +478,7 @@ class InMemoryDataModule(ImageDataModule):
 
     Args:
         mean: subtracted from pixels scaled to [0, 1]; one number, or one per channel.
-        std: what the difference is divided by; one number, or one per channel.
+        std: divides the difference; one number, or one per channel.
         **options: see ``ImageDataModule``.
     """
 
@@ -489,10 +497,10 @@ class InMemoryDataModule(ImageDataModule):
 
     @abstractmethod
     def load_images(self) -> LoadedImages:
-        """Read or make the data set; called once."""
+        """Read or create the data set; called once."""
 
     @property
-    def preprocessing(self) -> dict[str, Any]:
+    def preprocessing(self) -> dict[str, object]:
         """Mean and standard deviation."""
         return {"mean": self.mean, "std": self.std}
 
@@ -509,7 +517,7 @@ class InMemoryDataModule(ImageDataModule):
 
 
 def _digests(loaded: LoadedImages) -> tuple[str, ...]:
-    """Hex SHA-256 of the images and labels of each part, whatever their order."""
+    """Hex SHA-256 of the images and labels of each part, independent of their order."""
     parts = (
         (loaded.train_images, loaded.train_labels),
         (loaded.test_images, loaded.test_labels),

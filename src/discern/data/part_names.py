@@ -1,4 +1,4 @@
-"""Names of folders, tables and cells that mean a part of a data set, in whatever dress."""
+"""Names of folders, tables and cells that mean a part of a data set, in any usual spelling."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _PARTS = {
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "development"), "val"),
     **dict.fromkeys(("test", "testing", "tst", "holdout", "heldout"), "test"),
 }
-# Which of validation and test these are, the others tell; without others it is not clear.
+# Validation or test: the other names decide; without others it is unclear.
 _UNCLEAR = frozenset({"eval", "evaluation", "evaluate"})
 # Only beside a word such as images: imagesTr and imagesTs.
 _SHORT = {"tr": "train", "va": "val", "ts": "test", "te": "test"}
-# Words that say nothing of what a folder shows.
+# Words without information on what a folder shows.
 _NEUTRAL = frozenset(
     {
         *("set", "sets", "data", "dataset", "datasets", "image", "images", "img", "imgs", "pic"),
@@ -24,9 +24,9 @@ _NEUTRAL = frozenset(
         *("raw", "all", "mask", "masks", "annotation", "annotations", "class", "classes"),
     }
 )
-# Beside a number, these name a class.
+# With a number, these name a class.
 _COUNTED = frozenset({"class", "classes", "label", "labels", "labelled", "labeled"})
-# Words of pieces that a data set is cut into without a thought of classes.
+# Words for pieces of a data set that have nothing to do with classes.
 _SHARD = frozenset(
     {
         *("part", "parts", "shard", "shards", "batch", "batches", "fold", "folds", "chunk"),
@@ -46,7 +46,7 @@ _HOLD_OUT = re.compile(r"h[oe]ld[\W_]+out", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Name:
-    """What a name says.
+    """The meaning of a name.
 
     Attributes:
         parts: ``train``, ``val``, ``test`` and ``eval``, which may be either of the latter.
@@ -61,13 +61,13 @@ class Name:
     neutral: bool
 
     @property
-    def says_nothing(self) -> bool:
+    def is_neutral(self) -> bool:
         """Whether it is made of neutral words, such as ``images`` or ``all_data``."""
         return self.neutral and not self.parts and not self.rest
 
 
 def parse(name: str) -> Name:
-    """What the words of a name say."""
+    """The meaning of a name's words."""
     words = [word.lower() for word in _WORD.findall(_HOLD_OUT.sub("holdout", name))]
     parts, rest, shard, neutral = set(), [], False, False
     short = [_SHORT[word] for word in words if word in _SHORT]
@@ -106,33 +106,33 @@ def _part_in(word: str) -> str | None:
 
 
 def part_of(name: str) -> str | None:
-    """``train``, ``val`` or ``test``, where a name says that and nothing else."""
-    said = parse(name)
-    (part,) = said.parts if len(said.parts) == 1 else (None,)
-    return None if said.rest or part == "eval" else part
+    """``train``, ``val`` or ``test`` if a name means that and nothing else; else None."""
+    parsed = parse(name)
+    (part,) = parsed.parts if len(parsed.parts) == 1 else (None,)
+    return None if parsed.rest or part == "eval" else part
 
 
 def parts_among(names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
-    """Which of the names beside each other mean parts.
+    """Which of sibling names mean parts.
 
-    They do if they say nothing else (``Training``, ``test_images``), or if what else they say is
-    the same for several parts (``seg_train``, ``seg_test``).
+    A name does if it has no other words (``Training``, ``test_images``), or if several parts share
+    its other words (``seg_train``, ``seg_test``).
 
     Returns:
-        Name -> ``train``, ``val`` or ``test``; and those that may mean one or the other.
+        Name -> ``train``, ``val`` or ``test``; and the ambiguous names.
     """
     names = list(names)
     joined = _joined(names)
-    said = {name: parse(name) for name in names}
-    said = {name: it if it.parts else joined.get(name, it) for name, it in said.items()}
-    said = {name: it for name, it in said.items() if it.parts}
+    parsed = {name: parse(name) for name in names}
+    parsed = {name: it if it.parts else joined.get(name, it) for name, it in parsed.items()}
+    parsed = {name: it for name, it in parsed.items() if it.parts}
     by_rest: dict[tuple[str, ...], set[str]] = {}
-    for it in said.values():
+    for it in parsed.values():
         by_rest.setdefault(it.rest, set()).update(it.parts)
-    said = {name: it for name, it in said.items() if not it.rest or len(by_rest[it.rest]) > 1}
-    taken = {part for it in said.values() if len(it.parts) == 1 for part in it.parts}
+    parsed = {name: it for name, it in parsed.items() if not it.rest or len(by_rest[it.rest]) > 1}
+    taken = {part for it in parsed.values() if len(it.parts) == 1 for part in it.parts}
     parts, unclear = {}, []
-    for name, it in said.items():
+    for name, it in parsed.items():
         found = set(it.parts)
         if found == {"eval"} and "eval" in taken and len(taken & {"val", "test"}) == 1:
             found = {"val", "test"} - taken
@@ -144,7 +144,7 @@ def parts_among(names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def _joined(names: Iterable[str]) -> dict[str, Name]:
-    """Names that begin or end with a part, as in ``cartrain``; alone, this says nothing."""
+    """Names that begin or end with a part, as in ``cartrain``; not conclusive alone."""
     found = {}
     for name in names:
         for part in sorted(_PARTS, key=len, reverse=True):
@@ -157,16 +157,16 @@ def _joined(names: Iterable[str]) -> dict[str, Name]:
 
 
 def is_unlabelled(name: str) -> bool:
-    """Whether a folder beside those of parts is plainly no class, such as ``seg_pred``."""
+    """Whether a folder beside those of parts is clearly not a class, such as ``seg_pred``."""
     words = set(parse(name).rest) | {w.lower() for w in _WORD.findall(name)}
-    return bool(words & _UNLABELLED) or parse(name).says_nothing
+    return bool(words & _UNLABELLED) or parse(name).is_neutral
 
 
 def shards_among(names: Iterable[str]) -> list[str]:
-    """Names that are numbered pieces of a data set, such as ``part_1``; none if it is one alone."""
+    """Names of numbered pieces of a data set, such as ``part_1``; at least two or none."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for name in names:
-        said = parse(name)
-        if said.shard:
-            groups.setdefault(said.rest, []).append(name)
+        parsed = parse(name)
+        if parsed.shard:
+            groups.setdefault(parsed.rest, []).append(name)
     return [name for group in groups.values() if len(group) > 1 for name in group]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from discern.data.costs import (
     check_head,
     check_pixels,
     factor_for,
-    most_pixels,
+    max_pixels,
     room,
     work_of,
 )
@@ -45,7 +45,7 @@ from discern.files.reading import open_regular
 
 
 class PictureError(Exception):
-    """A file is no picture that can be read; the message says why."""
+    """A file cannot be read as a picture; the message gives the reason."""
 
 
 _NO_PICTURE = "not a picture in a format that Pillow reads"
@@ -54,12 +54,12 @@ FORMATS = (
     "JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "JPEG2000", "AVIF", "PPM", "PCX", "SGI",
     "QOI", "TGA",
 )  # fmt: skip
-"""Pillow's names of the formats that are read. The others start programs (EPS), draw what a program
-says (WMF), hold files of other kinds (ICO, MIC), or have readers that are little tried."""
+"""Pillow's names of the formats that are read. The others run programs (EPS, WMF), contain files of
+other kinds (ICO, MIC), or have little-tested readers."""
 
 
 def picture_suffixes() -> set[str]:
-    """Suffixes, in small letters, of files that should be pictures, whether Pillow reads them."""
+    """Lower-case suffixes of picture files, whether or not Pillow reads them."""
     formats = Image.registered_extensions()
     # Pillow writes PDF but does not read it, and knows films only by their names.
     read = {suffix for suffix, name in formats.items() if name in Image.OPEN and name != "MPEG"}
@@ -69,6 +69,20 @@ def picture_suffixes() -> set[str]:
 def no_reduction(width: int, height: int) -> int:
     """Decode at full size."""
     return 1
+
+
+class Picture(NamedTuple):
+    """A picture that was read.
+
+    Attributes:
+        image: in mode L or RGB, in memory, upright, perhaps reduced.
+        full: width and height in pixels of the whole picture, upright.
+        white: the value that became white; 0 for a picture of eight bits.
+    """
+
+    image: Image.Image
+    full: tuple[int, int]
+    white: float = 0.0
 
 
 def read_picture(
@@ -97,31 +111,34 @@ def read_picture(
         PictureError: the file cannot be opened, is no picture, is damaged, or takes more to decode
             than :mod:`discern.data.costs` allows.
     """
-    return _read(source, channels, reduction)[0]
+    return read_whole(source, channels, reduction).image
 
 
-def _read(
-    source: Path | IO[bytes], channels: int, reduction: Callable[[int, int], int]
-) -> tuple[Image.Image, float]:
-    """As :func:`read_picture`, and the value that became white; 0 where it has eight bits."""
+def read_whole(
+    source: Path | IO[bytes],
+    channels: int,
+    reduction: Callable[[int, int], int] = no_reduction,
+) -> Picture:
+    """As :func:`read_picture`, with the picture's full size and the value that became white."""
     mode = "L" if channels == 1 else "RGB"
     # A path of 250 characters that Pillow prints would hide the reason, so it gets the file.
     with _refusing(), _open(source) as file:
         is_jpeg = file.read(len(JPEG)) == JPEG
         file.seek(0)
         if is_jpeg:
-            return _read_jpeg(file, mode, reduction), 0.0
+            return _read_jpeg(file, mode, reduction)
         with opened(file) as (image, factor):
-            if factor > 1 or image.format == "JPEG2000":
-                reduction(*upright_size(image))  # is told of the full size
+            reduced = factor > 1 or image.format == "JPEG2000"
+            full = upright_size(image) if reduced else None
             packing = packing_of(image)
             image.load()
-            turn = _UPRIGHT.get(_orientation(image))  # a PNG may say it after its pixels
+            turn = _UPRIGHT.get(_orientation(image))  # a PNG may have it after its pixels
             plain, white = _in_eight_bits(image, file, packing, mode, factor)
-            return _upright(plain, image, turn), white
+            upright = _upright(plain, image, turn)
+            return Picture(upright, full or upright.size, white)
 
 
-def _read_jpeg(file: IO[bytes], mode: str, reduction: Callable[[int, int], int]) -> Image.Image:
+def _read_jpeg(file: IO[bytes], mode: str, reduction: Callable[[int, int], int]) -> Picture:
     check_head(file)
     file.seek(0)
     content = file.read()
@@ -132,11 +149,12 @@ def _read_jpeg(file: IO[bytes], mode: str, reduction: Callable[[int, int], int])
         with room.taken(head.work(factor)):
             image = decode_jpeg(content, factor)
         if image is not None:
-            return image
+            return Picture(image, (head.width, head.height))
     with Image.open(io.BytesIO(content), formats=("JPEG",)) as opened:
         turn = _UPRIGHT.get(_orientation(opened))
         lying = None if turn is None else opened
-        factor = max(forced, _power(reduction(*upright_size(opened)), lying))
+        full = upright_size(opened)
+        factor = max(forced, _power(reduction(*full), lying))
         with room.taken(head.work(factor)):
             if factor > 1:
                 width, height = opened.size
@@ -144,38 +162,38 @@ def _read_jpeg(file: IO[bytes], mode: str, reduction: Callable[[int, int], int])
             opened.load()
             upright = _upright(_as_mode(opened, mode), opened, turn)
             opened.close()
-            return upright
+            return Picture(upright, full)
 
 
 def _upright(plain: Image.Image, opened: Image.Image, turn: Image.Transpose | None) -> Image.Image:
-    """What was made of an opened image, turned; it stays when that one is closed."""
+    """The converted image, turned upright; it outlives the opened one."""
     if turn is not None:
         return plain.transpose(turn)
     return plain._new(plain.im) if plain is opened else plain
 
 
 def _power(allowed: int, lying: Image.Image | None = None) -> int:
-    """The largest scale that is allowed; of a picture that is to be turned, that divides it."""
+    """The largest allowed scale; for a picture that will be turned, one that divides its sides."""
     width, height = (0, 0) if lying is None else lying.size
     return next((p for p in (8, 4, 2) if p <= allowed and width % p == height % p == 0), 1)
 
 
 @contextmanager
 def opened(file: IO[bytes], formats: Sequence[str] = FORMATS) -> Iterator[tuple[Image.Image, int]]:
-    """Open a picture that can be decoded in bounds; in the block it has the memory for it.
+    """Open a picture that can be decoded within the limits, and reserve its memory for the block.
 
-    This is the one door: what others may have made is given to Pillow nowhere else.
+    Untrusted files reach Pillow here and nowhere else.
 
     Args:
         file: at any place.
-        formats: of ``FORMATS``, those that are expected.
+        formats: the expected ones of ``FORMATS``.
 
     Yields:
-        The image, not loaded yet, and how many times smaller it is to be made once it is.
+        The image, not loaded yet, and the factor by which it is to be reduced once it is.
 
     Raises:
-        PictureError: it is of another format, or takes more than is allowed.
-        Exception: whatever Pillow raises of a file that is damaged.
+        PictureError: it is of another format, or too expensive.
+        Exception: whatever Pillow raises for a damaged file.
     """
     try:
         check_head(file)
@@ -183,7 +201,7 @@ def opened(file: IO[bytes], formats: Sequence[str] = FORMATS) -> Iterator[tuple[
         with Image.open(file, formats=tuple(formats)) as image:
             check_pixels(*image.size)
             work, factor = _work(image, file)
-            # What becomes of it has four bytes a pixel, and may be turned.
+            # The result has four bytes per pixel, and may be copied to turn it.
             with room.taken(work + 8 * image.width * image.height // factor**2):
                 try:
                     yield image, factor
@@ -191,7 +209,7 @@ def opened(file: IO[bytes], formats: Sequence[str] = FORMATS) -> Iterator[tuple[
                     traceback.clear_frames(error.__traceback__)  # which hold the decoder
                     raise
                 finally:
-                    # Its memory is given back before another takes it; the file is the caller's.
+                    # Free its memory before another picture reserves it; the file is the caller's.
                     image._im = None
                     vars(image).pop("_decoder", None)
     except UnidentifiedImageError as error:
@@ -201,9 +219,9 @@ def opened(file: IO[bytes], formats: Sequence[str] = FORMATS) -> Iterator[tuple[
 
 
 def _work(image: Image.Image, file: IO[bytes]) -> tuple[int, int]:
-    """Bytes that decoding takes, and how many times smaller the picture is to be made afterwards.
+    """Bytes that decoding takes, and the factor by which the picture is to be reduced afterwards.
 
-    One that can be decoded at a smaller scale is told to.
+    If a format can be decoded at a smaller scale, the image is set to it.
     """
     pixels = image.width * image.height
     if image.format in ("JPEG", "MPO"):
@@ -237,14 +255,9 @@ def check_picture(source: Path | IO[bytes]) -> tuple[int, int, float]:
     Raises:
         PictureError: as :func:`read_picture`.
     """
-    full: list[tuple[int, int]] = []
-
-    def smallest(width: int, height: int) -> int:
-        full.append((width, height))
-        return 8  # what is damaged shows at any scale
-
-    image, white = _read(source, 3, smallest)
-    return *(full[-1] if full else image.size), white
+    # What is damaged shows at any scale.
+    picture = read_whole(source, 3, lambda width, height: 8)
+    return *picture.full, picture.white
 
 
 def fit_picture(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -267,9 +280,9 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return (height, width) if _orientation(image) in _SIDEWAYS else (width, height)
 
 
-# Orientation -> what makes the picture upright. Pillow's exif_transpose also writes the rest of the
-# EXIF block anew, at which one that is damaged would fail.
-_UPRIGHT = {
+# Orientation -> transposition to upright. Pillow's exif_transpose fails on a damaged EXIF block,
+# since it rewrites the rest of it.
+_UPRIGHT: dict[object, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -281,8 +294,8 @@ _UPRIGHT = {
 _SIDEWAYS = (5, 6, 7, 8)
 
 
-def _orientation(image: Image.Image) -> Any:
-    """What the EXIF block says: 1, and whatever ``_UPRIGHT`` does not have, is upright."""
+def _orientation(image: Image.Image) -> object:
+    """The EXIF orientation: 1, and whatever ``_UPRIGHT`` does not have, is upright."""
     return image.getexif().get(ORIENTATION, 1)
 
 
@@ -295,12 +308,11 @@ def _open(source: Path | IO[bytes]) -> Iterator[IO[bytes]]:
         yield source
 
 
-# What Pillow warns of is a flaw that it reads past; too many pixels are refused by their bytes, of
-# which a user may allow more. Both are set here for good, since they belong to the process and
-# pictures are read in several threads.
+# Pillow warns of flaws that it reads past, and of many pixels, which are limited by their bytes
+# instead. Both are set once, since they belong to the process and pictures are read in threads.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-Image.MAX_IMAGE_PIXELS = most_pixels()
+Image.MAX_IMAGE_PIXELS = max_pixels()
 
 
 @contextmanager
@@ -310,18 +322,18 @@ def _refusing() -> Iterator[None]:
         yield
     except (PictureError, DiscernError):
         raise
-    except UnidentifiedImageError as error:  # its message is of Python's object
+    except UnidentifiedImageError as error:  # its message shows a Python object
         raise PictureError(_NO_PICTURE) from error
     except Image.DecompressionBombError as error:
-        raise PictureError(f"more than {most_pixels():,} pixels; {SETTING} allows more") from error
+        raise PictureError(f"more than {max_pixels():,} pixels; {SETTING} allows more") from error
     except OSError as error:
         raise PictureError(error.strerror or first_line(error)) from error
-    except Exception as error:  # each of Pillow's readers has errors of its own
+    except Exception as error:  # each of Pillow's readers raises its own errors
         raise PictureError(first_line(error)) from error
 
 
 def _unread(file: IO[bytes], formats: Sequence[str]) -> str:
-    """Why a file is not read, with the name of its format where it has one."""
+    """Why a file is not read, with the name of its format if Pillow knows it."""
     Image.init()
     file.seek(0)
     prefix = file.read(16)
@@ -338,9 +350,9 @@ def _unread(file: IO[bytes], formats: Sequence[str]) -> str:
 
 
 def _in_eight_bits(
-    image: Image.Image, file: IO[bytes], packing: tuple[Any, ...], mode: str, factor: int
+    image: Image.Image, file: IO[bytes], packing: tuple[object, ...], mode: str, factor: int
 ) -> tuple[Image.Image, float]:
-    """The image in that mode, on white, at a scale, and the value that became white, or 0."""
+    """The image in a mode, on white, reduced by a factor, and the value that became white, or 0."""
     white, made = 0.0, image
     convert: Callable[[Image.Image], Image.Image] = _on_white
     if is_deep(image):
@@ -367,7 +379,7 @@ def _in_eight_bits(
 
 
 def _as_mode(image: Image.Image, mode: str) -> Image.Image:
-    """The image in that mode and in memory; itself where it has the mode, which saves a copy."""
+    """The image in a mode and in memory; the same object if it has that mode, to save a copy."""
     if image.mode != mode:
         return image.convert(mode)
     image.load()
@@ -375,7 +387,7 @@ def _as_mode(image: Image.Image, mode: str) -> Image.Image:
 
 
 def _reducible(image: Image.Image) -> Image.Image:
-    """The image with its colours and transparency at each pixel."""
+    """The image with colour and transparency per pixel instead of a palette."""
     if image.has_transparency_data:
         return image if image.mode in ("LA", "RGBA") else image.convert("RGBA")
     return _as_mode(image, "L" if image.mode in ("1", "L") else "RGB")

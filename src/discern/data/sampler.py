@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler
 
+from discern.data.images import Batch
 
-class EpochSampler(DistributedSampler[Any]):
+
+class EpochSampler(DistributedSampler[int]):
     """Shuffled indices whose order is a function of the seed and the epoch alone.
 
     Each index comes once an epoch, unless classes are balanced. With several replicas each visits
@@ -28,13 +30,13 @@ class EpochSampler(DistributedSampler[Any]):
         rank: which of them this is, from 0.
         labels: class of each image, int64 (N,), to draw as many images as there are, with
             replacement, each class equally often on average; None for each image once.
-        places: yield ``epoch * len(dataset) + index`` instead of the index, which tells a data set
-            that augments what epoch it is.
+        places: yield ``epoch * len(dataset) + index`` instead of the index, which passes the epoch
+            to a data set that augments.
     """
 
     def __init__(
         self,
-        dataset: Dataset[Any],
+        dataset: Dataset[Batch],
         seed: int,
         num_replicas: int = 1,
         rank: int = 0,
@@ -52,7 +54,7 @@ class EpochSampler(DistributedSampler[Any]):
 
     def __iter__(self) -> Iterator[int]:
         # A generator reads the epoch when its first index is asked for, not when it is made:
-        # Lightning makes the iterator of a resumed epoch before it says which epoch that is.
+        # Lightning makes the iterator of a resumed epoch before it sets that epoch.
         skipped, self._skipped = self._skipped, 0
         order = self._order()
         if self.places:
@@ -60,7 +62,7 @@ class EpochSampler(DistributedSampler[Any]):
         padded = np.resize(order, self.total_size)
         yield from padded[self.rank :: self.num_replicas][skipped:].tolist()
 
-    def _order(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+    def _order(self) -> NDArray[np.int64]:
         # SeedSequence mixes the two numbers, where their sum would give seed 0 in epoch 1 the
         # order of seed 1 in epoch 0.
         mixed = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1, np.uint64)
@@ -71,19 +73,19 @@ class EpochSampler(DistributedSampler[Any]):
             )
         else:
             drawn = torch.randperm(len(self.dataset), generator=generator)  # type: ignore[arg-type]
-        order: np.ndarray[Any, np.dtype[np.int64]] = drawn.numpy()
+        order: NDArray[np.int64] = drawn.numpy()
         return order
 
 
-class ShareSampler(DistributedSampler[Any], SequentialSampler):
-    """Every so-many-th index, in order: each index is that of one process alone.
+class ShareSampler(DistributedSampler[int], SequentialSampler):
+    """Every n-th index, in order, so that no two processes have the same index.
 
-    Shares differ by one image at most, and ``len()`` is that of the longest: from it each process
-    gets the same number of batches, of which the last may be empty. With other numbers of batches
-    processes that wait for each other would wait for ever.
+    Shares differ by one image at most, and ``len()`` is the length of the longest. From it every
+    process gets the same number of batches, of which the last may be empty: processes that wait for
+    each other would otherwise hang.
 
     It is a ``DistributedSampler`` and a ``SequentialSampler`` because Lightning replaces any other
-    where it trains on several devices, or overfits.
+    if it trains on several devices, or overfits.
 
     Args:
         dataset: the data set whose indices are shared.
@@ -91,7 +93,7 @@ class ShareSampler(DistributedSampler[Any], SequentialSampler):
         rank: which of them this is, from 0.
     """
 
-    def __init__(self, dataset: Dataset[Any], num_replicas: int, rank: int) -> None:
+    def __init__(self, dataset: Dataset[Batch], num_replicas: int, rank: int) -> None:
         super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=False)
         self.share = range(rank, len(dataset), num_replicas)  # type: ignore[arg-type]
 
@@ -99,7 +101,7 @@ class ShareSampler(DistributedSampler[Any], SequentialSampler):
         return iter(self.share)
 
     def lacks_a_batch(self, batch_size: int) -> bool:
-        """Whether this process has one batch less than the one with the longest share."""
+        """Whether this process has one batch less than the process with the longest share."""
         return -(-len(self.share) // batch_size) < -(-self.num_samples // batch_size)
 
 
@@ -116,10 +118,10 @@ def mixed_order(labels: Tensor) -> Tensor:
     return by_class[torch.argsort(place, stable=True)]
 
 
-def batch_with_a_repeat(loader: DataLoader[Any] | None) -> int | None:
-    """The batch of an epoch, from 0, whose last image another process has, too; None without one.
+def batch_with_a_repeat(loader: DataLoader[Batch] | None) -> int | None:
+    """Index of the batch whose last image another process also has; None without such a batch.
 
-    Training needs shares of equal length, for which some processes visit an image twice.
+    Training needs shares of equal length, so some images are visited by two processes.
     """
     sampler = getattr(loader, "sampler", None)
     if not isinstance(sampler, DistributedSampler) or loader is None or loader.batch_size is None:

@@ -1,14 +1,15 @@
 """Which images of a data set are held out: a function of what they show, their class and a seed.
 
 Each image has a position on a scale, a hash of its content. Of each class those whose position is
-below a boundary are held out. Whoever keeps the boundaries can say of any further image on which
-side it falls, whatever becomes of the others.
+below a boundary are held out. With the boundaries the side of any further image is known, whatever
+happens to the others.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,27 +23,24 @@ END = 1 << 62
 Integers = NDArray[np.int64]
 
 Interval = tuple[int, int]
-"""From which position on an image is in a part, and from which on it no longer is."""
-
-Shares = Callable[[Integers], Integers]
-"""Images of each class, (K,) -> of these, how many lie before a boundary, (K,)."""
+"""First position inside a part, and first position beyond it."""
 
 
 def positions(keys: Integers, seed: int, draw: int) -> Integers:
-    """Where images stand, (N,), from 0 to ``END``; equal for images of one content.
+    """Positions of images, (N,), from 0 to ``END``; equal for images of one content.
 
     Args:
         keys: of their contents, (N,).
         seed: decides the order.
-        draw: tells what is drawn apart, such as the test from validation.
+        draw: separates independent draws, such as the test and validation splits.
     """
     return (random_words(seed, 0, keys, draw) >> np.uint64(2)).astype(np.int64)
 
 
 def drawn_as(keys: Integers, labels: Integers) -> Integers:
-    """The class, (N,), that each image is drawn in: the lowest that its content is in.
+    """The class, (N,), that each image is drawn in: the lowest label of its content.
 
-    An image that is there twice with two labels is so on one side with both.
+    An image that occurs with two labels is thereby on one side with both.
     """
     contents, which = np.unique(keys, return_inverse=True)
     lowest = np.full(len(contents), np.iinfo(np.int64).max)
@@ -50,28 +48,57 @@ def drawn_as(keys: Integers, labels: Integers) -> Integers:
     return lowest[which]
 
 
-def boundaries(
-    places: Integers, labels: Integers, counts: Integers, fraction: float, least: int = 0
-) -> list[int]:
-    """The position of each class, (K,), before which as many of its images stand as asked for.
+@dataclass(frozen=True)
+class Pool:
+    """Images to be divided.
 
-    Images of one content have one position, and are never divided: the count then is the nearest
-    that is possible, and no whole class unless that is asked for.
-
-    Args:
-        places: of the images, (N,).
-        labels: the classes that they are drawn in, (N,).
-        counts: images of each class that are asked for, (K,).
-        fraction: what that is of all; a boundary is as near to that part of the scale as its
-            neighbours allow, so that of further images the same part falls before it.
-        least: contents that stand before it at least.
+    Attributes:
+        keys: of their contents, (N,).
+        labels: the classes that they are drawn in, (N,), see :func:`drawn_as`.
+        classes: number of classes, K.
+        seed: by which their positions are drawn.
     """
-    order = np.lexsort((places, labels))
-    places, ends = places[order], np.searchsorted(labels[order], np.arange(len(counts) + 1))
-    return [
-        _boundary(places[ends[number] : ends[number + 1]], int(count), fraction, least)
-        for number, count in enumerate(counts.tolist())
-    ]
+
+    keys: Integers
+    labels: Integers
+    classes: int
+    seed: int
+
+    def counts(self, rows: NDArray[np.bool_]) -> Integers:
+        """Images of each class, (K,), among some."""
+        return np.bincount(self.labels[rows], minlength=self.classes)
+
+    def boundaries(
+        self, rows: NDArray[np.bool_], draw: int, counts: Integers, least: int = 0
+    ) -> list[int]:
+        """The position in each class, (K,), before which so many of some images stand.
+
+        Images of one content have one position and are never divided: the count is then the nearest
+        possible, and a whole class only if that is asked for.
+
+        Args:
+            rows: the images, (N,).
+            draw: see :func:`positions`.
+            counts: images of each class that are asked for, (K,). A boundary lies as near to their
+                fraction of the scale as its neighbours allow, so that the same fraction of further
+                images falls before it.
+            least: contents that stand before it at least.
+        """
+        places, labels = positions(self.keys[rows], self.seed, draw), self.labels[rows]
+        fraction = float(counts.sum() / max(1, rows.sum()))
+        order = np.lexsort((places, labels))
+        ends = np.searchsorted(labels[order], np.arange(len(counts) + 1))
+        return [
+            _boundary(places[order[start:end]], count, fraction, least)
+            for start, end, count in zip(ends, ends[1:], counts.tolist(), strict=False)
+        ]
+
+    def inside(self, intervals: Sequence[Interval], draw: int) -> NDArray[np.bool_]:
+        """Which of all images, (N,), stand in the intervals of their classes."""
+        places = positions(self.keys, self.seed, draw)
+        limits = np.array(intervals, dtype=np.int64).reshape(-1, 2)[self.labels]
+        within: NDArray[np.bool_] = (limits[:, 0] <= places) & (places < limits[:, 1])
+        return within
 
 
 def _boundary(places: Integers, count: int, fraction: float, least: int) -> int:
@@ -85,13 +112,6 @@ def _boundary(places: Integers, count: int, fraction: float, least: int) -> int:
     lowest = int(places[cut - 1]) + 1 if cut else 0
     highest = int(places[cut]) if cut < len(places) else END
     return min(max(round(fraction * END), lowest), highest)
-
-
-def inside(places: Integers, labels: Integers, intervals: Sequence[Interval]) -> NDArray[np.bool_]:
-    """Which images, (N,), stand in the interval of the class that they are drawn in."""
-    limits = np.array(intervals, dtype=np.int64).reshape(-1, 2)[labels]
-    within: NDArray[np.bool_] = (limits[:, 0] <= places) & (places < limits[:, 1])
-    return within
 
 
 def held_out_count(total: int, size: int | float, setting: str) -> int:
@@ -114,7 +134,7 @@ def held_out_count(total: int, size: int | float, setting: str) -> int:
 
 
 def check_fold(total: int, folds: int, fold: int) -> None:
-    """Check that so many images have such a fold.
+    """Check that a fold exists for so many images.
 
     Raises:
         DiscernError: there is no such part, or there are more parts than images.

@@ -1,8 +1,8 @@
-"""Whether a file is still what it was when it was last looked at, without reading it.
+"""Detecting changes of a file without reading it.
 
-Size and time of change alone do not tell: two files of the same size and second can change places.
-Whatever writes to a file, or puts another in its place, changes its inode or its ctime, which
-nobody can set. Where the file system keeps these, and its clock has moved on since, they tell.
+Size and mtime are not enough: two files of the same size and second can be swapped. Every write or
+replacement changes the inode or the ctime, which no program can set. They are conclusive if the
+file system keeps them and its clock has moved on since.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 SETTLED_NS = 2_000_000_000
-"""A file that has changed so shortly before it was looked at may have changed again within the same
-tick of its file system's clock, which is a second on some."""
+"""A file modified this shortly before the check may change again within the same tick of its file
+system's clock, which is up to a second."""
 
 KEEPING = frozenset(
     {
@@ -31,7 +31,7 @@ clock makes them, and they arrive late; on FAT they are made up."""
 
 
 class Stamp(NamedTuple):
-    """What changes with a file: size in bytes, times in nanoseconds since 1970, inode."""
+    """The version of a file: size in bytes, times in nanoseconds since 1970, inode."""
 
     size: int
     mtime_ns: int
@@ -40,7 +40,7 @@ class Stamp(NamedTuple):
 
 
 GONE = Stamp(-1, -1, -1, -1)
-"""The stamp of what is not there."""
+"""The stamp of a missing file."""
 
 
 def stamp_of(status: os.stat_result) -> Stamp:
@@ -50,7 +50,7 @@ def stamp_of(status: os.stat_result) -> Stamp:
 
 
 def is_settled(stamp: Stamp, looked_ns: int) -> bool:
-    """Whether what is written after the look gets another stamp."""
+    """Whether a write after the check would change the stamp."""
     return max(stamp.mtime_ns, stamp.ctime_ns) + SETTLED_NS < looked_ns
 
 
@@ -59,14 +59,14 @@ _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
 class FileSystems:
-    """Of which kind the file systems of files are, as they are mounted now."""
+    """The kinds of the mounted file systems."""
 
     def __init__(self) -> None:
         self._mounts = dict(_mounts())
         self._kinds: dict[int, str] = {}
 
     def kind(self, path: bytes, device: int) -> str:
-        """Such as ``ext4``; empty where the system does not tell.
+        """Kind of a file's file system, such as ``ext4``; empty if unknown.
 
         Args:
             path: of a file.
@@ -77,7 +77,7 @@ class FileSystems:
         return self._kinds[device]
 
     def keeps_stamps(self, path: bytes, device: int) -> bool:
-        """Whether a file that has kept its stamp has kept its content."""
+        """Whether an unchanged stamp means unchanged content."""
         # Where there is no list of mounts, as on macOS, the disk is most often the machine's own.
         return not self._mounts or self.kind(path, device) in KEEPING
 
@@ -88,7 +88,7 @@ class FileSystems:
 
 
 def _mounts() -> list[tuple[bytes, str]]:
-    """Where file systems are mounted, and the kind of each; the last at a place is seen."""
+    """Mount points and the kind of each file system; the last one at a mount point counts."""
     try:
         lines = _MOUNTS.read_bytes().splitlines()
     except OSError:
@@ -107,7 +107,7 @@ def _character(match: re.Match[bytes]) -> bytes:
 
 
 def version_of(path: Path) -> Hashable:
-    """What is equal for a file as long as its content is: its stamp, or else its digest besides.
+    """A value that changes with a file's content: its stamp, with its digest if that is needed.
 
     Raises:
         OSError: the file cannot be read.

@@ -1,4 +1,4 @@
-"""Tables of files and labels, in the dialects in which people have them."""
+"""Tables of files and labels, in all usual dialects."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ _FLAGS = {
     "is_test": ("test", "train"),
     **dict.fromkeys(("is_train", "is_training", "is_training_image"), ("train", "test")),
 }
-"""Column -> the part where it says yes, and where it says no."""
+"""Column -> part for yes, part for no."""
 _YES, _NO = {"true", "yes", "1", "1.0", "t", "y"}, {"false", "no", "0", "0.0", "f", "n", ""}
 _SEPARATORS = (",", ";", "\t", "|")
-_PROBED = 20
-_MOST_BYTES = 1 << 28
+_MAX_PROBES = 20
+_MAX_BYTES = 1 << 28
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _DRIVE = re.compile(r"^[A-Za-z]:")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A file, its label, and the part that the table says it is for, if it does."""
+    """A file, its label, and its part if the table names one."""
 
     line: int
     file: str
@@ -55,14 +55,14 @@ class Row:
 
 @dataclass
 class Table:
-    """What a table says.
+    """The content of a table.
 
     Attributes:
         path: where it is.
         files: finds them.
         rows: in its order.
-        guesses: what was taken for what, where that was not plain.
-        unread: names of the columns that are not asked for anything.
+        guesses: sentences on ambiguous columns and how they were read.
+        unread: names of the columns that are not used.
     """
 
     path: Path
@@ -81,7 +81,7 @@ def read_table(path: Path, files: Files) -> Table:
 
     Its values are separated by commas, semicolons, tabs or bars, in UTF-8 or UTF-16. A column has
     the files, by name or path, with or without suffix; one has the labels, or each class has a
-    column of zeros and ones. A column may say the part (``split``), or whether it is validation
+    column of zeros and ones. A column may name the part (``split``) or mark validation
     (``is_valid``).
 
     Args:
@@ -89,7 +89,7 @@ def read_table(path: Path, files: Files) -> Table:
         files: finds the pictures.
 
     Raises:
-        NoTableError: it cannot be read, or the columns cannot be told.
+        NoTableError: it cannot be read, or its columns are unclear.
         DiscernError: a line is wrong.
     """
     header, lines = _cells(path)
@@ -132,9 +132,9 @@ def _cells(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
 
 
 def _text(path: Path) -> str:
-    """What is in the file, whose lines may end as on any system.
+    """The file's text, with the line ends of any system.
 
-    Bytes that are no UTF-8 stay what they are in the names of files.
+    Bytes that are not UTF-8 are kept, since file names may have them.
     """
     text = _decoded(path)
     return text if "\n" in text else text.replace("\r", "\n")
@@ -144,8 +144,8 @@ def _decoded(path: Path) -> str:
     if not os.path.isfile(path):  # noqa: PTH113 - is_file raises for some paths
         path.stat()
         raise OSError("it is no file")  # a pipe would be waited for without end
-    if path.stat().st_size > _MOST_BYTES:
-        raise OSError(f"it has more than {_MOST_BYTES >> 20} MiB")
+    if path.stat().st_size > _MAX_BYTES:
+        raise OSError(f"it has more than {_MAX_BYTES >> 20} MiB")
     content = path.read_bytes()
     if content.startswith(_UTF16):
         return content.decode("utf-16")
@@ -158,7 +158,7 @@ def _decoded(path: Path) -> str:
 
 
 def _separator(text: str) -> tuple[str, int]:
-    """What separates the cells, and how many lines before the header say only that."""
+    """The separator of cells, and the number of lines before the header that declare it."""
     first, _, rest = text.partition("\n")
     if re.fullmatch(r"\"?sep=(.)\"?\s*", first):  # as Excel writes it
         return first.strip().strip('"')[4], 1
@@ -180,7 +180,7 @@ def _plain(name: str) -> str:
 
 
 class _Columns:
-    """Which column means what."""
+    """The meaning of each column."""
 
     def __init__(
         self,
@@ -208,11 +208,11 @@ class _Columns:
 
     @property
     def unread(self) -> list[str]:
-        """Names of the columns that are not asked for anything."""
+        """Names of the columns that are not used."""
         asked = {self.file, self.label, *self.parts, *self.one_hot, *self._named(_LABEL)}
         return [name for number, name in enumerate(self.header) if name and number not in asked]
 
-    # What is where
+    # Columns
 
     def _refused(self, why: str) -> NoTableError:
         shown = ", ".join(self.header[:20]) or "of an empty file"
@@ -230,7 +230,7 @@ class _Columns:
         return [number for name in names for number, own in enumerate(self.names) if own == name]
 
     def _parts(self) -> dict[int, tuple[str, str] | None]:
-        """Columns that say the part -> what they mean by yes and no, if that is what they say."""
+        """Columns that name the part -> the parts for yes and no, if they are flags."""
         for number in self._named(_SPLIT):
             if self.names[number] == "split" or any(map(part_of, self._column(number))):
                 return {number: None}
@@ -239,7 +239,7 @@ class _Columns:
     def _file(self, is_file: Callable[[str], bool]) -> int:
         if not self.lines and not {*_FILE} & {*self.names}:
             raise self._refused("none is known to name files")
-        probes = self.lines[:: max(1, len(self.lines) // _PROBED)]
+        probes = self.lines[:: max(1, len(self.lines) // _MAX_PROBES)]
 
         def found(number: int) -> float:
             values = [cells[number] for cells in probes if cells[number]]
@@ -255,11 +255,11 @@ class _Columns:
         return others[0]
 
     def _label(self) -> int:
-        """The column of the labels, or -1 where each class has one of its own."""
+        """The column of the labels, or -1 if each class has its own column."""
         taken = {self.file, *self.parts}
         named = [number for number in self._named(_LABEL) if number not in taken]
         if named:
-            return named[0] if len(named) == 1 else self._one_of(named)
+            return named[0] if len(named) == 1 else self._one_label_column(named)
         rest = [number for number in range(len(self.header)) if number not in taken]
         flags = [number for number in rest if self._is_binary(number)]
         if len(flags) > 1:
@@ -275,8 +275,8 @@ class _Columns:
             return rest[0]
         raise self._refused("none is known to have the labels")
 
-    def _one_of(self, named: list[int]) -> int:
-        """The column of names where others say the same in numbers; else one called label."""
+    def _one_label_column(self, named: list[int]) -> int:
+        """The column of class names if others hold the same as numbers; else one called label."""
         first, *others = named
         for other in others:
             pairs = set(zip(self._column(first), self._column(other), strict=True))
@@ -312,7 +312,7 @@ class _Columns:
         values = self._column(number)
         return not _are_numbers(values) and 1 < len(set(values)) <= len(values) / 2
 
-    # What a line says
+    # Lines
 
     def _label_of(self, line: int, cells: Sequence[str]) -> str:
         if not self.one_hot:
@@ -323,15 +323,15 @@ class _Columns:
     def _part_of(self, line: int, cells: Sequence[str]) -> str | None:
         if not self.parts:
             return None
-        found = {self._said(line, number, meaning, cells[number]) for number, meaning in
+        found = {self._cell_part(line, number, meaning, cells[number]) for number, meaning in
                  self.parts.items()} - {None}  # fmt: skip
-        # No is said of all parts but one.
+        # A flag says no for all parts but one.
         found = found - {"train"} if len(found) > 1 else found
         if len(found) > 1:
             raise DiscernError(f"{self.path}, line {line}: it is of two parts.")
         return found.pop() if found else "train"
 
-    def _said(
+    def _cell_part(
         self, line: int, number: int, meaning: tuple[str, str] | None, value: str
     ) -> str | None:
         if meaning is not None:
@@ -369,7 +369,7 @@ def _are_numbers(values: Sequence[str]) -> bool:
 
 
 class Files:
-    """Finds the files that a table means, by path, by name, or by name without suffix.
+    """Finds the files that a table names, by path, by name, or by name without suffix.
 
     Args:
         table: the folder of the table, from which paths begin.
@@ -382,7 +382,7 @@ class Files:
         self._by_name: dict[str, list[Path]] | None = None
 
     def find(self, value: str, part: str | None = None) -> list[Path]:
-        """The files that a value may mean: one if all is well, none if it is not there."""
+        """The files that a value may mean: one if it is clear, none if there is no such file."""
         if _is_file(path := self.table / value):
             return [self._as_walked(path, value)]
         steps = [step for step in _DRIVE.sub("", value).replace("\\", "/").split("/") if step]
@@ -394,7 +394,7 @@ class Files:
         return self._closest(self._candidates(steps[-1]), steps[:-1], part)
 
     def _as_walked(self, path: Path, value: str) -> Path:
-        """The path by which a walk through the folder finds the file, if it does."""
+        """The path by which a walk through the folder finds the file, if it is inside."""
         if ".." not in value and not Path(value).is_absolute():
             return path
         plain = self.folder / os.path.relpath(path, self.folder)
@@ -412,7 +412,7 @@ class Files:
         return exact or index.get(name, [])
 
     def _closest(self, found: list[Path], above: list[str], part: str | None) -> list[Path]:
-        """Those of the files that are in the folders that are named, and of a part if any are."""
+        """The files in the named folders, and among these the files of a part if there are any."""
 
         def agrees(path: Path) -> bool:
             # The table may begin its paths further up or further down than the data set.

@@ -1,4 +1,4 @@
-"""The values in chunks: written and read."""
+"""Writing and reading the values in chunks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from discern.features.chunks import SUFFIX, Chunk, DamagedChunkError, open_chunk
 from discern.files.writing import write_whole
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-"""Name of a precision -> type of the numbers that are kept."""
+"""Precision -> type of the stored numbers."""
 
 Ids = NDArray[np.uint64]
 """Two words for each image and view, (N, 2)."""
@@ -33,16 +33,16 @@ Places = NDArray[np.int32]
 
 
 MAX_OPEN = 1024
-"""Files that a reader keeps open, if the process may open four times as many."""
+"""Files that a reader keeps open, if the process may open four times as many files."""
 
 
 def write_chunk(folder: Path, ids: Ids, features: Tensor) -> Chunk:
     """Write a new chunk of ``ids`` (N, 2) and ``features`` (N, F), whole or not at all."""
     words = torch.from_numpy(ids.view(np.int64).copy())
     tensors = {"ids": words, "features": features.contiguous()}
-    # Once without the checksum, to see the order in which the library lays the values out.
+    # Saved once without the checksum, since the library decides the order of the values.
     checksum = _checksum(save(tensors))
-    # Names sort by age: of two features for one image the newer counts.
+    # Names sort by age, since the newer of two features of an image counts.
     path = folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}{SUFFIX}"
     with write_whole(path, "wb") as file:
         file.write(save(tensors, metadata={"crc32": f"{checksum:08x}"}))
@@ -76,10 +76,10 @@ def features_of(chunk: Chunk) -> Tensor:
 
 
 class Reader:
-    """Reads features from chunks a few at a time.
+    """Reads features from chunks, a few at a time.
 
-    That is as fast as through a memory map; but of a map of pages that the system keeps in large
-    pieces a row takes 2 MB of the process's memory, and a file that is cut off kills the process.
+    This is as fast as a memory map. With a map a row would take 2 MB of the process's memory if the
+    system uses huge pages, and a truncated file would kill the process.
     """
 
     def __init__(self) -> None:
@@ -89,14 +89,14 @@ class Reader:
         self._most = MAX_OPEN if unlimited else min(MAX_OPEN, max(1, allowed // 4))
 
     def read(self, chunks: Mapping[int, Chunk], places: Places) -> Tensor:
-        """Features (B, width) at ``places`` (B, 2), as they are kept.
+        """Features (B, width) at ``places`` (B, 2), in their stored precision.
 
         Args:
             chunks: number of a chunk -> chunk, all of one width and precision.
             places: at least one.
 
         Raises:
-            OSError: a file is gone, or cannot be read.
+            OSError: a file is missing or cannot be read.
         """
         first = chunks[int(places[0, 0])]
         values = torch.empty((len(places), first.width), dtype=DTYPES[first.precision])
@@ -109,7 +109,7 @@ class Reader:
         return values
 
     def _file(self, path: Path) -> int:
-        """The descriptor of a file that is open, or opened now in the place of another."""
+        """The descriptor of a file, opened if necessary in place of the oldest open one."""
         file = self._open.get(path)
         if file is None:
             while len(self._open) >= self._most:

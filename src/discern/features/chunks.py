@@ -1,4 +1,4 @@
-"""Files that hold the features of some images: what is in them, and whether it is whole.
+"""Files with the features of some images, and the checks that they are complete.
 
 A chunk is a safetensors file with two tensors: ``ids``, int64 (N, 2), and ``features``, (N, F). Its
 header holds the checksum of both. Nothing in it is ever executed.
@@ -16,29 +16,29 @@ from typing import Any
 SUFFIX = ".safetensors"
 
 PRECISIONS = {"float32": ("F32", 4), "float16": ("F16", 2), "bfloat16": ("BF16", 2)}
-"""Name of a precision -> the format's name for it, and bytes of a number."""
+"""Precision -> its name in the file, and bytes per number."""
 
 ID_BYTES = 16
-"""Of an image in ``ids``."""
+"""Bytes per image in ``ids``."""
 
 _MAX_HEADER = 100_000
 _PIECE = 1 << 24
 
 
 class DamagedChunkError(Exception):
-    """A file is no whole chunk of the expected kind; the message says why."""
+    """A file is not a complete chunk of the expected kind; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A chunk's file, and where in it the two tensors are.
+    """A chunk's file, and the positions of its two tensors.
 
     Attributes:
         path: the file.
         rows: number of images.
         checksum: CRC-32 of all bytes after the header.
-        ids_at, features_at: first byte of the tensors' values.
-        width: features of an image.
+        ids_at, features_at: offsets of the tensors' values in bytes.
+        width: features per image.
         precision: of the features.
     """
 
@@ -56,7 +56,7 @@ class Chunk:
         return self.width * PRECISIONS[self.precision][1]
 
     def verify(self) -> None:
-        """Read the whole file, some of it at a time.
+        """Check the checksum of the whole file, read in pieces.
 
         Raises:
             DamagedChunkError: the checksum is wrong.
@@ -72,15 +72,15 @@ class Chunk:
 
 
 def open_chunk(path: Path, width: int | None = None, precision: str | None = None) -> Chunk:
-    """What the header of a chunk says, checked against the file's size and what is expected.
+    """The chunk described by a file's header, checked against the file's size and expected kind.
 
     Args:
         path: the file.
-        width: features of an image; None for any number.
+        width: features per image; None for any number.
         precision: of the features; None for any.
 
     Raises:
-        DamagedChunkError: it is no chunk of features of that width and precision.
+        DamagedChunkError: it is not a chunk of features of that width and precision.
         OSError: it cannot be read.
     """
     status = path.stat()
@@ -101,7 +101,7 @@ def open_chunk(path: Path, width: int | None = None, precision: str | None = Non
 
 
 def _as_chunk(path: Path, header: Any, start: int, size: int) -> Chunk:
-    """The chunk that a header describes, whose values are bytes ``start`` to ``size``."""
+    """The chunk described by a header, with its values in bytes ``start`` to ``size``."""
     ids, features = header["ids"], header["features"]
     codes = {code: name for name, (code, _) in PRECISIONS.items()}
     (rows, words), (images, width) = ids["shape"], features["shape"]
@@ -110,7 +110,7 @@ def _as_chunk(path: Path, header: Any, start: int, size: int) -> Chunk:
         raise DamagedChunkError("its shapes are not a chunk's")
     precision = codes[features["dtype"]]
     row_bytes = {"ids": ID_BYTES, "features": width * PRECISIONS[precision][1]}
-    # The two follow each other without a gap, so that the checksum covers what is read and no more.
+    # The tensors follow each other without a gap, so that the checksum covers exactly what is read.
     (first, second) = sorted(row_bytes, key=lambda name: header[name]["data_offsets"])
     middle = rows * row_bytes[first]
     end = middle + rows * row_bytes[second]

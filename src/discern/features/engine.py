@@ -1,4 +1,4 @@
-"""Engines: what computes the features of a frozen backbone, the fastest that there is."""
+"""Engines that compute the features of a frozen backbone, and the choice of the fastest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from discern.errors import DiscernError
 from discern.features.engine_choice import fastest, memory, recall, remember
 from discern.features.engine_export import (
-    MOST_BYTES,
+    MAX_WEIGHT_BYTES,
     as_float32,
     backbone_key,
     release,
@@ -27,25 +27,25 @@ from discern.models.transfer import TransferClassifier
 log = logging.getLogger(__name__)
 
 ENGINES = ("torch", *STARTERS)
-"""What there is to compute with."""
+"""All engines."""
 
 AUTOMATIC = ("torch", "onnxruntime")
-"""What ``auto`` chooses from. OpenVINO is as fast as ONNX Runtime, and has ended a process that
-started it dozens of times: only who asks for it gets it."""
+"""Engines that ``auto`` chooses from. OpenVINO is as fast as ONNX Runtime, but crashed a process
+that started it dozens of times, so it is used only on request."""
 
 SETTINGS = ("auto", *ENGINES)
-"""What the setting ``engine`` may be."""
+"""Values of the setting ``engine``."""
 
 FORMAT = 1
-"""Raised where an engine of the same version gives other numbers than before."""
+"""Raised when an engine of the same version gives other numbers than before."""
 
-FEW = 200
-"""Images that torch has seen before the engines are measured."""
+MIN_IMAGES = 200
+"""Number of images from which measuring the engines pays."""
 
-MEASURED = 8
-"""Images in a batch that the engines are measured with."""
+MEASURED_BATCH = 8
+"""Batch size for measuring the engines."""
 
-# What an engine needs, and what to give pip for it.
+# Packages that an engine needs, and the arguments for pip.
 _NEEDED = {
     "torch": ((), ""),
     "onnxruntime": (("onnxruntime", "onnx"), "onnxruntime onnx"),
@@ -60,7 +60,7 @@ class Engine(Protocol):
 
     Attributes:
         name: one of :data:`ENGINES`.
-        version_class: the name with what can change the numbers that it gives.
+        version_class: the name with all versions that can change its numbers.
     """
 
     name: str
@@ -71,10 +71,10 @@ class Engine(Protocol):
 
 
 class TorchEngine:
-    """PyTorch itself, on the device that the network is on, with the threads it is set to.
+    """PyTorch itself, on the network's device and with torch's number of threads.
 
     Args:
-        network: its backbone computes, with the weights that it has at the time.
+        network: its backbone computes, with its current weights.
     """
 
     def __init__(self, network: TransferClassifier) -> None:
@@ -91,17 +91,17 @@ class TorchEngine:
 
 
 class ExportedEngine:
-    """ONNX Runtime or OpenVINO, on the CPU; it starts with the first batch, or before.
+    """ONNX Runtime or OpenVINO, on the CPU, started with the first batch or before.
 
-    It has a copy of the weights, and starts anew where they have changed. Copies of a network share
-    it; a fork of the process after its start cannot use it.
+    It has a copy of the weights, and restarts if they have changed. Copies of a network share it; a
+    process forked after its start cannot use it.
 
     Args:
         name: a key of :data:`discern.features.engine_runtime.STARTERS`.
         network: its backbone, frozen and on the CPU, is exported.
         input_shape: (C, H, W) of the images.
-        threads: that compute.
-        fall_back: whether torch computes where the engine cannot, rather than to raise.
+        threads: number of threads.
+        fall_back: whether torch computes if the engine cannot, rather than raising.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class ExportedEngine:
         """Export the backbone or find it exported, and compare the features with torch's.
 
         Raises:
-            EngineError: it cannot be exported, or the engine cannot run it or gives others.
+            EngineError: it cannot be exported, or the engine cannot run it or gives other features.
         """
         self._weights = _state(self._network.backbone)
         self._infer = start(self.name, self._network.backbone, self._shape, self._threads)
@@ -137,7 +137,7 @@ class ExportedEngine:
         """As :class:`Engine`.
 
         Raises:
-            EngineError: it cannot start, and is not to fall back.
+            EngineError: it cannot start, and ``fall_back`` is false.
         """
         if self._infer is None or self._weights != _state(self._network.backbone):
             try:
@@ -156,7 +156,7 @@ class ExportedEngine:
 
 
 def version_class(engine: str) -> str:
-    """An engine's name with what can change the numbers that it gives: ``onnxruntime-1.32-1``."""
+    """An engine's name with all versions that can change its numbers: ``onnxruntime-1.32-1``."""
     return f"{engine}-{release(engine)}-{FORMAT}"
 
 
@@ -169,14 +169,14 @@ def engine_for(
     """The engine for a network's frozen backbone.
 
     Args:
-        network: the classifier in whose place the engine computes features.
+        network: the classifier whose backbone's features are computed.
         input_shape: (C, H, W) of the images.
         setting: ``auto`` for the fastest on this machine, which is measured once and remembered;
             ``torch``; ``onnxruntime`` or ``openvino``, which start with the first batch.
-        threads: of an engine that is not torch; None for all that torch takes by itself.
+        threads: of an engine other than torch; None for torch's default.
 
     Raises:
-        DiscernError: there is no such engine, it is not installed, or it is not for this network.
+        DiscernError: there is no such engine, it is not installed, or it cannot run this network.
     """
     if setting not in SETTINGS:
         raise DiscernError(
@@ -203,16 +203,16 @@ def engine_for(
 
 
 def use_engine(network: nn.Module, input_shape: Sequence[int], setting: str, images: int) -> None:
-    """Let a saved network's backbone, if it has one, be run by an engine.
+    """Have an engine run a saved network's backbone, if it has one.
 
     Args:
         network: in eval mode, on the CPU.
         input_shape: (C, H, W) of the images.
         setting: see :func:`engine_for`.
-        images: that will be seen; for few ``auto`` is torch, since to measure would take longer.
+        images: number of images; for few ``auto`` is torch, since measuring would take longer.
 
     Raises:
-        DiscernError: as :func:`engine_for`; or another engine than torch is asked for, and the
+        DiscernError: as :func:`engine_for`; or an engine other than torch is requested and the
             network has no backbone.
     """
     if not isinstance(network, TransferClassifier):
@@ -220,14 +220,14 @@ def use_engine(network: nn.Module, input_shape: Sequence[int], setting: str, ima
             raise DiscernError(
                 f"engine={setting} is not possible, for the model has no backbone; choose auto."
             )
-    elif setting != "auto" or images >= FEW:
+    elif setting != "auto" or images >= MIN_IMAGES:
         network.requires_grad_(False)
         network.unfreeze("head")
         network.engine = engine_for(network, input_shape, setting)
 
 
 def _why_torch_alone(network: TransferClassifier) -> str | None:
-    """Why no other engine can run the backbone, or None."""
+    """The reason why only torch can run the backbone, or None."""
     parameter = next(network.backbone.parameters())
     if not network.frozen_backbone:
         return f"model.unfreeze={network.depth} trains the backbone"
@@ -235,25 +235,25 @@ def _why_torch_alone(network: TransferClassifier) -> str | None:
         return f"the backbone is on {parameter.device}"
     if parameter.dtype != torch.float32:
         return f"the backbone's weights are {str(parameter.dtype).removeprefix('torch.')}"
-    if weight_bytes(network.backbone) > MOST_BYTES:
+    if weight_bytes(network.backbone) > MAX_WEIGHT_BYTES:
         return _TOO_LARGE
     return None
 
 
 def _state(backbone: Backbone) -> list[tuple[int, int]]:
-    """Changes with every change of a weight's values, or of the place where they are."""
+    """A value that changes with any weight's values or address."""
     tensors = (*backbone.parameters(), *backbone.buffers())
     return [(tensor.data_ptr(), tensor._version) for tensor in tensors]
 
 
 def _missing(engine: str) -> list[str]:
-    """The packages that an engine needs and that are not installed."""
+    """Packages that an engine needs and that are not installed."""
     packages, _ = _NEEDED[engine]
     return [package for package in packages if importlib.util.find_spec(package) is None]
 
 
 def _fastest(network: TransferClassifier, input_shape: Sequence[int], threads: int) -> Engine:
-    """The engine that was measured to be the fastest, now or before."""
+    """The fastest engine, by a measurement now or before."""
     names = tuple(name for name in AUTOMATIC if not _missing(name))
     if names == ("torch",):
         return TorchEngine(network)
@@ -265,7 +265,7 @@ def _fastest(network: TransferClassifier, input_shape: Sequence[int], threads: i
     if chosen in names:
         return ExportedEngine(chosen, network, input_shape, threads, fall_back=True)
     engines = _started(names, network, input_shape, threads)
-    chosen, speeds = fastest(engines, photographs(MEASURED, tuple(input_shape)))
+    chosen, speeds = fastest(engines, photographs(MEASURED_BATCH, tuple(input_shape)))
     remember(path, chosen, speeds)
     measured = ", ".join(f"{name} {speed:.1f}" for name, speed in speeds.items())
     log.info("%s runs %s (images/s: %s).", chosen, network.backbone.provenance.name, measured)
@@ -275,7 +275,7 @@ def _fastest(network: TransferClassifier, input_shape: Sequence[int], threads: i
 def _started(
     names: Sequence[str], network: TransferClassifier, input_shape: Sequence[int], threads: int
 ) -> dict[str, Engine]:
-    """torch, and those engines that can run the backbone."""
+    """torch, and the other engines that can run the backbone."""
     engines: dict[str, Engine] = {"torch": TorchEngine(network)}
     for name in names[1:]:
         engine = ExportedEngine(name, network, input_shape, threads)

@@ -1,4 +1,4 @@
-"""Which engine is the fastest on this machine: measured once, and remembered."""
+"""The fastest engine on this machine, measured once and stored."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from discern.files.writing import write_whole
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-"""Raised where what was remembered before is to be measured anew."""
+"""Raised when stored choices are to be measured again."""
 
 ROUNDS, SECONDS = 3, 4.0
-"""How often the engines are measured, and after what time no more."""
+"""Number of measurements, and the time after which they end."""
 
 
 def fastest(
     engines: Mapping[str, Callable[[Tensor], Tensor]], images: Tensor
 ) -> tuple[str, dict[str, float]]:
-    """The engine that computes the most images a second; and how many each does.
+    """The engine that computes the most images a second, and the speed of each.
 
-    Each has a batch in turn, so that a slow moment of the machine hits them all; the medians count,
-    without the first turn.
+    They take turns, so that a slow moment of the machine affects them all; the medians without the
+    first turn count.
     """
     seconds: dict[str, list[float]] = {name: [] for name in engines}
     begun = time.perf_counter()
@@ -58,7 +58,7 @@ def memory(backbone: str, threads: int, packages: tuple[str, ...]) -> Path:
 
 
 def recall(path: Path) -> str | None:
-    """The engine that was chosen, if any was."""
+    """The stored choice, if any."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -68,7 +68,7 @@ def recall(path: Path) -> str | None:
 
 
 def remember(path: Path, engine: str, speeds: Mapping[str, float]) -> None:
-    """Keep the choice, where the cache folder can be written."""
+    """Store the choice, if the cache folder can be written."""
     try:
         with write_whole(path) as file:
             json.dump({"engine": engine, "images_per_second": dict(speeds)}, file, indent=1)

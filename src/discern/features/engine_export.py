@@ -1,4 +1,4 @@
-"""A backbone as an ONNX model: exported once, and kept in the cache folder."""
+"""Export of a backbone to an ONNX model, kept in the cache folder."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from discern.models.backbones import Backbone
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-"""Part of the files' names: raised where the same backbone gives another model."""
+"""Part of the files' names; raised when the same backbone gives another model."""
 
-MOST_BYTES = 2**31 - 2**24
-"""Of weights. An ONNX model of 2 GiB would need files beside it; some room is for the rest."""
+MAX_WEIGHT_BYTES = 2**31 - 2**24
+"""Limit for the weights. An ONNX model of 2 GiB would need external files; a margin is left."""
 
 INPUT, OUTPUT = "images", "features"
 
@@ -34,19 +34,19 @@ INPUT, OUTPUT = "images", "features"
 # version all of torchvision's and the usual ones of timm's networks can be exported.
 _OPSET = 18
 
-# Which package's code the network is, for it may change between two releases.
+# The package with a network's code, which may change between releases.
 _PACKAGES = {"efficientnet_lite": "efficientnet-lite-pytorch"}
 
 
 @contextmanager
 def as_float32() -> Iterator[None]:
-    """Compute without a graph, whatever is in force around: inference mode, autocast."""
+    """Compute in float32 without a graph, also within inference mode or autocast."""
     with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
         yield
 
 
 def weight_bytes(network: nn.Module) -> int:
-    """What its parameters and buffers take."""
+    """Bytes of its parameters and buffers."""
     tensors = [*network.parameters(), *network.buffers()]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
@@ -60,14 +60,14 @@ def release(package: str) -> str:
 
 
 def backbone_key(backbone: Backbone, shape: Sequence[int]) -> str:
-    """Names what a backbone computes for images of a shape (3, H, W): architecture and weights."""
+    """Key of a backbone for images of a shape (3, H, W): architecture and weights."""
     library, name = backbone.provenance.library, backbone.provenance.name
     code = f"{library}-{release(_PACKAGES.get(library, library))}-{name}"
     return f"{code}-{backbone.digest()}-{shape[1]}x{shape[2]}".replace("/", "_")
 
 
 def model_path(backbone: Backbone, shape: Sequence[int]) -> Path:
-    """Where in the cache folder a backbone's model for images of a shape (3, H, W) is kept."""
+    """The cached file of a backbone's model for images of a shape (3, H, W)."""
     name = f"{backbone_key(backbone, shape)}-torch-{release('torch')}-{FORMAT}{SUFFIX}"
     return folder() / name
 
@@ -85,7 +85,7 @@ def export(network: nn.Module, shape: Sequence[int]) -> bytes:
     example = torch.zeros((1, *shape), device="cpu")
     model = io.BytesIO()
     with as_float32(), _traceable(), warnings.catch_warnings():
-        # Of the tracer, that it keeps what does not depend on the images; and of its age.
+        # The tracer warns of constants and of its deprecation.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             network,
@@ -101,11 +101,11 @@ def export(network: nn.Module, shape: Sequence[int]) -> bytes:
 
 @contextmanager
 def _traceable() -> Iterator[None]:
-    """Have attention computed by operations that ONNX has, and no graph printed on failure."""
+    """Use attention operations that ONNX has, and print no graph on failure."""
     fused: bool = torch.backends.mha.get_fastpath_enabled()
     log_graph = torch._C._jit_onnx_log
     torch.backends.mha.set_fastpath_enabled(False)
-    # The exporter enables this log, through a slip, even where it is not to be verbose.
+    # The exporter enables this log by mistake even if it is not verbose.
     torch._C._jit_onnx_log = lambda *_: None
     try:
         yield
@@ -118,7 +118,7 @@ def _traceable() -> Iterator[None]:
 
 
 def kept(path: Path) -> bytes | None:
-    """The model in a file that is as it was written, None if there is none."""
+    """The model in an intact file; None if there is none."""
     try:
         model = path.read_bytes()
         sha256 = beside(path).read_text()
@@ -132,7 +132,7 @@ def kept(path: Path) -> bytes | None:
 
 
 def keep(path: Path, model: bytes) -> None:
-    """Write a model where :func:`kept` finds it, if that can be; those used long ago may go."""
+    """Write a model for :func:`kept`, if possible; the least recently used ones may be removed."""
     try:
         with write_whole(path, "wb") as file:
             file.write(model)
@@ -144,9 +144,9 @@ def keep(path: Path, model: bytes) -> None:
 
 
 def _stands_alone(model: bytes) -> bool:
-    """Whether a model is one of ONNX's own operators with all weights in it.
+    """Whether a model has only ONNX's own operators and no external data.
 
-    An engine reads whatever file a tensor names as the place of its values.
+    An engine reads any file that a tensor refers to.
     """
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -169,7 +169,7 @@ def _stands_alone(model: bytes) -> bool:
 
 
 def _messages(message: Any) -> Iterator[Any]:
-    """A protobuf message and all that it contains."""
+    """A protobuf message and all messages in it."""
     waiting = [message]
     while waiting:
         message = waiting.pop()

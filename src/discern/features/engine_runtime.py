@@ -36,19 +36,19 @@ Run = Callable[[Floats], Floats]
 
 
 class EngineError(DiscernError):
-    """An engine cannot run a backbone; the sentence says why."""
+    """An engine cannot run a backbone; the message gives the reason."""
 
 
 def start(engine: str, backbone: Backbone, shape: tuple[int, int, int], threads: int) -> Infer:
-    """Start an engine with a frozen backbone, whose features are compared with torch's.
+    """Start an engine with a frozen backbone, and compare its features with torch's.
 
-    The exported backbone is read from the cache folder, or made and kept there.
+    The exported backbone is read from the cache folder, or exported and stored there.
 
     Args:
         engine: a key of :data:`STARTERS`.
         backbone: in evaluation mode, on the CPU.
         shape: (3, H, W) of the images as the backbone takes them.
-        threads: that compute.
+        threads: number of threads.
 
     Raises:
         EngineError: the backbone cannot be exported, or the engine cannot run it or gives other
@@ -60,7 +60,7 @@ def start(engine: str, backbone: Backbone, shape: tuple[int, int, int], threads:
         if model is not None:
             try:
                 return _agreeing(engine, model, backbone, shape, threads)
-            except Exception as error:  # of another machine, or a stranger's
+            except Exception as error:  # from another machine, or untrusted
                 log.debug("%s is made anew: %s.", path, first_line(error))
         model = export(backbone.network, shape)
         infer = _agreeing(engine, model, backbone, shape, threads)
@@ -74,7 +74,7 @@ def start(engine: str, backbone: Backbone, shape: tuple[int, int, int], threads:
 def _agreeing(
     engine: str, model: bytes, backbone: Backbone, shape: tuple[int, int, int], threads: int
 ) -> Infer:
-    """The started engine; ValueError where its features are not torch's."""
+    """The started engine; ValueError if its features differ from torch's."""
     infer = _in_turn(STARTERS[engine](model, threads), threads)
     difference = _difference(infer, backbone, shape)
     if not difference <= TOLERANCE:
@@ -91,7 +91,7 @@ def _difference(infer: Infer, backbone: Backbone, shape: tuple[int, int, int]) -
     with as_float32():
         right: Tensor = backbone(images.contiguous(memory_format=torch.channels_last))
         found = infer(images)
-    if torch.equal(found, right):  # also where all are zero, and there is no largest
+    if torch.equal(found, right):  # also if all are zero
         return 0.0
     return float((found - right).abs().max() / right.abs().max())
 
@@ -110,7 +110,7 @@ def _onnxruntime(model: bytes, threads: int) -> Run:
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = 1
-    options.log_severity_level = 3  # errors; warnings are for those who write models
+    options.log_severity_level = 3  # errors only
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def run(image: Floats) -> Floats:
@@ -125,7 +125,7 @@ def _openvino(model: bytes, threads: int) -> Run:
         openvino = importlib.import_module("openvino")
     core = openvino.Core()
     settings = {
-        # Where the CPU has bfloat16, that is the default.
+        # The default is bfloat16 if the CPU has it.
         "INFERENCE_PRECISION_HINT": "f32",
         "EXECUTION_MODE_HINT": "ACCURACY",
         "INFERENCE_NUM_THREADS": threads,
@@ -147,7 +147,7 @@ def _openvino(model: bytes, threads: int) -> Run:
 
 @contextmanager
 def _no_telemetry() -> Iterator[None]:
-    """Importing openvino reports that to Google Analytics, unless this package is missing."""
+    """Hide the package by which importing openvino reports to Google Analytics."""
     package = "openvino_telemetry"
     absent = package not in sys.modules
     if absent:
@@ -160,11 +160,11 @@ def _no_telemetry() -> Iterator[None]:
 
 
 def _in_turn(run: Run, threads: int) -> Infer:
-    """Has each thread compute image after image.
+    """Compute images one by one, in parallel threads.
 
-    No thread waits for another within an image, as it does where all share a batch of 32: measured
-    on 2 cores that gives 1.2 times as many images a second of DenseNet-121. And the features of an
-    image depend neither on the others in its batch nor on the number of threads.
+    Threads do not wait for each other within an image, as they would within a batch of 32: on 2
+    cores DenseNet-121 computes 1.2 times as many images a second. And the features of an image
+    depend neither on the others in its batch nor on the number of threads.
     """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="engine")
 
@@ -180,4 +180,4 @@ STARTERS: dict[str, Callable[[bytes, int], Run]] = {
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
 }
-"""How each starts, with an ONNX model and the number of threads that will call it."""
+"""Engine -> start from an ONNX model and the number of threads that will call it."""

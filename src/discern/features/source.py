@@ -1,4 +1,4 @@
-"""Computing a backbone's features and keeping them."""
+"""Computing a backbone's features and storing them."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from discern.console import is_terminal
-from discern.data.images import Images
+from discern.data.images import Batch, Batched, Images, Shown
 from discern.data.loader import ImageLoader
 from discern.errors import DiscernError, first_line
 from discern.features.arrays import DTYPES, Ids
@@ -33,10 +31,10 @@ FORMAT = 2
 """Raised when the same images and settings give other features than before."""
 
 FLUSH_SECONDS, FLUSH_BYTES = 10.0, 64 << 20
-"""How much is computed between two writes; a killed extraction loses no more."""
+"""Interval between two writes; a killed extraction loses no more."""
 
 ATTEMPTS = 3
-"""Times that features are computed which the disk gives back damaged."""
+"""Attempts to compute features that turn out damaged on disk."""
 
 Key = dict[str, object]
 
@@ -51,15 +49,15 @@ class CacheFullError(DiscernError):
 
 @dataclass(frozen=True)
 class Kind:
-    """What features depend on besides the images.
+    """Everything that features depend on besides the images.
 
     Attributes:
         backbone: digest of its weights, its library and name.
         shape: (C, H, W) of the images.
         preprocessing: from a picture to the images.
         readers: what decodes and scales pictures -> its version.
-        engine: what computes, with what can change the numbers.
-        precision: that they are kept with.
+        engine: name and version of what computes.
+        precision: of the stored features.
     """
 
     backbone: Key
@@ -70,30 +68,22 @@ class Kind:
     precision: str
 
     def about(self) -> Key:
-        """All of it, as it is written beside the features."""
-        return {
-            "format": FORMAT,
-            "backbone": self.backbone,
-            "shape": list(self.shape),
-            "preprocessing": self.preprocessing,
-            "readers": self.readers,
-            "engine": self.engine,
-            "precision": self.precision,
-        }
+        """All of it, as written beside the features."""
+        return {"format": FORMAT, **asdict(self)}
 
     def digest(self) -> str:
-        """Hex digest that any change of the above changes."""
+        """Hex digest of the above."""
         return name_of(self.about())
 
 
 @dataclass
 class Account:
-    """What was reused and what computed.
+    """Counts of reused and computed features.
 
     Attributes:
-        reused, computed: images in views.
-        bytes: of the features used.
-        seconds: that computing took.
+        reused, computed: numbers of images in views.
+        bytes: size of the features used.
+        seconds: time spent computing.
     """
 
     reused: int = 0
@@ -107,11 +97,11 @@ class Settings:
     """The group ``cache``.
 
     Attributes:
-        mode: ``auto``; ``refresh`` to compute anew; ``require`` to compute nothing.
+        mode: ``auto``; ``refresh`` to compute all again; ``require`` to compute none.
         folder: of all stores.
-        max_bytes: that they may take together.
+        max_bytes: limit for all stores together.
         views: of each training image, if it is augmented.
-        stop_if_full: where features cannot be written, end the run; or else go on without.
+        stop_if_full: whether the run ends if features cannot be written.
         batch_size, num_workers: of the computation.
         share: (k, n) to compute the k-th of n parts, from 1.
     """
@@ -127,12 +117,12 @@ class Settings:
 
 
 class FeatureSource:
-    """Has the features of images, or computes them when they are first asked for.
+    """Serves image features, computing missing ones on first use.
 
     Args:
         compute: images (N, C, H, W) -> features (N, width), float32, both on the CPU.
-        width: features of an image.
-        kind: what they depend on.
+        width: features per image.
+        kind: what the features depend on.
         settings: of the cache.
     """
 
@@ -149,77 +139,64 @@ class FeatureSource:
         )
         self._full = False
         self._uncached = 0
-        # With ``refresh`` what was there before counts for nothing.
+        # With ``refresh`` existing chunks do not count.
         self._since = max(self.store.chunks, default=0) if settings.mode == "refresh" else -1
-        self._tables: dict[tuple[object, ...], tuple[_Shown, FeatureTable]] = {}
+        self._tables: dict[Shown, FeatureTable] = {}
 
     @property
     def features_computed(self) -> int:
-        """Features computed so far, those that there was no room for included."""
+        """Number of features computed so far, including those that were not stored."""
         return self.account.computed + self._uncached
 
-    def rows(
-        self,
-        images: Images,
-        indices: NDArray[np.int64],
-        augmentation: Any,
-        seed: int,
-        view: int,
-    ) -> Tensor:
-        """Features, float32 (B, width), of the images at ``indices`` in a view of theirs."""
+    def rows(self, shown: Shown, indices: NDArray[np.int64]) -> Tensor:
+        """Features, float32 (B, width), of the images at ``indices``."""
         if not self._full:
             try:
-                return self._kept_rows(images, indices, augmentation, seed, view)
+                return self._kept_rows(shown, indices)
             except CacheFullError as error:
                 if self.settings.stop_if_full:
                     raise
                 self._full = True
                 log.warning("%s Training goes on without the cache.", error)
-        batch, _ = images.identified(indices, augmentation, seed, view)
+        batch, _ = shown.images.identified(indices, shown.view)
         self._uncached += len(indices)
-        # Tensors made in inference mode cannot be what a head is trained on; a copy can.
+        # A head cannot be trained on tensors made in inference mode; on a copy it can.
         return self.compute(batch).clone()
 
-    def _kept_rows(
-        self, images: Images, indices: NDArray[np.int64], augmentation: Any, seed: int, view: int
-    ) -> Tensor:
-        table = self.table(images, augmentation, seed, view)
+    def _kept_rows(self, shown: Shown, indices: NDArray[np.int64]) -> Tensor:
+        table = self.table(shown)
         try:
             return table.rows(indices)
-        except OSError:  # removed while in use, or a fault of the disk
-            self._tables = {key: known for key, known in self._tables.items() if known[1] != table}
+        except OSError:  # removed while in use, or a disk fault
+            del self._tables[shown]
         with self._on_disk("read"):
-            return self.table(images, augmentation, seed, view).rows(indices)
+            return self.table(shown).rows(indices)
 
-    def compute_share(self, images: Images, augmentation: Any, seed: int, view: int) -> None:
-        """Compute the part of the features that is missing and that ``share`` names.
+    def compute_share(self, shown: Shown) -> None:
+        """Compute the missing features that belong to ``share``.
 
         Raises:
-            CacheMissError, CacheFullError, DiscernError: as of ``table``.
+            CacheMissError, CacheFullError, DiscernError: as for ``table``.
         """
-        shown = _Shown(images, augmentation, seed, view)
-        ids = shown.ids()
+        ids = _ids_of(shown)
         if len(self._missing(ids)):
             self._compute(shown, ids)
 
-    def table(self, images: Images, augmentation: Any, seed: int, view: int) -> FeatureTable:
-        """The features of all of ``images``, those missing computed first, behind a bar.
+    def table(self, shown: Shown) -> FeatureTable:
+        """The features of all images, those missing computed first, behind a bar.
 
         Raises:
             CacheMissError: some are missing, and the mode is ``require``.
             CacheFullError: they cannot be written.
-            DiscernError: a picture can no longer be read, or they are too many or too large.
+            DiscernError: a picture can no longer be read, or features are too many or too large.
         """
-        key = (id(images), id(augmentation), *((seed, view) if augmentation is not None else ()))
-        if key not in self._tables:
-            shown = _Shown(images, augmentation, seed, view)
-            # The images are kept with it: other objects could get the same ids.
-            self._tables[key] = shown, self._complete(shown)
-        return self._tables[key][1]
+        if shown not in self._tables:
+            self._tables[shown] = self._complete(shown)
+        return self._tables[shown]
 
-    def count_missing(self, images: Images, augmentation: Any, seed: int, view: int) -> int:
-        """Images whose features are to be computed."""
-        return len(self._missing(_Shown(images, augmentation, seed, view).ids()))
+    def count_missing(self, shown: Shown) -> int:
+        """Number of images whose features are not in the cache."""
+        return len(self._missing(_ids_of(shown)))
 
     def check_room(self, count: int) -> None:
         """Refuse more new features than the cache may ever hold.
@@ -234,8 +211,8 @@ class FeatureSource:
                 f"{needed / 1e9:.3g} GB; give more, or cache.mode=off."
             )
 
-    def _complete(self, shown: _Shown) -> FeatureTable:
-        ids, before = shown.ids(), self.account.computed
+    def _complete(self, shown: Shown) -> FeatureTable:
+        ids, before = _ids_of(shown), self.account.computed
         self.store.hold()
         for _ in range(ATTEMPTS):
             places = self.store.find(ids)
@@ -246,7 +223,7 @@ class FeatureSource:
                 continue
             if self.settings.mode == "refresh":
                 self.store.remove_superseded()
-            beside = sum(table.in_memory for _, table in self._tables.values())
+            beside = sum(table.in_memory for table in self._tables.values())
             with suppress(OSError, DamagedChunkError):  # removed since it was verified
                 table = FeatureTable(self.store, places, beside)
                 self.account.reused += max(0, len(ids) - (self.account.computed - before))
@@ -255,10 +232,10 @@ class FeatureSource:
         raise CacheFullError(f"cache.dir={self.settings.folder} loses what is written to it.")
 
     def _missing(self, ids: Ids) -> NDArray[np.int64]:
-        """Indices of what is to be computed."""
+        """Indices of missing features."""
         return np.flatnonzero(self.store.find(ids)[:, 0] <= self._since)
 
-    def _compute(self, shown: _Shown, ids: Ids) -> None:
+    def _compute(self, shown: Shown, ids: Ids) -> None:
         if self.settings.mode == "require":
             self.store.refresh()  # another process may have written them since
             missing = self._missing(ids)
@@ -273,15 +250,15 @@ class FeatureSource:
             with self._on_disk():
                 part = f"{share[0]}of{share[1]}" if share else "all"
                 turn.enter_context(self.store.writing(part))
-            # What another process has computed while this one waited is there now. An image that
-            # has changed is no longer equal to others, for which it was to stand.
+            # Another process may have computed some meanwhile. A changed image no longer stands for
+            # the images that it was equal to.
             while len(missing := self._own_missing(ids)):
                 self._make_room(len(missing))
                 if not self._extract(shown, ids, missing):
                     break
 
     def _own_missing(self, ids: Ids) -> NDArray[np.int64]:
-        """Indices of what is to be computed here: of equal images one, of a share what it has."""
+        """Indices of missing features in this share, each image once."""
         missing, share = self._missing(ids), self.settings.share
         if share is not None:
             missing = missing[ids[missing, 0] % np.uint64(share[1]) == share[0] - 1]
@@ -290,7 +267,7 @@ class FeatureSource:
 
     @contextmanager
     def _on_disk(self, used: str = "written") -> Iterator[None]:
-        """Tell what goes wrong with files in one sentence."""
+        """Turn an OSError into a CacheFullError."""
         try:
             yield
         except OSError as error:
@@ -317,17 +294,18 @@ class FeatureSource:
                 f"beside the {taken / 1e9:.3g} GB in use."
             )
 
-    def _extract(self, shown: _Shown, ids: Ids, missing: NDArray[np.int64]) -> int:
-        """Compute and keep what is missing; the number of images that have changed.
+    def _extract(self, shown: Shown, ids: Ids, missing: NDArray[np.int64]) -> int:
+        """Compute and store missing features; returns the number of images that have changed.
 
-        The ids of these become those of what they are now.
+        The IDs of these are updated in ``ids``.
         """
         asked = ids[missing]
         begun = flushed = time.perf_counter()
         done: list[tuple[Ids, Tensor]] = []
         size = 0
+        title = f"features of view {shown.view.epoch + 1}" if shown.view else "features"
         with tqdm(
-            desc=shown.title, total=len(missing), unit=" images", leave=False, dynamic_ncols=True,
+            desc=title, total=len(missing), unit=" images", leave=False, dynamic_ncols=True,
             disable=not is_terminal(),
         ) as bar:  # fmt: skip
             for part, batch, found in self._batches(shown, missing):
@@ -347,22 +325,22 @@ class FeatureSource:
         self.store.remember_rate(len(missing), seconds)
         changed = missing[(ids[missing] != asked).any(axis=1)]
         if len(changed):
-            shown.warn_of(changed)
+            _warn_of_changes(shown.images, changed)
         return len(changed)
 
     @property
     def seconds_saved(self) -> float | None:
-        """What computing the reused features would have taken, if that is known."""
+        """Time that the reused features would have taken; None if unknown."""
         rate = self.store.seconds_per_image
         return None if rate is None else rate * self.account.reused
 
     def _batches(
-        self, shown: _Shown, missing: NDArray[np.int64]
+        self, shown: Shown, missing: NDArray[np.int64]
     ) -> Iterator[tuple[NDArray[np.int64], Tensor, Ids]]:
-        """Indices, images (N, C, H, W) and what these are, in the order of ``missing``."""
+        """Indices, images (N, C, H, W) and their current IDs, in the order of ``missing``."""
         settings = self.settings
         loader = ImageLoader(
-            shown,
+            _Identified(shown),
             sampler=missing.tolist(),
             batch_size=settings.batch_size,
             num_workers=settings.num_workers,
@@ -370,7 +348,7 @@ class FeatureSource:
         )
         parts = np.split(missing, range(settings.batch_size, len(missing), settings.batch_size))
         for part, (batch, found) in zip(parts, loader, strict=True):
-            yield part, batch, found
+            yield part, batch, found.numpy().view(np.uint64)
 
     def _keep(self, done: list[tuple[Ids, Tensor]]) -> None:
         ids = np.concatenate([part for part, _ in done])
@@ -386,36 +364,28 @@ class FeatureSource:
         self.account.computed += len(ids)
 
 
-@dataclass(frozen=True, eq=False)
-class _Shown(Dataset[Any]):
-    """Images as the network sees them: in evaluation, or with an augmentation in a view."""
+def _ids_of(shown: Shown) -> Ids:
+    """IDs, (N, 2), of the images as they were when the data set was read."""
+    return shown.images.identify(shown.view).copy()
 
-    images: Images
-    augmentation: Any
-    seed: int
-    view: int
+
+def _warn_of_changes(images: Images, changed: NDArray[np.int64]) -> None:
+    """Warn that files have changed since the data set was read."""
+    names = images.names()
+    first = names[changed[0]] if names else f"image {changed[0]}"
+    others = f" and {len(changed) - 1:,} others" if len(changed) > 1 else ""
+    log.warning("%s%s changed after this run had looked at the data: used as now.", first, others)
+
+
+class _Identified(Batched):
+    """Batches of images, float32 (B, C, H, W), with their IDs, int64 (B, 2), for labels."""
+
+    def __init__(self, shown: Shown) -> None:
+        self.shown = shown
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.shown)
 
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Ids]:
-        chosen = np.array(indices, dtype=np.int64)
-        return self.images.identified(chosen, self.augmentation, self.seed, self.view)
-
-    def ids(self) -> Ids:
-        """Two words for each, (N, 2), of the images as they were when the data set was read."""
-        return self.images.identify(self.augmentation, self.seed, self.view).copy()
-
-    def warn_of(self, changed: NDArray[np.int64]) -> None:
-        """Say which images are no longer those that the data set was made of."""
-        names = self.images.names()
-        first = names[changed[0]] if names else f"image {changed[0]}"
-        others = f" and {len(changed) - 1:,} others" if len(changed) > 1 else ""
-        log.warning(
-            "%s%s changed after this run had looked at the data: used as now.", first, others
-        )
-
-    @property
-    def title(self) -> str:
-        """Of the bar."""
-        return "features" if self.augmentation is None else f"features of view {self.view + 1}"
+    def __getitems__(self, indices: list[int]) -> Batch:
+        images, ids = self.shown.images.identified(np.array(indices), self.shown.view)
+        return images, torch.from_numpy(ids.view(np.int64).copy())

@@ -1,4 +1,4 @@
-"""The features of one backbone and preprocessing, under the ids of images."""
+"""The stored features of one backbone and preprocessing, by the IDs of images."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ from discern.files.writing import write_whole
 
 log = logging.getLogger(__name__)
 
-_MOST = 1 << 50
-"""Images, and seconds, that cannot have been."""
+_MAX_COUNT = 1 << 50
+"""Upper bound for plausible numbers of images and seconds."""
 
 
 class FeatureStore:
-    """A folder of chunks. None is ever changed: chunks are added, and removed where nobody reads.
+    """A folder of chunks. Chunks are added, and removed while no process reads; never changed.
 
     Args:
-        folder: made when the first chunk is written.
+        folder: created with the first chunk.
         width: features of an image.
-        precision: that features are kept with.
-        about: what the features are, for people; written beside them.
+        precision: of the stored features.
+        about: description of the features for people; written beside them.
     """
 
     def __init__(self, folder: Path, width: int, precision: str, about: dict[str, object]) -> None:
         self.folder = folder
         self.width = width
         self.precision = precision
-        self.about = json.loads(json.dumps(about))  # as it is read again
+        self.about = json.loads(json.dumps(about))  # as it will be read
         self.chunks: dict[int, Chunk] = {}
-        """By numbers that rise: of two features of an image those of the higher count."""
+        """Number -> chunk; of two features of an image the one with the higher number counts."""
         self.reader = Reader()
         self.damaged: list[Path] = []
         self._known: set[Path] = set()
@@ -57,7 +57,7 @@ class FeatureStore:
         self.refresh()
 
     def refresh(self) -> None:
-        """Learn of chunks that were written since; a damaged one is left out and said."""
+        """Find chunks written since; a damaged one is left out with a warning."""
         for path in sorted(self.folder.glob(f"*{SUFFIX}")):
             if path in self._known:
                 continue
@@ -70,7 +70,7 @@ class FeatureStore:
                 self._leave_out(path, error)
 
     def find(self, ids: Ids) -> Places:
-        """Where features are: chunk and row of each, (N, 2), or -1 twice."""
+        """Places of features: chunk and row of each, (N, 2), or -1 twice."""
         index = _Index(ids)
         for number, chunk in list(self.chunks.items()):
             try:
@@ -81,18 +81,18 @@ class FeatureStore:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes that the features of an image are kept in."""
+        """Bytes of an image's stored features."""
         return self.width * DTYPES[self.precision].itemsize
 
     def add(self, ids: Ids, features: Tensor) -> None:
-        """Keep the features (N, width) of ids; OSError where that cannot be written."""
+        """Store the features (N, width) of IDs; OSError if they cannot be written."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.hold()
         write_chunk(self.folder, ids, features.to(DTYPES[self.precision]))
         self.refresh()
 
     def drop_damaged(self, numbers: Iterable[int]) -> bool:
-        """Verify chunks; leave out those that are damaged or gone. Whether there was one."""
+        """Verify chunks and leave out damaged or missing ones; whether there were any."""
         wrong = False
         for number in numbers:
             try:
@@ -108,7 +108,7 @@ class FeatureStore:
             return
         with holding_alone(self._use) as alone:
             old = self._superseded() if alone else {}
-            # Not for newer ones that the disk has lost.
+            # Only if the newer ones are intact.
             if self.drop_damaged({newer for successors in old.values() for newer in successors}):
                 return
             for number in old:
@@ -138,7 +138,7 @@ class FeatureStore:
     def _leave_out(self, path: Path, error: DamagedChunkError | OSError) -> None:
         self.damaged.append(path)
         if isinstance(error, OSError):
-            # The fault may be the system's, and over the next time: the file stays.
+            # The fault may be temporary: the file stays.
             why = error.strerror or str(error)
             log.warning("%s cannot be read (%s): its features are computed again.", path, why)
             return
@@ -146,40 +146,40 @@ class FeatureStore:
         with suppress(OSError):
             path.unlink()
 
-    # What computing takes
+    # Time
 
     @property
     def seconds_per_image(self) -> float | None:
-        """What computing has taken so far, if that is known."""
+        """Measured time per image; None if unknown."""
         images, seconds = self._rate
         return seconds / images if images else None
 
     def remember_rate(self, images: int, seconds: float) -> None:
-        """Keep what computing the features of so many images took, if it can be written."""
+        """Store the time that so many images took, if it can be written."""
         known, before = self._rate
         with suppress(OSError), write_whole(self.folder / "rate.json") as file:
             json.dump({"images": known + images, "seconds": before + seconds}, file)
 
     @property
     def _rate(self) -> tuple[int, float]:
-        """Images computed so far, and the seconds that took."""
+        """Number of images computed so far, and the seconds they took."""
         content = read_json(self.folder / "rate.json")
         if not isinstance(content, dict):
             return 0, 0.0
         images, seconds = content.get("images"), content.get("seconds")
         # JSON knows numbers of any size, and NaN.
-        if type(images) is not int or type(seconds) is not float or not 0 < images < _MOST:
+        if type(images) is not int or type(seconds) is not float or not 0 < images < _MAX_COUNT:
             return 0, 0.0
-        return (images, seconds) if 0 <= seconds < _MOST else (0, 0.0)
+        return (images, seconds) if 0 <= seconds < _MAX_COUNT else (0, 0.0)
 
-    # Who uses it
+    # Locks
 
     @contextmanager
     def writing(self, part: str = "all") -> Iterator[None]:
-        """Be the only process that computes these features; a crash ends the turn as well.
+        """Hold the lock for computing these features; a crash releases it.
 
         Args:
-            part: processes that compute different parts do not wait for each other.
+            part: processes with different parts do not wait for each other.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self.hold()
@@ -197,7 +197,7 @@ class FeatureStore:
             lock.release()
 
     def hold(self) -> None:
-        """Mark the store as in use by this process until it ends, and as used now."""
+        """Mark the store as used now, and as in use until this process ends."""
         if not self.folder.is_dir():
             return
         if self._use is None or not is_mark(self._use, self.folder):
@@ -208,9 +208,9 @@ class FeatureStore:
 
 
 class _Index:
-    """Finds the places of ids, whatever their number and order; some of them may be equal.
+    """Finds the places of IDs in any order, with repeats.
 
-    It holds those that are asked for and not all that there are: a store may have many more.
+    It indexes the requested IDs, since a store may have many more.
 
     Args:
         ids: (N, 2).
@@ -227,8 +227,8 @@ class _Index:
         self._found = np.full((len(self._ids), 2), -1, np.int32)
 
     def match(self, number: int, ids: Ids) -> None:
-        """Note which of the ids in a chunk are asked for."""
-        rows = np.argsort(ids[:, 0])  # neighbours are searched for in the same memory
+        """Record which of the IDs in a chunk are requested."""
+        rows = np.argsort(ids[:, 0])  # for locality of the search
         ids = ids[rows]
         at = np.searchsorted(self._ids[:, 0], ids[:, 0])
         while len(rows):
@@ -242,21 +242,21 @@ class _Index:
             at, ids, rows = at[next_] + 1, ids[next_], rows[next_]
 
     def places(self) -> Places:
-        """Chunk and row of each id, (N, 2), or -1 twice."""
+        """Chunk and row of each ID, (N, 2), or -1 twice."""
         return self._found[self._which]
 
 
 IN_MEMORY = 128 << 20
-"""Bytes of features that a run reads into memory at once; others stay in their files."""
+"""Limit for features that a run reads into memory, in bytes; others stay in their files."""
 
 
 class FeatureTable:
-    """The features of some images, in their order: in memory, or in files where they are many.
+    """The features of some images, in their order: in memory, or in files if they are many.
 
     Args:
         store: has them all.
         places: chunk and row of each, (N, 2).
-        beside: bytes of other tables that are in memory.
+        beside: bytes of other tables in memory.
 
     Raises:
         DamagedChunkError, OSError: a chunk can no longer be read.
@@ -281,11 +281,11 @@ class FeatureTable:
 
     @property
     def in_memory(self) -> int:
-        """Bytes that it takes there."""
+        """Bytes of the table in memory."""
         return 0 if self._all is None else self._all.nbytes
 
     def rows(self, indices: NDArray[np.int64]) -> Tensor:
-        """Features, float32 (B, width), at ``indices``; OSError where they are no longer there."""
+        """Features, float32 (B, width), at ``indices``; OSError if they are no longer there."""
         if self._all is None:
             return self._reader.read(self._chunks, self.places[indices]).float()
         return self._all.index_select(0, torch.from_numpy(indices))

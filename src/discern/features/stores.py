@@ -1,4 +1,4 @@
-"""The folders of the cache, one for each kind of features: who uses them, what room they take."""
+"""The folders of the feature cache, one per kind of features: their locks and sizes."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
+
+from discern.files import reading
 
 ABOUT = "about.json"
-"""What the features in a folder are, for people."""
+"""File with a description of the features in a folder."""
 
 MARK = ".use.lock"
-"""Locked by those who use a folder; changed when it was last used."""
+"""File locked by the users of a folder; its mtime is the last use."""
 
 _NAME = re.compile(r"[0-9a-f]{32}")
 _MAX_JSON = 1 << 20
 
 STALE = 3600.0
-"""Seconds after which a half-written file is one that a killed process has left."""
+"""Age in seconds from which a half-written file counts as left by a killed process."""
 
 
 def name_of(about: object) -> str:
-    """The name of the folder for features that are so described; any change of it changes it."""
+    """The name of the folder for a description of features: a digest of it."""
     text = json.dumps(about, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -57,41 +59,38 @@ def file_size(path: Path) -> int:
 
 
 def bytes_of(gigabytes: float) -> int:
-    """Gigabytes in bytes, but no more than a file system may hold."""
+    """Gigabytes in bytes, at most the limit of a file system."""
     return int(min(gigabytes * 1e9, 2.0**63))
 
 
 def last_used(folder: Path) -> float:
-    """When features were last used, in seconds since 1970; 0 if they are gone."""
+    """Last use of features in seconds since 1970; 0 if they are gone."""
     for mark in (folder / MARK, folder / ABOUT, folder):
         with suppress(OSError):
             return mark.lstat().st_mtime
     return 0.0
 
 
-def read_json(path: Path) -> Any:
-    """The content of a small JSON file; None where there is none that can be read."""
-    try:
-        if not path.is_file() or path.stat().st_size > _MAX_JSON:
-            return None
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
+def read_json(path: Path) -> object:
+    """The content of a small JSON file; None if it cannot be read."""
+    with suppress(OSError, ValueError):
+        return reading.read_json(path, limit=_MAX_JSON)
+    return None
 
 
-# Who uses it
+# Locks
 
 
 def hold(folder: Path) -> IO[bytes] | None:
-    """Mark features as used now, and as in use until the file returned is closed.
+    """Mark features as used now, and as in use until the returned file is closed.
 
-    None where they cannot be marked.
+    None if they cannot be marked.
     """
     path, link = folder / MARK, os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | link, 0o666)
-        except OSError:  # a folder that is only to be read
+        except OSError:  # a read-only folder
             descriptor = os.open(path, os.O_RDONLY | link)
         file = os.fdopen(descriptor, "rb")
         fcntl.flock(file, fcntl.LOCK_SH)
@@ -106,7 +105,7 @@ def hold(folder: Path) -> IO[bytes] | None:
 def holding_alone(file: IO[bytes]) -> Iterator[bool]:
     """Keep others from holding the features that this process holds by ``file``.
 
-    False where another does already, or where that cannot be known.
+    Yields False if another process holds them, or that is unknown.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -116,13 +115,13 @@ def holding_alone(file: IO[bytes]) -> Iterator[bool]:
     try:
         yield alone
     finally:
-        # Also where the lock was not had: to ask for it gives up the one before.
+        # Also if it failed: asking for the exclusive lock releases the shared one.
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_SH)
 
 
 def is_mark(file: IO[bytes], folder: Path) -> bool:
-    """Whether ``hold`` has marked this folder, and not one that was removed since."""
+    """Whether ``file`` marks this folder, and not one that was removed since."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), (folder / MARK).lstat())
     except OSError:
@@ -137,25 +136,20 @@ def in_use(folder: Path) -> bool:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[bool]:
-    """Keep others from holding the features; False where one does, or where that is unknown."""
+    """Keep others from holding the features; yields False if one does, or that is unknown."""
     try:
         descriptor = os.open(folder / MARK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:  # never held; it is not made here, for it would tell of a use
+    except FileNotFoundError:  # never held; creating it here would record a use
         yield True
         return
     except OSError:
         yield False
         return
-    with os.fdopen(descriptor, "rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            alone = True
-        except OSError:
-            alone = False
+    with os.fdopen(descriptor, "rb") as file, holding_alone(file) as alone:
         yield alone
 
 
-# What goes
+# Removal
 
 
 def remove(folder: Path) -> bool:
@@ -169,7 +163,7 @@ def remove(folder: Path) -> bool:
 def make_room(folder: Path, needed: int, most: int, keep: Path | None = None) -> list[Path]:
     """Remove the least recently used features until ``needed`` more bytes fit into ``most``.
 
-    What is in use, and ``keep``, stays. Returns what was removed.
+    Features in use, and ``keep``, stay. Returns the removed folders.
     """
     sizes = {path: size_of(path) for path in stores(folder)}
     total, removed = sum(sizes.values()), []
@@ -183,7 +177,7 @@ def make_room(folder: Path, needed: int, most: int, keep: Path | None = None) ->
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what processes that were killed have left half written."""
+    """Remove half-written files left by killed processes."""
     for path in folder.glob(".*"):
         with suppress(OSError):
             if path.suffix != ".lock" and time.time() - path.lstat().st_mtime > STALE:

@@ -13,7 +13,8 @@ from lightning.pytorch import Callback, Trainer
 from omegaconf import DictConfig
 from torch import Tensor
 
-from discern.data.images import Images
+from discern.data.augment import View
+from discern.data.images import Shown
 from discern.data.module import ImageDataModule
 from discern.errors import DiscernError
 from discern.files.cache import cache_dir
@@ -226,12 +227,11 @@ def prepare(
     from discern.features.source import CacheFullError
 
     try:
-        needed = list(_first_needed(data, train, test))
+        needed = list(_needed(data, train, test, (epoch - 1) % source.views))
         # Before hours are spent on the first of them.
-        view = (epoch - 1) % source.views
-        source.check_room(sum(source.count_missing(*each, data.seed, view) for each in needed))
-        for images, augmentation in needed:
-            source.table(images, augmentation, data.seed, view)
+        source.check_room(sum(map(source.count_missing, needed)))
+        for shown in needed:
+            source.table(shown)
     except CacheFullError as error:
         if source.settings.stop_if_full or source.settings.mode == "require":
             raise
@@ -242,18 +242,19 @@ def prepare(
 
 def compute_share(source: FeatureSource, data: ImageDataModule) -> None:
     """Compute the part of all features that ``cache.shard`` names, and keep it."""
-    for images, augmentation in _first_needed(data, train=True, test=True):
-        for view in range(source.views if augmentation is not None else 1):
-            source.compute_share(images, augmentation, data.seed, view)
+    for view in range(source.views if data.augmentation is not None else 1):
+        for shown in _needed(data, train=True, test=view == 0, view=view):
+            source.compute_share(shown)
 
 
-def _first_needed(data: ImageDataModule, train: bool, test: bool) -> Iterator[tuple[Images, Any]]:
+def _needed(data: ImageDataModule, train: bool, test: bool, view: int) -> Iterator[Shown]:
+    """Each split as the network sees it: training images in a view, the others in evaluation."""
     if train:
-        yield data.train_dataset, data.augmentation
+        yield Shown(data.train_dataset, View.of(data.augmentation, data.seed, view))
     if train and data.has_validation:
-        yield data.val_dataset, None
+        yield Shown(data.val_dataset)
     if test and len(data.test_dataset):
-        yield data.test_dataset, None
+        yield Shown(data.test_dataset)
 
 
 def report(source: FeatureSource) -> dict[str, Any]:

@@ -368,7 +368,7 @@ def test_a_body_in_chunks_has_an_end_of_its_own(path, publisher):
 
 def test_a_body_without_an_end_is_taken_only_with_a_digest(path, publisher):
     publisher.length = "unknown"
-    with pytest.raises(DiscernError, match=rf"does not say how long .* put the file at {path}\.$"):
+    with pytest.raises(DiscernError, match=rf"does not announce.* put the file at {path}\.$"):
         fetch(publisher.url, path)
     fetch(publisher.url, path, sha256=SHA256)
     assert path.read_bytes() == BODY

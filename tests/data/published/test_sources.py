@@ -9,7 +9,7 @@ import pytest
 
 from discern.data.published import mnist
 from discern.data.published.fetch import DownloadError
-from discern.data.published.mnist import download_missing, find_files, parse_source, read_files
+from discern.data.published.mnist import MNIST, download_missing, find_files, read_files
 from discern.data.published.publication import TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 from discern.errors import DiscernError
 from idx_files import CONTENTS, published, put_files
@@ -173,8 +173,7 @@ def test_files_that_cannot_be_had_nor_replaced_are_an_error(tmp_path, no_network
 
 
 def test_the_source_is_one_of_three():
-    assert [parse_source(source) for source in ("auto", "full", "sample")]
     with pytest.raises(
         DiscernError, match=r"^data\.source=best is not known: use auto, full or sample\.$"
     ):
-        parse_source("best")
+        MNIST(source="best")

@@ -1,4 +1,4 @@
-"""Cats and dogs, as the course, Microsoft or Kaggle hands them out."""
+"""Cats and dogs, as published by the course, Microsoft or Kaggle."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from discern.data.folders import PARTS, Labelled, Listing, check_folder, visible_names
+from discern.data.folders import PARTS, Labelled, Listing, check_folder, in_order, visible_names
 from discern.data.image_folder import ImageFolder
-from discern.data.published.fetch import download_hint, fetch
-from discern.data.published.unpack import extract
-from discern.errors import DiscernError
+from discern.data.published.publication import fetch_folder
+from discern.errors import DiscernError, file_errors
 from discern.files.walk import walk
 
 URL = "https://s3.amazonaws.com/content.udacity-data.com/nd089/Cat_Dog_data.zip"
@@ -32,18 +31,18 @@ _ADVICE = (
 
 
 class CatDog(ImageFolder):
-    """Photographs of cats and dogs, in any of the forms in which they are handed out.
+    """Photographs of cats and dogs, in any of the published layouts.
 
-    They are looked for in ``dir``: the course's ``Cat_Dog_data/{train,test}/{cat,dog}``,
+    ``dir`` is searched for the course's ``Cat_Dog_data/{train,test}/{cat,dog}``,
     Microsoft's ``PetImages/{Cat,Dog}``, either's content directly in it, or Kaggle's
     ``cat.0.jpg``, ``dog.0.jpg`` and so on in ``train/`` or directly in it; Kaggle's test pictures
-    have no labels and are passed over. Else the course's archive is downloaded to ``dir``.
+    have no labels and are skipped. Else the course's archive is downloaded to ``dir``.
 
     Args:
         url: address of an archive of ``Cat_Dog_data``.
         sha256: hex digest of that archive; None to record the first one's and compare later ones.
-        **options: see ``ImageFolder``. A table that ``csv`` names, or folders that ``parts`` names,
-            take the place of all forms; their labels are cat and dog.
+        **options: see ``ImageFolder``. A table in ``csv``, or folders in ``parts``, replace these
+            layouts; their labels are cat and dog.
     """
 
     def __init__(self, *, url: str = URL, sha256: str | None = None, **options: Any) -> None:
@@ -52,12 +51,12 @@ class CatDog(ImageFolder):
         self.sha256 = sha256
 
     def prepare_data(self) -> None:
-        """Download and unpack the course's archive where no form is there.
+        """Download and unpack the course's archive unless a layout is there.
 
         Raises:
-            DiscernError: it is needed and cannot be had, or a form that is there is not complete.
+            DiscernError: it is needed and cannot be downloaded, or a layout is incomplete.
         """
-        if self.is_told or _find(self.dir, trains=self.measured is None) is not None:
+        if self.names_files or _find(self.dir, trains=self.measured is None) is not None:
             return
         folder = self.dir / COURSE
         if folder.exists():
@@ -65,16 +64,17 @@ class CatDog(ImageFolder):
                 f"{folder} is not complete, it has no train/ with cat/ and dog/: delete it to have "
                 "it made anew."
             )
-        archive = self.dir / f"{COURSE}.zip"
-        with download_hint(archive, f"{_TITLE} are not in {self.dir}", _ADVICE):
-            fetch(self.url, archive, sha256=self.sha256)
-        extract(archive, folder, _MAX_BYTES, folder=COURSE)
+        archive = folder.with_suffix(".zip")
+        fetch_folder(
+            self.url, archive, folder, max_bytes=_MAX_BYTES,
+            missing=f"{_TITLE} are not in {self.dir}", advice=_ADVICE, sha256=self.sha256,
+        )  # fmt: skip
 
     def _title(self) -> str:
         return _TITLE
 
     def _listing(self) -> Listing:
-        if self.is_told:
+        if self.names_files:
             setting = f"data.dir={self.dir}" if self.csv is None else f"data.csv={self.csv}"
             return _renamed(super()._listing(), setting)
         found = _find(self.dir, trains=self.measured is None)
@@ -84,18 +84,18 @@ class CatDog(ImageFolder):
 
 
 def _find(folder: Path, trains: bool = True) -> Listing | None:
-    """The files of the first form that is in ``folder``, or None.
+    """The files of the first layout found in ``folder``, or None.
 
     Args:
         folder: the setting ``data.dir``.
         trains: whether both classes must be among the training pictures.
 
     Raises:
-        DiscernError: ``folder`` cannot be looked into, or all forms that
-            are there lack training pictures of a class.
+        DiscernError: ``folder`` cannot be read, or every layout in it lacks training pictures of a
+            class.
     """
     lacking = None
-    try:
+    with file_errors(f"data.dir={folder} cannot be read"):
         if not folder.exists():
             return None
         check_folder(folder)
@@ -107,10 +107,6 @@ def _find(folder: Path, trains: bool = True) -> Listing | None:
                 return listing
             if lacking is None and any(listing.parts.values()):
                 lacking = folder / name, " or a ".join(sorted(missing))
-    except OSError as error:
-        raise DiscernError(
-            f"data.dir={folder} cannot be read: {error.strerror or error}."
-        ) from error
     if lacking is not None:
         raise DiscernError(
             f"{lacking[0]} has no training pictures of a {lacking[1]}; data.dir={folder} must have "
@@ -120,7 +116,7 @@ def _find(folder: Path, trains: bool = True) -> Listing | None:
 
 
 def _in_parts(folder: Path) -> Listing:
-    """Files of ``train/cat/`` and ``train/dog/``, with other parts where they exist."""
+    """Files of ``train/cat/`` and ``train/dog/``, and of other parts if there are any."""
     listing = Listing({"train": []})
     for name, part in PARTS.items():
         found = _in_classes(folder / name)
@@ -131,7 +127,7 @@ def _in_parts(folder: Path) -> Listing:
 
 
 def _in_classes(folder: Path) -> Listing:
-    """Files of ``cat/`` and ``dog/``, whose names may be written as Microsoft does."""
+    """Files of ``cat/`` and ``dog/``, or Microsoft's ``Cat/`` and ``Dog/``."""
     files, strays = [], []
     for path in _visible(folder):
         label = _CLASSES.get(path.name.lower())
@@ -139,11 +135,11 @@ def _in_classes(folder: Path) -> Listing:
             files += [Labelled(file, label) for file in walk(path)]
         elif path.name not in PARTS:
             strays.append(path)
-    return Listing({"train": sorted(files, key=lambda entry: (entry.label, entry.path))}, strays)
+    return Listing({"train": in_order(files)}, strays)
 
 
 def _numbered(folder: Path) -> Listing:
-    """Files such as ``cat.0.jpg``; folders beside them are passed over."""
+    """Files such as ``cat.0.jpg``; folders beside them are skipped."""
     files, strays = [], []
     for path in _visible(folder):
         match = _NUMBERED.fullmatch(path.name)
@@ -151,7 +147,7 @@ def _numbered(folder: Path) -> Listing:
             files.append(Labelled(path, match[1].lower()))
         elif not path.is_dir():
             strays.append(path)
-    return Listing({"train": sorted(files, key=lambda entry: (entry.label, entry.path))}, strays)
+    return Listing({"train": in_order(files)}, strays)
 
 
 _FORMS: tuple[tuple[str, Callable[[Path], Listing]], ...] = (
@@ -165,7 +161,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _renamed(listing: Listing, setting: str) -> Listing:
-    """The files of a table or of other folders, the classes written as those of the other forms."""
+    """The listing with its labels spelled as cat and dog."""
     for entry in (entry for files in listing.parts.values() for entry in files):
         if entry.label.lower() not in _CLASSES:
             raise DiscernError(f"{setting} has the label {entry.label}; it must be cat or dog.")

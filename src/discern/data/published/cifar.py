@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from torchvision import datasets
 
 from discern.data.module import InMemoryDataModule, LoadedImages
-from discern.data.published.fetch import download_hint, fetch
-from discern.data.published.unpack import extract
+from discern.data.published.publication import fetch_folder, published_bytes
 from discern.data.stamps import version_of
-from discern.errors import DiscernError
+from discern.errors import DiscernError, file_errors
 from discern.files.places import expanded
 
 SHAPE = (3, 32, 32)
@@ -28,16 +27,18 @@ SHAPE = (3, 32, 32)
 # Each archive holds 186 MB.
 _MAX_BYTES = 250_000_000
 
+_Part = dict[str, Any]
+"""An array ``data``, lists of numbers and lists of names."""
+
 Published = type[datasets.CIFAR10]
-"""What torchvision knows of a data set: its address, its files and their MD5."""
+"""torchvision's facts on a data set: its address, its files and their MD5."""
 
 
 class CIFAR10(InMemoryDataModule):
     """Photographs of 10 kinds of things: 50,000 for training, 10,000 for test, 3 x 32 x 32.
 
-    The files are looked for in ``dir``: torchvision's folder of them, they themselves, or their
-    archive. Else that archive is downloaded to ``dir``. The class names are read from the files, so
-    they are known after ``setup``.
+    ``dir`` is searched for torchvision's folder, for the files themselves, and for their archive;
+    else the archive is downloaded to it. The class names are read from the files in ``setup``.
 
     Args:
         dir: folder of data sets.
@@ -61,7 +62,7 @@ class CIFAR10(InMemoryDataModule):
         """Download and unpack what is needed and missing.
 
         Raises:
-            DiscernError: it is needed and cannot be had.
+            DiscernError: it is needed and cannot be downloaded.
         """
         published = self.published
         if _find(published, self.dir) is not None:
@@ -72,9 +73,11 @@ class CIFAR10(InMemoryDataModule):
             raise DiscernError(
                 f"{folder} is not complete, it has no {missing[0]}: delete it to have it made anew."
             )
-        with download_hint(archive, f"{self.full_name} is not in {self.dir}", self._advice()):
-            fetch(published.url, archive, md5=published.tgz_md5)
-        extract(archive, folder, _MAX_BYTES, folder=folder.name)
+        fetch_folder(
+            published.url, archive, folder, max_bytes=_MAX_BYTES,
+            missing=f"{self.full_name} is not in {self.dir}", advice=self._advice(),
+            md5=published.tgz_md5,
+        )  # fmt: skip
 
     def load_images(self) -> LoadedImages:
         """Read the files.
@@ -85,10 +88,8 @@ class CIFAR10(InMemoryDataModule):
         folder = _find(self.published, self.dir)
         if folder is None:
             raise DiscernError(f"{self.full_name} is not in {self.dir}: {self._advice()}.")
-        try:
+        with file_errors(f"{folder} cannot be read"):
             versions = tuple(version_of(folder / name) for name in _files(self.published))
-        except OSError as error:
-            raise DiscernError(f"{folder} cannot be read: {error.strerror or error}.") from error
         arrays, digests, names = _read(
             self.published,  # type: ignore[arg-type]
             folder.resolve(), versions,
@@ -106,7 +107,7 @@ class CIFAR10(InMemoryDataModule):
         )
 
     def _advice(self) -> str:
-        """What a user without the files can do, as the end of a sentence."""
+        """The end of a sentence on what a user without the files can do."""
         return (
             "set data.dir or DISCERN_DATA_DIR to a folder that has "
             f"{self.published.base_folder} or {self.published.filename}, or connect to the network"
@@ -130,18 +131,14 @@ def _find(published: Published, folder: Path) -> Path | None:
     """The first folder that has all files; None if there is none.
 
     Raises:
-        DiscernError: ``folder``, the setting ``data.dir``, is there and cannot be looked into.
+        DiscernError: ``folder``, the setting ``data.dir``, cannot be read.
     """
-    try:
+    with file_errors(f"data.dir={folder} cannot be read as a folder"):
         if folder.exists():
             os.listdir(folder)  # noqa: PTH208 - fails where the folder is a file or is closed
         for place in (folder / published.base_folder, folder):
             if all((place / name).is_file() for name in _files(published)):
                 return place
-    except OSError as error:
-        raise DiscernError(
-            f"data.dir={folder} cannot be read as a folder: {error.strerror or error}."
-        ) from error
     return None
 
 
@@ -171,23 +168,13 @@ def _read(
     return arrays, digests, tuple(about[published.meta["key"]])
 
 
-def _joined(parts: Sequence[dict[str, Any]]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _joined(parts: Sequence[_Part]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     images = np.concatenate([part["data"] for part in parts]).reshape(-1, *SHAPE)
     key = "labels" if "labels" in parts[0] else "fine_labels"
     return images, np.concatenate([np.array(part[key], np.uint8) for part in parts])
 
 
-def _content(path: Path, md5: str) -> dict[str, Any]:
-    """What a file holds, a pickle of Python 2; only the file that was published is unpickled."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DiscernError(f"{path} cannot be read: {error.strerror or error}.") from error
-    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    if found != md5:
-        raise DiscernError(
-            f"{path} is not the file of that name that was published: its MD5 starts with "
-            f"{found[:12]} instead of {md5[:12]}."
-        )
-    unpickled: dict[str, Any] = pickle.loads(content, encoding="latin1")
+def _content(path: Path, md5: str) -> _Part:
+    """The content of a file, a pickle of Python 2; only the published file is unpickled."""
+    unpickled: _Part = pickle.loads(published_bytes(path, md5), encoding="latin1")
     return unpickled

@@ -1,7 +1,7 @@
-"""Downloading a published file, whose publisher may be hostile and whose connection may break.
+"""Downloading a published file from a server that may be hostile, over a connection that may break.
 
-A download that was broken off goes on where it ended, and only a whole file whose digest is right
-gets its name.
+An interrupted download resumes. The file gets its name only once it is complete and its digest is
+right.
 """
 
 from __future__ import annotations
@@ -17,89 +17,75 @@ import threading
 import time
 import urllib.error
 import urllib.request
+import urllib.response
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from email.message import Message
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from discern.errors import DiscernError, first_line
+from discern.errors import DiscernError, file_errors, first_line
 from discern.files.writing import write_whole
 from discern.redaction import PLACEHOLDER, redacted_setting
 
 log = logging.getLogger(__name__)
 
 PROBE_SECONDS = 4.0
-"""How long mirrors, asked all at once, have to answer at all."""
+"""Timeout for mirrors, which are all asked at once."""
 
 MAX_BYTES = 1 << 34
-"""How long a file may be whose length the server does not tell."""
+"""Limit for a file whose length the server does not announce."""
 
 _STALL_SECONDS = 30.0
 _CHUNK_BYTES = 1 << 16
 
 
+Response = http.client.HTTPResponse | urllib.response.addinfourl
+"""Of http and https; of file and of errors."""
+
+
 class DownloadError(DiscernError):
-    """A publisher does not give a file, or gives another one."""
+    """A server does not provide a file, or provides another one."""
 
 
 def fetch(url: str, path: Path, sha256: str | None = None, md5: str | None = None) -> Path:
-    """Bring the file at ``url`` to ``path``, where nothing is done if it is there already.
+    """Download the file at ``url`` to ``path``, unless it is there already.
 
-    Until it is whole it is called ``NAME.part``, and a later call goes on where this one ended if
-    the server still has the same version. Of processes that ask for the same file one downloads
-    it and the others wait.
+    Until it is complete it is called ``NAME.part``, and a later call resumes it if the server still
+    has the same version. If several processes want the same file, one downloads it and the others
+    wait.
 
     Args:
         url: an address that urllib opens: ``https://``, ``http://``, ``file://``.
-        path: where the file shall be; missing folders are made.
-        sha256: hex digest that the file must have, or how it begins.
+        path: of the file; missing folders are created.
+        sha256: hex digest that the file must have, or its beginning.
         md5: hex digest that the file must have.
 
-    Without a digest, the SHA-256 that the file has at first is written to ``NAME.sha256``, as
-    ``sha256sum`` does, and the file must have it ever after.
+    Without a digest, the SHA-256 of the first download is written to ``NAME.sha256``, as
+    ``sha256sum`` does, and later files must match it.
 
     Returns:
         ``path``.
 
     Raises:
-        DownloadError: the file cannot be had, or another one is given.
-        DiscernError: it cannot be written, or another one is there.
+        DownloadError: the file cannot be downloaded, or its digest is wrong.
+        DiscernError: it cannot be written, or another file is there.
     """
     given = {"sha256": sha256, "md5": md5}
     digests = {name: digest.lower() for name, digest in given.items() if digest is not None}
-    try:
+    with file_errors(f"{path} cannot be written"):
         if not _is_present(path, digests):
             with alone(path):
                 if not _is_present(path, digests):
                     _download(url, path, digests)
-    except OSError as error:
-        raise DiscernError(f"{path} cannot be written: {error.strerror or error}.") from error
     return path
 
 
-@contextmanager
-def download_hint(path: Path, missing: str, advice: str) -> Iterator[None]:
-    """Say what can be done where :func:`fetch` cannot have ``path``; one that is wrong says so.
-
-    Args:
-        path: the file that is fetched.
-        missing: what is not there, as the beginning of a sentence.
-        advice: what a user without it can do, as the end of one.
-    """
-    try:
-        yield
-    except DiscernError as error:
-        if path.exists():
-            raise
-        raise DiscernError(f"{missing}, and {str(error).rstrip('.')}: {advice}.") from error
-
-
 def fetch_any(urls: Sequence[str], path: Path, **digests: str) -> None:
-    """As :func:`fetch`, from the first of some addresses that gives the file.
+    """As :func:`fetch`, from the first of several addresses that provides the file.
 
     Raises:
         DownloadError: none does.
@@ -117,10 +103,10 @@ def fetch_any(urls: Sequence[str], path: Path, **digests: str) -> None:
 
 
 def answering_mirrors(mirrors: Sequence[str], name: str) -> list[str]:
-    """Those mirrors, in the order given, that say they have the file ``name``.
+    """The mirrors, in the order given, that have the file ``name``.
 
     Raises:
-        DownloadError: none says so within ``PROBE_SECONDS``.
+        DownloadError: none answers so within ``PROBE_SECONDS``.
     """
     answers: dict[str, str | None] = {}
 
@@ -149,7 +135,7 @@ def answering_mirrors(mirrors: Sequence[str], name: str) -> list[str]:
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Keep other processes from making ``path`` at the same time."""
+    """Hold the lock for creating ``path``."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
@@ -170,17 +156,15 @@ def alone(path: Path) -> Iterator[None]:
 
 
 def _is_present(path: Path, digests: Mapping[str, str]) -> bool:
-    """Whether the file is there; DiscernError if it is another than expected."""
+    """Whether the file is there; DiscernError if it is not the expected one."""
     if not path.exists():
         return False
     if not path.is_file():
         raise DiscernError(f"{path} is not a file; it must be an archive, or not be there.")
     expected = digests or _recorded(path)
-    try:
+    with file_errors(f"{path} cannot be read"):
         wrong = _difference(path, expected)
         found = None if expected else _digest(path, "sha256")
-    except OSError as error:
-        raise DiscernError(f"{path} cannot be read: {error.strerror or error}.") from error
     if wrong:
         record = "" if digests else f", or {_record(path).name} beside it if the change is meant"
         raise DiscernError(
@@ -188,7 +172,7 @@ def _is_present(path: Path, digests: Mapping[str, str]) -> bool:
             f"{record}."
         )
     if found is not None:
-        with suppress(OSError):  # the folder may be someone else's, and read-only
+        with suppress(OSError):  # the folder may be read-only
             _write_record(path, found)
     return True
 
@@ -201,7 +185,7 @@ def _digest(path: Path, name: str) -> str:
 
 
 def _difference(path: Path, expected: Mapping[str, str]) -> str:
-    """How the file's digests differ from those expected, in words; empty if they do not."""
+    """The difference between the file's digests and the expected ones, in words; empty if none."""
     for name, digest in expected.items():
         found = _digest(path, name)
         if not found.startswith(digest):
@@ -220,15 +204,13 @@ def _write_record(path: Path, digest: str) -> None:
 
 
 def _recorded(path: Path) -> dict[str, str]:
-    """The digest that was recorded for the file, by its name; nothing if none was."""
+    """Name -> recorded digest of the file; empty if none is recorded."""
     record = _record(path)
     if not record.exists():
         return {}
-    try:
+    with file_errors(f"{record} cannot be read"):
         digest = record.read_bytes().split(maxsplit=1)[:1]
-    except OSError as error:
-        raise DiscernError(f"{record} cannot be read: {error.strerror or error}.") from error
-    # sha256sum puts a backslash before a line whose file name it had to escape.
+    # sha256sum puts a backslash before a line with an escaped file name.
     match = re.fullmatch(rb"\\?([0-9a-fA-F]{64})", digest[0] if digest else b"")
     if match is None:
         raise DiscernError(
@@ -242,10 +224,10 @@ def _recorded(path: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Version:
-    """The version of a file that a download was begun with, as the server told it.
+    """The version of a file that a download began with, from the server's headers.
 
     Attributes:
-        url: its address, without what may be secret and differs from one download to the next.
+        url: its address without secrets, which differ between downloads.
         total: its size in bytes.
         etag: its ETag.
         modified: its Last-Modified.
@@ -258,19 +240,19 @@ class _Version:
 
     @property
     def validator(self) -> str | None:
-        """What ``If-Range`` may hold: a weak ETag does not say that the bytes are the same."""
+        """The value for ``If-Range``; a weak ETag does not guarantee the same bytes."""
         strong = self.etag is not None and not self.etag.startswith("W/")
         return self.etag if strong else self.modified
 
 
 @dataclass(frozen=True)
 class _Download:
-    """A file that is being fetched.
+    """A file being downloaded.
 
     Attributes:
-        url: where from.
-        path: where to.
-        expected: its digests by name; there may be none.
+        url: its address.
+        path: of the complete file.
+        expected: its digests by name, if any.
     """
 
     url: str
@@ -279,31 +261,30 @@ class _Download:
 
     @property
     def part(self) -> Path:
-        """What has come of the file so far."""
+        """The bytes downloaded so far."""
         return self.path.with_name(f"{self.path.name}.part")
 
     @property
     def sidecar(self) -> Path:
-        """Which version of the file ``part`` is of."""
+        """The version that ``part`` belongs to."""
         return self.path.with_name(f"{self.path.name}.part.json")
 
     def begun(self) -> _Version | None:
-        """The version that ``part`` is the beginning of, if the download can go on from there.
+        """The version that ``part`` belongs to, if the download can be resumed.
 
-        Where the server gives nothing to tell versions apart, only a digest tells whether two
-        halves belong together.
+        If the server does not identify versions, only a digest shows whether two halves match.
         """
         try:
             version = _Version(**json.loads(self.sidecar.read_text("utf-8")))
             size = self.part.stat().st_size
         except (FileNotFoundError, ValueError, TypeError):
             return None
-        told = version.validator is not None or bool(self.expected)
-        same = version.url == redacted_setting(self.url) and told
+        checkable = version.validator is not None or bool(self.expected)
+        same = version.url == redacted_setting(self.url) and checkable
         return version if same and version.total and 0 < size <= version.total else None
 
     def get(self, begun: _Version | None) -> None:
-        """Download the rest of the version that was begun, or the whole."""
+        """Download the rest of the version begun, or the whole file."""
         offset = 0 if begun is None else self.part.stat().st_size
         with _opened_url(self.url, begun, offset) as response:
             status = getattr(response, "status", None)  # file:// has none
@@ -315,28 +296,34 @@ class _Download:
                 return self._save(response, begun, offset)
         return self.get(None)
 
-    def _start(self, response: Any) -> _Version:
-        """Begin ``part`` anew, with the version that the response is of."""
+    def _start(self, response: Response) -> _Version:
+        """Start ``part`` anew with the version of the response."""
         chunked = getattr(response, "chunked", False)
         version = _version(self.url, response.headers, chunked)
         if version.total is None and not chunked and not self.expected:
             raise DownloadError(
-                f"{self.url} cannot be downloaded: the server does not say how long it is, so that "
-                f"its end cannot be told from a broken connection; put the file at {self.path}."
+                f"{self.url} cannot be downloaded: the server does not announce its length, so "
+                f"that its end looks like a broken connection; put the file at {self.path}."
             )
-        # In this order a part is never taken for the beginning of a version that it is not of.
+        # In this order ``part`` never belongs to another version than the sidecar.
         self.part.open("wb").close()
         with write_whole(self.sidecar) as file:
             json.dump(asdict(version), file)
         return version
 
-    def _save(self, response: Any, version: _Version, offset: int) -> None:
-        """Append the response's body to the ``offset`` bytes that are there."""
+    def _save(self, response: Response, version: _Version, offset: int) -> None:
+        """Append the response's body to the ``offset`` bytes downloaded before."""
         size, total = offset, version.total
-        bar: dict[str, Any] = {"unit": "B", "unit_scale": True, "disable": None}
         with (
             self.part.open("ab") as file,
-            tqdm(desc=self.path.name, total=total, initial=offset, **bar) as progress,
+            tqdm(
+                desc=self.path.name,
+                total=total,
+                initial=offset,
+                unit="B",
+                unit_scale=True,
+                disable=None,
+            ) as progress,  # fmt: skip
         ):
             for chunk in _body(response, self.url):
                 file.write(chunk)
@@ -352,7 +339,7 @@ class _Download:
 
 
 def _download(url: str, path: Path, digests: Mapping[str, str]) -> None:
-    """Make the file at ``path``, and the record of its digest where it has none."""
+    """Download the file, and record its digest if none is expected."""
     if PLACEHOLDER in url:
         raise DiscernError(
             f"{url} cannot be downloaded: an address is kept without its secrets; type all of it "
@@ -379,7 +366,7 @@ def _download(url: str, path: Path, digests: Mapping[str, str]) -> None:
     download.sidecar.unlink(missing_ok=True)
 
 
-def _opened_url(url: str, begun: _Version | None, offset: int) -> Any:
+def _opened_url(url: str, begun: _Version | None, offset: int) -> Response:
     """The server's response to a request for the rest of the version begun, or for the whole."""
     headers = {}
     if begun is not None:
@@ -388,17 +375,18 @@ def _opened_url(url: str, begun: _Version | None, offset: int) -> Any:
             headers["If-Range"] = begun.validator
     try:
         request = urllib.request.Request(url, headers=headers)
-        return urllib.request.urlopen(request, timeout=_STALL_SECONDS)
+        response: Response = urllib.request.urlopen(request, timeout=_STALL_SECONDS)
+        return response
     except (OSError, http.client.HTTPException, ValueError) as error:
-        # 416: the file has become so short that it has no such rest
+        # 416: the file has become shorter
         if isinstance(error, urllib.error.HTTPError) and error.code == 416 and begun is not None:
             return error
         raise DownloadError(f"{url} cannot be downloaded: {_reason(error)}.") from error
 
 
-def _version(url: str, headers: Mapping[str, str], chunked: bool) -> _Version:
+def _version(url: str, headers: Message, chunked: bool) -> _Version:
     def header(name: str) -> str | None:
-        # What could not be sent back as a header is no use.
+        # Ignore what could not be sent back as a header.
         value = headers.get(name)
         return value if value and value.isprintable() else None
 
@@ -407,8 +395,8 @@ def _version(url: str, headers: Mapping[str, str], chunked: bool) -> _Version:
     return _Version(redacted_setting(url), total, header("ETag"), header("Last-Modified"))
 
 
-def _continues(headers: Mapping[str, str], begun: _Version, offset: int) -> bool:
-    """Whether a partial response is all the rest of the version that was begun."""
+def _continues(headers: Message, begun: _Version, offset: int) -> bool:
+    """Whether a partial response is the whole rest of the version begun."""
     assert begun.total is not None
     span = f"bytes {offset}-{begun.total - 1}/{begun.total}"
     same = all(
@@ -418,7 +406,7 @@ def _continues(headers: Mapping[str, str], begun: _Version, offset: int) -> bool
     return same and headers.get("Content-Range", "").strip() == span
 
 
-def _body(response: Any, url: str) -> Iterator[bytes]:
+def _body(response: Response, url: str) -> Iterator[bytes]:
     while True:
         try:
             chunk = response.read(_CHUNK_BYTES)
@@ -430,7 +418,7 @@ def _body(response: Any, url: str) -> Iterator[bytes]:
 
 
 def _reason(error: Exception) -> str:
-    """The cause of a failed request, in few words."""
+    """The cause of a failed request, in a few words."""
     if isinstance(error, urllib.error.HTTPError):
         return f"HTTP status {error.code}"
     cause = error.reason if isinstance(error, urllib.error.URLError) else error

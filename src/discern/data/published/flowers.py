@@ -1,17 +1,25 @@
-"""Oxford 102 Flowers, in the form in which it is published."""
+"""Oxford 102 Flowers, as published."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torchvision import datasets
 
 from discern.data.folders import Labelled, Listing
 from discern.data.image_folder import ImageFolder
-from discern.data.published.fetch import download_hint, fetch
-from discern.data.published.publication import Site, root_of
-from discern.data.published.unpack import extract
+from discern.data.published.fetch import fetch
+from discern.data.published.publication import (
+    Site,
+    download_hint,
+    fetch_folder,
+    published_bytes,
+    root_of,
+)
 from discern.errors import DiscernError
 
 FOLDER = "flowers-102"
@@ -31,6 +39,9 @@ _ADVICE = (
 )
 
 
+CLASS_NAMES = tuple(datasets.Flowers102.classes)
+"""The published English names, in the order of the labels."""
+
 PUBLICATION = Site(
     url="https://www.robots.ox.ac.uk/~vgg/data/flowers/102/",
     md5={
@@ -44,8 +55,8 @@ PUBLICATION = Site(
 class Flowers102(ImageFolder):
     """Photographs of 102 kinds of flowers: 1,020 for training, 1,020 validation, 6,149 test.
 
-    The files are looked for in the folder ``flowers-102`` of ``dir``, which is torchvision's, or
-    directly in ``dir``; those that are missing are downloaded. Reading the labels needs SciPy.
+    The files are in torchvision's folder ``flowers-102`` of ``dir``, or directly in ``dir``;
+    missing ones are downloaded. Reading the labels needs SciPy.
 
     Args:
         **options: see ``ImageFolder``; ``csv``, ``parts`` and ``test_size`` have no effect, nor has
@@ -58,20 +69,19 @@ class Flowers102(ImageFolder):
         """Download and unpack what is missing.
 
         Raises:
-            DiscernError: it cannot be had, or SciPy is not installed.
+            DiscernError: it cannot be downloaded.
         """
         root = root_of(self.dir, FOLDER, _LABELS)
         for name in (_LABELS, _SPLIT):
             if not (root / name).exists():
-                self._fetch(name, root)
+                with download_hint(root / name, f"{_TITLE} is not in {self.dir}", _ADVICE):
+                    fetch(self.published.url + name, root / name, md5=self.published.md5[name])
         if not (root / _IMAGES).exists():
-            self._fetch(_ARCHIVE, root)
-            extract(root / _ARCHIVE, root / _IMAGES, _MAX_BYTES, folder=_IMAGES)
-
-    def _fetch(self, name: str, root: Path) -> None:
-        path, published = root / name, self.published
-        with download_hint(path, f"{_TITLE} is not in {self.dir}", _ADVICE):
-            fetch(published.url + name, path, md5=published.md5[name])
+            fetch_folder(
+                self.published.url + _ARCHIVE, root / _ARCHIVE, root / _IMAGES,
+                max_bytes=_MAX_BYTES, missing=f"{_TITLE} is not in {self.dir}", advice=_ADVICE,
+                md5=self.published.md5[_ARCHIVE],
+            )  # fmt: skip
 
     def _title(self) -> str:
         return _TITLE
@@ -93,47 +103,15 @@ class Flowers102(ImageFolder):
     def _in_label_order(self, names: set[str]) -> list[str]:
         return list(CLASS_NAMES)
 
-    def _read(self, path: Path) -> Any:
+    def _read(self, path: Path) -> dict[str, NDArray[np.int64]]:
         """The arrays in one of the publisher's files, by name; numbers begin with 1.
 
-        No other file is given to SciPy.
+        SciPy is given no other file.
         """
         from scipy.io import loadmat
 
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError as error:
-            raise DiscernError(f"{_TITLE} is not in {self.dir}: {_ADVICE}.") from error
-        except OSError as error:
-            raise DiscernError(f"{path} cannot be read: {error.strerror or error}.") from error
-        found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        expected = self.published.md5[path.name]
-        if found != expected:
-            raise DiscernError(
-                f"{path} is not the file that was published: its MD5 starts with {found[:12]} "
-                f"instead of {expected[:12]}; delete it to have it downloaded again."
-            )
-        return loadmat(io.BytesIO(content), squeeze_me=True)
-
-
-CLASS_NAMES = (
-    "pink primrose", "hard-leaved pocket orchid", "canterbury bells", "sweet pea",
-    "english marigold", "tiger lily", "moon orchid", "bird of paradise", "monkshood",
-    "globe thistle", "snapdragon", "colt's foot", "king protea", "spear thistle", "yellow iris",
-    "globe-flower", "purple coneflower", "peruvian lily", "balloon flower", "giant white arum lily",
-    "fire lily", "pincushion flower", "fritillary", "red ginger", "grape hyacinth", "corn poppy",
-    "prince of wales feathers", "stemless gentian", "artichoke", "sweet william", "carnation",
-    "garden phlox", "love in the mist", "mexican aster", "alpine sea holly", "ruby-lipped cattleya",
-    "cape flower", "great masterwort", "siam tulip", "lenten rose", "barbeton daisy", "daffodil",
-    "sword lily", "poinsettia", "bolero deep blue", "wallflower", "marigold", "buttercup",
-    "oxeye daisy", "common dandelion", "petunia", "wild pansy", "primula", "sunflower",
-    "pelargonium", "bishop of llandaff", "gaura", "geranium", "orange dahlia",
-    "pink-yellow dahlia?", "cautleya spicata", "japanese anemone", "black-eyed susan", "silverbush",
-    "californian poppy", "osteospermum", "spring crocus", "bearded iris", "windflower",
-    "tree poppy", "gazania", "azalea", "water lily", "rose", "thorn apple", "morning glory",
-    "passion flower", "lotus", "toad lily", "anthurium", "frangipani", "clematis", "hibiscus",
-    "columbine", "desert-rose", "tree mallow", "magnolia", "cyclamen", "watercress", "canna lily",
-    "hippeastrum", "bee balm", "ball moss", "foxglove", "bougainvillea", "camellia", "mallow",
-    "mexican petunia", "bromelia", "blanket flower", "trumpet creeper", "blackberry lily",
-)  # fmt: skip
-"""The published English names, in the order of the labels."""
+        if not path.exists():
+            raise DiscernError(f"{_TITLE} is not in {self.dir}: {_ADVICE}.")
+        content = published_bytes(path, self.published.md5[path.name])
+        arrays: dict[str, NDArray[np.int64]] = loadmat(io.BytesIO(content), squeeze_me=True)
+        return arrays

@@ -13,18 +13,18 @@ import math
 import os
 import struct
 import zlib
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from discern.errors import DiscernError
+from discern.errors import DiscernError, file_errors
 from discern.files.reading import open_regular
 
 _UINT8 = 0x08
 _GZIP_MAGIC = b"\x1f\x8b"
-# Deflate spends at least two bits on 258 bytes, so a stream cannot grow by more than this factor.
+# Deflate spends at least two bits on 258 bytes, so a stream grows at most by this factor.
 _DEFLATE_MAX_RATIO = 1032
 _KINDS = {1: "labels", 3: "images"}
 
@@ -41,99 +41,77 @@ def idx_sha256(array: NDArray[np.uint8]) -> str:
     return digest.hexdigest()
 
 
-MOST_BYTES = 200_000_000
-"""Bytes that an array may have: four times as many as any that is published here. Four are read at
-once, before their digests can be told."""
+MAX_BYTES = 200_000_000
+"""Limit for an array: four times the largest published one. Four arrays are read at once, before
+their digests can be checked."""
 
 
-def read_idx(path: Path, dimensions: int, most_bytes: int = MOST_BYTES) -> NDArray[np.uint8]:
+def read_idx(path: Path, dimensions: int, max_bytes: int = MAX_BYTES) -> NDArray[np.uint8]:
     """Array in the IDX file at ``path``, gzipped or not: 3 dimensions for images, 1 for labels.
 
     Raises:
         DiscernError: the file cannot be read, is not exactly one such array, or announces more than
-            ``most_bytes``.
+            ``max_bytes``.
     """
-    try:
-        with open_regular(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            return parse_idx(file, size, str(path), dimensions, most_bytes)
-    except OSError as error:
-        raise DiscernError(f"{path} cannot be read: {error.strerror or error}.") from error
-
-
-def parse_idx(
-    file: IO[bytes], size: int, name: str, dimensions: int, most_bytes: int = MOST_BYTES
-) -> NDArray[np.uint8]:
-    """Array in an open IDX file of ``size`` bytes; ``name`` is what errors call it.
-
-    Raises:
-        DiscernError: the content is not exactly one uint8 array of so many dimensions.
-    """
-    gzipped = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
-    file.seek(0)
-    if not gzipped:
-        return _read_array(file, size, name, dimensions, most_bytes)
-    try:
-        with gzip.GzipFile(fileobj=file) as content:
-            held = size * _DEFLATE_MAX_RATIO
-            return _read_array(content, held, name, dimensions, most_bytes)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        reason = str(error).rstrip(".")
-        raise DiscernError(f"{name} is not a complete gzip file: {reason}.") from error
+    with file_errors(f"{path} cannot be read"), open_regular(path) as file:
+        held = os.fstat(file.fileno()).st_size
+        if file.peek(2)[:2] != _GZIP_MAGIC:
+            return _read_array(file, held, path, dimensions, max_bytes)
+        try:
+            with gzip.GzipFile(fileobj=file) as content:
+                return _read_array(content, held * _DEFLATE_MAX_RATIO, path, dimensions, max_bytes)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            reason = str(error).rstrip(".")
+            raise DiscernError(f"{path} is not a complete gzip file: {reason}.") from error
 
 
 def _read_array(
-    file: Any, max_size: int, name: str, dimensions: int, most_bytes: int
+    file: BufferedReader | gzip.GzipFile,
+    max_size: int,
+    path: Path,
+    dimensions: int,
+    max_bytes: int,
 ) -> NDArray[np.uint8]:
     """Array in uncompressed content, which cannot be longer than ``max_size`` bytes."""
-    shape = _read_shape(file, name, dimensions)
-    announced = len(idx_header(shape)) + math.prod(shape)
+    shape = _read_shape(file, path, dimensions)
+    size = math.prod(shape)
+    announced = len(idx_header(shape)) + size
     truncated = DiscernError(
-        f"{name} is truncated: its header announces {announced:,} bytes, more than it holds."
+        f"{path} is truncated: its header announces {announced:,} bytes, more than it holds."
     )
-    # Before anything is allocated: the header may be junk that announces terabytes, or none of
-    # what NumPy has no room for the size of.
+    # Before anything is allocated: a damaged header may announce terabytes, or an empty array of
+    # a shape that NumPy refuses.
     if announced > max_size or (0 in shape and max(shape) > max_size):
         raise truncated
-    if announced > most_bytes:
-        raise DiscernError(
-            f"{name} announces {announced:,} bytes; at most {most_bytes:,} are read."
-        )
-    array = np.empty(shape, np.uint8)
-    if not _fill(file, array.reshape(-1).data):
+    if announced > max_bytes:
+        raise DiscernError(f"{path} announces {announced:,} bytes; at most {max_bytes:,} are read.")
+    pixels = bytearray(file.read(size + 1))
+    if len(pixels) < size:
         raise truncated
-    if file.read(1):
+    if len(pixels) > size:
         raise DiscernError(
-            f"{name} is too long: its header announces {announced:,} bytes, fewer than it holds."
+            f"{path} is too long: its header announces {announced:,} bytes, fewer than it holds."
         )
-    return array
+    return np.frombuffer(pixels, np.uint8).reshape(shape)
 
 
-def _read_shape(file: Any, name: str, dimensions: int) -> tuple[int, ...]:
+def _read_shape(
+    file: BufferedReader | gzip.GzipFile, path: Path, dimensions: int
+) -> tuple[int, ...]:
     magic = file.read(4)
     wanted = idx_header((0,) * dimensions)[:4]
     if magic != wanted:
         for other, kind in _KINDS.items():
-            if other != dimensions and magic == idx_header((0,) * other)[:4]:
+            if magic == idx_header((0,) * other)[:4]:
                 raise DiscernError(
-                    f"{name} holds {kind} (magic number {int.from_bytes(magic, 'big')}) where "
+                    f"{path} holds {kind} (magic number {int.from_bytes(magic, 'big')}) where "
                     f"{_KINDS[dimensions]} ({int.from_bytes(wanted, 'big')}) are expected."
                 )
         raise DiscernError(
-            f"{name} is not an IDX file of {_KINDS[dimensions]}: it starts with "
+            f"{path} is not an IDX file of {_KINDS[dimensions]}: it starts with "
             f"{magic.hex() or 'nothing'} instead of {wanted.hex()}."
         )
     sizes = file.read(4 * dimensions)
     if len(sizes) < 4 * dimensions:
-        raise DiscernError(f"{name} is truncated: it ends within its header.")
+        raise DiscernError(f"{path} is truncated: it ends within its header.")
     return struct.unpack(f">{dimensions}I", sizes)
-
-
-def _fill(file: Any, buffer: memoryview) -> bool:
-    """Read until ``buffer`` is full, which is True, or the file ends, which is False."""
-    while len(buffer):
-        count = file.readinto(buffer)
-        if not count:
-            return False
-        buffer = buffer[count:]
-    return True

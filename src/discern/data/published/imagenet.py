@@ -1,4 +1,4 @@
-"""ImageNet's classification task of 2012, unpacked to a folder for each class."""
+"""ImageNet's classification task of 2012, unpacked to one folder per class."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from discern.data.folders import Labelled, Listing, check_folder, visible_names
+from discern.data.folders import Labelled, Listing, check_folder, in_order, visible_names
 from discern.data.image_folder import ImageFolder
-from discern.errors import DiscernError, first_line
+from discern.errors import DiscernError, file_errors, first_line
 from discern.files.walk import walk
 
 FOLDER = "imagenet"
@@ -26,22 +26,21 @@ _ALL_CLASSES = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd
 
 
 class ImageNetFolder(ImageFolder):
-    """ImageNet's 1,000 kinds of things, or other classes of it: ``{train,val}/nXXXXXXXX/*.JPEG``.
+    """ImageNet's 1,000 classes, or other classes of it: ``{train,val}/nXXXXXXXX/*.JPEG``.
 
-    The pictures in ``train/`` are for training and, held out of them, for validation; those in
-    ``val/`` are the test split, on which results are published. Without ``val/`` the test is held
-    out of the training pictures too. The parts are looked for in ``dir``, in ``dir/imagenet``, and
-    in the folder ``ILSVRC/Data/CLS-LOC`` of either, where Kaggle's archive has them; its ``val/``
-    has no folders, and ``LOC_val_solution.csv`` has the labels. A ``test/`` has no labels and is
-    passed over.
+    Training and validation use the pictures in ``train/``; those in ``val/`` are the test split, on
+    which results are published. Without ``val/`` the test split is held out of the training
+    pictures too. The parts are searched for in ``dir``, in ``dir/imagenet``, and in the folder
+    ``ILSVRC/Data/CLS-LOC`` of either, as in Kaggle's archive, whose ``val/`` has no folders but
+    labels in ``LOC_val_solution.csv``. A ``test/`` has no labels and is skipped.
 
-    Labels are in the order of WordNet's numbers, as everywhere. A class is named by the first of
-    its names in ``LOC_synset_mapping.txt``, else, of the 1,000, by torchvision's name, else by its
-    number; a name that two classes have gets the number.
+    Labels are in the usual order of WordNet's numbers. A class gets its first name in
+    ``LOC_synset_mapping.txt``; else, if it is one of the 1,000, torchvision's name; else its
+    number. The number is added to a name that two classes share.
 
     Args:
-        **options: see ``ImageFolder``. A table that ``csv`` names, or the folders that ``parts``
-            names, take the place of these; labels are numbers such as n01440764, or any names.
+        **options: see ``ImageFolder``. A table in ``csv``, or folders in ``parts``, replace these
+            parts; labels are numbers such as n01440764, or any names.
     """
 
     def _title(self) -> str:
@@ -65,8 +64,8 @@ class ImageNetFolder(ImageFolder):
         return sorted(names, key=self._numbers.__getitem__)
 
     def _found(self) -> tuple[Path, Listing]:
-        """The folder that may have Kaggle's texts, and the files, labelled with their numbers."""
-        if self.is_told:
+        """The folder that may have Kaggle's text files, and the pictures, labelled with numbers."""
+        if self.names_files:
             return self.dir, super()._listing()
         for place in (self.dir, self.dir / FOLDER):
             for root in (place, place / KAGGLE):
@@ -91,7 +90,7 @@ def _are_all(wnids: Sequence[str]) -> bool:
 
 
 def _add_classes(listing: Listing, part: str, folder: Path) -> None:
-    """Add the files of the folders of classes in ``folder``, and what else is there as strays."""
+    """Add the files of the class folders in ``folder``, and anything else as strays."""
     files = []
     for name in visible_names(folder) if folder.is_dir() else ():
         if _WNID.fullmatch(name) and (folder / name).is_dir():
@@ -128,7 +127,7 @@ def _add_val(listing: Listing, folder: Path, solution: Path) -> None:
             files.append(Labelled(folder / name, label))
     if not files:
         raise DiscernError(f"{solution} has no label for any of the pictures in {folder}.")
-    listing.parts["test"] = sorted(files, key=lambda entry: (entry.label, entry.path))
+    listing.parts["test"] = in_order(files)
 
 
 def _solution(path: Path) -> Iterator[tuple[str, str]]:
@@ -150,7 +149,7 @@ def _solution(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _names(place: Path, wnids: Sequence[str]) -> dict[str, str]:
-    """Number of each class -> its name, which another may have too."""
+    """Number of each class -> its name, which may not be unique."""
     if (place / _NAMES).is_file():
         known = dict(_mapping(place / _NAMES))
         return {wnid: known.get(wnid, wnid) for wnid in wnids}
@@ -164,10 +163,8 @@ def _names(place: Path, wnids: Sequence[str]) -> dict[str, str]:
 
 def _mapping(path: Path) -> Iterator[tuple[str, str]]:
     """Classes and their first names; a line is ``n01440764 tench, Tinca tinca``."""
-    try:
+    with file_errors(f"{path} cannot be read"):
         lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DiscernError(f"{path} cannot be read: {first_line(error)}.") from error
     for line in lines:
         wnid, _, names = line.strip().partition(" ")
         name = names.partition(",")[0].strip()
@@ -176,7 +173,7 @@ def _mapping(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _unique(names: dict[str, str]) -> dict[str, str]:
-    """The same, with the number behind a name that differs from another in no more than case.
+    """The same, with the number added to names that are equal up to case.
 
     Two classes are called crane, two maillot, and there are a Cardigan and a cardigan.
     """

@@ -12,7 +12,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast, get_args
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -24,9 +24,12 @@ from discern.data.published.fetch import DownloadError, answering_mirrors, fetch
 from discern.data.published.idx import idx_sha256, read_idx
 from discern.data.published.publication import DIMENSIONS, Publication
 from discern.data.stamps import version_of
-from discern.errors import DiscernError
+from discern.errors import DiscernError, file_errors
 from discern.files.places import expanded
 from discern.files.writing import write_whole
+
+SOURCES = ("auto", "full", "sample")
+"""Values of ``data.source``: whichever is available, the published files, or the sample."""
 
 
 class MNIST(InMemoryDataModule):
@@ -39,7 +42,7 @@ class MNIST(InMemoryDataModule):
     Args:
         dir: folder of data sets.
         source: ``full`` for the published files, ``sample`` for the packaged sample of 8,000 and
-            1,500 images, ``auto`` for the files if they can be had and else the sample.
+            1,500 images, ``auto`` for the files if they are available, else the sample.
         **options: see ``InMemoryDataModule``.
 
     Raises:
@@ -59,15 +62,17 @@ class MNIST(InMemoryDataModule):
     ) -> None:
         super().__init__(**options)
         self.dir = expanded(dir)
-        self.source = parse_source(source)
+        if source not in SOURCES:
+            raise DiscernError(f"data.source={source} is not known: use auto, full or sample.")
+        self.source = source
         self.class_names = list(self.published.class_names)
         self._prepared = False
 
     def prepare_data(self) -> None:
-        """Download the files where they are needed and missing; tried once.
+        """Download the files if they are needed and missing; tried once.
 
         Raises:
-            DiscernError: they are needed and cannot be had.
+            DiscernError: they are needed and cannot be downloaded.
         """
         if not self._prepared:
             download_missing(self.published, self.dir, self.source, self.has_sample)
@@ -114,22 +119,19 @@ def _loaded(
     arrays: Mapping[str, NDArray[np.uint8]],
     digests: Mapping[str, str],
 ) -> LoadedImages:
-    """The arrays as tensors, which share their memory."""
+    """The arrays as tensors that share their memory."""
 
-    def images(name: str) -> torch.Tensor:
-        return torch.from_numpy(arrays[name]).unsqueeze(1)
-
-    def labels(name: str) -> torch.Tensor:
-        return torch.from_numpy(arrays[name]).long()
-
+    train_images, train_labels, test_images, test_labels = (
+        torch.from_numpy(arrays[name]) for name in DIMENSIONS
+    )
     return LoadedImages(
-        title=title,
-        source_used=source_used,
-        digests=tuple(digests[name] for name in publication.DIMENSIONS),
-        train_images=images(publication.TRAIN_IMAGES),
-        train_labels=labels(publication.TRAIN_LABELS),
-        test_images=images(publication.TEST_IMAGES),
-        test_labels=labels(publication.TEST_LABELS),
+        title,
+        train_images.unsqueeze(1),
+        train_labels.long(),
+        test_images.unsqueeze(1),
+        test_labels.long(),
+        source_used,
+        tuple(digests[name] for name in DIMENSIONS),
     )
 
 
@@ -165,51 +167,29 @@ def read_sample() -> dict[str, NDArray[np.uint8]]:
 log = logging.getLogger(__name__)
 
 
-Source = Literal["auto", "full", "sample"]
-"""The setting ``data.source``: whichever can be had, the published files, or the sample."""
-
-
-def parse_source(source: str) -> Source:
-    """``source`` as a known source.
-
-    Raises:
-        DiscernError: it is none.
-    """
-    if source not in get_args(Source):
-        raise DiscernError(
-            f"data.source={source} is not known: use {', '.join(get_args(Source)[:-1])} or "
-            f"{get_args(Source)[-1]}."
-        )
-    return cast(Source, source)
-
-
 def find_files(publication: Publication, folder: Path) -> dict[str, Path] | None:
     """The four files, by published name, in the first place that has them all, or None.
 
     The places are those under ``folder``, the setting ``data.dir``, and then the system's.
 
     Raises:
-        DiscernError: ``folder`` is there and cannot be looked into.
+        DiscernError: ``folder`` cannot be read.
     """
-    try:
+    with file_errors(f"data.dir={folder} cannot be read as a folder"):
         if folder.exists():
             os.listdir(folder)  # noqa: PTH208 - fails where the folder is a file or is closed
         for place in (_own_folder(publication, folder), folder, *publication.system_folders):
             files = _files_in(place)
             if len(files) == len(DIMENSIONS):
                 return files
-    except OSError as error:
-        raise DiscernError(
-            f"data.dir={folder} cannot be read as a folder: {error.strerror or error}."
-        ) from error
     return None
 
 
 def download(publication: Publication, names: Sequence[str], folder: Path) -> None:
-    """Bring the named files of ``publication`` into ``folder``, gzipped and not, as torchvision.
+    """Download the named files of ``publication`` to ``folder``, and unpack them.
 
     Raises:
-        DownloadError: no mirror answers in time, or none gives a file that is right.
+        DownloadError: no mirror answers in time, or none has the right file.
         DiscernError: the folder cannot be written to.
     """
     mirrors = answering_mirrors(publication.mirrors, f"{names[0]}.gz")
@@ -220,14 +200,14 @@ def download(publication: Publication, names: Sequence[str], folder: Path) -> No
             shutil.copyfileobj(source, file)
 
 
-def download_missing(publication: Publication, folder: Path, source: Source, sample: bool) -> None:
-    """Download what is missing of ``publication`` into ``folder``, unless the sample is asked for.
+def download_missing(publication: Publication, folder: Path, source: str, sample: bool) -> None:
+    """Download the missing files of ``publication`` to ``folder``, unless the source is the sample.
 
-    Where that is impossible, one line in the log says that the sample takes its place, if the
-    source is ``auto`` and there is a ``sample``.
+    If that fails, the source is ``auto`` and there is a ``sample``, the log says that the sample is
+    used instead.
 
     Raises:
-        DiscernError: the files cannot be had and nothing may take their place.
+        DiscernError: the files cannot be downloaded and there is no substitute.
     """
     if source == "sample" or find_files(publication, folder) is not None:
         return
@@ -268,27 +248,21 @@ def read_files(publication: Publication, files: Mapping[str, Path]) -> dict[str,
 
 
 def _own_folder(publication: Publication, folder: Path) -> Path:
-    """Where torchvision keeps a data set under the folder it is given."""
+    """The folder that torchvision keeps a data set in."""
     return folder / publication.folder / "raw"
 
 
 def _files_in(folder: Path) -> dict[str, Path]:
-    """The published files that lie in ``folder``, uncompressed where there is a choice."""
-    found = {}
-    for name in DIMENSIONS:
-        for path in (folder / name, folder / f"{name}.gz"):
-            if path.is_file():
-                found[name] = path
-                break
-    return found
+    """The published files in ``folder``, uncompressed if there is a choice."""
+    choices = {name: (folder / name, folder / f"{name}.gz") for name in DIMENSIONS}
+    found = {name: next(filter(Path.is_file, paths), None) for name, paths in choices.items()}
+    return {name: path for name, path in found.items() if path is not None}
 
 
 def _read(path: Path, name: str) -> tuple[NDArray[np.uint8], str]:
     """Array in the file at ``path`` and the SHA-256 of the file, uncompressed."""
-    try:
+    with file_errors(f"{path} cannot be read"):
         version = version_of(path)
-    except OSError as error:
-        raise DiscernError(f"{path} cannot be read: {error.strerror or error}.") from error
     return _read_version(path.resolve(), version, DIMENSIONS[name])
 
 

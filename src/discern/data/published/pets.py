@@ -1,4 +1,4 @@
-"""Oxford-IIIT Pet, in the form in which it is published."""
+"""Oxford-IIIT Pet, as published."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from typing import ClassVar
 
 from discern.data.folders import Labelled, Listing
 from discern.data.image_folder import ImageFolder
-from discern.data.published.fetch import download_hint, fetch
-from discern.data.published.publication import Site, root_of
-from discern.data.published.unpack import extract
-from discern.errors import DiscernError, first_line
+from discern.data.published.publication import Site, fetch_folder, root_of
+from discern.errors import DiscernError, file_errors
 
 FOLDER = "oxford-iiit-pet"
 NUM_CLASSES = 37
@@ -29,8 +27,7 @@ _ADVICE = (
     f"set data.dir or DISCERN_DATA_DIR to a folder that has {FOLDER} with {_IMAGES} and "
     f"{_ANNOTATIONS}, or connect to the network"
 )
-# A breed and a picture's number, the number of the breed, and two more numbers: it never leads to
-# another folder.
+# A breed and a picture's number, the number of the breed, and two more numbers; no path separators.
 _LINE = re.compile(r"(([A-Za-z_]+)_\d+) (\d{1,2})(?: \d+)*")
 
 
@@ -46,8 +43,8 @@ PUBLICATION = Site(
 class OxfordPets(ImageFolder):
     """Photographs of 37 breeds of cats and dogs: 3,680 for training, 3,669 for the test.
 
-    The files are looked for in the folder ``oxford-iiit-pet`` of ``dir``, which is torchvision's,
-    or directly in ``dir``; what is missing is downloaded.
+    The files are in torchvision's folder ``oxford-iiit-pet`` of ``dir``, or directly in ``dir``;
+    missing ones are downloaded.
 
     Args:
         **options: see ``ImageFolder``; ``csv``, ``parts`` and ``test_size`` have no effect.
@@ -59,16 +56,16 @@ class OxfordPets(ImageFolder):
         """Download and unpack what is missing.
 
         Raises:
-            DiscernError: it cannot be had.
+            DiscernError: it cannot be downloaded.
         """
         root = root_of(self.dir, FOLDER, _TRAIN)
-        for archive, md5 in ((root / name, md5) for name, md5 in self.published.md5.items()):
-            name = archive.name.removesuffix(".tar.gz")
-            if (root / name).exists():
-                continue
-            with download_hint(archive, f"{_TITLE} is not in {self.dir}", _ADVICE):
-                fetch(self.published.url + archive.name, archive, md5=md5)
-            extract(archive, root / name, _MAX_BYTES, folder=name)
+        for name, md5 in self.published.md5.items():
+            target = root / name.removesuffix(".tar.gz")
+            if not target.exists():
+                fetch_folder(
+                    self.published.url + name, root / name, target, max_bytes=_MAX_BYTES,
+                    missing=f"{_TITLE} is not in {self.dir}", advice=_ADVICE, md5=md5,
+                )  # fmt: skip
 
     def _title(self) -> str:
         return _TITLE
@@ -103,7 +100,7 @@ class _Entry:
 
     Attributes:
         image: name of the picture's file, without its suffix.
-        breed: what it shows.
+        breed: its class.
         label: the breed's number, from 1.
     """
 
@@ -113,14 +110,12 @@ class _Entry:
 
 
 def _entries(path: Path) -> Iterator[_Entry]:
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except FileNotFoundError as error:
+    if not path.exists():
         raise DiscernError(
             f"{path.parent} is not complete, it has no {path.name}: delete it to have it made anew."
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DiscernError(f"{path} cannot be read: {first_line(error)}.") from error
+        )
+    with file_errors(f"{path} cannot be read"):
+        lines = path.read_text("utf-8").splitlines()
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
             continue

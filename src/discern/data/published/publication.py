@@ -1,21 +1,27 @@
-"""Data sets as their authors published them: files, digests, mirrors."""
+"""Published data sets: their files, digests and mirrors, and how these are fetched and checked."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from torchvision import datasets
+
 from discern.data.folders import check_folder
-from discern.errors import DiscernError
+from discern.data.published.fetch import fetch
+from discern.data.published.unpack import extract
+from discern.errors import DiscernError, file_errors
 
 
 @dataclass(frozen=True)
 class Site:
-    """Where files are published.
+    """The address and digests of published files.
 
     Attributes:
-        url: address of the folder that has them.
+        url: address of their folder.
         md5: name of a file -> its digest.
     """
 
@@ -34,15 +40,73 @@ def root_of(folder: Path, name: str, file: str | Path) -> Path:
     Raises:
         DiscernError: ``folder`` cannot be read.
     """
-    try:
+    with file_errors(f"data.dir={folder} cannot be read"):
         if folder.exists():
             check_folder(folder)
         inside = folder / name
         return folder if (folder / file).is_file() and not (inside / file).is_file() else inside
-    except OSError as error:
+
+
+@contextmanager
+def download_hint(path: Path, missing: str, advice: str) -> Iterator[None]:
+    """Add advice to the error of a failed download of ``path``; not if a wrong file is there.
+
+    Args:
+        path: the file that is fetched.
+        missing: the beginning of a sentence that names what is missing.
+        advice: the end of that sentence, on what the user can do.
+    """
+    try:
+        yield
+    except DiscernError as error:
+        if path.exists():
+            raise
+        raise DiscernError(f"{missing}, and {str(error).rstrip('.')}: {advice}.") from error
+
+
+def fetch_folder(
+    url: str,
+    archive: Path,
+    target: Path,
+    *,
+    max_bytes: int,
+    missing: str,
+    advice: str,
+    **digests: str | None,
+) -> None:
+    """Download an archive and unpack the folder in it that is named as ``target``.
+
+    Args:
+        url: address of the archive.
+        archive: path that it is kept at; used if it is there.
+        target: the folder that is made.
+        max_bytes: limit for all files of the archive together.
+        missing, advice: see :func:`download_hint`.
+        **digests: see :func:`discern.data.published.fetch.fetch`.
+
+    Raises:
+        DiscernError: the archive cannot be downloaded or unpacked.
+    """
+    with download_hint(archive, missing, advice):
+        fetch(url, archive, **digests)
+    extract(archive, target, max_bytes, folder=target.name)
+
+
+def published_bytes(path: Path, md5: str) -> bytes:
+    """The content of a file, checked to be the published one.
+
+    Raises:
+        DiscernError: it cannot be read, or is another file.
+    """
+    with file_errors(f"{path} cannot be read"):
+        content = path.read_bytes()
+    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if found != md5:
         raise DiscernError(
-            f"data.dir={folder} cannot be read: {error.strerror or error}."
-        ) from error
+            f"{path} is not the file that was published: its MD5 starts with "
+            f"{found[:12]} instead of {md5[:12]}; delete it to have it downloaded again."
+        )
+    return content
 
 
 TRAIN_IMAGES = "train-images-idx3-ubyte"
@@ -63,9 +127,9 @@ class Publication:
         class_names: names of the classes, in the order of their labels.
         sha256: hex SHA-256 of each file, uncompressed.
         md5: hex MD5 of each file, gzipped.
-        mirrors: addresses, each ending in a slash, under which the files lie gzipped.
-        system_folders: where a system package puts the files.
-        advice: what a user without the files can do, as the end of a sentence.
+        mirrors: addresses, each ending in a slash, of the gzipped files.
+        system_folders: folders in which a system package installs the files.
+        advice: the end of a sentence on what a user without the files can do.
     """
 
     title: str
@@ -78,6 +142,11 @@ class Publication:
     advice: str
 
 
+def _md5(published: type[datasets.MNIST]) -> dict[str, str]:
+    """Name of each file -> MD5 of the file gzipped."""
+    return {name.removesuffix(".gz"): md5 for name, md5 in published.resources}
+
+
 MNIST = Publication(
     title="MNIST",
     folder="MNIST",
@@ -88,12 +157,7 @@ MNIST = Publication(
         TEST_IMAGES: "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
         TEST_LABELS: "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
     },
-    md5={
-        TRAIN_IMAGES: "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-        TRAIN_LABELS: "d53e105ee54ea40749a09fcbcd1e9432",
-        TEST_IMAGES: "9fb629c4189551a2d022fa330f9573f3",
-        TEST_LABELS: "ec29112dd5afa0611ce80d1b7f02629c",
-    },
+    md5=_md5(datasets.MNIST),
     mirrors=(
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
         "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -108,30 +172,14 @@ MNIST = Publication(
 FASHION_MNIST = Publication(
     title="Fashion-MNIST",
     folder="FashionMNIST",
-    class_names=(
-        "T-shirt/top",
-        "Trouser",
-        "Pullover",
-        "Dress",
-        "Coat",
-        "Sandal",
-        "Shirt",
-        "Sneaker",
-        "Bag",
-        "Ankle boot",
-    ),
+    class_names=tuple(datasets.FashionMNIST.classes),
     sha256={
         TRAIN_IMAGES: "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
         TRAIN_LABELS: "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
         TEST_IMAGES: "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
         TEST_LABELS: "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
     },
-    md5={
-        TRAIN_IMAGES: "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-        TRAIN_LABELS: "25c81989df183df01b3e8a0aad5dffbe",
-        TEST_IMAGES: "bef4ecab320f06d8554ea6380940ec79",
-        TEST_LABELS: "bb300cfdad3c16e7a12a480ee83cd310",
-    },
+    md5=_md5(datasets.FashionMNIST),
     mirrors=(
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
         "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",

@@ -1,4 +1,4 @@
-"""Unpacking an archive, which may be hostile or damaged, whole or not at all, inside its folder."""
+"""Unpacking an archive that may be hostile or damaged, completely or not at all."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING
 
 from discern.data.published.fetch import alone
-from discern.errors import DiscernError, first_line
+from discern.errors import DiscernError, file_errors, first_line
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsRead
 
 MAX_MEMBERS = 5_000_000
-"""How many files and folders an archive may hold; ImageNet has 1.3 million."""
+"""Limit for the files and folders in an archive; ImageNet has 1.3 million."""
 
 _CHUNK_BYTES = 1 << 16
 _MAX_DEPTH = 100
@@ -33,17 +36,17 @@ _MAX_HEADER_BYTES = 1 << 16
 _MAX_PADDING_BYTES = 1 << 22
 
 
-class _UnfitError(Exception):
-    """An archive is not to be unpacked; the message says why, without a final full stop."""
+class _RefusedError(Exception):
+    """An archive is refused; the message gives the reason, without a full stop."""
 
 
 @dataclass(frozen=True)
 class _Member:
-    """What an archive has under a name.
+    """An entry of an archive.
 
     Attributes:
-        name: its path, as the archive has it.
-        kind: ``stat.S_IFREG`` for a file, ``stat.S_IFDIR`` for a folder; nothing else is written.
+        name: its path in the archive.
+        kind: ``stat.S_IFREG`` for a file, ``stat.S_IFDIR`` for a folder; others are refused.
         size: bytes of a file, as the archive declares it.
         open: opens a file's content.
     """
@@ -51,33 +54,31 @@ class _Member:
     name: str
     kind: int
     size: int
-    open: Callable[[], Any]
+    open: Callable[[], IO[bytes] | None]
 
 
 def extract(archive: Path, target: Path, max_bytes: int, *, folder: str | None = None) -> None:
     """Unpack a zip, tar, tar.gz, tar.bz2 or tar.xz to the folder ``target``, unless it is there.
 
-    The folder has its name only once all is in it. Files get the usual permissions and the time of
-    their writing. Of processes that ask for the same folder one unpacks and the others wait.
+    The folder gets its name once it is complete. Files get default permissions and the current
+    time. If several processes want the same folder, one unpacks and the others wait.
 
     Args:
-        archive: told by its content, not by its name.
-        target: the folder to be made, as are those above it.
-        max_bytes: what all files together may have.
-        folder: the folder in the archive that becomes ``target``; all else in it is dropped.
+        archive: its format is recognized by its content.
+        target: the folder to create, with its parents.
+        max_bytes: limit for all files together.
+        folder: the folder in the archive that becomes ``target``; the rest is dropped.
 
     Raises:
         DiscernError: the archive cannot be read, is damaged or encrypted, holds more than
             ``max_bytes`` or ``MAX_MEMBERS``, or has a member that is neither file nor folder, that
             leads outside or that would overwrite another; or ``target`` cannot be written.
     """
-    try:
+    with file_errors(f"{target} cannot be written"):
         if not target.exists():
             with alone(target):
                 if not target.exists():
                     _extract(archive, target, max_bytes, folder)
-    except OSError as error:
-        raise DiscernError(f"{target} cannot be written: {error.strerror or error}.") from error
 
 
 def _extract(archive: Path, target: Path, max_bytes: int, folder: str | None) -> None:
@@ -86,23 +87,18 @@ def _extract(archive: Path, target: Path, max_bytes: int, folder: str | None) ->
         shutil.rmtree(temporary)
     try:
         temporary.mkdir()
-        with _opened(archive) as file:
+        with file_errors(f"{archive} cannot be read"):
+            file = archive.open("rb")
+        with file:
             _write(_members(file), temporary, max_bytes)
         source = temporary if folder is None else temporary / folder
         if not source.is_dir():
-            raise _UnfitError(f"it has no folder {folder}")
+            raise _RefusedError(f"it has no folder {folder}")
         source.rename(target)
-    except _UnfitError as error:
+    except _RefusedError as error:
         raise DiscernError(f"{archive} cannot be extracted: {error}.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _opened(archive: Path) -> IO[bytes]:
-    try:
-        return archive.open("rb")
-    except OSError as error:
-        raise DiscernError(f"{archive} cannot be read: {error.strerror or error}.") from error
 
 
 def _write(members: Iterator[_Member], folder: Path, max_bytes: int) -> None:
@@ -110,12 +106,12 @@ def _write(members: Iterator[_Member], folder: Path, max_bytes: int) -> None:
     left, number = max_bytes, 0
     for number, member in enumerate(members, 1):
         if number > MAX_MEMBERS:
-            raise _UnfitError(f"it has more than {MAX_MEMBERS:,} members")
+            raise _RefusedError(f"it has more than {MAX_MEMBERS:,} members")
         path, name = folder.joinpath(*_parts(member.name)), _shown(member.name)
         if member.kind == stat.S_IFLNK:
-            raise _UnfitError(f"its member {name} is a link")
+            raise _RefusedError(f"its member {name} is a link")
         if member.kind not in (stat.S_IFREG, stat.S_IFDIR):
-            raise _UnfitError(f"its member {name} is neither a file nor a folder")
+            raise _RefusedError(f"its member {name} is neither a file nor a folder")
         left -= member.size
         if left < 0:
             raise _too_large(max_bytes)
@@ -125,39 +121,36 @@ def _write(members: Iterator[_Member], folder: Path, max_bytes: int) -> None:
             else:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 _write_file(path, member)
-        # Also where two names differ, but are one to the file system.
+        # Also for two names that the file system does not distinguish.
         except (FileExistsError, NotADirectoryError) as error:
-            raise _UnfitError(f"its member {name} would overwrite another") from error
+            raise _RefusedError(f"its member {name} would overwrite another") from error
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:
                 raise
-            raise _UnfitError(f"its member {name} has too long a name") from error
+            raise _RefusedError(f"its member {name} has too long a name") from error
     if not number:
-        raise _UnfitError("it holds nothing")
+        raise _RefusedError("it holds nothing")
 
 
 def _write_file(path: Path, member: _Member) -> None:
     """Write a new file, of no more bytes than declared, whatever the archive holds."""
-    written = 0
+    written, damaged = 0, f"it is damaged in its member {_shown(member.name)}"
     with path.open("xb") as file:
-        for chunk in _content(member):
-            written += file.write(chunk)
-            if written > member.size:
-                break
+        with _refused_if_damaged(damaged):
+            content = member.open()
+        assert content is not None
+        with content:
+            while written <= member.size:
+                with _refused_if_damaged(damaged):
+                    chunk = content.read(_CHUNK_BYTES)
+                if not chunk:
+                    break
+                written += file.write(chunk)
     if written != member.size:
-        raise _UnfitError(
+        raise _RefusedError(
             f"it is damaged: its member {_shown(member.name)} has not the {member.size:,} bytes "
             "that it declares"
         )
-
-
-def _content(member: _Member) -> Iterator[bytes]:
-    with (
-        _unfit_if_damaged(f"it is damaged in its member {_shown(member.name)}"),
-        member.open() as content,
-    ):
-        while chunk := content.read(_CHUNK_BYTES):
-            yield chunk
 
 
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -176,20 +169,20 @@ def _parts(name: str) -> list[str]:
     elif len(parts) > _MAX_DEPTH:
         reason = f"lies more than {_MAX_DEPTH} folders deep"
     if reason:
-        raise _UnfitError(f"its member {_shown(name)} {reason}")
+        raise _RefusedError(f"its member {_shown(name)} {reason}")
     return parts
 
 
 def _shown(name: str) -> str:
-    """A name as a message may hold it: a stranger chose its characters."""
+    """An untrusted name, quoted for a message."""
     return repr(name if len(name) <= 100 else f"{name[:100]}…")
 
 
-def _too_large(max_bytes: int) -> _UnfitError:
-    return _UnfitError(f"it holds more than the {max_bytes:,} bytes that are allowed")
+def _too_large(max_bytes: int) -> _RefusedError:
+    return _RefusedError(f"it holds more than the {max_bytes:,} bytes that are allowed")
 
 
-# All that the readers of archives were seen to raise on damaged and hostile files.
+# Exceptions that the archive readers raise on damaged and hostile files.
 _DAMAGE = (
     OSError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, tarfile.TarError,
     struct.error, NotImplementedError, RuntimeError, ValueError, OverflowError, MemoryError,
@@ -197,16 +190,16 @@ _DAMAGE = (
 
 
 @contextmanager
-def _unfit_if_damaged(what: str = "it is damaged") -> Iterator[None]:
-    """Turn what a reader of archives raises into :class:`_UnfitError`."""
+def _refused_if_damaged(what: str = "it is damaged") -> Iterator[None]:
+    """Turn an archive reader's exception into :class:`_RefusedError`."""
     try:
         yield
     except _DAMAGE as error:
-        raise _UnfitError(f"{what}: {first_line(error)}") from error
+        raise _RefusedError(f"{what}: {first_line(error)}") from error
 
 
 def _members(file: IO[bytes]) -> Iterator[_Member]:
-    with _unfit_if_damaged():
+    with _refused_if_damaged():
         magic = file.read(6)
         file.seek(0)
         if magic.startswith((b"PK\x03\x04", b"PK\x05\x06")):
@@ -218,13 +211,13 @@ def _members(file: IO[bytes]) -> Iterator[_Member]:
 def _zip_members(file: IO[bytes]) -> Iterator[_Member]:
     archive, announced = zipfile.ZipFile(file), _announced_members(file)
     members = archive.infolist()
-    if announced not in (len(members), len(members) % 2**16):  # some writers count no further
-        raise _UnfitError(f"it is damaged: it lists {len(members):,} of {announced:,} members")
+    if announced not in (len(members), len(members) % 2**16):  # some writers count modulo 65,536
+        raise _RefusedError(f"it is damaged: it lists {len(members):,} of {announced:,} members")
     for member in members:
         # zipfile cuts its own name at a zero byte.
         name = member.orig_filename
         if member.flag_bits & 0x2041:  # encryption, strong encryption, masked headers
-            raise _UnfitError(f"its member {_shown(name)} is encrypted")
+            raise _RefusedError(f"its member {_shown(name)} is encrypted")
         kind = stat.S_IFMT(member.external_attr >> 16) or stat.S_IFREG
         if name.endswith("/") and kind == stat.S_IFREG:
             kind = stat.S_IFDIR
@@ -232,9 +225,9 @@ def _zip_members(file: IO[bytes]) -> Iterator[_Member]:
 
 
 def _announced_members(file: IO[bytes]) -> int:
-    """How many members a zip says that it has, at its end.
+    """Number of members in the end record of a zip.
 
-    zipfile does not compare, and a damaged length in the directory can hide all that follow.
+    zipfile does not check it, and a damaged length in the directory can hide later members.
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - 2**16 - 22 - 76))  # a comment, the end record, those of zip64
@@ -246,7 +239,7 @@ def _announced_members(file: IO[bytes]) -> int:
     return int(struct.unpack_from("<H", tail, end + 10)[0])
 
 
-def _uncompressed(file: IO[bytes], magic: bytes) -> Any:
+def _uncompressed(file: IO[bytes], magic: bytes) -> SupportsRead[bytes]:
     if magic.startswith(b"\x1f\x8b"):
         return gzip.GzipFile(fileobj=file)
     if magic.startswith(b"BZh"):
@@ -255,12 +248,12 @@ def _uncompressed(file: IO[bytes], magic: bytes) -> Any:
 
 
 class _Limited:
-    """A tar archive, uncompressed, of which no more is read than ``left`` bytes.
+    """An uncompressed tar archive of which at most ``left`` more bytes are read.
 
-    tarfile would keep a name of a terabyte in memory.
+    tarfile would read a name of a terabyte into memory.
     """
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: SupportsRead[bytes]) -> None:
         self.file = file
         self.left = 0
 
@@ -269,7 +262,7 @@ class _Limited:
         content: bytes = self.file.read(size)
         self.left -= len(content)
         if self.left < 0:
-            raise _UnfitError("it is damaged: it has more than its headers declare")
+            raise _RefusedError("it is damaged: it has more than its headers declare")
         return content
 
 
@@ -287,28 +280,25 @@ class _Header(tarfile.TarInfo):
             raise tarfile.ReadError(str(error)) from error
 
 
-_TAR_KINDS = {
-    tarfile.REGTYPE: stat.S_IFREG, tarfile.AREGTYPE: stat.S_IFREG, tarfile.CONTTYPE: stat.S_IFREG,
-    tarfile.DIRTYPE: stat.S_IFDIR, tarfile.LNKTYPE: stat.S_IFLNK, tarfile.SYMTYPE: stat.S_IFLNK,
-}  # fmt: skip
-
-
 def _tar_members(file: _Limited) -> Iterator[_Member]:
     file.left = _MAX_HEADER_BYTES
-    with _unfit_if_damaged("it is neither a zip nor a tar archive, or damaged"):
+    with _refused_if_damaged("it is neither a zip nor a tar archive, or damaged"):
         archive = tarfile.open(  # noqa: SIM115 - it has nothing to close
             fileobj=file,  # type: ignore[call-overload]
             mode="r|", tarinfo=_Header, encoding="utf-8",
         )  # fmt: skip
     while (member := archive.next()) is not None:
-        # tarfile would keep all members in memory, and start again from them.
+        # tarfile would keep all members in memory.
         archive.members.clear()
-        kind = 0 if member.issparse() else _TAR_KINDS.get(member.type, 0)
+        link = member.islnk() or member.issym()
+        kind = stat.S_IFDIR if member.isdir() else stat.S_IFLNK if link else 0
+        if member.type in tarfile.REGULAR_TYPES and not member.issparse():
+            kind = stat.S_IFREG
         size = member.size if kind == stat.S_IFREG else 0
         file.left = size + tarfile.RECORDSIZE  # which tarfile reads at once
         yield _Member(member.name, kind, size, partial(archive.extractfile, member))
         file.left = _MAX_HEADER_BYTES
-    # What was compressed has its checksum behind the end.
+    # Read on to the checksum of the compression, after the end.
     file.left = _MAX_PADDING_BYTES
     while file.read(_CHUNK_BYTES):
         pass

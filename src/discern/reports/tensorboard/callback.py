@@ -13,6 +13,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from numpy.typing import NDArray
 from torch import Tensor
 
+from discern.data.augment import View
+from discern.data.images import Shown
 from discern.data.module import ImageDataModule
 from discern.errors import DiscernError, first_line
 from discern.reports.confusion import confusion_figure, confusion_matrix
@@ -145,9 +147,10 @@ class Dashboard(Callback):
         chosen = _spread(len(dataset), self.projector)
         try:
             # Those that there are: of training images, of their first view.
-            view = None if data.has_validation else data.augmentation
+            augmentation = None if data.has_validation else data.augmentation
+            shown = Shown(dataset, View.of(augmentation, data.seed, 0))
             assert data.features is not None
-            features = data.features.rows(dataset, chosen, view, data.seed, 0)
+            features = data.features.rows(shown, chosen)
             pixels, labels = _pixels(dataset.smaller(THUMBNAIL), chosen, data)
             columns = _columns(model.network, data, features, labels)
             files = dataset.names()
