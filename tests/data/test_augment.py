@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discern.config.schema import FOR_PHOTOS, FOR_SMALL_IMAGES
-from discern.data.augment import AUGMENTATIONS, Augmentation, random_words
+from discern.data.augment import AUGMENTATIONS, Augmentation, View, random_words
 from discern.data.published.mnist import MNIST
 from discern.data.views import PHOTO_AUGMENTATIONS
 
@@ -92,3 +94,13 @@ def test_validation_and_test_images_are_left_as_they_are(tiny_mnist):
 def test_the_settings_name_what_there_is():
     assert set(FOR_SMALL_IMAGES) == set(AUGMENTATIONS)
     assert set(FOR_PHOTOS) == set(PHOTO_AUGMENTATIONS)
+
+
+def test_a_view_is_a_key_whatever_the_augmentation_is():
+    @dataclass
+    class Shift:  # of a user: it compares by value, so Python gives it no hash
+        pixels: int
+
+    table = {View(Shift(2), seed=0, epoch=1): "features"}
+    assert table[View(Shift(2), seed=0, epoch=1)] == "features"
+    assert View(Shift(3), seed=0, epoch=1) not in table

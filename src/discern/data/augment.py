@@ -7,7 +7,7 @@ workers, batch size and order, and a continued run sees the same images.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 
 import numpy as np
@@ -42,7 +42,7 @@ class View:
         seed, epoch: decide, together with each image, how it is changed.
     """
 
-    augmentation: object
+    augmentation: object = field(hash=False)  # a dataclass of a user need not be hashable
     seed: int
     epoch: int
 
