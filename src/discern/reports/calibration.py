@@ -25,19 +25,6 @@ def bin_of(confidences: NDArray[np.float32]) -> NDArray[np.intp]:
     return np.clip(np.ceil(np.nan_to_num(confidences) * BINS).astype(np.intp) - 1, 0, BINS - 1)
 
 
-def calibration_error(
-    excess: NDArray[np.floating], images: NDArray[np.floating] | float
-) -> NDArray[np.float64]:
-    """The expected calibration error, Σ_b (n_b / n) |confidence_b - accuracy_b|.
-
-    Args:
-        excess: sum over the images in each bin of confidence minus correctness, (…, BINS).
-        images: number of images in all, (…).
-    """
-    error: NDArray[np.float64] = np.abs(excess.astype(np.float64)).sum(axis=-1) / images
-    return error
-
-
 @dataclass(frozen=True)
 class Reliability:
     """Images by their confidence.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from discern.files.csv_cells import write_csv
 from discern.files.writing import write_whole
 from discern.reports.sheet import save, shorten
-from discern.runs.metric_table import BY_CLASS, Counts, Metric, ratio
+from discern.runs.metric_table import BY_CLASS, ClassCounts, Metric, ratio
 
 NUMBERS_UP_TO = 20
 """Classes up to which each cell shows its count."""
@@ -27,9 +27,10 @@ def confusion_matrix(
     return cells.reshape(num_classes, num_classes)
 
 
-def class_scores(matrix: NDArray[np.int64]) -> dict[Metric, NDArray[np.float64]]:
+def class_scores(matrix: NDArray[np.int64]) -> dict[Metric, NDArray[np.floating]]:
     """The metrics that are counted by class, (K,) each, of a confusion matrix (K, K)."""
-    counts = Counts(matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0))
+    images = matrix.astype(np.float64)
+    counts = ClassCounts(images.diagonal(), images.sum(axis=1), images.sum(axis=0))
     return {metric: metric.of_classes(counts) for metric in BY_CLASS}
 
 
@@ -62,7 +63,7 @@ def confusion_figure(matrix: NDArray[np.int64], class_names: list[str], title: s
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     axes = figure.add_axes((margin / width, margin / height, side / width, side / height))
-    shares = ratio(matrix, matrix.sum(axis=1, keepdims=True))
+    shares = ratio(matrix.astype(float), matrix.sum(axis=1, keepdims=True).astype(float))
     # The square root spreads the small shares, where the confusions are.
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
     _name_axes(axes, names, font)
@@ -84,7 +85,7 @@ def _name_axes(axes: Axes, names: list[str], font: float) -> None:
     axes.set_ylabel("Label")
 
 
-def _write_counts(axes: Axes, matrix: NDArray[np.int64], shares: NDArray[np.float64]) -> None:
+def _write_counts(axes: Axes, matrix: NDArray[np.int64], shares: NDArray[np.floating]) -> None:
     for (row, column), count in np.ndenumerate(matrix):
         if count:
             # On the dark half of the scale black would be unreadable.
