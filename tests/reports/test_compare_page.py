@@ -47,7 +47,7 @@ def test_the_curves_of_all_runs_are_in_one_chart(folders, tmp_path):
 
 def test_disputed_images_are_shown_with_what_each_run_says(folders, tmp_path):
     page, _ = written(folders[:2], tmp_path / "page.html")
-    shown = re.findall(r'aria-label="is (\w+); A: (\w+), (\d+) %; B: (\w+), (\d+) %"', page)
+    shown = re.findall(r'aria-label="true (\w+); A: (\w+), (\d+) %; B: (\w+), (\d+) %"', page)
     assert len(shown) == 18  # each of the sixty that one of the two has wrong
     assert all(label in (first, second) and first != second for label, first, _, second, _ in shown)
     assert {(sure, other) for _, _, sure, _, other in shown} == {("60", "70")}

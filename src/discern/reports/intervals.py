@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from discern.reports.page import Tile, percent, tile
 from discern.runs.metric_table import metric_of
 
 CONFIDENCE = 0.95
@@ -34,8 +35,13 @@ class Estimate:
     high: float
     method: Literal["wilson", "bootstrap"]
 
+    def tile(self, name: str) -> Tile:
+        """A page's tile with a proportion and its interval."""
+        interval = f"95 % interval {percent(self.low)} to {percent(self.high)}"
+        return tile(name, percent(self.value), interval)
+
     def ends(self, metric: str) -> str:
-        """Its interval as people read it, where it is of this metric."""
+        """The interval as text, with the digits of this metric."""
         low, high = map(metric_of(metric).text, (self.low, self.high))
         return f"{low} to {high}"
 

@@ -136,48 +136,20 @@ def _absolute_excess(sums: Sums) -> Array:
 EVERY_SPLIT = ("train", "val", "test")
 
 METRICS = (
-    Metric(
-        "loss",
-        "loss",
-        "min",
-        total=lambda sums: sums.loss,
-        splits=EVERY_SPLIT,
-        unit="cross-entropy, nats",
-        listed=("val",),
-    ),
-    Metric(
-        "accuracy",
-        "accuracy",
-        "max",
-        of_class=lambda of: (of.correct, of.support),
-        splits=EVERY_SPLIT,
-        interval="wilson",
-        unit="fraction correct",
-        listed=("val", "test"),
-    ),
+    Metric("loss", "loss", "min", total=lambda sums: sums.loss, splits=EVERY_SPLIT,
+           unit="cross-entropy, nats", listed=("val",)),
+    Metric("accuracy", "accuracy", "max", lambda of: (of.correct, of.support), splits=EVERY_SPLIT,
+           interval="wilson", unit="fraction correct", listed=("val", "test")),
     Metric("precision", "precision", "max", lambda of: (of.correct, of.predicted), average="macro"),
     Metric("recall", "recall", "max", lambda of: (of.correct, of.support), average="macro"),
-    Metric(
-        "f1", "F1", "max", lambda of: (2 * of.correct, of.support + of.predicted), average="macro"
-    ),
-    Metric(
-        "top5_error",
-        "top-5 error",
-        "min",
-        total=lambda sums: sums.not_in_top5,
-        more_classes_than=5,
-        interval="wilson",
-    ),
+    Metric("f1", "F1", "max", lambda of: (2 * of.correct, of.support + of.predicted),
+           average="macro"),
+    Metric("top5_error", "top-5 error", "min", total=lambda sums: sums.not_in_top5,
+           more_classes_than=5, interval="wilson"),
     # Expected calibration error, Σ_b (n_b / n) |confidence_b - accuracy_b| over bins b.
-    Metric(
-        "ece",
-        "calibration error",
-        "min",
-        total=_absolute_excess,
-        splits=(),
-        interval="reflected",
-    ),
-)
+    Metric("ece", "calibration error", "min", total=_absolute_excess, splits=(),
+           interval="reflected"),
+)  # fmt: skip
 """All metrics, in the order in which they are shown."""
 
 BY_CLASS = [metric for metric in METRICS if metric.of_class is not None]
