@@ -69,9 +69,7 @@ def test_two_runs_on_the_same_images(run, two, tmp_path):
     assert "more accurate by 30.00 points" in done.stdout
     assert "They disagree on 3 of 10 test images." in done.stdout
     text = " ".join(done.stdout.split())
-    assert (
-        "The 10 test images do not show whether A or B is better (McNemar's p = 0.2500)." in text
-    )
+    assert "The 10 test images do not show whether A or B is better (McNemar's p = 0.2500)." in text
     assert done.stdout.endswith("Report: here/compare.html\n")
     one, other = rows(tmp_path / "here" / "compare.csv")
     assert (one["run"], one["optimizer.lr"], other["optimizer.lr"]) == ("A", "0.001", "0.01")

@@ -60,7 +60,7 @@ def test_without_a_common_test_there_is_no_such_section(folders, tmp_path):
     page, _ = written(folders[1:], tmp_path / "page.html")
     assert 'id="disputed"' not in page
     assert 'id="pairs"' not in page
-    assert "What B said of the test images is not known" in page
+    assert "B has no predictions for the test images" in page
 
 
 @pytest.mark.parametrize("shape", [(5, 1, 28, 28), (4, 3, 32, 32), (1, 1, 8, 8)])
