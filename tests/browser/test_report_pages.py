@@ -178,7 +178,7 @@ def test_hostile_names_are_shown_and_do_nothing(browser, report, tmp_path):
             button.click()
         assert page.title() == HOSTILE  # not what it would set it to
         assert page.query_selector_all("img[src='x']") == []
-        assert HOSTILE in page.inner_text("#bad")
+        assert HOSTILE in page.inner_text("#skipped")
 
 
 def test_hostile_names_of_jobs_do_nothing(browser, sweep, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from discern.reports.samples import as_pixels, draw_grid, draw_top_losses
+from discern.reports.samples import as_pixels, draw_grid, top_losses
 from discern.reports.sheet import Sheet, shorten
 from discern.runs.predictions import Predictions
 
@@ -69,11 +69,11 @@ def test_top_losses_say_label_prediction_probability_and_loss(page, tmp_path):
     logits = torch.tensor([[5.0, 0.0], [0.0, 1.0], [0.0, 2.0]])
     predictions = Predictions.of(logits, torch.tensor([0, 0, 0]), torch.arange(3), ["cat", "dog"])
     pixels = np.zeros((2, 1, 3, 3), np.uint8)
-    draw_top_losses(predictions, predictions.worst(2), pixels, "The worst", tmp_path / "x.png")
+    top_losses(predictions, predictions.worst(2), pixels, "The worst").save(tmp_path / "x.png")
     assert page["texts"] == [
         "The worst",
-        *("is cat", "said dog", "88.1%, loss 2.13"),
-        *("is cat", "said dog", "73.1%, loss 1.31"),
+        *("true cat", "predicted dog", "88.1%, loss 2.13"),
+        *("true cat", "predicted dog", "73.1%, loss 1.31"),
     ]
 
 

@@ -30,13 +30,14 @@ from discern.redaction import log_missing, missing
 from discern.reports.calibration import draw_reliability, reliability
 from discern.reports.confusion import (
     class_scores,
+    confusion_figure,
     confusion_matrix,
-    draw_confusion,
     write_class_scores,
 )
 from discern.reports.intervals import Estimate
 from discern.reports.measures import measure
 from discern.reports.samples import as_pixels, top_losses
+from discern.reports.sheet import save
 from discern.runs.folder import find_checkpoint, glance, is_run, mapping
 from discern.runs.metric_table import metric_of
 from discern.runs.predictions import Predictions, warn_of_undefined, write_predictions
@@ -315,7 +316,8 @@ def write_report(
     write_predictions(predictions, folder / "predictions.csv")
     matrix = confusion_matrix(predictions.labels, predictions.predicted, len(names))
     write_class_scores(matrix, names, folder / "per_class.csv")
-    draw_confusion(matrix, names, f"Confusion matrix\n{title}", folder / "confusion_matrix.png")
+    figure = confusion_figure(matrix, names, f"Confusion matrix\n{title}")
+    save(figure, folder / "confusion_matrix.png")
     bins = reliability(predictions.confidences, predictions.correct)
     draw_reliability(bins, metrics["ece"], f"Calibration: {title}", folder / "reliability.png")
     worst = predictions.worst(WORST)

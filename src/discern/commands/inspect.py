@@ -126,7 +126,7 @@ Place = tuple[str, int, str]
 def repeated(data: ImageDataModule) -> Iterator[list[Place]]:
     """The places of images that have the same content, a list per content."""
     places: list[tuple[str, int]] = []
-    keys: list[NDArray[np.void]] = []
+    keys: list[NDArray[np.int64]] = []
     names: list[str] = []
     for split, dataset in datasets(data):
         places += [(split, number) for number in range(len(dataset))]

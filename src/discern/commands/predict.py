@@ -27,7 +27,7 @@ from discern.files.writing import write_whole
 from discern.models.card import Card
 from discern.models.saved import load, model_name
 from discern.models.threads import use_threads
-from discern.reports.classified import Classified, draw_classified
+from discern.reports.classified import Classified, classified_sheet
 from discern.reports.explain import GradCam
 from discern.runs.folder import find_checkpoint
 from discern.runs.predictions import TOP, warn_of_undefined
@@ -112,8 +112,8 @@ def predict(cfg: DictConfig) -> Outcome:
     if explainer is not None:
         outcome.shown = list(_explained(outcome.shown, explainer, card))
     if outcome.shown:
-        path = folder / "predictions.png"
-        draw_classified(outcome.shown, card.class_names, title_of(card), path)
+        sheet = classified_sheet(outcome.shown, card.class_names, title_of(card))
+        sheet.save(folder / "predictions.png")
     _conclude(outcome, cfg, card)
     return outcome
 

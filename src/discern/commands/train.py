@@ -30,7 +30,7 @@ def job(cfg: DictConfig, import_seconds: float) -> Objective:
     choices = hydra.runtime.choices
     identity = {
         # A list of several experiments has no entry in Hydra's choices.
-        "name": name_of(choices.get("experiment") or choices.model),
+        "name": name_of(choices.get("experiment") or choices["model"]),
         "overrides": list(hydra.overrides.task),
         "seconds": {"import": import_seconds},
     }
