@@ -147,8 +147,8 @@ def overlay(pixels: NDArray[np.uint8], importance: NDArray[np.float32]) -> NDArr
     peak = importance.max()
     shares = importance / peak if 0 < peak < np.inf else np.zeros_like(importance)
     # The weights of ITU-R 601, as Pillow's.
-    grey = pixels[0] if len(pixels) == 1 else np.tensordot((0.299, 0.587, 0.114), pixels, 1)
-    return _blended(grey, shares)
+    weights = (1.0,) if len(pixels) == 1 else (0.299, 0.587, 0.114)
+    return _blended(np.tensordot(weights, pixels, 1), shares)
 
 
 def scale(rows: int, columns: int) -> NDArray[np.uint8]:
@@ -157,7 +157,7 @@ def scale(rows: int, columns: int) -> NDArray[np.uint8]:
     return _blended(np.full((rows, columns), 128.0), shares)
 
 
-def _blended(grey: NDArray[np.generic], shares: NDArray[np.float32]) -> NDArray[np.uint8]:
+def _blended(grey: NDArray[np.float64], shares: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Grey (H, W), from 0 to 255, under the colours of shares (H, W), from 0 to 1."""
     colours = 255 * matplotlib.colormaps[COLOURS](shares)[..., :3].transpose(2, 0, 1)
     blended: NDArray[np.float64] = OPACITY * colours + (1 - OPACITY) * grey

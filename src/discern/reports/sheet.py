@@ -122,8 +122,8 @@ def rendered(figure: Figure, dpi: int = 80) -> NDArray[np.uint8]:
     """The pixels of a figure, uint8 (H, W, 3)."""
     canvas = FigureCanvasAgg(figure)
     figure.set_dpi(dpi)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
 
 
 def shorten(text: str, length: int) -> str:

@@ -35,7 +35,7 @@ def graph_of(network: nn.Module, input_shape: Sequence[int]) -> GraphDef:
     """
     watched = copy.copy(network)  # shallow: the parts are the network's own
     if hasattr(watched, "engine"):
-        watched.engine = None  # torch cannot see what another engine computes
+        watched.__dict__["engine"] = None  # torch cannot see what another engine computes
     weights = next(network.parameters(), torch.empty(0))
     device = weights.device
     recorder = _Recorder()
