@@ -221,13 +221,12 @@ def _network_and_card(model: nn.Module | Result | str | Path) -> tuple[nn.Module
     return model, card
 
 
-def _of_pixels(pixels: NDArray[np.generic], network: nn.Module, card: Card) -> Predictions:
+def _of_pixels(pixels: NDArray[np.uint8], network: nn.Module, card: Card) -> Predictions:
     if pixels.dtype != np.uint8 or pixels.shape[1:] != card.input_shape:
         raise DiscernError(
             f"predict needs pixels of type uint8 and shape (N, {_shape(card.input_shape)}), and "
             f"got {pixels.dtype} ({_shape(pixels.shape)})."
         )
-    pixels = pixels.astype(np.uint8, copy=False)
     parts = [
         probabilities_of(network, card, pixels[start : start + BATCH])
         for start in range(0, len(pixels), BATCH)
