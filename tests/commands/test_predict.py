@@ -25,6 +25,7 @@ from discern.models.checkpoint import write
 from discern.models.mlp import MLP
 from discern.models.saved import load
 from discern.models.transfer import TransferClassifier
+from discern.reports.classified import classified_sheet
 from discern.reports.explain import GradCam
 from run_files import command
 from starter import invoke
@@ -258,7 +259,8 @@ def test_the_first_pictures_are_drawn(predicted, model, tmp_path, monkeypatch, w
     drawn = []
     monkeypatch.setattr("discern.commands.predict.BATCH", 16)
     monkeypatch.setattr(
-        "discern.commands.predict.draw_classified", lambda pictures, *_: drawn.extend(pictures)
+        "discern.commands.predict.classified_sheet",
+        lambda pictures, *others: drawn.extend(pictures) or classified_sheet(pictures, *others),
     )
     predicted(model, save_digits(tmp_path / "digits", 40), f"pictures={wanted}")
     assert [Path(picture.name).name for picture in drawn] == [f"{n:04}.png" for n in range(shown)]
