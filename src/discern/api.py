@@ -1,4 +1,4 @@
-"""discern in a notebook or a script: train what was composed, classify pictures, see both."""
+"""discern in a notebook or a script: train, predict and compare."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,14 +37,14 @@ from discern.training.job import restore_torch_state
 from discern.training.result import Result
 
 SHOWN = 12
-"""Pictures that predictions show of themselves."""
+"""Pictures that predictions show in a notebook."""
 
 TIMED = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-"""A line of train.log."""
+"""The format of a line of train.log."""
 
 
 class Comparison(comparison.Comparison):
-    """Runs side by side, which a notebook shows as tables and pictures."""
+    """A comparison of runs that a notebook shows as tables and pictures."""
 
     def _repr_html_(self) -> str:
         return comparison_html(self)
@@ -55,15 +54,15 @@ def compare(*runs: Result | str | Path) -> Comparison:
     """Compare runs, as ``discern compare`` does.
 
     Args:
-        runs: two or more: what :func:`train` returned, or what the command takes, such as the
+        runs: two or more: results of :func:`train`, or arguments of the command, such as the
             folder of a run or of a sweep.
 
     Returns:
-        The settings and metrics that differ and, for runs that saw the same test images, whether
-        one is better. In a notebook it shows them, with the images they disagree about.
+        The settings and metrics that differ and, for runs tested on the same images, whether one
+        is better. A notebook shows them with the images on which the runs disagree.
 
     Raises:
-        DiscernError: one of them is no run, or there is one only.
+        DiscernError: one of them is not a run, or there is only one.
     """
     words = [str(each.folder if isinstance(each, Result) else each) for each in runs]
     found = selected(words, OUTPUTS)
@@ -73,17 +72,17 @@ def compare(*runs: Result | str | Path) -> Comparison:
 
 
 def train(cfg: DictConfig) -> Result:
-    """Train what :func:`discern.compose` composed, as ``python train.py`` would.
+    """Train a config of :func:`discern.compose`, as ``python train.py`` does.
 
-    The run is written to ``cfg.folder`` or, where that is null, to a folder of its own in
-    ``outputs``. The config itself is left as it is, so that it can be changed and trained again.
-    Ctrl-C, or a notebook's stop button, ends training after a batch and returns what there is.
+    The run is written to ``cfg.folder`` or, if that is null, to a new folder in ``outputs``. The
+    config is not changed, so that it can be edited and trained again. Ctrl-C, or a notebook's stop
+    button, ends training after the current batch and returns the result so far.
 
     Args:
-        cfg: the config; its settings may have been changed since.
+        cfg: the config; its settings may have been edited.
 
     Returns:
-        Metrics, model, folder, and why training ended. In a notebook it shows its curves.
+        Metrics, model, folder, and why training ended. A notebook shows its curves.
 
     Raises:
         DiscernError: a setting, a file or the machine does not allow the run.
@@ -92,7 +91,7 @@ def train(cfg: DictConfig) -> Result:
     cfg = copy.deepcopy(cfg)
     if "hydra" not in cfg:
         raise DiscernError("train needs a config that discern.compose has composed.")
-    OmegaConf.clear_cache(cfg)  # the time that it was composed
+    OmegaConf.clear_cache(cfg)  # such as the time of composition
     named, wished = "folder" if cfg.folder else None, Path(cfg.folder or cfg.hydra.run.dir)
     choices, overrides = cfg.hydra.runtime.choices, list(cfg.hydra.overrides.task)
     with open_dict(cfg):
@@ -105,9 +104,9 @@ def train(cfg: DictConfig) -> Result:
 
 @contextmanager
 def _shown(folder: Path) -> Iterator[None]:
-    """Show what discern logs, and keep it in train.log, for the length of the block.
+    """Show discern's log and write it to train.log, within the block.
 
-    A program that has set up logging by itself shows it in its own way.
+    A program that has configured logging shows it in its own way.
     """
     logger = logging.getLogger("discern")
     level = logger.level
@@ -132,15 +131,15 @@ def _shown(folder: Path) -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a model says of N pictures; in a notebook the first of them beside their bars.
+    """The predictions of a model for N pictures; a notebook shows the first ones with bar charts.
 
     Attributes:
-        title: which model it was.
+        title: the model and its data.
         class_names: K names.
         names: N names of the pictures.
         pixels: as the model sees them, uint8 (N, C, H, W).
         probabilities: of the classes, float32 (N, K).
-        unreadable: file -> why it could not be read; it is not among the N.
+        unreadable: file -> why it could not be read; not among the N pictures.
     """
 
     title: str
@@ -176,20 +175,21 @@ def predict(
     *,
     invert: bool | str = "auto",
 ) -> Predictions:
-    """What a model says of pictures.
+    """Classify pictures.
 
     Args:
-        model: what :func:`discern.load` or :func:`discern.train` gave, on the CPU; or a checkpoint:
-            its path, a run's folder, ``last`` for the newest run or ``best`` for the best one.
-        pictures: a file, a folder with all below it, a pattern such as ``photos/*.jpg``, or several
-            of these; they are prepared as ``discern predict`` does. Or pixels as the data set has
-            them, uint8 (N, C, H, W), which are taken as they are.
-        invert: of files, whether dark and light are swapped; ``auto`` for pictures of dark things
-            on light ground where the model was trained on light on dark.
+        model: the result of :func:`discern.load` or :func:`discern.train`, on the CPU; or a
+            checkpoint: its path, a run's folder, ``last`` for the newest run or ``best`` for the
+            best one.
+        pictures: a file, a folder with everything in it, a pattern such as ``photos/*.jpg``, or
+            several of these, preprocessed as by ``discern predict``; or pixels as in the data set,
+            uint8 (N, C, H, W).
+        invert: whether dark and light are swapped in files; ``auto`` swaps them in dark-on-light
+            pictures if the model was trained on light-on-dark ones.
 
     Raises:
-        DiscernError: the checkpoint cannot be read, there is no such picture, or the pixels are
-            not of the shape that the model takes.
+        DiscernError: the checkpoint cannot be read, there is no such picture, or the pixels have
+            another shape than the model takes.
     """
     if invert not in ("auto", True, False):
         raise DiscernError(f"invert={invert} is not allowed; it must be auto, True or False.")
@@ -221,7 +221,7 @@ def _network_and_card(model: nn.Module | Result | str | Path) -> tuple[nn.Module
     return model, card
 
 
-def _of_pixels(pixels: NDArray[Any], network: nn.Module, card: Card) -> Predictions:
+def _of_pixels(pixels: NDArray[np.uint8], network: nn.Module, card: Card) -> Predictions:
     if pixels.dtype != np.uint8 or pixels.shape[1:] != card.input_shape:
         raise DiscernError(
             f"predict needs pixels of type uint8 and shape (N, {_shape(card.input_shape)}), and "

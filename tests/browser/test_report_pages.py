@@ -102,7 +102,7 @@ def test_a_cell_of_the_confusion_matrix_shows_its_images(browser, report):
         assert cell.get_attribute("aria-pressed") == "true"
         shown = page.locator("#cell .thumb")
         assert 1 <= shown.count() <= count
-        assert f"is {label}, said {predicted}" in shown.first.get_attribute("aria-label")
+        assert f"true {label}, predicted {predicted}" in shown.first.get_attribute("aria-label")
         # It shows the picture, not a corner of the page.
         assert colours(shown.first.screenshot()) > 8
 
@@ -178,7 +178,7 @@ def test_hostile_names_are_shown_and_do_nothing(browser, report, tmp_path):
             button.click()
         assert page.title() == HOSTILE  # not what it would set it to
         assert page.query_selector_all("img[src='x']") == []
-        assert HOSTILE in page.inner_text("#bad")
+        assert HOSTILE in page.inner_text("#skipped")
 
 
 def test_hostile_names_of_jobs_do_nothing(browser, sweep, tmp_path):

@@ -172,7 +172,7 @@ def test_each_class_has_a_precision_recall_curve(page, url):
 
 def test_the_text_says_what_differs_from_the_defaults(page, url):
     tab(page, url, "text")
-    see(page, "What differs from the defaults")
+    see(page, "Settings that differ from the defaults")
     row = page.locator("tr", has=page.locator("td", has_text=re.compile("^model.hidden$")))
     assert row.last.inner_text().split() == ["model.hidden", "[128,64]", "[8]"]
 

@@ -66,11 +66,10 @@ def test_two_runs_on_the_same_images(run, two, tmp_path):
     assert told["optimizer.lr"] == ["0.001", "0.01"]
     assert "data.dir" not in told  # each run's own folder
     assert told["val/loss"] == ["0.5000", "0.4000"]
-    assert "+30.00 points" in done.stdout
-    assert "They disagree about 3 of 10 test images." in done.stdout
-    assert "cannot be told from 10 test images (McNemar's p = 0.2500)" in " ".join(
-        done.stdout.split()
-    )
+    assert "more accurate by 30.00 points" in done.stdout
+    assert "They disagree on 3 of 10 test images." in done.stdout
+    text = " ".join(done.stdout.split())
+    assert "The 10 test images do not show whether A or B is better (McNemar's p = 0.2500)." in text
     assert done.stdout.endswith("Report: here/compare.html\n")
     one, other = rows(tmp_path / "here" / "compare.csv")
     assert (one["run"], one["optimizer.lr"], other["optimizer.lr"]) == ("A", "0.001", "0.01")
@@ -80,7 +79,7 @@ def test_two_runs_on_the_same_images(run, two, tmp_path):
     assert [pair[name] for name in ("images", "only first right", "only second right")] == [
         "10", "0", "3"
     ]  # fmt: skip
-    assert (pair["say different"], pair["difference"], pair["p"]) == ("3", "0.3", "0.25")
+    assert (pair["different predictions"], pair["difference"], pair["p"]) == ("3", "0.3", "0.25")
     with Image.open(tmp_path / "here" / "compare.png") as picture:
         assert picture.width > 300
     assert "<h1>worse and better</h1>" in (tmp_path / "here" / "compare.html").read_text()
@@ -92,6 +91,7 @@ def test_a_difference_that_is_sure_is_said_to_be_one(run, tmp_path):
         folder = made_run(tmp_path / name)
         keep_test(folder, labels, [1] * wrong + [0] * (200 - wrong))
     text = " ".join(run("two", "one", "out=here").stdout.split())
+    assert "less accurate by 20.00 points" in text
     assert "A is better than B on the test images: its accuracy is 20.00 percentage points" in text
     assert "McNemar's p < 0.0001" in text
     low, high = re.search(r"interval ([\d.]+) to ([\d.]+), McNemar", text).groups()
@@ -180,14 +180,14 @@ def test_runs_on_other_test_images_are_told_and_not_tested(run, two, tmp_path):
     done = run(two[0], "other", "out=here")
     assert (done.returncode, done.stderr) == (0, "")
     text = " ".join(done.stdout.split())
-    assert "The test images are not the same (A; B)" in text
-    assert "They were not all trained on the same data: the fingerprints differ." in text
+    assert "The runs were tested on different images (A; B)" in text
+    assert "The runs were trained on different data: the fingerprints differ." in text
     assert "McNemar" not in text
     assert "disagree" not in text
     assert {path.name for path in (tmp_path / "here").iterdir()} == {"compare.csv", "compare.html"}
     # Of three, those on the same images are tested.
     done = run(*two, "other", "out=here")
-    assert "The test images are not the same (A and B; C)" in " ".join(done.stdout.split())
+    assert "The runs were tested on different images (A and B; C)" in " ".join(done.stdout.split())
     assert len(rows(tmp_path / "here" / "pairs.csv")) == 1
     # The files of a comparison before do not stay beside another's.
     run(two[0], "other", "out=here")
@@ -207,7 +207,7 @@ def test_a_digest_that_lies_about_the_images_is_no_crash(run, two, tmp_path):
         keep_test(folder, labels, labels, digest="0" * 64)
     done = run("lie0", "lie1", "out=here")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "are not the same (A; B)" in done.stdout
+    assert "different images (A; B)" in done.stdout
 
 
 def test_a_half_written_run_and_one_of_before_are_compared_as_far_as_they_go(run, two, tmp_path):
@@ -221,10 +221,10 @@ def test_a_half_written_run_and_one_of_before_are_compared_as_far_as_they_go(run
     done = run(two[0], "going", "old", "broken", "out=here")
     assert (done.returncode, done.stderr) == (0, "")
     text = " ".join(done.stdout.split())
-    assert "B has not ended, or died before it could say so." in text
-    assert "C has not come to its end: interrupted." in text
-    assert "C has no settings that can be read." in text
-    assert "What B, C and D said of the test images is not known" in text
+    assert "B is still running, or died before it could record its end." in text
+    assert "C did not finish: interrupted." in text
+    assert "C has no readable settings." in text
+    assert "B, C and D have no predictions for the test images" in text
     assert lines(done)["val/loss"] == ["0.5000", "–", "–", "0.5000"]
     assert "No setting differs." in done.stdout
 
@@ -242,7 +242,7 @@ def test_pictures_that_cannot_be_read_are_left_out(run, two, tmp_path):
         save_file(tensors, path, about)
     done = run(*two, "out=here")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "They disagree about 3 of 10" in done.stdout
+    assert "They disagree on 3 of 10" in done.stdout
     assert not (tmp_path / "here" / "compare.png").exists()
 
 
@@ -251,7 +251,7 @@ def test_the_test_of_a_sweeps_best_is_found(run, two, tmp_path):
     inside = made_run(sweep / "lr=0" / "test", metrics={"test": {"accuracy": 0.9}})
     keep_test(inside, LABELS, BETTER)
     done = run(two[0], "swept", "out=here")
-    assert "They disagree about 3 of 10" in done.stdout
+    assert "They disagree on 3 of 10" in done.stdout
     assert lines(done)["test/accuracy"] == ["0.7500", "0.9000"]
 
 

@@ -105,4 +105,4 @@ def test_who_may_see_it_is_said(tmp_path, host, warned):
     number = begin(tmp_path, "dashboard", f"host={host}", "port=6206")
     until(lambda: re.search("http://", said(tmp_path)), number)
     kill(number)
-    assert (f"WARNING: host={host} shows all that is in outputs" in said(tmp_path)) is warned
+    assert (f"WARNING: host={host} shows everything in outputs" in said(tmp_path)) is warned

@@ -334,7 +334,7 @@ def test_what_loads_and_checks_the_images_is_not_for_a_file_to_say(tiny_run, eva
     }
     card = read(checkpoint)[CARD]
     card["config"]["data"] = {**catdog, "sha256": "0" * 64, "csv": "../../x.csv"}
-    with pytest.raises(DiscernError, match=r"has a data\.csv that is no plain value"):
+    with pytest.raises(DiscernError, match=r"has a data\.csv that is not a plain value"):
         data_settings(composed("ckpt_path=x"), parsed(card, path), path, None)
     card["config"]["data"]["csv"] = "tables/x.csv"
     settings = data_settings(

@@ -25,6 +25,7 @@ from discern.models.checkpoint import write
 from discern.models.mlp import MLP
 from discern.models.saved import load
 from discern.models.transfer import TransferClassifier
+from discern.reports.classified import classified_sheet
 from discern.reports.explain import GradCam
 from run_files import command
 from starter import invoke
@@ -235,7 +236,7 @@ def test_nothing_that_can_be_read_is_an_error_with_the_reasons_in_the_table(
     folder = tmp_path / "texts"
     folder.mkdir()
     (folder / "a.txt").write_text("no picture")
-    with pytest.raises(DiscernError, match=r"has no picture that can be read: .*predictions\.csv"):
+    with pytest.raises(DiscernError, match=r"has no readable picture: .*predictions\.csv"):
         predicted(model, folder)
     assert [row["error"] for row in table(predicted.out)] == [
         "not a picture in a format that Pillow reads"
@@ -258,7 +259,8 @@ def test_the_first_pictures_are_drawn(predicted, model, tmp_path, monkeypatch, w
     drawn = []
     monkeypatch.setattr("discern.commands.predict.BATCH", 16)
     monkeypatch.setattr(
-        "discern.commands.predict.draw_classified", lambda pictures, *_: drawn.extend(pictures)
+        "discern.commands.predict.classified_sheet",
+        lambda pictures, *others: drawn.extend(pictures) or classified_sheet(pictures, *others),
     )
     predicted(model, save_digits(tmp_path / "digits", 40), f"pictures={wanted}")
     assert [Path(picture.name).name for picture in drawn] == [f"{n:04}.png" for n in range(shown)]
@@ -326,7 +328,7 @@ def test_a_backbone_is_given_no_batch_without_a_picture(predicted, tmp_path, mon
     for number in range(5):
         (folder / f"{number}.jpg").write_text("no picture")
     model = save_transfer_model(tmp_path / "model.safetensors")
-    with pytest.raises(DiscernError, match="has no picture that can be read"):
+    with pytest.raises(DiscernError, match="has no readable picture"):
         predicted(model, folder)
     assert all(row["error"].startswith("not a picture") for row in table(predicted.out))
     Image.new("RGB", (80, 80)).save(folder / "9.png")
@@ -482,7 +484,7 @@ def test_none_that_could_be_read_ends_with_1_and_nothing_heavy_was_imported(tmp_
     run = [sys.executable, "-c", program]
     done = command(run, "predict", "ckpt_path=model.safetensors", "input=file", cwd=tmp_path)
     assert done.returncode == 1
-    assert "Error: input=file has no picture that can be read: outputs" in done.stdout + done.stderr
+    assert "Error: input=file has no readable picture: outputs" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == "IMPORTED []"
 
@@ -496,7 +498,7 @@ def test_a_backbone_is_not_asked_about_no_picture(tmp_path, engine):
         (folder / f"{number}.png").write_bytes(b"no picture")
     cfg = composed("predict", f"ckpt_path={path}", f"input={folder}", f"engine={engine}")
     cfg.out = str(tmp_path / "out")
-    with pytest.raises(DiscernError, match="has no picture that can be read"):
+    with pytest.raises(DiscernError, match="has no readable picture"):
         predict(cfg)
 
 

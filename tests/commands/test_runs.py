@@ -357,7 +357,7 @@ def test_a_sweep_that_is_at_work_or_has_just_begun_stays(run, tmp_path):
     (begun / "lr=1").rename(tmp_path / "later")
     with FileLock(locked / ".sweep.lock"):
         done = run("prune", "keep=0", "yes=true")
-    assert "locked stays: its sweep is at work." in done.stdout
+    assert "locked stays: its sweep is running." in done.stdout
     assert "begun stays: it has not ended" in done.stdout
     aged(begun, 30)
     run("prune", "keep=0", "yes=true")
@@ -412,7 +412,7 @@ def test_what_cannot_be_deleted_is_one_sentence(run, outputs, monkeypatch):
         (["limit=²"], "limit=² must be a whole number"),
         (["dir=/no/where"], "dir=/no/where must be a folder that exists."),
         (["dir="], "dir= must be a folder that exists."),
-        (["optimizer.rate=1"], "optimizer.rate is a setting of none of the 4 runs."),
+        (["optimizer.rate=1"], "optimizer.rate is not a setting of any of the 4 runs."),
         (["keep=3"], "keep=3 is not a setting of discern runs"),
         (["--jsn"], "--jsn is not a setting"),
         (["\x1b[31m=2"], "?[31m=2 is not a setting"),
@@ -422,7 +422,7 @@ def test_what_cannot_be_deleted_is_one_sentence(run, outputs, monkeypatch):
         (["prune", "keep=1", "by=test/accuracy"], "by=test/accuracy is not allowed"),
         (["prune", "keep=1", "yes=1"], "yes=1 must be true or false."),
         (["prune", "keep=1", "--json"], "--json is not a setting"),
-        (["prune", "keep=1", "a.b=1", "yes=true"], "a.b is a setting of none"),
+        (["prune", "keep=1", "a.b=1", "yes=true"], "a.b is not a setting of any"),
     ],
 )  # fmt: skip
 def test_a_wrong_word_is_one_sentence_and_deletes_nothing(run, outputs, words, said):

@@ -33,9 +33,9 @@ Command = Callable[[Path], Any]
 def commands(tiny_run, tiny_mnist, tmp_path, monkeypatch) -> dict[str, Command]:
     """What discern does with a checkpoint, without the pictures that it draws of the results."""
     monkeypatch.setenv(SECRET, "a secret")
-    for draws in ("draw_confusion", "draw_reliability", "draw_top_losses"):
+    for draws in ("confusion_figure", "save", "draw_reliability"):
         monkeypatch.setattr(evaluation, draws, lambda *_: None)
-    monkeypatch.setattr(prediction, "draw_classified", lambda *_: None)
+    monkeypatch.setattr("discern.reports.sheet.Sheet.save", lambda *_: None)
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     Image.new("L", (28, 28), 30).save(pictures / "a.png")

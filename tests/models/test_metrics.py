@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -9,6 +10,8 @@ from torch.nn.functional import cross_entropy
 
 from discern.models import metrics as module
 from discern.models.metrics import EpochMetrics
+from discern.reports.measures import measure
+from discern.runs.predictions import Predictions
 
 
 def by_hand(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
@@ -162,3 +165,20 @@ def test_the_mean_loss_counts_images_and_not_batches():
         images = torch.zeros(size, 3), torch.zeros(size, dtype=torch.int64)
         metrics.update(torch.tensor(loss), *images)
     assert metrics.compute()["loss"].item() == pytest.approx(1.75)
+
+
+def test_an_epoch_and_a_report_measure_the_same():
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(700, 10, generator=generator)
+    labels = torch.randint(0, 10, (700,), generator=generator)
+    epoch = EpochMetrics(10, "test")
+    for batch, truth in zip(logits.split(64), labels.split(64), strict=True):
+        epoch.update(cross_entropy(batch, truth), batch, truth)
+    names = [str(number) for number in range(10)]
+    predictions = Predictions.of(logits, labels, torch.arange(700), names)
+    report = measure(predictions, 0)
+    measured = {name: float(value) for name, value in epoch.compute().items()}
+    assert measured.keys() == report.keys() - {"ece"}
+    for name in measured.keys() - {"loss"}:
+        assert measured[name] == np.float32(report[name].value), name
+    assert measured["loss"] == pytest.approx(report["loss"].value, rel=1e-6)

@@ -2,16 +2,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from discern.reports.calibration import (
-    BINS,
     bin_of,
-    calibration_error,
     draw_reliability,
     reliability,
 )
 from discern.reports.intervals import Estimate
+from discern.reports.measures import measure
+from discern.runs.predictions import Predictions
 
 
 def test_a_bin_holds_its_upper_end():
@@ -21,11 +22,12 @@ def test_a_bin_holds_its_upper_end():
 
 def test_the_error_by_hand():
     # In one bin 2 images at 0.95, one of them right; in another 2 at 0.6, both right.
-    confidences = np.array([0.95, 0.95, 0.6, 0.6])
-    correct = np.array([True, False, True, True])
-    excess = np.zeros(BINS)
-    np.add.at(excess, bin_of(confidences), confidences - correct)
-    assert calibration_error(excess, 4) == pytest.approx(2 / 4 * 0.45 + 2 / 4 * 0.4)
+    sure = torch.tensor([0.95, 0.95, 0.6, 0.6])
+    logits = torch.stack([sure, 1 - sure], dim=1).log()
+    labels = torch.tensor([0, 1, 0, 0])
+    predictions = Predictions.of(logits, labels, torch.arange(4), ["cat", "dog"])
+    error = measure(predictions, 0)["ece"].value
+    assert error == pytest.approx(2 / 4 * 0.45 + 2 / 4 * 0.4)
 
 
 def test_the_bins_of_the_diagram():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from discern.reports.classified import Classified, draw_classified
+from discern.reports.classified import Classified, classified_sheet
 from discern.reports.explain import overlay
 from discern.reports.sheet import BLUE, GREY, Sheet
 
@@ -42,7 +42,7 @@ def picture(*probabilities: float, name: str = "x.png", channels: int = 1) -> Cl
 def draw(pictures, names, path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        draw_classified(pictures, names, "mlp", path)
+        classified_sheet(pictures, names, "mlp").save(path)
     return Image.open(path).size
 
 

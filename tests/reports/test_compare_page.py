@@ -47,7 +47,7 @@ def test_the_curves_of_all_runs_are_in_one_chart(folders, tmp_path):
 
 def test_disputed_images_are_shown_with_what_each_run_says(folders, tmp_path):
     page, _ = written(folders[:2], tmp_path / "page.html")
-    shown = re.findall(r'aria-label="is (\w+); A: (\w+), (\d+) %; B: (\w+), (\d+) %"', page)
+    shown = re.findall(r'aria-label="true (\w+); A: (\w+), (\d+) %; B: (\w+), (\d+) %"', page)
     assert len(shown) == 18  # each of the sixty that one of the two has wrong
     assert all(label in (first, second) and first != second for label, first, _, second, _ in shown)
     assert {(sure, other) for _, _, sure, _, other in shown} == {("60", "70")}
@@ -60,7 +60,7 @@ def test_without_a_common_test_there_is_no_such_section(folders, tmp_path):
     page, _ = written(folders[1:], tmp_path / "page.html")
     assert 'id="disputed"' not in page
     assert 'id="pairs"' not in page
-    assert "What B said of the test images is not known" in page
+    assert "B has no predictions for the test images" in page
 
 
 @pytest.mark.parametrize("shape", [(5, 1, 28, 28), (4, 3, 32, 32), (1, 1, 8, 8)])

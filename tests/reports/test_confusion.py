@@ -11,10 +11,11 @@ from torchmetrics.functional.classification import multiclass_accuracy
 
 from discern.reports.confusion import (
     class_scores,
+    confusion_figure,
     confusion_matrix,
-    draw_confusion,
     write_class_scores,
 )
+from discern.reports.sheet import save as save_figure
 
 # Rows are labels: of 4 cats 3 were found, the owl was taken for a cat, nothing for an owl.
 MATRIX = np.array([[3, 1, 0], [1, 4, 0], [1, 0, 0]])
@@ -71,10 +72,10 @@ def test_the_picture_shows_every_name_in_full_view(monkeypatch, tmp_path, classe
     matrix = np.diag(np.arange(classes))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        draw_confusion(matrix, names, "mlp on Something, test", tmp_path / "x.png")
+        save_figure(confusion_figure(matrix, names, "mlp on Something, test"), tmp_path / "x.png")
     (figure,) = figures
     axes = figure.axes[0]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Predicted class", "Label")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Predicted class", "True class")
     assert [label.get_text()[:7] for label in axes.get_yticklabels()] == [n[:7] for n in names]
     texts = [*axes.get_xticklabels(), *axes.get_yticklabels(), axes.xaxis.label, axes.yaxis.label]
     page = figure.bbox

@@ -7,9 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from discern.reports.samples import as_pixels, draw_grid, draw_top_losses
+from discern.reports.samples import as_pixels, draw_grid, top_losses
 from discern.reports.sheet import Sheet, shorten
 from discern.runs.predictions import Predictions
+
+HALF = {"mean": 0.5, "std": 0.5}
 
 
 @pytest.fixture
@@ -42,14 +44,19 @@ def test_samples_show_the_pixels_that_were_normalised(page, tmp_path, shape, mea
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         captions = [(name,) for name in ("$x", "b", "$x", "b", "b", "b", "$x")]
-        draw_grid(as_pixels(images, mean, std), captions, "Seven images", tmp_path / "samples.png")
+        draw_grid(
+            as_pixels(images, {"mean": mean, "std": std}),
+            captions,
+            "Seven images",
+            tmp_path / "samples.png",
+        )
     assert page["texts"] == ["Seven images", "$x", "b", "$x", "b", "b", "b", "$x"]
     assert np.array_equal(page["pictures"], pixels)
     assert Image.open(tmp_path / "samples.png").width > 300
 
 
 def test_what_was_out_of_range_is_cut_and_not_wrapped():
-    assert as_pixels(torch.tensor([-9.0, 9.0]).reshape(2, 1, 1, 1), 0.5, 0.5).ravel().tolist() == [
+    assert as_pixels(torch.tensor([-9.0, 9.0]).reshape(2, 1, 1, 1), HALF).ravel().tolist() == [
         0,
         255,
     ]
@@ -58,7 +65,7 @@ def test_what_was_out_of_range_is_cut_and_not_wrapped():
 def test_the_image_itself_is_on_the_page(tmp_path):
     images = torch.full((1, 1, 4, 4), 1.0)
     images[..., :2, :] = -1
-    draw_grid(as_pixels(images, 0.5, 0.5), [("a",)], "", tmp_path / "x.png")
+    draw_grid(as_pixels(images, HALF), [("a",)], "", tmp_path / "x.png")
     drawn = np.asarray(Image.open(tmp_path / "x.png").convert("L"))
     dark = np.argwhere(drawn[60:] < 5)  # below the title
     high, wide = dark.max(axis=0) - dark.min(axis=0)
@@ -69,11 +76,11 @@ def test_top_losses_say_label_prediction_probability_and_loss(page, tmp_path):
     logits = torch.tensor([[5.0, 0.0], [0.0, 1.0], [0.0, 2.0]])
     predictions = Predictions.of(logits, torch.tensor([0, 0, 0]), torch.arange(3), ["cat", "dog"])
     pixels = np.zeros((2, 1, 3, 3), np.uint8)
-    draw_top_losses(predictions, predictions.worst(2), pixels, "The worst", tmp_path / "x.png")
+    top_losses(predictions, predictions.worst(2), pixels, "The worst").save(tmp_path / "x.png")
     assert page["texts"] == [
         "The worst",
-        *("is cat", "said dog", "88.1%, loss 2.13"),
-        *("is cat", "said dog", "73.1%, loss 1.31"),
+        *("true cat", "predicted dog", "88.1%, loss 2.13"),
+        *("true cat", "predicted dog", "73.1%, loss 1.31"),
     ]
 
 

@@ -1,4 +1,4 @@
-"""``discern cache``: what is kept of frozen backbones' features, and how to be rid of it."""
+"""``discern cache``: list, verify and remove cached features of frozen backbones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from tqdm import tqdm
 
@@ -31,35 +31,36 @@ from discern.features.stores import (
 from discern.files import derived as engines
 from discern.files.cache import cache_dir
 from discern.models import torch_file_folder
+from discern.runs.folder import mapping
 from discern.text import printable
 
 HELP = """\
-The features of frozen backbones, and what else discern keeps.
+The cached features of frozen backbones, and discern's other caches.
 
 Usage: discern cache COMMAND [dir=FOLDER] …
 
 Commands:
-  list      what there is: its size, when it was last used, whether a process uses it now
-  verify    read all features and compare their checksums; damaged files are removed, and what was
-            in them is computed again by the next run that needs it; exit status 1 if there were any
-  prune     remove what was not used for the longest, down to max_gb=N (50), or all that was not
-            used for unused_days=N; backbones as other engines run them and converted files of
-            weights, which are made again in seconds, go before features
-  clear     remove all features, backbones and converted files
+  list      features with size, time of last use, and whether a process uses them now
+  verify    check the checksums of all features and remove damaged files, whose contents the next
+            run that needs them computes again; exit status 1 if any file is damaged
+  prune     remove the least recently used features until max_gb=N (50) is reached, or all unused
+            for unused_days=N; exported backbones and converted files of weights, which are made
+            again in seconds, go first
+  clear     remove all features, exported backbones and converted files
 
-What is in use stays. dir=FOLDER is a run's cache.dir; without it, $DISCERN_CACHE_DIR/features or
-that of the user's cache folder.
+Whatever is in use stays. dir=FOLDER is a run's cache.dir; the default is
+$DISCERN_CACHE_DIR/features, or features in the user's cache folder.
 """
 
 MAX_GB = 50.0
-"""What a run's ``cache.max_gb`` is by default."""
+"""The default of a run's ``cache.max_gb``."""
 
 DAY = 86_400.0
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """Settings of each command: the folder of the features, where one was named."""
+    """Settings of each command: the folder of the features, if one was named."""
 
     dir: Annotated[Path | None, words.folder] = None
 
@@ -91,7 +92,7 @@ def run(arguments: list[str]) -> int:
     """Run ``discern cache`` with these arguments; the exit status.
 
     Raises:
-        DiscernError: a word that is not known, a folder that cannot be read.
+        DiscernError: a word is not known, or a folder cannot be read.
     """
     command, *settings = arguments
     if command not in COMMANDS:
@@ -125,7 +126,7 @@ def _list(asked: Chosen) -> int:
         facts = "images", "size", "last used", "in use"
         say(f"\n{table((*header, *facts), map(_row, found))}\n")
         say(f"{_count(found)}, {_size(sum(map(size_of, found)))}")
-        say("Each view of an image that is augmented counts as an image.")
+        say("Each view of an augmented image counts as an image.")
     if not asked.dir:
         _list_others(asked.folder)
     return 0
@@ -140,7 +141,7 @@ def _row(store: Path) -> tuple[str, ...]:
         except (DamagedChunkError, OSError):
             damaged += 1
     shape = about.get("shape")
-    facts = (
+    return (
         store.name[:8],
         _backbone(about),
         _shown("x".join(map(str, shape[1:])) if isinstance(shape, list) else None),
@@ -151,11 +152,10 @@ def _row(store: Path) -> tuple[str, ...]:
         time.strftime("%Y-%m-%d", time.localtime(last_used(store))),
         "yes" if in_use(store) else "no",
     )
-    return tuple(facts)
 
 
 def _list_others(features: Path) -> None:
-    """What else is in discern's cache folder."""
+    """List the other contents of discern's cache folder."""
     folder = cache_dir(make=False)
     others = [path for path in sorted(folder.glob("*")) if path != features]
     if others:
@@ -163,13 +163,9 @@ def _list_others(features: Path) -> None:
     for path in others:
         files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
         size = sum(map(file_size, files))
-        say(f"  {_shown(printable(path.relative_to(folder)))}  {_size(size)}  {_purpose(path)}")
-
-
-def _purpose(path: Path) -> str:
-    if path.suffix == ".sqlite":
-        return "what is known of picture files"
-    return _PURPOSES.get(path.name, "")
+        sqlite = path.suffix == ".sqlite"
+        purpose = "facts about picture files" if sqlite else _PURPOSES.get(path.name, "")
+        say(f"  {_shown(printable(path.relative_to(folder)))}  {_size(size)}  {purpose}")
 
 
 _PURPOSES = {
@@ -198,7 +194,7 @@ def _verify(asked: Chosen) -> int:
 
 
 def _fault(path: Path) -> str | None:
-    """What is wrong with a file, and what became of it; None where all is well."""
+    """The damage of a file, and whether it was removed; None for a sound file."""
     try:
         if path.name == ABOUT:
             if path.exists() and name_of(read_json(path)) != path.parent.name:
@@ -228,10 +224,10 @@ def _prune(asked: Pruning) -> int:
         removed += [_description(path) for path in old if engines.remove(path)]
     if asked.max_gb is not None or asked.unused_days is None:
         most = MAX_GB if asked.max_gb is None else asked.max_gb
-        told = {store: _told(store) for store in stores(asked.folder)}
-        left = bytes_of(most) - sum(map(size_of, told))
+        texts = {store: _store_text(store) for store in stores(asked.folder)}
+        left = bytes_of(most) - sum(map(size_of, texts))
         removed += [_description(path) for path in engines.make_room(left, files=_made(asked))]
-        removed += [told[store] for store in make_room(asked.folder, 0, bytes_of(most))]
+        removed += [texts[store] for store in make_room(asked.folder, 0, bytes_of(most))]
     return _report(asked, before, removed)
 
 
@@ -245,18 +241,15 @@ def _clear(asked: Chosen) -> int:
 
 
 def _made(asked: Chosen) -> list[Path]:
-    """Exported backbones and converted files, those not used for the longest first.
-
-    They are not in a folder that is named.
-    """
+    """Exported backbones and converted files, the least recently used first; none with dir=."""
     found = [] if asked.dir else [*engines.exported(), *torch_file_folder.converted()]
     return sorted(found, key=engines.last_used)
 
 
 def _remove(found: Iterable[Path]) -> list[str]:
-    """Remove what is not in use; what it was."""
-    told = {store: _told(store) for store in found}
-    return [text for store, text in told.items() if remove(store)]
+    """Remove features that are not in use; descriptions of those removed."""
+    texts = {store: _store_text(store) for store in found}
+    return [text for store, text in texts.items() if remove(store)]
 
 
 def _report(asked: Chosen, before: str, removed: list[str]) -> int:
@@ -264,12 +257,12 @@ def _report(asked: Chosen, before: str, removed: list[str]) -> int:
         say(f"removed {text}")
     for store in stores(asked.folder):
         if in_use(store):
-            say(f"in use  {_told(store)}")
+            say(f"in use  {_store_text(store)}")
     say(f"Before: {before}. Now: {_total(asked)}.")
     return 0
 
 
-COMMANDS: dict[str, Callable[[Any], int]] = {
+COMMANDS: dict[str, Callable[..., int]] = {
     "list": _list,
     "verify": _verify,
     "prune": _prune,
@@ -277,19 +270,18 @@ COMMANDS: dict[str, Callable[[Any], int]] = {
 }
 
 
-# What is said
+# Texts
 
 
 def _chunks(store: Path) -> list[Path]:
     return sorted(store.glob(f"*{SUFFIX}"))
 
 
-def _about(store: Path) -> dict[str, Any]:
-    content = read_json(store / ABOUT)
-    return content if isinstance(content, dict) else {}
+def _about(store: Path) -> dict[str, object]:
+    return mapping(read_json(store / ABOUT))
 
 
-def _told(store: Path) -> str:
+def _store_text(store: Path) -> str:
     return f"{store.name[:8]}  {_backbone(_about(store))}  {_size(size_of(store))}"
 
 
@@ -299,16 +291,13 @@ def _description(made: Path) -> str:
     return f"{_shown(printable(Path(made.stem)))}  as other engines run it"
 
 
-def _backbone(about: dict[str, Any]) -> str:
-    backbone = about.get("backbone")
-    return _shown(backbone.get("name") if isinstance(backbone, dict) else None)
+def _backbone(about: dict[str, object]) -> str:
+    return _shown(mapping(about.get("backbone")).get("name"))
 
 
 def _shown(value: object) -> str:
-    """A value from a file, harmless to a terminal."""
-    if not isinstance(value, str):
-        return "?"
-    return for_terminal(value)[:40]
+    """A value from a file, safe for a terminal."""
+    return for_terminal(value)[:40] if isinstance(value, str) else "?"
 
 
 def _total(asked: Chosen) -> str:

@@ -1,4 +1,4 @@
-"""The one door: ``discern train`` and whatever stands beside it."""
+"""The command line: ``discern train`` and the other subcommands."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ from discern.text import visible
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-# conf/hydra/launcher says what Hydra's own launchers have, under their names.
+# conf/hydra/launcher redefines Hydra's own launchers under the same names.
 warnings.filterwarnings("ignore", r"(?s).*is validated against ConfigStore schema")
 
 HELP = """\
@@ -29,19 +29,19 @@ Usage: discern COMMAND [GROUP=CHOICE] [SETTING=VALUE] …
 Commands:
   train      train a model and measure it; -m sweeps over several values
              discern train model.hidden=[256] optimizer.lr=3e-3
-  inspect    see what is in a data set: classes, sizes, bad files, images that are there twice
+  inspect    look into a data set: classes, sizes, bad files, duplicate images
              discern inspect data=image_folder data.dir=photos
   evaluate   measure a saved model, with confidence intervals and pictures
              discern evaluate ckpt_path=best split=test
   predict    classify pictures in files
              discern predict ckpt_path=best input=photos
-  report     make the pages of runs and sweeps anew
+  report     rebuild the report pages of runs and sweeps
              discern report outputs
-  compare    see what runs differ in, and whether one is better than another
+  compare    show the differences between runs, and whether one is better
              discern compare last best
   runs       list, filter and sort what is in outputs; keep the best
              discern runs model=mlp sort=val/accuracy
-  cache      see, check and clear what is kept of frozen backbones
+  cache      list, verify and clear the cached features of frozen backbones
              discern cache list
   dashboard  look at runs in TensorBoard
              discern dashboard logdir=outputs port=6006
@@ -89,14 +89,22 @@ def train(arguments: list[str] | None = None) -> None:
 
 
 def _run_job(name: str, cfg: "DictConfig") -> object:
+    """Hydra's task: one job in the folder that Hydra made."""
+    from hydra.core.hydra_config import HydraConfig
+
     from discern.console import loading  # rich
 
+    cfg[JOBS[name]] = HydraConfig.get().runtime.output_dir
     begun = time.perf_counter()
-    # Seconds, paid only by a config that has been composed and checked.
+    # Takes seconds, so only once a config has been composed and checked.
     with loading("torch", "lightning"):
-        job = import_module(f"discern.commands.{name}").job
-    took = {"import_seconds": time.perf_counter() - begun} if name == "train" else {}
-    return job(cfg, **took)
+        module = import_module(f"discern.commands.{name}")
+        from discern.training.job import as_job
+    if name == "train":
+        return module.job(cfg, time.perf_counter() - begun)
+    with as_job():
+        getattr(module, name)(cfg)
+    return None
 
 
 def _plain_command(name: str, arguments: list[str]) -> None:
@@ -111,7 +119,7 @@ def _plain_command(name: str, arguments: list[str]) -> None:
     except DiscernError as error:
         refuse(error)
     except BrokenPipeError:
-        # Whoever reads has seen enough, as in: discern runs limit=0 | head
+        # The reader has closed the pipe, as in: discern runs limit=0 | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if status:
         raise SystemExit(status)
@@ -149,7 +157,7 @@ def _hydra_command(name: str, arguments: list[str]) -> None:
                 DiscernError(f"{option}={value} names another command: discern {other} runs it.")
             )
     sys.argv = [sys.argv[0], *overrides, *options]
-    # Hydra would print its exceptions in several lines; with this it hands them on.
+    # Hydra would print its exceptions in several lines; with this it raises them.
     try:
         with _environment("HYDRA_FULL_ERROR", "1"), checked_files(overrides):
             main(composed)()
@@ -164,13 +172,13 @@ def _hydra_command(name: str, arguments: list[str]) -> None:
 
 
 def _split_hydra_options(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Overrides, and Hydra's options with their values, which people write in any order.
+    """Overrides, and Hydra's options with their values, from arguments in any order.
 
-    Python's parser takes overrides only in one piece.
+    argparse accepts overrides only as one contiguous group.
     """
     from hydra._internal.utils import get_args_parser
 
-    # Those of one value, and those that may have one of some.
+    # Options take one value, or optionally one of several choices.
     kinds = {flag: a for a in get_args_parser()._actions for flag in a.option_strings}
     overrides, options, left = [], [], deque(arguments)
     while left:
@@ -188,7 +196,7 @@ def _split_hydra_options(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _is_multirun(overrides: list[str], options: list[str]) -> bool:
-    """Whether the command is to have several jobs."""
+    """Whether the command runs several jobs."""
     from hydra._internal.utils import get_args_parser
 
     asked, _ = get_args_parser().parse_known_args(options)
@@ -197,7 +205,7 @@ def _is_multirun(overrides: list[str], options: list[str]) -> bool:
 
 @contextmanager
 def _environment(name: str, value: str | None) -> Iterator[None]:
-    """Set an environment variable, or with None remove it, for the length of the block."""
+    """Set an environment variable, or remove it if None, within the block."""
     before = os.environ.pop(name, None)
     if value is not None:
         os.environ[name] = value
@@ -210,7 +218,7 @@ def _environment(name: str, value: str | None) -> Iterator[None]:
 
 
 def _complete(arguments: list[str]) -> None:
-    """Answer the shell: names of commands, then what Hydra knows of the command."""
+    """Complete a command's name, or its arguments through Hydra."""
     first, _, rest = os.environ.get("COMP_LINE", "").lstrip().partition(" ")
     command, space, typed = rest.lstrip().partition(" ")
     if first and not space:
@@ -226,17 +234,18 @@ def _complete(arguments: list[str]) -> None:
     COMMANDS.get(command, train)(arguments)
 
 
-JOBS = ("train", "inspect", "evaluate", "predict")
-"""Commands that Hydra composes; the ``job`` in the module of that name runs one."""
+JOBS = {"train": "folder", "inspect": "folder", "evaluate": "folder", "predict": "out"}
+"""Commands that Hydra composes -> the setting that names the job's folder. Each is run by the
+function of its name in the module of its name."""
 
 PLAIN = ("report", "compare", "runs", "cache", "dashboard")
-"""Commands whose module in ``discern.commands`` reads its words itself, in ``run``."""
+"""Commands whose module in ``discern.commands`` parses its own arguments, in ``run``."""
 
 WORDLESS = ("runs", "dashboard")
-"""Those of them that do something without a word; the others show their help."""
+"""Plain commands that work without arguments; the others print their help."""
 
 COMPLETED = ("runs", "cache", "dashboard")
-"""Those of them that complete words."""
+"""Plain commands with shell completion of their own."""
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     **{name: partial(_hydra_command, name) for name in JOBS},

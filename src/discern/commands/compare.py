@@ -1,4 +1,4 @@
-"""``discern compare``: what runs differ in, and whether one is better than another."""
+"""``discern compare``: the differences between runs, and whether one is better."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from discern.reports.comparison import Comparison, Row
 
 HELP = """\
-What runs differ in, and whether one is better than another on the same test images.
+The differences between runs, and whether one is better than another on the same test images.
 
 Usage: discern compare RUN RUN … [out=FOLDER] [dir=FOLDER]
 
@@ -30,15 +30,15 @@ such as 'outputs/2026-01-*/*'; last, the newest run; or best, that with the lowe
               (outputs/DATE/TIME_compare)
   dir=FOLDER  where last and best are looked for (outputs)
 
-Of up to five runs each pair is compared, of more each with the first. McNemar's exact test and the
-paired bootstrap tell whether the trained models differ on images like these; whether their settings
+Up to five runs are compared in pairs, more runs each with the first. McNemar's exact test and the
+paired bootstrap show whether the trained models differ on images like these; whether their settings
 do takes runs with several seeds.
 """
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of ``discern compare``: where files are written, and where the runs are."""
+    """Settings of ``discern compare``: the folder for its files, and the folder of the runs."""
 
     out: Annotated[Path | None, words.path] = None
     dir: words.Folder = OUTPUTS
@@ -46,18 +46,18 @@ class Settings:
 
 PAGE, RUNS, PAIRS, PICTURE = "compare.html", "compare.csv", "pairs.csv", "compare.png"
 
-COLUMNS = 4
-"""Runs up to which each has a column in the terminal; of more, each has a line."""
+MAX_COLUMNS = 4
+"""The most runs that have a column each in the terminal; more have a line each."""
 
-WIDEST = 100
-"""Letters of a line of text."""
+MAX_WIDTH = 100
+"""Characters in a line of text."""
 
 
 def run(arguments: list[str]) -> None:
     """Run ``discern compare`` with these arguments.
 
     Raises:
-        DiscernError: a word means no run, there is one run only, files cannot be written.
+        DiscernError: a word does not name a run, there is only one run, or files cannot be written.
     """
     # The folders of a sweep's jobs have = in them.
     asked, named = words.read(Settings, arguments)
@@ -69,7 +69,7 @@ def run(arguments: list[str]) -> None:
         from discern.reports.comparison import compare
 
     compared = compare(runs)
-    folder = asked.out or _free(asked.dir)
+    folder = asked.out or _new_folder(asked.dir)
     try:
         page = write_files(compared, folder)
     except OSError as error:
@@ -80,7 +80,7 @@ def run(arguments: list[str]) -> None:
 
 
 def write_files(compared: Comparison, folder: Path) -> Path:
-    """Write compare.csv and compare.html, and pairs.csv and compare.png where there are such.
+    """Write compare.csv and compare.html, and pairs.csv and compare.png if there are tests.
 
     Returns:
         The page.
@@ -93,7 +93,7 @@ def write_files(compared: Comparison, folder: Path) -> Path:
 
     folder.mkdir(parents=True, exist_ok=True)
     page, pairs, picture = (folder / name for name in (PAGE, PAIRS, PICTURE))
-    for path in (pairs, picture):  # of a comparison before
+    for path in (pairs, picture):  # of an earlier comparison
         path.unlink(missing_ok=True)
     write_runs(compared, folder / RUNS)
     if compared.pairs:
@@ -104,7 +104,7 @@ def write_files(compared: Comparison, folder: Path) -> Path:
     return page
 
 
-def _free(outputs: Path) -> Path:
+def _new_folder(outputs: Path) -> Path:
     wanted = outputs / time.strftime("%Y-%m-%d") / f"{time.strftime('%H-%M-%S')}_compare"
     folder, number = wanted, 1
     while folder.exists():
@@ -118,46 +118,37 @@ def _free(outputs: Path) -> Path:
 
 def describe(compared: Comparison) -> str:
     """The comparison as text."""
-    from discern.reports.comparison_tables import metric_rows, verdicts
+    from discern.reports.comparison_tables import metric_rows, pair_table, verdicts
 
     differing = [*compared.settings, *compared.circumstances]
+    runs = [
+        f"{letter}  {name}  ({for_terminal(run.title)}, {run.state.value})"
+        for letter, name, run in zip(compared.letters, compared.names, compared.runs, strict=True)
+    ]
     return "\n\n".join(
         [
-            _runs(compared),
-            _matrix("what differs", differing, compared.letters) or "No setting differs.",
+            "\n".join(runs),
+            _matrix("difference", differing, compared.letters) or "No setting differs.",
             _matrix("metric", metric_rows(compared), compared.letters),
-            *([_pairs(compared)] if compared.pairs else []),
+            *([_lines(*pair_table(compared))] if compared.pairs else []),
             *map(_wrapped, [*verdicts(compared), *compared.notes]),
         ]
     )
 
 
-def _runs(compared: Comparison) -> str:
-    return "\n".join(
-        f"{letter}  {name}  ({for_terminal(run.title)}, {run.state.value})"
-        for letter, name, run in zip(compared.letters, compared.names, compared.runs, strict=True)
-    )
-
-
 def _matrix(corner: str, rows: list[Row], letters: list[str]) -> str:
-    """A line a setting and a column a run, or the other way round where there are many runs."""
+    """A row per setting and a column per run, or the other way round for many runs."""
     if not rows:
         return ""
-    if len(letters) <= COLUMNS:
+    if len(letters) <= MAX_COLUMNS:
         return _lines([corner, *letters], [[name, *values] for name, values in rows])
     values = [list(each) for each in zip(*(values for _, values in rows), strict=True)]
     header = [corner, *(name for name, _ in rows)]
     return _lines(header, [[one, *each] for one, each in zip(letters, values, strict=True)])
 
 
-def _pairs(compared: Comparison) -> str:
-    from discern.reports.comparison_tables import pair_header, pair_rows
-
-    return _lines(pair_header(compared), pair_rows(compared))
-
-
 def _lines(header: list[str], rows: list[list[str]]) -> str:
-    """A table, or where the terminal is too narrow a line for each of its cells."""
+    """A table, or one cell per line if the terminal is too narrow."""
     names = [name.strip() for name in header[1:]]
     blocks = [
         "\n  ".join((row[0], *map(": ".join, zip(names, row[1:], strict=True)))) for row in rows
@@ -167,5 +158,5 @@ def _lines(header: list[str], rows: list[list[str]]) -> str:
 
 def _wrapped(text: str) -> str:
     return textwrap.fill(
-        text, min(line_width(), WIDEST), break_long_words=False, break_on_hyphens=False
+        text, min(line_width(), MAX_WIDTH), break_long_words=False, break_on_hyphens=False
     )

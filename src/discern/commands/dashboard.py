@@ -11,13 +11,19 @@ import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from discern.commands import words
 from discern.commands.hosts import OwnHosts, is_loopback
 from discern.console import say
 from discern.errors import DiscernError
 from discern.runs.folder import OUTPUTS
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from wsgiref.types import WSGIApplication
+
+    from tensorboard.program import TensorBoardServer
 
 HELP = """\
 TensorBoard on the runs of a folder, until Ctrl-C.
@@ -26,16 +32,16 @@ Usage: discern dashboard [SETTING=VALUE] …
 
 Settings:
   logdir=outputs    the folder; a run or a sweep, or one of many
-  port=6006         where it is served; the next one that is free, if that is in use
-  host=127.0.0.1    who may see it: this machine alone; 0.0.0.0 for whoever reaches it
+  port=6006         the port; the next free one if it is in use
+  host=127.0.0.1    who may see it: only this machine; 0.0.0.0 for anyone who can reach it
 """
 
 WARNING = """\
-WARNING: host={host} shows all that is in {logdir}, without a password, to whoever reaches this \
-machine; host=127.0.0.1, from elsewhere through an SSH tunnel, shows it to nobody else."""
+WARNING: host={host} shows everything in {logdir}, without a password, to anyone who can reach \
+this machine; host=127.0.0.1 shows it to this machine only, and to others through an SSH tunnel."""
 
 ATTEMPTS = 100
-"""Ports that are tried, one after the other."""
+"""Ports that are tried one after another."""
 
 
 def _port(name: str, value: str) -> int:
@@ -63,14 +69,14 @@ def run(arguments: list[str]) -> None:
     """Run ``discern dashboard`` with these arguments.
 
     Raises:
-        DiscernError: a word that is not known, a folder that is not there, no port to be had.
+        DiscernError: a word is not known, the folder does not exist, or no port is free.
     """
     asked = words.read_all(Settings, arguments, "discern dashboard")
     if not asked.logdir.is_dir():
         raise DiscernError(f"logdir={asked.logdir} must be a folder that exists; a run makes it.")
     url, port = start(asked)
     if port != asked.port:
-        say(f"Port {asked.port} is in use; port {port} is taken instead.")
+        say(f"Port {asked.port} is in use; using port {port} instead.")
     if not is_loopback(asked.host):
         print(WARNING.format(host=asked.host, logdir=asked.logdir), file=sys.stderr)
     say(f"TensorBoard on {asked.logdir}: {url}   (Ctrl-C ends it)")
@@ -86,14 +92,14 @@ def completions(typed: str) -> list[str]:
 
 
 def start(asked: Settings) -> tuple[str, int]:
-    """Serve in the background of this process; the address and the port that was free.
+    """Serve in the background of this process; the address and the port.
 
     Raises:
-        DiscernError: no port is free, or the host is none of this machine's.
+        DiscernError: no port is free, or the host is not this machine's.
     """
-    from tensorboard import program  # a second
+    from tensorboard import program  # start-up time
 
-    # That TensorFlow is not there, and such.
+    # Hides notes such as that TensorFlow is missing.
     logging.getLogger("tensorboard").setLevel(logging.ERROR)
     for port in range(asked.port, min(asked.port + ATTEMPTS, 65_536)):
         if not _is_free(asked.host, port):
@@ -101,7 +107,7 @@ def start(asked: Settings) -> tuple[str, int]:
         server = program.TensorBoard(server_class=_server)
         server.configure(logdir=str(asked.logdir), host=asked.host, port=port)
         try:
-            # A note on how the events are read, which is not to be acted on.
+            # Hides a note on how events are read.
             with contextlib.redirect_stderr(io.StringIO()):
                 return server.launch(), port
         except program.TensorBoardPortInUseError:
@@ -109,18 +115,18 @@ def start(asked: Settings) -> tuple[str, int]:
     raise DiscernError(f"port={asked.port} is in use, and so are the ones after it.")
 
 
-def _server(application: Any, flags: Any) -> Any:
-    """TensorBoard's own server, for requests that name this machine."""
+def _server(application: WSGIApplication, flags: Namespace) -> TensorBoardServer:
+    """TensorBoard's own server, restricted to requests that name this machine."""
     from tensorboard import program
 
     return program.WerkzeugServer(OwnHosts(application, flags.host), flags)
 
 
 def _is_free(host: str, port: int) -> bool:
-    """Whether a server can be had there; TensorBoard would end the process where it cannot.
+    """Whether the port is free; TensorBoard would end the process if it is not.
 
     Raises:
-        DiscernError: not for another server's sake.
+        DiscernError: it cannot be used for another reason than another server.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from discern.commands import words
 from discern.console import for_terminal
@@ -40,19 +41,19 @@ def _holds(run: Run, name: str, wanted: str) -> bool:
     found, value = setting(run.config, name)
     if not found:
         return False
-    # pydantic, for those who ask for a setting
+    # start-up time: pydantic
     from discern.config.check import as_typed_settings
 
     if name in as_typed_settings():
         wanted = str(expanded(wanted))
     text, pattern = as_override(value).casefold(), wanted.casefold()
-    # A path may have brackets in it, and be no pattern.
+    # A path may contain brackets without being a pattern.
     return text == pattern or _as_number(text, pattern) or fnmatchcase(text, pattern)
 
 
-def setting(config: Mapping[str, Any], name: str) -> tuple[bool, Any]:
+def setting(config: Mapping[str, object], name: str) -> tuple[bool, object]:
     """Whether a config has a setting, by its dotted name, and its value."""
-    part: Any = config
+    part: object = config
     for key in name.split("."):
         if not isinstance(part, Mapping) or key not in part:
             return False, None
@@ -61,7 +62,7 @@ def setting(config: Mapping[str, Any], name: str) -> tuple[bool, Any]:
 
 
 def _alike(text: str, wanted: str) -> bool:
-    """Fashion-MNIST is fashion_mnist."""
+    """Whether two names match up to case and punctuation: Fashion-MNIST and fashion_mnist."""
     plain, pattern = (
         "".join(letter for letter in each.casefold() if letter.isalnum() or letter in "*?")
         for each in (text, wanted)
@@ -77,51 +78,40 @@ def _as_number(text: str, wanted: str) -> bool:
 
 
 def check_filters(runs: Sequence[Run], filters: Mapping[str, str]) -> None:
-    """Raise DiscernError for a setting that no run has: it may be mistyped."""
+    """Raise DiscernError for a setting that no run has; it may be mistyped."""
     for name in filters:
         if name not in FILTERS and not any(setting(run.config, name)[0] for run in runs):
             raise DiscernError(
-                f"{for_terminal(name)} is a setting of none of the {len(runs):,} runs."
+                f"{for_terminal(name)} is not a setting of any of the {len(runs):,} runs."
             )
 
 
-def metric_names(runs: Iterable[Run]) -> list[str]:
-    """The metrics that any of the runs has."""
-    return sorted({name for run in runs for name in run.metrics()})
-
-
 def check_metric(word: str, name: str, runs: Sequence[Run], others: Iterable[str]) -> None:
-    """Raise DiscernError unless it is one of the others, or a metric that a run has."""
-    known = [*metric_names(runs), *others]
+    """Raise DiscernError unless it is one of ``others``, or a metric that a run has."""
+    known = [*sorted({metric for run in runs for metric in run.metrics()}), *others]
     if name not in known and runs:
         raise DiscernError(f"{word}={for_terminal(name)} is unknown; {did_you_mean(name, known)}")
 
 
 def better_first(name: str, value: float | None) -> float:
-    """A key by which values of a metric are sorted, the best first, and last what has none."""
+    """A sort key for values of a metric: the best first, None last."""
     if value is None:
         return float("inf")
     return value if metric_of(name).mode == "min" else -value
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of the files in a folder, however deep; links are not followed."""
-    total, left = 0, [os.fspath(folder)]
-    while left:
-        try:
-            with os.scandir(left.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        left.append(entry.path)
-                    else:
-                        total += entry.stat(follow_symlinks=False).st_size
-        except OSError:  # it is being removed, or not to be read
-            continue
+    """Bytes of all files in a folder; links are not followed."""
+    total = 0
+    for inside, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):  # it was removed meanwhile
+                total += Path(inside, name).lstat().st_size
     return total
 
 
 def name_in(folder: Path, outputs: Path) -> str:
-    """A folder as seen from that of all runs, harmless to a terminal."""
+    """A folder relative to that of all runs, safe for a terminal."""
     shown = folder.name if folder == outputs else decoded(folder.relative_to(outputs))
     return for_terminal(shown)
 
@@ -140,10 +130,10 @@ def _yes(name: str, value: str) -> bool:
 
 @dataclass(frozen=True)
 class Chosen:
-    """Which runs are meant.
+    """A selection of runs.
 
     Attributes:
-        dir: where the runs are.
+        dir: the folder of the runs.
         filters: name -> value.
     """
 
@@ -153,7 +143,7 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Listing(Chosen):
-    """Settings of ``discern runs``; None where one was not typed."""
+    """Settings of ``discern runs``; None for those not typed."""
 
     sort: Annotated[str | None, _text] = None
     limit: Annotated[int | None, words.count] = None

@@ -1,7 +1,7 @@
-"""Whom the dashboard answers: requests that name this machine, and no other name.
+"""The dashboard's check of the Host header: only names of this machine are served.
 
-A page of somebody else's, whose name suddenly means 127.0.0.1, would otherwise read all runs by the
-browser of whoever looks at it (DNS rebinding).
+Otherwise a web page whose host name is made to resolve to 127.0.0.1 could read all runs through its
+visitor's browser (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -9,34 +9,32 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-
-Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
-"""WSGI's."""
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?", re.IGNORECASE)
 
 
 class OwnHosts:
-    """A WSGI application that refuses, with status 403, what asks for another host.
+    """A WSGI application that refuses requests for another host with status 403.
 
-    The port may be another one: an SSH tunnel has its own.
+    The port may differ, as that of an SSH tunnel does.
 
     Args:
-        application: answers the others.
-        host: where it is served.
+        application: answers all other requests.
+        host: the host that it is served on.
     """
 
-    def __init__(self, application: Application, host: str) -> None:
+    def __init__(self, application: WSGIApplication, host: str) -> None:
         self._application = application
         self._host = host
 
-    def __call__(
-        self, environ: dict[str, Any], start_response: Callable[..., Any]
-    ) -> Iterable[bytes]:
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
         if is_own(environ.get("HTTP_HOST", ""), self._host):
             return self._application(environ, start_response)
@@ -52,12 +50,12 @@ def is_own(header: str, host: str) -> bool:
     name = match[1].lower()
     if name in LOOPBACK or name in (host.lower(), f"[{host.lower()}]"):
         return True
-    # Whoever asked for an address has not been led there by a name.
+    # A request for an address cannot come from DNS rebinding.
     return not is_loopback(host) and (name in _own_names() or _is_own_address(name.strip("[]")))
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a server at ``host``."""
+    """Whether only this machine can reach a server at ``host``."""
     try:
         found = socket.getaddrinfo(host, None)
     except OSError:
@@ -70,7 +68,7 @@ def _own_names() -> tuple[str, ...]:
 
 
 def _is_own_address(name: str) -> bool:
-    """Whether it is an address, and one of this machine's, at which a socket can be had."""
+    """Whether it is an address of this machine, to which a socket can be bound."""
     try:
         version = ipaddress.ip_address(name).version
         family = socket.AF_INET if version == 4 else socket.AF_INET6

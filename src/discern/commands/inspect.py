@@ -1,48 +1,63 @@
-"""``discern inspect``: what is in a data set, without training on it."""
+"""``discern inspect``: the contents of a data set, without training on it."""
 
 import json
 import logging
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
-from hydra.core.hydra_config import HydraConfig
+from numpy.typing import NDArray
 from omegaconf import DictConfig, open_dict
 
 from discern.config.check import check
 from discern.console import table
-from discern.data.images import labels_of
+from discern.data.images import Images, labels_of
 from discern.data.module import ImageDataModule
 from discern.files.csv_cells import write_csv
 from discern.files.writing import write_whole
 from discern.training.build import build_data
-from discern.training.job import as_job, quiet_libraries, relative
+from discern.training.job import quiet_libraries, relative
 
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
 
-CLASSES_PRINTED = 40
-"""Classes up to which the terminal shows the images of each."""
+MAX_CLASSES_PRINTED = 40
+"""The most classes for which the terminal shows the images of each."""
 
 
-def job(cfg: DictConfig) -> None:
-    """Hydra's task: one inspection in the folder that Hydra made."""
-    cfg.folder = HydraConfig.get().runtime.output_dir
-    with as_job():
-        inspect(cfg)
+class Inspection(TypedDict):
+    """The contents of inspection.json.
+
+    Attributes:
+        images: split -> number of images.
+        classes: class -> split -> number of images.
+        sizes: width and height -> minimum, median and maximum in pixels.
+        bad_files: the number of files that could not be read.
+        remarks: sentences on the data set's layout.
+        repeated: place -> number of images with the same content.
+    """
+
+    title: str
+    fingerprint: str
+    images: dict[str, int]
+    classes: dict[str, dict[str, int]]
+    sizes: dict[str, list[int]]
+    bad_files: int
+    remarks: list[str]
+    repeated: dict[str, int]
 
 
-def inspect(cfg: DictConfig) -> dict[str, Any]:
-    """Count what a data set holds; write inspection.json, and CSV files of what is amiss.
+def inspect(cfg: DictConfig) -> Inspection:
+    """Count the images of a data set; write inspection.json, and repeated.csv if any repeat.
 
     Args:
         cfg: conf/inspect.yaml, composed; ``folder`` is set.
 
     Returns:
-        What inspection.json holds.
+        The contents of inspection.json.
 
     Raises:
         DiscernError: a setting is wrong, or the data set cannot be used.
@@ -51,12 +66,12 @@ def inspect(cfg: DictConfig) -> dict[str, Any]:
     quiet_libraries()
     folder = Path(cfg.folder)
     if "max_bad" in cfg.data:
-        with open_dict(cfg):  # to be told of, not to be stopped by
+        with open_dict(cfg):  # bad files are reported here, not an error
             cfg.data.max_bad = 1.0
     data: ImageDataModule = build_data(cfg)
     repeats = list(repeated(data))
     bad = getattr(data, "bad_files", [])
-    facts: dict[str, Any] = {
+    facts: Inspection = {
         "title": data.title,
         "fingerprint": data.fingerprint,
         "images": data.num_images,
@@ -87,13 +102,13 @@ def count_classes(data: ImageDataModule) -> dict[str, dict[str, int]]:
     }
 
 
-def datasets(data: ImageDataModule) -> Iterator[tuple[str, Any]]:
-    """Split and its images."""
+def datasets(data: ImageDataModule) -> Iterator[tuple[str, Images]]:
+    """Each split with its images."""
     return ((split, getattr(data, f"{split}_dataset")) for split in SPLITS)
 
 
 def sizes(data: ImageDataModule) -> dict[str, list[int]]:
-    """Least, median and greatest width and height in pixels, of the files where there are any."""
+    """Minimum, median and maximum of width and height in pixels, of the files if there are any."""
     photos = [photo for part in getattr(data, "parts", {}).values() for photo in part]
     if not photos:
         _, height, width = data.input_shape
@@ -105,13 +120,13 @@ def sizes(data: ImageDataModule) -> dict[str, list[int]]:
 
 
 Place = tuple[str, int, str]
-"""Split, number of the image in it, and its file, which may be empty."""
+"""Split, index of the image in it, and its file, or "" for none."""
 
 
 def repeated(data: ImageDataModule) -> Iterator[list[Place]]:
-    """The places of each content that more than one image has."""
+    """The places of images that have the same content, a list per content."""
     places: list[tuple[str, int]] = []
-    keys: list[np.ndarray[Any, Any]] = []
+    keys: list[NDArray[np.int64]] = []
     names: list[str] = []
     for split, dataset in datasets(data):
         places += [(split, number) for number in range(len(dataset))]
@@ -125,7 +140,7 @@ def repeated(data: ImageDataModule) -> Iterator[list[Place]]:
 
 
 def count_repeats(repeats: list[list[Place]]) -> dict[str, int]:
-    """Contents that are in the same split or in two splits more than once."""
+    """The number of contents that repeat within a split or in two splits."""
     within = sum(len({split for split, *_ in group}) < len(group) for group in repeats)
     counts = {"within a split": within}
     for one, other in combinations(SPLITS, 2):
@@ -135,37 +150,37 @@ def count_repeats(repeats: list[list[Place]]) -> dict[str, int]:
 
 
 def write_repeats(repeats: list[list[Place]], path: Path) -> None:
-    """Write a row an image: the group of equal ones that it is in, split, index and file."""
+    """Write a row per image: the number of its group of equal images, split, index and file."""
     with write_whole(path) as file:
         write_csv(file, [["group", "split", "index", "file"]])
         for number, group in enumerate(repeats):
             write_csv(file, ([number, *place] for place in group))
 
 
-def conclude(facts: dict[str, Any], folder: Path) -> None:
-    """Say what was found, and where it is."""
+def conclude(facts: Inspection, folder: Path) -> None:
+    """Log the results and their folder."""
     rows = [
         [name, *(f"{counts[split]:,}" for split in SPLITS)]
         for name, counts in facts["classes"].items()
     ]
     total = ["all", *(f"{facts['images'][split]:,}" for split in SPLITS)]
-    shown = rows if len(rows) <= CLASSES_PRINTED else []
+    shown = rows if len(rows) <= MAX_CLASSES_PRINTED else []
     log.info("\n%s\n", table([facts["title"], *SPLITS], [*shown, total]))
     if not shown:
         log.info("%s classes; inspection.json counts each.", f"{len(rows):,}")
     for side, (least, median, greatest) in facts["sizes"].items():
         log.info("%-7s %d to %d pixels, median %d", side, least, greatest, median)
-    leaks = {where: n for where, n in facts["repeated"].items() if n}
-    for where, count in leaks.items():
+    repeated = {where: n for where, n in facts["repeated"].items() if n}
+    for where, count in repeated.items():
         if where == "within a split":
-            log.info("%s contents are there more than once within a split.", f"{count:,}")
+            log.info("%s images are repeated within a split.", f"{count:,}")
         else:
             log.warning(
-                "%s images are in %s alike: what is measured on the one is in part remembered "
-                "from the other.",
+                "%s images are in both %s: metrics on the one are partly remembered from the "
+                "other.",
                 f"{count:,}",
                 where,
             )
-    if leaks:
-        log.info("repeated.csv lists the images that are there more than once.")
+    if repeated:
+        log.info("repeated.csv lists the repeated images.")
     log.info("Results: %s", relative(folder))

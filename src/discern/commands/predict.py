@@ -1,4 +1,4 @@
-"""``discern predict``: what a saved model says of pictures in files."""
+"""``discern predict``: classify pictures in files with a saved model."""
 
 import logging
 import math
@@ -11,7 +11,6 @@ from typing import NoReturn
 
 import numpy as np
 import torch
-from hydra.core.hydra_config import HydraConfig
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import Tensor, nn
@@ -28,35 +27,28 @@ from discern.files.writing import write_whole
 from discern.models.card import Card
 from discern.models.saved import load, model_name
 from discern.models.threads import use_threads
-from discern.reports.classified import Classified, draw_classified
+from discern.reports.classified import Classified, classified_sheet
 from discern.reports.explain import GradCam
 from discern.runs.folder import find_checkpoint
 from discern.runs.predictions import TOP, warn_of_undefined
 from discern.text import printable
-from discern.training.job import as_job, relative
+from discern.training.job import relative
 
 log = logging.getLogger(__name__)
 
-BATCH, VALUES = 256, 2**23
-"""Files that are in memory at a time, each only as large as the network's input, and the most
-values of all of these together, as the network's input or as that of any of its linear layers."""
-
-
-def job(cfg: DictConfig) -> None:
-    """Hydra's task: predict into the folder that Hydra made."""
-    cfg.out = HydraConfig.get().runtime.output_dir
-    with as_job():
-        predict(cfg)
+BATCH, MAX_VALUES = 256, 2**23
+"""Files in memory at a time, and the most values of a batch in the network's input or in the
+output of any of its linear layers."""
 
 
 @dataclass
 class Outcome:
-    """How it went.
+    """The counts of a prediction.
 
     Attributes:
         read: pictures that were classified.
-        inverted: pictures of these that were inverted.
-        undefined: pictures of these of which the model says nothing, NaN.
+        inverted: of these, pictures that were inverted.
+        undefined: of these, pictures for which the model's output is NaN.
         unreadable: files that could not be read.
         shown: the first of the pictures, to be drawn.
     """
@@ -70,12 +62,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some of the files.
+    """A batch of files.
 
     Attributes:
-        reasons: file -> why it could not be read; None where it could.
-        pixels: of those that could, as the network sees them, uint8 (M, C, H, W).
-        inverted: which of these were inverted, bool (M,).
+        reasons: file -> why it could not be read; None for a picture.
+        pixels: of the pictures, as the network sees them, uint8 (M, C, H, W).
+        inverted: whether each of these was inverted, bool (M,).
         probabilities: of their classes, float32 (M, K).
     """
 
@@ -107,7 +99,7 @@ def predict(cfg: DictConfig) -> Outcome:
     explainer = GradCam(network, card.input_shape, model_name(card)) if cfg.explain else None
     files = list(find_files(cfg.input))
     if hasattr(network, "backbone") or cfg.engine != "auto":
-        # torchvision: half a second that other models do not need.
+        # torchvision takes half a second to import; other models do not need it.
         from discern.features.engine import use_engine
 
         use_engine(network, card.input_shape, cfg.engine, len(files))
@@ -120,14 +112,14 @@ def predict(cfg: DictConfig) -> Outcome:
     if explainer is not None:
         outcome.shown = list(_explained(outcome.shown, explainer, card))
     if outcome.shown:
-        path = folder / "predictions.png"
-        draw_classified(outcome.shown, card.class_names, title_of(card), path)
+        sheet = classified_sheet(outcome.shown, card.class_names, title_of(card))
+        sheet.save(folder / "predictions.png")
     _conclude(outcome, cfg, card)
     return outcome
 
 
 def title_of(card: Card) -> str:
-    """What is written above pictures that a model has classified."""
+    """The title of a sheet of classified pictures."""
     model = f"{model_name(card)} trained on {card.data.get('title', 'unknown data')}"
     return f"{model}: class probabilities of each picture, shown as the model sees it"
 
@@ -135,12 +127,12 @@ def title_of(card: Card) -> str:
 def classify_files(
     files: list[Path], network: nn.Module, card: Card, invert: bool | str
 ) -> Iterator[Batch]:
-    """Read and classify the files, some at a time, behind a progress bar on a terminal."""
+    """Read and classify the files in batches, with a progress bar on a terminal."""
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
         _progress_bar("predict", len(files)) as bar,
     ):
-        size = max(1, min(BATCH, VALUES // max(math.prod(card.input_shape), _widest(network))))
+        size = max(1, min(BATCH, MAX_VALUES // max(math.prod(card.input_shape), _widest(network))))
         for start in range(0, len(files), size):
             reasons, pixels = _read(files[start : start + size], card, pool)
             inverted = _to_invert(pixels, invert)
@@ -150,7 +142,7 @@ def classify_files(
 
 
 def _widest(network: nn.Module) -> int:
-    """The most numbers that a linear layer makes of an image, such as one for each class."""
+    """The largest output of a linear layer for one image, such as one value per class."""
     linear = (module for module in network.modules() if isinstance(module, nn.Linear))
     return max((module.out_features for module in linear), default=1)
 
@@ -181,11 +173,11 @@ def _read(
 
 
 def _preparation(card: Card) -> Callable[[Path], NDArray[np.uint8]]:
-    """How a file becomes the pixels, uint8 (C, H, W), that the model takes."""
+    """The function from a file to the pixels, uint8 (C, H, W), that the model takes."""
     known = card.preprocessing
     if known.resize is None or known.interpolation is None:
         return lambda path: fit_picture(path, card.input_shape)
-    # torchvision: half a second that a model of small images does not need.
+    # torchvision takes half a second to import; a model of small images does not need it.
     from discern.data.preprocessing import Preprocessing
 
     photos = Preprocessing(
@@ -201,7 +193,7 @@ def _preparation(card: Card) -> Callable[[Path], NDArray[np.uint8]]:
 def _to_invert(pixels: NDArray[np.uint8], invert: bool | str) -> NDArray[np.bool_]:
     """Which pictures, uint8 (M, C, H, W), are to be inverted, bool (M,)."""
     if invert == "auto":
-        # In colour, light on dark means nothing.
+        # Colour pictures are never inverted.
         return dark_on_light(pixels) if pixels.shape[1] == 1 else np.zeros(len(pixels), np.bool_)
     return np.full(len(pixels), invert)
 
@@ -221,14 +213,14 @@ def probabilities_of(
 def _normalised(card: Card, pixels: NDArray[np.uint8]) -> Tensor:
     """Pixels, uint8 (M, C, H, W), as the network sees them, float32."""
     images = torch.from_numpy(pixels)
-    # The data set's own arithmetic, so that the network sees to the bit what it would see there.
+    # The data set's own arithmetic, so that the input is identical to the bit.
     labels = torch.zeros(len(images), dtype=torch.int64)
     data = InMemoryImages(images, labels, card.preprocessing.mean, card.preprocessing.std)
     return data.normalised(images)
 
 
 def _explained(pictures: list[Classified], explainer: GradCam, card: Card) -> Iterator[Classified]:
-    """The pictures with what speaks for their predicted classes, behind a progress bar."""
+    """The pictures with their Grad-CAM, with a progress bar."""
     with _progress_bar("explain", len(pictures)) as bar:
         for picture in pictures:
             (image,) = _normalised(card, picture.pixels[None])
@@ -244,7 +236,7 @@ def _columns(card: Card) -> list[str]:
 
 
 def _rows(batch: Batch, class_names: list[str]) -> Iterator[list[str]]:
-    """A row a file; one that could not be read has its name and the reason only."""
+    """A row per file; one that could not be read has only its name and the reason."""
     top = np.argsort(-batch.probabilities, axis=1, kind="stable")[:, :TOP]
     read = 0
     for path, reason in batch.reasons.items():
@@ -263,7 +255,7 @@ def _count(outcome: Outcome, batch: Batch, pictures: int) -> None:
     read = [path for path, reason in batch.reasons.items() if reason is None]
     wanted = max(0, pictures - len(outcome.shown))
     for number, path in enumerate(read[:wanted]):
-        # A copy, since a view would keep the whole batch.
+        # A copy: a view would keep the whole batch in memory.
         pixels, probabilities = batch.pixels[number].copy(), batch.probabilities[number].copy()
         note = " (inverted)" if batch.inverted[number] else ""
         outcome.shown.append(Classified(f"{printable(path)}{note}", pixels, probabilities))
@@ -274,16 +266,16 @@ def _count(outcome: Outcome, batch: Batch, pictures: int) -> None:
 
 
 def _conclude(outcome: Outcome, cfg: DictConfig, card: Card) -> None:
-    """Say what came out, and where it is."""
+    """Log the results and their folder."""
     if not outcome.read:
         raise DiscernError(
-            f"input={cfg.input} has no picture that can be read: "
-            f"{relative(Path(cfg.out) / 'predictions.csv')} says why of each file."
+            f"input={cfg.input} has no readable picture: "
+            f"{relative(Path(cfg.out) / 'predictions.csv')} has the reason for each file."
         )
     log.info(_about_inversion(outcome, cfg.invert, card.input_shape[0]))
     if outcome.unreadable:
         log.warning(
-            "%s of %s files could not be read; predictions.csv says why.",
+            "%s of %s files could not be read; predictions.csv has the reasons.",
             f"{outcome.unreadable:,}",
             f"{outcome.read + outcome.unreadable:,}",
         )
@@ -295,9 +287,9 @@ def _conclude(outcome: Outcome, cfg: DictConfig, card: Card) -> None:
 
 def _about_inversion(outcome: Outcome, invert: bool | str, channels: int) -> str:
     if invert == "auto" and channels == 3:
-        said = "no picture was inverted, since the model takes colour"
+        note = "no picture was inverted, since the model takes colour"
     elif invert == "auto":
-        said = f"{outcome.inverted:,} of {outcome.read:,} pictures, dark on light, were inverted"
+        note = f"{outcome.inverted:,} of {outcome.read:,} pictures, dark on light, were inverted"
     else:
-        said = f"all {outcome.read:,} pictures were inverted" if invert else "none was inverted"
-    return f"invert={as_override(invert)}: {said}."
+        note = f"all {outcome.read:,} pictures were inverted" if invert else "none was inverted"
+    return f"invert={as_override(invert)}: {note}."

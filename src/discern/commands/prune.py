@@ -1,15 +1,14 @@
-"""``discern runs prune``: deleting all but the best runs, after showing which."""
+"""``discern runs prune``: delete all but the best runs, after showing which."""
 
 from __future__ import annotations
 
-import os
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -45,27 +44,27 @@ from discern.sweeps.ledger import LOCK, Ledger
 from discern.text import decoded
 
 RECENT = 86_400.0
-"""Seconds after the last change of an unfinished run's files in which it may still be running."""
+"""Seconds since the last write within which an unfinished run may still be running."""
 
 NEWEST = "began"
-"""What runs are kept by where no metric ranks them."""
+"""The value of ``by`` that ranks runs by time instead of a metric."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What is kept or deleted as a whole.
+    """A run or a sweep, which is kept or deleted as a whole.
 
     Attributes:
-        folder: of a run, or of a sweep.
-        runs: that run, or the sweep's jobs.
+        folder: its folder.
+        runs: the run, or the sweep's jobs.
     """
 
     folder: Path
     runs: list[Run]
 
     def value(self, by: str) -> float | None:
-        """What it is ranked by: of a sweep that of its best job, of folds the best mean."""
-        settings: dict[Any, list[float]] = {}
+        """The value it is ranked by: a sweep's best job, or the best mean of folds."""
+        settings: dict[Hashable, list[float]] = {}
         for run in self.runs:
             if (value := run.metrics().get(by)) is not None:
                 settings.setdefault(_setting(run), []).append(value)
@@ -79,24 +78,24 @@ class Unit:
 
     @property
     def state(self) -> str:
-        """How it stands."""
+        """The run's state, or the sweep's number of jobs."""
         if not is_sweep(self.folder):
             return self.runs[0].state.value
         return f"sweep of {len(self.runs)} {'job' if len(self.runs) == 1 else 'jobs'}"
 
 
-def _setting(run: Run) -> Any:
-    """What runs have in common that are folds of each other."""
+def _setting(run: Run) -> Hashable:
+    """A key that folds of the same cross-validation share."""
     if not run.is_fold:
         return run.folder
     return tuple(typed for typed in run.overrides if not typed.lstrip("+").startswith(f"{FOLD}="))
 
 
 def prune(asked: Pruning) -> None:
-    """Show what is not among the best, ask, and delete it.
+    """Show the runs that are not among the best, ask, and delete them.
 
     Raises:
-        DiscernError: a setting is missing or wrong, nobody can be asked, a folder cannot be
+        DiscernError: a setting is missing or wrong, nobody can be asked, or a folder cannot be
             deleted.
     """
     if asked.keep is None:
@@ -108,7 +107,7 @@ def prune(asked: Pruning) -> None:
     runs = [run for unit in units for run in unit.runs]
     check_filters(runs, asked.filters)
     by = asked.by or LISTED[0]
-    if asked.by is not None or asked.keep:  # where none stays there is nothing to rank
+    if asked.by is not None or asked.keep:  # with keep=0 nothing is ranked
         _check_by(by, runs)
     meant = [unit for unit in units if all(matches(run, asked.filters) for run in unit.runs)]
     behind = _ranked(meant, by)[asked.keep :]
@@ -156,17 +155,14 @@ def _ranked(units: Sequence[Unit], by: str) -> list[Unit]:
     return sorted(newest, key=lambda unit: better_first(by, unit.value(by)))
 
 
-# What stays
-
-
 def _reason_to_keep(unit: Unit) -> str | None:
-    """Why it is not deleted although it is not among the best; None where it is."""
+    """Why it is kept although it is not among the best; None if it is deleted."""
     if any(run.state is State.UNFINISHED for run in unit.runs) or _lacks_jobs(unit):
         age = time.time() - _changed(unit.folder)
         if age < RECENT:
             return "it has not ended, and was written to in the last 24 hours"
     if _in_use(unit.folder):
-        return "its sweep is at work"
+        return "its sweep is running"
     if not _is_discerns(unit):
         return f"it does not hold the {CONFIG} and {OVERRIDES} that a run writes"
     if any(run.state is State.UNKNOWN for run in unit.runs):
@@ -176,24 +172,23 @@ def _reason_to_keep(unit: Unit) -> str | None:
     return None
 
 
+def _ledger(unit: Unit) -> Ledger | None:
+    """The ledger of a sweep; None for a run, or if another version of discern wrote it."""
+    with suppress(DiscernError):
+        return Ledger.load(unit.folder) if is_sweep(unit.folder) else None
+    return None
+
+
 def _is_discerns(unit: Unit) -> bool:
-    """Whether a folder carries what a run, or a sweep, has written when it began."""
+    """Whether a folder has the files that a run, or a sweep, writes when it starts."""
     if is_sweep(unit.folder):
-        try:
-            Ledger.load(unit.folder)
-        except DiscernError:
-            return False
-        return True
+        return _ledger(unit) is not None
     return all(is_regular(unit.folder / name, unit.folder) for name in (CONFIG, OVERRIDES))
 
 
 def _lacks_jobs(unit: Unit) -> bool:
-    if not is_sweep(unit.folder):
-        return False
-    try:
-        return len(Ledger.load(unit.folder).jobs) > len(unit.runs)
-    except DiscernError:  # of another version
-        return False
+    ledger = _ledger(unit)
+    return ledger is not None and len(ledger.jobs) > len(unit.runs)
 
 
 def _in_use(folder: Path) -> bool:
@@ -209,7 +204,7 @@ def _in_use(folder: Path) -> bool:
 
 
 def _contains_other_runs(unit: Unit) -> bool:
-    """Whether there is a run inside a run, other than the test of a sweep's best."""
+    """Whether there is a run inside a run, other than the test of a sweep's best job."""
     return any(
         is_run(path) or is_sweep(path)
         for run in unit.runs
@@ -219,15 +214,12 @@ def _contains_other_runs(unit: Unit) -> bool:
 
 
 def _changed(folder: Path) -> float:
-    """When anything in a folder was last written, in seconds of the epoch."""
-    times = [folder.lstat().st_mtime]
-    for each in folders_below(folder):
-        try:
-            with os.scandir(each) as entries:
-                times += [entry.stat(follow_symlinks=False).st_mtime for entry in entries]
-        except OSError:
-            continue
-    return max(times)
+    """When anything in a folder was last written, in seconds since 1970."""
+    latest = folder.lstat().st_mtime
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            latest = max(latest, path.lstat().st_mtime)
+    return latest
 
 
 # Showing, asking, deleting
@@ -275,7 +267,7 @@ def _agreed(asked: Pruning, count: int) -> bool:
 def _delete(to_delete: Sequence[Unit], outputs: Path) -> None:
     count = 0
     for unit in to_delete:
-        # Somebody may have gone on with it since.
+        # It may have been continued since.
         if (why := _reason_to_keep(unit)) is not None:
             say(f"{name_in(unit.folder, outputs)} stays: {why}.")
             continue

@@ -1,4 +1,4 @@
-"""``discern report``: the pages of runs and sweeps, made anew from their folders."""
+"""``discern report``: rebuild the pages of runs and sweeps from their folders."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from discern.runs.folder import (
 from discern.text import printable
 
 HELP = """\
-Make report.html of runs and of sweeps anew, from what stands in their folders.
+Rebuild report.html of runs and sweeps from the files in their folders.
 
 Usage: discern report FOLDER …
 
 A FOLDER is a run's, a sweep's, or one with runs and sweeps somewhere in it; last is the newest run
-in outputs, and best that with the lowest val/loss. The report of a sweep stands in its folder, and
-its jobs' reports in theirs.
+in outputs, and best the one with the lowest val/loss. A sweep's report is written to its folder,
+and its jobs' reports to theirs.
 """
 
 
 def run(arguments: list[str]) -> None:
-    """Make the reports that the command's arguments ask for, and say where they are.
+    """Write the reports of the folders in ``arguments``, and print their paths.
 
     Raises:
         DiscernError: a folder has no run in it, or its report cannot be written.
     """
-    for write, folder in [each for wanted in arguments for each in _asked(wanted)]:
+    for write, folder in [each for wanted in arguments for each in _found(wanted)]:
         try:
             say(printable(write(folder)))
         except OSError as error:
@@ -45,13 +45,15 @@ def run(arguments: list[str]) -> None:
             ) from error
 
 
-def _asked(wanted: str) -> list[tuple[Callable[[Path], Path], Path]]:
+def _found(wanted: str) -> list[tuple[Callable[[Path], Path], Path]]:
     folder = expanded(wanted)
     if wanted in WORDS and not folder.exists():
         folder = run_meant(wanted, OUTPUTS)
     if not folder.is_dir():
-        raise DiscernError(f"{wanted} is no folder; it must be a run's, a sweep's, last or best.")
-    # The best job of a sweep may be asked for by the sweep's link to it.
+        raise DiscernError(
+            f"{wanted} is not a folder; it must be a run's, a sweep's, last or best."
+        )
+    # It may be a sweep's link to its best job.
     own = [folder] if is_run(folder) else list(runs_below(folder))
     sweeps = [folder] if is_sweep(folder) else list(sweeps_below(folder))
     if not own and not sweeps:

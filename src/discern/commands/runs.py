@@ -1,4 +1,4 @@
-"""``discern runs``: what is in ``outputs``, and keeping the best of it."""
+"""``discern runs``: list the runs in ``outputs``, or prune all but the best."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from discern.commands import words
 from discern.commands.filters import (
@@ -15,7 +15,6 @@ from discern.commands.filters import (
     Chosen,
     Listing,
     Pruning,
-    better_first,
     check_filters,
     check_metric,
     matches,
@@ -31,34 +30,35 @@ from discern.runs.state import STANDINGS, State
 from discern.text import decoded, printable
 
 HELP = """\
-The runs in outputs, newest first, and keeping the best of them.
+List the runs in outputs, newest first, or delete all but the best.
 
 Usage: discern runs [FILTER=VALUE] … [sort=NAME] [limit=N] [dir=FOLDER] [--json]
        discern runs prune keep=N [by=METRIC] [FILTER=VALUE] … [dir=FOLDER] [yes=true]
 
-Filters, of which all must hold; * stands for any letters:
+Filters, which must all match; * matches anything:
   state=done           done, pruned, diverged, failed, interrupted, unfinished, unknown
   model=mlp  data=mnist  tag=baseline
   optimizer.lr=0.001   any setting of a run's config.yaml
 
   sort=NAME   began (newest first), seconds, size, name, state, model, data, or a metric such as
-              val/accuracy, best first; sort=-NAME the other way round
+              val/accuracy, best first; sort=-NAME reverses the order
   limit=N     the first N (20; --json: all); 0 for all
-  dir=FOLDER  where the runs are (outputs)
-  --json      all that is listed, for programs
+  dir=FOLDER  the folder of the runs (outputs)
+  --json      the list as JSON, for programs
 
 prune shows what it would delete, and asks: all but the best N by a metric of val or train
-(by=val/loss), or with by=began all but the newest. A sweep goes or stays as a whole, and only if
-the filters hold for all of its jobs. What may still be running stays. yes=true does not ask.
+(by=val/loss), or with by=began all but the newest. A sweep is kept or deleted as a whole, and only
+deleted if all of its jobs match the filters. Runs that may still be running stay. yes=true does not
+ask.
 """
 
 T = TypeVar("T", bound=Chosen)
 
 LIMIT = 20
-"""Runs that a table shows unless more are asked for."""
+"""The default number of runs in a table."""
 
 
-PROPERTIES: dict[str, Callable[[Listed], Any]] = {
+PROPERTIES: dict[str, Callable[[Listed], float | str | None]] = {
     "began": lambda one: order_of_beginning(one.run)[0],
     "seconds": lambda one: one.run.seconds,
     "size": lambda one: one.size,
@@ -67,7 +67,7 @@ PROPERTIES: dict[str, Callable[[Listed], Any]] = {
     "model": lambda one: one.run.model,
     "data": lambda one: one.run.data,
 }
-"""What runs are sorted by besides their metrics."""
+"""Properties besides metrics that runs can be sorted by."""
 
 LARGEST_FIRST = ("began", "seconds", "size")
 
@@ -77,8 +77,8 @@ class Listed:
     """A run in a list.
 
     Attributes:
-        run: what its folder tells.
-        name: its folder, as seen from that of all runs.
+        run: the run.
+        name: its folder, relative to that of all runs.
         size: bytes of the files in it.
     """
 
@@ -91,7 +91,7 @@ def run(arguments: list[str]) -> None:
     """Run ``discern runs`` with these arguments.
 
     Raises:
-        DiscernError: a word that is not known, a folder that cannot be used.
+        DiscernError: a word is not known, or a folder cannot be used.
     """
     shape: type[Listing | Pruning] = Pruning if arguments[:1] == ["prune"] else Listing
     asked = _read(shape, arguments[shape is Pruning :])
@@ -155,21 +155,16 @@ def _state(value: str) -> str:
 def _sorted(found: Sequence[Listed], wanted: str) -> list[Listed]:
     name = wanted.removeprefix("-")
     newest = sorted(found, key=lambda one: order_of_beginning(one.run), reverse=True)
-    pick: Callable[[Listed], Any] = PROPERTIES.get(
-        name, lambda one: _badness(name, one.run.metrics().get(name))
+    pick: Callable[[Listed], float | str | None] = PROPERTIES.get(
+        name, lambda one: one.run.metrics().get(name)
     )
-    known = [one for one in newest if pick(one) is not None]
+    sign = 1 if name in PROPERTIES or metric_of(name).mode == "min" else -1
     down = (name in LARGEST_FIRST) != wanted.startswith("-")
-    # What has no value stays at the end, whichever way it is sorted.
-    others = [one for one in newest if pick(one) is None]
-    return [*sorted(known, key=pick, reverse=down), *others]
-
-
-def _badness(name: str, value: float | None) -> float | None:
-    return None if value is None else better_first(name, value)
-
-
-# The list
+    keys = [(value, one) for one in newest if (value := pick(one)) is not None]
+    ordered = sorted(keys, key=lambda key: key[0] if isinstance(key[0], str) else sign * key[0],
+                     reverse=down)  # fmt: skip
+    # A run without a value stays at the end in either order.
+    return [*(one for _, one in ordered), *(one for one in newest if pick(one) is None)]
 
 
 def _list(asked: Listing) -> None:
@@ -212,8 +207,8 @@ def _show(asked: Listing, shown: Sequence[Listed], found: int, runs: int, sort: 
             say(for_terminal(one.run.reason))
     if sort not in PROPERTIES and sum(one.run.is_fold for one in shown) > 1:
         say(
-            "Some are folds (data.folds) of one estimate, none of which is the best: the report of "
-            "their sweep has mean and standard deviation."
+            "Some are folds (data.folds) of one estimate, and none of these is the best: their "
+            "sweep's report has mean and standard deviation."
         )
 
 
@@ -235,7 +230,7 @@ def _row(one: Listed, metrics: Iterable[str]) -> list[str]:
 
 
 def _block(one: Listed, row: Sequence[str], metrics: Iterable[str]) -> str:
-    """What a narrow terminal shows of a run."""
+    """A run's lines on a narrow terminal."""
     _, began, state, model, data, *_ = row
     known = one.run.metrics()
     values = [f"{name} {metric_of(name).text(known[name])}" for name in metrics if name in known]
@@ -246,7 +241,7 @@ def _block(one: Listed, row: Sequence[str], metrics: Iterable[str]) -> str:
 # For programs
 
 
-def _facts(one: Listed) -> dict[str, Any]:
+def _facts(one: Listed) -> dict[str, object]:
     run = one.run
     data = run.part("data")
     return {
@@ -268,11 +263,11 @@ def _facts(one: Listed) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> str | int | None:
-    """A value that a run writes as a text or a whole number."""
+def _plain(value: object) -> str | int | None:
+    """A value from a summary if it is a text or a whole number."""
     return value if isinstance(value, (str, int)) else None
 
 
-def _as_json(content: Any) -> str:
-    # ASCII: a name that is no UTF-8 has lone surrogates, and 127 is no letter either.
+def _as_json(content: object) -> str:
+    # ASCII: a name that is not UTF-8 has lone surrogates, and 127 is a control character.
     return json.dumps(content, indent=2).replace("\x7f", "\\u007f")

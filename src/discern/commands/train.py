@@ -4,7 +4,6 @@ import logging
 import math
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -19,17 +18,19 @@ from discern.training.job import as_job
 from discern.training.record import failed
 from discern.training.result import Result
 
+Objective = float | None | list[float | None]
 
-def job(cfg: DictConfig, import_seconds: float) -> Any:
-    """Hydra's task: one run in the folder that Hydra made. Returns the objective."""
-    hydra: Any = HydraConfig.get()
+
+def job(cfg: DictConfig, import_seconds: float) -> Objective:
+    """Train in ``cfg.folder`` and return the objective."""
+    hydra = HydraConfig.get()
     if getattr(rank_zero_only, "rank", 0):
-        # One of several processes of the run: the first one speaks for all.
+        # One of several processes of the run: only the first one logs.
         logging.getLogger().setLevel(logging.ERROR)
-    cfg.folder, choices = hydra.runtime.output_dir, hydra.runtime.choices
+    choices = hydra.runtime.choices
     identity = {
-        # Of several experiments, a list, Hydra knows no choice.
-        "name": name_of(choices.get("experiment") or choices.model),
+        # A list of several experiments has no entry in Hydra's choices.
+        "name": name_of(choices.get("experiment") or choices["model"]),
         "overrides": list(hydra.overrides.task),
         "seconds": {"import": import_seconds},
     }
@@ -37,23 +38,27 @@ def job(cfg: DictConfig, import_seconds: float) -> Any:
         with as_job():
             result = train(cfg, identity, choices)
     except Exception as error:
-        # A job of a sweep, whose settings are checked only now.
+        # The settings of a sweep's job are checked only here.
         summary = Summary(Path(cfg.folder) / "summary.json", **identity)
         with suppress(OSError):
             if not summary.path.exists():
                 summary.write(failed(error))
         raise
     if result.state is State.DIVERGED and hydra.mode == RunMode.MULTIRUN:
-        # A sweep goes on with its other jobs.
+        # The sweep continues with its other jobs.
         return math.nan if isinstance(cfg.objective, str) else [math.nan for _ in cfg.objective]
     if result.ended.status:
         raise SystemExit(result.ended.status)
     return objective_of(cfg.objective, result)
 
 
-def objective_of(setting: str | list[str], result: Result) -> Any:
-    """What a sweeper of Hydra's is told: the objective of the model that was kept, or several."""
+def objective_of(setting: str | list[str], result: Result) -> Objective:
+    """The objective for Hydra's sweeper: a metric of the best checkpoint, or several of them."""
     if not isinstance(setting, str):
-        return [objective_of(metric, result) for metric in setting]
-    split, _, name = setting.partition("/")
-    return result.metrics.get(split, {}).get(name)
+        return [_metric(metric, result) for metric in setting]
+    return _metric(setting, result)
+
+
+def _metric(name: str, result: Result) -> float | None:
+    split, _, metric = name.partition("/")
+    return result.metrics.get(split, {}).get(metric)

@@ -1,10 +1,10 @@
-"""Reads the arguments of commands that Hydra does not compose, most of them ``name=value``."""
+"""Parses the arguments of commands that Hydra does not compose, mostly ``name=value``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, TypeVar, get_type_hints
 
 from discern.console import for_terminal
 from discern.errors import DiscernError, did_you_mean
@@ -13,8 +13,8 @@ from discern.files.places import expanded
 T = TypeVar("T")
 
 
-def settings_of(shape: type) -> dict[str, Callable[[str, str], Any]]:
-    """Setting -> what reads it from its name and its value.
+def settings_of(shape: type) -> dict[str, Callable[[str, str], object]]:
+    """Setting -> its reader, a function of the setting's name and value.
 
     Args:
         shape: a dataclass; its fields ``Annotated[type, reader]`` are settings.
@@ -24,10 +24,10 @@ def settings_of(shape: type) -> dict[str, Callable[[str, str], Any]]:
 
 
 def read(shape: type[T], words: Iterable[str]) -> tuple[T, list[str]]:
-    """The settings among words, of which the last counts, and the other words.
+    """The settings among words, and the other words; of a repeated setting the last counts.
 
     Raises:
-        DiscernError: a value cannot be read.
+        DiscernError: a value is not allowed.
     """
     readers, found, others = settings_of(shape), {}, []
     for word in words:
@@ -40,7 +40,7 @@ def read(shape: type[T], words: Iterable[str]) -> tuple[T, list[str]]:
 
 
 def read_all(shape: type[T], words: Iterable[str], command: str) -> T:
-    """As :func:`read`, where there is to be no other word."""
+    """Like :func:`read`, but any other word is an error."""
     settings, others = read(shape, words)
     for word in others:
         raise unknown(word, command, settings_of(shape))
@@ -48,13 +48,13 @@ def read_all(shape: type[T], words: Iterable[str], command: str) -> T:
 
 
 def unknown(word: str, command: str, known: Iterable[str]) -> DiscernError:
-    """The error that a word is not a setting of a command."""
+    """The error for a word that is not a setting of a command."""
     names = did_you_mean(word.partition("=")[0], known)
     return DiscernError(f"{for_terminal(word)} is not a setting of {command}; {names}")
 
 
 def starting(begun: str, names: Iterable[str], *others: str) -> list[str]:
-    """Words that complete what was typed: the settings that are named, and other words."""
+    """Completions of the beginning of a word: settings by name, and other words."""
     words = [*(f"{name}=" for name in names), *others]
     return [word for word in words if word.startswith(begun)]
 

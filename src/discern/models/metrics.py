@@ -3,19 +3,26 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 from torch import Tensor, cat, nn, stack
-from torchmetrics import MeanMetric, Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassStatScores
+from torchmetrics import Metric, MetricCollection, SumMetric
+from torchmetrics.classification import MulticlassStatScores
 
-from discern.runs.metric_table import METRICS, Counts
+from discern.runs.metric_table import METRICS, ClassCounts, Sums
 
 STEP_LOSS = "train/step_loss"
 """The loss of single steps, for TensorBoard's curve; every other metric is one an epoch."""
 
 ROWS_AT_ONCE = 16_384
 """Images whose logits wait before they are counted: 66 MB of float32 for 1,000 classes."""
+
+
+class Snapshot(TypedDict):
+    """The state of one torchmetrics metric: how often it was updated, and its tensors."""
+
+    updates: int
+    states: dict[str, Tensor]
 
 
 @dataclass
@@ -29,7 +36,7 @@ class _Waiting:
 
 
 class EpochMetrics(nn.Module):
-    """The metrics that the table has for a split.
+    """The metrics of :data:`METRICS` that are measured in a split.
 
     A torchmetrics update takes longer than a small network's training step, so batches are kept and
     counted many at a time; the result is the same. Torchmetrics adds the counts of several
@@ -49,17 +56,15 @@ class EpochMetrics(nn.Module):
         ]
         # To count by class takes longer, and an average over images needs the sums alone.
         by_class = any(metric.average == "macro" for metric in self._measured)
-        counted: dict[str, Metric | MetricCollection] = {
-            "by_class": MulticlassStatScores(num_classes, average=None if by_class else "micro")
-        }
+        scores = MulticlassStatScores(num_classes, average=None if by_class else "micro")
+        counted: dict[str, Metric | MetricCollection] = {"by_class": scores}
         if "top5_error" in self.names:
-            counted["top5"] = MulticlassAccuracy(num_classes, top_k=5, average="micro")
+            counted["top5"] = MulticlassStatScores(num_classes, top_k=5, average="micro")
         # Left alone, torchmetrics groups metrics whose counts agree after the first batch: after
         # one that is all right or all wrong, these would be one for ever.
         self.counts = MetricCollection(counted, compute_groups=False)
-        # What is NaN is to stay NaN: left alone, torchmetrics leaves such losses out, and the mean
-        # would look sound; with "disable" it leaves out the weights.
-        self.loss = MeanMetric(nan_strategy=math.nan)
+        # By default torchmetrics leaves NaN losses out, and the mean would look sound.
+        self.loss = SumMetric(nan_strategy=math.nan)
         self._waiting = _Waiting()
 
     @property
@@ -86,29 +91,32 @@ class EpochMetrics(nn.Module):
         self._count()
         if not self.loss.update_called:
             return {}
-        counted = self.counts.compute()
-        # A row a class, or one of all classes.
-        correct, wrongly, _, _, support = counted["by_class"].reshape(-1, 5).T.cpu().numpy()
-        counts = Counts(correct, support, correct + wrongly)
-        result = {"loss": self.loss.compute()}
-        for metric in self._measured:
-            if metric.of_class is not None:
-                result[metric.name] = result["loss"].new_tensor(metric.of(counts))
-            elif metric.name == "top5_error":
-                result[metric.name] = 1 - counted["top5"]
+        loss = self.loss.compute()
+        # Columns: true positives, false positives, true negatives, false negatives, support.
+        counted = {name: each.cpu().double() for name, each in self.counts.compute().items()}
+        # A row per class, or one for all classes.
+        correct, wrongly, _, _, support = counted["by_class"].reshape(-1, 5).T.numpy()
+        images = support.sum()
+        sums = Sums(
+            ClassCounts(correct, support, correct + wrongly),
+            images=images,
+            loss=loss.cpu().double().numpy(),
+            not_in_top5=images - counted["top5"][0].numpy() if "top5" in counted else images,
+        )
+        result = {metric.name: loss.new_tensor(metric.of(sums)) for metric in self._measured}
         self.loss.reset()
         self.counts.reset()
         return result
 
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self) -> dict[str, Snapshot]:
         """The counts so far, for a checkpoint made in the middle of an epoch."""
         self._count()
         return {
-            name: {"updates": metric._update_count, "states": dict(metric.metric_state)}
+            name: {"updates": metric._update_count, "states": _tensors(metric)}
             for name, metric in self._parts()
         }
 
-    def restore(self, snapshot: dict[str, Any]) -> None:
+    def restore(self, snapshot: dict[str, Snapshot]) -> None:
         """Go on from a snapshot."""
         for name, metric in self._parts():
             metric._update_count = snapshot[name]["updates"]
@@ -125,6 +133,10 @@ class EpochMetrics(nn.Module):
             return
         losses = stack(waiting.losses).float()
         sizes = losses.new_tensor([len(labels) for labels in waiting.labels])
-        self.loss.update(losses.where(sizes > 0, 0), sizes)  # the mean of no image is no number
+        self.loss.update(losses.where(sizes > 0, 0) * sizes)  # the mean over no image is NaN
         if waiting.rows:
             self.counts.update(cat(waiting.logits).float(), cat(waiting.labels))
+
+
+def _tensors(metric: Metric) -> dict[str, Tensor]:
+    return {name: value for name, value in metric.metric_state.items() if isinstance(value, Tensor)}

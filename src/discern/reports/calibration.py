@@ -1,4 +1,4 @@
-"""Whether a model is right as often as it says: the calibration error and reliability.png."""
+"""Calibration: whether accuracy matches confidence; reliability.png."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,38 +14,22 @@ from discern.reports.intervals import Estimate
 from discern.reports.sheet import BLUE, VERMILION, save
 
 BINS = 15
-"""Equal parts of the confidences from 0 to 1, as in Guo et al. (2017)."""
+"""Bins of equal width for confidences from 0 to 1, as in Guo et al. (2017)."""
 
 
 def bin_of(confidences: NDArray[np.float32]) -> NDArray[np.intp]:
-    """The bin of each confidence (N,): b for those above b / 15, up to and with (b + 1) / 15.
-
-    One that is NaN is in the first.
-    """
+    """The bin of each confidence (N,): bin b is (b / 15, (b + 1) / 15]; NaN is in bin 0."""
     return np.clip(np.ceil(np.nan_to_num(confidences) * BINS).astype(np.intp) - 1, 0, BINS - 1)
-
-
-def calibration_error(
-    excess: NDArray[np.floating], images: NDArray[np.floating] | float
-) -> NDArray[np.float64]:
-    """The expected calibration error, Σ_b (n_b / n) |confidence_b - accuracy_b|.
-
-    Args:
-        excess: sum over the images in each bin of confidence minus correctness, (…, BINS).
-        images: number of images in all, (…).
-    """
-    error: NDArray[np.float64] = np.abs(excess.astype(np.float64)).sum(axis=-1) / images
-    return error
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """Images by their confidence.
+    """Images by confidence.
 
     Attributes:
         counts: images in each bin, int64 (BINS,).
-        confidence: mean confidence of a bin's images, 0 for none, float64 (BINS,).
-        accuracy: part of a bin's images that are classified correctly, 0 for none, (BINS,).
+        confidence: mean confidence of a bin's images, 0 for an empty bin, float64 (BINS,).
+        accuracy: fraction of a bin's images classified correctly, 0 for an empty bin, (BINS,).
     """
 
     counts: NDArray[np.int64]
@@ -54,7 +38,7 @@ class Reliability:
 
 
 def reliability(confidences: NDArray[np.float32], correct: NDArray[np.bool_]) -> Reliability:
-    """The bins of images with these confidences (N,) and correctness (N,); NaN is in none."""
+    """The bins for images with these confidences (N,) and correctness (N,); NaN is left out."""
     known = np.isfinite(confidences)
     confidences, correct = confidences[known], correct[known]
     bins = bin_of(confidences)
@@ -68,7 +52,7 @@ def reliability(confidences: NDArray[np.float32], correct: NDArray[np.bool_]) ->
 
 
 def draw_reliability(bins: Reliability, error: Estimate, title: str, path: Path) -> None:
-    """Draw accuracy against confidence, and under it how many images have that confidence."""
+    """Draw accuracy against confidence, with a histogram of the confidences below."""
     figure = Figure(figsize=(6, 7))
     FigureCanvasAgg(figure)
     diagram = figure.add_axes((0.16, 0.36, 0.8, 0.56))
@@ -79,10 +63,10 @@ def draw_reliability(bins: Reliability, error: Estimate, title: str, path: Path)
     histogram.set(
         xlim=(0, 1), xlabel="Confidence (probability of the predicted class)", ylabel="Images"
     )
-    # Nearly all images are in the last bin of a good model; the others would be invisible.
+    # A good model has nearly all images in the last bin; the others would be invisible.
     histogram.set_yscale("symlog", linthresh=1)
     histogram.set_ylim(0, max(2, 2 * bins.counts.max()))
-    # The default format is a formula, whose parser takes a tenth of a second.
+    # The default format is mathtext, whose parser takes a tenth of a second.
     histogram.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     histogram.grid(alpha=0.3, axis="y")
     figure.suptitle(

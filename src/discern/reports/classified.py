@@ -1,9 +1,8 @@
-"""predictions.png: each picture beside the probabilities of its classes."""
+"""predictions.png: each picture beside its class probabilities."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,31 +11,31 @@ from discern.reports.explain import overlay, scale
 from discern.reports.sheet import BLUE, GREY, Sheet, fitting, shorten
 
 BARS = 10
-"""Classes that are shown: all in their order where there are no more, else the most probable."""
+"""Classes that are shown: all in their order if there are no more, else the most probable."""
 
 PICTURE, NAMES, SCALE, GAP, LINE, FONT = 1.6, 1.4, 1.9, 0.25, 0.17, 8.0
 """Inches of a picture's side, of the longest class name, of a bar of probability 1, between panels
-and of a line of text; points of the letters."""
+and of a line of text; font size in points."""
 
 BESIDE = 0.06
-"""Inches between a picture and what speaks for its class."""
+"""Inches between a picture and its Grad-CAM."""
 
 MEANING = (
-    "beside each picture, Grad-CAM: how much a part of it speaks for the predicted class, "
-    "from not at all to most"
+    "beside each picture, Grad-CAM: how much each part speaks for the predicted class, from not at "
+    "all to most"
 )
 
 
 @dataclass(frozen=True)
 class Classified:
-    """A picture and what the model says of it.
+    """A classified picture.
 
     Attributes:
-        name: whose picture it is.
+        name: the picture's name.
         pixels: as the network sees them, uint8 (C, H, W).
         probabilities: float32 (K,).
-        importance: of each pixel for the predicted class, float32 (H, W), 0 or above; None where
-            it was not asked for.
+        importance: of each pixel for the predicted class, float32 (H, W), 0 or above; None if not
+            computed.
     """
 
     name: str
@@ -45,19 +44,12 @@ class Classified:
     importance: NDArray[np.float32] | None = None
 
 
-def draw_classified(
-    pictures: Sequence[Classified], class_names: Sequence[str], title: str, path: Path
-) -> None:
-    """Write the page of :func:`classified_sheet` as a PNG file."""
-    classified_sheet(pictures, class_names, title).save(path)
-
-
 def classified_sheet(
     pictures: Sequence[Classified], class_names: Sequence[str], title: str
 ) -> Sheet:
-    """A page with each picture beside a horizontal bar chart of its class probabilities.
+    """A page with each picture beside a bar chart of its class probabilities.
 
-    Where it is known, what speaks for the predicted class stands between the two.
+    Its Grad-CAM is shown between the two if it was computed.
     """
     explained = any(picture.importance is not None for picture in pictures)
     columns = max(1, min(2 if explained else 3, math.ceil(len(pictures) / 2)))
@@ -99,7 +91,7 @@ def _draw_legend(sheet: Sheet, explained: bool) -> None:
 def _draw_bars(
     sheet: Sheet, picture: Classified, class_names: Sequence[str], left: float, top: float
 ) -> None:
-    """Draw the chart whose zero is at ``left``, with its scale below."""
+    """Draw a bar chart whose zero is at ``left``, with its scale below."""
     probabilities = picture.probabilities
     best = int(probabilities.argmax())
     shown = range(len(class_names))
@@ -116,7 +108,7 @@ def _draw_bars(
         name = shorten(class_names[number], fitting(NAMES - 0.1, FONT))
         sheet.text(name, left - 0.05, middle, size=FONT, ha="right", weight=weight)
         end = left + probability * SCALE
-        # Inside the bar where there is no room behind it.
+        # Inside the bar if there is no room behind it.
         inside = probability > 0.75
         sheet.text(
             f"{probability:.1%}", end + (-0.05 if inside else 0.05), middle, size=FONT - 1,

@@ -1,11 +1,12 @@
-"""What several runs differ in, in settings, in metrics and image by image."""
+"""The differences between runs: settings, metrics and predictions image by image."""
 
 from __future__ import annotations
 
+import itertools
 import string
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,45 +19,46 @@ from discern.reports.page import percent
 from discern.reports.paired import Paired, compare_pairs
 from discern.runs.folder import Run, short_names
 from discern.runs.metric_table import DRAWN
+from discern.runs.predictions import Predictions
 from discern.runs.state import State
 from discern.runs.tested import Tested, read_tested
 from discern.runs.thumbnails import GALLERY, pixels_of
 
-ALL_PAIRS = 5
-"""Runs up to which each is compared with each; of more, each with the first."""
+MAX_ALL_PAIRS = 5
+"""The most runs of which all pairs are compared; of more, each is compared with the first."""
 
-SPELT_OUT = 4
-"""Runs up to which it is said of an image what each of them says."""
+MAX_SPELT_OUT = 4
+"""The most runs whose predictions of an image are listed one by one."""
 
 NOT_COMPARED = ("folder", "tags", "sweep", "report", "test")
-"""Settings that say where a run writes, who has started it, and what is done with the model."""
+"""Settings on the run's folder, on its sweep, and on what is done after training."""
 
 FIRST = [f"{split}/{metric.name}" for split in ("val", "test") for metric in DRAWN]
-"""Metrics that are told before the others."""
+"""Metrics that come before the others."""
 
 NONE = "–"
 
 Row = tuple[str, list[str]]
-"""A setting's name and its value in each run, as text."""
+"""The name of a setting or metric, and its value in each run as text."""
 
 
 @dataclass(frozen=True)
 class Disagreement:
-    """Images of which not all of the runs say the same.
+    """Test images on which the runs' predictions differ.
 
     Attributes:
-        count: how many there are.
-        images: of how many.
-        pixels: of some of them, uint8 (M, C, S, S), the most disputed first.
-        labels: the name of the class of each of these, M.
-        said: of each what the runs say of it, and whether that is right.
+        count: the number of these images.
+        images: the number of all test images.
+        pixels: M of these images, uint8 (M, C, S, S), the most disputed first.
+        labels: M names of their true classes.
+        predictions: for each of the M images, the runs' predictions as text, and whether right.
     """
 
     count: int
     images: int
     pixels: NDArray[np.uint8]
     labels: list[str]
-    said: list[list[tuple[str, bool]]]
+    predictions: list[list[tuple[str, bool]]]
 
 
 @dataclass(frozen=True)
@@ -65,16 +67,15 @@ class Comparison:
 
     Attributes:
         runs: two or more.
-        letters: A, B, C, … by which they are called.
-        names: what their folders are called.
-        settings: those that differ.
-        circumstances: what else differs: data, code, machine.
-        metrics: the names of those that any has.
-        accuracies: of each run on the test images, with its interval; None where what it said of
-            them is not known.
-        pairs: of runs on the same test images.
-        disagreement: of the runs on the same test images; None where no two were.
-        notes: what is to be known, in sentences.
+        letters: A, B, C, …, a short name for each run.
+        names: the names of their folders.
+        settings: the settings that differ.
+        circumstances: other differences: data, code, machine.
+        metrics: the names of all metrics that any run has.
+        accuracies: the test accuracy of each run with its interval; None without predictions.
+        pairs: the paired tests of runs on the same test images.
+        disagreement: of the runs on the same test images; None if there are no two such runs.
+        notes: limits of the comparison, in sentences.
     """
 
     runs: list[Run]
@@ -90,7 +91,7 @@ class Comparison:
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
-    """Compare runs, from what their folders hold."""
+    """Compare runs by the contents of their folders."""
     letters = [_letter(number) for number in range(len(runs))]
     tested = [read_tested(run.folder) for run in runs]
     groups = _same_images(tested)
@@ -100,20 +101,13 @@ def compare(runs: Sequence[Run]) -> Comparison:
         list(runs),
         letters,
         short_names([run.folder for run in runs]),
-        settings=_differing([_settings(run) for run in runs], silent=True),
+        settings=_differing([_settings(run) for run in runs], missing_differs=True),
         circumstances=circumstances,
         metrics=_metrics(runs),
-        accuracies=[None if each is None else _accuracy(each) for each in tested],
+        accuracies=list(map(_accuracy, tested)),
         pairs=[pair for group in shared for pair in _pairs(group, tested)],
         disagreement=_disagreement(shared[0], tested, letters) if shared else None,
-        notes=[
-            *_notes(runs, letters, tested, groups),
-            *(
-                ["They were not all trained on the same data: the fingerprints differ."]
-                if any(name == FINGERPRINT for name, _ in circumstances)
-                else []
-            ),
-        ],
+        notes=_notes(runs, letters, tested, groups, dict(circumstances)),
     )
 
 
@@ -128,9 +122,10 @@ def _metrics(runs: Sequence[Run]) -> list[str]:
     return [*(name for name in FIRST if name in found), *sorted(found - set(FIRST))]
 
 
-def _accuracy(tested: Tested) -> Estimate | None:
-    said = tested.predictions
-    return wilson(int(said.correct.sum()), len(said)) if len(said) else None
+def _accuracy(tested: Tested | None) -> Estimate | None:
+    if tested is None or not len(tested.predictions):
+        return None
+    return wilson(int(tested.predictions.correct.sum()), len(tested.predictions))
 
 
 # What differs
@@ -139,25 +134,25 @@ def _accuracy(tested: Tested) -> Estimate | None:
 FINGERPRINT = "data fingerprint"
 
 
-def _differing(told: Sequence[Mapping[str, str]], silent: bool = False) -> list[Row]:
-    """What is not the same in all runs that say anything.
+def _differing(runs: Sequence[Mapping[str, str]], missing_differs: bool = False) -> list[Row]:
+    """The rows that are not the same in all runs.
 
     Args:
-        told: name -> text, of each run.
-        silent: whether a run that says nothing of a name differs from one that does.
+        runs: name -> text, for each run; a run with an empty mapping is not compared.
+        missing_differs: whether a run without a name differs from one that has it.
     """
-    known = [each for each in told if each]
+    known = [each for each in runs if each]
     names = dict.fromkeys(name for each in known for name in each)
     return [
-        (for_terminal(name), [for_terminal(each.get(name, NONE)) for each in told])
+        (for_terminal(name), [for_terminal(each.get(name, NONE)) for each in runs])
         for name in names
-        if len({each.get(name) for each in known if silent or name in each}) > 1
+        if len({each.get(name) for each in known if missing_differs or name in each}) > 1
     ]
 
 
 def _settings(run: Run) -> dict[str, str]:
     kept = {name: part for name, part in run.config.items() if name not in NOT_COMPARED}
-    # Paths below a run's own folder are the same in all.
+    # Paths inside the runs' own folders are the same path.
     own = run.config.get("folder")
     return {
         name: text.replace(own, "(folder)") if isinstance(own, str) and own else text
@@ -165,7 +160,7 @@ def _settings(run: Run) -> dict[str, str]:
     }
 
 
-def _flat(part: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, str]]:
+def _flat(part: Mapping[str, object], prefix: str) -> Iterator[tuple[str, str]]:
     for name, value in part.items():
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{prefix}{name}.")
@@ -176,24 +171,24 @@ def _flat(part: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, str]]:
 def _circumstances(run: Run) -> dict[str, str]:
     data, git = run.part("data"), run.part("git")
     commit = str(git.get("commit", ""))[:10] + (" with changes" if git.get("dirty") else "")
-    told = {
+    facts = {
         FINGERPRINT: str(data.get("fingerprint") or "")[:12],
         "commit": commit,
         **{f"version of {name}": str(of) for name, of in run.part("versions").items()},
         **{str(name): str(of) for name, of in run.part("machine").items()},
     }
-    return {name: text for name, text in told.items() if text}
+    return {name: text for name, text in facts.items() if text}
 
 
 # The same test images
 
 
 def _same_images(tested: Sequence[Tested | None]) -> list[list[int]]:
-    """The numbers of the runs, together that were tested on the same images."""
-    groups: dict[Any, list[int]] = {}
+    """The runs' numbers, grouped by the images that they were tested on."""
+    groups: dict[tuple[str, bytes], list[int]] = {}
     for number, each in enumerate(tested):
         if each is not None and len(each.predictions):
-            # Whoever writes the digest, the labels are as many and the same.
+            # A forged digest cannot group runs with different labels.
             key = each.images, each.predictions.labels.tobytes()
             groups.setdefault(key, []).append(number)
     return list(groups.values())
@@ -202,11 +197,11 @@ def _same_images(tested: Sequence[Tested | None]) -> list[list[int]]:
 def _pairs(group: Sequence[int], tested: Sequence[Tested | None]) -> list[Paired]:
     first, *others = group
     pairs = [(first, other) for other in others]
-    if len(group) <= ALL_PAIRS:
-        pairs = [(one, other) for place, one in enumerate(group) for other in group[place + 1 :]]
-    said = {number: tested[number].predictions for number in group}  # type: ignore[union-attr]
-    predicted = {number: each.predicted for number, each in said.items()}
-    return compare_pairs(predicted, said[first].labels, pairs)
+    if len(group) <= MAX_ALL_PAIRS:
+        pairs = list(itertools.combinations(group, 2))
+    found = {number: tested[number].predictions for number in group}  # type: ignore[union-attr]
+    predicted = {number: each.predicted for number, each in found.items()}
+    return compare_pairs(predicted, found[first].labels, pairs)
 
 
 def _notes(
@@ -214,34 +209,37 @@ def _notes(
     letters: Sequence[str],
     tested: Sequence[Tested | None],
     groups: Sequence[Sequence[int]],
+    circumstances: Mapping[str, list[str]],
 ) -> list[str]:
     notes = []
     for letter, run in zip(letters, runs, strict=True):
         if run.state is State.UNFINISHED:
-            notes.append(f"{letter} has not ended, or died before it could say so.")
+            notes.append(f"{letter} is still running, or died before it could record its end.")
         elif run.state is not State.DONE:
-            notes.append(f"{letter} has not come to its end: {for_terminal(str(run.ended))}.")
+            notes.append(f"{letter} did not finish: {for_terminal(str(run.ended))}.")
         if not run.config:
-            notes.append(f"{letter} has no settings that can be read.")
+            notes.append(f"{letter} has no readable settings.")
     folds = [letter for letter, run in zip(letters, runs, strict=True) if run.is_fold]
     if len(folds) > 1:
         notes.append(
-            f"{_listed(folds)} are folds (data.folds), each validated on other images: what they "
-            "differ in is part of one estimate's spread, and none is the best. The sweep's report "
+            f"{_listed(folds)} are folds (data.folds), each validated on different images: their "
+            "differences are the spread of one estimate, and none is the best. The sweep's report "
             "has mean and standard deviation."
         )
     without = [letter for letter, each in zip(letters, tested, strict=True) if each is None]
     if without:
         notes.append(
-            f"What {_listed(without)} said of the test images is not known: not tested, or by an "
-            "older version. There is no paired test."
+            f"{_listed(without)} {'has' if len(without) == 1 else 'have'} no predictions for the "
+            "test images, and so no paired test."
         )
     if len(groups) > 1:
-        told = "; ".join(_listed([letters[number] for number in group]) for group in groups)
+        which = "; ".join(_listed([letters[number] for number in group]) for group in groups)
         notes.append(
-            f"The test images are not the same ({told}): only accuracies on the same images can be "
-            "compared, and there is no paired test of the others."
+            f"The runs were tested on different images ({which}): only accuracies on the same "
+            "images can be compared."
         )
+    if FINGERPRINT in circumstances:
+        notes.append("The runs were trained on different data: the fingerprints differ.")
     return notes
 
 
@@ -256,76 +254,64 @@ def _disagreement(
     group: Sequence[int], tested: Sequence[Tested | None], letters: Sequence[str]
 ) -> Disagreement:
     known = [each for each in (tested[number] for number in group) if each is not None]
-    said = [each.predictions for each in known]
-    predicted = np.stack([each.predicted for each in said])
+    found = {letters[number]: each.predictions for number, each in zip(group, known, strict=True)}
+    one, *_ = found.values()
+    labels, names = one.labels, one.class_names
+    predicted = np.stack([each.predicted for each in found.values()])
     disputed = (predicted != predicted[0]).any(axis=0)
-    labels = said[0].labels
-    # How far apart they are in the probability of the right class.
-    each_sure = [
-        np.take_along_axis(each.probabilities, labels[:, None], axis=1)[:, 0] for each in said
-    ]
-    apart = np.ptp(np.stack(each_sure), axis=0)
-    kept = _pictures(known)
-    order = np.argsort(-apart, kind="stable")
-    rows = [row for row in order[disputed[order]].tolist() if row in kept][:GALLERY]
+    # How far apart the runs are in the probability of the true class.
+    rows = np.arange(len(labels))
+    spread = np.ptp([each.probabilities[rows, labels] for each in found.values()], axis=0)
+    pictures = _pictures(known)
+    order = np.argsort(-spread, kind="stable")
+    shown = [row for row in order[disputed[order]].tolist() if row in pictures][:GALLERY]
     return Disagreement(
         int(disputed.sum()),
         len(labels),
-        _alike([kept[row] for row in rows]),
-        [for_terminal(said[0].class_names[labels[row]]) for row in rows],
-        [_said(row, known, [letters[number] for number in group]) for row in rows],
+        _same_shape([pictures[row] for row in shown]),
+        [for_terminal(names[labels[row]]) for row in shown],
+        [_predictions(row, found) for row in shown],
     )
 
 
-def _said(row: int, known: Sequence[Tested], letters: Sequence[str]) -> list[tuple[str, bool]]:
-    said = [each.predictions for each in known]
-    right = [bool(each.predicted[row] == each.labels[row]) for each in said]
-    if len(said) > SPELT_OUT:
-        parts = [
-            (which, [letter for letter, well in zip(letters, right, strict=True) if well is which])
-            for which in (True, False)
-        ]
+def _predictions(row: int, found: Mapping[str, Predictions]) -> list[tuple[str, bool]]:
+    right = {letter: bool(each.correct[row]) for letter, each in found.items()}
+    if len(found) <= MAX_SPELT_OUT:
         return [
-            (f"{'right' if which else 'wrong'}: {', '.join(these)}", which)
-            for which, these in parts
-            if these
+            (
+                f"{letter}: {for_terminal(each.class_names[each.predicted[row]])}, "
+                f"{percent(float(each.confidences[row]), 0)}",
+                right[letter],
+            )
+            for letter, each in found.items()
         ]
+    parts = {
+        which: [letter for letter in right if right[letter] is which] for which in (True, False)
+    }
     return [
-        (
-            f"{letter}: {for_terminal(each.class_names[each.predicted[row]])}, "
-            f"{percent(float(each.probabilities[row, each.predicted[row]]), 0)}",
-            well,
-        )
-        for letter, each, well in zip(letters, said, right, strict=True)
+        (f"{'right' if which else 'wrong'}: {', '.join(these)}", which)
+        for which, these in parts.items()
+        if these
     ]
 
 
-def _pictures(known: Sequence[Tested]) -> dict[int, NDArray[np.uint8]]:
-    """Row -> its picture (C, S, S), of all rows of which any run has kept one."""
+def _pictures(tested: Sequence[Tested]) -> dict[int, NDArray[np.uint8]]:
+    """Row -> picture, (C, S, S), of all rows of which any run has kept one."""
     found: dict[int, NDArray[np.uint8]] = {}
-    for each in known:
-        try:
+    for each in tested:
+        with suppress(ValueError):
             pixels = pixels_of(each.thumbnails)
-        except ValueError:
-            continue
-        for row, one in zip(each.thumbnails.rows.tolist(), pixels, strict=True):
-            found.setdefault(row, one)
+            found = dict(zip(each.thumbnails.rows.tolist(), pixels, strict=True)) | found
     return found
 
 
-def _alike(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Pictures, uint8 (C, S, S) each, with as many channels and as large: (M, C, S, S)."""
-    if not pictures:
-        return np.zeros((0, 1, 1, 1), np.uint8)
-    channels = max(len(one) for one in pictures)
-    side = max(one.shape[-1] for one in pictures)
-    return np.stack(
-        [_resized(np.repeat(one, channels // len(one), axis=0), side) for one in pictures]
-    )
-
-
-def _resized(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    if pixels.shape[-1] == side:
-        return pixels
-    planes = [Image.fromarray(plane).resize((side, side)) for plane in pixels]
-    return np.stack([np.asarray(plane) for plane in planes])
+def _same_shape(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Pictures, uint8 (C, S, S) each, with the channels and size of the largest: (M, C, S, S)."""
+    channels = max((len(one) for one in pictures), default=1)
+    side = max((one.shape[-1] for one in pictures), default=1)
+    planes = [
+        np.asarray(Image.fromarray(plane).resize((side, side)))
+        for one in pictures
+        for plane in np.repeat(one, channels // len(one), axis=0)
+    ]
+    return np.array(planes, np.uint8).reshape(-1, channels, side, side)

@@ -1,9 +1,9 @@
-"""A comparison of runs in tables and sentences: for the terminal, a page, and as CSV."""
+"""A comparison of runs as tables and sentences, and as CSV files."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from discern.console import for_terminal
@@ -18,8 +18,8 @@ from discern.reports.speed import speed_of
 from discern.runs.metric_table import metric_of
 from discern.text import printable
 
-SURE = 0.05
-"""p below which a difference is taken for one."""
+SIGNIFICANT = 0.05
+"""A difference with p below this counts as significant."""
 
 CAUTION = (
     "This is about the trained models and images like these; whether their settings differ takes "
@@ -27,178 +27,168 @@ CAUTION = (
 )
 
 
-# For people
-
-
 def metric_rows(compared: Comparison) -> list[Row]:
-    """The metrics of each run as text, and what it took."""
+    """The metrics of each run as text, and its training's length and speed."""
     rows: list[Row] = []
     for name in compared.metrics:
         values = [run.metrics().get(name) for run in compared.runs]
         rows.append((for_terminal(name), list(map(metric_of(name).text, values))))
         if name == "test/accuracy" and any(compared.accuracies):
-            rows.append(("  95 % interval", [
-                NONE if one is None else one.ends(name)
-                for one in compared.accuracies
-            ]))  # fmt: skip
+            intervals = [NONE if one is None else one.ends(name) for one in compared.accuracies]
+            rows.append(("  95 % interval", intervals))
     counts = [run.part("parameters").get("trainable") for run in compared.runs]
     epochs = [run.facts.get("epochs") for run in compared.runs]
     return [
         *rows,
         ("epochs", [str(count) if isinstance(count, int) else NONE for count in epochs]),
-        ("trained weights", [f"{n:,}" if isinstance(n, int) else NONE for n in counts]),
+        ("trainable parameters", [f"{n:,}" if isinstance(n, int) else NONE for n in counts]),
         ("training", [speed_of(run) or NONE for run in compared.runs]),
         ("time", [duration(run.seconds) for run in compared.runs]),
     ]
 
 
-def pair_header(compared: Comparison) -> list[str]:
-    """The names of the columns of :func:`pair_rows`."""
-    many = len(compared.pairs) > 1
-    return [
-        "on the same test images", "more accurate by", "95 % interval", "only 1st right",
-        "only 2nd right", "McNemar's p", *(["Holm's p"] if many else []),
+def pair_table(compared: Comparison) -> tuple[list[str], list[list[str]]]:
+    """The paired tests as text: the header and a row per pair; differences in percentage points."""
+    header = [
+        "on the same test images", "accuracy", "95 % interval", "only 1st right",
+        "only 2nd right", "McNemar's p", "Holm's p",
     ]  # fmt: skip
-
-
-def pair_rows(compared: Comparison) -> list[list[str]]:
-    """Each pair as text; differences are in percentage points."""
-    many = len(compared.pairs) > 1
-    return [
+    rows = [
         [
             f"{compared.letters[pair.second]} against {compared.letters[pair.first]}",
-            f"{100 * pair.difference.value:+.2f} points",
+            gain(pair),
             f"{100 * pair.difference.low:+.2f} to {100 * pair.difference.high:+.2f}",
             f"{pair.only_first:,}",
             f"{pair.only_second:,}",
-            chance(pair.p),
-            *([chance(pair.adjusted)] if many else []),
+            p_text(pair.p),
+            p_text(pair.adjusted),
         ]
         for pair in compared.pairs
     ]
+    # One test needs no adjustment for several.
+    return (header, rows) if len(rows) > 1 else (header[:-1], [row[:-1] for row in rows])
 
 
-def chance(p: float) -> str:
+def gain(pair: Paired) -> str:
+    """How much more or less accurate the second run is."""
+    points = 100 * pair.difference.value
+    if not points:
+        return "equally accurate"
+    return f"{'more' if points > 0 else 'less'} accurate by {abs(points):.2f} points"
+
+
+def p_text(p: float) -> str:
     """A p value for people."""
     return f"{p:.4f}" if p >= 0.0001 else "< 0.0001"
 
 
 def verdicts(compared: Comparison) -> list[str]:
-    """What the tests come to, in sentences."""
+    """The results of the tests, in sentences."""
     lines = []
     if len(compared.pairs) == 1:
         lines.append(_verdict(compared, compared.pairs[0]))
     elif compared.pairs:
-        lines.append(_count_of_sure(compared.pairs))
+        count = sum(pair.adjusted < SIGNIFICANT for pair in compared.pairs)
+        lines.append(
+            f"{count:,} of {len(compared.pairs):,} pairs {'differs' if count == 1 else 'differ'} "
+            f"significantly: p after Holm's adjustment is below {SIGNIFICANT}. {CAUTION}"
+        )
     found = compared.disagreement
     if found is not None:
         lines.append(
-            f"They disagree about {found.count:,} of {found.images:,} test images."
+            f"They disagree on {found.count:,} of {found.images:,} test images."
             if found.count
-            else f"They say the same of all {found.images:,} test images."
+            else f"Their predictions agree on all {found.images:,} test images."
         )
     return lines
 
 
 def _verdict(compared: Comparison, pair: Paired) -> str:
-    gain = pair.difference.value
     first, second = compared.letters[pair.first], compared.letters[pair.second]
-    if pair.p >= SURE:
+    p = p_text(pair.p)
+    p = f"McNemar's p {p if p.startswith('<') else f'= {p}'}"
+    if pair.p >= SIGNIFICANT:
         return (
-            f"Which of {first} and {second} is better cannot be told from {pair.images:,} test "
-            f"images (McNemar's p = {chance(pair.p)}). {CAUTION}"
+            f"The {pair.images:,} test images do not show whether {first} or {second} is better "
+            f"({p}). {CAUTION}"
         )
-    p = chance(pair.p)
-    low, high = 100 * pair.difference.low, 100 * pair.difference.high
-    if gain < 0:
-        first, second, low, high = second, first, -high, -low
+    points = [100 * each for each in (pair.difference.low, pair.difference.high)]
+    better, worse = second, first
+    if pair.difference.value < 0:
+        better, worse = first, second
+        points = [-each for each in reversed(points)]
     return (
-        f"{second} is better than {first} on the test images: its accuracy is "
-        f"{100 * abs(gain):.2f} percentage points higher (95 % interval {low:.2f} to {high:.2f}, "
-        f"McNemar's p {p if p.startswith('<') else f'= {p}'}). {CAUTION}"
+        f"{better} is better than {worse} on the test images: its accuracy is "
+        f"{100 * abs(pair.difference.value):.2f} percentage points higher (95 % interval "
+        f"{points[0]:.2f} to {points[1]:.2f}, {p}). {CAUTION}"
     )
 
 
-def _count_of_sure(pairs: list[Paired]) -> str:
-    sure = sum(pair.adjusted < SURE for pair in pairs)
-    return (
-        f"{sure:,} of {len(pairs):,} pairs {'differs' if sure == 1 else 'differ'}, with p below "
-        f"{SURE} after Holm's adjustment for as many tests. {CAUTION}"
-    )
-
-
-# For programs
+# CSV files
 
 
 def write_runs(compared: Comparison, path: Path) -> None:
-    """Write a row a run: what differs, all metrics, the interval of the test's accuracy."""
+    """Write a row per run: what differs, all metrics, the interval of the test accuracy."""
     differing = [*compared.settings, *compared.circumstances]
-    header = [
-        "run", "folder", "title", "state", *(name for name, _ in differing), *compared.metrics,
-        "test/accuracy low", "test/accuracy high", "epochs", "trained weights", "seconds",
-    ]  # fmt: skip
-    rows: list[list[str | float | None]] = []
+    rows: list[dict[str, str | float | None]] = []
     for place, run in enumerate(compared.runs):
         metrics, accuracy = run.metrics(), compared.accuracies[place]
         rows.append(
-            [
-                compared.letters[place],
-                printable(run.folder),
-                run.title,
-                run.state.value,
-                *(values[place] for _, values in differing),
-                *(metrics.get(name) for name in compared.metrics),
-                *((None, None) if accuracy is None else (accuracy.low, accuracy.high)),
-                _plain(run.facts.get("epochs")),
-                _plain(run.part("parameters").get("trainable")),
-                run.seconds,
-            ]
+            {
+                "run": compared.letters[place],
+                "folder": printable(run.folder),
+                "title": run.title,
+                "state": run.state.value,
+                **{name: values[place] for name, values in differing},
+                **{name: metrics.get(name) for name in compared.metrics},
+                "test/accuracy low": accuracy.low if accuracy else None,
+                "test/accuracy high": accuracy.high if accuracy else None,
+                "epochs": _whole(run.facts.get("epochs")),
+                "trainable parameters": _whole(run.part("parameters").get("trainable")),
+                "seconds": run.seconds,
+            }
         )
-    _write(path, header, rows)
+    _write(path, rows)
 
 
 def write_pairs(compared: Comparison, path: Path) -> None:
-    """Write a row a pair; differences are of accuracies, the second's minus the first's."""
-    header = [
-        "first", "second", "images", "only first right", "only second right", "say different",
-        "difference", "difference low", "difference high", "p", "p adjusted",
-    ]  # fmt: skip
-    rows: list[list[str | float | None]] = [
-        [
-            compared.letters[pair.first],
-            compared.letters[pair.second],
-            pair.images,
-            pair.only_first,
-            pair.only_second,
-            pair.differ,
-            pair.difference.value,
-            pair.difference.low,
-            pair.difference.high,
-            pair.p,
-            pair.adjusted,
-        ]
+    """Write a row per pair; differences are of accuracies, the second's minus the first's."""
+    rows: list[dict[str, str | float | None]] = [
+        {
+            "first": compared.letters[pair.first],
+            "second": compared.letters[pair.second],
+            "images": pair.images,
+            "only first right": pair.only_first,
+            "only second right": pair.only_second,
+            "different predictions": pair.differ,
+            "difference": pair.difference.value,
+            "difference low": pair.difference.low,
+            "difference high": pair.difference.high,
+            "p": pair.p,
+            "p adjusted": pair.adjusted,
+        }
         for pair in compared.pairs
     ]
-    _write(path, header, rows)
+    _write(path, rows)
 
 
-def _plain(value: object) -> int | None:
+def _whole(value: object) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def _write(path: Path, header: Iterable[str], rows: Iterable[Iterable[str | float | None]]) -> None:
+def _write(path: Path, rows: Sequence[Mapping[str, str | float | None]]) -> None:
     text = io.StringIO()
-    write_csv(text, [header, *rows])
+    write_csv(text, [rows[0], *(row.values() for row in rows)])
     with write_whole(path, "wb") as file:
-        # A name that is no UTF-8 has lone surrogates.
+        # A name that is not UTF-8 has lone surrogates.
         file.write(text.getvalue().encode("utf-8", "backslashreplace"))
 
 
 def disputed_sheet(found: Disagreement) -> Sheet:
     """The images, the most disputed first."""
     captions = [
-        (f"is {label}", *(text for text, _ in said))
-        for label, said in zip(found.labels, found.said, strict=True)
+        (f"true {label}", *(text for text, _ in predictions))
+        for label, predictions in zip(found.labels, found.predictions, strict=True)
     ]
     title = f"The most disputed of {found.count:,} of {found.images:,} test images"
     return grid(found.pixels, captions, title)

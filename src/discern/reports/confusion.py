@@ -1,4 +1,4 @@
-"""Which classes are taken for which: the confusion matrix, scores of each class, their files."""
+"""The confusion matrix and the scores of each class, and their files."""
 
 from pathlib import Path
 
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from discern.files.csv_cells import write_csv
 from discern.files.writing import write_whole
-from discern.reports.sheet import save, shorten
-from discern.runs.metric_table import BY_CLASS, Counts, Metric, ratio
+from discern.reports.sheet import shorten
+from discern.runs.metric_table import BY_CLASS, ClassCounts, Metric, ratio
 
 NUMBERS_UP_TO = 20
-"""Classes up to which each cell shows its count."""
+"""The most classes for which each cell shows its count."""
 
 
 def confusion_matrix(
@@ -27,14 +27,15 @@ def confusion_matrix(
     return cells.reshape(num_classes, num_classes)
 
 
-def class_scores(matrix: NDArray[np.int64]) -> dict[Metric, NDArray[np.float64]]:
-    """The metrics that are counted by class, (K,) each, of a confusion matrix (K, K)."""
-    counts = Counts(matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0))
+def class_scores(matrix: NDArray[np.int64]) -> dict[Metric, NDArray[np.floating]]:
+    """The scores of each class, (K,) per metric, from a confusion matrix (K, K)."""
+    images = matrix.astype(np.float64)
+    counts = ClassCounts(images.diagonal(), images.sum(axis=1), images.sum(axis=0))
     return {metric: metric.of_classes(counts) for metric in BY_CLASS}
 
 
 def write_class_scores(matrix: NDArray[np.int64], class_names: list[str], path: Path) -> None:
-    """Write a row a class: class, the metrics that are counted by class, support."""
+    """Write a row per class: class, its scores, support."""
     scores = class_scores(matrix)
     with write_whole(path) as file:
         write_csv(file, [["class", *(metric.name for metric in scores), "support"]])
@@ -43,18 +44,11 @@ def write_class_scores(matrix: NDArray[np.int64], class_names: list[str], path: 
             write_csv(file, [[name, *shares, matrix[number].sum()]])
 
 
-def draw_confusion(
-    matrix: NDArray[np.int64], class_names: list[str], title: str, path: Path
-) -> None:
-    """Draw :func:`confusion_figure` into a PNG file."""
-    save(confusion_figure(matrix, class_names, title), path)
-
-
 def confusion_figure(matrix: NDArray[np.int64], class_names: list[str], title: str) -> Figure:
-    """A picture of the matrix: counts as numbers, the share of the label's images as colour."""
+    """The matrix as a heat map: counts as numbers, shares of the true class as colour."""
     classes = len(class_names)
     names = [shorten(name, 24) for name in class_names]
-    # Inches, so that names fit without a layout engine, which draws everything several times.
+    # In inches: a layout engine would draw everything several times.
     side = max(3.2, min(0.55 * classes, 12.0))
     font = 9.0 if classes <= NUMBERS_UP_TO else max(4.0, min(9.0, 0.7 * 72 * side / classes))
     margin = 0.75 + 0.0085 * font * max(map(len, names))
@@ -62,7 +56,7 @@ def confusion_figure(matrix: NDArray[np.int64], class_names: list[str], title: s
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     axes = figure.add_axes((margin / width, margin / height, side / width, side / height))
-    shares = ratio(matrix, matrix.sum(axis=1, keepdims=True))
+    shares = ratio(matrix.astype(float), matrix.sum(axis=1, keepdims=True).astype(float))
     # The square root spreads the small shares, where the confusions are.
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
     _name_axes(axes, names, font)
@@ -81,13 +75,13 @@ def _name_axes(axes: Axes, names: list[str], font: float) -> None:
     axes.set_yticks(places, names, fontsize=font, parse_math=False)
     axes.tick_params(length=2)
     axes.set_xlabel("Predicted class")
-    axes.set_ylabel("Label")
+    axes.set_ylabel("True class")
 
 
-def _write_counts(axes: Axes, matrix: NDArray[np.int64], shares: NDArray[np.float64]) -> None:
+def _write_counts(axes: Axes, matrix: NDArray[np.int64], shares: NDArray[np.floating]) -> None:
     for (row, column), count in np.ndenumerate(matrix):
         if count:
-            # On the dark half of the scale black would be unreadable.
+            # Black would be unreadable on dark cells.
             colour = "white" if shares[row, column] > 0.4 else "black"
             size = 9 if count < 10_000 else 7
             axes.text(
@@ -98,4 +92,4 @@ def _write_counts(axes: Axes, matrix: NDArray[np.int64], shares: NDArray[np.floa
 def _draw_scale(figure: Figure, image: AxesImage, place: tuple[float, float, float, float]) -> None:
     scale = figure.colorbar(image, cax=figure.add_axes(place), ticks=[0, 0.01, 0.05, 0.2, 0.5, 1])
     scale.ax.set_yticklabels(["0 %", "1 %", "5 %", "20 %", "50 %", "100 %"])
-    scale.set_label("Share of the label's images")
+    scale.set_label("Share of the true class's images")

@@ -1,4 +1,4 @@
-"""curves.png: the metrics that are drawn, training and validation, epoch by epoch."""
+"""curves.png: training and validation metrics by epoch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,23 +11,23 @@ from discern.reports.sheet import save
 from discern.runs.folder import is_run, read_run
 from discern.runs.metric_table import DRAWN, Metric
 
-# Okabe & Ito's blue and vermilion: told apart in colour blindness and in grey.
+# Okabe & Ito's blue and vermilion: distinguishable with colour blindness and in grey.
 TRAINING, VALIDATION = "#0072B2", "#D55E00"
 
 
 def draw_curves(
     rows: Sequence[dict[str, float]], best_epoch: int | None, title: str, path: Path
 ) -> None:
-    """Draw the rows of a run's history.
+    """Draw the curves of a run.
 
     Args:
-        rows: one an epoch, with ``epoch`` (from 1) and ``train/…``, ``val/…`` metrics.
-        best_epoch: the epoch (from 1) whose checkpoint was kept as the best; None for none.
-        title: what was trained on what.
+        rows: one per epoch, with ``epoch`` (from 1) and ``train/…``, ``val/…`` metrics.
+        best_epoch: the epoch (from 1) of the best checkpoint; None for none.
+        title: the picture's title.
         path: the PNG file.
     """
     figure = Figure(figsize=(5 * len(DRAWN), 4))
-    # A layout that matplotlib finds by itself takes longer than all the rest of the picture.
+    # matplotlib's automatic layout takes longer than drawing the picture.
     figure.subplots_adjust(left=0.07, right=0.985, bottom=0.13, top=0.88, wspace=0.2)
     for axes, metric in zip(figure.subplots(1, len(DRAWN)), DRAWN, strict=True):
         _draw(axes, rows, metric, best_epoch)
@@ -36,12 +36,14 @@ def draw_curves(
 
 
 def draw_curves_of(folder: Path) -> None:
-    """Draw the curves of a run from what its folder holds; nothing where that is too little."""
+    """Draw the curves of the run in a folder; do nothing if it has no epochs."""
     if not is_run(folder):
         return
     run = read_run(folder)
     if rows := run.epochs():
-        draw_curves(rows, run.facts.get("best_epoch"), run.title, folder / "curves.png")
+        best = run.facts.get("best_epoch")
+        best_epoch = best if isinstance(best, int) else None
+        draw_curves(rows, best_epoch, run.title, folder / "curves.png")
 
 
 def _draw(

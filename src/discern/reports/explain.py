@@ -1,8 +1,7 @@
-"""Where in a picture a network sees its class: Grad-CAM (Selvaraju et al., 2017)."""
+"""Grad-CAM: the parts of a picture that speak for a class (Selvaraju et al., 2017)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -14,22 +13,20 @@ from torch.nn.functional import interpolate
 from discern.errors import DiscernError
 
 COLOURS = "viridis"
-"""matplotlib's colours for importance: ever lighter, so that they are ordered also in colour
-blindness and in grey."""
+"""matplotlib's colours for importance, ordered by lightness for colour blindness."""
 
 OPACITY = 0.6
-"""Of the colours over the grey picture."""
+"""The opacity of the colours over the grey picture."""
 
 
 class GradCam:
-    """Says how much each part of a picture speaks for a class.
+    """Computes how much each part of a picture speaks for a class.
 
-    The channels of the network's last feature map, each weighted with the mean over the map of the
-    logit's gradient by it, are added up; what is negative, and so speaks for other classes, becomes
-    0. The map is the last tensor that a module gives and that still has a place for each part of
-    the picture.
+    The channels of the network's last feature map are summed, each weighted by the mean gradient of
+    the logit over the map; negative values become 0. The map is the last output of a module that
+    still has spatial dimensions.
 
-    Nothing of the network is changed: no mode, and no parameter has a gradient afterwards.
+    The network is not changed: neither its mode nor its parameters' gradients.
 
     Args:
         network: images (N, C, H, W), float32, normalised -> logits (N, K), in eval mode.
@@ -37,7 +34,7 @@ class GradCam:
         name: what errors call the network.
 
     Raises:
-        DiscernError: the network has no such map, as a vision transformer or an MLP.
+        DiscernError: the network has no such map, such as a vision transformer or an MLP.
     """
 
     def __init__(self, network: nn.Module, input_shape: tuple[int, int, int], name: str) -> None:
@@ -62,7 +59,7 @@ class GradCam:
         """
         from captum.attr import LayerGradCam  # an extra, and half a second
 
-        # The gradient is asked of the image: a frozen backbone records nothing otherwise.
+        # Without a gradient for the image, a frozen backbone would record nothing.
         images = image.detach()[None].requires_grad_()
         with self._tapped() as feature_map:
             cam = LayerGradCam(self._network, feature_map)
@@ -73,11 +70,11 @@ class GradCam:
 
     @contextmanager
     def _tapped(self) -> Iterator[nn.Module]:
-        """A module that the map passes through, (N, C, H, W) whatever the layer's own order is."""
+        """An identity module that the map passes through as (N, C, H, W)."""
         tap = nn.Identity()
 
-        def pass_on(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-            # Where the module runs several times the map is what passes last.
+        def pass_on(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+            # If the module runs several times, the last output is the map.
             passed: Tensor = tap(output.movedim(self._channel, 1))
             return passed.movedim(1, self._channel)
 
@@ -91,15 +88,15 @@ class GradCam:
 def _last_map(
     network: nn.Module, input_shape: tuple[int, int, int]
 ) -> tuple[nn.Module, int] | None:
-    """The module that gives the last feature map, and which dimension its channels are.
+    """The module that outputs the last feature map, and the dimension of its channels.
 
-    None if the network has no map, or goes on with a sequence of tokens after it.
+    None if the network has no map, or continues with a sequence of tokens.
     """
     shapes: dict[nn.Module, torch.Size] = {}
     picture: list[torch.Size] = []
 
-    def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-        shapes.pop(module, None)  # a module that runs several times stands where it ran last
+    def keep(module: nn.Module, inputs: object, output: object) -> None:
+        shapes.pop(module, None)  # a module that runs several times counts where it ran last
         if isinstance(output, Tensor):
             shapes[module] = output.shape
 
@@ -123,10 +120,10 @@ def _last_map(
 
 
 def _channel_of(shape: torch.Size, height: int, width: int) -> int | None:
-    """Which dimension of a map of one picture of that size holds the channels; None for no map.
+    """The dimension of the channels in a map of one picture; None if it is not a map.
 
-    The other two are in the proportion of the picture, but for the rounding of the strides: (1, 49,
-    7, 7) as well as (1, 7, 7, 49), but not the (1, 12, 49, 64) of an attention of twelve heads.
+    The other two dimensions have the picture's proportions, up to rounding: (1, 49, 7, 7) and
+    (1, 7, 7, 49) are maps, the (1, 12, 49, 64) of an attention with twelve heads is not.
     """
     if len(shape) != 4 or shape[0] != 1:
         return None
@@ -138,7 +135,7 @@ def _channel_of(shape: torch.Size, height: int, width: int) -> int | None:
 
 
 def overlay(pixels: NDArray[np.uint8], importance: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Importance as colours over the grey picture, from 0 to the picture's own most.
+    """Importance as colours over the grey picture, from 0 to the picture's maximum.
 
     Args:
         pixels: uint8 (C, H, W) of 1 or 3 channels.
@@ -150,17 +147,17 @@ def overlay(pixels: NDArray[np.uint8], importance: NDArray[np.float32]) -> NDArr
     peak = importance.max()
     shares = importance / peak if 0 < peak < np.inf else np.zeros_like(importance)
     # The weights of ITU-R 601, as Pillow's.
-    grey = pixels[0] if len(pixels) == 1 else np.tensordot((0.299, 0.587, 0.114), pixels, 1)
-    return _blended(grey, shares)
+    weights = (1.0,) if len(pixels) == 1 else (0.299, 0.587, 0.114)
+    return _blended(np.tensordot(weights, pixels, 1), shares)
 
 
 def scale(rows: int, columns: int) -> NDArray[np.uint8]:
-    """The colours of :func:`overlay` on a middle grey, from 0 to the most: uint8 (3, H, W)."""
+    """The colours of :func:`overlay` on a middle grey, from 0 to 1: uint8 (3, H, W)."""
     shares = np.tile(np.linspace(0, 1, columns, dtype=np.float32), (rows, 1))
     return _blended(np.full((rows, columns), 128.0), shares)
 
 
-def _blended(grey: NDArray[Any], shares: NDArray[np.float32]) -> NDArray[np.uint8]:
+def _blended(grey: NDArray[np.float64], shares: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Grey (H, W), from 0 to 255, under the colours of shares (H, W), from 0 to 1."""
     colours = 255 * matplotlib.colormaps[COLOURS](shares)[..., :3].transpose(2, 0, 1)
     blended: NDArray[np.float64] = OPACITY * colours + (1 - OPACITY) * grey

@@ -1,4 +1,4 @@
-"""95 % confidence intervals of what was measured on a sample of images."""
+"""95 % confidence intervals of metrics measured on a sample of images."""
 
 import math
 from collections.abc import Iterator
@@ -9,14 +9,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from discern.reports.page import Tile, percent, tile
 from discern.runs.metric_table import metric_of
 
 CONFIDENCE = 0.95
 REPLICATES = 1000
-"""Bootstrap samples; the ends of the interval are their 25th and 975th."""
+"""Number of bootstrap samples; the interval ends at the 25th and the 975th."""
 
 WEIGHTS_AT_ONCE = 10_000_000
-"""Weights of images in one block: 40 MB of float32."""
+"""Image weights in one block: 40 MB of float32."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,9 @@ class Estimate:
     """A measured value with its confidence interval.
 
     Attributes:
-        value: as measured.
+        value: the measured value.
         low, high: the ends of the interval.
-        method: how the interval was made.
+        method: how the interval was computed.
     """
 
     value: float
@@ -34,8 +35,13 @@ class Estimate:
     high: float
     method: Literal["wilson", "bootstrap"]
 
+    def tile(self, name: str) -> Tile:
+        """A page's tile with a proportion and its interval."""
+        interval = f"95 % interval {percent(self.low)} to {percent(self.high)}"
+        return tile(name, percent(self.value), interval)
+
     def ends(self, metric: str) -> str:
-        """Its interval as people read it, where it is of this metric."""
+        """The interval as text, with the digits of this metric."""
         low, high = map(metric_of(metric).text, (self.low, self.high))
         return f"{low} to {high}"
 
@@ -45,14 +51,14 @@ def wilson(count: int, total: int) -> Estimate:
 
     With p = count / total, n = total and z = 1.96 its ends are
     (p + z²/2n ± z √(p(1 - p)/n + z²/4n²)) / (1 + z²/n); unlike p ± z √(p(1 - p)/n) they stay
-    between 0 and 1 and have a width where p is 0 or 1 (Wilson, 1927).
+    between 0 and 1 and do not collapse for p = 0 or 1 (Wilson, 1927).
     """
     z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
     p = count / total
     centre = p + z**2 / (2 * total)
     half = z * math.sqrt(p * (1 - p) / total + (z / (2 * total)) ** 2)
     scale = 1 + z**2 / total
-    # Rounding may carry an end past a proportion of 0 or 1.
+    # Rounding may move an end past a proportion of 0 or 1.
     low, high = min((centre - half) / scale, p), max((centre + half) / scale, p)
     return Estimate(p, max(low, 0.0), min(high, 1.0), "wilson")
 
@@ -66,10 +72,10 @@ def percentile(value: float, replicates: NDArray[np.floating]) -> Estimate:
 def reflected(value: float, replicates: NDArray[np.floating]) -> Estimate:
     """A value of 0 or above with the basic bootstrap interval, 2 value - the percentile interval.
 
-    For a calibration error: noise adds to its absolute values, so that a sample's lies above the
-    truth and a resample's above the sample's. Reflected at the value the shift is taken back; the
-    percentile interval would never hold the true 0 of a calibrated model (Davison & Hinkley, 1997,
-    chapter 5.2).
+    For a calibration error: noise increases its absolute values, so a sample's error is above the
+    true one and a resample's is above the sample's. Reflection undoes the shift; the percentile
+    interval would never contain the true 0 of a calibrated model (Davison & Hinkley, 1997, chapter
+    5.2).
     """
     up = percentile(value, replicates)
     if math.isnan(value):
@@ -81,11 +87,11 @@ def reflected(value: float, replicates: NDArray[np.floating]) -> Estimate:
 def bootstrap_weights(
     images: int, seed: int, replicates: int = REPLICATES
 ) -> Iterator[NDArray[np.float32]]:
-    """How often each image counts in each bootstrap sample: blocks (R', images), R rows in all.
+    """Weights of images in bootstrap samples: blocks (R', images), R rows in total.
 
-    Each image counts a number of times drawn from Poisson(1), independently: the bootstrap for many
-    images, without drawing and counting indices (Hanley & MacGibbon, 2006). A statistic is a ratio
-    of weighted sums; the few samples of a few images in which none counts are left out.
+    Each weight is drawn from Poisson(1) independently, which for many images equals drawing and
+    counting indices (Hanley & MacGibbon, 2006). A statistic is a ratio of weighted sums; samples
+    without any image, which occur for few images, are left out.
     """
     generator = np.random.default_rng(seed)
     rows = max(1, WEIGHTS_AT_ONCE // images)

@@ -5,16 +5,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from discern.reports.calibration import BINS, bin_of, calibration_error
+from discern.reports.calibration import BINS, bin_of
 from discern.reports.intervals import Estimate, bootstrap_weights, percentile, reflected, wilson
-from discern.runs.metric_table import METRICS, Counts, Metric
+from discern.runs.metric_table import METRICS, ClassCounts, Metric, Sums
 from discern.runs.predictions import Predictions
 
 
 def measure(predictions: Predictions, seed: int) -> dict[str, Estimate]:
-    """All metrics that are measured with as many classes, in the table's order.
+    """All metrics that exist for this number of classes, in the order of METRICS.
 
-    The bootstrap of their intervals is one over images, and a function of ``seed``.
+    Their intervals come from a bootstrap over images, which ``seed`` determines.
     """
     total, classes = len(predictions), len(predictions.class_names)
     metrics = [metric for metric in METRICS if classes > metric.more_classes_than]
@@ -25,16 +25,15 @@ def measure(predictions: Predictions, seed: int) -> dict[str, Estimate]:
         name, value = metric.name, float(values[metric.name][0])
         if metric.interval == "wilson":
             estimates[name] = wilson(round(value * total), total)
-        elif metric.interval == "reflected":
-            estimates[name] = reflected(value, resampled[name])
         else:
-            estimates[name] = percentile(value, resampled[name])
+            interval = reflected if metric.interval == "reflected" else percentile
+            estimates[name] = interval(value, resampled[name])
     return estimates
 
 
 def _resampled(
     predictions: Predictions, metrics: Sequence[Metric], seed: int
-) -> dict[str, NDArray[np.float64]]:
+) -> dict[str, NDArray[np.floating]]:
     """The replicates of each metric, (R,)."""
     blocks = [
         _weighted(predictions, metrics, weights)
@@ -45,35 +44,25 @@ def _resampled(
 
 def _weighted(
     predictions: Predictions, metrics: Sequence[Metric], weights: NDArray[np.floating]
-) -> dict[str, NDArray[np.float64]]:
+) -> dict[str, NDArray[np.floating]]:
     """The metrics of the images weighted by each row of ``weights`` (R, N): (R,) each."""
-    classes = len(predictions.class_names)
+    classes, correct = len(predictions.class_names), predictions.correct
     labels = _one_hot(predictions.labels, classes)
-    counts = Counts(
-        (weights @ (labels * predictions.correct[:, None])).astype(np.float64),
-        (weights @ labels).astype(np.float64),
-        (weights @ _one_hot(predictions.predicted, classes)).astype(np.float64),
+    predicted = _one_hot(predictions.predicted, classes)
+    confidences = predictions.confidences
+    excess = _one_hot(bin_of(confidences), BINS) * (confidences - correct)[:, None]
+    sums = Sums(
+        ClassCounts(
+            (weights @ (labels * correct[:, None])).astype(np.float64),
+            (weights @ labels).astype(np.float64),
+            (weights @ predicted).astype(np.float64),
+        ),
+        images=weights.sum(axis=1),
+        loss=weights @ predictions.losses,
+        not_in_top5=weights @ ~predictions.in_top,
+        excess=(weights @ excess).astype(np.float64),
     )
-    return {
-        metric.name: _other(metric.name, predictions, weights)
-        if metric.of_class is None
-        else metric.of(counts)
-        for metric in metrics
-    }
-
-
-def _other(
-    name: str, predictions: Predictions, weights: NDArray[np.floating]
-) -> NDArray[np.float64]:
-    """One that is not counted by class."""
-    images = weights.sum(axis=1)
-    if name == "ece":
-        confidences = predictions.confidences
-        excess = (confidences - predictions.correct)[:, None]
-        return calibration_error(weights @ (_one_hot(bin_of(confidences), BINS) * excess), images)
-    of_image = predictions.losses if name == "loss" else ~predictions.in_top
-    mean: NDArray[np.float64] = weights @ of_image / images
-    return mean
+    return {metric.name: metric.of(sums) for metric in metrics}
 
 
 def _one_hot(numbers: NDArray[np.integer], size: int) -> NDArray[np.float32]:

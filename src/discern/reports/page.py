@@ -1,7 +1,7 @@
-"""Pages of HTML that need nothing but themselves: no network, no server, no other file.
+"""Self-contained HTML pages: no network, no server, no other file.
 
-Templates escape whatever they are given. A policy in the page's head (CSP) forbids every connection
-and every script but those two that discern puts there, so that nothing in a name can run.
+Templates escape all text. A content security policy (CSP) in the page's head forbids connections
+and allows only discern's own two scripts, so that nothing in a name can run.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from markupsafe import Markup
 
@@ -28,7 +28,7 @@ PAGES = Path(__file__).parent / "pages"
 
 
 def write_page(
-    template: str, path: Path, *, title: str, kind: str, data: Mapping[str, Any], **shown: Any
+    template: str, path: Path, *, title: str, kind: str, data: Mapping[str, object], **shown: object
 ) -> None:
     """Write a page.
 
@@ -36,31 +36,32 @@ def write_page(
         template: its file in ``pages``.
         path: the HTML file.
         title: its heading.
-        kind: what it is a page of, in a word or two.
-        data: for the page's script: ``charts``, a mapping of chart's id -> what it shows, and what
-            the template's own parts need; plain values.
-        shown: what the template shows besides.
+        kind: the kind of page, in a few words.
+        data: plain values for the page's script: ``charts``, a mapping of chart's id -> chart, and
+            what the template's own parts need.
+        shown: the template's other variables.
     """
-    library, script, style = _asset("echarts.min.js"), _asset("page.js"), _asset("style.css")
-    text = (
-        _environment()
-        .get_template(template)
-        .render(
-            title=title,
-            kind=kind,
-            version=version("discern"),
-            folder=printable(path.parent.resolve()),
-            policy=_policy(),
-            library=library,
-            script=script,
-            style=style,
-            data=as_json(data),
-            **shown,
-        )
+    text = render(
+        template,
+        title=title,
+        kind=kind,
+        version=version("discern"),
+        folder=printable(path.parent.resolve()),
+        policy=_policy(),
+        library=_asset("echarts.min.js"),
+        script=_asset("page.js"),
+        style=_asset("style.css"),
+        data=as_json(data),
+        **shown,
     )
     with write_whole(path, "wb") as file:
-        # A name that is no UTF-8 has lone surrogates.
+        # A name that is not UTF-8 has lone surrogates.
         file.write(text.encode("utf-8", "backslashreplace"))
+
+
+def render(template: str, **shown: object) -> str:
+    """A template's HTML."""
+    return _environment().get_template(template).render(**shown)
 
 
 @functools.cache
@@ -97,15 +98,15 @@ def _policy() -> str:
     )
 
 
-def as_json(data: Any) -> Markup:
-    """Plain values as JSON that may stand in a script element; what is no number is null."""
+def as_json(data: object) -> Markup:
+    """Plain values as JSON that is safe in a script element; numbers not finite become null."""
     text = json.dumps(_finite(data), ensure_ascii=False, separators=(",", ":"))
     for letter in "<>&\u2028\u2029":
         text = text.replace(letter, f"\\u{ord(letter):04x}")
     return Markup(text)
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     if isinstance(value, float):
         # Seven digits, which is what a float32 has.
         return float(f"{value:.7g}") if math.isfinite(value) else None
@@ -122,7 +123,7 @@ def percent(share: float | None, digits: int = 2) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as people say them."""
+    """Seconds for people: 3 min 20 s."""
     if seconds is None:
         return "–"
     if seconds < 60:
@@ -133,7 +134,7 @@ def duration(seconds: float | None) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes as people say them."""
+    """Bytes for people: 3.2 MB."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 1000 or unit == "GB":
             break
@@ -141,7 +142,26 @@ def size(count: float) -> str:
     return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
 
 
-def cell(value: float | None, text: str) -> dict[str, Any]:
-    """A table's cell that is sorted by a number and shows a text; last where there is none."""
+class Tile(TypedDict):
+    """A large number at the top of a page, with a line of small text below it."""
+
+    name: str
+    value: str
+    detail: str
+
+
+def tile(name: str, value: str, detail: str) -> Tile:
+    """A tile."""
+    return {"name": name, "value": value, "detail": detail}
+
+
+def data_url(picture: bytes) -> str:
+    """A PNG or JPEG file as a data URL."""
+    kind = "png" if picture.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
+
+
+def cell(value: float | None, text: str) -> dict[str, str]:
+    """A table's cell that shows a text and sorts by a number; a cell without one sorts last."""
     known = value is not None and math.isfinite(value)
     return {"value": f"{value:.10g}" if known else "", "shown": text}

@@ -1,4 +1,4 @@
-"""Whether two models differ on the same images: McNemar's test, the paired bootstrap."""
+"""Tests of two models on the same images: McNemar's test and the paired bootstrap."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Paired:
     """A second model against a first one, on the same images.
 
     Attributes:
-        first, second: which of the models.
-        images: how many.
+        first, second: the numbers of the models.
+        images: the number of images.
         only_first, only_second: images that only that model classifies correctly.
-        differ: images of which they say different classes.
+        differ: images for which their predictions differ.
         difference: accuracy of the second minus that of the first, with its interval.
-        p: McNemar's, that a difference at least so large comes by chance.
-        adjusted: p, adjusted for as many pairs as there are.
+        p: the p value of McNemar's test.
+        adjusted: p, adjusted for the number of pairs by Holm's method.
     """
 
     first: int
@@ -45,13 +45,13 @@ def compare_pairs(
 ) -> list[Paired]:
     """Compare pairs of models on the same images.
 
-    All differences are resampled together: a bootstrap sample has the same images for each model.
+    A bootstrap sample has the same images for every model.
 
     Args:
-        predicted: model -> the classes it says, (N,).
-        labels: of the images, (N,).
-        pairs: first and second of each.
-        seed: of the bootstrap.
+        predicted: model -> predicted classes, (N,).
+        labels: the images' labels, (N,).
+        pairs: first and second model of each pair.
+        seed: the bootstrap's.
     """
     if not pairs or not len(labels):
         return []
@@ -85,20 +85,20 @@ def compare_pairs(
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """The exact two-sided p of McNemar's test (1947) of two models on the same images.
+    """The exact two-sided p value of McNemar's test (1947).
 
-    If they were equally good, each image that only one of them classifies correctly would be
-    either's with probability 1/2: twice the binomial's tail, at most 1 (Dietterich, 1998, compares
-    tests for classifiers and recommends this one where a model is trained once).
+    Under the null hypothesis, an image that only one model classifies correctly is either's with
+    probability 1/2: p is twice the binomial tail, at most 1. Dietterich (1998) recommends this test
+    for models that are trained once.
     """
     total = only_first + only_second
     return 1.0 if not total else min(1.0, 2 * float(bdtr(min(only_first, only_second), total, 0.5)))
 
 
 def holm(chances: Sequence[float]) -> list[float]:
-    """The p values of several tests, adjusted so that any is wrongly small rarely (Holm, 1979).
+    """The p values of several tests, adjusted for the family-wise error rate (Holm, 1979).
 
-    The smallest of m counts m times, the next m - 1 times, …, and none less than one before it.
+    The smallest of m is multiplied by m, the next by m - 1, …, and none is less than the previous.
     """
     order = np.argsort(chances, kind="stable")
     factors = np.arange(len(chances), 0, -1)

@@ -1,8 +1,7 @@
-"""report.html of a run: what it was, what it gave, where it is wrong, from its folder alone."""
+"""report.html of a run: its settings, results and mistakes, made from its folder alone."""
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import itertools
@@ -11,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from discern.config.check import as_typed_settings
 from discern.config.typed import command_line
@@ -26,7 +26,7 @@ from discern.reports.calibration import BINS, reliability
 from discern.reports.confusion import class_scores, confusion_matrix
 from discern.reports.intervals import Estimate
 from discern.reports.measures import measure
-from discern.reports.page import cell, duration, percent, size, write_page
+from discern.reports.page import Tile, cell, data_url, duration, percent, tile, write_page
 from discern.reports.speed import counted_in
 from discern.runs.folder import (
     CONFIG,
@@ -36,34 +36,49 @@ from discern.runs.folder import (
     Run,
     finite,
     home,
+    mapping,
     numbers,
     read_run,
 )
-from discern.runs.metric_table import DRAWN, METRICS, metric_of
+from discern.runs.metric_table import DRAWN, METRICS
 from discern.runs.predictions import Predictions
 from discern.runs.state import State
 from discern.runs.summary import trained_on_sentence
 from discern.runs.tested import Tested, read_tested
-from discern.runs.thumbnails import (
-    GALLERY,
-    LOSSLESS,
-    Thumbnails,
-    open_picture,
-    side_of,
-)
+from discern.runs.thumbnails import GALLERY, LOSSLESS, Thumbnails, open_picture, side_of
 from discern.text import printable
 
 MATRIX_UP_TO = 30
-"""Classes up to which the confusions are a matrix; of more, a list of the most frequent."""
+"""The largest number of classes for which the confusions are a matrix; above it, a list."""
 
-CONFUSIONS, BAD_FILES = 100, 200
-"""Rows that the lists of confusions and of bad files have at most."""
+MAX_CONFUSIONS, MAX_BAD_FILES = 100, 200
+"""Rows in the lists of confusions and of skipped files."""
 
 SAMPLES_BYTES, SAMPLES_WIDTH = 250_000, 1000
-"""Above so many bytes a picture of samples is made smaller and a JPEG: pixels of its width."""
+"""A picture of samples with more bytes than this becomes a JPEG of this width in pixels."""
 
 TOP = 3
-"""Classes whose probabilities stand beside a picture."""
+"""Classes whose probabilities are shown beside a picture."""
+
+Section = dict[str, object]
+"""What a section's template shows, as ``this``; ``plots`` are charts: id -> :class:`Chart`."""
+
+
+class Line(TypedDict):
+    """A line of a chart: its points are pairs of epoch and value."""
+
+    name: str
+    points: list[list[float]]
+
+
+class Chart(TypedDict):
+    """A line chart, drawn by page.js."""
+
+    kind: str
+    caption: str
+    series: list[Line]
+    marks: NotRequired[list[dict[str, object]]]
+    unit: NotRequired[str]
 
 
 def write_run_page(folder: Path) -> Path:
@@ -75,93 +90,69 @@ def write_run_page(folder: Path) -> Path:
     Raises:
         DiscernError: it is not the folder of a run.
     """
-    shown = _Shown(read_run(folder), _with_pictures(read_tested(folder)))
-    sections = {name: section(shown) for name, section in SECTIONS.items()}
-    data: dict[str, Any] = {"charts": {}}
+    facts = _Facts(read_run(folder), _without_bad_pictures(read_tested(folder)))
+    sections = {name: made for name, section in SECTIONS.items() if (made := section(facts))}
+    charts: dict[str, object] = {}
     for section in sections.values():
-        data["charts"] |= (section or {}).get("plots", {})
-    if shown.tested is not None:
-        data |= _pictures(shown.tested)
+        charts |= mapping(section.get("plots"))
+    run, tested = facts.run, facts.tested
     path = folder / REPORT
     write_page(
         "run.html.j2",
         path,
-        title=shown.run.title,
+        title=run.title,
         kind="A run of discern",
-        data=data,
-        state=shown.run.state.value,
-        reason=_reason(shown.run),
-        warnings=_warnings(shown.run),
-        lead=_lead(shown.run),
-        tiles=_tiles(shown.run, shown.tested, shown.measured),
-        sprite=shown.tested and _data_url(shown.tested.thumbnails.picture),
-        sections={name: section for name, section in sections.items() if section},
+        data={"charts": charts, **(_gallery(tested) if tested else {})},
+        state=run.state.value,
+        reason=_reason(run),
+        warnings=_warnings(run),
+        lead=_lead(run),
+        tiles=_tiles(facts),
+        sprite=tested and data_url(tested.thumbnails.picture),
+        sections=sections,
     )
     return path
 
 
 @dataclass(frozen=True)
-class _Shown:
-    """What the sections of the page are made of.
+class _Facts:
+    """The facts that sections are made from.
 
     Attributes:
-        run: what its folder tells.
-        tested: what it said of the test images; None where it has no such file.
+        run: the contents of its folder.
+        tested: predictions on the test images; None if the folder has no such file.
     """
 
     run: Run
     tested: Tested | None
 
     @cached_property
-    def epochs(self) -> list[dict[str, float]]:
-        return self.run.epochs()
+    def measured(self) -> dict[str, Estimate]:
+        """The test metrics with intervals; empty without predictions."""
+        seed = self.run.facts.get("seed")
+        seed = seed if isinstance(seed, int) and seed >= 0 else 0
+        return measure(self.tested.predictions, seed) if self.tested else {}
 
     @cached_property
-    def measured(self) -> dict[str, Estimate] | None:
-        return None if self.tested is None else measure(self.tested.predictions, _seed(self.run))
-
-    @cached_property
-    def test(self) -> dict[str, Any] | None:
-        if self.tested is None or self.measured is None:
-            return None
-        return _tested(self.tested, self.measured)
+    def confusions(self) -> NDArray[np.int64]:
+        """The confusion matrix of the test images, (K, K); empty without predictions."""
+        if self.tested is None:
+            return np.zeros((0, 0), np.int64)
+        found = self.tested.predictions
+        return confusion_matrix(found.labels, found.predicted, len(found.class_names))
 
 
-def _with_pictures(tested: Tested | None) -> Tested | None:
-    """What was tested, without its pictures where the file has others in their place."""
-    if tested is None:
-        return None
-    try:
-        side_of(tested.thumbnails)
-        return tested
-    except ValueError:
-        return replace(tested, thumbnails=Thumbnails(np.zeros(0, np.int64), b"", 1))
+def _without_bad_pictures(tested: Tested | None) -> Tested | None:
+    """The predictions, without thumbnails if the file's picture is not a sheet of thumbnails."""
+    if tested is not None:
+        try:
+            side_of(tested.thumbnails)
+        except ValueError:
+            return replace(tested, thumbnails=Thumbnails(np.zeros(0, np.int64), b"", 1))
+    return tested
 
 
-# What it was
-
-
-def command(run: Run) -> str:
-    """What starts the run again, for a shell."""
-    return command_line(redacted(run.overrides), as_typed_settings())
-
-
-def changed_rows(changed: Any) -> list[list[str]] | None:
-    """Setting, value, default of what differs from the defaults; None where it is not known."""
-    if not isinstance(changed, dict):
-        return None
-    return [
-        [name, *(_typed(pair.get(key)) for key in ("value", "default"))]
-        for name, pair in changed.items()
-        if isinstance(pair, dict)
-    ]
-
-
-def _typed(value: Any) -> str:
-    try:
-        return as_override(value)
-    except (TypeError, ValueError):
-        return str(value)
+# The head of the page
 
 
 def _lead(run: Run) -> list[str]:
@@ -175,13 +166,13 @@ def _lead(run: Run) -> list[str]:
 
 def _reason(run: Run) -> str:
     if run.state is State.UNFINISHED:
-        return "This run is still going on, or its process died before it could say how it ended."
+        return "This run is still going on, or its process died before it could record its end."
     advice = run.part("diverged").get("advice")
     return run.ended.sentence + (f". {advice}" if isinstance(advice, str) else "")
 
 
 def _warnings(run: Run) -> list[str]:
-    """What makes a number something else than it seems."""
+    """Sentences on metrics measured on images that the model was trained on."""
     data = run.part("data")
     images, trained_on = numbers(data.get("images")), numbers(data.get("trained_on"))
     return [
@@ -191,111 +182,60 @@ def _warnings(run: Run) -> list[str]:
     ]
 
 
-def _seed(run: Run) -> int:
-    seed = run.facts.get("seed")
-    return seed if isinstance(seed, int) and seed >= 0 else 0
-
-
-# What it gave
-
-
-def _tiles(
-    run: Run, tested: Tested | None, measured: Mapping[str, Estimate] | None
-) -> list[dict[str, str]]:
-    tiles = []
-    if tested is not None and measured is not None:
-        accuracy = measured["accuracy"]
-        told = f"95 % interval {percent(accuracy.low)} to {percent(accuracy.high)}"
-        tiles.append({"name": "Test accuracy", "value": percent(accuracy.value), "detail": told})
-        _, share = _most_frequent(tested.predictions)
-        tiles.append({"name": "Always the most frequent class", "value": percent(share),
-                      "detail": f"of {len(tested.predictions):,} test images"})  # fmt: skip
-    validation = run.metric("val", "accuracy")
-    if validation is not None:
+def _tiles(facts: _Facts) -> list[Tile]:
+    run, tiles = facts.run, []
+    if facts.tested is not None:
+        images = f"of {len(facts.tested.predictions):,} test images"
+        tiles.append(facts.measured["accuracy"].tile("Test accuracy"))
+        share = percent(_most_frequent(facts.tested.predictions)[1])
+        tiles.append(tile("Always the most frequent class", share, images))
+    if (validation := run.metric("val", "accuracy")) is not None:
         epoch, epochs = run.facts.get("best_epoch"), run.facts.get("epochs")
-        at = f"in epoch {epoch} of {epochs}, which was kept" if epoch else ""
-        tiles.append({"name": "Validation accuracy", "value": percent(validation), "detail": at})
-    speed = finite(run.facts.get("images_per_second"))
-    if speed is not None:
-        value, detail = f"{speed:,.0f} images/s", counted_in(run)
-        tiles.append({"name": "Training", "value": value, "detail": detail})
+        at = f"in epoch {epoch} of {epochs}, whose checkpoint was kept" if epoch else ""
+        tiles.append(tile("Validation accuracy", percent(validation), at))
+    if (speed := finite(run.facts.get("images_per_second"))) is not None:
+        tiles.append(tile("Training", f"{speed:,.0f} images/s", counted_in(run)))
     return tiles
 
 
-def _metric_table(run: Run, measured: Mapping[str, Estimate] | None) -> dict[str, Any] | None:
-    measured = measured or {}
-    rows = []
-    for metric in METRICS:
-        name, interval = metric.name, ""
-        values = [run.metric(split, name) for split in ("train", "val", "test")]
-        if name in measured:
-            values[-1] = measured[name].value
-            interval = measured[name].ends(name)
-        if any(value is not None for value in values):
-            rows.append([metric.title, *map(metric.text, values), interval])
-    if not rows:
-        return None
-    kept = run.facts.get("checkpoint")
-    # A run of an older version does not say.
-    unsaid = "weights that training ended with" if "checkpoint" in run.facts else "best checkpoint"
-    caption = f"Of {kept}" if isinstance(kept, str) else f"Of the {unsaid}"
-    if run.facts.get("best_epoch"):
-        caption += f", from epoch {run.facts['best_epoch']}"
-    return {
-        "header": ["", "training", "validation", "test", "95 % interval"],
-        "rows": rows,
-        "caption": caption,
-    }
-
-
 def _most_frequent(predictions: Predictions) -> tuple[str, float]:
+    """The most frequent label and its share of the images."""
     counts = np.bincount(predictions.labels, minlength=len(predictions.class_names))
     most = int(counts.argmax())
     return predictions.class_names[most], float(counts[most] / len(predictions))
 
 
-def _majority(predictions: Predictions) -> str:
-    name, share = _most_frequent(predictions)
-    return (
-        f"Who always says “{name}”, the most frequent class of the test images, is right "
-        f"{percent(share)} of the time."
-    )
+# Configuration, curves and metrics
 
 
-def _charts(run: Run, epochs: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:
-    best = run.facts.get("best_epoch")
-    marks = [{"x": best, "name": f"best epoch ({best})"}] if isinstance(best, int) else []
-    charts: dict[str, dict[str, Any]] = {}
-    for metric in DRAWN:
-        lines = [
-            {"name": name, "points": points(epochs, f"{split}/{metric.name}")}
-            for split, name in (("train", "training"), ("val", "validation"))
-        ]
-        charts[metric.name] = {"caption": metric.label(), "series": lines, "marks": marks}
-    for column, caption, unit in (
-        ("train/lr", "Learning rate", ""),
-        ("train/images_per_second", "Training speed (images/s)", " images/s"),
-    ):
-        if column.endswith("images_per_second") and counted_in(run):
-            caption += f": {counted_in(run)}"
-        line = {"name": caption.lower(), "points": points(epochs, column)}
-        charts[column.removeprefix("train/")] = {"caption": caption, "series": [line], "unit": unit}
-    for chart in charts.values():
-        chart["kind"] = "lines"
-        chart["series"] = [line for line in chart["series"] if line["points"]]
-    return {name: chart for name, chart in charts.items() if chart["series"]}
-
-
-def points(epochs: Sequence[Mapping[str, float]], metric: str) -> list[list[float]]:
-    """Epoch and value of each epoch in which a metric is a number."""
-    return [
-        [int(row["epoch"]), row[metric]]
-        for row in epochs
-        if metric in row and math.isfinite(row[metric])
+def _configuration(facts: _Facts) -> Section:
+    run = facts.run
+    changed = redacted(run.facts.get("changed"))
+    rows = [
+        [name, *(_as_typed(pair.get(key)) for key in ("value", "default"))]
+        for name, pair in mapping(changed).items()
+        if isinstance(pair, dict)
     ]
+    try:
+        config = read_bytes(run.folder / CONFIG, MAX_YAML, home(run.folder))
+    except (OSError, ValueError):
+        config = b""
+    return {
+        "command": command_line(redacted(run.overrides), as_typed_settings()),
+        "changed": rows if isinstance(changed, dict) else None,
+        "config": redacted_text(config.decode("utf-8", errors="backslashreplace")),
+    }
 
 
-def _epoch_table(epochs: Sequence[Mapping[str, float]]) -> dict[str, Any] | None:
+def _as_typed(value: object) -> str:
+    try:
+        return as_override(value)
+    except (TypeError, ValueError):
+        return str(value)
+
+
+def _curves(facts: _Facts) -> Section | None:
+    epochs = facts.run.epochs()
     if not epochs:
         return None
     names = sorted({name for row in epochs for name in row} - {"epoch"})
@@ -303,101 +243,155 @@ def _epoch_table(epochs: Sequence[Mapping[str, float]]) -> dict[str, Any] | None
         [int(row["epoch"]), *(cell(row.get(name), _brief(row.get(name))) for name in names)]
         for row in epochs
     ]
-    return {"header": ["epoch", *names], "rows": rows}
+    return {"header": ["epoch", *names], "rows": rows, "plots": _charts(facts.run, epochs)}
 
 
 def _brief(value: float | None) -> str:
     return "–" if value is None else f"{value:.5g}"
 
 
-# The test
+def _charts(run: Run, epochs: Sequence[Mapping[str, float]]) -> dict[str, Chart]:
+    best, counted = run.facts.get("best_epoch"), counted_in(run)
+    marks = [{"x": best, "name": f"best epoch ({best})"}] if isinstance(best, int) else []
+    charts: dict[str, Chart] = {}
+    for metric in DRAWN:
+        splits = {"training": f"train/{metric.name}", "validation": f"val/{metric.name}"}
+        charts[metric.name] = line_chart(metric.label(), [(epochs, splits)]) | {"marks": marks}
+    speed = "Training speed (images/s)" + (f": {counted}" if counted else "")
+    for name, caption, unit in (
+        ("lr", "Learning rate", ""),
+        ("images_per_second", speed, " images/s"),
+    ):
+        line = {caption.lower(): f"train/{name}"}
+        charts[name] = line_chart(caption, [(epochs, line)]) | {"unit": unit}
+    return {name: chart for name, chart in charts.items() if chart["series"]}
 
 
-def _tested(tested: Tested, measured: Mapping[str, Estimate]) -> dict[str, Any]:
-    said = tested.predictions
-    names = said.class_names
-    matrix = confusion_matrix(said.labels, said.predicted, len(names))
-    scores = class_scores(matrix)
-    error = measured["ece"]
+def line_chart(
+    caption: str,
+    runs: Sequence[tuple[Sequence[Mapping[str, float]], Mapping[str, str]]],
+    *,
+    keep_empty: bool = False,
+) -> Chart:
+    """A chart of columns of metrics.csv.
+
+    Args:
+        caption: of the chart.
+        runs: the epochs of each run, and the columns that are drawn of it: name -> column.
+        keep_empty: whether a line without points stays, so that a run has one colour in all charts.
+    """
+    lines: list[Line] = [
+        {"name": name, "points": points(epochs, column)}
+        for epochs, columns in runs
+        for name, column in columns.items()
+    ]
     return {
-        "classes": names,
-        "matrix": _matrix(matrix, names) if len(names) <= MATRIX_UP_TO else None,
-        "confusions": _confusions(matrix, names) if len(names) > MATRIX_UP_TO else None,
-        "scores": {
-            "header": ["class", *(metric.title for metric in scores), "test images"],
-            "rows": [
-                [
-                    name,
-                    *(
-                        cell(float(of[index]), metric.text(float(of[index])))
-                        for metric, of in scores.items()
-                    ),
-                    int(matrix[index].sum()),
-                ]
-                for index, name in enumerate(names)
-            ],
-        },
-        "calibration": (
-            f"Expected calibration error {metric_of('ece').text(error.value)}, 95 % interval "
-            f"{error.ends('ece')}: how far confidence and accuracy are apart on average."
-        ),
+        "kind": "lines",
+        "caption": caption,
+        "series": [line for line in lines if line["points"] or keep_empty],
     }
 
 
-def _matrix(matrix: Any, names: Sequence[str]) -> list[list[dict[str, Any]]]:
-    rows = []
-    for label, counts in enumerate(matrix.tolist()):
-        total = max(1, sum(counts))
-        rows.append(
-            [
-                {
-                    "count": count,
-                    "cell": f"{label},{said}",
-                    "share": count / total,
-                    # The square root spreads the small shares, where the confusions are.
-                    "shade": f"{math.sqrt(count / total):.3f}",
-                    "told": _told(names, label, said, count),
-                }
-                for said, count in enumerate(counts)
-            ]
-        )
-    return rows
-
-
-def _told(names: Sequence[str], label: int, said: int, count: int) -> str:
-    return f"{count} of {names[label]} said to be {names[said]}"
-
-
-def _confusions(matrix: Any, names: Sequence[str]) -> list[dict[str, Any]]:
-    wrong = matrix.copy()
-    np.fill_diagonal(wrong, 0)
-    found = np.argsort(-wrong, axis=None, kind="stable")[:CONFUSIONS]
-    pairs = [divmod(int(place), len(names)) for place in found]
+def points(epochs: Sequence[Mapping[str, float]], metric: str) -> list[list[float]]:
+    """Epoch and value of each epoch in which a metric is finite."""
     return [
-        {
-            "label": names[label],
-            "predicted": names[said],
-            "count": int(wrong[label, said]),
-            "cell": f"{label},{said}",
-            "told": _told(names, label, said, int(wrong[label, said])),
-        }
-        for label, said in pairs
-        if wrong[label, said]
+        [int(row["epoch"]), row[metric]]
+        for row in epochs
+        if metric in row and math.isfinite(row[metric])
     ]
 
 
-def _pictures(tested: Tested) -> dict[str, Any]:
-    """What the page's script is told of the thumbnails."""
-    said, shown = tested.predictions, tested.thumbnails
+def _metrics(facts: _Facts) -> Section | None:
+    run, rows = facts.run, []
+    for metric in METRICS:
+        name, interval = metric.name, ""
+        values = [run.metric(split, name) for split in ("train", "val", "test")]
+        if name in facts.measured:
+            values[-1] = facts.measured[name].value
+            interval = facts.measured[name].ends(name)
+        if any(value is not None for value in values):
+            rows.append([metric.title, *map(metric.text, values), interval])
+    if not rows:
+        return None
+    kept = run.facts.get("checkpoint")
+    # A run of an older version does not say which checkpoint was measured.
+    other = "weights that training ended with" if "checkpoint" in run.facts else "best checkpoint"
+    caption = f"Of {kept}" if isinstance(kept, str) else f"Of the {other}"
+    if run.facts.get("best_epoch"):
+        caption += f", from epoch {run.facts['best_epoch']}"
+    majority = _most_frequent(facts.tested.predictions) if facts.tested else None
+    return {"rows": rows, "caption": caption, "majority": majority}
+
+
+# The test
+
+
+def _confusions(facts: _Facts) -> Section | None:
+    if facts.tested is None:
+        return None
+    names, matrix = facts.tested.predictions.class_names, facts.confusions
+    if len(names) <= MATRIX_UP_TO:
+        return {"classes": names, "matrix": matrix.tolist()}
+    wrong = matrix.copy()
+    np.fill_diagonal(wrong, 0)
+    most = np.argsort(-wrong, axis=None, kind="stable")[:MAX_CONFUSIONS]
+    pairs = [divmod(int(place), len(names)) for place in most]
+    found = [(*pair, int(wrong[pair])) for pair in pairs if wrong[pair]]
+    return {"classes": names, "matrix": None, "pairs": found}
+
+
+def _mistakes(facts: _Facts) -> Section | None:
+    return {"images": len(facts.tested.predictions)} if facts.tested else None
+
+
+def _classes(facts: _Facts) -> Section | None:
+    if facts.tested is None:
+        return None
+    scores = class_scores(facts.confusions)
+    rows = [
+        [
+            name,
+            *(cell(float(of[i]), metric.text(float(of[i]))) for metric, of in scores.items()),
+            int(facts.confusions[i].sum()),
+        ]
+        for i, name in enumerate(facts.tested.predictions.class_names)
+    ]
+    return {"header": ["class", *(metric.title for metric in scores), "test images"], "rows": rows}
+
+
+def _calibration(facts: _Facts) -> Section | None:
+    if facts.tested is None:
+        return None
+    found = facts.tested.predictions
+    bins = reliability(found.confidences, found.correct)
+    shown = [
+        {
+            "count": int(bins.counts[number]),
+            "share": float(bins.counts[number] / bins.counts.max()),
+            "confidence": float(bins.confidence[number]),
+            "accuracy": float(bins.accuracy[number]),
+        }
+        for number in range(BINS)
+        if bins.counts[number]
+    ]
+    return {
+        "error": facts.measured["ece"],
+        "plots": {"calibration": {"kind": "calibration", "bins": shown}},
+    }
+
+
+def _gallery(tested: Tested) -> dict[str, object]:
+    """The thumbnails, for the page's script."""
+    found, shown = tested.predictions, tested.thumbnails
     rows = shown.rows
-    top = np.argsort(-said.probabilities[rows], axis=1, kind="stable")[:, :TOP]
+    top = np.argsort(-found.probabilities[rows], axis=1, kind="stable")[:, :TOP]
     pictures = [
         {
-            "label": int(said.labels[row]),
-            "predicted": int(said.predicted[row]),
-            "loss": float(said.losses[row]),
-            "top": [[int(one), float(said.probabilities[row, one])] for one in which],
-            "name": _name(said, int(row)),
+            "label": int(found.labels[row]),
+            "predicted": int(found.predicted[row]),
+            "loss": float(found.losses[row]),
+            "top": [[int(one), float(found.probabilities[row, one])] for one in which],
+            "name": _image_name(found, row),
         }
         for row, which in zip(rows.tolist(), top.tolist(), strict=True)
     ]
@@ -405,56 +399,44 @@ def _pictures(tested: Tested) -> dict[str, Any]:
     tall = math.ceil(len(rows) / shown.columns)
     tiny = tall > 0 and side_of(shown) <= LOSSLESS
     return {
-        "classes": said.class_names,
+        "classes": found.class_names,
         "pictures": pictures,
         "sprite": {"columns": shown.columns, "rows": tall, "tiny": tiny},
-        "worst": [place[row] for row in said.worst(GALLERY).tolist() if row in place],
-        "uncertain": [place[row] for row in said.least_certain(GALLERY).tolist() if row in place],
+        "worst": [place[row] for row in found.worst(GALLERY).tolist() if row in place],
+        "uncertain": [place[row] for row in found.least_certain(GALLERY).tolist() if row in place],
     }
 
 
-def _name(predictions: Predictions, row: int) -> str:
-    """What an image is found by: its file in its folder, or its number in the data set."""
+def _image_name(predictions: Predictions, row: int) -> str:
+    """The image's file in its folder, or its number in the data set."""
     if predictions.files is None:
         return f"no. {predictions.indices[row]}"
     return "/".join(Path(predictions.files[row]).parts[-2:])
 
 
-def _calibration(predictions: Predictions) -> dict[str, Any]:
-    bins = reliability(predictions.confidences, predictions.correct)
-    return {
-        "kind": "calibration",
-        "bins": [
-            {
-                "count": int(bins.counts[number]),
-                "share": float(bins.counts[number] / bins.counts.max()),
-                "confidence": float(bins.confidence[number]),
-                "accuracy": float(bins.accuracy[number]),
-            }
-            for number in range(BINS)
-            if bins.counts[number]
-        ],
-    }
+def _untested(facts: _Facts) -> Section | None:
+    return {"missing": True} if not facts.tested and facts.run.state is State.DONE else None
 
 
-# The pictures and files
+# Pictures and files
 
 
-def _samples(folder: Path) -> list[dict[str, str]]:
-    shown = []
-    for name, caption in (
-        ("samples.png", "Training images as the network sees them"),
-        ("augmented.png", "A few images and what training makes of them, epoch by epoch"),
-        ("lr_find.png", "The search for a learning rate"),
-    ):
-        picture = _picture(folder / name)
-        if picture is not None:
-            shown.append({"caption": caption, "source": picture})
-    return shown
+PICTURES = {
+    "samples.png": "Training images as the network sees them",
+    "augmented.png": "Augmentation: some training images as they are, then in successive epochs",
+    "lr_find.png": "Learning rate finder",
+}
+
+
+def _samples(facts: _Facts) -> Section | None:
+    folder = facts.run.folder
+    found = {caption: _picture(folder / name) for name, caption in PICTURES.items()}
+    pictures = {caption: picture for caption, picture in found.items() if picture}
+    return {"pictures": pictures} if pictures else None
 
 
 def _picture(path: Path) -> str | None:
-    """A picture's file as a data URL, made smaller where it is large; None where there is none."""
+    """A picture's file as a data URL, made smaller if it is large; None if there is none."""
     try:
         content = read_bytes(path, MAX_PICTURE, home(path.parent))
         with open_picture(content) as image:
@@ -465,40 +447,23 @@ def _picture(path: Path) -> str | None:
                 content = smaller.getvalue()
     except (OSError, ValueError, SyntaxError):
         return None
-    return _data_url(content)
+    return data_url(content)
 
 
-def _data_url(content: bytes) -> str:
-    kind = "png" if content.startswith(b"\x89PNG") else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _bad_files(path: Path) -> dict[str, Any] | None:
+def _bad_files(facts: _Facts) -> Section | None:
+    folder = facts.run.folder
     try:
-        text = read_text(path, MAX_CSV, home(path.parent))
+        text = read_text(folder / "bad_files.csv", MAX_CSV, home(folder))
         lines = csv.reader(io.StringIO(text, newline=""))
-        header, *rows = list(itertools.islice(lines, BAD_FILES + 2))
+        header, *rows = list(itertools.islice(lines, MAX_BAD_FILES + 2))
     except (OSError, ValueError, csv.Error):
         return None
-    if not rows:
-        return None
-    more = f"the first {BAD_FILES} of them" if len(rows) > BAD_FILES else f"{len(rows)} in all"
-    return {
-        "header": header,
-        "rows": [list(map(csv_text, row)) for row in rows[:BAD_FILES]],
-        "caption": f"Images that could not be used, and why: {more}",
-    }
+    shown = [list(map(csv_text, row)) for row in rows[:MAX_BAD_FILES]]
+    more = "the first " * (len(rows) > MAX_BAD_FILES)
+    return {"header": header, "rows": shown, "more": more} if rows else None
 
 
-def _text(path: Path) -> str:
-    try:
-        content = read_bytes(path, MAX_YAML, home(path.parent))
-        return content.decode("utf-8", errors="backslashreplace")
-    except (OSError, ValueError):
-        return ""
-
-
-# The time and the place
+# Time and environment
 
 
 PHASES = {
@@ -513,120 +478,56 @@ PHASES = {
 }
 
 
-def _spent(run: Run) -> list[dict[str, Any]]:
+def _time(facts: _Facts) -> Section | None:
+    run = facts.run
     seconds = numbers(run.part("seconds"))
     total = seconds.pop("total", 0.0)
     if not seconds or not total:
-        return []
+        return None
     parts = {PHASES.get(name, name): value for name, value in seconds.items()}
     parts["everything else"] = max(0.0, total - sum(parts.values()))
-    longest = max(parts.values()) or 1.0
-    rows = [
-        {"name": name, "width": f"{100 * value / longest:.1f}", "shown": duration(value)}
-        for name, value in parts.items()
-    ]
-    return [*rows, {"name": "in all", "width": f"{0:.1f}", "shown": duration(total)}]
-
-
-def _speed(run: Run) -> list[str]:
-    lines = []
-    speed, features = finite(run.facts.get("images_per_second")), numbers(run.part("features"))
-    if speed is not None:
-        counted = counted_in(run)
-        told = f" ({counted}: not the speed of the whole network)" if counted else ""
-        lines.append(f"Training saw {speed:,.0f} images a second{told}.")
-    if features:
-        reused, computed = features.get("reused", 0), features.get("computed", 0)
-        saved = features.get("seconds_saved")
-        spared = f", which saved {duration(saved)}" if saved else ""
-        lines.append(
-            f"Features of the frozen backbone: {computed:,.0f} computed, {reused:,.0f} reused "
-            f"from the cache{spared}; {size(features.get('bytes', 0))}."
-        )
-    return lines
-
-
-def _environment(run: Run) -> list[list[str]]:
-    data, git = run.part("data"), run.part("git")
-    images, counts = numbers(data.get("images")), numbers(run.part("parameters"))
-    rows = [
-        ["data", f"{data.get('title', '')} ({data.get('source', '')})" if data else ""],
-        ["images", ", ".join(f"{count:,.0f} {split}" for split, count in images.items())],
-        ["data fingerprint", str(data.get("fingerprint", ""))],
-        ["parameters", ", ".join(f"{count:,.0f} {kind}" for kind, count in counts.items())],
-        ["seed", str(run.facts.get("seed", ""))],
-        ["commit", _commit(git)],
-        *([name, str(value)] for name, value in run.part("machine").items()),
-        ["versions", ", ".join(f"{name} {of}" for name, of in run.part("versions").items())],
-        ["folder", printable(run.folder.resolve())],
-    ]  # fmt: skip
-    return [row for row in rows if row[1]]
-
-
-def _commit(git: Mapping[str, Any]) -> str:
-    commit = str(git.get("commit", ""))
-    return f"{commit}, with changes that were not committed" if git.get("dirty") else commit
-
-
-# The sections
-
-
-def _settings(shown: _Shown) -> dict[str, Any]:
     return {
-        "command": command(shown.run),
-        "changed": changed_rows(redacted(shown.run.facts.get("changed"))),
-        "config": redacted_text(_text(shown.run.folder / CONFIG)),
+        "parts": parts,
+        "longest": max(parts.values()) or 1.0,
+        "total": total,
+        "speed": finite(run.facts.get("images_per_second")),
+        "counted": counted_in(run),
+        "features": numbers(run.part("features")),
     }
 
 
-def _curves(shown: _Shown) -> dict[str, Any] | None:
-    table, plots = _epoch_table(shown.epochs), _charts(shown.run, shown.epochs)
-    charts = [{"id": name, "caption": chart["caption"]} for name, chart in plots.items()]
-    return table and {"table": table, "charts": charts, "plots": plots}
+def _environment(facts: _Facts) -> Section:
+    run = facts.run
+    data, commit = run.part("data"), str(run.part("git").get("commit", ""))
+    images, counts = numbers(data.get("images")), numbers(run.part("parameters"))
+    changes = ", with uncommitted changes" if run.part("git").get("dirty") else ""
+    rows = {
+        "data": f"{data.get('title', '')} ({data.get('source', '')})" if data else "",
+        "images": ", ".join(f"{count:,.0f} {split}" for split, count in images.items()),
+        "data fingerprint": str(data.get("fingerprint", "")),
+        "parameters": ", ".join(f"{count:,.0f} {kind}" for kind, count in counts.items()),
+        "seed": str(run.facts.get("seed", "")),
+        "commit": commit and commit + changes,
+        **{str(name): str(value) for name, value in run.part("machine").items()},
+        "versions": ", ".join(f"{name} {of}" for name, of in run.part("versions").items()),
+        "folder": printable(run.folder.resolve()),
+    }
+    return {"facts": {name: text for name, text in rows.items() if text}}
 
 
-def _result(shown: _Shown) -> dict[str, Any] | None:
-    table = _metric_table(shown.run, shown.measured)
-    majority = None if shown.tested is None else _majority(shown.tested.predictions)
-    return table and {"table": table, "majority": majority}
-
-
-def _calibrated(shown: _Shown) -> dict[str, Any] | None:
-    if shown.tested is None or shown.test is None:
-        return None
-    return {**shown.test, "plots": {"calibration": _calibration(shown.tested.predictions)}}
-
-
-def _untested(shown: _Shown) -> dict[str, Any] | None:
-    if shown.tested is not None or shown.run.state is not State.DONE:
-        return None
-    return {"sentence": "This run has no file of what its model said of the test images."}
-
-
-def _trained_on(shown: _Shown) -> dict[str, Any] | None:
-    pictures = _samples(shown.run.folder)
-    return {"pictures": pictures} if pictures else None
-
-
-def _time(shown: _Shown) -> dict[str, Any] | None:
-    parts = _spent(shown.run)
-    return {"parts": parts, "speed": _speed(shown.run)} if parts else None
-
-
-SECTIONS: dict[str, Callable[[_Shown], dict[str, Any] | None]] = {
-    "settings": _settings,
+SECTIONS: dict[str, Callable[[_Facts], Section | None]] = {
+    "configuration": _configuration,
     "curves": _curves,
-    "result": _result,
-    "confusion": lambda shown: shown.test,
-    "mistakes": lambda shown: shown.test,
-    "classes": lambda shown: shown.test,
-    "calibration": _calibrated,
+    "metrics": _metrics,
+    "confusion": _confusions,
+    "mistakes": _mistakes,
+    "classes": _classes,
+    "calibration": _calibration,
     "test": _untested,
-    "samples": _trained_on,
-    "bad": lambda shown: _bad_files(shown.run.folder / "bad_files.csv"),
+    "samples": _samples,
+    "skipped": _bad_files,
     "time": _time,
-    "environment": lambda shown: {"facts": _environment(shown.run)},
+    "environment": _environment,
 }
-"""The sections of the page, in their order. The name is that of the template in ``pages/run`` and
-of its anchor; its function gives what the template shows as ``this``, and None leaves it out. A
-function's ``plots`` are charts: id -> what the page's script draws."""
+"""The sections of the page in order: name of the template in ``pages/run`` and of the anchor ->
+what the template shows, or None to leave the section out."""

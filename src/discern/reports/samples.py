@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,38 +18,27 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CELL, GAP, LINE, FONT = 1.3, 0.2, 0.15, 8.0
-"""Inches of an image's side, between images and of a line of text; points of the letters."""
+"""Inches of an image's side, between images and of a line of text; font size in points."""
 
 Caption = tuple[str, ...]
-
-
-def draw_top_losses(
-    predictions: Predictions,
-    rows: NDArray[np.int64],
-    pixels: NDArray[np.uint8],
-    title: str,
-    path: Path,
-) -> None:
-    """Draw :func:`top_losses` into a PNG file."""
-    top_losses(predictions, rows, pixels, title).save(path)
 
 
 def top_losses(
     predictions: Predictions, rows: NDArray[np.int64], pixels: NDArray[np.uint8], title: str
 ) -> Sheet:
-    """Images with label, predicted class, its probability and the loss.
+    """Images with true class, predicted class, its probability and the loss.
 
     Args:
         predictions: of a whole split.
-        rows: those that are drawn, int64 (M,).
+        rows: the images that are drawn, int64 (M,).
         pixels: of these images, uint8 (M, C, H, W).
-        title: what the images are.
+        title: the sheet's title.
     """
     names, confidences = predictions.class_names, predictions.confidences
     captions = [
         (
-            f"is {names[predictions.labels[row]]}",
-            f"said {names[predictions.predicted[row]]}",
+            f"true {names[predictions.labels[row]]}",
+            f"predicted {names[predictions.predicted[row]]}",
             f"{confidences[row]:.1%}, loss {predictions.losses[row]:.2f}",
         )
         for row in rows
@@ -66,33 +55,33 @@ def draw_grid(
 ) -> None:
     """Draw images, uint8 (N, C, H, W), each under the lines of its caption, row by row.
 
-    Without a number of columns the grid is about as wide as it is high.
+    Without a number of columns the grid is about square.
     """
     grid(pixels, captions, title, columns).save(path)
 
 
-def copied(told: str, folder: Path) -> bool:
-    """Whether the pictures that were drawn last show the same, and so are in ``folder`` now.
+def copied(key: str, folder: Path) -> bool:
+    """Copy the pictures drawn last into ``folder`` if their key is the same; whether it was.
 
     Args:
-        told: all that decides what they show.
-        folder: where they are to be.
+        key: everything that determines the pictures.
+        folder: where the pictures go.
     """
-    pictures = _LATEST.get(told, {})
+    pictures = _LATEST.get(key, {})
     for name, content in pictures.items():
         with write_whole(folder / name, "wb") as file:
             file.write(content)
     return bool(pictures)
 
 
-def remember(told: str, paths: Sequence[Path]) -> None:
-    """Let :func:`copied` know of pictures that have been drawn."""
+def remember(key: str, paths: Sequence[Path]) -> None:
+    """Keep pictures that have been drawn for :func:`copied`."""
     _LATEST.clear()
-    _LATEST[told] = {path.name: path.read_bytes() for path in paths}
+    _LATEST[key] = {path.name: path.read_bytes() for path in paths}
 
 
 _LATEST: dict[str, dict[str, bytes]] = {}
-"""What decides what pictures show -> name of the file -> its content; of this process's latest."""
+"""Key -> name of the file -> content, for the pictures that this process drew last."""
 
 
 def grid(
@@ -122,10 +111,13 @@ def grid(
     return sheet
 
 
-def as_pixels(images: Tensor, mean: Any, std: Any) -> NDArray[np.uint8]:
-    """Normalised images (N, C, H, W) as the uint8 pixels that they were."""
-    from torch import as_tensor  # not paid for by who draws pixels
+def as_pixels(images: Tensor, preprocessing: Mapping[str, object]) -> NDArray[np.uint8]:
+    """The uint8 pixels of images (N, C, H, W) that were normalised by ``mean`` and ``std``."""
+    from torch import as_tensor  # start-up time
 
-    means, stds = (as_tensor(value, dtype=images.dtype).reshape(-1, 1, 1) for value in (mean, std))
+    means, stds = (
+        as_tensor(preprocessing[name], dtype=images.dtype).reshape(-1, 1, 1)
+        for name in ("mean", "std")
+    )
     pixels: NDArray[np.uint8] = ((images * stds + means) * 255).round().clamp(0, 255).byte().numpy()
     return pixels

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TypedDict, Unpack
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -14,26 +14,34 @@ from numpy.typing import NDArray
 from discern.files.writing import write_whole
 from discern.text import visible
 
-# Okabe & Ito's blue and vermilion: told apart in colour blindness and in grey.
+# Okabe & Ito's blue and vermilion: distinguishable with colour blindness and in grey.
 BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#B8B8B8"
 
 FAST_PNG = {"compress_level": 1}
-"""For ``savefig``: a third larger than the usual level and three times as fast."""
+"""For ``savefig``: files are a third larger than by default, and written three times as fast."""
+
+
+class Style(TypedDict, total=False):
+    """matplotlib's options for a text."""
+
+    ha: str
+    weight: str
+    color: str
 
 
 class Sheet:
-    """A page with one coordinate system: inches to the right of and below its upper left corner.
+    """A page with one coordinate system: inches right of and below its upper left corner.
 
-    A page of 24 Axes takes matplotlib over a second, one Axes with everything in it a fifth of one.
+    24 Axes take matplotlib over a second; one Axes with the same content takes a fifth of that.
 
     Args:
         width: inches.
         height: inches.
-        title: on top of the page.
+        title: at the top of the page.
     """
 
     TITLE = 0.5
-    """Inches that the title takes."""
+    """The title's height in inches."""
 
     def __init__(self, width: float, height: float, title: str) -> None:
         self.figure = Figure(figsize=(width, height))
@@ -56,10 +64,12 @@ class Sheet:
             extent=(left, left + columns * scale, top + rows * scale, top),
         )  # fmt: skip
 
-    def text(self, content: str, x: float, y: float, size: float = 8, **style: Any) -> None:
-        """Write one line, centred vertically on y; a dollar sign is no formula.
+    def text(
+        self, content: str, x: float, y: float, size: float = 8, **style: Unpack[Style]
+    ) -> None:
+        """Write one line, centred vertically on y; dollar signs are not mathtext.
 
-        What a terminal obeys is shown as its code: no font has it, which a warning would say.
+        Control characters are shown as their codes, since no font has them.
         """
         self.axes.text(
             x, y, visible(content), fontsize=size, va="center", parse_math=False, in_layout=False,
@@ -81,9 +91,9 @@ class Sheet:
         )
 
     def finished(self) -> Figure:
-        """The page with all that was put on it."""
+        """The finished page."""
         width, height = self.figure.get_size_inches()
-        # imshow moves the limits to its picture.
+        # imshow changes the limits.
         self.axes.set(xlim=(0, width), ylim=(height, 0))
         return self.figure
 
@@ -110,14 +120,14 @@ def _write(figure: Figure, file: IO[bytes]) -> None:
 
 def rendered(figure: Figure, dpi: int = 80) -> NDArray[np.uint8]:
     """The pixels of a figure, uint8 (H, W, 3)."""
-    canvas: Any = FigureCanvasAgg(figure)
+    canvas = FigureCanvasAgg(figure)
     figure.set_dpi(dpi)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
 
 
 def shorten(text: str, length: int) -> str:
-    """``text`` on one line of at most ``length`` characters, its middle left out if need be."""
+    """``text`` on one line of at most ``length`` characters, shortened in the middle."""
     line = " ".join(text.split())
     if len(line) <= length:
         return line
@@ -126,5 +136,5 @@ def shorten(text: str, length: int) -> str:
 
 
 def fitting(width: float, size: float) -> int:
-    """Characters of the default font, of this size in points, that fit into so many inches."""
+    """The number of characters of the default font, ``size`` points, in ``width`` inches."""
     return max(3, int(width * 72 / (0.6 * size)))

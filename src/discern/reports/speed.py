@@ -1,4 +1,4 @@
-"""How fast a run trained, and what was counted for it."""
+"""The training speed of a run, and what its images/s count."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from discern.runs.folder import Run, finite, numbers
 
 
 def how_counted(features_read: float, features_computed: float) -> str:
-    """What images/s are of, where the network's backbone did not see each image; else nothing."""
+    """What images/s count if the backbone did not process every image; else an empty text."""
     if not features_computed:
         return "features read" if features_read else ""
     if not features_read:
@@ -15,13 +15,13 @@ def how_counted(features_read: float, features_computed: float) -> str:
 
 
 def counted_in(run: Run) -> str:
-    """The same of all epochs of a run."""
+    """:func:`how_counted` for all epochs of a run."""
     counts = numbers(run.part("images_counted"))
     return how_counted(counts.get("features_read", 0), counts.get("features_computed", 0))
 
 
 def speed_of(run: Run) -> str | None:
-    """Images/s of training, and what was counted; None where it is not known."""
+    """Images/s of training, and what they count; None if unknown."""
     speed, counted = finite(run.facts.get("images_per_second")), counted_in(run)
     if speed is None:
         return None

@@ -1,4 +1,4 @@
-"""Finding runs, what their folders tell of them, and the checkpoints in them."""
+"""Finding runs and their checkpoints, and reading their folders."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from discern.console import for_terminal
 from discern.errors import DiscernError, about
@@ -21,58 +20,58 @@ from discern.runs.state import ENDINGS, Ended, State
 from discern.text import decoded
 
 OUTPUTS = Path("outputs")
-"""Where runs are kept, below the working directory."""
+"""The folder of all runs, in the working directory."""
 
 SWEEP = "sweep.json"
-"""The list of a sweep's jobs, in its folder."""
+"""The file that lists a sweep's jobs, in its folder."""
 
 BEST = "best"
-"""The folder of the best job, in that of the sweep."""
+"""The folder of the best job, in the sweep's folder."""
 
 WORDS = ("last", "best")
-"""What stands for a run in the place of its folder: see :func:`run_meant`."""
+"""Words that stand for a run's folder: see :func:`run_meant`."""
 
 FORMAT = 1
-"""Of summary.json; raised where a summary says something else, or says it in another way."""
+"""The format version of summary.json; raised when its contents change."""
 
 SUMMARY, CONFIG, OVERRIDES = "summary.json", "config.yaml", "overrides.yaml"
-"""What a run was and gave, written when it ends; its settings, and those typed, when it starts."""
+"""A run's results, written when it ends; its settings and the typed ones, when it starts."""
 
 REPORT = "report.html"
 
 FOLD = "data.fold"
-"""The setting that says which part of the training images is held out, of ``data.folds`` parts."""
+"""The setting that selects the held-out part of the training images, of ``data.folds`` parts."""
 
 MAX_FACTS = 1 << 22
-"""Bytes of a summary: it has some numbers for each of 20,000 classes."""
+"""Bytes of a summary, which fits some numbers for each of 20,000 classes."""
 
-MAX_CSV, MOST_CELLS = 1 << 26, 2_000_000
-"""Bytes and cells of a table of epochs: those of 100,000 epochs with twenty columns."""
+MAX_CSV, MAX_CELLS = 1 << 26, 2_000_000
+"""Bytes and cells of metrics.csv, which fit 100,000 epochs with twenty columns."""
 
 MAX_PICTURE = 1 << 25
 """Bytes of a picture."""
 
-DEEPEST = 64
-"""Folders in folders in which runs are looked for."""
+MAX_DEPTH = 64
+"""Levels of folders in which runs are looked for."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run's folder tells.
+    """The contents of a run's folder.
 
     Attributes:
-        folder: where it is.
+        folder: the run's folder.
         facts: summary.json; empty for a run that has not ended.
-        trouble: why its summary means nothing to this version of discern; empty for others.
+        trouble: why this version of discern cannot read its summary; else empty.
     """
 
     folder: Path
-    facts: dict[str, Any]
+    facts: dict[str, object]
     trouble: str = ""
 
     @functools.cached_property
-    def config(self) -> dict[str, Any]:
-        """config.yaml, read when it is first asked for; empty where there is none."""
+    def config(self) -> dict[str, object]:
+        """config.yaml, read on first use; empty if there is none."""
         return mapping(_settings(self.folder / CONFIG))
 
     @functools.cached_property
@@ -83,15 +82,15 @@ class Run:
 
     @property
     def state(self) -> State:
-        """How the run stands."""
+        """The run's state."""
         if self.trouble:
             return State.UNKNOWN
-        told = self.facts.get("state")
-        return State(told) if told in ENDINGS else State.UNFINISHED
+        state = self.facts.get("state")
+        return State(str(state)) if state in ENDINGS else State.UNFINISHED
 
     @property
     def reason(self) -> str:
-        """Why it ended, in words; empty while it has not."""
+        """Why it ended, for people; empty while it has not."""
         reason = self.facts.get("reason")
         return reason if isinstance(reason, str) else self.trouble
 
@@ -102,32 +101,32 @@ class Run:
 
     @property
     def title(self) -> str:
-        """What was trained on what."""
+        """The model and its data."""
         return str(self.facts.get("title") or self.facts.get("name") or self.folder.name)
 
     @property
     def model(self) -> str:
-        """The experiment or the model, by the name that it has in the settings."""
+        """The name of the experiment or the model in the settings."""
         return str(self.facts.get("name") or _class_name(self.config.get("model")))
 
     @property
     def data(self) -> str:
-        """What it was trained on."""
+        """The name of its data set."""
         return str(self.part("data").get("title") or _class_name(self.config.get("data")))
 
     @property
     def tags(self) -> list[str]:
-        """Words to find it by."""
+        """Its tags."""
         tags = self.facts.get("tags") if self.facts else self.config.get("tags")
         return [str(tag) for tag in tags] if isinstance(tags, list) else []
 
     @functools.cached_property
     def began(self) -> datetime | None:
-        """When it began, in local time; None where nothing tells."""
-        told = self.facts.get("began")
+        """When it began, in local time; None if unknown."""
+        began = self.facts.get("began")
         try:
-            if isinstance(told, str):
-                return datetime.fromisoformat(told).astimezone()
+            if isinstance(began, str):
+                return datetime.fromisoformat(began).astimezone()
         except (ValueError, OverflowError):
             pass
         # The settings are written first.
@@ -140,43 +139,40 @@ class Run:
 
     @property
     def is_fold(self) -> bool:
-        """Whether it is one of the parts of an estimate by cross-validation."""
+        """Whether it is a fold of a cross-validation."""
         return isinstance(mapping(self.config.get("data")).get("folds"), int)
 
     @property
     def seconds(self) -> float | None:
-        """How long it took; None while that is not known."""
+        """How long it took; None if unknown."""
         return finite(self.part("seconds").get("total"))
 
     def metric(self, split: str, name: str) -> float | None:
-        """A metric of the checkpoint that was kept; None where it is not known."""
+        """A metric of the checkpoint that was kept; None if unknown."""
         return self.metrics().get(f"{split}/{name}")
 
     def metrics(self) -> dict[str, float]:
-        """All of them that are known, each as ``split/name``."""
+        """All known metrics, as ``split/name``."""
         return dict(self._metrics)
 
     @functools.cached_property
     def _metrics(self) -> dict[str, float]:
         parts = self.part("metrics")
         if "test" not in parts and parts:
-            # The best job of a sweep is tested after the others, in a folder of its own.
-            parts = {
-                **parts,
-                "test": glance(self.folder / "test").part("metrics").get("test"),
-            }
+            # The best job of a sweep is tested last, in a folder of its own.
+            parts = parts | {"test": glance(self.folder / "test").part("metrics").get("test")}
         return {
             f"{split}/{name}": value
             for split, part in parts.items()
             for name, value in numbers(part).items()
         }
 
-    def part(self, name: str) -> dict[str, Any]:
-        """A mapping among the facts; empty where there is none of that name."""
+    def part(self, name: str) -> dict[str, object]:
+        """A mapping in the summary; empty if there is none of that name."""
         return mapping(self.facts.get(name))
 
     def epochs(self) -> list[dict[str, float]]:
-        """The rows of metrics.csv, one an epoch, each with what is known of it."""
+        """The rows of metrics.csv, one per epoch, without empty cells."""
         try:
             text = read_text(self.folder / "metrics.csv", MAX_CSV, home(self.folder))
             return _epochs(csv.reader(io.StringIO(text, newline="")))
@@ -185,13 +181,13 @@ class Run:
 
 
 def _epochs(lines: Iterator[list[str]]) -> list[dict[str, float]]:
-    rows, left, header = [], MOST_CELLS, next(lines, [])
+    rows, left, header = [], MAX_CELLS, next(lines, [])
     for cells in lines:
         left -= len(cells)
         if left < 0:
             raise ValueError("a table of too many cells")
-        told = {name: _number(cell) for name, cell in zip(header, cells, strict=False) if name}
-        row = {name: value for name, value in told.items() if value is not None}
+        named = {name: _number(cell) for name, cell in zip(header, cells, strict=False) if name}
+        row = {name: value for name, value in named.items() if value is not None}
         if math.isfinite(row.get("epoch", math.nan)):
             rows.append(row)
     return rows
@@ -208,7 +204,7 @@ def is_sweep(folder: Path) -> bool:
 
 
 def read_run(folder: Path) -> Run:
-    """What a folder tells of the run in it.
+    """The run in a folder.
 
     Raises:
         DiscernError: it is not the folder of a run, or one of another version of discern.
@@ -221,15 +217,15 @@ def read_run(folder: Path) -> Run:
 
 
 def glance(folder: Path) -> Run:
-    """What the folder of a run tells, for lists, in which one of another version has a place."""
+    """The run in a folder, even if another version of discern wrote it: for lists."""
     try:
         return Run(folder, read_facts(folder) or {})
     except DiscernError as error:
         return Run(folder, {}, str(error))
 
 
-def read_facts(folder: Path) -> dict[str, Any] | None:
-    """A run's summary; None if it has none (yet), or none that can be read.
+def read_facts(folder: Path) -> dict[str, object] | None:
+    """A run's summary; None if it has none (yet) or it cannot be read.
 
     Raises:
         DiscernError: another version of discern has written it.
@@ -245,16 +241,16 @@ def read_facts(folder: Path) -> dict[str, Any] | None:
 
 
 def home(folder: Path) -> Path:
-    """The folder in which a run's files have to lie: its own.
+    """The folder that a run's files must be inside: its own.
 
-    That of a sweep's best job has links to that job's files, so it is the sweep's.
+    ``best`` of a sweep links to another job's files, so for it that is the sweep's folder.
     """
     return folder.parent if folder.name == BEST and is_sweep(folder.parent) else folder
 
 
-def _settings(path: Path) -> Any:
-    """A file of settings; None where there is none that can be read."""
-    from discern.files.yaml_file import read_settings  # yaml, which a start need not wait for
+def _settings(path: Path) -> object:
+    """A file of settings; None if it is missing or cannot be read."""
+    from discern.files.yaml_file import read_settings  # start-up time: yaml
 
     try:
         return read_settings(path, home(path.parent))
@@ -263,47 +259,45 @@ def _settings(path: Path) -> Any:
 
 
 def runs_below(folder: Path) -> Iterator[Path]:
-    """The folders of runs below a folder, jobs of sweeps among them, or that folder itself.
+    """The folders of runs in a folder, including a sweep's jobs, or that folder itself.
 
     Links are not followed, nor ``best`` of a sweep, which is one of its jobs.
     """
 
-    def inside(path: Path) -> list[Path]:
+    def enter(path: Path) -> list[Path]:
+        if is_run(path):
+            return []
         return [each for each in _folders(path) if each.name != BEST or not is_sweep(path)]
 
-    return _below(folder, is_run, inside)
+    return filter(is_run, _walk(folder, enter))
 
 
 def sweeps_below(folder: Path) -> Iterator[Path]:
-    """The folders of sweeps below a folder, or that folder itself."""
-    return _below(folder, is_sweep, lambda path: [p for p in _folders(path) if not is_run(p)])
+    """The folders of sweeps in a folder, or that folder itself."""
 
+    def enter(path: Path) -> list[Path]:
+        return [] if is_sweep(path) else [each for each in _folders(path) if not is_run(each)]
 
-def _below(
-    folder: Path, is_found: Callable[[Path], bool], inside: Callable[[Path], list[Path]]
-) -> Iterator[Path]:
-    """Folders of a kind, in the order of their names; none within another."""
-    left = [(folder, 0)]
-    while left:
-        path, depth = left.pop()
-        if is_found(path):
-            yield path
-        elif depth < DEEPEST:
-            left += [(each, depth + 1) for each in reversed(inside(path))]
+    return filter(is_sweep, _walk(folder, enter))
 
 
 def folders_below(folder: Path) -> Iterator[Path]:
-    """A folder and those in it, however deep; no links, nothing hidden."""
+    """A folder and all folders in it; no links, nothing hidden."""
+    return _walk(folder, _folders)
+
+
+def _walk(folder: Path, enter: Callable[[Path], list[Path]]) -> Iterator[Path]:
+    """A folder and the folders that are entered from it, in the order of their names."""
     left = [(folder, 0)]
     while left:
         path, depth = left.pop()
         yield path
-        if depth < DEEPEST:
-            left += [(each, depth + 1) for each in _folders(path)]
+        if depth < MAX_DEPTH:
+            left += [(each, depth + 1) for each in reversed(enter(path))]
 
 
 def _folders(folder: Path) -> list[Path]:
-    """What is in a folder and may have runs in it: no links, nothing hidden."""
+    """The folders in a folder; no links, nothing hidden."""
     try:
         with os.scandir(folder) as entries:
             names = [
@@ -317,13 +311,13 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def run_meant(word: str, outputs: Path, *, with_checkpoint: bool = False) -> Path:
-    """The folder of the run below ``outputs`` that a word means, jobs of sweeps among them.
+    """The folder of the run in ``outputs`` that a word stands for; a sweep's jobs count as runs.
 
     Args:
-        word: ``last``, the newest run; ``best``, that of the lowest loss on the validation images.
-            Folds are parts of an estimate, and none of them is the best of anything.
+        word: ``last``, the newest run; ``best``, the one with the lowest validation loss. A fold is
+            part of an estimate and never the best.
         outputs: a folder with runs somewhere in it.
-        with_checkpoint: whether only runs count that have a checkpoint.
+        with_checkpoint: whether only runs with a checkpoint count.
 
     Raises:
         DiscernError: there is none.
@@ -342,24 +336,24 @@ def run_meant(word: str, outputs: Path, *, with_checkpoint: bool = False) -> Pat
         if not run.is_fold:
             return run.folder
     raise DiscernError(
-        f"best needs a run in {outputs} that is no fold (data.folds), and there is none: folds are "
-        "parts of one estimate, of which the sweep's report has the mean."
+        f"best needs a run in {outputs} that is not a fold (data.folds), and there is none: folds "
+        "are parts of one estimate, of which the sweep's report has the mean."
     )
 
 
 def order_of_beginning(run: Run) -> tuple[float, str]:
-    """A key by which runs are sorted, the oldest first."""
+    """A sort key: the oldest run first."""
     return (0.0 if run.began is None else run.began.timestamp(), os.fspath(run.folder))
 
 
-def numbers(values: Any) -> dict[str, float]:
-    """Those of a mapping's values that are numbers; none of what is no mapping."""
+def numbers(values: object) -> dict[str, float]:
+    """The values of a mapping that are numbers; empty for anything but a mapping."""
     found = {str(name): finite(value) for name, value in mapping(values).items()}
     return {name: value for name, value in found.items() if value is not None}
 
 
-def finite(value: Any) -> float | None:
-    """A value of a file as a number; None where it is none."""
+def finite(value: object) -> float | None:
+    """A value from a file if it is a finite number, else None."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:
@@ -369,11 +363,11 @@ def finite(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _class_name(part: Any) -> str:
+def _class_name(part: object) -> str:
     return str(mapping(part).get("_target_") or "").rpartition(".")[2].lower()
 
 
-def mapping(value: Any) -> dict[str, Any]:
+def mapping(value: object) -> dict[str, object]:
     """The value if it is a mapping, else an empty one."""
     return value if isinstance(value, dict) else {}
 
@@ -386,7 +380,7 @@ def _number(text: str) -> float | None:
 
 
 def find_sweep(wanted: str) -> Path:
-    """The folder that a setting ``sweep.resume`` means.
+    """The folder for a value of ``sweep.resume``.
 
     Args:
         wanted: a sweep's folder, or ``last`` for the newest in ``outputs``.
@@ -408,14 +402,14 @@ def find_sweep(wanted: str) -> Path:
 
 
 def find_checkpoint(wanted: str, setting: str = "ckpt_path", *, goes_on: bool = False) -> Path:
-    """The file that a setting means by a checkpoint.
+    """The checkpoint file for the value of a setting.
 
     Args:
-        wanted: a checkpoint's path; a run's folder; ``last`` or ``best``, for the newest run in
-            ``outputs`` that has a checkpoint, or the best one.
-        setting: its name.
-        goes_on: whether training goes on with it. Then a run's last checkpoint is meant, else its
-            best, or the last where none was kept as the best.
+        wanted: a checkpoint's path; a run's folder; ``last`` or ``best``, for the newest or best
+            run in ``outputs`` that has a checkpoint.
+        setting: the setting's name.
+        goes_on: whether training continues from it. Then a run's last checkpoint is taken, else its
+            best, or the last if there is no best.
 
     Raises:
         DiscernError: there is none.
@@ -439,13 +433,13 @@ def find_checkpoint(wanted: str, setting: str = "ckpt_path", *, goes_on: bool = 
 
 
 def checkpoint_in(folder: Path, goes_on: bool = False) -> Path | None:
-    """The checkpoint in a run's folder that :func:`find_checkpoint` describes, if there is one."""
+    """The checkpoint in a run's folder that :func:`find_checkpoint` takes, if there is one."""
     files = [folder / "checkpoints" / f"{name}.safetensors" for name in ("best", "last")]
     return next((file for file in files[goes_on:] if file.is_file()), None)
 
 
 def short_names(folders: Iterable[Path]) -> list[str]:
-    """Each folder by as many of its last parts as no other ends in, harmless to a terminal."""
+    """Each folder's shortest ending that no other folder has, safe for a terminal."""
     paths = [folder.absolute().parts for folder in folders]
 
     def ending(parts: tuple[str, ...]) -> str:

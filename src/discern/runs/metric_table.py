@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from discern.errors import DiscernError
 
@@ -15,46 +15,69 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    Array = NDArray[np.floating]
+
 
 @dataclass(frozen=True)
-class Counts:
-    """Images by class, (…, K) each.
+class ClassCounts:
+    """Counts of images per class, (…, K) each.
 
     Attributes:
-        correct: those of the class that are predicted as it.
-        support: those of the class.
-        predicted: those that are predicted as the class.
+        correct: images of the class that are predicted as it.
+        support: images of the class.
+        predicted: images that are predicted as the class.
     """
 
-    correct: NDArray[Any]
-    support: NDArray[Any]
-    predicted: NDArray[Any]
+    correct: Array
+    support: Array
+    predicted: Array
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums over images, (…) each, from which every metric is computed.
+
+    Attributes:
+        classes: the counts per class.
+        images: the number of images.
+        loss: the sum of their losses.
+        not_in_top5: images whose label is not among their five most probable classes.
+        excess: confidence minus correctness, summed per confidence bin, (…, bins); None during an
+            epoch, which does not measure calibration.
+    """
+
+    classes: ClassCounts
+    images: Array
+    loss: Array
+    not_in_top5: Array
+    excess: Array | None = None
 
 
 @dataclass(frozen=True)
 class Metric:
-    """What discern measures.
+    """A metric that discern measures.
 
     Attributes:
-        name: in files and settings, after the split: ``val/NAME``.
-        title: in tables and pages.
-        mode: whether less or more of it is better.
-        of_class: part and whole, (…, K) each, whose quotient is the score of a class: a column of
-            the tables by class. None for a metric that is not counted by class; it is computed in
-            models/metrics.py and reports/measures.py.
-        average: over images ("micro"), or over classes, each of which counts as much ("macro").
-        splits: in which an epoch measures it; reports measure all metrics of the test images.
-        more_classes_than: it is measured with more classes than these.
-        interval: of confidence, see reports/intervals.py: Wilson's for a proportion of images.
-        unit: what its curve's axis says; "" for a metric whose curve is not drawn.
-        listed: the splits of which ``discern runs`` has a column.
-        digits: after the point.
+        name: its name in files and settings, after the split: ``val/NAME``.
+        title: its name in tables and pages.
+        mode: whether lower or higher is better.
+        of_class: numerator and denominator of the score of each class, (…, K) each; the score is a
+            column of the per-class tables. None for a metric that is not counted by class.
+        total: the sum over images, (…), whose mean is the metric, if it is not counted by class.
+        average: over images ("micro"), or over classes with equal weight ("macro").
+        splits: splits in which an epoch measures it; reports measure all metrics of the test split.
+        more_classes_than: measured only if there are more classes than this.
+        interval: the confidence interval, see reports/intervals.py; Wilson's for a proportion.
+        unit: the unit on its curve's axis; "" for a metric whose curve is not drawn.
+        listed: the splits for which ``discern runs`` has a column.
+        digits: digits after the decimal point.
     """
 
     name: str
     title: str
     mode: Literal["min", "max"]
-    of_class: Callable[[Counts], tuple[NDArray[Any], NDArray[Any]]] | None = None
+    of_class: Callable[[ClassCounts], tuple[Array, Array]] | None = None
+    total: Callable[[Sums], Array] | None = None
     average: Literal["micro", "macro"] = "micro"
     splits: tuple[str, ...] = ("val", "test")
     more_classes_than: int = 0
@@ -69,78 +92,82 @@ class Metric:
         return f"{self.mode}imize"
 
     def text(self, value: float | None) -> str:
-        """A value as people read it; a dash for none."""
+        """A value for people; a dash for None."""
         return "–" if value is None else f"{value:.{self.digits}f}"
 
     def label(self, images: str = "") -> str:
-        """What is written at its curve, with whatever is said of the images."""
+        """The label of its curve's axis; ``images`` names the images it is measured on."""
         return f"{self.title[:1].upper()}{self.title[1:]}{images} ({self.unit})"
 
-    def of_classes(self, counts: Counts) -> NDArray[np.float64]:
-        """The score of each class, (…, K); 0 for one without images to count."""
+    def of_classes(self, counts: ClassCounts) -> Array:
+        """The score of each class, (…, K); 0 for a class without images to count."""
         assert self.of_class is not None
         return ratio(*self.of_class(counts))
 
-    def of(self, counts: Counts) -> NDArray[np.float64]:
-        """The average, (…).
+    def of(self, sums: Sums) -> Array:
+        """The metric, (…).
 
-        In that over classes, as torchmetrics and scikit-learn have it, a class that is neither a
-        label nor predicted does not count.
+        As in torchmetrics and scikit-learn, an average over classes leaves out a class that is
+        neither a label nor predicted.
         """
+        if self.total is not None:
+            return self.total(sums) / sums.images
         assert self.of_class is not None
+        counts = sums.classes
         if self.average == "micro":
             part, whole = self.of_class(counts)
             return ratio(part.sum(-1), whole.sum(-1))
-        present = counts.support + counts.predicted > 0
+        present = (counts.support + counts.predicted > 0).astype(float)
         return ratio((self.of_classes(counts) * present).sum(-1), present.sum(-1))
 
 
-def ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
+def ratio(part: Array, whole: Array) -> Array:
     """``part / whole``, and 0 where both are 0."""
-    quotient: NDArray[np.float64] = part / (whole + (whole == 0))
+    quotient: Array = part / (whole + (whole == 0))
     return quotient
+
+
+def _absolute_excess(sums: Sums) -> Array:
+    assert sums.excess is not None
+    total: Array = abs(sums.excess).sum(-1)
+    return total
 
 
 EVERY_SPLIT = ("train", "val", "test")
 
 METRICS = (
-    Metric("loss", "loss", "min", splits=EVERY_SPLIT, unit="cross-entropy, nats", listed=("val",)),
-    Metric(
-        "accuracy",
-        "accuracy",
-        "max",
-        of_class=lambda of: (of.correct, of.support),
-        splits=EVERY_SPLIT,
-        interval="wilson",
-        unit="fraction correct",
-        listed=("val", "test"),
-    ),
+    Metric("loss", "loss", "min", total=lambda sums: sums.loss, splits=EVERY_SPLIT,
+           unit="cross-entropy, nats", listed=("val",)),
+    Metric("accuracy", "accuracy", "max", lambda of: (of.correct, of.support), splits=EVERY_SPLIT,
+           interval="wilson", unit="fraction correct", listed=("val", "test")),
     Metric("precision", "precision", "max", lambda of: (of.correct, of.predicted), average="macro"),
     Metric("recall", "recall", "max", lambda of: (of.correct, of.support), average="macro"),
-    Metric(
-        "f1", "F1", "max", lambda of: (2 * of.correct, of.support + of.predicted), average="macro"
-    ),
-    Metric("top5_error", "top-5 error", "min", more_classes_than=5, interval="wilson"),
-    Metric("ece", "calibration error", "min", splits=(), interval="reflected"),
-)
-"""In the order in which they are shown."""
+    Metric("f1", "F1", "max", lambda of: (2 * of.correct, of.support + of.predicted),
+           average="macro"),
+    Metric("top5_error", "top-5 error", "min", total=lambda sums: sums.not_in_top5,
+           more_classes_than=5, interval="wilson"),
+    # Expected calibration error, Σ_b (n_b / n) |confidence_b - accuracy_b| over bins b.
+    Metric("ece", "calibration error", "min", total=_absolute_excess, splits=(),
+           interval="reflected"),
+)  # fmt: skip
+"""All metrics, in the order in which they are shown."""
 
 BY_CLASS = [metric for metric in METRICS if metric.of_class is not None]
-"""Columns of the tables by class."""
+"""Columns of the per-class tables."""
 
 DRAWN = [metric for metric in METRICS if metric.unit]
-"""Those whose curves are drawn, and which stand where there is room for few."""
+"""Metrics whose curves are drawn; they come first where there is room for few."""
 
 LISTED = [f"{split}/{each.name}" for split in ("val", "test") for each in METRICS
           if split in each.listed]  # fmt: skip
-"""What ``discern runs`` shows of a run's metrics; the first ranks runs."""
+"""The metrics that ``discern runs`` lists; the first one ranks runs."""
 
 SMALL_IS_GOOD = ("loss", "error", "seconds")
-"""Endings of the names of metrics of a user's own of which less is better."""
+"""Endings of names of a user's own metrics of which lower is better."""
 
 
 def metric_of(name: str) -> Metric:
-    """The entry of ``NAME`` or ``SPLIT/NAME``; of a metric of a user's own what its name tells."""
+    """The entry for ``NAME`` or ``SPLIT/NAME``; a user's own metric is judged by its name."""
     own = name.rpartition("/")[2]
     guess = Metric(own, own.replace("_", " "), "min" if own.endswith(SMALL_IS_GOOD) else "max")
     return next((metric for metric in METRICS if metric.name == own), guess)

@@ -1,4 +1,4 @@
-"""What a model says of labelled images: the arrays, and predictions.csv."""
+"""The predictions of a model for labelled images: the arrays, and predictions.csv."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TOP = 5
-"""Classes among which the label counts as found in the top-5 error."""
+"""The number of most probable classes that the top-5 error looks at."""
 
 ROWS_AT_ONCE = 1000
-"""Images whose probabilities are text in memory at a time."""
+"""Images whose probabilities are formatted at a time."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of N images of K classes.
+    """The predictions of a model for N images of K classes.
 
     Attributes:
         class_names: K names.
-        indices: int64 (N,), the images' places in the part of the data set that they come from.
+        indices: int64 (N,), the images' indices in the part of the data set that they come from.
         labels: int64 (N,).
         predicted: int64 (N,), the most probable class.
         probabilities: float32 (N, K).
@@ -59,7 +59,7 @@ class Predictions:
         files: list[str] | None = None,
     ) -> Predictions:
         """From logits (N, K) float32, with labels and indices int64 (N,)."""
-        from torch.nn.functional import cross_entropy  # not paid for by who reads predictions
+        from torch.nn.functional import cross_entropy  # start-up time
 
         top = logits.topk(min(TOP, logits.shape[1]), dim=1).indices
         return cls(
@@ -89,7 +89,7 @@ class Predictions:
 
     @property
     def margins(self) -> NDArray[np.float32]:
-        """How much more probable the predicted class is than the next, (N,); 1 for one class."""
+        """The probability of the predicted class minus that of the next, (N,); 1 for one class."""
         if self.probabilities.shape[1] < 2:
             return np.ones(len(self), np.float32)
         two = np.partition(self.probabilities, -2, axis=1)[:, -2:]
@@ -98,33 +98,33 @@ class Predictions:
 
     @property
     def undefined(self) -> int:
-        """Images of which the model says nothing: the probabilities are not finite."""
+        """The number of images with probabilities that are not finite."""
         return int((~np.isfinite(self.probabilities)).any(axis=1).sum())
 
     def least_certain(self, count: int) -> NDArray[np.int64]:
-        """Rows whose two most probable classes are nearest to each other, the nearest first."""
+        """Rows with the smallest margins, the smallest first."""
         return np.argsort(self.margins, kind="stable")[:count]
 
     def worst(self, count: int) -> NDArray[np.int64]:
-        """Rows with the highest losses, the highest first, and before them those that are NaN."""
+        """Rows with the highest losses, NaN first, then the highest."""
         return np.argsort(-np.nan_to_num(self.losses, nan=np.inf), kind="stable")[:count]
 
 
 def warn_of_undefined(undefined: int, images: int) -> None:
-    """Say that the classes said of some images mean nothing; nothing where all mean something."""
+    """Warn if the outputs for some images are not finite."""
     if undefined:
         log.warning(
-            "The model's outputs are not finite for %s of %s images, as after a training that "
-            "diverged: the class said of these means nothing, nor do metrics that count it.",
+            "The model's outputs are not finite for %s of %s images, as after training that "
+            "diverged: their predictions are meaningless, and so are metrics that count them.",
             f"{undefined:,}",
             f"{images:,}",
         )
 
 
 def write_predictions(predictions: Predictions, path: Path) -> None:
-    """Write a row an image: index, file, label, predicted, and the probability of each class.
+    """Write a row per image: index, file, label, predicted, and the probability of each class.
 
-    The file is empty for images that come from no file of their own.
+    The file is empty for images that have none.
     """
     columns = (f"probability_{name}" for name in predictions.class_names)
     with write_whole(path) as file:
@@ -136,9 +136,9 @@ def write_predictions(predictions: Predictions, path: Path) -> None:
 def _rows(predictions: Predictions, part: slice) -> str:
     """Lines of the file.
 
-    One format for many numbers is three times as fast as the csv module, and numbers need no
-    quotes. No list is made for each row: thousands of them would set the garbage collector to
-    work, which takes a tenth of a second where torch and lightning are imported.
+    Formatting all numbers at once is three times as fast as the csv module, and numbers need no
+    quotes. A list per row would trigger the garbage collector, which takes a tenth of a second
+    once torch and lightning are imported.
     """
     cells = [*map(csv_field, predictions.class_names)]
     files = map(csv_field, (predictions.files or [""] * len(predictions))[part])
@@ -148,8 +148,8 @@ def _rows(predictions: Predictions, part: slice) -> str:
     row = ",".join(["%.7g"] * len(cells)) + "\n"
     numbers = row * len(labels) % tuple(predictions.probabilities[part].ravel().tolist())
     return "".join(
-        f"{index},{file},{cells[label]},{cells[said]},{probabilities}"
-        for index, file, label, said, probabilities in zip(
+        f"{index},{file},{cells[label]},{cells[guess]},{probabilities}"
+        for index, file, label, guess, probabilities in zip(
             indices, files, labels, predicted, numbers.splitlines(keepends=True), strict=True
         )
     )

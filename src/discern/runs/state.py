@@ -1,4 +1,4 @@
-"""How a run stands, and how it has ended."""
+"""The state of a run, and how it ended."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """How a run stands, or a job of a sweep."""
+    """The state of a run, or of a job of a sweep."""
 
     DONE = "done"
     PRUNED = "pruned"
@@ -18,32 +18,32 @@ class State(StrEnum):
     INTERRUPTED = "interrupted"
     """Stopped by the user; it can go on from its checkpoint."""
     UNFINISHED = "unfinished"
-    """It is still running, or its process died before it could say how it ended."""
+    """It is still running, or its process died before it could record its end."""
     UNKNOWN = "unknown"
     """Its summary has the format of another version of discern."""
     WAITING = "not run"
 
     @property
     def is_settled(self) -> bool:
-        """Whether it has come to its end, so that a sweep that goes on leaves the job alone."""
+        """Whether it has ended for good, so that a resumed sweep does not run the job again."""
         return self in (State.DONE, State.PRUNED, State.DIVERGED)
 
 
 ENDINGS = (State.DONE, State.PRUNED, State.DIVERGED, State.FAILED, State.INTERRUPTED)
-"""What the summary of a run may say."""
+"""The states that a summary may hold."""
 
 STANDINGS = tuple(state for state in State if state is not State.WAITING)
-"""How a run may stand that has a folder."""
+"""The states of a run that has a folder."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run has ended.
+    """How a run ended.
 
     Attributes:
-        state: what the program decides by.
-        reason: why, for people, in words that follow those of the state; never parsed.
-        status: with which the process exits.
+        state: its state, which programs decide by.
+        reason: why, for people, as it reads after the state's name; never parsed.
+        status: the process's exit status.
     """
 
     state: State
@@ -55,8 +55,7 @@ class Ended:
         """The line for the terminal, without a full stop."""
         if self.state is State.DONE:
             return f"Finished: {self.reason}"
-        told = str(self)
-        return told[:1].upper() + told[1:]
+        return str(self)[:1].upper() + str(self)[1:]
 
     def __str__(self) -> str:
         """State and reason, without a full stop."""

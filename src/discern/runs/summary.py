@@ -1,4 +1,4 @@
-"""summary.json: what a run was, what it gave, and where the time went."""
+"""summary.json: a run's identity, results and time."""
 
 import functools
 import importlib.metadata
@@ -25,17 +25,15 @@ PACKAGES = ("discern", "torch", "torchvision", "lightning", "torchmetrics", "hyd
 
 
 _version = functools.cache(importlib.metadata.version)
-"""Looked up once: a process has the packages that it has."""
+"""Looked up once per process."""
 
 
 class Summary:
-    """A run's facts, filled in as they become known and written whenever the run ends.
-
-    What may be secret in them is left out from the start.
+    """A run's facts, collected during the run and written when it ends; secrets are left out.
 
     Args:
         path: the JSON file.
-        facts: what is known from the start.
+        facts: those known from the start.
     """
 
     def __init__(self, path: Path, **facts: Any) -> None:
@@ -48,7 +46,7 @@ class Summary:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time a phase of the run, or one more part of it."""
+        """Add the block's time to a phase of the run."""
         began = time.perf_counter()
         try:
             yield
@@ -57,7 +55,7 @@ class Summary:
             seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - began
 
     def write(self, ended: Ended) -> None:
-        """Write the file, with how the run ended and why."""
+        """Write the file, with the run's state and reason."""
         seconds = self.facts["seconds"]
         seconds["total"] = seconds.get("import", 0.0) + time.perf_counter() - self._began
         outcome = {"format": FORMAT, "state": ended.state, "reason": ended.reason}
@@ -67,9 +65,9 @@ class Summary:
             file.write("\n")
 
 
-def _plain(value: Any) -> Any:
-    # JSON has no NaN; a metric that is none is null. Six digits are more than a metric is good for;
-    # a learning rate begins with zeros.
+def _plain(value: object) -> object:
+    # JSON has no NaN, so it becomes null. Six digits are enough for a metric; a learning rate
+    # begins with zeros.
     if isinstance(value, float):
         if not math.isfinite(value):
             return None
@@ -94,7 +92,7 @@ def metric_cells(
 
 
 def trained_on_sentence(split: str, count: int, images: int) -> str:
-    """What is said of images that are measured and were trained on."""
+    """A sentence on measured images that the model was trained on."""
     are = "is" if count == 1 else "are"
     return (
         f"{count:,} of the {images:,} images of split={split} {are} among those that the model is "
@@ -102,8 +100,8 @@ def trained_on_sentence(split: str, count: int, images: int) -> str:
     )
 
 
-def git_state(folder: Path) -> dict[str, Any] | None:
-    """The commit of the repository that ``folder`` is in and whether files differ from it."""
+def git_state(folder: Path) -> dict[str, str | bool] | None:
+    """The commit of the repository that ``folder`` is in, and whether files differ from it."""
     if shutil.which("git") is None:
         return None
 
@@ -119,8 +117,8 @@ def git_state(folder: Path) -> dict[str, Any] | None:
     return {"commit": commit.stdout.strip(), "dirty": bool(changed)}
 
 
-def machine() -> dict[str, Any]:
-    """The system and how many cores it has."""
+def machine() -> dict[str, str | int | None]:
+    """The operating system and the number of cores."""
     return {"system": platform.platform(), "cores": os.cpu_count()}
 
 

@@ -1,7 +1,7 @@
-"""test_predictions.safetensors: what a run's model says of the test images, kept in its folder.
+"""test_predictions.safetensors: a run's predictions for the test images, kept in its folder.
 
-All that is said of the test later, its report and the comparison of runs, is made from this file.
-Nothing in it is executed, whoever has written it.
+The test section of its report and comparisons of runs are made from this file. Nothing in it is
+executed, whoever wrote it.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,23 +29,29 @@ from discern.schema import Strict
 FILE = "test_predictions.safetensors"
 
 CLASSES_WHOLE, TOP = 100, 10
-"""Up to so many classes all probabilities are kept; of more classes, so many of the highest."""
+"""Up to this many classes all probabilities are kept; of more classes, the highest of an image."""
 
-
-MOST_BYTES, MAX_HEADER = 1 << 29, 1 << 25
-"""Of the file, and of what it says in words: half a million files' names."""
+MAX_BYTES, MAX_HEADER = 1 << 29, 1 << 25
+"""Bytes of the file, and of its header, which fits the names of half a million files."""
 
 MAX_CLASSES, MAX_PROBABILITIES = 5_000, 100_000_000
-"""Of a test that is read again: a table of all confusions of more classes takes a gigabyte."""
+"""Limits on reading: a confusion matrix of more classes takes a gigabyte."""
 
-_WHOLE = ("I32", "I64")
-DTYPES = {
-    **dict.fromkeys(("indices", "labels", "predicted", "thumbnail_rows", "top_classes"), _WHOLE),
-    **dict.fromkeys(("losses", "probabilities", "top_probabilities"), ("F32",)),
-    "in_top": ("BOOL",),
-    "thumbnails": ("U8",),
+_INTEGERS = ("I32", "I64")
+TENSORS: dict[str, tuple[tuple[str, ...], str]] = {
+    "indices": (_INTEGERS, "N"),
+    "labels": (_INTEGERS, "N"),
+    "predicted": (_INTEGERS, "N"),
+    "losses": (("F32",), "N"),
+    "in_top": (("BOOL",), "N"),
+    "probabilities": (("F32",), "NK"),
+    "top_classes": (_INTEGERS, "NT"),
+    "top_probabilities": (("F32",), "NT"),
+    "thumbnail_rows": (_INTEGERS, "M"),
+    "thumbnails": (("U8",), "B"),
 }
-"""Name of a tensor -> its format's names for what numbers it may have."""
+"""Name of a tensor -> the dtypes it may have, in safetensors' names, and its dimensions: N images,
+K classes, the T most probable classes, M thumbnails, B bytes."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +59,9 @@ class Tested:
     """A model on the test images.
 
     Attributes:
-        predictions: what it says. With more than 100 classes the probabilities beyond the ten
+        predictions: its predictions. With more than 100 classes the probabilities beyond the ten
             highest of an image are 0.
-        images: hex digest of the images and labels, equal for models that saw the same.
+        images: hex digest of images and labels, equal for models tested on the same images.
         thumbnails: of some of the images.
     """
 
@@ -66,27 +72,27 @@ class Tested:
 
 def digest_of(words: NDArray[np.uint64], labels: NDArray[np.int64]) -> str:
     """Hex digest of images, two words each (N, 2), with their labels (N,), in their order."""
-    told = hashlib.sha256(np.ascontiguousarray(words).data)
-    told.update(np.ascontiguousarray(labels).data)
-    return told.hexdigest()
+    digest = hashlib.sha256(np.ascontiguousarray(words).data)
+    digest.update(np.ascontiguousarray(labels).data)
+    return digest.hexdigest()
 
 
 def write_tested(tested: Tested, folder: Path) -> None:
     """Write the file."""
-    said, shown = tested.predictions, tested.thumbnails
-    tensors: dict[str, NDArray[Any]] = {
-        "indices": said.indices,
-        "labels": said.labels.astype(np.int32),
-        "predicted": said.predicted.astype(np.int32),
-        "losses": said.losses,
-        "in_top": said.in_top,
+    found, shown = tested.predictions, tested.thumbnails
+    tensors: dict[str, NDArray[np.generic]] = {
+        "indices": found.indices,
+        "labels": found.labels.astype(np.int32),
+        "predicted": found.predicted.astype(np.int32),
+        "losses": found.losses,
+        "in_top": found.in_top,
         "thumbnail_rows": shown.rows.astype(np.int32),
         "thumbnails": np.frombuffer(shown.picture, np.uint8),
-        **_probabilities(said.probabilities),
+        **_probabilities(found.probabilities),
     }
     about = {
-        "class_names": said.class_names,
-        "files": said.files,
+        "class_names": found.class_names,
+        "files": found.files,
         "images": tested.images,
         "columns": shown.columns,
     }
@@ -95,7 +101,7 @@ def write_tested(tested: Tested, folder: Path) -> None:
         file.write(content)
 
 
-def _probabilities(probabilities: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+def _probabilities(probabilities: NDArray[np.float32]) -> dict[str, NDArray[np.generic]]:
     if probabilities.shape[1] <= CLASSES_WHOLE:
         return {"probabilities": probabilities}
     top = np.argpartition(-probabilities, TOP, axis=1)[:, :TOP]
@@ -106,15 +112,15 @@ def _probabilities(probabilities: NDArray[np.float32]) -> dict[str, NDArray[Any]
 
 
 def read_tested(folder: Path) -> Tested | None:
-    """What the file in a run's folder says; None where there is none, or none that can be read.
+    """The contents of the file in a run's folder; None if it is missing or cannot be read.
 
-    The best job of a sweep is tested after the others, in a folder of its own within.
+    The best job of a sweep is tested last, in the folder ``test`` inside its own.
     """
     return _read_file(folder) or _read_file(folder / "test")
 
 
 class _About(Strict):
-    """What the file says beside the numbers."""
+    """The file's metadata."""
 
     class_names: list[str] = Field(min_length=1, max_length=MAX_CLASSES)
     files: list[str] | None
@@ -128,77 +134,64 @@ def _read_file(folder: Path) -> Tested | None:
         with open_regular(path, path.parent) as file:
             size = os.fstat(file.fileno()).st_size
             header = int.from_bytes(file.read(8), "little")
-        if size > MOST_BYTES or header > MAX_HEADER:
+        if size > MAX_BYTES or header > MAX_HEADER:
             return None
         with safe_open(path, "np") as file:
-            shapes = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            if any(part.get_dtype() not in DTYPES.get(name, ()) for name, part in shapes.items()):
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            if any(part.get_dtype() not in TENSORS[name][0] for name, part in slices.items()):
                 return None
-            tensors = {name: file.get_tensor(name) for name in shapes}
+            tensors = {name: file.get_tensor(name) for name in slices}
             about = json.loads((file.metadata() or {})["discern"])
         return _read(tensors, _About.model_validate(about))
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError):
         return None
 
 
-def _read(tensors: dict[str, NDArray[Any]], about: _About) -> Tested:
-    names = about.class_names
-    labels = tensors["labels"].astype(np.int64)
-    images, classes = len(labels), len(names)
+def _read(tensors: Mapping[str, NDArray[np.generic]], about: _About) -> Tested:
+    """The contents of the file.
+
+    Raises:
+        ValueError, KeyError: the tensors do not match each other, or one is missing.
+    """
+    images, classes = len(tensors["labels"]), len(about.class_names)
     if images * classes > MAX_PROBABILITIES:
         raise ValueError("too many probabilities")
-    if "probabilities" in tensors:
-        probabilities = tensors["probabilities"]
-    else:
-        top, values = tensors["top_classes"].astype(np.int64), tensors["top_probabilities"]
-        if top.shape != values.shape or top.ndim != 2 or len(top) != images:
-            raise ValueError("as many probabilities as classes are needed")
-        _check_range(top, classes)
+    if about.files is not None and len(about.files) != images:
+        raise ValueError("the number of files is not the number of images")
+    _check_shapes(tensors, {"N": images, "K": classes})
+    whole = {
+        name: part.astype(np.int64) for name, part in tensors.items() if part.dtype.kind == "i"
+    }
+    for name, end in (
+        ("labels", classes), ("predicted", classes), ("top_classes", classes),
+        ("thumbnail_rows", images),
+    ):  # fmt: skip
+        if name in whole and ((whole[name] < 0) | (whole[name] >= end)).any():
+            raise ValueError(f"{name} out of range")
+    probabilities = tensors.get("probabilities")
+    if probabilities is None:
         probabilities = np.zeros((images, classes), np.float32)
-        np.put_along_axis(probabilities, top, values, axis=1)
+        np.put_along_axis(probabilities, whole["top_classes"], tensors["top_probabilities"], axis=1)
     predictions = Predictions(
-        names,
-        indices=tensors["indices"].astype(np.int64),
-        labels=labels,
-        predicted=tensors["predicted"].astype(np.int64),
-        probabilities=probabilities,
-        losses=tensors["losses"],
-        in_top=tensors["in_top"],
+        about.class_names,
+        indices=whole["indices"],
+        labels=whole["labels"],
+        predicted=whole["predicted"],
+        probabilities=probabilities.astype(np.float32, copy=False),
+        losses=tensors["losses"].astype(np.float32, copy=False),
+        in_top=tensors["in_top"].astype(np.bool_, copy=False),
         files=about.files,
     )
-    shown = Thumbnails(
-        tensors["thumbnail_rows"].astype(np.int64), tensors["thumbnails"].tobytes(), about.columns
-    )
-    _check(predictions, shown)
+    picture = tensors["thumbnails"].tobytes()
+    shown = Thumbnails(whole["thumbnail_rows"], picture, about.columns)
     return Tested(predictions, about.images, shown)
 
 
-def _check(predictions: Predictions, shown: Thumbnails) -> None:
-    """Raise ValueError where the parts do not belong together."""
-    images, classes = len(predictions), len(predictions.class_names)
-    if predictions.probabilities.shape != (images, classes):
-        raise ValueError("probabilities of other images or classes")
-    parts = (
-        predictions.labels,
-        predictions.indices,
-        predictions.predicted,
-        predictions.losses,
-        predictions.in_top,
-    )
-    if any(part.shape != (images,) for part in parts):
-        raise ValueError("parts of different lengths")
-    if predictions.files is not None and len(predictions.files) != images:
-        raise ValueError("as many files as images are needed")
-    if shown.rows.ndim != 1:
-        raise ValueError("rows of rows")
-    for numbers, below in (
-        (predictions.labels, classes),
-        (predictions.predicted, classes),
-        (shown.rows, images),
-    ):
-        _check_range(numbers, below)
-
-
-def _check_range(numbers: NDArray[np.int64], below: int) -> None:
-    if (numbers < 0).any() or (numbers >= below).any():
-        raise ValueError("a number out of range")
+def _check_shapes(tensors: Mapping[str, NDArray[np.generic]], sizes: dict[str, int]) -> None:
+    for name, tensor in tensors.items():
+        dimensions = TENSORS[name][1]
+        if tensor.ndim != len(dimensions) or any(
+            sizes.setdefault(dimension, size) != size
+            for dimension, size in zip(dimensions, tensor.shape, strict=True)
+        ):
+            raise ValueError(f"{name} has the wrong shape {tensor.shape}")

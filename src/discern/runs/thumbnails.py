@@ -1,4 +1,4 @@
-"""Small pictures of some images, side by side in one."""
+"""Thumbnails of some images, side by side in one picture."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from discern.data.pictures import PictureError, opened
 from discern.runs.predictions import Predictions
 
 SIDE = 96
-"""Pixels of a larger image's thumbnail: a multiple of a JPEG's blocks, so that none is of two."""
+"""Pixels of a larger image's thumbnail: a multiple of JPEG's blocks, so that none straddles two."""
 
 LOSSLESS = 32
-"""Pixels of a side up to which images are kept as they are."""
+"""Images up to this many pixels a side are kept as they are."""
 
 MAX_PIXELS = 40_000_000
-"""Of a picture in a run's folder; discern's own have a tenth of it."""
+"""The limit for a picture in a run's folder; discern's own have a tenth of it."""
 
 GALLERY, OF_A_CONFUSION, OF_A_CLASS = 24, 12, 4
-"""Images of the highest loss, and as many of the least certain ones; of each confusion of two
-classes; of those that are classified correctly, of each class."""
+"""Numbers of images: with the highest loss, and as many of the least certain; of each confusion of
+two classes; of each class classified correctly."""
 
 
 @dataclass(frozen=True)
 class Thumbnails:
-    """Pictures of some of a split's images.
+    """Thumbnails of some of a split's images.
 
     Attributes:
-        rows: which of the predictions they belong to, int64 (M,).
-        picture: a PNG or JPEG with the M pictures in rows of ``columns``, each a square.
-        columns: pictures in a row.
+        rows: their rows in the predictions, int64 (M,).
+        picture: a PNG or JPEG with M square thumbnails in rows of ``columns``.
+        columns: thumbnails in a row.
     """
 
     rows: NDArray[np.int64]
@@ -45,10 +45,10 @@ class Thumbnails:
 
 
 def chosen(predictions: Predictions, most: int) -> NDArray[np.int64]:
-    """The rows worth a look, int64, at most so many, those of most interest first.
+    """The rows of at most ``most`` images worth a look, int64, the most interesting first.
 
     These are the worst, the least certain, the worst of each confusion of two classes in turn, and
-    the least certain of each class that are classified correctly.
+    the least certain correct ones of each class.
     """
     seen = dict.fromkeys(predictions.worst(GALLERY).tolist())
     seen |= dict.fromkeys(predictions.least_certain(GALLERY).tolist())
@@ -57,7 +57,7 @@ def chosen(predictions: Predictions, most: int) -> NDArray[np.int64]:
 
 
 def _in_turn(predictions: Predictions) -> Iterator[int]:
-    """One of each confusion, then a second of each, …; then likewise those that are correct."""
+    """One of each confusion, then a second of each, …; then likewise the correct ones."""
     wrong = ~predictions.correct
     for part, order, of_each in (
         (wrong, -predictions.losses, OF_A_CONFUSION),
@@ -75,7 +75,7 @@ def _in_turn(predictions: Predictions) -> Iterator[int]:
 
 
 def thumbnails(rows: NDArray[np.int64], pixels: NDArray[np.uint8]) -> Thumbnails:
-    """Pictures of images, uint8 (M, C, H, W) with C of 1 or 3, which belong to these rows (M,)."""
+    """Thumbnails of images, uint8 (M, C, H, W) with C of 1 or 3, in these rows (M,)."""
     count, channels, height, width = pixels.shape
     small = max(height, width) <= LOSSLESS
     side = max(height, width) if small else SIDE
@@ -99,10 +99,10 @@ def thumbnails(rows: NDArray[np.int64], pixels: NDArray[np.uint8]) -> Thumbnails
 
 @contextmanager
 def open_picture(content: bytes) -> Iterator[Image.Image]:
-    """A picture that discern has written, or a stranger in its place; not decoded yet.
+    """Open a picture of discern's, which may be a stranger's instead; it is not decoded yet.
 
     Raises:
-        ValueError: it is no PNG or JPEG, or one of too many pixels.
+        ValueError: it is not a PNG or JPEG, or it has too many pixels.
     """
     try:
         with opened(io.BytesIO(content), ("PNG", "JPEG")) as (picture, _):
@@ -114,7 +114,7 @@ def open_picture(content: bytes) -> Iterator[Image.Image]:
 
 
 def side_of(shown: Thumbnails) -> int:
-    """Pixels of a side of each picture.
+    """The side of each thumbnail in pixels.
 
     Raises:
         ValueError: they are not what :func:`thumbnails` makes.

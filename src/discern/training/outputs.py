@@ -140,4 +140,4 @@ def show_samples(
 
 def pixels_of(images: torch.Tensor, data: ImageDataModule) -> Any:
     """Normalised images as pixels again."""
-    return as_pixels(images, data.preprocessing["mean"], data.preprocessing["std"])
+    return as_pixels(images, data.preprocessing)

@@ -16,4 +16,4 @@ def test_a_value_is_shown_as_it_is_whatever_it_means_to_markdown():
     assert row.count("|") == 2
     assert "<" not in row
     assert "`" not in row
-    assert "Nothing." in settings_page("", [], {})
+    assert "None." in settings_page("", [], {})

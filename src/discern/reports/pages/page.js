@@ -261,12 +261,12 @@ function picture(number) {
   const one = DATA.pictures[number];
   const names = DATA.classes;
   const right = one.label === one.predicted;
-  const said = `said ${names[one.predicted]}, ${percent(one.top[0][1])}`;
+  const predicted = `predicted ${names[one.predicted]} (${percent(one.top[0][1])})`;
   const others = one.top.slice(1).map(([which, share]) => `${names[which]} ${percent(share)}`).join(", ");
   return element("li", {},
-    thumbnail(number, `is ${names[one.label]}, ${said}`),
-    element("span", {}, `is ${names[one.label]}`), element("br"),
-    element("span", { class: right ? "right" : "wrong" }, said), element("br"),
+    thumbnail(number, `true ${names[one.label]}, ${predicted}`),
+    element("span", {}, `true ${names[one.label]}`), element("br"),
+    element("span", { class: right ? "right" : "wrong" }, predicted), element("br"),
     element("span", {}, others), element("br"),
     element("span", { class: "name", title: one.name }, `loss ${one.loss === null ? "nan" : one.loss.toFixed(2)}, ${one.name}`));
 }
@@ -283,10 +283,10 @@ function makeCells(holder) {
       for (const other of buttons) other.setAttribute("aria-pressed", String(other === button));
       const [label, predicted] = button.dataset.cell.split(",").map(Number);
       const found = DATA.pictures.flatMap((one, number) => one.label === label && one.predicted === predicted ? [number] : []);
-      const [is, said] = [DATA.classes[label], DATA.classes[predicted]];
+      const names = DATA.classes;
       const count = Number(button.dataset.count);
-      const what = label === predicted ? `“${is}”, and found to be` : `“${is}”, taken for “${said}”`;
-      const kept = found.length < count ? `; ${found.length} of them are kept here` : "";
+      const what = label === predicted ? `“${names[label]}”, predicted correctly` : `“${names[label]}”, predicted as “${names[predicted]}”`;
+      const kept = found.length < count ? `; ${found.length} of them are shown` : "";
       panel.replaceChildren(
         element("h3", {}, what),
         element("p", {}, `${count.toLocaleString("en")} ${count === 1 ? "image" : "images"}${kept}.`),

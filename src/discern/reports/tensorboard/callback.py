@@ -1,22 +1,23 @@
-"""Writes what TensorBoard shows of a run besides its scalars."""
+"""The callback that writes pictures, curves, graph and features to TensorBoard."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from discern.data.augment import View
-from discern.data.images import Shown
+from discern.data.images import Images, Shown
 from discern.data.module import ImageDataModule
 from discern.errors import DiscernError, first_line
+from discern.models.classifier import Classifier
 from discern.reports.confusion import confusion_figure, confusion_matrix
 from discern.reports.samples import as_pixels, top_losses
 from discern.reports.sheet import rendered
@@ -31,20 +32,19 @@ THRESHOLDS = 51
 
 
 class Dashboard(Callback):
-    """Shows a run's network, its validation and its features in TensorBoard.
+    """Shows a run's network, validation and features in TensorBoard.
 
     It does nothing without a TensorBoard logger, has no hook around batches, and writes between
-    epochs, when nobody measures training's speed. With several processes there are no pictures of
-    the validation, of which each process sees a part.
+    epochs, outside the time that counts for training speed. With several processes there are no
+    validation pictures, since each process sees only a part of the images.
 
     Args:
-        images_every: epochs from one set of pictures of the validation to the next; the last epoch
-            has one in any case.
-        worst: predictions in the picture of the worst.
-        pr_curves: classes, the first ones, that have a precision-recall curve.
-        graph: whether the network is drawn.
-        projector: images that are points in the projector, where a frozen backbone has features.
-        sparing: leave out all but the charts' layout, as the jobs of a sweep do.
+        images_every: write validation pictures every this many epochs, and after the last one.
+        worst: number of images in the picture of the worst predictions.
+        pr_curves: number of classes, the first ones, with a precision-recall curve.
+        graph: whether to write the network's graph.
+        projector: number of images in the projector, for models with a frozen backbone.
+        sparing: write only the layout of charts, as jobs of a sweep do.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Dashboard(Callback):
         self._validated = self._drawn = 0  # epochs, from 1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say which curves share a chart; draw the network."""
+        """Write the layout of charts and the network's graph."""
         logger, model = _logger(trainer), _classifier(pl_module)
         if logger is None:
             return
@@ -74,7 +74,7 @@ class Dashboard(Callback):
             self._draw_graph(logger, trainer, model)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Have what the model says kept."""
+        """Let the model keep its validation outputs."""
         fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
         drawn = not self.sparing and trainer.world_size == 1
         if fitting and drawn and _logger(trainer) is not None:
@@ -82,44 +82,42 @@ class Dashboard(Callback):
             self._validated = trainer.current_epoch + 1
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what is due."""
+        """Write the validation pictures if they are due."""
         logger, epoch = _logger(trainer), trainer.current_epoch + 1
         if logger is None or self.sparing:
             return
         if self._validated == epoch and epoch % self.images_every == 0:
-            self._draw_validation(logger, trainer, pl_module)
+            self._draw_validation(logger, trainer, _classifier(pl_module))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the last validation, and write the points of the projector."""
+        """Write the last validation's pictures and the projector."""
         logger, model = _logger(trainer), _classifier(pl_module)
         if logger is None or self.sparing:
             return
         if self._validated > self._drawn:
-            self._draw_validation(logger, trainer, pl_module)
+            self._draw_validation(logger, trainer, model)
         if self.projector and getattr(trainer.datamodule, "features", None) is not None:  # type: ignore[attr-defined]
             self._write_projector(logger, trainer, model)
         model.validated = None
 
-    # What is written
-
-    def _draw_graph(self, logger: TensorBoard, trainer: Trainer, model: Any) -> None:
+    def _draw_graph(self, logger: TensorBoard, trainer: Trainer, model: Classifier) -> None:
         from discern.reports.tensorboard.graph import graph_of
 
         try:
             graph = graph_of(model.network, trainer.datamodule.input_shape)  # type: ignore[attr-defined]
-        except Exception as error:  # a network of the user's own that cannot be run like this
+        except Exception as error:  # a user's own network may not run like this
             log.warning("TensorBoard has no graph of the network: %s.", first_line(error))
             return
         logger.log_graph_of(graph)
 
-    def _draw_validation(self, logger: TensorBoard, trainer: Trainer, model: Any) -> None:
+    def _draw_validation(self, logger: TensorBoard, trainer: Trainer, model: Classifier) -> None:
         self._drawn = epoch = self._validated
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        predictions = _predictions(model.validated, data)
+        predictions = _predictions(model.validated or [], data)
         if predictions is None:
             return
         writer, names = logger.experiment, predictions.class_names
-        # Of a model whose outputs are NaN there is no curve.
+        # Outputs that are NaN have no curve.
         for number, name in enumerate(names[: 0 if predictions.undefined else self.pr_curves]):
             truth = predictions.labels == number
             scores = predictions.probabilities[:, number]
@@ -139,20 +137,20 @@ class Dashboard(Callback):
             "val/worst_predictions", rendered(page.finished()), epoch, dataformats="HWC"
         )
 
-    def _write_projector(self, logger: TensorBoard, trainer: Trainer, model: Any) -> None:
+    def _write_projector(self, logger: TensorBoard, trainer: Trainer, model: Classifier) -> None:
         from discern.reports.tensorboard.projector import THUMBNAIL, Points, write_projector
 
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
         dataset = data.val_dataset if data.has_validation else data.train_dataset
         chosen = _spread(len(dataset), self.projector)
         try:
-            # Those that there are: of training images, of their first view.
+            # Cached features of training images exist only for augmented views: take the first.
             augmentation = None if data.has_validation else data.augmentation
             shown = Shown(dataset, View.of(augmentation, data.seed, 0))
             assert data.features is not None
             features = data.features.rows(shown, chosen)
             pixels, labels = _pixels(dataset.smaller(THUMBNAIL), chosen, data)
-            columns = _columns(model.network, data, features, labels)
+            columns = _columns(cast(nn.Module, model.network.head), data, features, labels)
             files = dataset.names()
             if files is not None:
                 columns["file"] = [Path(files[place]).name for place in chosen.tolist()]
@@ -168,15 +166,15 @@ def _logger(trainer: Trainer) -> TensorBoard | None:
     return next((logger for logger in trainer.loggers if isinstance(logger, TensorBoard)), None)
 
 
-def _classifier(pl_module: LightningModule) -> Any:
-    """The module as what it is: discern trains no other."""
-    return pl_module
+def _classifier(pl_module: LightningModule) -> Classifier:
+    """The module; discern trains only classifiers."""
+    return cast(Classifier, pl_module)
 
 
 def _predictions(
     validated: list[tuple[Tensor, Tensor]], data: ImageDataModule
 ) -> Predictions | None:
-    """What the model said of the validation images, in their order; None without a batch."""
+    """The predictions for the validation images, in their order; None without a batch."""
     if not validated:
         return None
     logits, labels = (torch.cat(parts).cpu() for parts in zip(*validated, strict=True))
@@ -185,23 +183,22 @@ def _predictions(
 
 
 def _spread(count: int, most: int) -> NDArray[np.int64]:
-    """At most so many of ``count`` indices, at equal distances."""
+    """At most ``most`` of ``count`` indices, evenly spaced."""
     return np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)
 
 
 def _pixels(
-    dataset: Any, rows: NDArray[np.int64], data: ImageDataModule
+    dataset: Images, rows: NDArray[np.int64], data: ImageDataModule
 ) -> tuple[NDArray[np.uint8], Tensor]:
     """Pixels, uint8 (N, C, H, W), and labels of some images of a data set."""
     images, labels = dataset.__getitems__(rows.tolist())
-    return as_pixels(images, data.preprocessing["mean"], data.preprocessing["std"]), labels
+    return as_pixels(images, data.preprocessing), labels
 
 
 def _columns(
-    network: Any, data: ImageDataModule, features: Tensor, labels: Tensor
+    head: nn.Module, data: ImageDataModule, features: Tensor, labels: Tensor
 ) -> dict[str, list[str]]:
     """Label and predicted class of each image."""
-    head = network.head
     training = head.training
     head.eval()
     with torch.no_grad():
@@ -209,5 +206,5 @@ def _columns(
         predicted = head(features.to(weights.device, weights.dtype)).argmax(dim=1).cpu()
     head.train(training)
     names = data.class_names
-    said = {"label": labels.tolist(), "predicted": predicted.tolist()}
-    return {column: [names[number] for number in numbers] for column, numbers in said.items()}
+    numbers = {"label": labels.tolist(), "predicted": predicted.tolist()}
+    return {column: [names[number] for number in each] for column, each in numbers.items()}

@@ -1,4 +1,4 @@
-"""A network's graph for TensorBoard: what is computed of what, module by module."""
+"""A network's graph for TensorBoard, module by module."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import torch
 from tensorboard.compat.proto.attr_value_pb2 import AttrValue
@@ -23,20 +22,20 @@ PRODUCER = 22
 """The version of the format, as torch.utils.tensorboard writes it."""
 
 CHANGE_NOTHING = ("requires_grad_", "detach", "contiguous", "float")
-"""Operations that a picture of the network is clearer without, where they give what they took."""
+"""Operations that are left out of the graph if they return their input."""
 
 
 def graph_of(network: nn.Module, input_shape: Sequence[int]) -> GraphDef:
-    """What a network in eval mode does with an image of zeros, (1, C, H, W).
+    """The graph of a network in eval mode for an image of zeros, (1, C, H, W).
 
-    One forward pass is watched: a node for each function of torch that gives a tensor, in the scope
-    of the module that calls it. ``SummaryWriter.add_graph`` would take thirty times as long for a
-    backbone, and is built on ``torch.jit.trace``, which is deprecated. The network, its training
-    mode and the random generators are left as they were.
+    One forward pass is recorded: a node for each torch function that returns a tensor, in the scope
+    of the module that calls it. ``SummaryWriter.add_graph`` takes thirty times as long for a
+    backbone, and uses ``torch.jit.trace``, which is deprecated. The network, its training mode and
+    the random generators are left as they were.
     """
-    watched: Any = copy.copy(network)  # of which the parts are the network's own
+    watched = copy.copy(network)  # shallow: the parts are the network's own
     if hasattr(watched, "engine"):
-        watched.engine = None  # another engine computes out of torch's sight
+        watched.__dict__["engine"] = None  # torch cannot see what another engine computes
     weights = next(network.parameters(), torch.empty(0))
     device = weights.device
     recorder = _Recorder()
@@ -65,28 +64,28 @@ def _in_eval_mode(network: nn.Module) -> Iterator[None]:
 
 
 class _Recorder(TorchFunctionMode):
-    """Writes down each function that gives a tensor, and where its tensors are from.
+    """Records each function that returns a tensor, and which nodes its inputs come from.
 
     Attributes:
-        nodes: one for each function.
+        nodes: one for each call.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.nodes: list[NodeDef] = []
-        # Of the modules that are at work, the outermost first: the name, and the scope.
-        self._at_work: list[tuple[str, str]] = [("", "")]
+        # The stack of running modules, the outermost first: name and scope.
+        self._running: list[tuple[str, str]] = [("", "")]
         self._names: Counter[str] = Counter()
-        # Not by id: that of a tensor that is no longer needed is given to another one.
+        # Not by id, which is reused after a tensor is freed.
         self._producers = WeakTensorKeyDictionary()
 
     def __torch_function__(
         self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         kwargs = kwargs or {}
         output = func(*args, **kwargs)
         name = getattr(func, "__name__", "")
@@ -96,9 +95,9 @@ class _Recorder(TorchFunctionMode):
             self.add(name.strip("_"), name.strip("_"), given, output)
         return output
 
-    def add(self, name: str, kind: str, given: Sequence[Any], output: Any) -> None:
+    def add(self, name: str, kind: str, given: Sequence[object], output: object) -> None:
         """Add a node: its name in its scope, its operation, its inputs and its output."""
-        path = self._at_work[-1][1] + name
+        path = self._running[-1][1] + name
         self._names[path] += 1
         unique = path if self._names[path] == 1 else f"{path}_{self._names[path]}"
         producers = dict.fromkeys(
@@ -118,7 +117,7 @@ class _Recorder(TorchFunctionMode):
 
     @contextmanager
     def scopes(self, network: nn.Module) -> Iterator[None]:
-        """Know which module is at work."""
+        """Track which module is running, within the block."""
         handles = []
         for name, module in network.named_modules():
             enter, leave = self._hooks(name)
@@ -133,22 +132,22 @@ class _Recorder(TorchFunctionMode):
     def _hooks(self, name: str) -> tuple[Callable[..., None], Callable[..., None]]:
         calls = itertools.count(1)
 
-        def enter(*_: Any) -> None:
-            outer, scope = self._at_work[-1]
-            # A list of modules is not at work itself: its layers stand side by side.
+        def enter(*_: object) -> None:
+            outer, scope = self._running[-1]
+            # A ModuleList does not run itself, so its layers stand side by side.
             own = name.removeprefix(f"{outer}.")
-            # One activation that several layers share would be drawn as a knot of all of them.
+            # An activation shared by several layers would otherwise be one node of all of them.
             again = next(calls)
             own = f"{own}_{again}" if again > 1 else own
-            self._at_work.append((name, f"{scope}{own}/" if name else ""))
+            self._running.append((name, f"{scope}{own}/" if name else ""))
 
-        def leave(*_: Any) -> None:
-            self._at_work.pop()
+        def leave(*_: object) -> None:
+            self._running.pop()
 
         return enter, leave
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def _tensors(value: object) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):

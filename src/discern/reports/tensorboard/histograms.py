@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
 
+from discern.models.classifier import Classifier
 from discern.reports.tensorboard.logger import TensorBoard
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 def histograms(every_n_epochs: int | None) -> Histograms | None:
-    """The callback, or None where it is not asked for: it has a hook around each batch."""
+    """The callback, or None to save its hook around each batch."""
     return None if every_n_epochs is None else Histograms(every_n_epochs)
 
 
@@ -25,22 +30,27 @@ class Histograms(Callback):
         self.every_n_epochs = every_n_epochs
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
     ) -> None:
-        """Write what is due; before the validation, which sets the gradients to zero."""
+        """Write histograms that are due, before validation sets the gradients to zero."""
         epoch = trainer.current_epoch + 1
         if not trainer.is_last_batch or epoch % self.every_n_epochs or not trainer.is_global_zero:
             return
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoard):
-                _write(logger.experiment, pl_module, epoch)
+                _write(logger.experiment, cast(Classifier, pl_module).network, epoch)
 
 
-def _write(writer: Any, pl_module: Any, epoch: int) -> None:
-    for name, parameter in pl_module.network.named_parameters():
+def _write(writer: SummaryWriter, network: nn.Module, epoch: int) -> None:
+    for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             tensors = {"weights": parameter.detach(), "gradients": parameter.grad}
             for kind, values in tensors.items():
-                # What is not finite has no histogram, and TensorBoard would raise.
+                # TensorBoard raises for values that are not finite.
                 if values is not None and bool(values.isfinite().all()):
                     writer.add_histogram(f"{kind}/{name}", values, epoch)

@@ -16,14 +16,14 @@ COURSE = {
     "seconds an epoch": "train/seconds",
     "loss of single steps": STEP_LOSS,
 }
-"""Charts on how training went rather than on what it gave."""
+"""Charts of training itself rather than of its metrics."""
 
 
 def layout(metric_names: Iterable[str]) -> Layout:
-    """A chart for each metric, with its training and its validation curve.
+    """A chart for each metric, with its training and validation curves.
 
     Args:
-        metric_names: what a fit logs, such as ``train/loss`` and ``val/loss``.
+        metric_names: the metrics that a fit logs, such as ``train/loss`` and ``val/loss``.
     """
     charts: dict[str, list[str]] = {}
     for tag in metric_names:
@@ -35,5 +35,5 @@ def layout(metric_names: Iterable[str]) -> Layout:
 
 
 def _lines(*tags: str) -> list[str | list[str]]:
-    # TensorBoard takes a tag for a pattern that may begin anywhere.
+    # TensorBoard treats a tag as a regular expression that matches anywhere.
     return ["Multiline", [f"^{tag}$" for tag in tags]]

@@ -1,7 +1,7 @@
-"""Where metrics go: one row an epoch in metrics.csv, and TensorBoard."""
+"""The loggers for TensorBoard and Weights & Biases."""
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.fabric.loggers.tensorboard import TensorBoardLogger as FabricTensorBoardLogger
@@ -9,6 +9,9 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from discern.redaction import redacted_setting
+
+if TYPE_CHECKING:
+    from tensorboard.compat.proto.graph_pb2 import GraphDef
 
 
 class TensorBoard(TensorBoardLogger):
@@ -20,8 +23,8 @@ class TensorBoard(TensorBoardLogger):
         FabricTensorBoardLogger.save(self)
 
     @rank_zero_only
-    def log_graph_of(self, graph: Any) -> None:
-        """Write a network's graph, a GraphDef."""
+    def log_graph_of(self, graph: "GraphDef") -> None:
+        """Write a network's graph."""
         from tensorboard.compat.proto.event_pb2 import Event
 
         writer = self.experiment._get_file_writer()
@@ -35,34 +38,33 @@ class TensorBoard(TensorBoardLogger):
         step: int,
         ended: bool,
     ) -> None:
-        """Write what the HParams tab shows of the run: its settings, and these and all its metrics.
+        """Write the run's row in the HParams tab: its settings, these metrics and all it logged.
 
         Args:
             settings: flat name -> value.
             metrics: tag -> value.
             step: optimizer steps taken.
-            ended: whether training came to its end.
+            ended: whether training ended.
         """
-        from torch.utils.tensorboard.summary import hparams  # not paid for by other loggers
+        from torch.utils.tensorboard.summary import hparams  # start-up time
 
-        # An experiment's description, which comes first, would say what columns the table has, and
-        # TensorBoard believes that of whichever run it reads first. Without any it takes the
-        # columns from all runs, whatever model or optimizer they have.
+        # The first event would define the table's columns, and TensorBoard takes those of whichever
+        # run it reads first. Without it the columns come from all runs.
         _, begin, end = hparams(settings, metrics)  # type: ignore[no-untyped-call]
         self.log_metrics(metrics, step)
         writer = self.experiment._get_file_writer()
         for event in (begin, end) if ended else (begin,):
             writer.add_summary(event, step)
-        # Lightning has closed the file after the fit, and need not come to close this one.
+        # Lightning has closed the file after the fit and may not close this one.
         FabricTensorBoardLogger.finalize(self, "success")
 
 
 class WeightsAndBiases(WandbLogger):
-    """Lightning's WandbLogger; of the command, which it keeps, it is told no secrets."""
+    """Lightning's WandbLogger without secrets in the command that it records."""
 
     @property
     @rank_zero_experiment
-    def experiment(self) -> Any:
+    def experiment(self) -> object:
         """The run of Weights & Biases."""
         arguments = sys.argv
         sys.argv = [redacted_setting(argument) for argument in arguments]

@@ -18,10 +18,10 @@ from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 from discern.files.writing import write_whole
 
 FOLDER = "projector"
-"""Below the run's folder; TensorBoard reads nothing outside of that."""
+"""In the run's folder; TensorBoard reads nothing outside of that."""
 
-THUMBNAIL, LARGEST = 48, 8192
-"""Pixels of a thumbnail's side, and at most of all thumbnails' together, which browsers allow."""
+THUMBNAIL, MAX_SHEET = 48, 8192
+"""Pixels of a thumbnail's side, and of the side of the largest sheet that browsers allow."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Points:
     Attributes:
         features: float32 (N, F).
         pixels: uint8 (N, C, H, W), of 1 or 3 channels.
-        columns: name -> what is known of each image: texts (N,).
+        columns: name -> a text for each image, N.
     """
 
     features: NDArray[np.float32]
@@ -40,7 +40,7 @@ class Points:
 
 
 def write_projector(points: Points, title: str, folder: Path) -> None:
-    """Write the points where TensorBoard looks for those of the run in ``folder``."""
+    """Write the files of TensorBoard's projector for the run in ``folder``."""
     place = folder / FOLDER
     with write_whole(place / "features.tsv") as file:
         file.write(_rows(points.features))
@@ -62,14 +62,14 @@ def write_projector(points: Points, title: str, folder: Path) -> None:
 
 
 def _rows(features: NDArray[np.float32]) -> str:
-    """Four digits, which no eye tells from more, tabulators between; one format for all is fast."""
+    """Numbers with four digits, separated by tabs; formatting all of them at once is fast."""
     row = "\t".join(["%.4g"] * features.shape[1]) + "\n"
     return row * len(features) % tuple(features.ravel().tolist())
 
 
 def _table(columns: Mapping[str, Sequence[str]]) -> str:
     rows = zip(*columns.values(), strict=True)
-    # A single column has no header: so TensorBoard tells the two apart.
+    # TensorBoard expects a header only if there are several columns.
     lines = [tuple(columns), *rows] if len(columns) > 1 else list(rows)
     return "".join("\t".join(map(_cell, line)) + "\n" for line in lines)
 
@@ -80,9 +80,9 @@ def _cell(text: str) -> str:
 
 
 def _sprite(pixels: NDArray[np.uint8]) -> tuple[bytes, int]:
-    """Thumbnails in one square picture, row by row, as a JPEG file; the side of each."""
+    """A square sheet of thumbnails as a JPEG file, and the side of each."""
     per_row = math.ceil(math.sqrt(len(pixels)))
-    side = min(THUMBNAIL, LARGEST // per_row)
+    side = min(THUMBNAIL, MAX_SHEET // per_row)
     sheet = Image.new("RGB", (per_row * side, per_row * side))
     for number, image in enumerate(pixels):
         channels_last = image[0] if len(image) == 1 else image.transpose(1, 2, 0)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
@@ -11,18 +11,19 @@ from lightning.pytorch.utilities import rank_zero_only
 from discern.errors import as_override
 from discern.reports.tensorboard.logger import TensorBoard
 
+Changed = Mapping[str, Mapping[str, object]]
+"""Setting -> its ``default`` and ``value``."""
+
 
 @rank_zero_only
-def log_settings(
-    trainer: Trainer, config: Path, overrides: list[str], changed: dict[str, dict[str, Any]]
-) -> None:
-    """Tell the run's TensorBoard logger, if it has one, what :func:`settings_page` says.
+def log_settings(trainer: Trainer, config: Path, overrides: list[str], changed: Changed) -> None:
+    """Write :func:`settings_page` to the run's TensorBoard logger, if it has one.
 
     Args:
         trainer: the run's.
         config: its config.yaml.
         overrides: as they were typed.
-        changed: setting -> its ``default`` and ``value``.
+        changed: the settings that differ from the defaults.
     """
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoard):
@@ -30,27 +31,27 @@ def log_settings(
             logger.experiment.add_text("settings", text)
 
 
-def settings_page(config: str, overrides: list[str], changed: dict[str, dict[str, Any]]) -> str:
-    """Markdown: what was typed, what differs from the defaults, and the whole config.
+def settings_page(config: str, overrides: list[str], changed: Changed) -> str:
+    """Markdown: the command, the settings that differ from the defaults, and the whole config.
 
     Args:
         config: of the run, as YAML.
         overrides: as they were typed.
-        changed: setting -> its ``default`` and ``value``.
+        changed: the settings that differ from the defaults.
     """
     return "\n\n".join(
         (
-            "## What was typed",
+            "## Command",
             _block("\n".join(["discern train", *overrides])),
-            "## What differs from the defaults",
-            _table(changed) if changed else "Nothing.",
-            "## The whole config",
+            "## Settings that differ from the defaults",
+            _table(changed) if changed else "None.",
+            "## All settings",
             _block(config),
         )
     )
 
 
-def _table(changed: dict[str, dict[str, Any]]) -> str:
+def _table(changed: Changed) -> str:
     rows = [
         " | ".join(map(_cell, (name, as_override(both["default"]), as_override(both["value"]))))
         for name, both in changed.items()
@@ -59,7 +60,7 @@ def _table(changed: dict[str, dict[str, Any]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """A text as it is, in a cell of a table: a character with a meaning in Markdown has none."""
+    """A text for a table's cell, with Markdown's special characters escaped."""
     return "".join(f"&#{ord(letter)};" if letter in _MARKS else letter for letter in text) or " "
 
 
