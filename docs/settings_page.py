@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from discern.config.check import COMMANDS, allowed
+from discern.config.allowed import allowed, type_of
+from discern.config.check import COMMANDS
 from discern.config.schema import PARTS, SCHEMAS, UNKNOWN
 from discern.config.user_config import conf_dir
 
@@ -88,7 +89,7 @@ def table(settings: list[Setting], prefix: str, schemas: dict[str, Any]) -> Iter
         for number, (name, value) in enumerate(setting.names.items()):
             part, _, key = name.rpartition(".")
             fields = getattr(schemas.get(part), "model_fields", {})
-            may_be = allowed(fields[key]) if key in fields else ""
+            may_be = allowed(type_of(fields[key])) if key in fields else ""
             comment = "as above" if number and setting.comment else setting.comment
             cells = (f"`{prefix}{name}`", f"`{value}`", comment, may_be)
             yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discern.config.schema import FOR_PHOTOS, FOR_SMALL_IMAGES
+from discern.config.schema import InMemorySettings, PhotoSettings
 from discern.data.augment import AUGMENTATIONS, Augmentation, random_words
 from discern.data.published.mnist import MNIST
 from discern.data.views import PHOTO_AUGMENTATIONS
@@ -90,5 +92,5 @@ def test_validation_and_test_images_are_left_as_they_are(tiny_mnist):
 
 
 def test_the_settings_name_what_there_is():
-    assert set(FOR_SMALL_IMAGES) == set(AUGMENTATIONS)
-    assert set(FOR_PHOTOS) == set(PHOTO_AUGMENTATIONS)
+    for schema, named in ((InMemorySettings, AUGMENTATIONS), (PhotoSettings, PHOTO_AUGMENTATIONS)):
+        assert set(get_args(schema.model_fields["augment"].annotation)) == set(named)

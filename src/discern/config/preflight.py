@@ -10,9 +10,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, read_write
 
 from discern.config.check import check
+from discern.config.settle import settle_sweep
 from discern.config.typed import as_value, quoted
 from discern.config.user_config import warn_of_unused
-from discern.config.values import settle_sweep
 from discern.errors import DiscernError, refuse
 from discern.files.places import expanded
 from discern.runs.folder import find_checkpoint, find_sweep
