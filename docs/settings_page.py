@@ -11,7 +11,7 @@ import yaml
 
 from discern.config.allowed import allowed, type_of
 from discern.config.check import COMMANDS
-from discern.config.schema import PARTS, SCHEMAS, UNKNOWN
+from discern.config.schema import PARTS, SCHEMAS
 from discern.config.user_config import conf_dir
 
 PAGE = Path(__file__).with_name("settings.md")
@@ -135,7 +135,7 @@ def choice(group: str, path: Path) -> Iterator[str]:
 def command(name: str) -> Iterator[str]:
     """The lines about a command's settings that belong to no choice."""
     text = (conf_dir() / f"{name}.yaml").read_text(encoding="utf-8").partition("\nhydra:")[0]
-    schemas = {"": COMMANDS[name][0], **PARTS, **UNKNOWN}
+    schemas = {"": COMMANDS[name][0], **PARTS}
     yield from (f"## `discern {name}`", "")
     yield from table(list(settings_in(text.partition("defaults:")[2])), "", schemas)
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from discern.config.check import check, check_given
 from discern.config.schema import SCHEMAS
-from discern.config.user_config import choices, settings_of
+from discern.config.user_config import choice_settings, choices
 from discern.config.values import plain
 from discern.console import table_or_blocks
 from discern.data.known import Rule
@@ -233,11 +233,11 @@ def _is_below(value: Any) -> bool:
     return isinstance(value, str) and "\\" not in value and all(map(_is_word, value.split("/")))
 
 
-def _own_data_sets() -> dict[str, dict[str, Any]]:
+def _own_data_sets() -> dict[str, dict[str, object]]:
     """``_target_`` -> settings, of discern's choices of data and the user's."""
     files = choices("data")
-    nodes = [settings_of(path, files) for path in files.values()]
-    return {node["_target_"]: node for node in nodes if "_target_" in node}
+    nodes = [choice_settings(path, files) for path in files.values()]
+    return {str(node["_target_"]): node for node in nodes if "_target_" in node}
 
 
 def check_fit(card: Card, data: ImageDataModule, checkpoint: Path) -> None:

@@ -34,9 +34,9 @@ def options(hint: object) -> list[str]:
     """The alternatives of a type: each is a word to type, or a phrase."""
     base, *marks = get_args(hint) if get_origin(hint) is Annotated else (hint,)
     fields = [mark for mark in marks if isinstance(mark, FieldInfo)]
-    for field in fields:
-        if field.description:
-            return [field.description]
+    described = [field.description for field in fields if field.description]
+    if described:
+        return described[-1:]
     origin, parts = get_origin(base), get_args(base)
     if origin in (Union, types.UnionType):
         return list(dict.fromkeys(option for part in parts for option in options(part)))

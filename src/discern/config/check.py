@@ -20,16 +20,15 @@ from pydantic_core import ErrorDetails
 from discern.config.allowed import allowed, options, type_of
 from discern.config.schema import (
     EXTRAS,
-    GROUPS,
     NUMBERS,
     PARTS,
     SCHEMAS,
-    UNKNOWN,
     WITHOUT_SCHEMA,
     EvaluationSettings,
     InspectionSettings,
     PredictionSettings,
     RunSettings,
+    TrainerSettings,
 )
 from discern.config.settle import (
     Validator,
@@ -65,7 +64,6 @@ def check(cfg: DictConfig, command: str = "train") -> None:
     try:
         read_interpolated(cfg, _validators(cfg, settings))
         place_paths(cfg, as_typed_settings())
-        # `hydra` is Hydra's own and checked by it.
         values = {
             str(key): "???" if OmegaConf.is_missing(cfg, key) else plain(cfg[key])
             for key in cfg
@@ -78,11 +76,17 @@ def check(cfg: DictConfig, command: str = "train") -> None:
     if command == "train":
         check_names(cfg)
     _check_part(settings, values, "")
-    for name, schema in PARTS.items():
-        if isinstance(part := values.get(name), dict):
-            _check_part(schema, part, f"{name}.")
-    _check_targets(values, "")
+    _check_parts(values)
     check_files(cfg)
+
+
+def _written(cfg: DictConfig) -> dict[str, object]:
+    """The settings as they are written, interpolations unresolved; without Hydra's own part."""
+    nodes = {str(key): cfg._get_node(key) for key in cfg if key != "hydra"}
+    return {
+        key: OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
+        for key, node in nodes.items()
+    }
 
 
 LARGEST = 2**63 - 1
@@ -109,31 +113,32 @@ def _restore_deleted_groups(cfg: DictConfig) -> None:
 
 def _validators(cfg: DictConfig, settings: type[BaseModel]) -> dict[str, Validator]:
     """Setting -> what raises ValueError for a value that is not allowed."""
-    schemas = {"": settings}
-    schemas |= {f"{name}.": schema for name, schema in PARTS.items() if name in cfg}
-    schemas |= dict(_schemas_of_choices(cfg, ""))
-    found: dict[str, Validator] = {}
-    for prefix, schema in schemas.items():
+    found: dict[str, Validator] = {
+        name: adapter_of(settings, name).validate_python for name in settings.model_fields
+    }
+    for part, values in _parts(_written(cfg)):
+        schema = _schema_of(part, values)
+        if schema is None:
+            continue
         if issubclass(schema, NUMBERS):
-            names = map(str, OmegaConf.select(cfg, prefix[:-1]))
-            found |= {f"{prefix}{name}": number_or_word for name in names if name != "_target_"}
+            found |= {f"{part}.{name}": number_or_word for name in values if name != "_target_"}
         for name in schema.model_fields:
-            found[f"{prefix}{name}"] = adapter_of(schema, name).validate_python
+            found[f"{part}.{name}"] = adapter_of(schema, name).validate_python
     return found
 
 
-def _schemas_of_choices(cfg: DictConfig, prefix: str) -> Iterator[tuple[str, type[BaseModel]]]:
-    for key in cfg:
-        node = cfg._get_node(key)  # of a class that is a number, by the number
-        if key == "hydra" or not isinstance(node, DictConfig) or not node:
-            continue
-        name = f"{prefix}{key!s}"
-        schema = SCHEMAS.get(str(node._get_node("_target_", validate_access=False))) or UNKNOWN.get(
-            name
-        )
-        if schema is not None:
-            yield f"{name}.", schema
-        yield from _schemas_of_choices(node, f"{name}.")
+def _parts(
+    values: Mapping[str, object], prefix: str = ""
+) -> Iterator[tuple[str, dict[str, object]]]:
+    """Name and settings of each part of a config, and of the parts of that."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield f"{prefix}{key}", value
+            yield from _parts(value, f"{prefix}{key}.")
+
+
+def _schema_of(part: str, values: Mapping[str, object]) -> type[BaseModel] | None:
+    return SCHEMAS.get(str(values.get("_target_"))) or PARTS.get(part)
 
 
 def check_names(cfg: DictConfig) -> None:
@@ -145,17 +150,17 @@ def check_names(cfg: DictConfig) -> None:
         DiscernError: says which names there are.
     """
     known = RunSettings.model_fields
-    for key in cfg:
-        name = str(key)
-        if name in known or name == "hydra":
+    written = _written(cfg)
+    for name, value in written.items():
+        if name in known:
             continue
         if (conf_dir() / name).is_dir():
             raise DiscernError(
                 f"{name} is a group, not a setting; a file chooses from it by a line "
                 f"'- override /{name}: CHOICE' among its defaults."
             )
-        looks_wrong = OmegaConf.is_dict(cfg._get_node(key)) or closest(name, known)
-        if looks_wrong and not _is_referred_to(name, cfg):
+        looks_wrong = isinstance(value, dict) or closest(name, known)
+        if looks_wrong and not re.search(rf"\$\{{{re.escape(name)}\b", str(written)):
             raise DiscernError(f"{name} is not a setting; {did_you_mean(name, known)}")
     for group in ("callbacks", "logger"):
         parts = cfg.get(group)
@@ -172,24 +177,18 @@ def _is_built(part: object) -> bool:
     return isinstance(part, DictConfig) and part.get("_target_") is not None
 
 
-def _is_referred_to(name: str, cfg: DictConfig) -> bool:
-    settings = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-    return re.search(rf"\$\{{{re.escape(name)}\b", OmegaConf.to_yaml(settings)) is not None
-
-
-def _check_targets(values: Mapping[str, object], path: str) -> None:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            here, target = f"{path}{key}", str(value.get("_target_"))
-            settings = {name: part for name, part in value.items() if name != "_target_"}
-            schema, extra = SCHEMAS.get(target) or UNKNOWN.get(here), EXTRAS.get(target)
-            if extra is not None:
-                _check_installed(here, extra, extra)
-            if schema is not None:
-                _check_part(schema, settings, f"{here}.")
-            if "mode" in (schema.model_fields if schema else ()) and settings.get("monitor"):
-                check_mode(f"{here}.mode", settings.get("mode"), settings["monitor"])
-            _check_targets(settings, f"{here}.")
+def _check_parts(values: Mapping[str, object]) -> None:
+    for name, part in _parts(values):
+        schema, extra = _schema_of(name, part), EXTRAS.get(str(part.get("_target_")))
+        if extra is not None:
+            _check_installed(name, extra, extra)
+        if schema is None:
+            continue
+        settings = {key: value for key, value in part.items() if key != "_target_"}
+        _check_part(schema, settings, f"{name}.")
+        monitor, mode = part.get("monitor"), part.get("mode")
+        if "mode" in schema.model_fields and isinstance(monitor, str):
+            check_mode(f"{name}.mode", mode if isinstance(mode, str) else None, monitor)
 
 
 def _check_installed(setting: str, package: str, extra: str) -> None:
@@ -292,10 +291,6 @@ def _check_searches(cfg: DictConfig) -> None:
         raise DiscernError(f"{searches[0]} needs optimizer.lr, and {optimizer} is given none here.")
 
 
-def _check_files_of_evaluate(cfg: DictConfig) -> None:
-    find_checkpoint(cfg.ckpt_path)
-
-
 def _check_files_of_predict(cfg: DictConfig) -> None:
     find_checkpoint(cfg.ckpt_path)
     next(find_files(cfg.input))
@@ -303,14 +298,11 @@ def _check_files_of_predict(cfg: DictConfig) -> None:
         _check_installed("explain=true", "captum", "explain")
 
 
-def _no_files(cfg: DictConfig) -> None:
-    """The data set looks for its files itself when it is built."""
-
-
-COMMANDS: dict[str, tuple[type[BaseModel], Callable[[DictConfig], None]]] = {
+COMMANDS: dict[str, tuple[type[BaseModel], Callable[[DictConfig], object]]] = {
     "train": (RunSettings, _check_files_of_train),
-    "evaluate": (EvaluationSettings, _check_files_of_evaluate),
-    "inspect": (InspectionSettings, _no_files),
+    "evaluate": (EvaluationSettings, lambda cfg: find_checkpoint(cfg.ckpt_path)),
+    # A data set looks for its files itself when it is built.
+    "inspect": (InspectionSettings, lambda cfg: None),
     "predict": (PredictionSettings, _check_files_of_predict),
 }
 """Command -> what its settings outside of groups may be, and the check of the files they name."""
@@ -320,12 +312,12 @@ COMMANDS: dict[str, tuple[type[BaseModel], Callable[[DictConfig], None]]] = {
 def as_typed_settings() -> dict[str, AsTyped]:
     """Name -> mark of all settings whose text is taken as it was typed, of all commands."""
     schemas = [("", settings) for settings, _ in COMMANDS.values()]
-    schemas += [(f"{name}.", schema) for name, schema in PARTS.items()]
+    bases: dict[str, type[BaseModel]] = {**PARTS, "trainer": TrainerSettings}
     schemas += [
-        (f"{group}.", schema)
-        for group, bases in GROUPS.items()
-        for schema in (*SCHEMAS.values(), *UNKNOWN.values())
-        if issubclass(schema, bases)
+        (f"{part}.", schema)
+        for part, base in bases.items()
+        for schema in (base, *SCHEMAS.values())
+        if issubclass(schema, base)
     ]
     found = {
         f"{prefix}{name}": mark

@@ -13,7 +13,6 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from discern.config.activations import ACTIVATIONS
 from discern.config.typed import AsTyped
 from discern.errors import as_override
 from discern.runs.folder import WORDS
@@ -46,10 +45,8 @@ Mode = Annotated[
 
 
 def _is_share(share: str) -> str:
-    part, _, parts = share.partition("/")
-    if not (part.isascii() and part.isdigit() and parts.isascii() and parts.isdigit()):
-        raise ValueError("")
-    if not 1 <= int(part) <= int(parts):
+    part, parts = map(int, share.split("/"))
+    if not 1 <= part <= parts:
         raise ValueError("")
     return share
 
@@ -60,7 +57,12 @@ def _has_target(choice: dict[str, object]) -> dict[str, object]:
     return choice
 
 
-_Entry = Annotated[dict[str, object], AfterValidator(_has_target)]
+_Entry = Annotated[
+    dict[str, object], AfterValidator(_has_target), Field(description="a _target_ entry")
+]
+_Built = Annotated[
+    _Entry | list[_Entry] | None, Field(description="null, or a list of _target_ entries")
+]
 Group = Annotated[_Entry, Field(description="a choice of its group")]
 _Entries = Annotated[
     dict[str, object] | None, Field(description="a choice of its group, or null for nothing")
@@ -107,7 +109,10 @@ class LayersSettings(AnyModelSettings):
 
     model_config = ConfigDict(extra="forbid")
 
-    activation: Literal[*ACTIVATIONS]  # type: ignore[valid-type]
+    activation: Literal[
+        "celu", "elu", "gelu", "hardswish", "leaky_relu", "mish", "relu", "relu6", "selu",
+        "sigmoid", "silu", "softplus", "softsign", "tanh",
+    ]  # fmt: skip
     dropout: Probability
     norm: Literal["none", "batch"]
 
@@ -142,8 +147,10 @@ _Size = Annotated[
 ]
 
 
-class DataSettings(Strict):
+class DataSettings(AnyDataSettings):
     """What every data set of discern's own has."""
+
+    model_config = ConfigDict(extra="forbid")
 
     dir: _Folder
     val_size: _Size
@@ -274,10 +281,12 @@ class OptimizerSettings(OpenSettings):  # noqa: D101
     lr: PositiveFloat
     weight_decay: NonNegativeFloat = 0.0
     momentum: Probability = 0.0
-    betas: Annotated[
-        list[Probability],
-        Field(min_length=2, max_length=2, description="two numbers, each 0 or above and below 1"),
-    ] = [0.9, 0.999]
+    betas: list[Probability] = Field(
+        [0.9, 0.999],
+        min_length=2,
+        max_length=2,
+        description="two numbers, each 0 or above and below 1",
+    )
     eps: PositiveFloat = 1e-8
     nesterov: bool = False
     amsgrad: bool = False
@@ -357,7 +366,9 @@ _Count = Annotated[int, Field(ge=-1, description="a whole number, 0 or above, or
 
 def _is_time(time: str | dict[str, int]) -> str | dict[str, int]:
     names = ("days", "hours", "minutes", "seconds")
-    parts = dict(zip(names, map(int, time.split(":")))) if isinstance(time, str) else time
+    parts = (
+        dict(zip(names, map(int, time.split(":")), strict=True)) if isinstance(time, str) else time
+    )
     try:
         span = timedelta(**parts)
     except (TypeError, OverflowError) as error:
@@ -396,10 +407,7 @@ class TrainerSettings(Strict):
         bool | _Entry | list[_Entry] | None,
         Field(description="false, or null for the group `logger`, or a _target_ entry"),
     ]
-    callbacks: Annotated[
-        _Entry | list[_Entry] | None,
-        Field(description="null, or a list of _target_ entries"),
-    ]
+    callbacks: _Built
     fast_dev_run: Annotated[
         bool | NonNegativeInt, Field(description="true, false or a count of batches")
     ]
@@ -434,21 +442,22 @@ class TrainerSettings(Strict):
     benchmark: bool | None
     inference_mode: bool
     use_distributed_sampler: bool
-    profiler: Annotated[
-        Literal["simple", "advanced", "pytorch", "xla"] | _Entry | None,
-        Field(description="simple, advanced, pytorch, xla or a _target_ entry"),
-    ]
+    profiler: Literal["simple", "advanced", "pytorch", "xla"] | _Entry | None
     detect_anomaly: bool
     barebones: bool
-    plugins: Annotated[
-        _Entry | list[_Entry] | None,
-        Field(description="null, or a list of _target_ entries"),
-    ]
+    plugins: _Built
     sync_batchnorm: bool
     reload_dataloaders_every_n_epochs: NonNegativeInt
     default_root_dir: _Folder | None
     enable_autolog_hparams: bool
     model_registry: str | None
+
+
+_Share = Annotated[
+    str,
+    Field(pattern="^[0-9]{1,9}/[0-9]{1,9}$", description="a part such as 3/16, from 1/16 to 16/16"),
+    AfterValidator(_is_share),
+]
 
 
 class CacheSettings(Strict):
@@ -461,10 +470,7 @@ class CacheSettings(Strict):
     precision: Literal["float32", "float16", "bfloat16"]
     on_full: Literal["uncached", "stop"]
     batch_size: PositiveInt
-    shard: Annotated[
-        Annotated[str, AfterValidator(_is_share)] | None,
-        Field(description="a part such as 3/16, from 1/16 to 16/16, or null"),
-    ]
+    shard: _Share | None
 
 
 class CheckpointSettings(Strict):  # noqa: D101
@@ -520,18 +526,6 @@ class RunSettings(OpenSettings):
     folder: _Folder | None
 
 
-class EvaluationSettings(Strict):
-    """The settings of ``discern evaluate``; ``data`` is a group."""
-
-    ckpt_path: _Model
-    split: Literal["test", "val", "train"]
-    data: dict[str, object]
-    engine: Engine
-    seed: Seed
-    allow_targets: AllowTargets
-    folder: _Folder | None
-
-
 class InspectionSettings(Strict):
     """The settings of ``discern inspect``; ``data`` is a group."""
 
@@ -539,6 +533,15 @@ class InspectionSettings(Strict):
     seed: Seed
     allow_targets: AllowTargets
     folder: _Folder | None
+
+
+class EvaluationSettings(InspectionSettings):
+    """The settings of ``discern evaluate``; ``data`` may be the model's own."""
+
+    ckpt_path: _Model
+    split: Literal["test", "val", "train"]
+    data: dict[str, object]
+    engine: Engine
 
 
 class PredictionSettings(Strict):
@@ -602,22 +605,13 @@ EXTRAS = {
 """``_target_`` -> the package it needs and the extra of that name."""
 
 PARTS: dict[str, type[BaseModel]] = {
+    "model": AnyModelSettings,
+    "data": AnyDataSettings,
     "cache": CacheSettings,
     "checkpoint": CheckpointSettings,
     "sweep": SweepSettings,
 }
-"""Settings of a command that belong together without being a group."""
-
-UNKNOWN: dict[str, type[BaseModel]] = {"model": AnyModelSettings, "data": AnyDataSettings}
-"""Group -> what the settings of a ``_target_`` without a schema may be."""
-
-
-GROUPS: dict[str, tuple[type[BaseModel], ...]] = {
-    "model": (AnyModelSettings,),
-    "data": (AnyDataSettings, DataSettings),
-    "trainer": (TrainerSettings,),
-}
-"""Group -> the schemas, with those that build on them, of its choices that are paths in part."""
+"""Part of a config -> what its settings may be, unless its ``_target_`` has a schema."""
 
 WITHOUT_SCHEMA = {
     "experiment": AsTyped(is_choice=True),
