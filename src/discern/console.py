@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 from tqdm import tqdm
 
-from discern.errors import told
+from discern.errors import sanitize_message
 from discern.redaction import redacted_text
 from discern.text import visible
 
@@ -34,7 +34,7 @@ class Formatter(logging.Formatter):
         """The text of one record."""
         text = redacted_text(super().format(record))
         if record.levelno >= logging.WARNING and not record.exc_info:
-            return told(text)
+            return sanitize_message(text)
         return visible(text, lines=True)
 
 

@@ -11,7 +11,8 @@ from datetime import timedelta
 from pathlib import PurePath
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from annotated_types import Predicate
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from discern.config.typed import AsTyped
 from discern.errors import as_override
@@ -25,9 +26,8 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 Fraction = Annotated[float, Field(gt=0, le=1, description="a fraction above 0, at most 1")]
-Probability = Annotated[
-    float, Field(ge=0, lt=1, description="a probability, 0 or above and below 1")
-]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Probability = Annotated[BelowOne, Field(description="a probability, 0 or above and below 1")]
 # AsTyped marks a path, and another text that may hold Hydra's marks.
 _Path = Annotated[str, AsTyped(), Field(min_length=1)]
 _Checkpoint = Annotated[str, AsTyped(words=WORDS), Field(min_length=1)]
@@ -38,35 +38,24 @@ Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Engine = Literal["auto", "torch", "onnxruntime", "openvino"]
 Monitor = Annotated[str, Field(min_length=1, description="a metric's name, such as val/loss")]
 _Metric = Annotated[str, Field(pattern=r"^(val|train)/.+")]
-Mode = Annotated[
-    Literal["min", "max"] | None,
-    Field(description="min or max, or null for the metric's own direction"),
-]
+Mode = Literal["min", "max"] | None
 
 
-def _is_share(share: str) -> str:
+def _is_share(share: str) -> bool:
     part, parts = map(int, share.split("/"))
-    if not 1 <= part <= parts:
-        raise ValueError("")
-    return share
-
-
-def _has_target(choice: dict[str, object]) -> dict[str, object]:
-    if "_target_" not in choice:
-        raise ValueError("")
-    return choice
+    return 1 <= part <= parts
 
 
 _Entry = Annotated[
-    dict[str, object], AfterValidator(_has_target), Field(description="a _target_ entry")
+    dict[str, object],
+    Predicate(lambda entry: "_target_" in entry),
+    Field(description="a _target_ entry"),
 ]
 _Built = Annotated[
     _Entry | list[_Entry] | None, Field(description="null, or a list of _target_ entries")
 ]
 Group = Annotated[_Entry, Field(description="a choice of its group")]
-_Entries = Annotated[
-    dict[str, object] | None, Field(description="a choice of its group, or null for nothing")
-]
+_Entries = Annotated[dict[str, object], Field(description="a choice of its group")] | None
 
 
 class OpenSettings(Strict):
@@ -142,7 +131,7 @@ class AnyDataSettings(OpenSettings):
 
 
 _Size = Annotated[
-    NonNegativeInt | Annotated[float, Field(ge=0, lt=1)],
+    NonNegativeInt | BelowOne,
     Field(description="a count, 0 or above, or a fraction below 1"),
 ]
 
@@ -194,7 +183,7 @@ class InMemorySettings(DataSettings):  # noqa: D101
 def _size_below(images: int) -> object:
     """Part of so many images: a count that leaves one, or a fraction."""
     return Annotated[
-        Annotated[int, Field(ge=0, lt=images)] | Annotated[float, Field(ge=0, lt=1)],
+        Annotated[int, Field(ge=0, lt=images)] | BelowOne,
         Field(description=f"a count from 0 to {images - 1} or a fraction below 1"),
     ]
 
@@ -234,31 +223,29 @@ class PhotoSettings(DataSettings):
         return resize
 
 
-def _has_train(parts: dict[str, str]) -> dict[str, str]:
-    if "train" not in parts:
-        raise ValueError("")
-    return parts
-
-
-def _stays_below(folder: str) -> str:
+def _stays_below(folder: str) -> bool:
     path = PurePath(folder)
-    if path.is_absolute() or ".." in path.parts:
-        raise ValueError("")
-    return folder
+    return not path.is_absolute() and ".." not in path.parts
 
 
-_Below = Annotated[str, Field(min_length=1), AfterValidator(_stays_below)]
+_Below = Annotated[str, Field(min_length=1), Predicate(_stays_below)]
+
+
+_FileName = Annotated[
+    str,
+    AsTyped(from_start=False),
+    Field(min_length=1, description="a file's name in data.dir"),
+]
 
 
 class FolderSettings(PhotoSettings):  # noqa: D101
-    csv: Annotated[
-        Annotated[str, AsTyped(from_start=False), Field(min_length=1)] | None,
-        Field(description="a file's name in data.dir, or null"),
-    ]
+    csv: _FileName | None
     test_size: _Size
     parts: Annotated[
         Literal["none"]
-        | Annotated[dict[Literal["train", "val", "test"], _Below], AfterValidator(_has_train)]
+        | Annotated[
+            dict[Literal["train", "val", "test"], _Below], Predicate(lambda parts: "train" in parts)
+        ]
         | None,
         Field(
             description="none, {train:FOLDER,val:FOLDER,test:FOLDER} with folders in data.dir, of "
@@ -281,12 +268,7 @@ class OptimizerSettings(OpenSettings):  # noqa: D101
     lr: PositiveFloat
     weight_decay: NonNegativeFloat = 0.0
     momentum: Probability = 0.0
-    betas: list[Probability] = Field(
-        [0.9, 0.999],
-        min_length=2,
-        max_length=2,
-        description="two numbers, each 0 or above and below 1",
-    )
+    betas: Annotated[list[BelowOne], Field(min_length=2, max_length=2)] = Field([0.9, 0.999])
     eps: PositiveFloat = 1e-8
     nesterov: bool = False
     amsgrad: bool = False
@@ -324,10 +306,7 @@ class EarlyStoppingSettings(OpenSettings):  # noqa: D101
 
 
 class EMASettings(Strict):  # noqa: D101
-    decay: Annotated[
-        OpenFraction | None,
-        Field(description="a number above 0 and below 1, or null for no averaging"),
-    ]
+    decay: OpenFraction | None
     update_every_n_steps: PositiveInt
 
 
@@ -364,23 +343,21 @@ _Batches = Annotated[
 _Count = Annotated[int, Field(ge=-1, description="a whole number, 0 or above, or -1 for no limit")]
 
 
-def _is_time(time: str | dict[str, int]) -> str | dict[str, int]:
+def _is_time(time: str | dict[str, int]) -> bool:
     names = ("days", "hours", "minutes", "seconds")
     parts = (
         dict(zip(names, map(int, time.split(":")), strict=True)) if isinstance(time, str) else time
     )
     try:
-        span = timedelta(**parts)
-    except (TypeError, OverflowError) as error:
-        raise ValueError("") from error
-    if not parts or span < timedelta(0):
-        raise ValueError("")
-    return time
+        return bool(parts) and timedelta(**parts) >= timedelta(0)
+    except (TypeError, OverflowError):
+        return False
 
 
 _Time = Annotated[
     Annotated[str, Field(pattern=r"^\d+:\d\d:\d\d:\d\d$")] | dict[str, int],
-    AfterValidator(_is_time),
+    Predicate(_is_time),
+    Field(description="a time DD:HH:MM:SS, or its parts such as {minutes:5}"),
 ]
 
 
@@ -391,10 +368,7 @@ class TrainerSettings(Strict):
     devices: Annotated[
         int | str | list[int], Field(description="a count, a list of device numbers, or auto")
     ]
-    strategy: Annotated[
-        str | _Entry,
-        Field(description="auto, a strategy's name such as ddp, or a _target_ entry"),
-    ]
+    strategy: Annotated[str, Field(description="auto, a strategy's name such as ddp")] | _Entry
     num_nodes: PositiveInt
     precision: (
         Literal[
@@ -408,16 +382,12 @@ class TrainerSettings(Strict):
         Field(description="false, or null for the group `logger`, or a _target_ entry"),
     ]
     callbacks: _Built
-    fast_dev_run: Annotated[
-        bool | NonNegativeInt, Field(description="true, false or a count of batches")
-    ]
+    fast_dev_run: bool | Annotated[int, Field(ge=0, description="a count of batches")]
     max_epochs: _Count | None
     min_epochs: NonNegativeInt | None
     max_steps: _Count
     min_steps: NonNegativeInt | None
-    max_time: Annotated[
-        _Time | None, Field(description="a time DD:HH:MM:SS, or its parts such as {minutes:5}")
-    ]
+    max_time: _Time | None
     limit_train_batches: _Batches | None
     limit_val_batches: _Batches | None
     limit_test_batches: _Batches | None
@@ -456,7 +426,7 @@ class TrainerSettings(Strict):
 _Share = Annotated[
     str,
     Field(pattern="^[0-9]{1,9}/[0-9]{1,9}$", description="a part such as 3/16, from 1/16 to 16/16"),
-    AfterValidator(_is_share),
+    Predicate(_is_share),
 ]
 
 
@@ -477,13 +447,15 @@ class CheckpointSettings(Strict):  # noqa: D101
     full: bool
 
 
+_Sweep = Annotated[
+    str, AsTyped(words=("last",)), Field(min_length=1, description="a sweep's folder, last")
+]
+
+
 class SweepSettings(Strict):
     """The settings ``sweep.…``."""
 
-    resume: Annotated[
-        Annotated[str, AsTyped(words=("last",)), Field(min_length=1)] | None,
-        Field(description="a sweep's folder, last, or null"),
-    ]
+    resume: _Sweep | None
     study: str | None
     name: str | None
     trial: NonNegativeInt | None
