@@ -85,7 +85,7 @@ def redacted(value: object) -> Any:
     return _redacted(value, "", _all_known())
 
 
-def _redacted(value: object, name: str, known: Sequence[str]) -> object:
+def _redacted(value: object, name: str, known: Sequence[str]) -> Any:
     if isinstance(value, Mapping):
         inherited = name if is_secret(name) else ""
         return {k: _redacted(part, inherited or str(k), known) for k, part in value.items()}
@@ -94,8 +94,9 @@ def _redacted(value: object, name: str, known: Sequence[str]) -> object:
     if is_secret(name) and _holds_one(name, value):
         return PLACEHOLDER
     # The name of a class, in _target_, is not a secret.
-    is_text = isinstance(value, str) and not name.startswith("_")
-    return _setting(value, known) if is_text else value
+    if isinstance(value, str) and not name.startswith("_"):
+        return _setting(value, known)
+    return value
 
 
 def _holds_one(name: str, value: object) -> bool:

@@ -19,7 +19,7 @@ SEVERAL = ("experiment", "debug", "hparams_search")
 PACKAGES = {"accelerator": "trainer"}
 """Groups whose settings are not below their own name."""
 
-LEFT_OUT = ("folder", "sweep", "hydra", "data.dir", "cache.dir")
+IGNORED = ("folder", "sweep", "hydra", "data.dir", "cache.dir")
 """Where a run is and reads, and what a sweep sets for its jobs."""
 
 
@@ -40,7 +40,7 @@ def differences(cfg: DictConfig, chosen: Mapping[str, object]) -> Differences:
     default, unknown = _defaults(known, user_conf_dir())
     values = dict(_flat(OmegaConf.to_container(cfg)))
     for name in dict.fromkeys((*values, *default)):
-        is_left_out = any(f"{name}.".startswith(f"{part}.") for part in (*LEFT_OUT, *unknown))
+        is_left_out = any(f"{name}.".startswith(f"{part}.") for part in (*IGNORED, *unknown))
         if not is_left_out and default.get(name) != values.get(name):
             found[name] = default.get(name), values.get(name)
     return found

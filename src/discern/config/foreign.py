@@ -53,18 +53,18 @@ OF_A_SWEEP = ("hydra", "sweep", SETTING)
 """Settings of the process, not of the model that is trained."""
 
 RESOLVERS = ("hydra", "now", "oc.dict.keys", "oc.dict.values", "oc.select")
-"""Interpolations that compute nothing from a text and read no environment variable."""
+"""Resolvers that compute nothing from a text and read no environment variable."""
 
 WRITTEN_TO = (
     ".cache.dir", ".default_root_dir", ".dirpath", ".log_dir", ".path", ".root_dir", ".save_dir",
 )  # fmt: skip
-"""Ends of the names of settings that say in which folder something is written."""
+"""Suffixes of settings that name a folder to write to."""
 
 NAMED = (".filename", ".folder")
-"""Ends of the names of settings that are joined to such a folder."""
+"""Suffixes of settings that are joined to such a folder."""
 
 OF_LOGGERS = ("artifact_location", "name", "sub_dir", "tracking_uri", "version")
-"""Settings of loggers that are a path, or become a part of one; no reference can stand for them."""
+"""Settings of loggers that are a path or a part of one; an interpolation is refused."""
 
 MAX_SHOWN = 100
 """Characters of a text that a message shows."""
@@ -98,7 +98,7 @@ class ForeignError(DiscernError):
 
 
 def to_be_allowed(settings: object) -> list[str]:
-    """The entries of ``allow_targets`` that a file with these settings needs, with the typed ones."""
+    """The entries of ``allow_targets`` that are typed, and those that the settings also need."""
     entries = list(_allowed.get())
     while True:
         try:
@@ -318,14 +318,14 @@ def _check_target(target: object, source: str) -> None:
 
 
 def _is_nowhere(package: str) -> bool:
-    """Whether there is no module of that name, neither installed nor where the command started."""
+    """Whether no module of that name is installed or in the working directory."""
     here = started_in()
     is_here = any(here.glob(f"{package}.*")) or (here / package).exists()
     return not is_here and package not in sys.modules and importlib.util.find_spec(package) is None
 
 
 def _chosen() -> set[str]:
-    """The classes and functions that discern's choices and the user's own name."""
+    """The classes and functions that are named in discern's choices and in ``./conf``."""
     own = user_conf_dir()
     return _named(conf_dir()) | (set() if own is None else _named.__wrapped__(own))
 
@@ -338,7 +338,7 @@ def _named(folder: Path) -> set[str]:
 
 
 def _is_harmless(target: str) -> bool:
-    """Whether it is a class of a kind that runs are made of, of a library or beside ``./conf``."""
+    """Whether it is a class such as runs are made of, in a library or beside ``./conf``."""
     if "." not in target or any(part.startswith("_") for part in target.split(".")):
         return False
     package, own = target.partition(".")[0], _is_beside(target)
@@ -346,7 +346,7 @@ def _is_harmless(target: str) -> bool:
         return False
     if own:
         make_importable(target)
-    from hydra._internal.utils import _locate  # finds what Hydra builds, no more
+    from hydra._internal.utils import _locate  # finds what Hydra would build
 
     try:
         found = _locate(target)
@@ -361,9 +361,9 @@ def _is_harmless(target: str) -> bool:
 
 
 def _is_beside(target: str) -> bool:
-    """Whether a module where the command was started defines a class of that name.
+    """Whether a module in the working directory defines a class of that name.
 
-    A script that does not is not imported, which would run it.
+    The source is searched, since importing a script would run it.
     """
     *module, name = target.split(".")
     here = started_in()

@@ -1,4 +1,4 @@
-"""What the settings may be: a schema for each part of a config.
+"""The schemas of the settings, one for each part of a config.
 
 Nothing heavy is imported here, so that a wrong setting is reported in the time that Python and
 Hydra take to start. A ``_target_`` without a schema, such as a user's own class, is not checked.
@@ -28,7 +28,7 @@ OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 Fraction = Annotated[float, Field(gt=0, le=1, description="a fraction above 0, at most 1")]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[BelowOne, Field(description="a probability, 0 or above and below 1")]
-# AsTyped marks a path, and another text that may hold Hydra's marks.
+# AsTyped marks paths and other texts that may hold characters with a meaning to Hydra.
 _Path = Annotated[str, AsTyped(), Field(min_length=1)]
 _Checkpoint = Annotated[str, AsTyped(words=WORDS), Field(min_length=1)]
 CHECKPOINT = "a checkpoint's path, a run's folder, last for the newest run or best for the best one"
@@ -59,13 +59,13 @@ _Entries = Annotated[dict[str, object], Field(description="a choice of its group
 
 
 class OpenSettings(Strict):
-    """Settings of a class of a library: its further arguments are passed on unchecked."""
+    """Settings of a library's class; further arguments are passed on unchecked."""
 
     model_config = ConfigDict(extra="allow")
 
 
 class AnyModelSettings(OpenSettings):
-    """What every model has besides its own settings, which are a user's own class's."""
+    """Settings of every model; a user's own class may have others."""
 
     label_smoothing: Probability = 0.0
     class_weights: Annotated[
@@ -94,7 +94,7 @@ _Widths = Annotated[
 
 
 class LayersSettings(AnyModelSettings):
-    """What fully connected layers have."""
+    """Settings of fully connected layers."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -124,7 +124,7 @@ class TransferSettings(LayersSettings):  # noqa: D101
 
 
 class AnyDataSettings(OpenSettings):
-    """What ``discern evaluate`` knows of a data set that only the checkpoint will name."""
+    """Settings of every data set; in ``discern evaluate`` the checkpoint may name the class."""
 
     dir: _Folder | None = None
     strict: bool | None = None
@@ -137,7 +137,7 @@ _Size = Annotated[
 
 
 class DataSettings(AnyDataSettings):
-    """What every data set of discern's own has."""
+    """Settings of every data set of discern's own."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -181,7 +181,7 @@ class InMemorySettings(DataSettings):  # noqa: D101
 
 
 def _size_below(images: int) -> object:
-    """Part of so many images: a count that leaves one, or a fraction."""
+    """A count that leaves at least one of so many images, or a fraction."""
     return Annotated[
         Annotated[int, Field(ge=0, lt=images)] | BelowOne,
         Field(description=f"a count from 0 to {images - 1} or a fraction below 1"),
@@ -203,7 +203,7 @@ cut from. Backbones were trained with 224 to 600; above that one image takes gig
 
 
 class PhotoSettings(DataSettings):
-    """What data sets of photographs have; null is what the model's weights were trained with."""
+    """Settings of data sets of photographs; null means as the model's weights were trained."""
 
     num_workers: _Workers | None
     image_size: Annotated[int, Field(ge=1, le=LARGEST_SIDE)] | None
@@ -226,6 +226,10 @@ class PhotoSettings(DataSettings):
 def _stays_below(folder: str) -> bool:
     path = PurePath(folder)
     return not path.is_absolute() and ".." not in path.parts
+
+
+def _has_train(parts: dict[str, str]) -> bool:
+    return "train" in parts
 
 
 _Below = Annotated[str, Field(min_length=1), Predicate(_stays_below)]
@@ -468,7 +472,7 @@ AllowTargets = Annotated[
 
 
 class RunSettings(OpenSettings):
-    """The groups of training, and its settings that belong to no group."""
+    """The groups of ``discern train``, and its settings outside of groups."""
 
     model: Group
     data: Group
@@ -567,14 +571,14 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "lightning.pytorch.callbacks.ModelCheckpoint": ModelCheckpointSettings,
     "discern.training.checkpointing.RunCheckpoint": ModelCheckpointSettings,
 }
-"""``_target_`` of a group's choice -> what its settings may be."""
+"""``_target_`` of a choice -> the schema of its settings."""
 
 EXTRAS = {
     "discern.reports.tensorboard.logger.WeightsAndBiases": "wandb",
     "lightning.pytorch.loggers.WandbLogger": "wandb",
     "lightning.pytorch.loggers.MLFlowLogger": "mlflow",
 }
-"""``_target_`` -> the package it needs and the extra of that name."""
+"""``_target_`` -> the package that it needs, which the extra of that name installs."""
 
 PARTS: dict[str, type[BaseModel]] = {
     "model": AnyModelSettings,
@@ -583,7 +587,7 @@ PARTS: dict[str, type[BaseModel]] = {
     "checkpoint": CheckpointSettings,
     "sweep": SweepSettings,
 }
-"""Part of a config -> what its settings may be, unless its ``_target_`` has a schema."""
+"""Part of a config -> the schema of its settings, unless its ``_target_`` has one."""
 
 WITHOUT_SCHEMA = {
     "experiment": AsTyped(is_choice=True),
@@ -602,8 +606,8 @@ WITHOUT_SCHEMA = {
     "callbacks.last_checkpoint.dirpath": AsTyped(),
     "trainer.profiler.dirpath": AsTyped(),
 }
-"""Settings of Hydra's, and of classes that have no schema here, whose text is taken as typed."""
+"""Settings of Hydra's, and of classes without a schema, whose text is taken as typed."""
 
 
 NUMBERS = (OptimizerSettings, SchedulerSettings, EarlyStoppingSettings)
-"""Schemas of classes whose further arguments are numbers, true or false."""
+"""Schemas whose further arguments are numbers, true or false."""

@@ -1,6 +1,6 @@
-"""A composed config, put into the form that it is used in.
+"""Settling a composed config: paths made absolute, interpolations read, left-out settings removed.
 
-What files, environment variables and interpolations say is read as it would be if it were typed.
+Texts from files, environment variables and interpolations are read as if they were typed.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ Validator = Callable[[object], object]
 """Raises ValueError for a value that is not allowed."""
 
 LEFT_OUT = "<left out>"
-"""The value of a setting that is not to be there: what ``~SETTING`` is on the command line."""
+"""The value that removes its setting, as ``~SETTING`` does on the command line."""
 
 
 def leave_out(cfg: DictConfig) -> None:
-    """Remove the settings that a file says are left out."""
+    """Remove the settings with the value ``LEFT_OUT``."""
     for key in list(cfg):
         node = cfg._get_node(key)
         if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation():
@@ -35,18 +35,18 @@ def leave_out(cfg: DictConfig) -> None:
 
 
 def place_paths(cfg: DictConfig, settings: Mapping[str, AsTyped]) -> None:
-    """Have paths begin where the user sees them begin: at his home, or where he has started."""
+    """Resolve ``~`` and relative paths against the home folder and the working directory."""
     for name, setting in settings.items():
         value = _value(cfg, name)
         if isinstance(value, str) and value not in ("", *setting.words):
-            meant = _placed(value, setting)
-            if meant != value:
-                _set(cfg, name, meant)
+            path = _placed(value, setting)
+            if path != value:
+                _set(cfg, name, path)
 
 
 def _placed(value: str, setting: AsTyped) -> str:
     if not setting.is_path:
-        # MLflow's address of a folder.
+        # How MLflow writes the path of a folder.
         scheme, _, folder = value.partition("file:")
         is_relative = not scheme and folder and not folder.startswith("/")
         return f"file:{placed(folder)}" if is_relative else value
@@ -55,7 +55,7 @@ def _placed(value: str, setting: AsTyped) -> str:
 
 
 def read_interpolated(cfg: DictConfig, validators: Mapping[str, Validator]) -> None:
-    """Read the results of interpolations as they would be read if they were typed.
+    """Read the results of interpolations as if they were typed.
 
     An environment variable is a text; ``optimizer.lr=${oc.env:LR}`` means the number in it.
 
@@ -64,7 +64,7 @@ def read_interpolated(cfg: DictConfig, validators: Mapping[str, Validator]) -> N
         validators: of each setting.
     """
     found = {name: node for name in validators if (node := _interpolated(cfg, name)) is not None}
-    # Resolvers first: a setting that refers to another one takes over its number.
+    # Resolvers first, so that a setting that refers to one has a number, too.
     for name in sorted(found, key=lambda name: ":" not in str(found[name])):
         value = _value(cfg, name)
         meant = _as_typed(value, found[name])

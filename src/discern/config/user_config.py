@@ -23,7 +23,7 @@ FOLDER = "conf"
 
 
 def user_conf_dir() -> Path | None:
-    """The user's folder of choices; None where there is none but discern's."""
+    """The user's folder of choices; None where it does not exist or is discern's own."""
     folder = started_in() / FOLDER
     return folder if folder.is_dir() and folder.resolve() != conf_dir().resolve() else None
 
@@ -56,7 +56,7 @@ def warn_of_unused(chosen: Mapping[str, object]) -> None:
 
 
 def target_of(path: Path) -> str | None:
-    """The class that a choice's file names itself; None where it builds on another choice's.
+    """The class in a choice's file; None where it builds on another choice's.
 
     A file that cannot be read names none: it may be another program's, and choosing it reports why.
     """
@@ -69,9 +69,9 @@ def target_of(path: Path) -> str | None:
 
 
 def make_importable(target: str) -> None:
-    """Let a class in a module of the working directory be imported.
+    """Make a class in a module of the working directory importable.
 
-    The folder is put at the end of Python's path, and only if the module is in it and nowhere else.
+    The folder goes to the end of Python's path, and only if the module is nowhere else.
     """
     module, here = target.partition(".")[0], started_in()
     if not module.isidentifier() or module in sys.modules or str(here) in sys.path:
@@ -82,7 +82,7 @@ def make_importable(target: str) -> None:
 
 
 def conf_dir() -> Path:
-    """The folder of the config groups: the installed package's, else the repository's."""
+    """discern's own folder of choices: the installed package's, else the repository's."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "conf"
     return installed if installed.is_dir() else package.parents[1] / "conf"
