@@ -57,8 +57,12 @@ def about(setting: str) -> Iterator[None]:
 
 
 @contextmanager
-def refusals_of(setting: str) -> Iterator[None]:
-    """Turn any error of a library into a sentence that names the setting.
+def refusals_of(setting: str | None = None) -> Iterator[None]:
+    """Turn an error of a library into a sentence that names the setting.
+
+    Args:
+        setting: None for the group of the optimizer, callback or other part of a library that
+            raised the error; errors of a user's own network or callback then stay as they are.
 
     Raises:
         DiscernError: the library raised an error.
@@ -68,7 +72,10 @@ def refusals_of(setting: str) -> Iterator[None]:
     except DiscernError:
         raise
     except Exception as error:
-        raise DiscernError(f"{setting}: {first_line(error)}.") from error
+        named = setting or _group_of(error)
+        if named is None:
+            raise
+        raise DiscernError(f"{named}: {first_line(error)}.") from error
 
 
 @contextmanager
@@ -99,26 +106,6 @@ _PARTS = {
 
 _BELOW = ("torch.", "lightning.", "lightning_utilities.", "torchmetrics.", "_", "contextlib")
 """Prefixes of modules that only work for their caller, where the mistake is then looked for."""
-
-
-@contextmanager
-def refusals_at_work() -> Iterator[None]:
-    """Turn an error of a library's optimizer, callback or other part into a sentence.
-
-    Errors of a user's own network or callback stay as they are.
-
-    Raises:
-        DiscernError: names the group of the part.
-    """
-    try:
-        yield
-    except DiscernError:
-        raise
-    except Exception as error:
-        group = _group_of(error)
-        if group is None:
-            raise
-        raise DiscernError(f"{group}: {first_line(error)}.") from error
 
 
 def _group_of(error: BaseException) -> str | None:

@@ -82,15 +82,11 @@ def check(cfg: DictConfig, command: str = "train") -> None:
 
 def _written(cfg: DictConfig) -> dict[str, object]:
     """The settings as they are written, interpolations unresolved; without Hydra's own part."""
-    nodes = {str(key): cfg._get_node(key) for key in cfg if key != "hydra"}
-    return {
-        key: OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
-        for key, node in nodes.items()
-    }
+    return {str(key): plain(cfg._get_node(key), resolve=False) for key in cfg if key != "hydra"}
 
 
 LARGEST = 2**63 - 1
-"""A whole number of 64 bits: no library takes more."""
+"""The largest integer of 64 bits: no library takes a larger one."""
 
 
 def _check_numbers(values: Mapping[str, object] | list[object], path: str) -> None:
@@ -130,7 +126,7 @@ def _validators(cfg: DictConfig, settings: type[BaseModel]) -> dict[str, Validat
 def _parts(
     values: Mapping[str, object], prefix: str = ""
 ) -> Iterator[tuple[str, dict[str, object]]]:
-    """Name and settings of each part of a config, and of the parts of that."""
+    """Name and settings of each part of a config, at any depth."""
     for key, value in values.items():
         if isinstance(value, dict):
             yield f"{prefix}{key}", value
@@ -142,12 +138,12 @@ def _schema_of(part: str, values: Mapping[str, object]) -> type[BaseModel] | Non
 
 
 def check_names(cfg: DictConfig) -> None:
-    """Raise for a name in a config of ``train`` that stands for nothing, as a mistyped one does.
+    """Raise for a name in a config of ``train`` that nothing reads, such as a mistyped one.
 
-    A setting of one's own that others may refer to is no such name, unless it looks like one.
+    A user's own setting is allowed if others refer to it, or if it is unlike any name.
 
     Raises:
-        DiscernError: says which names there are.
+        DiscernError: lists the names that exist.
     """
     known = RunSettings.model_fields
     written = _written(cfg)
@@ -164,7 +160,7 @@ def check_names(cfg: DictConfig) -> None:
             raise DiscernError(f"{name} is not a setting; {did_you_mean(name, known)}")
     for group in ("callbacks", "logger"):
         parts = cfg.get(group)
-        if not OmegaConf.is_dict(parts):  # which the settings' own check tells better
+        if not OmegaConf.is_dict(parts):  # the schema gives a better message
             continue
         built = [str(name) for name, part in parts.items() if _is_built(part)]
         for name, part in parts.items():

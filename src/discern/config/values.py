@@ -12,9 +12,9 @@ from discern.config.allowed import adapter
 from discern.config.schema import SCHEMAS
 
 
-def plain(node: object) -> Any:
-    """A config node as plain Python values, every interpolation resolved."""
-    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+def plain(node: object, resolve: bool = True) -> Any:
+    """A config node as plain Python values, with its interpolations resolved or as they are."""
+    return OmegaConf.to_container(node, resolve=resolve) if OmegaConf.is_config(node) else node
 
 
 def with_floats(target: str, settings: dict[str, object]) -> dict[str, object]:
