@@ -7,12 +7,12 @@ A type says what is allowed, and :func:`discern.config.allowed.allowed` puts it 
 description takes the place of those words where the type alone would not say enough.
 """
 
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import PurePath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from annotated_types import Predicate
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from discern.config.typed import AsTyped
 from discern.errors import as_override
@@ -41,6 +41,17 @@ _Metric = Annotated[str, Field(pattern=r"^(val|train)/.+")]
 Mode = Literal["min", "max"] | None
 
 
+def _where(is_allowed: Callable[[Any], bool]) -> AfterValidator:
+    """The further condition of a type."""
+
+    def check(value: object) -> object:
+        if not is_allowed(value):
+            raise ValueError("")
+        return value
+
+    return AfterValidator(check)
+
+
 def _is_share(share: str) -> bool:
     part, parts = map(int, share.split("/"))
     return 1 <= part <= parts
@@ -48,7 +59,7 @@ def _is_share(share: str) -> bool:
 
 _Entry = Annotated[
     dict[str, object],
-    Predicate(lambda entry: "_target_" in entry),
+    _where(lambda entry: "_target_" in entry),
     Field(description="a _target_ entry"),
 ]
 _Built = Annotated[
@@ -232,13 +243,11 @@ def _has_train(parts: dict[str, str]) -> bool:
     return "train" in parts
 
 
-_Below = Annotated[str, Field(min_length=1), Predicate(_stays_below)]
+_Below = Annotated[str, Field(min_length=1), _where(_stays_below)]
 
 
 _FileName = Annotated[
-    str,
-    AsTyped(from_start=False),
-    Field(min_length=1, description="a file's name in data.dir"),
+    str, AsTyped(from_start=False), Field(min_length=1, description="a file's name in data.dir")
 ]
 
 
@@ -247,9 +256,7 @@ class FolderSettings(PhotoSettings):  # noqa: D101
     test_size: _Size
     parts: Annotated[
         Literal["none"]
-        | Annotated[
-            dict[Literal["train", "val", "test"], _Below], Predicate(lambda parts: "train" in parts)
-        ]
+        | Annotated[dict[Literal["train", "val", "test"], _Below], _where(_has_train)]
         | None,
         Field(
             description="none, {train:FOLDER,val:FOLDER,test:FOLDER} with folders in data.dir, of "
@@ -348,19 +355,17 @@ _Count = Annotated[int, Field(ge=-1, description="a whole number, 0 or above, or
 
 
 def _is_time(time: str | dict[str, int]) -> bool:
-    names = ("days", "hours", "minutes", "seconds")
-    parts = (
-        dict(zip(names, map(int, time.split(":")), strict=True)) if isinstance(time, str) else time
-    )
+    if isinstance(time, str):  # DD:HH:MM:SS of digits is never negative
+        return True
     try:
-        return bool(parts) and timedelta(**parts) >= timedelta(0)
+        return bool(time) and timedelta(**time) >= timedelta(0)
     except (TypeError, OverflowError):
         return False
 
 
 _Time = Annotated[
-    Annotated[str, Field(pattern=r"^\d+:\d\d:\d\d:\d\d$")] | dict[str, int],
-    Predicate(_is_time),
+    Annotated[str, Field(pattern=r"^\d{1,8}:\d\d:\d\d:\d\d$")] | dict[str, int],
+    _where(_is_time),
     Field(description="a time DD:HH:MM:SS, or its parts such as {minutes:5}"),
 ]
 
@@ -430,7 +435,7 @@ class TrainerSettings(Strict):
 _Share = Annotated[
     str,
     Field(pattern="^[0-9]{1,9}/[0-9]{1,9}$", description="a part such as 3/16, from 1/16 to 16/16"),
-    Predicate(_is_share),
+    _where(_is_share),
 ]
 
 
