@@ -38,7 +38,10 @@ Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Engine = Literal["auto", "torch", "onnxruntime", "openvino"]
 Monitor = Annotated[str, Field(min_length=1, description="a metric's name, such as val/loss")]
 _Metric = Annotated[str, Field(pattern=r"^(val|train)/.+")]
-Mode = Literal["min", "max"] | None
+Mode = (
+    Literal["min", "max"]
+    | Annotated[None, Field(description="null for the metric's own direction")]
+)
 
 
 def _where(is_allowed: Callable[[Any], bool]) -> AfterValidator:
@@ -66,7 +69,10 @@ _Built = Annotated[
     _Entry | list[_Entry] | None, Field(description="null, or a list of _target_ entries")
 ]
 Group = Annotated[_Entry, Field(description="a choice of its group")]
-_Entries = Annotated[dict[str, object], Field(description="a choice of its group")] | None
+_Entries = (
+    Annotated[dict[str, object], Field(description="a choice of its group")]
+    | Annotated[None, Field(description="null for nothing")]
+)
 
 
 class OpenSettings(Strict):
@@ -158,7 +164,7 @@ class DataSettings(AnyDataSettings):
     eval_batch_size: PositiveInt
     sampler: Literal["none", "balanced"]
     fraction: Fraction
-    folds: Annotated[int, Field(ge=2)] | None
+    folds: Annotated[int, Field(ge=2)] | Annotated[None, Field(description="null for no folds")]
     fold: Annotated[
         int, Field(ge=0, description="a fold's number, from 0 to one less than data.folds")
     ]
@@ -317,7 +323,7 @@ class EarlyStoppingSettings(OpenSettings):  # noqa: D101
 
 
 class EMASettings(Strict):  # noqa: D101
-    decay: OpenFraction | None
+    decay: OpenFraction | Annotated[None, Field(description="null for no averaging")]
     update_every_n_steps: PositiveInt
 
 
@@ -331,7 +337,7 @@ class DashboardSettings(Strict):  # noqa: D101
 
 
 class HistogramsSettings(Strict):  # noqa: D101
-    every_n_epochs: PositiveInt | None
+    every_n_epochs: PositiveInt | Annotated[None, Field(description="null for no histograms")]
 
 
 _Epoch = Annotated[int, Field(ge=1, description="an epoch's number, from 1")]
