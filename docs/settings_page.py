@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 
-from discern.config.check import COMMANDS, allowed
-from discern.config.schema import PARTS, SCHEMAS, UNKNOWN
+from discern.config.allowed import allowed, type_of
+from discern.config.check import COMMANDS
+from discern.config.schema import PARTS, SCHEMAS
 from discern.config.user_config import conf_dir
 
 PAGE = Path(__file__).with_name("settings.md")
@@ -88,7 +89,7 @@ def table(settings: list[Setting], prefix: str, schemas: dict[str, Any]) -> Iter
         for number, (name, value) in enumerate(setting.names.items()):
             part, _, key = name.rpartition(".")
             fields = getattr(schemas.get(part), "model_fields", {})
-            may_be = allowed(fields[key]) if key in fields else ""
+            may_be = allowed(type_of(fields[key])) if key in fields else ""
             comment = "as above" if number and setting.comment else setting.comment
             cells = (f"`{prefix}{name}`", f"`{value}`", comment, may_be)
             yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
@@ -134,7 +135,7 @@ def choice(group: str, path: Path) -> Iterator[str]:
 def command(name: str) -> Iterator[str]:
     """The lines about a command's settings that belong to no choice."""
     text = (conf_dir() / f"{name}.yaml").read_text(encoding="utf-8").partition("\nhydra:")[0]
-    schemas = {"": COMMANDS[name][0], **PARTS, **UNKNOWN}
+    schemas = {"": COMMANDS[name][0], **PARTS}
     yield from (f"## `discern {name}`", "")
     yield from table(list(settings_in(text.partition("defaults:")[2])), "", schemas)
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discern.console import Formatter, table
-from discern.errors import DiscernError, refuse, told
+from discern.errors import DiscernError, refuse, sanitize_message
 from hostile.texts import CHOSEN
 
 
@@ -38,5 +38,5 @@ def test_an_error_ends_with_its_beginning_and_its_end():
 @given(st.text())
 def test_a_short_message_is_told_whole(text):
     if text.isprintable() and len(text) <= 300:
-        assert told(text) == text
-    assert all(len(line) <= 300 for line in told(text * 50).split("\n"))
+        assert sanitize_message(text) == text
+    assert all(len(line) <= 300 for line in sanitize_message(text * 50).split("\n"))

@@ -1,7 +1,7 @@
 """Image-classification experiments on PyTorch Lightning and Hydra that explain themselves."""
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     __version__: str
@@ -20,14 +20,14 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Import what a program uses when it uses it: the command line starts without torch."""
+def __getattr__(name: str) -> object:
+    """Import a name on first use, so that the command line starts without torch."""
     if name == "__version__":
         from importlib.metadata import version  # start-up time
 
         return version("discern")
     if name in _MODULES:
-        return getattr(importlib.import_module(_MODULES[name]), name)
+        return vars(importlib.import_module(_MODULES[name]))[name]
     raise AttributeError(f"module 'discern' has no attribute '{name}'")
 
 

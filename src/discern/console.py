@@ -15,31 +15,28 @@ from rich.markup import escape
 from rich.table import Table
 from tqdm import tqdm
 
-from discern.errors import told
+from discern.errors import sanitize_message
 from discern.redaction import redacted_text
 from discern.text import visible
 
-# tqdm's own lock is shared with forks of the process, and for ever held by one that is killed while
-# it prints: the other jobs of a sweep would wait for it.
+# tqdm's own lock is shared with forks. One that is killed while it prints would hold it for ever,
+# and the other jobs of a sweep would wait.
 tqdm.set_lock(threading.RLock())
 
 
 class Formatter(logging.Formatter):
-    """Records, with their tracebacks, as text without secrets and without what terminals obey.
-
-    No line of a warning is long.
-    """
+    """Formats records and tracebacks without secrets and control characters; shortens warnings."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The text of one record."""
         text = redacted_text(super().format(record))
         if record.levelno >= logging.WARNING and not record.exc_info:
-            return told(text)
+            return sanitize_message(text)
         return visible(text, lines=True)
 
 
 def say(text: str = "", end: str = "\n") -> None:
-    """Print what a command answers, in which nothing is obeyed by a terminal."""
+    """Print a command's output without control characters."""
     print(visible(text, lines=True), end=end, flush=True)
 
 
@@ -53,7 +50,7 @@ class ConsoleHandler(logging.Handler):
             tqdm.write(self.format(record), file=stream)
             stream.flush()
         except BrokenPipeError:
-            # Whoever read it, `head` perhaps, has seen enough. The run goes on, as does its log.
+            # The reader, such as `head`, is gone. The run and its log go on.
             silence = os.open(os.devnull, os.O_WRONLY)
             os.dup2(silence, stream.fileno())
             os.close(silence)
@@ -62,56 +59,56 @@ class ConsoleHandler(logging.Handler):
 
 
 def in_notebook() -> bool:
-    """Whether what is printed appears below a notebook's cell."""
+    """Whether printed text appears below a notebook's cell."""
     return type(sys.stdout).__module__.startswith("ipykernel.")
 
 
 def is_terminal() -> bool:
-    """Whether somebody watches: a progress bar makes sense."""
+    """Whether standard error is a terminal, so that a progress bar makes sense."""
     return sys.stderr.isatty()
 
 
 @contextmanager
 def loading(*packages: str) -> Iterator[None]:
-    """Say in a terminal which packages the block imports, unless they have been imported.
+    """Show in a terminal which packages the block imports, unless they are imported already.
 
-    The collector is put off, which would look through them for a fifth of the time.
+    Garbage collection waits meanwhile: it would take a fifth of the time.
     """
     if is_terminal() and not sys.modules.keys() >= {*packages}:
         print(f"Loading {' and '.join(packages)} …", file=sys.stderr, flush=True)
-    collects = gc.isenabled()
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if collects:
+        if was_enabled:
             gc.enable()
 
 
 def for_terminal(text: str) -> str:
-    """A text from a file on one line, without what a terminal would obey."""
+    """A text from a file on one line, with ``?`` for what is not printable."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _cell(text: str) -> str:
-    # Brackets are markup to rich.
+    # To rich, brackets are markup.
     return escape(visible(text))
 
 
 def table_or_blocks(
     header: Sequence[str], cells: Sequence[Sequence[str]], blocks: Sequence[str], width: int = 0
 ) -> str:
-    """The table of texts if each row fits into a line, else a block for each row of it.
+    """A table if each row fits into a line, else a block of lines for each row.
 
     Args:
         header, cells: of the table.
-        blocks: as many as rows; none for a table in any case.
-        width: of a line; 0 for the terminal's, 100 where there is none.
+        blocks: one for each row; empty for a table in any case.
+        width: characters of a line; 0 for the terminal's, 100 without a terminal.
     """
     ends = sum(cell.count("…") for line in [header, *cells] for cell in line)
     for gap in (3, 2):
         text = table(header, cells, width, gap)
-        # One that is too wide breaks the lines of its cells, or ends them with an ellipsis.
+        # A table that is too wide wraps its cells, or cuts them with an ellipsis.
         if len(text.splitlines()) == len(cells) + 2 and text.count("…") == ends:
             return text
     return "\n".join(blocks) if blocks else text
@@ -120,9 +117,9 @@ def table_or_blocks(
 def table(
     header: Sequence[str], rows: Iterable[Sequence[str]], width: int = 0, gap: int = 3
 ) -> str:
-    """A plain-text table, its first column to the left, the others to the right.
+    """A plain-text table: the first column is left-aligned, the others are right-aligned.
 
-    A width of 0 is the terminal's, 100 where there is none; ``gap`` letters are between columns.
+    A width of 0 means the terminal's, 100 without a terminal; ``gap`` spaces separate columns.
     """
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, gap - 2))
     for number, name in enumerate(header):
@@ -130,7 +127,7 @@ def table(
     for row in rows:
         grid.add_row(*map(_cell, row))
     width = width or shutil.get_terminal_size(fallback=(100, 24)).columns
-    # In a notebook Rich would show an empty output for what is captured.
+    # In a notebook Rich would show an empty output for captured text.
     console = Console(
         width=width, color_system=None, force_terminal=False, force_jupyter=False, emoji=False
     )
@@ -140,5 +137,5 @@ def table(
 
 
 def line_width() -> int:
-    """Letters of a terminal's line; a file or a pipe has longer ones than any table."""
+    """Characters of a line: the terminal's width, or more than any table has in a file or pipe."""
     return shutil.get_terminal_size(fallback=(10_000, 24)).columns

@@ -1,4 +1,4 @@
-"""The one exception for what a user can put right, and how it ends the process."""
+"""The exception for mistakes that a user can correct, and the messages about them."""
 
 import difflib
 import os
@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from discern.redaction import redacted_text
 from discern.text import visible
@@ -16,44 +16,40 @@ FULL_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
 class DiscernError(Exception):
-    """A mistake in a setting, a file or the environment, told in one sentence without secrets."""
+    """A mistake in a setting, a file or the environment: one sentence, without secrets."""
 
     def __init__(self, message: object) -> None:
         super().__init__(redacted_text(str(message)))
 
 
 def refuse(error: DiscernError) -> NoReturn:
-    """End the process with status 1 and the sentence (``HYDRA_FULL_ERROR=1``: a traceback too)."""
+    """Print the sentence and exit with status 1 (``HYDRA_FULL_ERROR=1``: a traceback too)."""
     if FULL_TRACEBACK:
         print(redacted_text("".join(traceback.format_exception(error))), end="", file=sys.stderr)
-    raise SystemExit(f"Error: {told(error)}") from error
+    raise SystemExit(f"Error: {sanitize_message(error)}") from error
 
 
-MAX_LETTERS = 300
-"""Of a line of an error or a warning: what a file says may be a megabyte long."""
+MAX_LINE_LENGTH = 300
+"""Characters of a line of an error or a warning: a text from a file may have a million."""
 
-_LAST_LETTERS = 120
+_END_LENGTH = 120
 
 
-def told(message: object) -> str:
-    """A message as it leaves the program: nothing in it is obeyed by a terminal, no line is long.
+def sanitize_message(message: object) -> str:
+    """A message without control characters and long lines.
 
-    What is left out of a line is its middle: it begins with what is wrong and ends with what is
-    allowed.
+    A long line loses its middle: it begins with what is wrong and ends with what is allowed.
     """
-    return "\n".join(map(_cut, visible(str(message), lines=True).split("\n")))
-
-
-def _cut(line: str) -> str:
-    if len(line) <= MAX_LETTERS:
-        return line
-    first = MAX_LETTERS - _LAST_LETTERS - 3
-    return f"{line[:first]} … {line[-_LAST_LETTERS:]}"
+    first = MAX_LINE_LENGTH - _END_LENGTH - 3
+    return "\n".join(
+        line if len(line) <= MAX_LINE_LENGTH else f"{line[:first]} … {line[-_END_LENGTH:]}"
+        for line in visible(str(message), lines=True).split("\n")
+    )
 
 
 @contextmanager
 def about(setting: str) -> Iterator[None]:
-    """Name the setting in errors that begin with its value, as ``setting=value …``."""
+    """Put the setting before errors that begin with its value: ``setting=value …``."""
     try:
         yield
     except DiscernError as error:
@@ -61,18 +57,25 @@ def about(setting: str) -> Iterator[None]:
 
 
 @contextmanager
-def refusals_of(setting: str) -> Iterator[None]:
-    """Tell in a sentence that names the setting what a library refuses of it.
+def refusals_of(setting: str | None = None) -> Iterator[None]:
+    """Turn an error of a library into a sentence that names the setting.
+
+    Args:
+        setting: None for the group of the optimizer, callback or other part of a library that
+            raised the error; errors of a user's own network or callback then stay as they are.
 
     Raises:
-        DiscernError: the library raised an error of any kind.
+        DiscernError: the library raised an error.
     """
     try:
         yield
     except DiscernError:
         raise
     except Exception as error:
-        raise DiscernError(f"{setting}: {first_line(error)}.") from error
+        named = setting or _group_of(error)
+        if named is None:
+            raise
+        raise DiscernError(f"{named}: {first_line(error)}.") from error
 
 
 @contextmanager
@@ -91,10 +94,10 @@ def file_errors(problem: str) -> Iterator[None]:
 
 @contextmanager
 def refusals_of_files() -> Iterator[None]:
-    """Tell in a sentence what the system refuses, such as a full disk or a folder of another's.
+    """Turn an error of the system, such as a full disk, into a sentence.
 
     Raises:
-        DiscernError: names the file, and says why.
+        DiscernError: names the file and the reason.
     """
     try:
         yield
@@ -113,34 +116,14 @@ _PARTS = {
     "tensorboard.": "logger",
     "lightning.pytorch.profilers.": "trainer.profiler",
 }
-"""Beginning of a module's name -> the group whose choices are made of its classes."""
+"""Prefix of a module's name -> the group whose choices are its classes."""
 
 _BELOW = ("torch.", "lightning.", "lightning_utilities.", "torchmetrics.", "_", "contextlib")
-"""Modules that do the work of others, who are to blame for what they have asked for."""
-
-
-@contextmanager
-def refusals_at_work() -> Iterator[None]:
-    """Tell in a sentence what a library's optimizer, callback or other part refuses in training.
-
-    What a network or a callback of a user's own raises stays as it is.
-
-    Raises:
-        DiscernError: names the group that the part is of.
-    """
-    try:
-        yield
-    except DiscernError:
-        raise
-    except Exception as error:
-        group = _group_of(error)
-        if group is None:
-            raise
-        raise DiscernError(f"{group}: {first_line(error)}.") from error
+"""Prefixes of modules that only work for their caller, where the mistake is then looked for."""
 
 
 def _group_of(error: BaseException) -> str | None:
-    """The group of what raised an error: the innermost of its frames that is of a part."""
+    """The group of the part that raised an error: that of its innermost frame in a part."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     for frame in reversed(frames):
         module = str(frame.f_globals.get("__name__"))
@@ -153,9 +136,9 @@ def _group_of(error: BaseException) -> str | None:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an exception's message, without its full stop; its type if it has none.
+    """The first line of an exception's message without its full stop; its type if it has none.
 
-    A line that ends in a colon goes on in the next. What may be secret is left out.
+    A line that ends in a colon continues on the next. Secrets are left out.
     """
     text = redacted_text(str(error))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -166,18 +149,18 @@ def first_line(error: BaseException) -> str:
 
 
 def shortened(items: Sequence[str], most: int = 20) -> str:
-    """Items in a row on one line, the last of many left out."""
+    """Items on one line; of more than ``most``, the first ones and the count."""
     more = f", … ({len(items):,} in all)" if len(items) > most else ""
     return ", ".join(map(visible, items[:most])) + more
 
 
-FEW = 12
-"""So many names are all shown beside the closest."""
+MAX_LISTED = 12
+"""Up to so many names are all listed beside the closest one."""
 
 
 def closest(wrong: str, known: Iterable[str]) -> str | None:
-    """The known name that is most like ``wrong``, if any is."""
-    return next(iter(difflib.get_close_matches(wrong, sorted(known), n=1, cutoff=0.6)), None)
+    """The known name that is most similar to ``wrong``, if any is similar."""
+    return next(iter(difflib.get_close_matches(wrong, sorted(known), n=1)), None)
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
@@ -186,11 +169,11 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     close = closest(wrong, names)
     if close is None:
         return f"there are {', '.join(names)}."
-    choice = f" (there are {', '.join(names)})" if 1 < len(names) <= FEW else ""
+    choice = f" (there are {', '.join(names)})" if 1 < len(names) <= MAX_LISTED else ""
     return f"did you mean {close}{choice}?"
 
 
-def as_override(value: Any) -> str:
+def as_override(value: object) -> str:
     """A plain value as one would type it in an override: ``[128,64]``, ``null``, ``true``."""
     if value is None:
         return "null"

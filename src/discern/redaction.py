@@ -1,8 +1,8 @@
-"""Secrets: what of settings and texts no file, log, page or terminal is to have.
+"""Secrets are kept out of files, logs, pages and the terminal.
 
-What may be secret is told by its place: the user and password of an address, what follows its ``?``
-or ``#``, and whatever has a name such as ``api_key`` or ``DB_PASSWORD``, among settings as in the
-environment. Such values are also remembered, and left out wherever else they stand.
+A secret is known by its place: the user and password of an address, the text after its ``?`` or
+``#``, and any setting or environment variable with a name such as ``api_key`` or ``DB_PASSWORD``.
+Such values are also remembered, and left out wherever else they appear.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 from urllib.parse import unquote
 
 PLACEHOLDER = "left-out-as-secret"
-"""Stands where a secret was, in a form that commands, YAML and addresses can hold."""
+"""Replaces a secret; commands, YAML and addresses can hold it."""
 
-SHORTEST = 6
-"""Characters of a secret that is left out of any text; shorter ones would be parts of words."""
+MIN_LENGTH = 6
+"""Characters of a secret that is left out of any text; a shorter one may be a part of a word."""
 
-# Bounded, so that a long text of a stranger's is read in a time that its length alone decides.
+# Bounded, so that the time for a stranger's text grows with its length only.
 _BEGIN, _END = r"\w{0,60}", r"\w{1,60}"
 _SECRET = (
     rf"(?:(?:{_BEGIN}[_-])?(?:passw(?:or)?d|passphrase|secret|credentials?|(?:api|access|private"
@@ -30,10 +30,10 @@ _SECRET = (
     rf"|(?:{_BEGIN}[_-])?(?:tokens?|pwd|auth|authorization|bearer|cookie|sas|sig|signature|pass))"
 )
 _COUNTED = r".*tokens?"
-"""Names of secrets that are those of numbers, too, as ``num_tokens``."""
+"""Names of secrets that may also be names of numbers, such as ``num_tokens``."""
 
 _NO_SECRETS = ("PWD", "OLDPWD")
-"""Variables of every shell: the folders that it is and was in."""
+"""Variables of every shell: its present and its previous folder."""
 
 _SCHEME = r"[a-z][a-z0-9+.-]{0,30}://"
 
@@ -45,7 +45,7 @@ def _user(end: str) -> str:
 
 
 _AROUND = r"\s'\"<>"
-# Of several addresses with commas, as a sweep is given them, each ends where the next begins.
+# Of several addresses with commas, as in a sweep, each ends where the next begins.
 _ADDRESS = (
     rf"(?<![a-z0-9+.-])({_SCHEME})({_user(_AROUND)})?((?:(?!,{_SCHEME})[^?#{_AROUND}])*)"
     rf"([?#](?:(?!,{_SCHEME})[^{_AROUND}])*)?"
@@ -61,7 +61,7 @@ _OVERRIDE = r"[+~]*([\w./@-]{1,500})=(.*)"
 
 @functools.cache
 def _compiled(pattern: str) -> re.Pattern[str]:
-    # On first use: every command imports this module, and most have nothing to leave out.
+    # On first use: every command imports this module, and most handle no secret.
     return re.compile(pattern, re.IGNORECASE | re.DOTALL)
 
 
@@ -76,8 +76,8 @@ def is_secret(name: str) -> bool:
     return _compiled(_SECRET).fullmatch(re.split(r"[./@]", name)[-1]) is not None
 
 
-def redacted(value: Any) -> Any:
-    """Plain values, of settings or of facts, with placeholders for what may be secret.
+def redacted(value: object) -> Any:
+    """Plain values, of settings or of facts, with placeholders for secrets.
 
     Args:
         value: dicts and lists of texts and numbers; anything else in them stays as it is.
@@ -85,30 +85,28 @@ def redacted(value: Any) -> Any:
     return _redacted(value, "", _all_known())
 
 
-def _redacted(value: Any, name: str, known: Sequence[str]) -> Any:
+def _redacted(value: object, name: str, known: Sequence[str]) -> Any:
     if isinstance(value, Mapping):
-        inherits = is_secret(name)
-        return {
-            key: _redacted(part, name if inherits else str(key), known)
-            for key, part in value.items()
-        }
+        inherited = name if is_secret(name) else ""
+        return {k: _redacted(part, inherited or str(k), known) for k, part in value.items()}
     if isinstance(value, (list, tuple)):
         return [_redacted(part, name, known) for part in value]
     if is_secret(name) and _holds_one(name, value):
         return PLACEHOLDER
-    # What is instantiated is a name in Python, and no secret.
-    is_text = isinstance(value, str) and not name.startswith("_")
-    return _setting(value, known) if is_text else value
+    # The name of a class, in _target_, is not a secret.
+    if isinstance(value, str) and not name.startswith("_"):
+        return _setting(value, known)
+    return value
 
 
-def _holds_one(name: str, value: Any) -> bool:
+def _holds_one(name: str, value: object) -> bool:
     if isinstance(value, bool) or value in (None, ""):
         return False
     return not (isinstance(value, (int, float)) and _compiled(_COUNTED).fullmatch(name))
 
 
 def redacted_setting(text: str) -> str:
-    """A setting's text, or an override as it is typed, of which an address may be the whole."""
+    """A setting's text, or a typed override, without secrets; either may be an address."""
     return _setting(text, _all_known())
 
 
@@ -131,12 +129,12 @@ def _value(text: str, known: Sequence[str]) -> str:
 
 
 def redacted_text(text: str) -> str:
-    """Any text without what may be secret: a message, a line of a log, a traceback."""
+    """Any text without secrets: a message, a line of a log, a traceback."""
     return _text(text, _all_known())
 
 
 def _text(text: str, known: Sequence[str]) -> str:
-    # Before anything else is cut: of an address with spaces only this knows where it ends.
+    # First, since only this knows where an address with spaces ends.
     for secret in known:
         if secret in text:
             text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", PLACEHOLDER, text)
@@ -160,7 +158,7 @@ def _assigned(found: re.Match[str]) -> str:
 
 
 def _is_typed_out(name: str, value: str) -> bool:
-    """Whether a text is a secret, and neither nothing, nor a count, nor where it comes from."""
+    """Whether a text is a secret itself: not empty, not a count, not an interpolation."""
     bare = value.strip("'\"")
     if bare.lower() in ("", "null", "none", "true", "false") or bare.startswith("${"):
         return False
@@ -170,21 +168,21 @@ def _is_typed_out(name: str, value: str) -> bool:
 # What is known to be secret
 
 
-def remember(value: Any, name: str = "") -> None:
-    """Have the secrets in settings, or in overrides as they are typed, left out of all texts."""
+def remember(value: object, name: str = "") -> None:
+    """Remember the secrets in settings, or in typed overrides, to leave them out of all texts."""
     _known.update(_long_enough(_secrets(value, name)))
 
 
 def _long_enough(found: Iterable[str]) -> set[str]:
     each = {form for text in found for form in (text, unquote(text))}
-    return {text for text in each if len(text) >= SHORTEST and text != PLACEHOLDER}
+    return {text for text in each if len(text) >= MIN_LENGTH and text != PLACEHOLDER}
 
 
-def _secrets(value: Any, name: str) -> Iterator[str]:
+def _secrets(value: object, name: str) -> Iterator[str]:
     if isinstance(value, Mapping):
-        secret = is_secret(name)
+        inherited = name if is_secret(name) else ""
         for key, part in value.items():
-            yield from _secrets(part, name if secret else str(key))
+            yield from _secrets(part, inherited or str(key))
     elif isinstance(value, (list, tuple)):
         for part in value:
             yield from _secrets(part, name)
@@ -213,7 +211,7 @@ def _in_addresses(text: str) -> Iterator[str]:
 
 
 def _all_known() -> list[str]:
-    """The longest first: one may be part of another."""
+    """All known secrets, the longest first: one may be part of another."""
     return sorted(_known | _of_environment(tuple(os.environ.items())), key=len, reverse=True)
 
 
@@ -229,7 +227,7 @@ def _of_environment(variables: tuple[tuple[str, str], ...]) -> frozenset[str]:
 # Settings whose secrets were left out
 
 
-def missing(value: Any, name: str = "") -> list[str]:
+def missing(value: object, name: str = "") -> list[str]:
     """The names of settings whose secrets were left out when they were written."""
     if isinstance(value, Mapping):
         inside = f"{name}." if name else ""
@@ -240,10 +238,6 @@ def missing(value: Any, name: str = "") -> list[str]:
 
 
 def log_missing(names: Iterable[str], level: int = logging.INFO) -> None:
-    """Log the settings that have to be typed again if their secrets are needed."""
+    """Log the settings that must be typed again if their secrets are needed."""
     for name in names:
-        log.log(
-            level,
-            "%s was kept without what may be secret; type it again where that is needed.",
-            name,
-        )
+        log.log(level, "%s was kept without what may be secret; type it again if needed.", name)

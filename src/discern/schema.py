@@ -1,13 +1,11 @@
-"""Schemas of what may come from a stranger's file."""
+"""The base of all schemas, and the messages about values that they refuse."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 MAX_KEY_LENGTH = 40
-"""Characters of each key in the place that a message names."""
+"""Characters of a key that a message shows."""
 
 
 class Strict(BaseModel):
@@ -18,7 +16,7 @@ class Strict(BaseModel):
     )
 
 
-def check_schema(schema: type[BaseModel], value: Any, place: str) -> None:
+def check_schema(schema: type[BaseModel], value: object, place: str) -> None:
     """Raise a ValueError that names the first part of a value that its schema does not allow."""
     try:
         schema.model_validate(value)
@@ -30,10 +28,10 @@ def first_fault(error: ValidationError, place: str = "") -> str:
     """The first fault of a value, as ``place.key: what is wrong``.
 
     Args:
-        error: what pydantic raised.
-        place: the name of the value; empty for one whose parts are named without it.
+        error: raised by pydantic.
+        place: the name of the value; empty to leave it out.
     """
     wrong = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(filter(None, [place, *(str(part)[:MAX_KEY_LENGTH] for part in wrong["loc"])]))
-    said = wrong["msg"].removeprefix("Value error, ")
-    return f"{where}: {said}" if where else said
+    message = wrong["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message

@@ -1,26 +1,26 @@
-"""Texts of others, as a terminal or a page may have them."""
+"""Texts from files, made safe for a terminal or a page."""
 
 import os
 import re
 from pathlib import Path
 
-# Controls, marks that turn the direction of writing or begin a line, and halves of characters.
-_OBEYED = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+# Control characters, marks of direction, line separators, and surrogates.
+_CONTROLLING = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
 
 
-_UNSEEN = re.compile(f"[{_OBEYED}]")
+_UNSEEN = re.compile(f"[{_CONTROLLING}]")
 
 
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-_UNSEEN_IN_LINES = re.compile(f"(?![\n\t])[{_OBEYED}]")
+_UNSEEN_IN_LINES = re.compile(f"(?![\n\t])[{_CONTROLLING}]")
 
 
 def visible(text: str, *, lines: bool = False) -> str:
-    """A text as a terminal may have it: what it would obey and not show is written as an escape.
+    """A text with escapes for the characters that a terminal would obey instead of showing.
 
-    With ``lines``, ends of lines and tabs stay.
+    With ``lines``, line ends and tabs stay.
     """
     unseen = _UNSEEN_IN_LINES if lines else _UNSEEN
     return unseen.sub(lambda found: _escape(ord(found[0])), text)
@@ -32,13 +32,13 @@ def _escape(code: int) -> str:
 
 
 def decoded(path: Path) -> str:
-    """The path as text; what is no UTF-8 shows its bytes."""
+    """The path as text; bytes that are not UTF-8 become escapes."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def printable(path: Path) -> str:
-    """The path as text on one line, controls in it as escapes; what is no UTF-8 shows its bytes.
+    """The path as text on one line; control characters and bytes that are not UTF-8 become escapes.
 
-    Marks of the direction of writing stay: they are in names of people's own files.
+    Marks of direction stay: people's own file names have them.
     """
     return _CONTROLS.sub(lambda found: _escape(ord(found[0])), decoded(path))

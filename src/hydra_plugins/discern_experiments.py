@@ -1,4 +1,4 @@
-"""Where Hydra finds the files that ``experiment=FILE`` names; it imports this at every start.
+"""Where Hydra finds ``experiment=FILE`` and a user's own choices; it imports this at every start.
 
 Hydra composes the config of each job of a sweep anew, also in other processes, and asks its sources
 each time, so that a file is found there as a choice of conf/experiment is.
@@ -15,38 +15,43 @@ from discern.config.experiment_file import find_file, is_path
 from discern.errors import DiscernError
 
 GROUP = "experiment/"
-"""What the paths begin with that Hydra asks for, before the choice."""
+"""The beginning, before the choice, of the paths that Hydra asks for."""
 
 PATHS, NAMES = "experiment://paths", "experiment://names"
 
 
-class ExperimentSearchPath(SearchPathPlugin):
-    """Paths are looked for before the choices of conf/experiment, bare names after them."""
+class ChoicesSearchPath(SearchPathPlugin):
+    """Paths of experiments come before discern's choices, bare names and ``./conf`` after them."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Put the files before and after what there is."""
+        """Add the sources; ``./conf`` for discern's commands only."""
+        from discern.config.user_config import conf_dir, user_conf_dir  # start-up time
+
+        folder, discerns = user_conf_dir(), {str(conf_dir()), f"file://{conf_dir()}"}
+        if folder and any(element.path in discerns for element in search_path.get_path()):
+            search_path.append("own", f"file://{folder}")
         search_path.prepend("experiment", PATHS)
         search_path.append("experiment", NAMES)
 
 
 class ExperimentFiles(ConfigSource):
-    """Files on disk; it lists none of them and answers for no other group."""
+    """Files on disk as choices of the group ``experiment``; it lists none of them."""
 
     @staticmethod
     def scheme() -> str:
-        """What stands before ``://`` in Hydra's search path."""
+        """The part before ``://`` in Hydra's search path."""
         return "experiment"
 
     def available(self) -> bool:
-        """There may always be files."""
+        """Always: there may be files."""
         return True
 
     def is_group(self, config_path: str) -> bool:
-        """The group is that of conf/experiment."""
+        """Never: conf/experiment is the group."""
         return False
 
     def is_config(self, config_path: str) -> bool:
-        """Whether the choice is a file, and written in the way that this source is for."""
+        """Whether the choice is a file, written as a path or as a name as this source takes it."""
         choice = config_path.removeprefix(GROUP)
         if choice == config_path or is_path(choice) != (self.full_path() == PATHS):
             return False
@@ -57,12 +62,12 @@ class ExperimentFiles(ConfigSource):
         return []
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """Read a file, whose settings are global also where it does not say so.
+        """Read a file; its settings are global unless its header names a package.
 
         Raises:
             DiscernError: it cannot be read, holds no settings, or says what only the user may say.
         """
-        from discern.config.checked_files import read_checked
+        from discern.config.checked_files import read_checked  # start-up time
 
         choice = config_path.removeprefix(GROUP)
         path = find_file(choice)

@@ -47,7 +47,7 @@ def test_what_a_class_declares_is_allowed(arguments):
 REFUSED = {
     "rate": (["abc", None, True, [1]], "a number"),
     "count": ([1.5, "1", None, True], "a whole number"),
-    "on": (["maybe", 1, "true"], "true or false or null"),
+    "on": (["maybe", 1, "true"], "true, false or null"),
     "mode": (["abc", None], "min or max"),
     "pair": ([[1], [1, 2, 3], 1, ["a", "b"]], "a list of 2 numbers"),
     "marks": (["abc", [1.5], 1], "a list of whole numbers"),

@@ -4,14 +4,13 @@ import pytest
 from omegaconf import OmegaConf
 
 from discern.config.compose import explain
-from discern.config.user_config import conf_dir
 from run_files import composed_by_hydra as composed
 
 
 def explained(*overrides: str) -> str:
     with pytest.raises(Exception) as caught:  # noqa: PT011 - whatever Hydra raises
         composed(*overrides)
-    sentence = explain(caught.value, conf_dir(), "train", list(overrides))
+    sentence = explain(caught.value, "train", list(overrides))
     assert "\n" not in sentence
     return sentence
 

@@ -10,7 +10,6 @@ from discern.commands.cli import main
 from discern.config.check import check
 from discern.config.compose import explain
 from discern.config.experiment_file import find_file, name_of
-from discern.config.user_config import conf_dir
 from discern.errors import DiscernError
 from hydra_plugins import discern_experiments as plugin
 from run_files import composed_by_hydra as composed
@@ -44,7 +43,7 @@ def folder(tmp_path, monkeypatch):
 def explained(choice: str) -> str:
     with pytest.raises(Exception) as caught:  # noqa: PT011 - whatever Hydra raises
         composed(f"experiment={choice}")
-    return explain(caught.value, conf_dir(), "train", [f"experiment={choice}"])
+    return explain(caught.value, "train", [f"experiment={choice}"])
 
 
 # What names a file
@@ -174,10 +173,10 @@ def test_what_is_neither_a_recipe_nor_a_file(folder, choice, hint):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"a: b: c\n", "is no YAML file: mapping values are not allowed here, line 1."),
-        (b"optimizer:\n  lr: 1\n  lr: 2\n", "is no YAML file: found duplicate key lr, line 3."),
-        (b"\xff\xfe\x00", "is no YAML file: 'utf-8' codec"),
-        (b"a: ${b\n", "is no YAML file: "),
+        (b"a: b: c\n", "is not a YAML file: mapping values are not allowed here, line 1."),
+        (b"optimizer:\n  lr: 1\n  lr: 2\n", "is not a YAML file: found duplicate key lr, line 3."),
+        (b"\xff\xfe\x00", "is not a YAML file: 'utf-8' codec"),
+        (b"a: ${b\n", "is not a YAML file: "),
         (b"- a\n- b\n", "holds a list; it must hold settings"),
         (b"some words\n", "holds a single value; it must hold settings"),
         (b"# @package a b\nx: 1\n", "has a header that is wrong: "),

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from discern.config.check import check
-from discern.config.settle import LEFT_OUT
-from discern.config.values import settle_sweep
+from discern.config.settle import LEFT_OUT, settle_sweep
 from discern.errors import DiscernError
 from discern.files.places import expanded, placed, started_in
 from run_files import composed, composed_by_hydra

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discern.config.schema import FOR_PHOTOS, FOR_SMALL_IMAGES
+from discern.config.schema import InMemorySettings, PhotoSettings
 from discern.data.augment import AUGMENTATIONS, Augmentation, View, random_words
 from discern.data.published.mnist import MNIST
 from discern.data.views import PHOTO_AUGMENTATIONS
@@ -92,8 +93,8 @@ def test_validation_and_test_images_are_left_as_they_are(tiny_mnist):
 
 
 def test_the_settings_name_what_there_is():
-    assert set(FOR_SMALL_IMAGES) == set(AUGMENTATIONS)
-    assert set(FOR_PHOTOS) == set(PHOTO_AUGMENTATIONS)
+    for schema, named in ((InMemorySettings, AUGMENTATIONS), (PhotoSettings, PHOTO_AUGMENTATIONS)):
+        assert set(get_args(schema.model_fields["augment"].annotation)) == set(named)
 
 
 def test_a_view_is_a_key_whatever_the_augmentation_is():

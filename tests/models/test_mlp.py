@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 from hypothesis import given
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import cross_entropy, nll_loss
 
-from discern.config.activations import ACTIVATIONS
+from discern.config.schema import MLPSettings
 from discern.models.mlp import MLP
 
 
@@ -96,12 +98,13 @@ def test_the_default_is_the_notes_784_128_64_10():
     assert sizes == [(128, 784), (64, 128), (10, 64)]
 
 
-@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("name", get_args(MLPSettings.model_fields["activation"].annotation))
 def test_every_activation_is_applied_to_hidden_units_only(name):
     network = MLP((1, 1, 2), 3, hidden=[4], activation=name)
     images = torch.randn(6, 1, 1, 2)
     units = network.hidden[0](images.flatten(1))
-    expected = network.output(getattr(nn, ACTIVATIONS[name])()(units))
+    (kind,) = (kind for kind in dir(nn) if kind.lower() == name.replace("_", ""))
+    expected = network.output(getattr(nn, kind)()(units))
     torch.testing.assert_close(network(images), expected)
 
 

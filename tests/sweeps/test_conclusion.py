@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from discern.config.check import _put_in_deleted_groups, as_typed_settings
+from discern.config.check import _restore_deleted_groups, as_typed_settings
 from discern.config.foreign import to_be_allowed
 from discern.config.settle import leave_out, place_paths
 from discern.config.typed import for_hydra, parsed
@@ -54,7 +54,7 @@ def job(typed: list[str]) -> Job:
 def config(*typed: str) -> dict:
     cfg = composed(*for_hydra(typed, as_typed_settings(), multirun=False))
     leave_out(cfg)
-    _put_in_deleted_groups(cfg)
+    _restore_deleted_groups(cfg)
     place_paths(cfg, as_typed_settings())
     return OmegaConf.to_container(cfg)
 

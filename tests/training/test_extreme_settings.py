@@ -166,7 +166,7 @@ ONCE_A_TRACEBACK = {
     "model.norm=batch data.batch_size=auto data.val_size=0.2625": "",
     "trainer.strategy=null": "auto, a strategy's name such as ddp, or",
     "trainer.strategy=ddp_spawn": "must be one that starts the command",
-    "trainer.profiler={a:1}": "^trainer.profiler=.* or a _target_ entry",
+    "trainer.profiler={a:1}": "^trainer.profiler=.*, a _target_ entry, or null",
     "trainer.profiler={_target_:lightning.pytorch.profilers.SimpleProfiler,dirpath:/dev/null/no,"
     "filename:p}": "^/dev/null/?.* cannot be used: Not a directory",
     "trainer.logger=[{a:1}]": "or a _target_ entry",
@@ -197,7 +197,7 @@ def test_what_ended_in_a_traceback(tiny_mnist, tmp_path, line):
 
 
 ONCE_ACCEPTED = {
-    "+optimizer.fused=maybe": "^optimizer.fused=maybe .* true or false or null",
+    "+optimizer.fused=maybe": "^optimizer.fused=maybe .* true, false or null",
     "+optimizer.capturable=abc": "true or false",
     "scheduler=plateau scheduler.monitor=nonsense": "^scheduler.monitor=nonsense is not logged",
     "scheduler=plateau +scheduler.cooldown=abc": "^scheduler.cooldown=abc .* a whole number",
@@ -205,7 +205,7 @@ ONCE_ACCEPTED = {
     "scheduler=onecycle +scheduler.three_phase=abc": "true or false",
     "scheduler._target_=torch.optim.lr_scheduler.MultiStepLR +scheduler.milestones=abc": "a list",
     "callbacks.early_stopping.check_finite=abc": "true or false",
-    "+callbacks.early_stopping.stopping_threshold=abc": "a number or null",
+    "+callbacks.early_stopping.stopping_threshold=abc": "a number, or null",
     "callbacks.early_stopping.min_delta=nan": "a number",
     "callbacks.best_checkpoint.filename=last": "two checkpoints have the filename=last",
     "+callbacks.best_checkpoint.save_weights_only=abc": "true or false",

@@ -168,7 +168,7 @@ def _hydra_command(name: str, arguments: list[str]) -> None:
             raise
         from discern.config.compose import explain
 
-        refuse(DiscernError(explain(error, conf_dir(), name, overrides)))
+        refuse(DiscernError(explain(error, name, overrides)))
 
 
 def _split_hydra_options(arguments: list[str]) -> tuple[list[str], list[str]]:

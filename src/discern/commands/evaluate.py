@@ -12,7 +12,7 @@ from torch import nn
 
 from discern.config.check import check, check_given
 from discern.config.schema import SCHEMAS
-from discern.config.user_config import choices, settings_of
+from discern.config.user_config import choice_settings, choices
 from discern.config.values import plain
 from discern.console import table_or_blocks
 from discern.data.images import Images
@@ -245,8 +245,8 @@ def _is_below(value: object) -> bool:
 def _known_data_sets() -> dict[str, dict[str, object]]:
     """``_target_`` -> settings, for each choice of the group ``data``."""
     files = choices("data")
-    nodes = [settings_of(path, files) for path in files.values()]
-    return {node["_target_"]: node for node in nodes if "_target_" in node}
+    nodes = [choice_settings(path, files) for path in files.values()]
+    return {str(node["_target_"]): node for node in nodes if "_target_" in node}
 
 
 def check_fit(card: Card, data: ImageDataModule, checkpoint: Path) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import functools
 import importlib.util
 import re
-from collections.abc import Callable, Iterator
-from typing import Any, get_args
+from collections.abc import Callable, Iterator, Mapping
+from typing import get_args
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
@@ -17,22 +17,29 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from discern.config.allowed import allowed, options, type_of
 from discern.config.schema import (
     EXTRAS,
-    GROUPS,
+    NUMBERS,
     PARTS,
     SCHEMAS,
-    UNKNOWN,
     WITHOUT_SCHEMA,
     EvaluationSettings,
     InspectionSettings,
     PredictionSettings,
     RunSettings,
+    TrainerSettings,
 )
-from discern.config.settle import leave_out, place_paths, read_interpolated
+from discern.config.settle import (
+    Validator,
+    leave_out,
+    number_or_word,
+    place_paths,
+    read_interpolated,
+)
 from discern.config.typed import AsTyped
 from discern.config.user_config import conf_dir
-from discern.config.values import NUMBERS, adapter_of, number_or_word, plain
+from discern.config.values import adapter_of, plain
 from discern.errors import DiscernError, as_override, closest, did_you_mean, first_line
 from discern.files.walk import find_files
 from discern.redaction import remember
@@ -52,12 +59,12 @@ def check(cfg: DictConfig, command: str = "train") -> None:
     """
     leave_out(cfg)
     if command == "train":
-        _put_in_deleted_groups(cfg)
+        _restore_deleted_groups(cfg)
+    settings, check_files = COMMANDS[command]
     try:
-        read_interpolated(cfg, _validators(cfg, command))
+        read_interpolated(cfg, _validators(cfg, settings))
         place_paths(cfg, as_typed_settings())
-        # `hydra` is Hydra's own and checked by it.
-        values: dict[Any, Any] = {
+        values = {
             str(key): "???" if OmegaConf.is_missing(cfg, key) else plain(cfg[key])
             for key in cfg
             if key != "hydra"
@@ -65,24 +72,25 @@ def check(cfg: DictConfig, command: str = "train") -> None:
     except OmegaConfBaseException as error:
         raise DiscernError(f"The config cannot be resolved: {first_line(error)}.") from error
     remember(values)
-    settings, check_files = COMMANDS[command]
     _check_numbers(values, "")
     if command == "train":
         check_names(cfg)
     _check_part(settings, values, "")
-    for name, schema in PARTS.items():
-        if isinstance(values.get(name), dict):
-            _check_part(schema, values[name], f"{name}.")
-    _check_targets(values, "")
-    check_files(values)
+    _check_parts(values)
+    check_files(cfg)
+
+
+def _written(cfg: DictConfig) -> dict[str, object]:
+    """The settings as they are written, interpolations unresolved; without Hydra's own part."""
+    return {str(key): plain(cfg._get_node(key), resolve=False) for key in cfg if key != "hydra"}
 
 
 LARGEST = 2**63 - 1
-"""A whole number of 64 bits: no library takes more."""
+"""The largest integer of 64 bits: no library takes a larger one."""
 
 
-def _check_numbers(values: Any, path: str) -> None:
-    entries = values.items() if isinstance(values, dict) else enumerate(values)
+def _check_numbers(values: Mapping[str, object] | list[object], path: str) -> None:
+    entries = enumerate(values) if isinstance(values, list) else values.items()
     for key, value in entries:
         here = f"{path}{key}"
         if isinstance(value, (dict, list)):
@@ -91,67 +99,68 @@ def _check_numbers(values: Any, path: str) -> None:
             raise DiscernError(f"{here}={value} is not allowed; {LARGEST} is the largest number.")
 
 
-def _put_in_deleted_groups(cfg: DictConfig) -> None:
-    """Have ``~logger``, ``~callbacks`` and ``~scheduler`` mean none, as people type them."""
+def _restore_deleted_groups(cfg: DictConfig) -> None:
+    """Turn ``~logger``, ``~callbacks`` and ``~scheduler`` into the choice ``none``."""
     with open_dict(cfg), read_write(cfg):
         for group in ("logger", "callbacks", "scheduler"):
             if group not in cfg:
                 cfg[group] = {"_target_": None} if group == "scheduler" else {}
 
 
-def _validators(cfg: DictConfig, command: str) -> dict[str, Callable[[Any], Any]]:
-    """Setting -> what raises ValueError for a value that it may not have."""
-    schemas = {"": COMMANDS[command][0]}
-    schemas |= {f"{name}.": schema for name, schema in PARTS.items() if name in cfg}
-    schemas |= dict(_schemas_of_choices(cfg, ""))
-    found: dict[str, Callable[[Any], Any]] = {}
-    for prefix, schema in schemas.items():
+def _validators(cfg: DictConfig, settings: type[BaseModel]) -> dict[str, Validator]:
+    """Setting -> what raises ValueError for a value that is not allowed."""
+    found: dict[str, Validator] = {
+        name: adapter_of(settings, name).validate_python for name in settings.model_fields
+    }
+    for part, values in _parts(_written(cfg)):
+        schema = _schema_of(part, values)
+        if schema is None:
+            continue
         if issubclass(schema, NUMBERS):
-            names = map(str, OmegaConf.select(cfg, prefix[:-1]))
-            found |= {f"{prefix}{name}": number_or_word for name in names if name != "_target_"}
+            found |= {f"{part}.{name}": number_or_word for name in values if name != "_target_"}
         for name in schema.model_fields:
-            found[f"{prefix}{name}"] = adapter_of(schema, name).validate_python
+            found[f"{part}.{name}"] = adapter_of(schema, name).validate_python
     return found
 
 
-def _schemas_of_choices(cfg: DictConfig, prefix: str) -> Iterator[tuple[str, type[BaseModel]]]:
-    for key in cfg:
-        node = cfg._get_node(key)  # of a class that is a number, by the number
-        if key == "hydra" or not isinstance(node, DictConfig) or not node:
-            continue
-        name = f"{prefix}{key!s}"
-        schema = SCHEMAS.get(str(node._get_node("_target_", validate_access=False))) or UNKNOWN.get(
-            name
-        )
-        if schema is not None:
-            yield f"{name}.", schema
-        yield from _schemas_of_choices(node, f"{name}.")
+def _parts(
+    values: Mapping[str, object], prefix: str = ""
+) -> Iterator[tuple[str, dict[str, object]]]:
+    """Name and settings of each part of a config, at any depth."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield f"{prefix}{key}", value
+            yield from _parts(value, f"{prefix}{key}.")
+
+
+def _schema_of(part: str, values: Mapping[str, object]) -> type[BaseModel] | None:
+    return SCHEMAS.get(str(values.get("_target_"))) or PARTS.get(part)
 
 
 def check_names(cfg: DictConfig) -> None:
-    """Raise for a name in a config of ``train`` that stands for nothing, as a mistyped one does.
+    """Raise for a name in a config of ``train`` that nothing reads, such as a mistyped one.
 
-    A setting of one's own that others may refer to is no such name, unless it looks like one.
+    A user's own setting is allowed if others refer to it, or if it is unlike any name.
 
     Raises:
-        DiscernError: says which names there are.
+        DiscernError: lists the names that exist.
     """
     known = RunSettings.model_fields
-    for key in cfg:
-        name = str(key)
-        if name in known or name == "hydra":
+    written = _written(cfg)
+    for name, value in written.items():
+        if name in known:
             continue
         if (conf_dir() / name).is_dir():
             raise DiscernError(
                 f"{name} is a group, not a setting; a file chooses from it by a line "
                 f"'- override /{name}: CHOICE' among its defaults."
             )
-        looks_wrong = OmegaConf.is_dict(cfg._get_node(key)) or closest(name, known)
-        if looks_wrong and not _is_referred_to(name, cfg):
+        looks_wrong = isinstance(value, dict) or closest(name, known)
+        if looks_wrong and not re.search(rf"\$\{{{re.escape(name)}\b", str(written)):
             raise DiscernError(f"{name} is not a setting; {did_you_mean(name, known)}")
     for group in ("callbacks", "logger"):
         parts = cfg.get(group)
-        if not OmegaConf.is_dict(parts):  # which the settings' own check tells better
+        if not OmegaConf.is_dict(parts):  # the schema gives a better message
             continue
         built = [str(name) for name, part in parts.items() if _is_built(part)]
         for name, part in parts.items():
@@ -160,29 +169,22 @@ def check_names(cfg: DictConfig) -> None:
                 raise DiscernError(f"{group}.{name} has no _target_; {others}")
 
 
-def _is_built(part: Any) -> bool:
-    return OmegaConf.is_dict(part) and part.get("_target_") is not None
+def _is_built(part: object) -> bool:
+    return isinstance(part, DictConfig) and part.get("_target_") is not None
 
 
-def _is_referred_to(name: str, cfg: DictConfig) -> bool:
-    settings = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-    return re.search(rf"\$\{{{re.escape(name)}\b", OmegaConf.to_yaml(settings)) is not None
-
-
-def _check_targets(values: dict[Any, Any], path: str) -> None:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            here = f"{path}{key}"
-            schema = SCHEMAS.get(str(value.get("_target_"))) or UNKNOWN.get(here)
-            settings = {name: part for name, part in value.items() if name != "_target_"}
-            extra = EXTRAS.get(str(value.get("_target_")))
-            if extra is not None:
-                _check_installed(here, extra, extra)
-            if schema is not None:
-                _check_part(schema, settings, f"{here}.")
-            if "mode" in (schema.model_fields if schema else ()) and settings.get("monitor"):
-                check_mode(f"{here}.mode", settings.get("mode"), settings["monitor"])
-            _check_targets(settings, f"{here}.")
+def _check_parts(values: Mapping[str, object]) -> None:
+    for name, part in _parts(values):
+        schema, extra = _schema_of(name, part), EXTRAS.get(str(part.get("_target_")))
+        if extra is not None:
+            _check_installed(name, extra, extra)
+        if schema is None:
+            continue
+        settings = {key: value for key, value in part.items() if key != "_target_"}
+        _check_part(schema, settings, f"{name}.")
+        monitor, mode = part.get("monitor"), part.get("mode")
+        if "mode" in schema.model_fields and isinstance(monitor, str):
+            check_mode(f"{name}.mode", mode if isinstance(mode, str) else None, monitor)
 
 
 def _check_installed(setting: str, package: str, extra: str) -> None:
@@ -193,120 +195,110 @@ def _check_installed(setting: str, package: str, extra: str) -> None:
         )
 
 
-def _check_part(schema: type[BaseModel], values: dict[Any, Any], prefix: str) -> None:
-    try:
-        schema.model_validate(values)
-    except ValidationError as error:
-        raise DiscernError(_sentence(error.errors()[0], schema, values, prefix)) from error
+def _check_part(schema: type[BaseModel], values: Mapping[str, object], prefix: str) -> None:
+    fault = _fault(schema, values, prefix)
+    if fault is not None:
+        raise DiscernError(fault)
 
 
-def check_given(target: str, settings: dict[str, Any], prefix: str) -> None:
-    """Check settings of a class that has a schema, of which some may be left to the class.
+def check_given(target: str, settings: Mapping[str, object], prefix: str) -> None:
+    """Check those settings of a class that are given; the others are left to the class.
 
     Args:
-        target: the class.
-        settings: of it.
+        target: a key of ``SCHEMAS``.
+        settings: of the class.
         prefix: what they are called by in the message.
 
     Raises:
         ValueError: one is none of its settings, or has a value that is not allowed.
     """
-    fields = SCHEMAS[target].model_fields
-    is_open = SCHEMAS[target].model_config.get("extra") == "allow"
-    for name, value in settings.items():
-        if name not in fields:
-            if is_open:  # an argument of the class, which checks it
-                continue
-            raise ValueError(f"{prefix}.{name} is not a setting; {did_you_mean(name, fields)}")
-        try:
-            adapter_of(SCHEMAS[target], name).validate_python(value)
-        except ValidationError as error:
-            raise ValueError(
-                f"{prefix}.{name}={as_override(value)[:100]} is not allowed; it must be "
-                f"{allowed(fields[name])}"
-            ) from error
+    fault = _fault(SCHEMAS[target], settings, f"{prefix}.", ignored="missing")
+    if fault is not None:
+        raise ValueError(fault.removesuffix("."))
+
+
+def _fault(
+    schema: type[BaseModel], values: Mapping[str, object], prefix: str, ignored: str = ""
+) -> str | None:
+    """The first fault of some settings, as a sentence."""
+    try:
+        schema.model_validate(values)
+    except ValidationError as error:
+        found = [fault for fault in error.errors() if fault["type"] != ignored]
+        return _sentence(found[0], schema, values, prefix) if found else None
+    return None
 
 
 def _sentence(
-    error: ErrorDetails, schema: type[BaseModel], values: dict[Any, Any], prefix: str
+    fault: ErrorDetails, schema: type[BaseModel], values: Mapping[str, object], prefix: str
 ) -> str:
-    name = str(error["loc"][0])
+    name = str(fault["loc"][0])
     setting = f"{prefix}{name}"
-    if error["type"] == "extra_forbidden":
+    if fault["type"] == "extra_forbidden":
         return f"{setting} is not a setting; {did_you_mean(name, schema.model_fields)}"
-    may_be = allowed(schema.model_fields[name])
-    if error["type"] == "missing":
-        return f"{setting} is missing; it must be {may_be}."
-    hint = error["msg"].removeprefix("Value error, ") if error["type"] == "value_error" else ""
-    return f"{setting}={as_override(values[name])} is not allowed; it must be {may_be}{hint}."
+    hint = type_of(schema.model_fields[name])
+    if fault["type"] == "missing":
+        return f"{setting} is missing; it must be {allowed(hint)}."
+    value = values[name]
+    words = [option for option in options(hint) if " " not in option]
+    close = closest(value, words) if isinstance(value, str) else None
+    more = f" (did you mean {close}?)" if close else ""
+    if fault["type"] == "value_error":
+        more = fault["msg"].removeprefix("Value error, ")
+    return f"{setting}={as_override(value)} is not allowed; it must be {allowed(hint)}{more}."
 
 
-def allowed(field: FieldInfo) -> str:
-    """What a setting may be, as the end of a sentence."""
-    if field.description:
-        return field.description
-    # `Annotated[int, Field(description=…)] | None`: the description is inside the union.
-    metas = [meta for arg in get_args(field.annotation) for meta in get_args(arg)[1:]]
-    parts = [meta.description for meta in metas if isinstance(meta, FieldInfo)]
-    described = " or ".join(part for part in parts if part)
-    return f"{described}, or null" if described else ""
+# These checks come before the imports that take seconds.
 
 
-def _check_files_of_train(values: dict[Any, Any]) -> None:
-    if values["sweep"]["resume"] is not None:
-        raise DiscernError(f"sweep.resume={values['sweep']['resume']} is for a sweep: add -m.")
-    if values["ckpt_path"] is not None:
-        find_checkpoint(values["ckpt_path"], goes_on=values["train"])
-    elif not values["train"]:
+def _check_files_of_train(cfg: DictConfig) -> None:
+    if cfg.sweep.resume is not None:
+        raise DiscernError(f"sweep.resume={cfg.sweep.resume} is for a sweep: add -m.")
+    if cfg.ckpt_path is not None:
+        find_checkpoint(cfg.ckpt_path, goes_on=cfg.train)
+    elif not cfg.train:
         raise DiscernError(
             "train=false leaves nothing to do without a model: give ckpt_path=FILE as well."
         )
-    _check_searches(values)
+    _check_searches(cfg)
 
 
-def _check_searches(values: dict[Any, Any]) -> None:
-    """Nothing stands in the way of what is to be found before training."""
+def _check_searches(cfg: DictConfig) -> None:
+    """Refuse a search for a learning rate or a batch size that another setting rules out."""
     searches = []
-    if values["find_lr"]:
-        searches.append(f"find_lr={as_override(values['find_lr'])}")
-    if values["data"].get("batch_size") == "auto":
+    if cfg.find_lr:
+        searches.append(f"find_lr={as_override(cfg.find_lr)}")
+    if cfg.data.get("batch_size") == "auto":
         searches.append("data.batch_size=auto")
-    fast = values["trainer"].get("fast_dev_run")
+    fast = cfg.trainer.get("fast_dev_run")
     reasons = {
-        "train=false": not values["train"] and "with it nothing is trained",
-        "ckpt_path": values["ckpt_path"] and "a continued run keeps its own",
+        "train=false": not cfg.train and "with it nothing is trained",
+        "ckpt_path": cfg.ckpt_path and "a continued run keeps its own",
         f"trainer.fast_dev_run={as_override(fast)}": fast and "it trains on too few batches",
-        "cache.shard": values["cache"].get("shard") and "with it nothing is trained",
+        "cache.shard": cfg.cache.get("shard") and "with it nothing is trained",
     }
     for search in searches:
         for other, why in reasons.items():
             if why:
                 raise DiscernError(f"{search} is not possible together with {other}: {why}.")
-    lr = values["optimizer"].get("lr")
-    if values["find_lr"] and (isinstance(lr, bool) or not isinstance(lr, (int, float)) or lr <= 0):
-        optimizer = str(values["optimizer"]["_target_"]).rpartition(".")[2]
+    lr = cfg.optimizer.get("lr")
+    if cfg.find_lr and (isinstance(lr, bool) or not isinstance(lr, (int, float)) or lr <= 0):
+        optimizer = str(cfg.optimizer.get("_target_")).rpartition(".")[2]
         raise DiscernError(f"{searches[0]} needs optimizer.lr, and {optimizer} is given none here.")
 
 
-def _check_files_of_evaluate(values: dict[Any, Any]) -> None:
-    find_checkpoint(values["ckpt_path"])
-
-
-def _check_files_of_predict(values: dict[Any, Any]) -> None:
-    find_checkpoint(values["ckpt_path"])
-    next(find_files(values["input"]))
-    if values["explain"]:
+def _check_files_of_predict(cfg: DictConfig) -> None:
+    find_checkpoint(cfg.ckpt_path)
+    next(find_files(cfg.input))
+    if cfg.explain:
         _check_installed("explain=true", "captum", "explain")
 
 
-def _no_files(values: dict[Any, Any]) -> None:
-    """What the data set needs is looked for when it is built."""
-
-
-COMMANDS: dict[str, tuple[type[BaseModel], Callable[[dict[Any, Any]], None]]] = {
+COMMANDS: dict[str, tuple[type[BaseModel], Callable[[DictConfig], object]]] = {
     "train": (RunSettings, _check_files_of_train),
-    "evaluate": (EvaluationSettings, _check_files_of_evaluate),
-    "inspect": (InspectionSettings, _no_files),
+    "evaluate": (EvaluationSettings, lambda cfg: find_checkpoint(cfg.ckpt_path)),
+    # A data set looks for its files itself when it is built.
+    "inspect": (InspectionSettings, lambda cfg: None),
     "predict": (PredictionSettings, _check_files_of_predict),
 }
 """Command -> what its settings outside of groups may be, and the check of the files they name."""
@@ -316,13 +308,12 @@ COMMANDS: dict[str, tuple[type[BaseModel], Callable[[dict[Any, Any]], None]]] = 
 def as_typed_settings() -> dict[str, AsTyped]:
     """Name -> mark of all settings whose text is taken as it was typed, of all commands."""
     schemas = [("", settings) for settings, _ in COMMANDS.values()]
-    schemas += [(f"{name}.", schema) for name, schema in PARTS.items()]
-    of_choices = {*SCHEMAS.values(), *UNKNOWN.values()}
+    bases: dict[str, type[BaseModel]] = {**PARTS, "trainer": TrainerSettings}
     schemas += [
-        (f"{group}.", schema)
-        for group, bases in GROUPS.items()
-        for schema in of_choices
-        if issubclass(schema, bases)
+        (f"{part}.", schema)
+        for part, base in bases.items()
+        for schema in (base, *SCHEMAS.values())
+        if issubclass(schema, base)
     ]
     found = {
         f"{prefix}{name}": mark
@@ -335,5 +326,5 @@ def as_typed_settings() -> dict[str, AsTyped]:
 
 def _mark(field: FieldInfo) -> AsTyped | None:
     """The mark of a setting, perhaps of one that may also be null."""
-    inside = [meta for arg in get_args(field.annotation) for meta in get_args(arg)[1:]]
-    return next((m for m in (*field.metadata, *inside) if isinstance(m, AsTyped)), None)
+    inside = [mark for part in get_args(field.annotation) for mark in get_args(part)[1:]]
+    return next((mark for mark in (*field.metadata, *inside) if isinstance(mark, AsTyped)), None)

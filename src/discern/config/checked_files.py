@@ -1,4 +1,4 @@
-"""How Hydra reads files in discern's commands: those that are not the user's own are checked."""
+"""Hydra's reader of config files, with a check of those that are not the user's own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 
 from discern.config.experiment_file import read_settings
-from discern.config.foreign import allowing, check_file, is_own
+from discern.config.foreign import allowed_by, allowing, check_file, is_own
 from discern.errors import DiscernError
 
 HydrasOwn = file_config_source.FileConfigSource
@@ -25,17 +25,17 @@ SCHEME = HydrasOwn.scheme()
 
 @contextmanager
 def checked_files(overrides: Iterable[str]) -> Iterator[None]:
-    """Have Hydra read files through here, wherever it looks for them, for the length of the block.
+    """Replace Hydra's reader of files by the checked one within the block.
 
     Args:
-        overrides: as typed; what ``allow_targets`` says in them is allowed.
+        overrides: as typed; ``allow_targets`` among them lifts limits.
     """
     Plugins.instance()  # which registers Hydra's own reader, and refuses another in its place
     types = SourcesRegistry.instance().types
     before = types.get(SCHEME)
     types[SCHEME] = FileConfigSource
     try:
-        with allowing(overrides):
+        with allowing(allowed_by(overrides)):
             yield
     finally:
         if before is not None:
@@ -44,7 +44,7 @@ def checked_files(overrides: Iterable[str]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class CheckedLoader:
-    """Hydra's loader for the jobs of a sweep, which checks files in whatever process they run."""
+    """Hydra's loader for the jobs of a sweep; it checks files in the process of each job."""
 
     loader: ConfigLoader
 
@@ -61,8 +61,8 @@ class CheckedLoader:
 class FileConfigSource(HydrasOwn):
     """A folder in Hydra's search path, such as that of ``--config-dir``.
 
-    In the process of a job, Hydra registers its own reader beside the one that it finds: two of one
-    name are the same to it.
+    It has the name of Hydra's own reader: in the process of a job, Hydra registers that one beside
+    those that it finds, and two of one name are the same to it.
     """
 
     def load_config(self, config_path: str) -> ConfigResult:
@@ -79,22 +79,22 @@ class FileConfigSource(HydrasOwn):
         return ConfigResult(self.provider, f"{SCHEME}://{self.path}", config, header)
 
 
-def read_checked(path: Path, told: str, group: str) -> tuple[DictConfig, dict[str, str | None]]:
+def read_checked(path: Path, source: str, group: str) -> tuple[DictConfig, dict[str, str | None]]:
     """The settings in a file that is given by its path, and the header of it.
 
     Args:
         path: the file.
-        told: what a sentence about it begins with, such as ``experiment=mine.yaml``.
+        source: the beginning of a message about it, such as ``experiment=mine.yaml``.
         group: of which it is a choice; empty for one whose settings are global unless it says so.
 
     Raises:
         DiscernError: it cannot be read, holds no settings, or says what only the user may say.
     """
-    text, config = read_settings(path, told)
+    text, config = read_settings(path, source)
     try:
         header: dict[str, str | None] = HydrasOwn._get_header_dict(text)
     except ValueError as error:
-        raise DiscernError(f"{told} has a header that is wrong: {error}.") from error
+        raise DiscernError(f"{source} has a header that is wrong: {error}.") from error
     if not is_own(path):
-        check_file(OmegaConf.to_container(config), told, header["package"], group)
+        check_file(OmegaConf.to_container(config), source, header["package"], group)
     return config, header

@@ -1,4 +1,4 @@
-"""Composing a config outside of a command, and what goes wrong, told in one sentence."""
+"""Composing a config in Python, and the message for what goes wrong."""
 
 import shlex
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from discern.config.check import as_typed_settings, check
@@ -26,7 +26,7 @@ LAUNCHERS = {
     "hydra_plugins.hydra_joblib_launcher": ("hydra/launcher=joblib", "joblib"),
     "hydra_plugins.hydra_submitit_launcher": ("hydra/launcher=submitit_…", "submitit"),
 }
-"""Modules of Hydra's launchers -> the choice and the extra that brings it."""
+"""Module of a launcher of Hydra's -> its choice, and the extra that installs it."""
 
 NAME = "train"
 """The config that Python composes."""
@@ -37,11 +37,11 @@ def compose(overrides: Sequence[str] = (), *, folder: str | Path | None = None) 
 
     Args:
         overrides: choices and settings as one types them: ``["model=mlp", "optimizer.lr=3e-3"]``.
-        folder: where the run will write; None for a folder of its own in ``outputs``.
+        folder: where the run will write; None for a new folder in ``outputs``.
 
     Returns:
-        The settings, for :func:`discern.train`; they can be changed as attributes are. Its part
-        ``hydra`` says what was chosen, and the folder that is made unless ``folder`` is set.
+        The settings, for :func:`discern.train`; they can be changed as attributes are. The part
+        ``hydra`` holds the choices, and the name of the run's folder unless ``folder`` is set.
 
     Raises:
         DiscernError: a choice or a setting does not exist or has a value that is not allowed.
@@ -52,44 +52,33 @@ def compose(overrides: Sequence[str] = (), *, folder: str | Path | None = None) 
     typed = for_hydra(overrides, as_typed_settings(), multirun=False)
     if folder is not None:
         typed.append(f"folder={quoted(str(folder))}")
-    with _hydra_of_its_own(), checked_files(typed):
+    with _separate_hydra(), checked_files(typed):
         try:
             with initialize_config_dir(str(conf_dir()), version_base="1.3"):
                 cfg = hydra.compose(NAME, typed, return_hydra_config=True)
             HydraConfig.instance().set_config(cfg)
-            named = cfg.hydra.run.dir
-            made_by_hydra = {
-                "run": {"dir": _name_of_folder(cfg)},
-                "runtime": {"choices": _choices(cfg)},
-                "overrides": {"task": typed[: len(overrides)]},
-            }
-        except Exception as error:  # of whatever kind Hydra's are
-            raise DiscernError(explain(error, conf_dir(), NAME, typed)) from error
+            if any(one.lstrip("+").startswith("hydra.run.dir=") for one in typed):
+                cfg.folder = cfg.hydra.run.dir
+            # The time in the folder's name is that at which it is read.
+            named = str(cfg.hydra.run._get_node("dir")._value())
+            chosen = cfg.hydra.runtime.choices.items()
+        except Exception as error:  # Hydra's errors have many types
+            raise DiscernError(explain(error, NAME, typed)) from error
     with open_dict(cfg):
-        if any(one.lstrip("+").startswith("hydra.run.dir=") for one in typed):
-            cfg.folder = named
-        cfg.hydra = made_by_hydra
+        cfg.hydra = {
+            # What Hydra's resolver reads from its own config is beside it here.
+            "run": {"dir": named.replace("${hydra:", "${hydra.")},
+            "runtime": {"choices": {str(g): choice for g, choice in chosen if "/" not in str(g)}},
+            "overrides": {"task": typed[: len(overrides)]},
+        }
     check(cfg)
     warn_of_unused(cfg.hydra.runtime.choices)
     return cfg
 
 
-def _name_of_folder(cfg: DictConfig) -> str:
-    """Hydra's name of the run's folder, which has the time in it when it is asked for."""
-    name = OmegaConf.to_container(cfg.hydra.run)["dir"]  # type: ignore[index,call-overload]
-    # What Hydra's resolver reads from its own config is beside it here.
-    return str(name).replace("${hydra:", "${hydra.")
-
-
-def _choices(cfg: DictConfig) -> dict[str, str | None]:
-    """Group -> choice, without Hydra's own."""
-    chosen = cfg.hydra.runtime.choices.items()
-    return {str(group): choice for group, choice in chosen if "/" not in str(group)}
-
-
 @contextmanager
-def _hydra_of_its_own() -> Iterator[None]:
-    """Leave Hydra, which a program may have initialised for itself, as it was."""
+def _separate_hydra() -> Iterator[None]:
+    """Restore the Hydra that a program may have initialised for itself."""
     ours, config = GlobalHydra.instance(), HydraConfig.instance()
     before, settings = ours.hydra, config.cfg
     ours.clear()
@@ -101,17 +90,11 @@ def _hydra_of_its_own() -> Iterator[None]:
         HydraConfig.instance().cfg = settings
 
 
-def explain(
-    error: Exception,
-    conf_dir: Path,
-    config_name: str,
-    overrides: list[str],
-) -> str:
+def explain(error: Exception, config_name: str, overrides: list[str]) -> str:
     """One sentence for an exception that Hydra raised while it composed ``config_name``."""
-    if isinstance(error, DiscernError):
-        return str(error)
-    if isinstance(error.__cause__, DiscernError):
-        return str(error.__cause__)
+    for raised in (error, error.__cause__):
+        if isinstance(raised, DiscernError):
+            return str(raised)
     if isinstance(error, MissingConfigException) and error.options is not None:
         missing = str(error.missing_cfg_file)
         if missing.startswith("experiment/"):
@@ -125,7 +108,7 @@ def explain(
             return f"{choice} needs an extra: pip install 'discern[{extra}]' brings it."
     text = [line.strip() for line in str(error).splitlines() if line.strip()]
     if text[0].startswith("Could not override '"):
-        return _unknown_key(text[0].split("'")[1], conf_dir, config_name, overrides)
+        return _unknown_key(text[0].split("'")[1], config_name, overrides)
     if text[0].startswith("Ambiguous value for argument"):
         argument = text[0].split("'")[1]
         key, _, value = argument.partition("=")
@@ -136,7 +119,7 @@ def explain(
 
 
 def _how_to_write(override: str) -> str:
-    """What to do about an override that Hydra cannot read, in a form that a shell hands on."""
+    """The advice on an override that Hydra cannot read, quoted for a shell."""
     key, equals, text = override.partition("=")
     if not equals or not text:
         return (
@@ -147,10 +130,14 @@ def _how_to_write(override: str) -> str:
     return f"write SETTING=VALUE or GROUP=CHOICE; if the value is this very text, {whole}."
 
 
-def _unknown_key(key: str, conf_dir: Path, config_name: str, overrides: list[str]) -> str:
+def _unknown_key(key: str, config_name: str, overrides: list[str]) -> str:
     others = [o for o in overrides if o.lstrip("+~").partition("=")[0].partition("@")[0] != key]
-    cfg = _compose(conf_dir, config_name, others)
-    node: object = cfg
+    node: object
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        try:
+            node = hydra.compose(config_name, others)
+        except (HydraException, OmegaConfBaseException):
+            node = hydra.compose(config_name)
     parts = key.split(".")
     for depth, name in enumerate(parts):
         prefix = "".join(f"{part}." for part in parts[:depth])
@@ -163,11 +150,3 @@ def _unknown_key(key: str, conf_dir: Path, config_name: str, overrides: list[str
             return f"{key} is not a setting; {did_you_mean(prefix + name, known)}"
         node = node[name]
     raise AssertionError("a key has a part")
-
-
-def _compose(conf_dir: Path, config_name: str, overrides: list[str]) -> DictConfig:
-    with initialize_config_dir(str(conf_dir), version_base="1.3"):
-        try:
-            return hydra.compose(config_name, overrides)
-        except (HydraException, OmegaConfBaseException):
-            return hydra.compose(config_name)

@@ -48,12 +48,12 @@ def not_found(choice: str, choices: Iterable[str]) -> str:
     return f"experiment={choice} is neither a choice nor a file; {way_out}"
 
 
-def read_settings(path: Path, told: str) -> tuple[str, DictConfig]:
+def read_settings(path: Path, source: str) -> tuple[str, DictConfig]:
     """The text of a file of settings given by its path, and the settings in it.
 
     Args:
         path: the file.
-        told: what a sentence about it begins with, such as ``experiment=mine.yaml``.
+        source: the beginning of a message about it, such as ``experiment=mine.yaml``.
 
     Raises:
         DiscernError: it cannot be read, or holds no settings.
@@ -66,13 +66,13 @@ def read_settings(path: Path, told: str) -> tuple[str, DictConfig]:
         if root is not None and not isinstance(root, yaml.MappingNode):
             kind = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
             raise DiscernError(
-                f"{told} holds {kind}; it must hold settings, as the files in conf/experiment do."
+                f"{source} holds {kind}; it must hold settings, as the files in conf/experiment do."
             )
         settings = OmegaConf.create({}) if root is None else OmegaConf.create(text)
     except OSError as error:
-        raise DiscernError(f"{told} cannot be read ({error.strerror}).") from error
+        raise DiscernError(f"{source} cannot be read ({error.strerror}).") from error
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
-        raise DiscernError(f"{told} is no YAML file: {_problem(error)}.") from error
+        raise DiscernError(f"{source} is not a YAML file: {_problem(error)}.") from error
     assert isinstance(settings, DictConfig)
     return text, settings
 

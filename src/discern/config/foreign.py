@@ -1,9 +1,8 @@
-"""What a file of settings that is given by its path may say, since it may be a stranger's.
+"""The limits on settings files that are given by a path: they may be a stranger's.
 
-What is typed, and what stands in ``./conf``, is the user's own. Other files, and the overrides in
-the folder of a sweep that is gone on with, choose among parts of discern and of the libraries that
-it is made of; they start nothing, read no environment variable, and write nowhere but in the run's
-folder.
+What is typed, and what is in ``./conf``, is the user's own. Other files, and the overrides in the
+folder of a resumed sweep, may choose among parts of discern and of the libraries it is made of.
+They may not start a program, read an environment variable, or write outside of the run's folder.
 """
 
 from __future__ import annotations
@@ -27,9 +26,10 @@ from discern.config.typed import parsed
 from discern.config.user_config import conf_dir, make_importable, user_conf_dir
 from discern.errors import DiscernError
 from discern.files.places import started_in
+from discern.text import visible
 
 SETTING = "allow_targets"
-"""What is typed to have files given by path say more."""
+"""The setting that lifts these limits; only what is typed counts."""
 
 LIBRARIES = (
     "discern", "torch", "torchvision", "lightning", "torchmetrics", "timm", "optuna",
@@ -44,41 +44,41 @@ HOMES = (
     "lightning.pytorch.plugins.", "lightning.pytorch.profilers.", "lightning.pytorch.strategies.",
     "torchmetrics.aggregation", "torchmetrics.classification.", "torchmetrics.regression.",
 )  # fmt: skip
-"""Modules of theirs whose classes neither open, load nor execute what they are told of."""
+"""Modules of theirs whose classes neither open, load nor execute their arguments."""
 
 PLAIN_CLASSES = "torchvision.transforms."
-"""Where classes have no base in common."""
+"""A module whose classes have no base in common."""
 
 OF_A_SWEEP = ("hydra", "sweep", SETTING)
-"""Settings of the process and not of the model that is trained."""
+"""Settings of the process, not of the model that is trained."""
 
 RESOLVERS = ("hydra", "now", "oc.dict.keys", "oc.dict.values", "oc.select")
-"""Interpolations that compute nothing from a text and read no environment variable."""
+"""Resolvers that compute nothing from a text and read no environment variable."""
 
 WRITTEN_TO = (
     ".cache.dir", ".default_root_dir", ".dirpath", ".log_dir", ".path", ".root_dir", ".save_dir",
 )  # fmt: skip
-"""Ends of the names of settings that say in which folder something is written."""
+"""Suffixes of settings that name a folder to write to."""
 
 NAMED = (".filename", ".folder")
-"""Ends of the names of settings that are joined to such a folder."""
+"""Suffixes of settings that are joined to such a folder."""
 
 OF_LOGGERS = ("artifact_location", "name", "sub_dir", "tracking_uri", "version")
-"""Settings of loggers that are a path, or become a part of one; no reference can stand for them."""
+"""Settings of loggers that are a path or a part of one; an interpolation is refused."""
 
-SHOWN = 100
-"""Letters of a text that a sentence shows."""
+MAX_SHOWN = 100
+"""Characters of a text that a message shows."""
 
 MAX_INTERPOLATION_LENGTH = 2000
-"""Letters of a text with an interpolation, of which the parser of OmegaConf takes its time."""
+"""Characters of a text with an interpolation: OmegaConf's parser is slow."""
 
 _allowed: ContextVar[tuple[str, ...]] = ContextVar("allowed", default=())
 
 
 @contextmanager
-def allowing(overrides: Iterable[str]) -> Iterator[None]:
-    """Let the files that are read in this block say what the typed ``allow_targets`` allows."""
-    token = _allowed.set(allowed_by(overrides))
+def allowing(entries: Iterable[str]) -> Iterator[None]:
+    """Allow the files that are read in this block what entries of ``allow_targets`` allow."""
+    token = _allowed.set(tuple(entries))
     try:
         yield
     finally:
@@ -89,7 +89,7 @@ class ForeignError(DiscernError):
     """A file says what only the user may say.
 
     Attributes:
-        entry: of ``allow_targets``, with which it may; None where nothing allows it.
+        entry: the entry of ``allow_targets`` that allows it; None where none does.
     """
 
     def __init__(self, message: str, entry: str | None) -> None:
@@ -97,32 +97,26 @@ class ForeignError(DiscernError):
         self.entry = entry
 
 
-def to_be_allowed(settings: Any) -> list[str]:
-    """The entries of ``allow_targets`` with which a file may hold these settings.
-
-    They are those that are typed, and those that the file needs besides.
-    """
+def to_be_allowed(settings: object) -> list[str]:
+    """The entries of ``allow_targets`` that are typed, and those that the settings also need."""
     entries = list(_allowed.get())
     while True:
-        token = _allowed.set(tuple(entries))
         try:
-            check_file(settings, "", "_global_")
+            with allowing(entries):
+                check_file(settings, "", "_global_")
+            return entries
         except ForeignError as error:
             if error.entry is None or error.entry in entries:
                 return entries
             entries.append(error.entry)
-        else:
-            return entries
-        finally:
-            _allowed.reset(token)
 
 
 def allowed_by(overrides: Iterable[str]) -> tuple[str, ...]:
     """The entries of ``allow_targets`` among overrides."""
     for override in overrides:
         if override.lstrip("+").partition("=")[0] == SETTING:
-            told = parsed(override)
-            value = None if told is None or told.is_sweep_override() else told.value()
+            typed = parsed(override)
+            value = None if typed is None or typed.is_sweep_override() else typed.value()
             return tuple(map(str, value)) if isinstance(value, list) else ()
     return ()
 
@@ -137,13 +131,13 @@ def is_own(path: Path) -> bool:
 # Files
 
 
-def check_file(settings: Any, told: str, package: str | None = None, group: str = "") -> None:
+def check_file(settings: object, source: str, package: str | None = None, group: str = "") -> None:
     """Check the settings in a file.
 
     Args:
         settings: plain values, with their interpolations as texts.
-        told: the file, as a sentence begins with it.
-        package: what its header says of where its settings belong; None where it says nothing.
+        source: the file, as the beginning of a message.
+        package: the package in its header; None where it has none.
         group: of which it is a choice; empty for none.
 
     Raises:
@@ -151,17 +145,17 @@ def check_file(settings: Any, told: str, package: str | None = None, group: str 
     """
     place = [] if package == "_global_" else re.split(r"[./]", package or group)
     if isinstance(settings, Mapping):
-        _check_defaults(settings.get("defaults"), told)
-    _check(settings, tuple(part for part in place if part and part != "_global_"), told)
+        _check_defaults(settings.get("defaults"), source)
+    _check(settings, tuple(part for part in place if part and part != "_global_"), source)
 
 
-def check_overrides(overrides: Iterable[str], typed: Iterable[str], told: str) -> None:
+def check_overrides(overrides: Iterable[str], typed: Iterable[str], source: str) -> None:
     """Check overrides in the folder of a sweep.
 
     Args:
         overrides: as ``key=value``, of several values too.
-        typed: those that the user has typed again, which are his own.
-        told: the file, as a sentence begins with it.
+        typed: those that the user has typed again, which are the user's own.
+        source: the file, as the beginning of a message.
 
     Raises:
         DiscernError: one says what only the user may say.
@@ -169,70 +163,60 @@ def check_overrides(overrides: Iterable[str], typed: Iterable[str], told: str) -
     own = set(typed)
     for override in dict.fromkeys(overrides):
         if override not in own and not _HARMLESS.fullmatch(override):
-            _check_override(override, told)
+            _check_override(override, source)
 
 
 _HARMLESS = re.compile(
     r"(?!.*\.\.)\+?(?!hydra|sweep|allow_targets|logger)[a-z_]+(\.[a-z_]*[a-z])*(?<!dir|ath)=[\w+.-]*",
     re.ASCII,
 )
-"""A setting and a number or a word: most overrides, whose parsing takes a millisecond each."""
+"""A setting and a number or a word, as most overrides are: to parse one takes a millisecond."""
 
 
-def _check_override(override: str, told: str) -> None:
+def _check_override(override: str, source: str) -> None:
     found = parsed(override)
     if found is None or found.package is not None:
-        raise _refused(told, _shown(override), "which is no setting of a model")
+        raise _refused(source, _shown(override), "which is not a setting of a model")
     key = found.key_or_group
     place = tuple(re.split(r"[./]", key))
     if place[0] in OF_A_SWEEP and not _allows(place[0]):
-        raise _refused(told, key, "which only you may set", place[0])
-    values: list[Any] = [found.value()]
+        raise _refused(source, key, "which only you may set", place[0])
+    values: Sequence[object] = [found.value()]
     if found.is_sweep_override():
-        # Of an interval, a range, or a pattern of choices there are none that are written down.
-        values = list(getattr(values[0], "list", []))
+        # An interval, a range, or a pattern of choices lists no values.
+        values = [found._convert_value(value) for value in getattr(values[0], "list", [])]
     if "/" in key or (conf_dir() / key).is_dir():
-        # A choice: of experiments, whose files are checked when they are read, also a path.
-        _check_choices([*place], values, told, is_free=key == "experiment")
+        # A choice, or the path of an experiment, whose file is checked when it is read.
+        _check_choices(place, values, source, is_free=key == "experiment")
     for value in values:
-        _check(_plain(value), place, told)
+        _check(value, place, source)
 
 
-def _plain(value: Any) -> Any:
-    """What Hydra's parser gives for a value, without the marks of quotes."""
-    from hydra.core.override_parser.types import QuotedString
-
-    if isinstance(value, QuotedString):
-        return value.text
-    if isinstance(value, dict):
-        return {_plain(key): _plain(part) for key, part in value.items()}
-    return [_plain(part) for part in value] if isinstance(value, list) else value
-
-
-def _check_defaults(defaults: Any, told: str) -> None:
+def _check_defaults(defaults: object, source: str) -> None:
     for entry in defaults if isinstance(defaults, Sequence) else ():
         items = entry.items() if isinstance(entry, Mapping) else [(str(entry), None)]
         for group, choice in items:
             words = re.split(r"[ ./@:]", str(group))
-            experiments = "experiment" in words
-            _check_choices(words, choice if isinstance(choice, list) else [choice], told,
-                           is_free=experiments)  # fmt: skip
+            chosen = choice if isinstance(choice, list) else [choice]
+            _check_choices(words, chosen, source, is_free="experiment" in words)
 
 
-def _check_choices(words: Sequence[str], choices: Iterable[Any], told: str, is_free: bool) -> None:
-    """Check a group, and what a file chooses from it."""
+def _check_choices(
+    words: Sequence[str], choices: Iterable[object], source: str, is_free: bool
+) -> None:
+    """Check a group, and what a file chooses from it; ``is_free``: also paths."""
     if any(word in OF_A_SWEEP for word in words) and not _allows("hydra"):
-        raise _refused(told, "/".join(filter(None, words)), "which only you may set", "hydra")
+        raise _refused(source, "/".join(filter(None, words)), "which only you may set", "hydra")
     for choice in choices:
         if not is_free and isinstance(choice, str) and not re.fullmatch(r"[^/\\]*", choice):
-            raise _refused(told, _shown(choice), "which is a path and no choice")
+            raise _refused(source, _shown(choice), "which is a path, not a choice")
 
 
 # Values
 
 
-def _check(settings: Any, place: tuple[str, ...], told: str) -> None:
-    left: list[tuple[Any, tuple[str, ...]]] = [(settings, place)]
+def _check(settings: object, place: tuple[str, ...], source: str) -> None:
+    left: list[tuple[object, tuple[str, ...]]] = [(settings, place)]
     while left:
         part, here = left.pop()
         if isinstance(part, Mapping):
@@ -240,49 +224,46 @@ def _check(settings: Any, place: tuple[str, ...], told: str) -> None:
         elif isinstance(part, (list, tuple)):
             left += [(value, here) for value in part]
         elif part is not None:
-            _check_value(part, here, told)
+            _check_value(part, here, source)
 
 
-def _check_value(value: Any, place: tuple[str, ...], told: str) -> None:
+def _check_value(value: object, place: tuple[str, ...], source: str) -> None:
     name = ".".join(place)
     is_set = place[:1] != ("sweep",) or value is not False
     if place and place[0].lstrip("+~") in OF_A_SWEEP and is_set and not _allows(place[0]):
-        raise _refused(told, name, "which only you may set", place[0])
+        raise _refused(source, name, "which only you may set", place[0])
     if place and place[-1] == "_target_":
-        _check_target(value, told)
+        _check_target(value, source)
     elif isinstance(value, str):
         if "${" in value:
-            _check_interpolation(value, told)
+            _check_interpolation(value, source)
         if place[-1:] == ("_args_",):
             why = "which is a text without the name of its setting"
-            raise _refused(told, f"{name}: {_shown(value)}", why)
+            raise _refused(source, f"{name}: {_shown(value)}", why)
         if not _is_written_inside(value, place) and not _allows(name):
             why = "which is outside of the run's folder"
-            raise _refused(told, f"{name}={_shown(value)}", why, name)
+            raise _refused(source, f"{name}={_shown(value)}", why, name)
 
 
 def _allows(name: str) -> bool:
     return any(name == entry or name.startswith(f"{entry}.") for entry in _allowed.get())
 
 
-def _refused(told: str, what: str, why: str, entry: str | None = None) -> ForeignError:
+def _refused(source: str, what: str, why: str, entry: str | None = None) -> ForeignError:
     ways = "a file in ./conf may, and so may what you type"
     if entry is not None and entry != SETTING:
         ways = f"type {SETTING}=[{entry}] if you know the file, or put it into ./conf"
-    return ForeignError(f"{told} says {what}, {why}; {ways}.", entry)
+    return ForeignError(f"{source} says {what}, {why}; {ways}.", entry)
 
 
 def _shown(text: str) -> str:
-    """The beginning of a text, harmless to a terminal."""
-    from discern.console import for_terminal  # rich, for who has something to be told
-
-    return for_terminal(text if len(text) <= SHOWN else f"{text[:SHOWN]}…")
+    return visible(text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…")
 
 
 def _is_written_inside(text: str, place: tuple[str, ...]) -> bool:
-    """Whether a text, where it says where something is written, says a place in the run's folder.
+    """Whether a setting that says where something is written stays in the run's folder.
 
-    A path that is relative to the working directory says none: ``./conf`` is in that.
+    A path relative to the working directory does not: ``./conf`` is in that.
     """
     name, is_of_logger = f".{'.'.join(place)}", place[:1] == ("logger",)
     if name.endswith(WRITTEN_TO) and (is_of_logger or not name.endswith(".path")):
@@ -302,49 +283,49 @@ def _stays(path: str) -> bool:
     )
 
 
-def _check_interpolation(text: str, told: str) -> None:
+def _check_interpolation(text: str, source: str) -> None:
     if len(text) > MAX_INTERPOLATION_LENGTH:
-        raise _refused(told, _shown(text), "which is too long for an interpolation")
+        raise _refused(source, _shown(text), "which is too long for an interpolation")
     try:
         left: list[Any] = [grammar_parser.parse(text)]
     except (GrammarParseError, RecursionError) as error:
-        raise _refused(told, _shown(text), "which is no interpolation") from error
+        raise _refused(source, _shown(text), "which is not an interpolation") from error
     while left:
         node = left.pop()
         if isinstance(node, OmegaConfGrammarParser.InterpolationResolverContext):
             resolver: Any = node  # ANTLR has no types
             name = resolver.resolverName().getText()
             if name not in RESOLVERS and not _allows(name):
-                raise _refused(told, f"${{{name}:…}}", "which reads or computes something", name)
+                raise _refused(source, f"${{{name}:…}}", "which reads or computes something", name)
         left += [part for part in node.getChildren() if hasattr(part, "getChildren")]
 
 
 # Targets
 
 
-def _check_target(target: Any, told: str) -> None:
+def _check_target(target: object, source: str) -> None:
     if isinstance(target, str) and _allows(target):
         return
     if not isinstance(target, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", target):
-        raise _refused(told, f"_target_: {_shown(str(target))}", "which is no name of a class")
-    if _is_nowhere(target.partition(".")[0]):  # which building it tells better
+        raise _refused(source, f"_target_: {_shown(str(target))}", "which is not a class's name")
+    if _is_nowhere(target.partition(".")[0]):  # building it gives a better message
         return
     if target not in _chosen() and not _is_harmless(target):
         raise _refused(
-            told, f"_target_: {target}", "which is no class that a file given by path may name",
+            source, f"_target_: {target}", "which is not a class that a file given by path may use",
             target,
         )  # fmt: skip
 
 
 def _is_nowhere(package: str) -> bool:
-    """Whether there is no module of that name, neither installed nor where the command started."""
+    """Whether no module of that name is installed or in the working directory."""
     here = started_in()
     is_here = any(here.glob(f"{package}.*")) or (here / package).exists()
     return not is_here and package not in sys.modules and importlib.util.find_spec(package) is None
 
 
 def _chosen() -> set[str]:
-    """The classes and functions that discern's choices and the user's own name."""
+    """The classes and functions that are named in discern's choices and in ``./conf``."""
     own = user_conf_dir()
     return _named(conf_dir()) | (set() if own is None else _named.__wrapped__(own))
 
@@ -357,7 +338,7 @@ def _named(folder: Path) -> set[str]:
 
 
 def _is_harmless(target: str) -> bool:
-    """Whether it is a class of a kind that runs are made of, of a library or beside ``./conf``."""
+    """Whether it is a class such as runs are made of, in a library or beside ``./conf``."""
     if "." not in target or any(part.startswith("_") for part in target.split(".")):
         return False
     package, own = target.partition(".")[0], _is_beside(target)
@@ -365,11 +346,11 @@ def _is_harmless(target: str) -> bool:
         return False
     if own:
         make_importable(target)
-    from hydra._internal.utils import _locate  # finds what Hydra builds, no more
+    from hydra._internal.utils import _locate  # finds what Hydra would build
 
     try:
         found = _locate(target)
-    except Exception:  # there is none, which building it tells better
+    except Exception:  # building it gives a better message
         return target.startswith(HOMES)
     if not inspect.isclass(found):
         return False
@@ -380,9 +361,9 @@ def _is_harmless(target: str) -> bool:
 
 
 def _is_beside(target: str) -> bool:
-    """Whether a module where the command was started defines a class of that name.
+    """Whether a module in the working directory defines a class of that name.
 
-    A script that does not is not imported, which would run it.
+    The source is searched, since importing a script would run it.
     """
     *module, name = target.split(".")
     here = started_in()
@@ -394,13 +375,16 @@ def _is_beside(target: str) -> bool:
     for path in (base.with_suffix(".py"), base / "__init__.py"):
         if path.is_file():
             text = path.read_text(encoding="utf-8", errors="replace")
-            return (
-                re.search(rf"^\s*(class|from|import)\b.*\b{name}\b", text, re.MULTILINE) is not None
-            )
+            return bool(re.search(rf"^\s*(class|from|import)\b.*\b{name}\b", text, re.MULTILINE))
     return False
 
 
 def _kinds(package: str) -> tuple[type, ...]:
+    if package == "optuna":
+        from optuna.pruners import BasePruner
+        from optuna.samplers import BaseSampler
+
+        return BasePruner, BaseSampler
     from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
     from lightning.fabric.plugins.precision import Precision
     from lightning.pytorch import Callback, LightningDataModule
@@ -412,13 +396,7 @@ def _kinds(package: str) -> tuple[type, ...]:
     from torch.optim.lr_scheduler import LRScheduler
     from torch.utils.data import Dataset, Sampler
 
-    kinds: tuple[type, ...] = (
+    return (
         nn.Module, Optimizer, LRScheduler, Callback, Logger, Profiler, Strategy, Precision,
         ClusterEnvironment, LightningDataModule, Dataset, Sampler,
     )  # fmt: skip
-    if package == "optuna":
-        from optuna.pruners import BasePruner
-        from optuna.samplers import BaseSampler
-
-        kinds = (BasePruner, BaseSampler)
-    return kinds

@@ -1,33 +1,32 @@
-"""What happens between composing a config and running it: the check, and a folder of its own."""
+"""The steps between composing a config and running it: the check, and a new folder."""
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, read_write
 
 from discern.config.check import check
+from discern.config.settle import settle_sweep
 from discern.config.typed import as_value, quoted
 from discern.config.user_config import warn_of_unused
-from discern.config.values import settle_sweep
 from discern.errors import DiscernError, refuse
 from discern.files.places import expanded
 from discern.runs.folder import find_checkpoint, find_sweep
 
 
 class Preflight(Callback):
-    """Hydra calls this after composition and before it makes a folder or a log file.
+    """Hydra calls this after composition, before it creates a folder or a log file.
 
-    A wrong config therefore leaves nothing behind. A :class:`SystemExit` carries the refusal, since
-    Hydra turns any other exception of a callback into a warning.
+    A wrong config therefore leaves no files. Errors are raised as :class:`SystemExit`, since Hydra
+    turns any other exception of a callback into a warning.
     """
 
-    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Check the config and give the run a folder that no other run has."""
-        # The folder's name is made of Hydra's own settings; Hydra sets them only later.
+    def on_run_start(self, config: DictConfig, **kwargs: object) -> None:
+        """Check the config and create a folder for the run."""
+        # The folder's name refers to Hydra's own settings, which Hydra sets only later.
         HydraConfig.instance().set_config(config)
         try:
             command = config.hydra.job.config_name
@@ -38,14 +37,14 @@ class Preflight(Callback):
         except DiscernError as error:
             refuse(error)
 
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Give the sweep a folder that no other sweep has; its jobs are checked one by one."""
+    def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
+        """Create a folder for the sweep; each job checks its own config."""
         HydraConfig.instance().set_config(config)
         try:
             settle_sweep(config)
             resumed = config.get("sweep") and config.sweep.resume
             folder = find_sweep(resumed) if resumed else _claim(config, "sweep")
-            # Hydra composes each job's config anew from the overrides, so the folder must be one.
+            # Hydra composes each job's config from the overrides, so that the folder must be one.
             with read_write(config.hydra):
                 config.hydra.sweep.dir = as_value(str(folder))
                 config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(str(folder))}")
@@ -76,16 +75,16 @@ def claim_folder(
     ckpt_path: str | None = None,
     shared: bool = False,
 ) -> Path:
-    """Create a folder that nobody else has claimed, numbering it if it exists; return its path.
+    """Create a new folder, adding a number to its name if it exists, and return its path.
 
     Args:
-        folder: the wished path.
-        named_by: the setting by which the user named this folder, which is then taken as it is.
-        ckpt_path: a run that goes on from a checkpoint in ``folder`` may share it.
-        shared: a folder that was named may hold something already.
+        folder: the preferred path.
+        named_by: the setting with which the user named the folder; no number is added then.
+        ckpt_path: a run that continues a checkpoint in ``folder`` may share it.
+        shared: whether a folder that the user named need not be empty.
 
     Raises:
-        DiscernError: the folder cannot be created, or was named and holds something already.
+        DiscernError: the folder cannot be created, or was named and is not empty.
     """
     candidate, number = folder, 1
     try:
@@ -110,7 +109,7 @@ def _share(folder: Path, setting: str, ckpt_path: str | None, shared: bool) -> P
     if not folder.is_dir():
         raise DiscernError(f"{setting}={folder} is a file; it must be a folder.")
     if int(os.environ.get("LOCAL_RANK", 0)) > 0:
-        return folder  # one more process of the run that has claimed it
+        return folder  # another process of the run that created it
     if not os.access(folder, os.W_OK | os.X_OK):
         raise DiscernError(f"{setting}={folder} cannot be written; choose another folder.")
     continues = ckpt_path and folder.resolve() in find_checkpoint(ckpt_path).resolve().parents

@@ -1,118 +1,94 @@
-"""What the settings may be: the config files' place, and the check of a composed config.
+"""The schemas of the settings, one for each part of a config.
 
 Nothing heavy is imported here, so that a wrong setting is reported in the time that Python and
-Hydra take to start. A choice whose ``_target_`` has no schema here (a user's own class) is free.
+Hydra take to start. A ``_target_`` without a schema, such as a user's own class, is not checked.
+
+A type says what is allowed, and :func:`discern.config.allowed.allowed` puts it into words. A
+description takes the place of those words where the type alone would not say enough.
 """
 
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-)  # fmt: skip
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from discern.config.activations import ACTIVATIONS
 from discern.config.typed import AsTyped
-from discern.errors import as_override, closest
+from discern.errors import as_override
 from discern.runs.folder import WORDS
+from discern.schema import Strict
+
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+OpenFraction = Annotated[float, Field(gt=0, lt=1)]
+Fraction = Annotated[float, Field(gt=0, le=1, description="a fraction above 0, at most 1")]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Probability = Annotated[BelowOne, Field(description="a probability, 0 or above and below 1")]
+# AsTyped marks paths and other texts that may hold characters with a meaning to Hydra.
+_Path = Annotated[str, AsTyped(), Field(min_length=1)]
+_Checkpoint = Annotated[str, AsTyped(words=WORDS), Field(min_length=1)]
+CHECKPOINT = "a checkpoint's path, a run's folder, last for the newest run or best for the best one"
+_Model = Annotated[_Checkpoint, Field(description=CHECKPOINT)]
+_Folder = Annotated[_Path, Field(description="a folder's path")]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Engine = Literal["auto", "torch", "onnxruntime", "openvino"]
+Monitor = Annotated[str, Field(min_length=1, description="a metric's name, such as val/loss")]
+_Metric = Annotated[str, Field(pattern=r"^(val|train)/.+")]
+Mode = (
+    Literal["min", "max"]
+    | Annotated[None, Field(description="null for the metric's own direction")]
+)
 
 
-def _one_of(names: Any) -> AfterValidator:
-    def check(name: str) -> str:
-        if name not in names:
-            close = closest(name, names)
-            raise ValueError(f" (did you mean {close}?)" if close else "")
-        return name
+def _where(is_allowed: Callable[[Any], bool]) -> AfterValidator:
+    """The further condition of a type."""
+
+    def check(value: object) -> object:
+        if not is_allowed(value):
+            raise ValueError("")
+        return value
 
     return AfterValidator(check)
 
 
-# The description of a field says what is allowed; it ends the error's sentence.
-PositiveInt = Annotated[int, Field(ge=1, description="a whole number above 0")]
-NonNegativeInt = Annotated[int, Field(ge=0, description="a whole number, 0 or above")]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False, description="a number above 0")]
-NonNegativeFloat = Annotated[
-    float, Field(ge=0, allow_inf_nan=False, description="a number, 0 or above")
+def _is_share(share: str) -> bool:
+    part, parts = map(int, share.split("/"))
+    return 1 <= part <= parts
+
+
+_Entry = Annotated[
+    dict[str, object],
+    _where(lambda entry: "_target_" in entry),
+    Field(description="a _target_ entry"),
 ]
-Probability = Annotated[
-    float, Field(ge=0, lt=1, description="a probability, 0 or above and below 1")
+_Built = Annotated[
+    _Entry | list[_Entry] | None, Field(description="null, or a list of _target_ entries")
 ]
-Flag = Annotated[bool, Field(description="true or false")]
-Text = Annotated[str, Field(description="a text")]
-# A setting that is a path is marked with AsTyped, and so are other texts with marks of Hydra's.
-_Path = Annotated[str, AsTyped(), Field(min_length=1)]
-_Checkpoint = Annotated[str, AsTyped(words=WORDS), Field(min_length=1)]
-CHECKPOINT = "a checkpoint's path, a run's folder, last for the newest run or best for the best one"
-_Folder = Annotated[_Path, Field(description="a folder's path")]
-Seed = Annotated[int, Field(ge=0, lt=2**32, description="a whole number from 0 to 4294967295")]
-Engine = Annotated[
-    Literal["auto", "torch", "onnxruntime", "openvino"],
-    Field(description="auto, torch, onnxruntime or openvino"),
-]
-Monitor = Annotated[str, Field(min_length=1, description="a metric's name, such as val/loss")]
-_Metric = Annotated[str, Field(pattern=r"^(val|train)/.+")]
-Mode = Annotated[
-    Literal["min", "max"] | None,
-    Field(description="min or max, or null for the metric's own direction"),
-]
+Group = Annotated[_Entry, Field(description="a choice of its group")]
+_Entries = (
+    Annotated[dict[str, object], Field(description="a choice of its group")]
+    | Annotated[None, Field(description="null for nothing")]
+)
 
 
-def _is_share(share: str) -> str:
-    part, _, parts = share.partition("/")
-    if not (part.isascii() and part.isdigit() and parts.isascii() and parts.isdigit()):
-        raise ValueError("")
-    if not 1 <= int(part) <= int(parts):
-        raise ValueError("")
-    return share
+class OpenSettings(Strict):
+    """Settings of a library's class; further arguments are passed on unchecked."""
 
-
-def _has_target(choice: dict[str, Any]) -> dict[str, Any]:
-    if "_target_" not in choice:
-        raise ValueError("")
-    return choice
-
-
-Group = Annotated[
-    dict[str, Any], AfterValidator(_has_target), Field(description="a choice of its group")
-]
-
-
-_Entries = Annotated[
-    dict[str, Any] | None, Field(description="a choice of its group, or null for nothing")
-]
-
-
-class Settings(BaseModel):
-    """Settings that are all named here: another key is an error."""
-
-    model_config = ConfigDict(
-        extra="forbid", strict=True, protected_namespaces=(), defer_build=True
-    )
-
-
-class OpenSettings(BaseModel):
-    """Settings of a class of a library: its further arguments are passed on unchecked."""
-
-    model_config = ConfigDict(extra="allow", strict=True, defer_build=True)
-
-
-_Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    model_config = ConfigDict(extra="allow")
 
 
 class AnyModelSettings(OpenSettings):
-    """What every model has besides its own settings, which are a user's own class's."""
+    """Settings of every model; a user's own class may have others."""
 
     label_smoothing: Probability = 0.0
     class_weights: Annotated[
         Literal["auto"]
-        | Annotated[list[_Weight], Field(min_length=2)]
-        | Annotated[dict[str | int, _Weight], Field(min_length=2)]
+        | Annotated[list[PositiveFloat], Field(min_length=2)]
+        | Annotated[dict[str | int, PositiveFloat], Field(min_length=2)]
         | None,
         Field(
             description="auto, a number above 0 for each class, as {NAME:NUMBER,…} (in a file, "
@@ -121,7 +97,7 @@ class AnyModelSettings(OpenSettings):
     ] = None
     mixup: NonNegativeFloat = 0.0
     cutmix: NonNegativeFloat = 0.0
-    init_from: Annotated[_Checkpoint | None, Field(description=f"{CHECKPOINT}, or null")] = None
+    init_from: _Model | None = None
 
 
 _Widths = Annotated[
@@ -135,15 +111,16 @@ _Widths = Annotated[
 
 
 class LayersSettings(AnyModelSettings):
-    """What fully connected layers have."""
+    """Settings of fully connected layers."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid")
 
-    activation: Annotated[
-        str, _one_of(ACTIVATIONS), Field(description=f"one of {', '.join(ACTIVATIONS)}")
-    ]
+    activation: Literal[
+        "celu", "elu", "gelu", "hardswish", "leaky_relu", "mish", "relu", "relu6", "selu",
+        "sigmoid", "silu", "softplus", "softsign", "tanh",
+    ]  # fmt: skip
     dropout: Probability
-    norm: Annotated[Literal["none", "batch"], Field(description="none or batch")]
+    norm: Literal["none", "batch"]
 
 
 class MLPSettings(LayersSettings):  # noqa: D101
@@ -151,58 +128,48 @@ class MLPSettings(LayersSettings):  # noqa: D101
 
 
 class TransferSettings(LayersSettings):  # noqa: D101
-    library: Annotated[
-        Literal["torchvision", "timm", "efficientnet_lite"],
-        Field(description="torchvision, timm or efficientnet_lite"),
-    ]
+    library: Literal["torchvision", "timm", "efficientnet_lite"]
     backbone: Annotated[str, Field(min_length=1, description="the name of a backbone")]
     weights: Annotated[
         Annotated[str, AsTyped(words=("default", *WORDS)), Field(min_length=1)] | None,
         Field(description=f"default, a file's path, {CHECKPOINT}, or null for random ones"),
     ]
     head: _Widths
-    unfreeze: Annotated[
-        Literal["head", "last_block", "all"], Field(description="head, last_block or all")
-    ]
-    train_bn: Flag
-    lr_factor: Annotated[float, Field(gt=0, le=1, description="a number above 0, at most 1")]
+    unfreeze: Literal["head", "last_block", "all"]
+    train_bn: bool
+    lr_factor: Annotated[float, Field(gt=0, le=1)]
 
 
 class AnyDataSettings(OpenSettings):
-    """What ``discern evaluate`` knows of a data set that only the checkpoint will name."""
+    """Settings of every data set; in ``discern evaluate`` the checkpoint may name the class."""
 
     dir: _Folder | None = None
-    strict: Flag | None = None
+    strict: bool | None = None
 
 
 _Size = Annotated[
-    Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)],
+    NonNegativeInt | BelowOne,
     Field(description="a count, 0 or above, or a fraction below 1"),
 ]
-_Fraction = Annotated[float, Field(gt=0, le=1, description="a fraction above 0, at most 1")]
 
 
-class DataSettings(Settings):
-    """What every data set of discern's own has."""
+class DataSettings(AnyDataSettings):
+    """Settings of every data set of discern's own."""
+
+    model_config = ConfigDict(extra="forbid")
 
     dir: _Folder
     val_size: _Size
-    batch_size: Annotated[
-        Annotated[int, Field(ge=1)] | Literal["auto"],
-        Field(description="a whole number above 0, or auto"),
-    ]
+    batch_size: PositiveInt | Literal["auto"]
     eval_batch_size: PositiveInt
-    sampler: Annotated[Literal["none", "balanced"], Field(description="none or balanced")]
-    fraction: _Fraction
-    folds: Annotated[
-        Annotated[int, Field(ge=2)] | None,
-        Field(description="a whole number above 1, or null for no folds"),
-    ]
+    sampler: Literal["none", "balanced"]
+    fraction: Fraction
+    folds: Annotated[int, Field(ge=2)] | Annotated[None, Field(description="null for no folds")]
     fold: Annotated[
         int, Field(ge=0, description="a fold's number, from 0 to one less than data.folds")
     ]
     seed: Seed
-    strict: Flag
+    strict: bool
 
     @field_validator("fold")
     @classmethod
@@ -213,37 +180,27 @@ class DataSettings(Settings):
         return fold
 
 
-_Finite = Annotated[float, Field(allow_inf_nan=False)]
-_AboveZero = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 # Each process takes memory and a second to start.
 _Workers = Annotated[int, Field(ge=0, le=1024)]
-# The augmentations' names; a test compares them with those that there are.
-FOR_SMALL_IMAGES = ("none", "flip", "shift", "flip_shift")
-FOR_PHOTOS = ("none", "notes", "light", "strong", "trivial")
-_Three = Field(min_length=3, max_length=3)
 
 
 class InMemorySettings(DataSettings):  # noqa: D101
-    num_workers: Annotated[_Workers, Field(description="a whole number from 0 to 1024")]
+    num_workers: _Workers
     mean: Annotated[
-        _Finite | Annotated[list[_Finite], Field(min_length=1)],
+        Finite | Annotated[list[Finite], Field(min_length=1)],
         Field(description="a number, or a list of one for each channel"),
     ]
     std: Annotated[
-        _AboveZero | Annotated[list[_AboveZero], Field(min_length=1)],
+        PositiveFloat | Annotated[list[PositiveFloat], Field(min_length=1)],
         Field(description="a number above 0, or a list of one for each channel"),
     ]
-    augment: Annotated[
-        str,
-        _one_of(FOR_SMALL_IMAGES),
-        Field(description=f"one of {', '.join(FOR_SMALL_IMAGES)}"),
-    ]
+    augment: Literal["none", "flip", "shift", "flip_shift"]
 
 
-def _size_below(images: int) -> Any:
-    """Part of so many images: a count that leaves one, or a fraction."""
+def _size_below(images: int) -> object:
+    """A count that leaves at least one of so many images, or a fraction."""
     return Annotated[
-        Annotated[int, Field(ge=0, lt=images)] | Annotated[float, Field(ge=0, lt=1)],
+        Annotated[int, Field(ge=0, lt=images)] | BelowOne,
         Field(description=f"a count from 0 to {images - 1} or a fraction below 1"),
     ]
 
@@ -254,44 +211,24 @@ class CIFARSettings(InMemorySettings):  # noqa: D101
 
 class MNISTSettings(InMemorySettings):  # noqa: D101
     val_size: _size_below(60_000)  # type: ignore[valid-type]
-    source: Annotated[Literal["auto", "full", "sample"], Field(description="auto, full or sample")]
+    source: Literal["auto", "full", "sample"]
 
 
 LARGEST_SIDE, MAX_RESIZE = 2048, 4096
-"""Pixels of a side of what a network sees, and of the shorter side of the picture that it is cut
-from. Backbones were trained with 224 to 600; with more, one image takes gigabytes."""
+"""Largest side, in pixels, of a network's input, and of the shorter side of the picture that it is
+cut from. Backbones were trained with 224 to 600; above that one image takes gigabytes."""
 
 
 class PhotoSettings(DataSettings):
-    """What data sets of photographs have; null is what the model's weights were trained with."""
+    """Settings of data sets of photographs; null means as the model's weights were trained."""
 
-    num_workers: Annotated[
-        _Workers | None, Field(description="a whole number from 0 to 1024, or null")
-    ]
-    image_size: Annotated[
-        Annotated[int, Field(ge=1, le=LARGEST_SIDE)] | None,
-        Field(description=f"a whole number from 1 to {LARGEST_SIDE}, or null"),
-    ]
-    resize: Annotated[
-        Annotated[int, Field(ge=1, le=MAX_RESIZE)] | None,
-        Field(description=f"a whole number from 1 to {MAX_RESIZE}, or null"),
-    ]
-    interpolation: Annotated[
-        Literal["bilinear", "bicubic"] | None, Field(description="bilinear, bicubic or null")
-    ]
-    mean: Annotated[
-        Annotated[list[_Finite], _Three] | None,
-        Field(description="a list of three numbers, or null"),
-    ]
-    std: Annotated[
-        Annotated[list[_AboveZero], _Three] | None,
-        Field(description="a list of three numbers above 0, or null"),
-    ]
-    augment: Annotated[
-        str,
-        _one_of(FOR_PHOTOS),
-        Field(description=f"one of {', '.join(FOR_PHOTOS)}"),
-    ]
+    num_workers: _Workers | None
+    image_size: Annotated[int, Field(ge=1, le=LARGEST_SIDE)] | None
+    resize: Annotated[int, Field(ge=1, le=MAX_RESIZE)] | None
+    interpolation: Literal["bilinear", "bicubic"] | None
+    mean: Annotated[list[Finite], Field(min_length=3, max_length=3)] | None
+    std: Annotated[list[PositiveFloat], Field(min_length=3, max_length=3)] | None
+    augment: Literal["none", "notes", "light", "strong", "trivial"]
     max_bad: Annotated[float, Field(ge=0, le=1, description="a fraction from 0 to 1")]
 
     @field_validator("resize")
@@ -303,31 +240,29 @@ class PhotoSettings(DataSettings):
         return resize
 
 
-def _has_train(parts: dict[Any, Any]) -> dict[Any, Any]:
-    if "train" not in parts:
-        raise ValueError("")
-    return parts
-
-
-def _stays_below(folder: str) -> str:
+def _stays_below(folder: str) -> bool:
     path = PurePath(folder)
-    if path.is_absolute() or ".." in path.parts:
-        raise ValueError("")
-    return folder
+    return not path.is_absolute() and ".." not in path.parts
 
 
-_Below = Annotated[str, Field(min_length=1), AfterValidator(_stays_below)]
+def _has_train(parts: dict[str, str]) -> bool:
+    return "train" in parts
+
+
+_Below = Annotated[str, Field(min_length=1), _where(_stays_below)]
+
+
+_FileName = Annotated[
+    str, AsTyped(from_start=False), Field(min_length=1, description="a file's name in data.dir")
+]
 
 
 class FolderSettings(PhotoSettings):  # noqa: D101
-    csv: Annotated[
-        Annotated[str, AsTyped(from_start=False), Field(min_length=1)] | None,
-        Field(description="a file's name in data.dir, or null"),
-    ]
+    csv: _FileName | None
     test_size: _Size
     parts: Annotated[
         Literal["none"]
-        | Annotated[dict[Literal["train", "val", "test"], _Below], AfterValidator(_has_train)]
+        | Annotated[dict[Literal["train", "val", "test"], _Below], _where(_has_train)]
         | None,
         Field(
             description="none, {train:FOLDER,val:FOLDER,test:FOLDER} with folders in data.dir, of "
@@ -340,42 +275,37 @@ class CatDogSettings(FolderSettings):  # noqa: D101
     url: Annotated[
         str, AsTyped(is_path=False), Field(min_length=1, description="an archive's address")
     ]
-    sha256: Annotated[
-        Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None,
-        Field(description="64 hexadecimal digits, or null"),
-    ]
+    sha256: (
+        Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$", description="64 hexadecimal digits")]
+        | None
+    )
 
 
 class OptimizerSettings(OpenSettings):  # noqa: D101
     lr: PositiveFloat
     weight_decay: NonNegativeFloat = 0.0
     momentum: Probability = 0.0
-    betas: Annotated[
-        list[Probability],
-        Field(min_length=2, max_length=2, description="two numbers, each 0 or above and below 1"),
-    ] = [0.9, 0.999]
+    betas: Annotated[list[BelowOne], Field(min_length=2, max_length=2)] = Field([0.9, 0.999])
     eps: PositiveFloat = 1e-8
-    nesterov: Flag = False
-    amsgrad: Flag = False
-    maximize: Flag = False
+    nesterov: bool = False
+    amsgrad: bool = False
+    maximize: bool = False
     differentiable: Annotated[
         Literal[False], Field(description="false: training changes the weights in place")
     ] = False
 
 
 class SchedulerSettings(OpenSettings):  # noqa: D101
-    interval: Annotated[Literal["step", "epoch"], Field(description="step or epoch")]
+    interval: Literal["step", "epoch"]
     monitor: Monitor = "val/loss"
     mode: Mode = None
-    total_as: Text = ""
+    total_as: str = ""
     eta_min: NonNegativeFloat = 0.0
     step_size: PositiveInt = 1
-    gamma: Annotated[float, Field(gt=0, le=1, description="a number above 0, at most 1")] = 1.0
-    factor: Annotated[float, Field(gt=0, lt=1, description="a number above 0 and below 1")] = 0.1
+    gamma: Annotated[float, Field(gt=0, le=1)] = 1.0
+    factor: OpenFraction = 0.1
     patience: NonNegativeInt = 0
-    pct_start: Annotated[
-        float, Field(gt=0, lt=1, description="a fraction, above 0 and below 1")
-    ] = 0.3
+    pct_start: OpenFraction = 0.3
 
 
 class PlateauSettings(SchedulerSettings):  # noqa: D101
@@ -388,43 +318,34 @@ class EarlyStoppingSettings(OpenSettings):  # noqa: D101
     monitor: Monitor
     mode: Mode = None
     patience: NonNegativeInt
-    min_delta: Annotated[float, Field(allow_inf_nan=False, description="a number")] = 0.0
-    check_finite: Flag = True
+    min_delta: Finite = 0.0
+    check_finite: bool = True
 
 
-class EMASettings(Settings):  # noqa: D101
-    decay: Annotated[
-        Annotated[float, Field(gt=0, lt=1)] | None,
-        Field(description="a number above 0 and below 1, or null for no averaging"),
-    ]
+class EMASettings(Strict):  # noqa: D101
+    decay: OpenFraction | Annotated[None, Field(description="null for no averaging")]
     update_every_n_steps: PositiveInt
 
 
-class DashboardSettings(Settings):  # noqa: D101
+class DashboardSettings(Strict):  # noqa: D101
     images_every: PositiveInt
     worst: PositiveInt
     pr_curves: NonNegativeInt
-    graph: Flag
-    projector: Annotated[int, Field(ge=0, le=10_000, description="a whole number from 0 to 10000")]
-    sparing: Flag
+    graph: bool
+    projector: Annotated[int, Field(ge=0, le=10_000)]
+    sparing: bool
 
 
-class HistogramsSettings(Settings):  # noqa: D101
-    every_n_epochs: Annotated[
-        Annotated[int, Field(ge=1)] | None,
-        Field(description="a whole number above 0, or null for no histograms"),
-    ]
+class HistogramsSettings(Strict):  # noqa: D101
+    every_n_epochs: PositiveInt | Annotated[None, Field(description="null for no histograms")]
 
 
-_Epoch = Annotated[
-    Annotated[int, Field(ge=1)] | None,
-    Field(description="an epoch's number, from 1, or null"),
-]
+_Epoch = Annotated[int, Field(ge=1, description="an epoch's number, from 1")]
 
 
-class FinetuneSettings(Settings):  # noqa: D101
-    last_block: _Epoch
-    everything: _Epoch
+class FinetuneSettings(Strict):  # noqa: D101
+    last_block: _Epoch | None
+    everything: _Epoch | None
 
 
 class ModelCheckpointSettings(OpenSettings):  # noqa: D101
@@ -432,169 +353,128 @@ class ModelCheckpointSettings(OpenSettings):  # noqa: D101
     mode: Mode = None
 
 
-_Limit = Annotated[
-    Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)] | None,
+_Batches = Annotated[
+    NonNegativeInt | Annotated[float, Field(ge=0, le=1)],
     Field(description="a count of batches, 0 or above, or a fraction from 0.0 to 1.0"),
 ]
-_EpochLimit = Annotated[
-    Annotated[int, Field(ge=-1)] | None,
-    Field(description="a whole number, 0 or above, or -1 for no limit"),
-]
+_Count = Annotated[int, Field(ge=-1, description="a whole number, 0 or above, or -1 for no limit")]
 
 
-def _is_time(time: str | dict[str, int]) -> str | dict[str, int]:
-    if isinstance(time, str):
-        days, hours, minutes, seconds = (int(part) for part in time.split(":"))
-        parts = {"days": days, "hours": hours, "minutes": minutes, "seconds": seconds}
-    else:
-        parts = time
+def _is_time(time: str | dict[str, int]) -> bool:
+    if isinstance(time, str):  # DD:HH:MM:SS of digits is never negative
+        return True
     try:
-        span = timedelta(**parts)
-    except (TypeError, OverflowError) as error:
-        raise ValueError("") from error
-    if not parts or span < timedelta(0):
-        raise ValueError("")
-    return time
+        return bool(time) and timedelta(**time) >= timedelta(0)
+    except (TypeError, OverflowError):
+        return False
 
 
 _Time = Annotated[
-    Annotated[str, Field(pattern=r"^\d+:\d\d:\d\d:\d\d$")] | dict[str, int],
-    AfterValidator(_is_time),
+    Annotated[str, Field(pattern=r"^\d{1,8}:\d\d:\d\d:\d\d$")] | dict[str, int],
+    _where(_is_time),
+    Field(description="a time DD:HH:MM:SS, or its parts such as {minutes:5}"),
 ]
-_TimeSpan = Annotated[
-    _Time | None, Field(description="a time DD:HH:MM:SS, or its parts such as {minutes:5}")
-]
-_Entry = Annotated[dict[str, Any], AfterValidator(_has_target)]
 
 
-_PRECISIONS = (
-    "64", "32", "16", "bf16", "64-true", "32-true", "16-true", "bf16-true", "16-mixed",
-    "bf16-mixed", "transformer-engine", "transformer-engine-float16",
-)  # fmt: skip
-
-
-class TrainerSettings(Settings):
+class TrainerSettings(Strict):
     """Every argument of ``lightning.Trainer``; a test compares the names with its signature."""
 
-    accelerator: Annotated[
-        str,
-        _one_of(("auto", "cpu", "gpu", "cuda", "mps", "tpu")),
-        Field(description="auto, cpu, gpu, cuda, mps or tpu"),
-    ]
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"]
     devices: Annotated[
         int | str | list[int], Field(description="a count, a list of device numbers, or auto")
     ]
-    strategy: Annotated[
-        str | _Entry,
-        Field(description="auto, a strategy's name such as ddp, or a _target_ entry"),
-    ]
+    strategy: Annotated[str, Field(description="auto, a strategy's name such as ddp")] | _Entry
     num_nodes: PositiveInt
-    precision: Annotated[
-        Annotated[str, _one_of(_PRECISIONS)] | Literal[64, 32, 16] | None,
-        Field(description=f"one of {', '.join(_PRECISIONS)}"),
-    ]
+    precision: (
+        Literal[
+            "64", "32", "16", "bf16", "64-true", "32-true", "16-true", "bf16-true", "16-mixed",
+            "bf16-mixed", "transformer-engine", "transformer-engine-float16", 64, 32, 16,
+        ]
+        | None
+    )  # fmt: skip
     logger: Annotated[
         bool | _Entry | list[_Entry] | None,
         Field(description="false, or null for the group `logger`, or a _target_ entry"),
     ]
-    callbacks: Annotated[
-        _Entry | list[_Entry] | None,
-        Field(description="null, or a list of _target_ entries"),
-    ]
-    fast_dev_run: Annotated[
-        bool | Annotated[int, Field(ge=0)], Field(description="true, false or a count of batches")
-    ]
-    max_epochs: _EpochLimit
+    callbacks: _Built
+    fast_dev_run: bool | Annotated[int, Field(ge=0, description="a count of batches")]
+    max_epochs: _Count | None
     min_epochs: NonNegativeInt | None
-    max_steps: Annotated[int, Field(ge=-1, description="a whole number, -1 for no limit")]
+    max_steps: _Count
     min_steps: NonNegativeInt | None
-    max_time: _TimeSpan
-    limit_train_batches: _Limit
-    limit_val_batches: _Limit
-    limit_test_batches: _Limit
-    limit_predict_batches: _Limit
-    overfit_batches: Annotated[
-        Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)],
-        Field(description="a count of batches, 0 or above, or a fraction from 0.0 to 1.0"),
-    ]
+    max_time: _Time | None
+    limit_train_batches: _Batches | None
+    limit_val_batches: _Batches | None
+    limit_test_batches: _Batches | None
+    limit_predict_batches: _Batches | None
+    overfit_batches: _Batches
     val_check_interval: Annotated[
-        Annotated[int, Field(ge=1)] | Annotated[float, Field(ge=0, le=1)] | _Time | None,
+        PositiveInt | Annotated[float, Field(ge=0, le=1)] | _Time | None,
         Field(description="a count of batches, a fraction from 0.0 to 1.0, or a time DD:HH:MM:SS"),
     ]
     check_val_every_n_epoch: PositiveInt | None
-    num_sanity_val_steps: Annotated[
-        Annotated[int, Field(ge=-1)] | None,
-        Field(description="a count of batches, -1 for all"),
-    ]
+    num_sanity_val_steps: (
+        Annotated[int, Field(ge=-1, description="a count of batches, -1 for all")] | None
+    )
     log_every_n_steps: NonNegativeInt | None
-    enable_checkpointing: Flag | None
-    enable_progress_bar: Flag | None
-    enable_model_summary: Flag | None
+    enable_checkpointing: bool | None
+    enable_progress_bar: bool | None
+    enable_model_summary: bool | None
     accumulate_grad_batches: PositiveInt
     gradient_clip_val: NonNegativeFloat | None
-    gradient_clip_algorithm: Annotated[
-        Literal["norm", "value"] | None, Field(description="norm or value")
-    ]
-    deterministic: Annotated[
-        bool | Literal["warn"] | None, Field(description="true, false or warn")
-    ]
-    benchmark: Flag | None
-    inference_mode: Flag
-    use_distributed_sampler: Flag
-    profiler: Annotated[
-        Literal["simple", "advanced", "pytorch", "xla"] | _Entry | None,
-        Field(description="simple, advanced, pytorch, xla or a _target_ entry"),
-    ]
-    detect_anomaly: Flag
-    barebones: Flag
-    plugins: Annotated[
-        _Entry | list[_Entry] | None,
-        Field(description="null, or a list of _target_ entries"),
-    ]
-    sync_batchnorm: Flag
+    gradient_clip_algorithm: Literal["norm", "value"] | None
+    deterministic: bool | Literal["warn"] | None
+    benchmark: bool | None
+    inference_mode: bool
+    use_distributed_sampler: bool
+    profiler: Literal["simple", "advanced", "pytorch", "xla"] | _Entry | None
+    detect_anomaly: bool
+    barebones: bool
+    plugins: _Built
+    sync_batchnorm: bool
     reload_dataloaders_every_n_epochs: NonNegativeInt
     default_root_dir: _Folder | None
-    enable_autolog_hparams: Flag
-    model_registry: Text | None
+    enable_autolog_hparams: bool
+    model_registry: str | None
 
 
-class CacheSettings(Settings):
+_Share = Annotated[
+    str,
+    Field(pattern="^[0-9]{1,9}/[0-9]{1,9}$", description="a part such as 3/16, from 1/16 to 16/16"),
+    _where(_is_share),
+]
+
+
+class CacheSettings(Strict):
     """The settings ``cache.…`` of a frozen backbone's features."""
 
-    mode: Annotated[
-        Literal["auto", "off", "refresh", "require"],
-        Field(description="auto, off, refresh or require"),
-    ]
+    mode: Literal["auto", "off", "refresh", "require"]
     dir: _Folder | None
     max_gb: PositiveFloat
     views: PositiveInt
-    precision: Annotated[
-        Literal["float32", "float16", "bfloat16"],
-        Field(description="float32, float16 or bfloat16"),
-    ]
-    on_full: Annotated[Literal["uncached", "stop"], Field(description="uncached or stop")]
+    precision: Literal["float32", "float16", "bfloat16"]
+    on_full: Literal["uncached", "stop"]
     batch_size: PositiveInt
-    shard: Annotated[
-        Annotated[str, AfterValidator(_is_share)] | None,
-        Field(description="a part such as 3/16, from 1/16 to 16/16, or null"),
-    ]
+    shard: _Share | None
 
 
-class CheckpointSettings(Settings):  # noqa: D101
-    full: Flag
+class CheckpointSettings(Strict):  # noqa: D101
+    full: bool
 
 
-class SweepSettings(Settings):
+_Sweep = Annotated[
+    str, AsTyped(words=("last",)), Field(min_length=1, description="a sweep's folder, last")
+]
+
+
+class SweepSettings(Strict):
     """The settings ``sweep.…``."""
 
-    resume: Annotated[
-        Annotated[str, AsTyped(words=("last",)), Field(min_length=1)] | None,
-        Field(description="a sweep's folder, last, or null"),
-    ]
-    study: Text | None
-    name: Text | None
+    resume: _Sweep | None
+    study: str | None
+    name: str | None
     trial: NonNegativeInt | None
-    draws: Flag
+    draws: bool
 
 
 AllowTargets = Annotated[
@@ -603,7 +483,7 @@ AllowTargets = Annotated[
 
 
 class RunSettings(OpenSettings):
-    """The groups of training, and its settings that belong to no group."""
+    """The groups of ``discern train``, and its settings outside of groups."""
 
     model: Group
     data: Group
@@ -612,48 +492,28 @@ class RunSettings(OpenSettings):
     trainer: Group
     callbacks: _Entries = None
     logger: _Entries = None
-    cache: dict[str, Any]
-    checkpoint: dict[str, Any]
-    sweep: dict[str, Any]
+    cache: dict[str, object]
+    checkpoint: dict[str, object]
+    sweep: dict[str, object]
     objective: Annotated[
         _Metric | Annotated[list[_Metric], Field(min_length=1)],
         Field(description="a metric of val or train, such as val/loss or val/accuracy, or a list"),
     ]
     engine: Engine
     seed: Seed
-    threads: Annotated[
-        Annotated[int, Field(ge=1, le=1024)] | Literal["auto"],
-        Field(description="a whole number from 1 to 1024, or auto"),
-    ]
-    on_nan: Annotated[Literal["stop", "continue"], Field(description="stop or continue")]
-    train: Flag
-    test: Flag
-    report: Flag
-    find_lr: Annotated[bool | Literal["use"], Field(description="true, use or false")]
-    ckpt_path: Annotated[_Checkpoint | None, Field(description=f"{CHECKPOINT}, or null")]
+    threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
+    on_nan: Literal["stop", "continue"]
+    train: bool
+    test: bool
+    report: bool
+    find_lr: Literal[True, "use", False]
+    ckpt_path: _Model | None
     tags: Annotated[list[str | int | float], Field(description="a list of words, such as [a,b]")]
     allow_targets: AllowTargets
     folder: _Folder | None
 
 
-_Model = Annotated[_Checkpoint, Field(description=CHECKPOINT)]
-
-
-class EvaluationSettings(Settings):
-    """The settings of ``discern evaluate``; ``data`` is a group."""
-
-    ckpt_path: _Model
-    split: Annotated[
-        str, _one_of(("test", "val", "train")), Field(description="test, val or train")
-    ]
-    data: dict[str, Any]
-    engine: Engine
-    seed: Seed
-    allow_targets: AllowTargets
-    folder: _Folder | None
-
-
-class InspectionSettings(Settings):
+class InspectionSettings(Strict):
     """The settings of ``discern inspect``; ``data`` is a group."""
 
     data: Group
@@ -662,21 +522,28 @@ class InspectionSettings(Settings):
     folder: _Folder | None
 
 
-class PredictionSettings(Settings):
+class EvaluationSettings(InspectionSettings):
+    """The settings of ``discern evaluate``; ``data`` may be the model's own."""
+
+    ckpt_path: _Model
+    split: Literal["test", "val", "train"]
+    data: dict[str, object]
+    engine: Engine
+
+
+class PredictionSettings(Strict):
     """The settings of ``discern predict``."""
 
     ckpt_path: _Model
     input: Annotated[
         _Path,
-        Field(
-            description="a picture, a folder of pictures, or a pattern such as 'photos/*.png'",
-        ),
+        Field(description="a picture, a folder of pictures, or a pattern such as 'photos/*.png'"),
     ]
     out: _Folder
     engine: Engine
-    invert: Annotated[bool | Literal["auto"], Field(description="auto, true or false")]
+    invert: Literal["auto", True, False]
     pictures: NonNegativeInt
-    explain: Flag
+    explain: bool
     allow_targets: AllowTargets
 
     @field_validator("explain")
@@ -715,32 +582,23 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "lightning.pytorch.callbacks.ModelCheckpoint": ModelCheckpointSettings,
     "discern.training.checkpointing.RunCheckpoint": ModelCheckpointSettings,
 }
-"""``_target_`` of a group's choice -> what its settings may be."""
+"""``_target_`` of a choice -> the schema of its settings."""
 
 EXTRAS = {
     "discern.reports.tensorboard.logger.WeightsAndBiases": "wandb",
     "lightning.pytorch.loggers.WandbLogger": "wandb",
     "lightning.pytorch.loggers.MLFlowLogger": "mlflow",
 }
-"""``_target_`` -> the package it needs and the extra of that name."""
+"""``_target_`` -> the package that it needs, which the extra of that name installs."""
 
 PARTS: dict[str, type[BaseModel]] = {
+    "model": AnyModelSettings,
+    "data": AnyDataSettings,
     "cache": CacheSettings,
     "checkpoint": CheckpointSettings,
     "sweep": SweepSettings,
 }
-"""Settings of a command that belong together without being a group."""
-
-UNKNOWN: dict[str, type[BaseModel]] = {"model": AnyModelSettings, "data": AnyDataSettings}
-"""Group -> what the settings of a ``_target_`` without a schema may be."""
-
-
-GROUPS: dict[str, tuple[type[BaseModel], ...]] = {
-    "model": (AnyModelSettings,),
-    "data": (AnyDataSettings, DataSettings),
-    "trainer": (TrainerSettings,),
-}
-"""Group -> the schemas, with those that build on them, of its choices that are paths in part."""
+"""Part of a config -> the schema of its settings, unless its ``_target_`` has one."""
 
 WITHOUT_SCHEMA = {
     "experiment": AsTyped(is_choice=True),
@@ -759,8 +617,8 @@ WITHOUT_SCHEMA = {
     "callbacks.last_checkpoint.dirpath": AsTyped(),
     "trainer.profiler.dirpath": AsTyped(),
 }
-"""Settings of Hydra's, and of classes that have no schema here, whose text is taken as typed."""
+"""Settings of Hydra's, and of classes without a schema, whose text is taken as typed."""
 
 
-# The files that the settings name are there, before anything that takes seconds is imported, and
-# what a setting needs is installed.
+NUMBERS = (OptimizerSettings, SchedulerSettings, EarlyStoppingSettings)
+"""Schemas whose further arguments are numbers, true or false."""

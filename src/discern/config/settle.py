@@ -1,26 +1,30 @@
-"""A composed config, put into the form that it is used in.
+"""Settling a composed config: paths made absolute, interpolations read, left-out settings removed.
 
-What files, environment variables and interpolations say is read as it would be if it were typed.
+Texts from files, environment variables and interpolations are read as if they were typed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf, flag_override
+from omegaconf import DictConfig, ListConfig, Node, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
+from discern.config.allowed import adapter
 from discern.config.typed import AsTyped, as_value, parsed
+from discern.config.values import plain
 from discern.files.places import expanded, placed
 
+Validator = Callable[[object], object]
+"""Raises ValueError for a value that is not allowed."""
+
 LEFT_OUT = "<left out>"
-"""The value of a setting that is not to be there: what ``~SETTING`` is on the command line."""
+"""The value that removes its setting, as ``~SETTING`` does on the command line."""
 
 
 def leave_out(cfg: DictConfig) -> None:
-    """Remove the settings that a file says are left out."""
+    """Remove the settings with the value ``LEFT_OUT``."""
     for key in list(cfg):
         node = cfg._get_node(key)
         if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation():
@@ -31,18 +35,18 @@ def leave_out(cfg: DictConfig) -> None:
 
 
 def place_paths(cfg: DictConfig, settings: Mapping[str, AsTyped]) -> None:
-    """Have paths begin where the user sees them begin: at his home, or where he has started."""
+    """Resolve ``~`` and relative paths against the home folder and the working directory."""
     for name, setting in settings.items():
         value = _value(cfg, name)
         if isinstance(value, str) and value not in ("", *setting.words):
-            meant = _placed(value, setting)
-            if meant != value:
-                _set(cfg, name, meant)
+            path = _placed(value, setting)
+            if path != value:
+                _set(cfg, name, path)
 
 
 def _placed(value: str, setting: AsTyped) -> str:
     if not setting.is_path:
-        # MLflow's address of a folder.
+        # How MLflow writes the path of a folder.
         scheme, _, folder = value.partition("file:")
         is_relative = not scheme and folder and not folder.startswith("/")
         return f"file:{placed(folder)}" if is_relative else value
@@ -50,20 +54,20 @@ def _placed(value: str, setting: AsTyped) -> str:
     return value if path == Path(value) else str(path)
 
 
-def read_interpolated(cfg: DictConfig, validators: Mapping[str, Callable[[Any], Any]]) -> None:
-    """Read what interpolations hand out as it would be read if it were typed.
+def read_interpolated(cfg: DictConfig, validators: Mapping[str, Validator]) -> None:
+    """Read the results of interpolations as if they were typed.
 
     An environment variable is a text; ``optimizer.lr=${oc.env:LR}`` means the number in it.
 
     Args:
         cfg: the config.
-        validators: setting -> what raises ValueError for a value that it may not have.
+        validators: of each setting.
     """
-    found = [name for name in validators if _node(cfg, name) is not None]
-    # What refers to another setting has a number once that has.
-    for name in sorted(found, key=lambda name: ":" not in str(_node(cfg, name))):
+    found = {name: node for name in validators if (node := _interpolated(cfg, name)) is not None}
+    # Resolvers first, so that a setting that refers to one has a number, too.
+    for name in sorted(found, key=lambda name: ":" not in str(found[name])):
         value = _value(cfg, name)
-        meant = _meant(value, _node(cfg, name))
+        meant = _as_typed(value, found[name])
         if repr(meant) == repr(value):
             continue
         try:
@@ -73,47 +77,63 @@ def read_interpolated(cfg: DictConfig, validators: Mapping[str, Callable[[Any], 
         _set(cfg, name, meant)
 
 
-def _node(cfg: DictConfig, name: str) -> Any:
-    """What stands at a setting, if there is an interpolation in it."""
+def _interpolated(cfg: DictConfig, name: str) -> Node | None:
+    """The node of a setting, if there is an interpolation in it."""
     parent, _, key = name.rpartition(".")
     above = OmegaConf.select(cfg, parent, throw_on_missing=False) if parent else cfg
     if not isinstance(above, DictConfig) or above._is_none():
         return None
     node = above._get_node(key, validate_access=False)
-    return node if any(_interpolations(node)) else None
+    return node if _has_interpolation(node) else None
 
 
-def _interpolations(node: Any) -> Iterator[bool]:
-    """Of a value and the items of a list whether they are interpolations."""
-    if node is None or isinstance(node, DictConfig):
-        return
-    yield node._is_interpolation()
-    if isinstance(node, ListConfig) and not node._is_interpolation() and not node._is_none():
-        for index in range(len(node)):
-            yield from _interpolations(node._get_node(index))
+def _has_interpolation(node: object) -> bool:
+    """Whether a value, or an item of a list, is an interpolation."""
+    if not isinstance(node, Node) or isinstance(node, DictConfig) or node._is_none():
+        return False
+    if node._is_interpolation() or not isinstance(node, ListConfig):
+        return node._is_interpolation()
+    return any(_has_interpolation(node._get_node(index)) for index in range(len(node)))
 
 
-def _meant(value: Any, node: Any) -> Any:
-    """A value in which the texts of interpolations are read as if they were typed."""
+def _as_typed(value: object, node: object) -> object:
+    """A value in which the results of interpolations are read as if they were typed."""
+    if not isinstance(node, Node):
+        return value
     if isinstance(value, list) and isinstance(node, ListConfig) and not node._is_interpolation():
-        return [_meant(item, node._get_node(index)) for index, item in enumerate(value)]
+        return [_as_typed(item, node._get_node(index)) for index, item in enumerate(value)]
     if not isinstance(value, str) or not node._is_interpolation():
         return value
     override = parsed(f"x={value}")
     return value if override is None or override.is_sweep_override() else override.value()
 
 
-def _value(cfg: DictConfig, name: str) -> Any:
+def _value(cfg: DictConfig, name: str) -> object:
     """A setting's value, resolved; None where there is none."""
     try:
-        value = OmegaConf.select(cfg, name, throw_on_missing=False)
-    except OmegaConfBaseException:  # what cannot be resolved is told of by the check
+        return plain(OmegaConf.select(cfg, name, throw_on_missing=False))
+    except OmegaConfBaseException:  # the check reports it
         return None
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
-def _set(cfg: DictConfig, name: str, value: Any) -> None:
-    above, _, key = name.rpartition(".")
-    parent: Any = OmegaConf.select(cfg, above) if above else cfg
-    with flag_override(parent, ["struct", "readonly"], [False, False]):
-        parent[key] = as_value(value) if isinstance(value, str) else value
+def _set(cfg: DictConfig, name: str, value: object) -> None:
+    parent, _, key = name.rpartition(".")
+    above: DictConfig = OmegaConf.select(cfg, parent) if parent else cfg
+    with flag_override(above, ["struct", "readonly"], [False, False]):
+        above[key] = as_value(value) if isinstance(value, str) else value
+
+
+NUMBERS_OF_HYDRA = (
+    "hydra.launcher.n_jobs",
+    "hydra.sweeper.max_batch_size",
+    "hydra.sweeper.n_jobs",
+    "hydra.sweeper.n_trials",
+)
+"""Settings of sweeps that are numbers, or words."""
+
+number_or_word = adapter(int | float | bool).validate_python
+
+
+def settle_sweep(cfg: DictConfig) -> None:
+    """Read the results of interpolations in the settings of a sweep itself."""
+    read_interpolated(cfg, dict.fromkeys(NUMBERS_OF_HYDRA, number_or_word))

@@ -1,8 +1,7 @@
-"""Settings whose text is taken as it was typed, such as paths: what Hydra is told of them.
+"""Settings whose text is taken as it was typed, such as paths, are quoted for Hydra.
 
-Hydra gives ``=``, commas, brackets, quotes and spaces a meaning of their own. In a path they have
-none, so that what follows the first ``=`` of such a setting is quoted for Hydra where it would
-read something else.
+To Hydra ``=``, commas, brackets, quotes and spaces have a meaning. In a path they have none, so the
+text after the first ``=`` is quoted where Hydra would read something else.
 """
 
 from __future__ import annotations
@@ -33,10 +32,10 @@ class AsTyped:
     """Marks a setting whose text is taken as it was typed.
 
     Attributes:
-        is_path: ``~`` at the beginning is the home; a URL has none.
-        from_start: a relative path begins in the folder in which the command was started.
-        is_choice: it may also name a choice of its group, or be a list of such.
-        words: values that are no paths.
+        is_path: whether ``~`` at its beginning is the home folder; not so in a URL.
+        from_start: whether a relative path starts in the working directory.
+        is_choice: whether it may also be a choice of its group, or a list of choices.
+        words: values that are not paths.
     """
 
     is_path: bool = True
@@ -46,17 +45,17 @@ class AsTyped:
 
 
 ONE_VALUE = ("hydra.", "sweep.")
-"""Settings of a sweep itself, which has one value of each."""
+"""Prefixes of the settings of a sweep itself, which have one value."""
 
 
 def for_hydra(
     overrides: Iterable[str], settings: Mapping[str, AsTyped], multirun: bool
 ) -> list[str]:
-    """Overrides as Hydra has to be told them.
+    """Overrides in Hydra's syntax; applying this twice changes nothing.
 
-    A path that exists is that path, whatever is in it. Of others ``null``, a text in quotes and an
-    interpolation ``${…}`` mean what they mean to Hydra; with ``multirun`` a comma, and functions
-    such as ``choice(…)``, too. What this returns may be given to it again.
+    The path of an existing file is taken literally. Otherwise ``null``, a text in quotes and an
+    interpolation ``${…}`` keep their meaning to Hydra; with ``multirun`` a comma and functions such
+    as ``choice(…)`` do so too.
 
     Args:
         overrides: as they were typed.
@@ -64,28 +63,28 @@ def for_hydra(
         multirun: whether a setting may have several values.
 
     Raises:
-        DiscernError: a name is no UTF-8, in which configs are written.
+        DiscernError: a path is not UTF-8, the encoding of configs.
     """
-    told = []
+    quoted_for_hydra = []
     for override in overrides:
         key, equals, text = override.partition("=")
         name = key.lstrip("+")
         setting = settings.get(name)
         if equals and setting is not None:
-            _check_letters(name, text)
+            _check_encoding(name, text)
             several = multirun and not name.startswith(ONE_VALUE)
-            override = f"{key}={_told(text, setting, several)}"
-        told.append(override)
-    return told
+            override = f"{key}={_for_hydra(text, setting, several)}"
+        quoted_for_hydra.append(override)
+    return quoted_for_hydra
 
 
 def command_line(overrides: Iterable[str], settings: Mapping[str, AsTyped]) -> str:
-    """The command that trains with overrides, as Hydra was told them, for a shell."""
-    return shlex.join(["python", "train.py", *(_by_hand(each, settings) for each in overrides)])
+    """The shell command that trains with overrides in Hydra's syntax."""
+    return shlex.join(["python", "train.py", *(_as_typed(each, settings) for each in overrides)])
 
 
-def _by_hand(override: str, settings: Mapping[str, AsTyped]) -> str:
-    """An override without the quotes that are there for Hydra, if it means the same without."""
+def _as_typed(override: str, settings: Mapping[str, AsTyped]) -> str:
+    """An override without Hydra's quotes, if :func:`for_hydra` would add them again."""
     key, _, value = override.partition("=")
     if key.lstrip("+") not in settings or "${" in value or not _is_quoted(value):
         return override
@@ -96,12 +95,12 @@ def _by_hand(override: str, settings: Mapping[str, AsTyped]) -> str:
 
 
 def quoted(text: str) -> str:
-    """A text as the value of an override that means this text and nothing else."""
+    """A text as the value of an override, which Hydra reads as just this text."""
     return _in_quotes(as_value(text))
 
 
 def without_escapes(value: str) -> str:
-    """A value of an override as one would type it: Hydra writes backslashes in it."""
+    """A value of an override as one would type it, without the backslashes that Hydra writes."""
     override = parsed(f"x={value}")
     text = None if override is None or override.is_sweep_override() else override.value()
     if not isinstance(text, str) or "\\" not in value or _is_quoted(value):
@@ -111,12 +110,12 @@ def without_escapes(value: str) -> str:
 
 
 def as_value(text: str) -> str:
-    """A text as OmegaConf is given it to hand out just that: without an interpolation."""
+    """A text with its ``${`` escaped, which OmegaConf resolves to just this text."""
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
 
 
 def as_text(value: str) -> str:
-    """The text that OmegaConf hands out for a value without an interpolation."""
+    """The text that OmegaConf resolves a value without an interpolation to."""
     return str(OmegaConf.create({"text": value})["text"])
 
 
@@ -131,19 +130,19 @@ def parsed(override: str) -> Override | None:
         return None
 
 
-def _check_letters(name: str, text: str) -> None:
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
+def _check_encoding(name: str, text: str) -> None:
+    if any("\ud800" <= character <= "\udfff" for character in text):
         raise DiscernError(
-            f"{name}={printable(Path(text))} is not UTF-8, in which settings are written; give the "
-            "file or folder another name, or a link to it."
+            f"{name}={printable(Path(text))} is not UTF-8, in which settings are written; "
+            "rename the file or folder, or use a link to it."
         )
 
 
-def _told(text: str, setting: AsTyped, multirun: bool) -> str:
+def _for_hydra(text: str, setting: AsTyped, multirun: bool) -> str:
     if text in ("", "null"):
         return text
     if _exists(text, setting):
-        return _plainly(_expanded(text, setting))
+        return _quoted_if_needed(_expanded(text, setting))
     if _is_quoted(text) or (setting.is_choice and text.startswith("[")):
         return text
     if multirun:
@@ -151,11 +150,11 @@ def _told(text: str, setting: AsTyped, multirun: bool) -> str:
             return text
         values = list(_values(text, setting))
         if len(values) > 1:
-            return ",".join(_told(value, setting, multirun=False) for value in values)
+            return ",".join(_for_hydra(value, setting, multirun=False) for value in values)
     elif setting.is_choice and not is_path(text):
         return text
     text = _expanded(text, setting)
-    return _in_quotes(text) if is_interpolated(text) else _plainly(text)
+    return _in_quotes(text) if is_interpolated(text) else _quoted_if_needed(text)
 
 
 def _exists(text: str, setting: AsTyped) -> bool:
@@ -167,12 +166,12 @@ def _exists(text: str, setting: AsTyped) -> bool:
 def _expanded(text: str, setting: AsTyped) -> str:
     if setting.is_path and text.startswith("~"):
         text = os.path.expanduser(text)  # noqa: PTH111 - a Path would lose a slash at the end
-    # OmegaConf takes this for a value that is to come.
+    # To OmegaConf this marks a missing value.
     return "./???" if text == "???" else text
 
 
-def _plainly(text: str) -> str:
-    """The text as it is where Hydra reads just that and writes it so, else in quotes."""
+def _quoted_if_needed(text: str) -> str:
+    """The text, in quotes unless Hydra reads and writes it unchanged."""
     override = None if "${" in text else parsed(f"x={text}")
     is_plain = override is not None and not override.is_sweep_override()
     if is_plain and override and override.value() == override.get_value_element_as_str() == text:
@@ -202,7 +201,7 @@ _VALUE = re.compile(
 
 
 def _values(text: str, setting: AsTyped) -> Iterator[str]:
-    """What commas part; not those in quotes, nor those in the path of what exists."""
+    """The values between commas; not commas in quotes or in the path of an existing file."""
     parts, end = [], -1
     while end < len(text):
         found = _VALUE.match(text, end + 1)
@@ -213,7 +212,7 @@ def _values(text: str, setting: AsTyped) -> Iterator[str]:
         counts = range(len(parts), 1, -1)
         count = next((n for n in counts if _exists(",".join(parts[:n]).strip(), setting)), 1)
         value = ",".join(parts[:count]).strip()
-        # As Hydra has a comma that parts nothing.
+        # Hydra's way to write a comma that does not separate values.
         yield value.replace("\\,", ",") if count == 1 else value
         del parts[:count]
 
@@ -222,7 +221,7 @@ _INTERPOLATION = re.compile(r"(?<!\\)(\\\\)*\$\{")
 
 
 def is_interpolated(text: str) -> bool:
-    """Whether there is an interpolation in it that OmegaConf can read."""
+    """Whether there is an interpolation that OmegaConf can read in a text."""
     if not _INTERPOLATION.search(text):
         return False
     try:

@@ -5,67 +5,33 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from omegaconf import OmegaConf
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from discern.config.schema import (
-    SCHEMAS,
-    EarlyStoppingSettings,
-    OptimizerSettings,
-    SchedulerSettings,
-)
-from discern.config.settle import read_interpolated
+from discern.config.allowed import adapter
+from discern.config.schema import SCHEMAS
 
 
-def with_floats(target: Any, settings: dict[str, Any]) -> dict[str, Any]:
+def plain(node: object, resolve: bool = True) -> Any:
+    """A config node as plain Python values, with its interpolations resolved or as they are."""
+    return OmegaConf.to_container(node, resolve=resolve) if OmegaConf.is_config(node) else node
+
+
+def with_floats(target: str, settings: dict[str, object]) -> dict[str, object]:
     """Settings in which a whole number is a float where a float is meant.
 
     People type ``optimizer.betas=[0,0]``, which torch refuses.
     """
-    schema = SCHEMAS.get(str(target))
-    if schema is None:
-        return settings
-    known = settings.keys() & schema.model_fields.keys()
-    return {**settings, **{name: _as_meant(schema, name, settings[name]) for name in known}}
-
-
-def _as_meant(schema: type[BaseModel], name: str, value: Any) -> Any:
-    try:
-        return adapter_of(schema, name).validate_python(value)
-    except ValidationError:  # of a config that was not checked: building it tells better
-        return value
+    schema, floats = SCHEMAS.get(target, BaseModel), dict(settings)
+    for name in settings.keys() & schema.model_fields.keys():
+        try:
+            floats[name] = adapter_of(schema, name).validate_python(settings[name])
+        except ValidationError:  # the config was not checked: building it gives a better message
+            continue
+    return floats
 
 
 @functools.cache
-def adapter_of(schema: type[BaseModel], name: str) -> TypeAdapter[Any]:
+def adapter_of(schema: type[BaseModel], name: str) -> TypeAdapter[object]:
     """What validates one setting of a schema."""
-    annotation = schema.model_fields[name].rebuild_annotation()
-    return TypeAdapter(annotation, config=ConfigDict(strict=True))
-
-
-NUMBERS = (OptimizerSettings, SchedulerSettings, EarlyStoppingSettings)
-"""Schemas of classes whose further arguments are numbers, true or false."""
-
-
-NUMBERS_OF_HYDRA = (
-    "hydra.launcher.n_jobs",
-    "hydra.sweeper.max_batch_size",
-    "hydra.sweeper.n_jobs",
-    "hydra.sweeper.n_trials",
-)
-"""Settings of sweeps that are numbers, or words."""
-
-
-def plain(node: Any) -> Any:
-    """A config node as plain Python values, every interpolation resolved."""
-    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-
-
-number_or_word = TypeAdapter(
-    int | float | bool, config=ConfigDict(strict=True, defer_build=True)
-).validate_python
-
-
-def settle_sweep(cfg: DictConfig) -> None:
-    """Read what interpolations hand out for the settings of a sweep itself."""
-    read_interpolated(cfg, dict.fromkeys(NUMBERS_OF_HYDRA, number_or_word))
+    return adapter(schema.model_fields[name].rebuild_annotation())

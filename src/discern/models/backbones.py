@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from discern.data.preprocessing import Preprocessing
 from discern.data.stamps import version_of
-from discern.errors import FEW, DiscernError, closest, did_you_mean, first_line
+from discern.errors import MAX_LISTED, DiscernError, closest, did_you_mean, first_line
 from discern.files.places import expanded
 from discern.models.libraries import LIBRARIES, Library
 from discern.models.torch_file import sha256_of
@@ -248,7 +248,7 @@ def _library(library: str, backbone: str) -> Library:
     names = source.names()
     if backbone not in names:
         near = closest(backbone, names)
-        hint = did_you_mean(backbone, names) if near or len(names) <= FEW else ""
+        hint = did_you_mean(backbone, names) if near or len(names) <= MAX_LISTED else ""
         raise DiscernError(
             f"model.backbone={backbone} is not a backbone of {library}; "
             f"{hint or f'its list_models() has all {len(names)}.'}"

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from discern.config.activations import ACTIVATIONS
+_ACTIVATIONS = {name.lower(): kind for name, kind in vars(nn.modules.activation).items()}
 
 
 class MLP(nn.Module):
@@ -19,7 +19,7 @@ class MLP(nn.Module):
         input_shape: (C, H, W) of an image.
         num_classes: number of logits.
         hidden: units of each hidden layer; empty for one linear layer.
-        activation: a key of :data:`discern.config.activations.ACTIVATIONS`.
+        activation: a class of ``torch.nn`` in lower case, such as ``relu`` or ``leaky_relu``.
         dropout: probability of zeroing a hidden unit while training.
         norm: ``batch`` for batch normalisation (Ioffe & Szegedy, 2015), or ``none``.
     """
@@ -41,7 +41,7 @@ class MLP(nn.Module):
         # Empty without normalisation, so that the state dict holds the linear layers alone.
         self.norms = nn.ModuleList(nn.BatchNorm1d(w) for w in hidden if norm == "batch")
         self.output = nn.Linear(widths[-1], num_classes)
-        self.activation: nn.Module = getattr(nn, ACTIVATIONS[activation])()
+        self.activation: nn.Module = _ACTIVATIONS[activation.replace("_", "")]()
         # No dropout module at all for 0: it would cost a call a layer and draw random numbers.
         self.dropout: nn.Module | None = nn.Dropout(dropout) if dropout > 0 else None
 

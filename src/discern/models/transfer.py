@@ -44,7 +44,7 @@ class TransferClassifier(nn.Module):
         backbone: the library's name of the architecture.
         weights: ``default`` for the published ones, None for random ones, or a file.
         head: units of each hidden layer of the perceptron; empty for one linear layer.
-        activation: a key of :data:`discern.config.activations.ACTIVATIONS`.
+        activation: a class of ``torch.nn`` in lower case, such as ``relu`` or ``leaky_relu``.
         dropout: probability of zeroing a hidden unit of the head while training.
         norm: ``batch`` for batch normalisation in the head, or ``none``.
         unfreeze: what is trained beside the head: see :meth:`unfreeze`.

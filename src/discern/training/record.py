@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from discern.config.differences import as_facts, differences
 from discern.data.module import ImageDataModule
-from discern.errors import first_line, refusals_at_work, refusals_of_files
+from discern.errors import first_line, refusals_of, refusals_of_files
 from discern.files.places import started_in
 from discern.files.yaml_file import write_config
 from discern.models.classifier import Classifier, count_parameters
@@ -50,7 +50,7 @@ def recorded(
         machine=machine(),
     )
     try:
-        with refusals_of_files(), refusals_at_work():
+        with refusals_of_files(), refusals_of():
             yield summary
     except KeyboardInterrupt:
         write_summary(summary, BY_CTRL_C, cfg)
