@@ -58,18 +58,6 @@ def test_a_sweep_ends_in_an_answer(four):
     assert not any("test" in summary(folder / row["folder"])["metrics"] for row in found["rows"])
 
 
-def test_another_release_of_hydra_composes_the_jobs_by_its_own_loader(tmp_path):
-    """Its private classes, which discern.sweeps.composing extends, may have gone."""
-    jobs = (*QUICK, "trainer.max_epochs=1", "optimizer.lr=1e-3,1e-2", "scheduler=none,cosine")
-    assert sweep(tmp_path, *jobs, "hydra.sweep.dir=ours") == 0
-    changes = {
-        "hydra": {"__version__": "1.4.0"},
-        "discern.sweeps.composing": {"SweepConfigLoader": None},
-    }
-    assert end(begin(tmp_path, *jobs, "hydra.sweep.dir=stock", changes=changes)) == 0
-    assert told(tmp_path / "stock") == told(tmp_path / "ours")
-
-
 def test_a_job_is_the_run_of_its_overrides_alone_to_the_bit(tmp_path):
     shared = (*QUICK[:-1], "model.dropout=0.3", "test=false")
     # The job before sets whatever a run may set for its whole process.

@@ -10,9 +10,9 @@ import shlex
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import hydra
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
@@ -38,9 +38,6 @@ from discern.sweeps.rows import Row, objectives_of
 from discern.training.job import relative
 
 log = logging.getLogger(__name__)
-
-KNOWN_HYDRA = "1.3."
-"""Beginning of the versions whose config loader is exchanged; with others Hydra's own is used."""
 
 QUIET_CONSOLE = ("++hydra.job_logging.handlers.console.level=WARNING",)
 """A job's lines stand in its train.log; the terminal has one for each job."""
@@ -105,12 +102,7 @@ class JobsSweeper(Sweeper):
         # Hydra's launchers tell of each job before it begins, with all that is the sweep's own.
         logging.getLogger("hydra_plugins").setLevel(logging.WARNING)
         self.config = config
-        loader: Any = CheckedLoader(hydra_context.config_loader)
-        if hydra.__version__.startswith(KNOWN_HYDRA):
-            # Not with another release, in which the private classes that it extends may be missing.
-            from discern.sweeps.composing import SweepConfigLoader
-
-            loader = SweepConfigLoader(hydra_context.config_loader)
+        loader = cast("ConfigLoader", CheckedLoader(hydra_context.config_loader))
         self.hydra_context = HydraContext(loader, hydra_context.callbacks)
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self.hydra_context, task_function=task_function, config=config
