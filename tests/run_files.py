@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from discern.config.user_config import conf_dir
 from discern.data.published.mnist import read_sample
 from discern.models.saved import read
+from discern.runs.sweep_job import DRAWS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TRAIN = [sys.executable, str(REPOSITORY / "train.py")]
@@ -42,9 +43,9 @@ TINY = (
     "trainer.max_epochs=2",
     "trainer.accelerator=cpu",
     "logger=csv",
-    "sweep.draws=true",
+    f"++hydra.job.env_set.{DRAWS}=1",
 )
-SHOWN = ("logger=default", "sweep.draws=false")
+SHOWN = ("logger=default", f"++hydra.job.env_set.{DRAWS}=0")
 """Overrides with which it shows all that a run of a user shows."""
 
 STEPS_PER_EPOCH = 6
@@ -62,6 +63,7 @@ def composed(*overrides: str, command: str = "train") -> DictConfig:
     It does not see files that change.
     """
     parsed = OverridesParser.create().parse_overrides(list(overrides))
+    parsed = [one for one in parsed if not one.is_hydra_override()]
     values = [one for one in parsed if isinstance(one.value(), dict) or not _is_choice(one)]
     choices = tuple(one.input_line for one in parsed if one not in values)
     config: DictConfig = pickle.loads(_chosen(command, choices))

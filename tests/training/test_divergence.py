@@ -14,7 +14,7 @@ from discern.runs.folder import read_run
 from discern.runs.state import State
 from discern.training import divergence
 from discern.training.divergence import finite_weights
-from run_files import TINY, checkpoint, metrics_csv, summary
+from run_files import SHOWN, TINY, checkpoint, metrics_csv, summary
 from starter import invoke
 
 
@@ -162,7 +162,7 @@ def test_buffers_may_be_infinite_but_not_nan():
 def test_a_process_of_its_own_ends_with_1_and_says_what_to_try(tmp_path):
     done = invoke(
         "train", "optimizer.lr=1e30", *TINY[2:], "data.source=sample", "hydra.run.dir=run",
-        "sweep.draws=false", "logger=default", cwd=tmp_path,
+        *SHOWN, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 1
     assert "Diverged in epoch 1: the training loss in step 2 is nan" in done.stdout

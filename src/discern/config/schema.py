@@ -591,10 +591,6 @@ class SweepSettings(Settings):
         Annotated[str, AsTyped(words=("last",)), Field(min_length=1)] | None,
         Field(description="a sweep's folder, last, or null"),
     ]
-    study: Text | None
-    name: Text | None
-    trial: NonNegativeInt | None
-    draws: Flag
 
 
 AllowTargets = Annotated[

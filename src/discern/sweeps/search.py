@@ -16,13 +16,13 @@ from hydra.core.override_parser.types import (
 )
 from hydra.utils import instantiate
 
-from discern.config.typed import quoted
 from discern.errors import DiscernError, refusals_of
 from discern.redaction import redacted_setting
 from discern.runs.state import State
+from discern.runs.sweep_job import TRIAL, Trial
 from discern.sweeps.ledger import Job, Ledger
 from discern.sweeps.study_file import check_study
-from discern.sweeps.sweeper import JobsSweeper, typed
+from discern.sweeps.sweeper import JobsSweeper, for_job, typed
 from discern.training.study import FOLDER, PRUNER, open_storage
 
 if TYPE_CHECKING:
@@ -164,15 +164,10 @@ class SearchSweeper(JobsSweeper):
     def _try(
         self, study: optuna.Study, ledger: Ledger, jobs: Sequence[Job], numbers: Sequence[int]
     ) -> None:
-        location = self._location(ledger)
+        location, name = self._location(ledger), study.study_name
+        prunes = self.pruner is not None and len(ledger.objectives) == 1
         extra = [
-            [
-                f"sweep.study={quoted(location)}",
-                f"sweep.name={quoted(study.study_name)}",
-                f"sweep.trial={number}",
-            ]
-            if self.pruner is not None and len(ledger.objectives) == 1
-            else []
+            [for_job(TRIAL, str(Trial(location, name, number)))] if prunes else []
             for number in numbers
         ]
         self._launch(ledger, jobs, extra)

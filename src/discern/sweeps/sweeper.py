@@ -31,6 +31,7 @@ from discern.errors import DiscernError, as_override, first_line, refuse
 from discern.redaction import log_missing, redacted, redacted_setting
 from discern.runs.folder import FOLD, WORDS, Run, checkpoint_in, find_checkpoint, glance, numbers
 from discern.runs.state import State
+from discern.runs.sweep_job import DRAWS
 from discern.sweeps.launcher import InterruptedSweepError, JobsLauncher, JobStoppedError
 from discern.sweeps.ledger import Job, Ledger, shown
 from discern.sweeps.names import differing
@@ -289,7 +290,7 @@ class JobsSweeper(Sweeper):
                 *more,
                 *start,
                 *self._calm(),
-                *(("sweep.draws=true",) if own is not None else ()),
+                *((for_job(DRAWS, "1"),) if own is not None else ()),
                 f"hydra.sweep.subdir={quoted(job.name)}",
             ]
             for job, more, start in zip(jobs, extra, resumed, strict=True)
@@ -494,6 +495,11 @@ def _found(argument: str) -> str:
     goes_on = name == "ckpt_path"
     paths = [find_checkpoint(word, name, goes_on=goes_on).resolve() for word in words]
     return f"{key}={','.join(quoted(str(path)) for path in paths)}"
+
+
+def for_job(variable: str, value: str) -> str:
+    """An override that sets an environment variable in a job, whichever launcher runs it."""
+    return f"++hydra.job.env_set.{variable}={quoted(value)}"
 
 
 CHECKPOINTS = ("ckpt_path", "model.init_from", "model.weights")

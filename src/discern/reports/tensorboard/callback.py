@@ -21,6 +21,7 @@ from discern.reports.sheet import rendered
 from discern.reports.tensorboard.layout import layout
 from discern.reports.tensorboard.logger import TensorBoard
 from discern.runs.predictions import Predictions
+from discern.runs.sweep_job import sweep_draws
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class Dashboard(Callback):
         pr_curves: classes, the first ones, that have a precision-recall curve.
         graph: whether the network is drawn.
         projector: images that are points in the projector, where a frozen backbone has features.
-        sparing: leave out all but the charts' layout, as the jobs of a sweep do.
+        sparing: leave out all but the charts' layout; jobs of a sweep always do.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Dashboard(Callback):
         self.pr_curves = pr_curves
         self.graph = graph
         self.projector = projector
-        self.sparing = sparing
+        self.sparing = sparing or sweep_draws()
         self._validated = self._drawn = 0  # epochs, from 1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
