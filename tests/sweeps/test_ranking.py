@@ -148,7 +148,6 @@ def test_jobs_that_differ_in_the_seed_alone_are_a_group():
     assert rank_groups([c, b, a], [LOSS]) == [(1, a), (2, b), (None, c)]
     worse = Objective("val/loss", "maximize")
     assert rank_groups([c, b, a], [worse]) == [(1, b), (2, a), (None, c)]
-    assert best_group([c, b, a], [LOSS]) is a
 
 
 def test_a_single_value_has_no_standard_deviation():

@@ -153,7 +153,7 @@ def listed_rows(
     """
     if not has_folds(rows):
         return rank_rows(rows, objectives)
-    ranked = rank_groups(group_rows(rows, objectives), objectives)
+    ranked = ranked_groups(rows, objectives)
     return [
         (rank if len(ranked) > 1 and value_of(row, objectives[0]) is not None else None, row)
         for rank, group in ranked
@@ -205,9 +205,16 @@ def rank_groups(
     )
 
 
-def best_group(groups: Sequence[Group], objectives: Sequence[Objective]) -> Group | None:
-    """The first of the ranking; None if no group has a value."""
-    return _first(rank_groups(groups, objectives))
+def ranked_groups(
+    rows: Sequence[Row], objectives: Sequence[Objective]
+) -> list[tuple[int | None, Group]]:
+    """The groups of the jobs with their ranks, best mean first."""
+    return rank_groups(group_rows(rows, objectives), objectives)
+
+
+def best_group(rows: Sequence[Row], objectives: Sequence[Objective]) -> Group | None:
+    """The group with the best mean; None if no group has a value."""
+    return _first(ranked_groups(rows, objectives))
 
 
 def described(overrides: Mapping[str, str]) -> str:
