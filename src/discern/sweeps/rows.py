@@ -21,7 +21,7 @@ class Objective:
     """
 
     metric: str
-    direction: str
+    direction: Direction
 
     @property
     def sign(self) -> int:
