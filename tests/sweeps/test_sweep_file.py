@@ -94,9 +94,7 @@ def test_a_sweep_does_not_write_through_links(tmp_path, name):
     (tmp_path / "sweep" / name).symlink_to(tmp_path / "secret")
     done = invoke("train", "-m", "sweep.resume=sweep", cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.endswith(
-        f"sweep/{name} is a link with which a sweep cannot go on: it leads out of its folder.\n"
-    )
+    assert done.stderr.endswith(f"sweep/{name} cannot be used: it leads out of its folder.\n")
     assert (tmp_path / "secret").read_text() == "mine"
 
 

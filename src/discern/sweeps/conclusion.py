@@ -7,7 +7,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import yaml
@@ -28,7 +28,7 @@ from discern.reports.curves import draw_curves_of
 from discern.reports.run_page import write_run_page
 from discern.runs.folder import BEST, REPORT, is_run, read_run
 from discern.runs.summary import metric_cells
-from discern.sweeps.ledger import Job, Ledger
+from discern.sweeps.ledger import Ledger
 from discern.sweeps.page import write_sweep_page
 from discern.sweeps.picture import draw_sweep
 from discern.sweeps.ranking import (
@@ -44,7 +44,7 @@ from discern.sweeps.ranking import (
     verdict,
 )
 from discern.sweeps.results import mean_and_sd, results_table, write_results
-from discern.sweeps.rows import Row
+from discern.sweeps.rows import Job, Row
 from discern.training.job import relative
 
 log = logging.getLogger(__name__)
@@ -162,7 +162,7 @@ def _keep_setting(ledger: Ledger, setting: Group) -> Job:
     """Write best.yaml of the best setting over folds; the setting as a job without a fold."""
     job = ledger.jobs[setting.rows[0].number]
     kept = {k: v for k, v in job.overrides.items() if k.lstrip("+") not in FOLDS}
-    job = replace(job, overrides=kept)
+    job = Job(job.number, job.name, kept)
     # Left by a sweep whose jobs were no folds when it was begun.
     _remove_links(ledger.folder / BEST)
     kind = "best setting" if setting.overrides else "settings"

@@ -1,4 +1,4 @@
-"""sweep.png: what a sweep's objective does as its settings change."""
+"""sweep.png: the objective of a sweep over its settings."""
 
 from __future__ import annotations
 

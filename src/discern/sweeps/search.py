@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from hydra.core.override_parser.types import (
     IntervalSweep,
@@ -20,7 +20,8 @@ from discern.errors import DiscernError, refusals_of
 from discern.redaction import redacted_setting
 from discern.runs.state import State
 from discern.runs.sweep_job import TRIAL, Trial
-from discern.sweeps.ledger import Job, Ledger
+from discern.sweeps.ledger import Ledger
+from discern.sweeps.rows import Direction, Job
 from discern.sweeps.study_file import check_study
 from discern.sweeps.sweeper import JobsSweeper, for_job, typed
 from discern.training.study import FOLDER, PRUNER, open_storage
@@ -90,17 +91,19 @@ class SearchSweeper(JobsSweeper):
         self.study_name = study_name
         self._study: optuna.Study | None = None
 
-    def _directions(self) -> list[str]:
+    def _directions(self) -> list[Direction]:
         if self.direction is None:
             return []
-        told = [self.direction] if isinstance(self.direction, str) else list(self.direction)
-        for direction in told:
-            if direction not in ("minimize", "maximize"):
+        typed = [self.direction] if isinstance(self.direction, str) else self.direction
+        found: list[Direction] = []
+        for direction in typed:
+            if direction != "minimize" and direction != "maximize":
                 raise DiscernError(
                     f"hydra.sweeper.direction={direction} is not allowed; it must be minimize or "
                     "maximize."
                 )
-        return told
+            found.append(cast("Direction", direction))
+        return found
 
     def _search(self, arguments: Sequence[str]) -> list[str]:
         of_hydra = [str(typed) for typed in self.config.hydra.overrides.hydra]
@@ -203,9 +206,7 @@ class SearchSweeper(JobsSweeper):
             raise DiscernError(MISSING) from error
         # discern logs a line per trial itself.
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        directions: list[str | StudyDirection] = [
-            objective.direction for objective in ledger.objectives
-        ]
+        directions = [objective.direction for objective in ledger.objectives]
         sampler = instantiate(self.sampler) if self.sampler is not None else None
         if self.storage is None:
             check_study(ledger.folder / STUDY)

@@ -33,9 +33,9 @@ from discern.runs.folder import FOLD, WORDS, Run, checkpoint_in, find_checkpoint
 from discern.runs.state import State
 from discern.runs.sweep_job import DRAWS
 from discern.sweeps.launcher import InterruptedSweepError, JobsLauncher, JobStoppedError
-from discern.sweeps.ledger import Job, Ledger, shown
+from discern.sweeps.ledger import Ledger
 from discern.sweeps.names import differing
-from discern.sweeps.rows import Row, objectives_of
+from discern.sweeps.rows import Direction, Job, Row, objectives_of, shown
 from discern.training.job import relative
 
 log = logging.getLogger(__name__)
@@ -159,7 +159,7 @@ class JobsSweeper(Sweeper):
         """What is to be in results.json besides."""
         return {}
 
-    def _directions(self) -> list[str]:
+    def _directions(self) -> list[Direction]:
         """Of the objectives, where their names do not tell."""
         return []
 
