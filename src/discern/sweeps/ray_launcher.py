@@ -48,7 +48,7 @@ class RayLauncher(BasicLauncher):
         if not ray.is_initialized():
             # Silences a warning of a change to come in Ray.
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-            quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+            quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
             ray.init(**quiet | self._init)
         threads = max(1, int(self._remote.get("num_cpus") or 1))
         environment = {"env_vars": {"OMP_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"}}

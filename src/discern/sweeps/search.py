@@ -95,15 +95,13 @@ class SearchSweeper(JobsSweeper):
         if self.direction is None:
             return []
         typed = [self.direction] if isinstance(self.direction, str) else self.direction
-        found: list[Direction] = []
         for direction in typed:
-            if direction != "minimize" and direction != "maximize":
+            if direction not in ("minimize", "maximize"):
                 raise DiscernError(
                     f"hydra.sweeper.direction={direction} is not allowed; it must be minimize or "
                     "maximize."
                 )
-            found.append(cast("Direction", direction))
-        return found
+        return cast("list[Direction]", list(typed))
 
     def _search(self, arguments: Sequence[str]) -> list[str]:
         of_hydra = [str(typed) for typed in self.config.hydra.overrides.hydra]
