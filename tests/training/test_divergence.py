@@ -198,7 +198,7 @@ def test_a_sweep_of_which_all_diverge_fails(tmp_path):
         "hydra.sweep.dir=sweep", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 1
-    assert "The loss was not finite in any of 2 jobs." in done.stdout + done.stderr
+    assert "All 2 jobs diverged: the loss was not finite." in done.stdout + done.stderr
 
 
 def test_a_search_is_told_and_goes_on(tmp_path):

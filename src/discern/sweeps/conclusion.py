@@ -6,7 +6,8 @@ import logging
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -106,7 +107,8 @@ def conclude(ledger: Ledger, test: Tester | None, extra: Mapping[str, object]) -
         write_job_report(best.folder)  # with the results of the test
     runs = [row.folder for row in rows if is_run(row.folder)]
     if not runs or any(map(_reports, runs)):
-        write_sweep_report(folder)
+        with _failures_logged("The report of the sweep was not written"):
+            write_sweep_page(folder)
     log.info("\n%s\n", results_table(rows, objectives))
     if job is None:
         _log_metrics(ledger)
@@ -122,29 +124,26 @@ def conclude(ledger: Ledger, test: Tester | None, extra: Mapping[str, object]) -
 
 def write_job_report(folder: Path) -> None:
     """Draw a job's curves, and write its report unless report=false; a failure is logged."""
-    if not is_run(folder):
-        return
+    if is_run(folder):
+        with _failures_logged(f"The figures of {relative(folder)} were not drawn"):
+            draw_curves_of(folder)
+            if _reports(folder):
+                write_run_page(folder)
+
+
+@contextmanager
+def _failures_logged(what: str) -> Iterator[None]:
+    """Log a failure to draw what can be drawn later, by ``discern report``."""
     try:
-        draw_curves_of(folder)
-        if _reports(folder):
-            write_run_page(folder)
+        yield
     except Exception as error:
-        log.warning("The figures of %s were not drawn: %s", relative(folder), first_line(error))
+        log.warning("%s: %s", what, first_line(error))
         log.debug("Why:", exc_info=True)
 
 
 def _reports(folder: Path) -> bool:
     """Whether a run has a report (``report=true``)."""
     return read_run(folder).config.get("report", True) is not False
-
-
-def write_sweep_report(folder: Path) -> None:
-    """Write the sweep's report; a failure is logged."""
-    try:
-        write_sweep_page(folder)
-    except Exception as error:
-        log.warning("The report of the sweep was not written: %s", first_line(error))
-        log.debug("Why:", exc_info=True)
 
 
 def _best(ledger: Ledger, rows: list[Row]) -> Row | None:

@@ -152,18 +152,15 @@ class Ledger:
         Raises:
             DiscernError: another sweep holds the lock.
         """
-        lock = FileLock(self.folder / LOCK)
         try:
             # A job may outlive a killed sweep by one batch.
-            lock.acquire(timeout=PATIENCE)
+            lock = FileLock(self.folder / LOCK).acquire(timeout=PATIENCE)
         except Timeout as error:
             raise DiscernError(
                 f"{self.folder} is in use: another sweep is at work in it."
             ) from error
-        try:
+        with lock:
             yield
-        finally:
-            lock.release()
 
     def rows(self) -> list[Row]:
         """The outcome of each job."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
@@ -103,8 +104,8 @@ def _results(path: Path) -> Part:
 
 
 def _lead(rows: Sequence[Row]) -> list[str]:
-    counts = {state: sum(row.state is state for row in rows) for state in State}
-    parts = [f"{count} {state}" for state, count in counts.items() if count]
+    counts = Counter(row.state for row in rows)
+    parts = [f"{counts[state]} {state}" for state in State if counts[state]]
     seconds = sum(row.seconds for row in rows if row.seconds is not None)
     return [*parts, f"{duration(seconds)} of jobs"] if seconds else parts
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from discern.runs.folder import FOLD
 from discern.runs.state import State
+from discern.sweeps.names import differing
 from discern.sweeps.rows import Objective, Row
 
 SEED = "seed"
@@ -76,12 +77,7 @@ class Group:
 
 def settings(rows: Sequence[Row]) -> list[str]:
     """The settings that differ between jobs, in order of appearance; all of a single job's."""
-    names = dict.fromkeys(name for row in rows for name in row.overrides)
-    return [
-        name
-        for name in names
-        if len(rows) == 1 or len({row.overrides.get(name) for row in rows}) > 1
-    ]
+    return list(rows[0].overrides) if len(rows) == 1 else differing([r.overrides for r in rows])
 
 
 def has_seeds(rows: Sequence[Row]) -> bool:

@@ -119,9 +119,8 @@ class SearchSweeper(JobsSweeper):
                 "as 'optimizer.lr=tag(log,interval(1e-4,1e-1))'."
             )
         study = self._study = self._open(ledger)
-        first = fixed | {key: _first(values) for key, values in space.items()}
-        others = [first | {key: value} for key in space for value in _choices(space[key])]
-        self._check([first, *others])
+        first = fixed | {key: _examples(values)[0] for key, values in space.items()}
+        self._check([first | {key: value} for key in space for value in _examples(space[key])])
         try:
             self._planned = self.n_trials
             self._finish(study, ledger)
@@ -296,14 +295,9 @@ def _ends(
     return numbers[0], numbers[1], steps[0] if steps else None, is_log
 
 
-def _first(values: BaseDistribution) -> str:
-    """A value that a parameter may have."""
-    return (_choices(values) or [_typed(getattr(values, "low", ""))])[0]
-
-
-def _choices(values: BaseDistribution) -> list[str]:
-    """All values that a parameter may have, if it has categories."""
-    return [_typed(choice) for choice in getattr(values, "choices", ())]
+def _examples(values: BaseDistribution) -> list[str]:
+    """Values to check before the search: all categories, or the lower end of an interval."""
+    return [_typed(value) for value in getattr(values, "choices", None) or [getattr(values, "low", None)]]
 
 
 def _typed(value: object) -> str:
