@@ -24,6 +24,7 @@ from lightning.pytorch import Callback
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from discern.config.checked_files import checked_files
 from discern.config.user_config import conf_dir
 from discern.data.published.mnist import read_sample
 from discern.models.saved import read
@@ -66,7 +67,8 @@ def composed(*overrides: str, command: str = "train") -> DictConfig:
     parsed = [one for one in parsed if not one.is_hydra_override()]
     values = [one for one in parsed if isinstance(one.value(), dict) or not _is_choice(one)]
     choices = tuple(one.input_line for one in parsed if one not in values)
-    config: DictConfig = pickle.loads(_chosen(command, choices))
+    with checked_files(overrides):
+        config: DictConfig = pickle.loads(_chosen(command, choices))
     ConfigLoaderImpl._apply_overrides_to_config(values, config)
     return config
 

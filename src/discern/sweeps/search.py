@@ -297,7 +297,8 @@ def _ends(
 
 def _examples(values: BaseDistribution) -> list[str]:
     """Values to check before the search: all categories, or the lower end of an interval."""
-    return [_typed(value) for value in getattr(values, "choices", None) or [getattr(values, "low", None)]]
+    categories = getattr(values, "choices", None)
+    return [_typed(value) for value in categories or [getattr(values, "low", None)]]
 
 
 def _typed(value: object) -> str:
