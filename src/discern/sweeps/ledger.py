@@ -117,7 +117,8 @@ class Ledger:
             read = read_json(path, folder, MOST_BYTES)
             if isinstance(read, dict) and "format" in read:
                 check_format(path, read["format"], FORMAT)
-            content = SweepFile.model_validate(read)
+            # As JSON, of which a strict schema takes mappings for dataclasses.
+            content = SweepFile.model_validate_json(json.dumps(read))
         except FileNotFoundError as error:
             raise DiscernError(
                 f"{folder} is not the folder of a sweep: it has no {SWEEP}."
@@ -126,10 +127,7 @@ class Ledger:
             raise DiscernError(f"{path} cannot be read: {error.strerror}.") from error
         except ValueError as error:
             raise DiscernError(f"{path} cannot be read: it is not what discern writes.") from error
-        return cls(
-            folder,
-            *(content.arguments, content.objectives, content.search, content.jobs),
-        )
+        return cls(folder, content.arguments, content.objectives, content.search, content.jobs)
 
     def complete(self, given: Mapping[tuple[str, str], str]) -> list[str]:
         """Fill in the secrets of the jobs, which are not written to disk.
