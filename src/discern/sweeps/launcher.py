@@ -44,6 +44,18 @@ GUESSED_SECONDS = 1.0
 Overrides = Sequence[str]
 
 
+def check_count(setting: str, value: object, others: str = "") -> None:
+    """Check that a setting is a whole number above 0.
+
+    Raises:
+        DiscernError: it is not; the sentence names the other values allowed.
+    """
+    if not isinstance(value, int) or value < 1:
+        raise DiscernError(
+            f"{setting}={value} is not allowed; it must be {others}a whole number above 0."
+        )
+
+
 class JobDiedError(Exception):
     """The process of a job ended before the job did."""
 
@@ -89,11 +101,8 @@ class JobsLauncher(BasicLauncher):
 
     def __init__(self, n_jobs: int | str = "auto") -> None:
         super().__init__()
-        if n_jobs != "auto" and not (isinstance(n_jobs, int) and n_jobs >= 1):
-            raise DiscernError(
-                f"hydra.launcher.n_jobs={n_jobs} is not allowed; it must be auto or a whole number "
-                "above 0."
-            )
+        if n_jobs != "auto":
+            check_count("hydra.launcher.n_jobs", n_jobs, "auto or ")
         self.n_jobs = n_jobs
         self.ended: Callable[[int, JobReturn], None] | None = None
         """Called with the index and result of each finished job."""

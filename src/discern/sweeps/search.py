@@ -20,6 +20,7 @@ from discern.errors import DiscernError, refusals_of
 from discern.redaction import redacted_setting
 from discern.runs.state import State
 from discern.runs.sweep_job import TRIAL, Trial
+from discern.sweeps.launcher import check_count
 from discern.sweeps.ledger import Ledger
 from discern.sweeps.rows import Direction, Job
 from discern.sweeps.study_file import check_study
@@ -77,11 +78,7 @@ class SearchSweeper(JobsSweeper):
     ) -> None:
         super().__init__(params=params)
         for name, value in (("n_trials", n_trials), ("n_jobs", n_jobs)):
-            if not isinstance(value, int) or value < 1:
-                raise DiscernError(
-                    f"hydra.sweeper.{name}={value} is not allowed; it must be a whole number above "
-                    "0."
-                )
+            check_count(f"hydra.sweeper.{name}", value)
         self.n_trials = n_trials
         self.n_jobs = n_jobs
         self.direction = direction

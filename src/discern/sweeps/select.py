@@ -93,7 +93,7 @@ def _inside(path: Path) -> list[Path]:
 
 
 def _folds(sweep: Path) -> dict[str, int]:
-    """Job's folder -> its place in a sweep over folds, settings together; empty for other sweeps."""
+    """Folder of a job -> its place in a sweep over folds; empty for other sweeps."""
     from discern.sweeps.ledger import Ledger  # numpy: start-up time
     from discern.sweeps.ranking import has_folds, listed_rows
 

@@ -32,7 +32,12 @@ from discern.redaction import log_missing, redacted, redacted_setting
 from discern.runs.folder import FOLD, WORDS, checkpoint_in, find_checkpoint, glance, numbers
 from discern.runs.state import State
 from discern.runs.sweep_job import DRAWS
-from discern.sweeps.launcher import InterruptedSweepError, JobsLauncher, JobStoppedError
+from discern.sweeps.launcher import (
+    InterruptedSweepError,
+    JobsLauncher,
+    JobStoppedError,
+    check_count,
+)
 from discern.sweeps.ledger import Ledger
 from discern.sweeps.names import differing
 from discern.sweeps.rows import Direction, Job, Row, objectives_of, shown
@@ -82,13 +87,8 @@ class JobsSweeper(Sweeper):
     def __init__(
         self, max_batch_size: int | None = None, params: Mapping[str, Any] | None = None
     ) -> None:
-        if max_batch_size is not None and not (
-            isinstance(max_batch_size, int) and max_batch_size >= 1
-        ):
-            raise DiscernError(
-                f"hydra.sweeper.max_batch_size={max_batch_size} is not allowed; it must be a whole "
-                "number above 0, or null."
-            )
+        if max_batch_size is not None:
+            check_count("hydra.sweeper.max_batch_size", max_batch_size, "null or ")
         self.max_batch_size = max_batch_size
         self.params = dict(params or {})
         self.config: DictConfig
