@@ -114,7 +114,7 @@ def test_a_sweep_does_not_write_through_links(tmp_path, name):
 def test_a_database_that_computes_is_no_study(tmp_path, spoil):
     check_study(tmp_path / "study.db")
     spoil(tmp_path / "study.db")
-    with pytest.raises(DiscernError, match=r"study\.db is no "):
+    with pytest.raises(DiscernError, match=r"study\.db is not a "):
         check_study(tmp_path / "study.db")
 
 
