@@ -32,7 +32,7 @@ RUNS: dict[str, list[str]] = {
     "mlp": ["trainer.max_epochs=30", "callbacks.early_stopping=null"],
     "sgd": ["experiment=mnist_sgd"],
     "transfer": ["model=efficientnet_lite_transfer", "data=catdog", "trainer.max_epochs=10"],
-    "sparing": ["trainer.max_epochs=1", "sweep.draws=true", "test=false"],
+    "sparing": ["trainer.max_epochs=1", "callbacks.dashboard.sparing=true", "test=false"],
 }
 OFF = ["~callbacks.dashboard", "~callbacks.histograms"]
 

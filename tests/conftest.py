@@ -109,12 +109,18 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def tiny_run(tiny_mnist: Path, tmp_path: Path) -> Callable[..., Result]:
+def tiny_run(
+    tiny_mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Result]:
     """Trains on ``tiny_mnist`` in this process, in a folder of ``tmp_path``."""
     from discern.run import train
+    from discern.runs.sweep_job import DRAWS
     from run_files import TINY, composed
 
     def run(*overrides: str, name: str = "run") -> Result:
+        for override in (*TINY, *overrides):
+            if override.startswith(f"++hydra.job.env_set.{DRAWS}="):
+                monkeypatch.setenv(DRAWS, override[-1])
         cfg = composed(*TINY, *overrides)
         cfg.data.dir = str(tiny_mnist)
         cfg.folder = str(tmp_path / name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,17 +17,19 @@ import pytest
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.types import RunMode
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from lightning.pytorch import Callback
-from omegaconf import DictConfig, flag_override
+from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor, nn
 
+from discern.config.checked_files import checked_files
 from discern.config.user_config import conf_dir
 from discern.data.published.mnist import read_sample
 from discern.models.saved import read
-from discern.sweeps.composing import SweepConfigLoader
+from discern.runs.sweep_job import DRAWS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,9 +48,9 @@ TINY = (
     "trainer.max_epochs=2",
     "trainer.accelerator=cpu",
     "logger=csv",
-    "sweep.draws=true",
+    f"++hydra.job.env_set.{DRAWS}=1",
 )
-SHOWN = ("logger=default", "sweep.draws=false")
+SHOWN = ("logger=default", f"++hydra.job.env_set.{DRAWS}=0")
 """Overrides with which it shows all that a run of a user shows."""
 
 STEPS_PER_EPOCH = 6
@@ -60,20 +63,28 @@ def composed_by_hydra(*overrides: str) -> DictConfig:
 
 
 def composed(*overrides: str, command: str = "train") -> DictConfig:
-    """The same config, composed as that of a sweep's job is: in 12 ms, where Hydra takes 120.
+    """The same config in 10 ms, where Hydra takes 100: what the choices come to is composed once.
 
     It does not see files that change.
     """
-    config = _job_loader().load_configuration(command, list(overrides), RunMode.RUN)
-    with flag_override(config, "struct", False):
-        del config["hydra"]
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    parsed = [one for one in parsed if not one.is_hydra_override()]
+    values = [one for one in parsed if isinstance(one.value(), dict) or not _is_choice(one)]
+    choices = tuple(one.input_line for one in parsed if one not in values)
+    with checked_files(overrides):
+        config: DictConfig = pickle.loads(_chosen(command, choices))
+    ConfigLoaderImpl._apply_overrides_to_config(values, config)
     return config
 
 
+def _is_choice(override: Override) -> bool:
+    return (conf_dir() / override.key_or_group).is_dir()
+
+
 @cache
-def _job_loader() -> SweepConfigLoader:
+def _chosen(command: str, choices: tuple[str, ...]) -> bytes:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return SweepConfigLoader(GlobalHydra.instance().config_loader())
+        return pickle.dumps(compose(command, list(choices)))
 
 
 def environment(**changes: str) -> dict[str, str]:

@@ -23,6 +23,7 @@ from discern.reports.tensorboard.hparams import log_row
 from discern.reports.tensorboard.settings import log_settings
 from discern.runs.state import Ended, State
 from discern.runs.summary import Summary
+from discern.runs.sweep_job import sweep_draws
 from discern.training import find as finders
 from discern.training import serving as features
 from discern.training.batches import omit_single_images, say_what_is_omitted
@@ -213,7 +214,7 @@ def _fit(
     found = divergence(trainer)
     if found is not None:
         facts["diverged"] = asdict(found)
-    if not cfg.sweep.draws:
+    if not sweep_draws():
         with summary.phase("figures"):
             draw(run.history, facts, run.folder)
     return ended, best, content

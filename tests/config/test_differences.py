@@ -62,7 +62,7 @@ def test_what_was_added_or_taken_away_is_none_on_the_other_side():
 
 
 def test_where_a_run_is_and_reads_is_no_difference():
-    assert differing("data.dir=/x", "cache.dir=/y", "sweep.draws=true", "hydra.run.dir=/z") == {}
+    assert differing("data.dir=/x", "cache.dir=/y", "sweep.resume=last", "hydra.run.dir=/z") == {}
 
 
 def test_a_choice_of_the_users_own_is_told_and_its_settings_are_taken_as_they_are(tmp_path):

@@ -42,7 +42,8 @@ SETTINGS = (
     "engine=torch",
     "threads=1",
     "logger=csv",
-    "sweep.draws=true",
+    "report=false",
+    "callbacks.dashboard.sparing=true",
 )
 
 

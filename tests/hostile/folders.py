@@ -311,7 +311,7 @@ def overrides(bait: Path) -> Iterator[tuple[str, str]]:
     yield "folder", str(bait)
     yield "model", f"../../../../../../../../..{bait}/secret"
     yield "callbacks@hydra.callbacks", "default"
-    yield "sweep.study", f"sqlite:///{bait}/secret"
+    yield "hydra.job.env_set.DISCERN_SWEEP_TRIAL", f'["sqlite:///{bait}/secret","sweep",0]'
     yield "hydra.mode", "MULTIRUN"
 
 

@@ -17,7 +17,7 @@ from discern.config.foreign import to_be_allowed
 from discern.config.settle import leave_out, place_paths
 from discern.config.typed import for_hydra, parsed
 from discern.sweeps.conclusion import as_experiment, command
-from discern.sweeps.ledger import Job
+from discern.sweeps.rows import Job
 from run_files import composed
 
 TYPED = [

@@ -46,13 +46,13 @@ def test_folds_alone_end_in_mean_and_deviation_and_no_best(cwd):
     assert group["values"]["val/loss"]["mean"] == pytest.approx(sum(values) / 3, abs=1e-6)
     assert "(mean ± sd over 3 folds)" in said
     assert "best" not in said.replace("best.yaml", "")
-    assert "To train with these settings: python train.py " in said
+    assert "Train it again: python train.py " in said
     assert [row["rank"] for row in told["rows"]] == [None] * 3
 
 
 def test_of_several_settings_the_best_mean_is_the_best(cwd):
     said, told = (cwd / "two.txt").read_text(), results(cwd / "two")
-    assert "The best setting: optimizer.lr=0.01, val/loss " in said
+    assert "Best setting: optimizer.lr=0.01, val/loss " in said
     assert " over 3 folds" in said
     assert told["best"]["setting"] == {"optimizer.lr": "0.01"}
     assert "fold" not in told["best"]["command"]

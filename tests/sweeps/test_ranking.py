@@ -142,13 +142,12 @@ def test_jobs_that_differ_in_the_seed_alone_are_a_group():
     assert a.spreads["val/loss"].n == 3
     assert a.spreads["val/loss"].mean == pytest.approx(0.2)
     assert a.spreads["val/loss"].sd == pytest.approx(0.1)
-    assert (a.epochs, a.seconds, a.failed) == (10, 7.5, 0)
-    assert (b.spreads["val/loss"].n, b.failed, c.failed) == (2, 1, 3)
+    assert (a.epochs, a.seconds, a.states) == (10, 7.5, {State.DONE: 3})
+    assert (b.spreads["val/loss"].n, b.states[State.FAILED], c.states[State.FAILED]) == (2, 1, 3)
     assert (c.spreads["val/loss"].mean, c.spreads["val/loss"].sd) == (None, None)
     assert rank_groups([c, b, a], [LOSS]) == [(1, a), (2, b), (None, c)]
     worse = Objective("val/loss", "maximize")
     assert rank_groups([c, b, a], [worse]) == [(1, b), (2, a), (None, c)]
-    assert best_group([c, b, a], [LOSS]) is a
 
 
 def test_a_single_value_has_no_standard_deviation():

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discern.runs.state import State
+from discern.sweeps.names import short_names
 from discern.sweeps.ranking import Spread
 from discern.sweeps.results import (
     mean_and_sd,
     results_table,
     rounded,
-    short_names,
     write_results,
 )
 from discern.sweeps.rows import Objective, Row

@@ -94,9 +94,7 @@ def test_a_sweep_does_not_write_through_links(tmp_path, name):
     (tmp_path / "sweep" / name).symlink_to(tmp_path / "secret")
     done = invoke("train", "-m", "sweep.resume=sweep", cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.endswith(
-        f"sweep/{name} is a link with which a sweep cannot go on: it leads out of its folder.\n"
-    )
+    assert done.stderr.endswith(f"sweep/{name} cannot be used: it leads out of its folder.\n")
     assert (tmp_path / "secret").read_text() == "mine"
 
 
@@ -116,7 +114,7 @@ def test_a_sweep_does_not_write_through_links(tmp_path, name):
 def test_a_database_that_computes_is_no_study(tmp_path, spoil):
     check_study(tmp_path / "study.db")
     spoil(tmp_path / "study.db")
-    with pytest.raises(DiscernError, match=r"study\.db is no "):
+    with pytest.raises(DiscernError, match=r"study\.db is not a "):
         check_study(tmp_path / "study.db")
 
 

@@ -106,7 +106,7 @@ def test_more_settings_are_parallel_coordinates(tmp_path):
 def test_seeds_are_put_together(tmp_path):
     jobs = [{"optimizer.lr": lr, "seed": seed} for lr in ("1", "2") for seed in ("1", "2", "3")]
     page = write_sweep_page(sweep(tmp_path, jobs, [0.5, 0.6, 0.7, 0.1, 0.2, 0.3]))
-    assert "Over seeds" in page.read_text()
+    assert "Mean over seeds" in page.read_text()
     assert charts(page)["effect"]["series"][0]["points"] == [[1, 0.6], [2, 0.2]]
 
 
@@ -135,11 +135,11 @@ def test_folds_are_put_together_and_none_is_the_best(tmp_path):
     (folder / "results.json").write_text('{"format": 1, "best": {"command": "python train.py x"}}')
     page = write_sweep_page(folder)
     text = page.read_text()
-    assert "Over folds" in text
-    assert "The best setting" in text
+    assert "Mean over folds" in text
+    assert "Best setting" in text
     assert "val/loss over 3 folds" in text
     assert "2 of 3" in text
-    assert "To train with it:" in text
+    assert "Command to train it again:" in text
     assert ranking(page) == [f"job{n}" for n in range(6)]
     assert [name for name in charts(page) if name != "curves0"] == ["effect"]
     assert charts(page)["effect"]["series"][0]["points"] == [[1, 0.6], [2, pytest.approx(0.15)]]
@@ -149,6 +149,6 @@ def test_folds_alone_are_an_estimate(tmp_path):
     folder = sweep(tmp_path, [{"data.fold": n} for n in ("0", "1")], [0.5, 0.6])
     (folder / "results.json").write_text('{"format": 1, "best": {"command": "python train.py x"}}')
     text = write_sweep_page(folder).read_text()
-    assert "The estimate" in text
+    assert "Cross-validation estimate" in text
     assert "0.5500 ± 0.071" in text
-    assert "The best" not in text
+    assert "Best" not in text

@@ -53,12 +53,12 @@ def test_values_mean_what_they_mean_to_hydra_optuna_sweeper(typed, meant):
 @pytest.mark.parametrize(
     ("typed", "why"),
     [
-        ("x=tag(log,interval(0,1))", "lower end, 0.0, must be above 0"),
-        ("x=tag(log,int(interval(-1,8)))", "lower end, -1, must be above 0"),
-        ("x=interval(2,1)", "lower end, 2.0, is above its upper, 1.0"),
-        ("x=range(9,1)", "lower end, 9, is above its upper, 1"),
-        ("x=range(1,9,0)", "step, 0, must be above 0"),
-        ("x=tag(log,range(1,9,2))", "has no steps"),
+        ("x=tag(log,interval(0,1))", "low > 0"),
+        ("x=tag(log,int(interval(-1,8)))", "low >= 1"),
+        ("x=interval(2,1)", "low <= high"),
+        ("x=range(9,1)", "low <= high"),
+        ("x=range(1,9,0)", "step > 0"),
+        ("x=tag(log,range(1,9,2))", "step is 1 when"),
         ("x=interval(0,1e400)", "must be finite"),
         ("x=interval(nan,1)", "must be finite"),
         ("x=range(0.0,1.0,step=nan)", "must be finite"),

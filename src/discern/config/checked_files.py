@@ -91,6 +91,7 @@ def read_checked(path: Path, source: str, group: str) -> tuple[DictConfig, dict[
         DiscernError: it cannot be read, holds no settings, or says what only the user may say.
     """
     text, config = read_settings(path, source)
+    _drop_retired(config)
     try:
         header: dict[str, str | None] = HydrasOwn._get_header_dict(text)
     except ValueError as error:
@@ -98,3 +99,14 @@ def read_checked(path: Path, source: str, group: str) -> tuple[DictConfig, dict[
     if not is_own(path):
         check_file(OmegaConf.to_container(config), source, header["package"], group)
     return config, header
+
+
+RETIRED = ("study", "name", "trial", "draws")
+"""Settings ``sweep.…`` that a config.yaml written by earlier versions holds."""
+
+
+def _drop_retired(config: DictConfig) -> None:
+    sweep = config.get("sweep")
+    if isinstance(sweep, DictConfig):
+        for name in RETIRED:
+            sweep.pop(name, None)

@@ -229,8 +229,7 @@ def _check(settings: object, place: tuple[str, ...], source: str) -> None:
 
 def _check_value(value: object, place: tuple[str, ...], source: str) -> None:
     name = ".".join(place)
-    is_set = place[:1] != ("sweep",) or value is not False
-    if place and place[0].lstrip("+~") in OF_A_SWEEP and is_set and not _allows(place[0]):
+    if place and place[0].lstrip("+~") in OF_A_SWEEP and not _allows(place[0]):
         raise _refused(source, name, "which only you may set", place[0])
     if place and place[-1] == "_target_":
         _check_target(value, source)

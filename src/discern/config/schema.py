@@ -471,10 +471,6 @@ class SweepSettings(Strict):
     """The settings ``sweep.…``."""
 
     resume: _Sweep | None
-    study: str | None
-    name: str | None
-    trial: NonNegativeInt | None
-    draws: bool
 
 
 AllowTargets = Annotated[

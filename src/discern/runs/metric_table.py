@@ -87,9 +87,9 @@ class Metric:
     digits: int = 4
 
     @property
-    def direction(self) -> str:
+    def direction(self) -> Literal["minimize", "maximize"]:
         """The mode in Optuna's words."""
-        return f"{self.mode}imize"
+        return "minimize" if self.mode == "min" else "maximize"
 
     def text(self, value: float | None) -> str:
         """A value for people; a dash for None."""

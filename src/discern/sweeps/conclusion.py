@@ -1,4 +1,4 @@
-"""What a sweep ends in: a ranking, a picture, the best run and how to have it again."""
+"""Conclusion of a sweep: ranking, figures, and the best job with the command that trains it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import logging
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -28,12 +29,11 @@ from discern.reports.curves import draw_curves_of
 from discern.reports.run_page import write_run_page
 from discern.runs.folder import BEST, REPORT, is_run, read_run
 from discern.runs.summary import metric_cells
-from discern.sweeps.ledger import Job, Ledger
+from discern.sweeps.ledger import Ledger
 from discern.sweeps.page import write_sweep_page
 from discern.sweeps.picture import draw_sweep
 from discern.sweeps.ranking import (
     Group,
-    Spread,
     best_group,
     best_row,
     described,
@@ -45,7 +45,7 @@ from discern.sweeps.ranking import (
     verdict,
 )
 from discern.sweeps.results import mean_and_sd, results_table, write_results
-from discern.sweeps.rows import Row
+from discern.sweeps.rows import Job, Row
 from discern.training.job import relative
 
 log = logging.getLogger(__name__)
@@ -54,64 +54,68 @@ Tester = Callable[[Ledger, Row], dict[str, float]]
 """Measures a job's model on the test split."""
 
 BEST_FILE = "best.yaml"
-"""In a sweep's folder: the settings of its best job, as an experiment."""
+"""File of the best job's settings, an experiment, in the folder of its sweep."""
 
 EVENTS = "events.out.tfevents"
-"""How the names of TensorBoard's files begin."""
+"""Prefix of TensorBoard's files."""
 
 MERGED = ("experiment", "debug")
-"""Groups whose choices change any settings, and win over what stands before them."""
+"""Groups whose choices may change any setting and override those before them."""
 
 FOLDS = ("data.fold", "data.folds")
-"""Settings that say how a setting was estimated, and not which it is."""
+"""Settings of the cross-validation, which are not settings of the model."""
 
 NOT_THE_MODEL = ("hparams_search", "test", "train", "ckpt_path", "tags", "objective")
-"""Settings that say nothing of how a model is trained."""
+"""Settings without influence on how a model is trained."""
 
 
-def conclude(ledger: Ledger, test: Tester | None, extra: Mapping[str, Any]) -> list[Row]:
-    """Tell what the jobs came to, and write it into the sweep's folder.
+def conclude(ledger: Ledger, test: Tester | None, extra: Mapping[str, object]) -> list[Row]:
+    """Rank the jobs, print the results, and write them into the sweep's folder.
 
     Args:
         ledger: of the sweep.
-        test: measures the best; None for a sweep that was stopped.
-        extra: what results.json is to have besides.
+        test: measures the best job on the test split; None after an interruption.
+        extra: further entries of results.json.
 
     Returns:
-        A row a job.
+        One row per job.
     """
     rows, objectives, folder = ledger.rows(), ledger.objectives, ledger.folder
-    best = _best(ledger, rows)
-    facts = dict(extra)
-    if has_folds(rows):
-        if (setting := best_group(group_rows(rows, objectives), objectives)) is not None:
-            facts["best"] = _keep_setting(ledger, setting)
-    elif best is not None:
-        job = ledger.jobs[best.number]
-        facts["best"] = {"folder": job.name, "command": f"{command(job)}{_allowing({})}"}
+    folds, best, facts = has_folds(rows), _best(ledger, rows), dict(extra)
+    setting = best_group(rows, objectives) if folds else None
+    job = None if best is None else ledger.jobs[best.number]
+    tested: dict[str, float] = {}
+    if setting is not None:
+        job = _keep_setting(ledger, setting)
+        metrics = {
+            metric: {**asdict(spread), "counted": setting.counted(metric)}
+            for metric, spread in setting.spreads.items()
+        }
+        facts["best"] = {"setting": setting.overrides, "folds": metrics, "command": _command(job)}
+    elif best is not None and job is not None:
         _link(folder / BEST, job.name)
         _write_best(folder, job)
         if test is not None:
-            facts["best"]["test"] = test(ledger, best)
-            # Its test is there now. Before it too: the test may be interrupted.
+            tested = test(ledger, best)
+            # Once more, with the results of the test. It may have been interrupted.
             _link(folder / BEST, job.name)
+        facts["best"] = {"folder": job.name, "command": _command(job), "test": tested}
     write_results(folder, rows, objectives, facts)
     title = f"{objectives[0].metric} of {len(rows)} jobs"
     draw_sweep(rows, objectives[0], title, folder / "sweep.png")
     if best is not None:
-        # Now that its test is known.
-        write_job_report(best.folder)
+        write_job_report(best.folder)  # with the results of the test
     runs = [row.folder for row in rows if is_run(row.folder)]
     if not runs or any(map(_reports, runs)):
-        write_sweep_report(folder)
+        with _failures_logged("The report of the sweep was not written"):
+            write_sweep_page(folder)
     log.info("\n%s\n", results_table(rows, objectives))
-    groups = group_rows(rows, objectives)
-    if "best" in facts and repetitions(rows) and (varied(rows) or not has_folds(rows)):
-        log.info("%s", verdict(groups, objectives[0]))
-    if "best" not in facts:
-        _say_what_was_logged(ledger)
+    if job is None:
+        _log_metrics(ledger)
     else:
-        _tell(facts["best"], folder)
+        if repetitions(rows) and (varied(rows) or not folds):
+            log.info("%s", verdict(group_rows(rows, objectives), objectives[0]))
+        _log_best(job, setting, tested, folder)
     log.info("Results: %s", relative(folder))
     if (folder / REPORT).exists():
         log.info("Report: %s", relative(folder / REPORT))
@@ -119,65 +123,50 @@ def conclude(ledger: Ledger, test: Tester | None, extra: Mapping[str, Any]) -> l
 
 
 def write_job_report(folder: Path) -> None:
-    """Draw a job's curves and write its report, if it is to have one; both can be made again."""
-    if not is_run(folder):
-        return
+    """Draw a job's curves, and write its report unless report=false; a failure is logged."""
+    if is_run(folder):
+        with _failures_logged(f"The figures of {relative(folder)} were not drawn"):
+            draw_curves_of(folder)
+            if _reports(folder):
+                write_run_page(folder)
+
+
+@contextmanager
+def _failures_logged(what: str) -> Iterator[None]:
+    """Log a failure to draw what can be drawn later, by ``discern report``."""
     try:
-        draw_curves_of(folder)
-        if _reports(folder):
-            write_run_page(folder)
+        yield
     except Exception as error:
-        log.warning("The pictures of %s were not made: %s", relative(folder), first_line(error))
+        log.warning("%s: %s", what, first_line(error))
         log.debug("Why:", exc_info=True)
 
 
 def _reports(folder: Path) -> bool:
-    """Whether a run is to have a report."""
+    """Whether a run has a report (``report=true``)."""
     return read_run(folder).config.get("report", True) is not False
 
 
-def write_sweep_report(folder: Path) -> None:
-    """Write the sweep's report; it can be made again."""
-    try:
-        write_sweep_page(folder)
-    except Exception as error:
-        log.warning("The report of the sweep was not written: %s", first_line(error))
-        log.debug("Why:", exc_info=True)
-
-
 def _best(ledger: Ledger, rows: list[Row]) -> Row | None:
-    """The job to keep: with seeds the best of the settings that are best on average.
-
-    None of folds: which of them comes out best is chance, and what was asked for is their mean.
-    """
+    """The best job; with seeds, that of the best mean; None for folds, which are not ranked."""
     objectives = ledger.objectives
     if has_folds(rows):
         return None
     if has_seeds(rows):
-        group = best_group(group_rows(rows, objectives), objectives)
+        group = best_group(rows, objectives)
         return None if group is None else best_row(group.rows, objectives)
     return best_row(rows, objectives)
 
 
-def _keep_setting(ledger: Ledger, setting: Group) -> dict[str, Any]:
-    """Write best.yaml of the best setting over folds; what results.json says of it."""
-    first = ledger.jobs[setting.rows[0].number]
-    overrides = {k: v for k, v in first.overrides.items() if k.lstrip("+") not in FOLDS}
-    job = Job(first.number, first.name, overrides)
-    # Of a sweep before it had folds, if somebody has added them.
+def _keep_setting(ledger: Ledger, setting: Group) -> Job:
+    """Write best.yaml of the best setting over folds; the setting as a job without a fold."""
+    job = ledger.jobs[setting.rows[0].number]
+    kept = {k: v for k, v in job.overrides.items() if k.lstrip("+") not in FOLDS}
+    job = Job(job.number, job.name, kept)
+    # Left by a sweep whose jobs were no folds when it was begun.
     _remove_links(ledger.folder / BEST)
     kind = "best setting" if setting.overrides else "settings"
     _write_best(ledger.folder, job, f"{kind} of a cross-validation")
-    metrics = {
-        objective.metric: {
-            "mean": setting.spreads[objective.metric].mean,
-            "sd": setting.spreads[objective.metric].sd,
-            "counted": setting.counted(objective.metric),
-        }
-        for objective in ledger.objectives
-    }
-    again = f"{command(job)}{_allowing({})}"
-    return {"setting": dict(setting.overrides), "folds": metrics, "command": again}
+    return job
 
 
 def _write_best(folder: Path, job: Job, kind: str = "best job of a sweep") -> None:
@@ -185,43 +174,43 @@ def _write_best(folder: Path, job: Job, kind: str = "best job of a sweep") -> No
         file.write(as_experiment(job, kind))
 
 
-def _allowing(settings: Mapping[str, Any]) -> str:
-    """What has to be typed for a file of settings that the user may not have in ``./conf``."""
+def _allowing(settings: Mapping[str, object]) -> str:
+    """The ``allow_targets`` to type for a file of settings outside ``./conf``."""
     entries = to_be_allowed(settings)
     words = f"{SETTING}=[{','.join(entries)}]"
     return f" {shlex.quote(words)}" if entries else ""
 
 
-def _tell(best: Mapping[str, Any], folder: Path) -> None:
-    again = "The best again"
-    if "folds" in best:
-        name = described(best["setting"])
-        for metric, spread in best["folds"].items() if name else ():
-            told = mean_and_sd(Spread(0, spread["mean"], spread["sd"]))
-            log.info(
-                "The best setting: %s, %s %s over %s folds", name, metric, told, spread["counted"]
-            )
-        again = "To train with it" if name else "To train with these settings"
-    if best.get("test"):
-        names, ((_, *values),) = metric_cells({"test": best["test"]})
-        told = ", ".join(map(" ".join, zip(names, values, strict=True)))
-        log.info("The best on the test split: %s", told)
-    log.info("%s: %s", again, best["command"])
+def _log_best(job: Job, setting: Group | None, tested: Mapping[str, float], folder: Path) -> None:
+    if setting is not None and setting.overrides:
+        name = described(setting.overrides)
+        for metric, spread in setting.spreads.items():
+            mean, folds = mean_and_sd(spread), setting.counted(metric)
+            log.info("Best setting: %s, %s %s over %s folds", name, metric, mean, folds)
+    if tested:
+        names, ((_, *values),) = metric_cells({"test": tested})
+        pairs = ", ".join(map(" ".join, zip(names, values, strict=True)))
+        log.info("Test metrics of the best job: %s", pairs)
+    log.info("Train it again: %s", _command(job))
     file = folder / BEST_FILE
     allowing = _allowing(yaml.safe_load(file.read_text(encoding="utf-8")))
     log.info("  or: python train.py experiment=%s%s", shlex.quote(str(relative(file))), allowing)
 
 
-def _say_what_was_logged(ledger: Ledger) -> None:
+def _log_metrics(ledger: Ledger) -> None:
     logged, metric = ledger.logged(), ledger.objectives[0].metric
     if logged and metric not in logged:
-        log.error("objective=%s is in no job; they have %s.", metric, ", ".join(logged))
+        log.error("objective=%s is not logged by any job; they log %s.", metric, ", ".join(logged))
+
+
+def _command(job: Job) -> str:
+    return f"{command(job)}{_allowing({})}"
 
 
 def command(job: Job) -> str:
-    """What trains a job's model again, for a shell."""
+    """The shell command that trains a job's model again."""
     overrides = [
-        # Hydra has a value for what has none.
+        # Hydra gives a deletion the value null.
         key if key.startswith("~") and value == "null" else f"{key}={value}"
         for key, value in _of_the_model(job).items()
     ]
@@ -230,16 +219,17 @@ def command(job: Job) -> str:
 
 def as_experiment(job: Job, kind: str = "best job of a sweep") -> str:
     """A job's settings as a file of the group ``experiment``."""
-    merged: dict[str, Any] = {}
-    chosen: dict[str, Any] = {}
-    settings: dict[str, Any] = {}
+    merged: dict[str, object] = {}
+    chosen: dict[str, object] = {}
+    settings: dict[str, object] = {}
     for key, text in _of_the_model(job).items():
         (override,) = OverridesParser.create().parse_overrides([f"{key}={text}"])
-        name, value = override.key_or_group, override.value()
+        name = override.key_or_group
+        value: object = override.value()
         if (conf_dir() / name).is_dir() and not isinstance(value, dict):
             choices = merged if name in MERGED else chosen
             if override.is_delete() or (name in choices and choices[name] is None):
-                choices[name] = None  # whatever else is said of the group
+                choices[name] = None  # whatever else is chosen of the group
             else:
                 choices[name] = _absolute_experiment(value) if name == "experiment" else value
         elif override.is_delete():
@@ -249,7 +239,7 @@ def as_experiment(job: Job, kind: str = "best job of a sweep") -> str:
             if mark is not None and mark.is_path and mark.from_start:
                 value = _absolute(value, mark.words)
             _put(settings, name.split("."), value)
-    # As train.yaml has them; Hydra wants what overrides a choice after what does not.
+    # In the order of train.yaml; Hydra requires overriding choices after the others.
     defaults = [{f"/{name}@_global_": merged[name]} for name in MERGED if merged.get(name)]
     defaults += [{f"override /{name}": choice} for name, choice in chosen.items()]
     content = {"defaults": [*defaults, "_self_"]} if defaults else {}
@@ -264,18 +254,20 @@ def as_experiment(job: Job, kind: str = "best job of a sweep") -> str:
     return f"# @package _global_\n{header}{written}"
 
 
-def _absolute(value: Any, words: tuple[str, ...]) -> Any:
-    """A path that exists as it is from any working directory; anything else as it is."""
+def _absolute(value: object, words: tuple[str, ...]) -> object:
+    """An existing path made absolute; any other value unchanged."""
     if not isinstance(value, str) or value in words or is_interpolated(value):
         return value
     path = expanded(as_text(value))
     return as_value(str(path.resolve())) if path.exists() else value
 
 
-def _absolute_experiment(choice: Any) -> Any:
-    """Experiments that are files, by paths that are the same from any working directory."""
-    if not isinstance(choice, str):
+def _absolute_experiment(choice: object) -> object:
+    """The chosen experiment, or list of them, with absolute paths of files."""
+    if isinstance(choice, list):
         return [_absolute_experiment(each) for each in choice]
+    if not isinstance(choice, str):
+        return choice
     is_recipe = not is_path(choice) and (conf_dir() / "experiment" / f"{choice}{SUFFIX}").is_file()
     path = None if is_recipe else find_file(choice)
     return choice if path is None else str(path.resolve())
@@ -285,24 +277,25 @@ def _of_the_model(job: Job) -> dict[str, str]:
     return {k: value for k, value in job.shown.items() if k.lstrip("+~") not in NOT_THE_MODEL}
 
 
-def _put(settings: dict[str, Any], path: list[str], value: Any) -> None:
-    """Put in a value, as Hydra does: one mapping into another, anything else in its place."""
-    for part in path[:-1]:
-        if not isinstance(settings.get(part), dict):
-            settings[part] = {}
-        settings = settings[part]
-    before = settings.get(path[-1])
-    if isinstance(before, dict) and isinstance(value, dict):
-        for key, inside in value.items():
-            _put(before, [str(key)], inside)
-    else:
-        settings[path[-1]] = value
+def _put(settings: dict[str, object], path: Sequence[str], value: object) -> None:
+    """Set a value as Hydra does: a mapping is merged into another, anything else replaces."""
+    name, *rest = path
+    if not rest and not isinstance(value, dict):
+        settings[name] = value
+        return
+    before = settings.get(name)
+    inside = settings[name] = before if isinstance(before, dict) else {}
+    if rest:
+        _put(inside, rest, value)
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            _put(inside, [str(key)], part)
 
 
 def _link(folder: Path, name: str) -> None:
-    """Make a folder of links to what a job's folder holds; where there are no links, of copies.
+    """Make a folder of links to the files of a job; of copies, where links are not supported.
 
-    TensorBoard follows links, and would show the job twice: its events are left out.
+    Event files are left out: TensorBoard follows links and would show the job twice.
     """
     if not _remove_links(folder):
         return
@@ -317,15 +310,12 @@ def _link(folder: Path, name: str) -> None:
 
 
 def _remove_links(folder: Path) -> bool:
-    """Remove the folder of links that :func:`_link` makes; whether none is there any more.
-
-    One that holds something else, and is not the copy of a run either, stays.
-    """
+    """Remove the folder of :func:`_link`, unless it holds other files; whether it is gone."""
     if not os.path.lexists(folder):
         return True
     known = folder.is_dir() and not folder.is_symlink()
     if not known or not (is_run(folder) or all(path.is_symlink() for path in folder.iterdir())):
-        log.warning("%s stays as it is: it does not hold the best job.", relative(folder))
+        log.warning("%s is not replaced: it does not hold a best job.", relative(folder))
         return False
     remove_tree(folder)
     return True

@@ -1,4 +1,4 @@
-"""How much each parameter of a search has decided."""
+"""Importance of each parameter of a search."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ENOUGH = 4
-"""Finished trials from which on something can be said."""
+MIN_TRIALS = 4
+"""Minimum number of finished trials for an estimate."""
 
 
 def importance_of(
     study: optuna.Study, objectives: Sequence[Objective]
 ) -> dict[str, dict[str, float]]:
-    """The part of each objective's variance that parameters explain (fANOVA, Hutter et al., 2014).
+    """Share of each objective's variance that a parameter explains (fANOVA, Hutter et al., 2014).
 
     Args:
         study: the search.
         objectives: its objectives, in their order.
 
     Returns:
-        Objective's metric -> parameter -> part, the greatest first; nothing with fewer than
-        ``ENOUGH`` finished trials.
+        Metric of the objective -> parameter -> share, largest first; empty with fewer than
+        ``MIN_TRIALS`` finished trials.
     """
     import optuna
 
     done = study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
-    if len(done) < ENOUGH:
+    if len(done) < MIN_TRIALS:
         return {}
     found: dict[str, dict[str, float]] = {}
     for number, objective in enumerate(objectives):
@@ -49,5 +49,5 @@ def importance_of(
                     study, evaluator=evaluator, target=value
                 )
         except (ValueError, RuntimeError) as error:  # all values are equal
-            log.debug("The importance for %s cannot be told: %s", objective.metric, error)
+            log.debug("No importance for %s: %s", objective.metric, error)
     return found

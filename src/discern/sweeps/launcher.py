@@ -1,6 +1,7 @@
-"""Jobs in processes of this machine, which share what is imported and outlive each other.
+"""Runs jobs in forked local processes.
 
-A job that dies takes its process along and nothing else: the sweep goes on in a new one.
+Processes share what has been imported. The crash of a job ends its process alone; the sweep goes on
+in a new one.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobReturn, JobStatus, run_job
@@ -27,30 +28,44 @@ from omegaconf import open_dict
 from discern.errors import DiscernError
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     from discern.sweeps.screen import Screen
 
-GRACE = 10.0
-"""Seconds that a job has to end by itself once the sweep is gone."""
+GRACE_SECONDS = 10.0
+"""Time for a job to end by itself after the sweep was killed."""
 
-START = 1.0
-"""Seconds that a process takes at most to load what the first one has loaded."""
+MAX_START_SECONDS = 1.0
+"""Upper bound on the start-up of a worker after the first."""
 
-GUESS = 1.0
-"""Seconds that a job is taken to last until the second has shown it."""
+GUESSED_SECONDS = 1.0
+"""Assumed duration of a job until the second one was measured."""
 
 Overrides = Sequence[str]
 
 
+def check_count(setting: str, value: object, others: str = "") -> None:
+    """Check that a setting is a whole number above 0.
+
+    Raises:
+        DiscernError: it is not; the sentence names the other values allowed.
+    """
+    if not isinstance(value, int) or value < 1:
+        raise DiscernError(
+            f"{setting}={value} is not allowed; it must be {others}a whole number above 0."
+        )
+
+
 class JobDiedError(Exception):
-    """A job's process ended before the job did."""
+    """The process of a job ended before the job did."""
 
 
 class JobStoppedError(JobDiedError):
-    """Ctrl-C or SIGTERM ended a job, perhaps before it could write that down."""
+    """Ctrl-C or SIGTERM ended a job, perhaps before it could write its summary."""
 
 
 class InterruptedSweepError(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM came; the jobs under way have ended.
+    """Ctrl-C or SIGTERM was received, and the running jobs have ended.
 
     Attributes:
         number: of the signal.
@@ -63,12 +78,12 @@ class InterruptedSweepError(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class Done:
-    """What a worker tells of a job that it has run.
+    """A worker's report of a finished job.
 
     Attributes:
-        result: what Hydra's launchers return, without the configs.
-        seconds: that the job took.
-        threads: of an operation on the CPU; 0 where the job was not on the CPU.
+        result: as of Hydra's launchers, without the configs.
+        seconds: duration of the job.
+        threads: CPU threads of an operation; 0 where the job was not on the CPU.
     """
 
     result: JobReturn
@@ -77,32 +92,29 @@ class Done:
 
 
 class JobsLauncher(BasicLauncher):
-    """Runs jobs one after the other in one process, or in several at the same time.
+    """Runs jobs in one process or several.
 
     Args:
-        n_jobs: processes; ``auto`` begins with one, and takes more where the time that a job took
-            says that they pay.
+        n_jobs: number of processes; ``auto`` starts with one and adds more where jobs take long
+            enough for it to pay.
     """
 
     def __init__(self, n_jobs: int | str = "auto") -> None:
         super().__init__()
-        if n_jobs != "auto" and not (isinstance(n_jobs, int) and n_jobs >= 1):
-            raise DiscernError(
-                f"hydra.launcher.n_jobs={n_jobs} is not allowed; it must be auto or a whole number "
-                "above 0."
-            )
+        if n_jobs != "auto":
+            check_count("hydra.launcher.n_jobs", n_jobs, "auto or ")
         self.n_jobs = n_jobs
         self.ended: Callable[[int, JobReturn], None] | None = None
-        """Is told of each job that has ended, with its place in the batch."""
+        """Called with the index and result of each finished job."""
         self.screen: Screen | None = None
-        """What shows the jobs, where somebody watches."""
+        """The progress bar, on a terminal."""
         self._open = False
         self._workers: list[_Worker] = []
         self._rate = _Rate()
 
     @contextlib.contextmanager
     def kept_open(self) -> Iterator[None]:
-        """Keep the processes from one batch of jobs to the next, within the block."""
+        """Keep the processes between batches of jobs within the block."""
         self._open = True
         try:
             yield
@@ -113,13 +125,17 @@ class JobsLauncher(BasicLauncher):
     def launch(
         self, job_overrides: Sequence[Overrides], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Run jobs; what each returned, or the exception that it failed with.
+        """Run jobs and return the result or exception of each.
 
         Raises:
-            InterruptedSweepError: Ctrl-C or SIGTERM came; no further job was begun.
+            InterruptedSweepError: Ctrl-C or SIGTERM was received; no further job was started.
         """
         if not hasattr(os, "fork"):  # Windows: in this process
-            return super().launch(job_overrides, initial_job_idx)
+            results: Sequence[JobReturn] = super().launch(job_overrides, initial_job_idx)
+            for place, result in enumerate(results):
+                if self.ended is not None:
+                    self.ended(place, result)
+            return results
         batch = _Batch(job_overrides, initial_job_idx)
         try:
             with _Signals(self._workers) as signals:
@@ -139,7 +155,7 @@ class JobsLauncher(BasicLauncher):
             for worker in self._workers:
                 if worker.place is None and batch.waiting and signals.number is None:
                     worker.begin(*batch.next())
-            # Only now, so that no job waits for what is done about the one before.
+            # After the next jobs were started: none waits for the report of the one before.
             for place in ended:
                 if self.ended is not None:
                     self.ended(place, batch.results[place])
@@ -150,8 +166,8 @@ class JobsLauncher(BasicLauncher):
             ended = [self._end(worker, batch) for worker in self._ready(busy)]
 
     def _ready(self, busy: Sequence[_Worker]) -> list[_Worker]:
-        """Those that have ended a job or themselves, perhaps none."""
-        handles = {handle: worker for worker in busy for handle in worker.handles}
+        """The workers whose job or process has ended, perhaps none."""
+        handles = {each: worker for worker in busy for each in (worker.pipe, worker.sentinel)}
         if self.screen is None:
             found = connection.wait(list(handles))
         else:
@@ -160,7 +176,7 @@ class JobsLauncher(BasicLauncher):
         return list(dict.fromkeys(handles[handle] for handle in found if handle in handles))
 
     def _end(self, worker: _Worker, batch: _Batch) -> int:
-        """Take what came of a worker's job; its place in the batch."""
+        """Take the result of a worker's job; its index in the batch."""
         place = worker.place
         assert place is not None
         done = worker.end()
@@ -182,7 +198,7 @@ class JobsLauncher(BasicLauncher):
             self._workers.append(_Worker(self._one, threads, self.screen, first))
 
     def _one(self, overrides: Overrides, number: int) -> JobReturn:
-        """Run a job in this process, which has no other logging than that of its jobs."""
+        """Run a job in this process, whose logging Hydra sets up for each job."""
         assert self.hydra_context is not None
         assert self.config is not None
         assert self.task_function is not None
@@ -205,7 +221,7 @@ class JobsLauncher(BasicLauncher):
 
 
 class _Batch:
-    """Jobs that wait, and what has come of the others."""
+    """The waiting jobs, and the results of the others."""
 
     def __init__(self, overrides: Sequence[Overrides], first: int) -> None:
         self.waiting = deque(enumerate(overrides))
@@ -218,7 +234,7 @@ class _Batch:
 
 
 class _Rate:
-    """What jobs cost, and so how many processes pay."""
+    """Measured durations of jobs, and the number of processes that they justify."""
 
     def __init__(self) -> None:
         self.first: float | None = None
@@ -226,7 +242,7 @@ class _Rate:
         self.threads = 0
 
     def learn(self, done: Done) -> None:
-        """Remember what a job took; the first of a process has imported and loaded everything."""
+        """Record a job's duration; the first job of a sweep also loads everything."""
         if self.first is None:
             self.first = done.seconds
         else:
@@ -234,20 +250,20 @@ class _Rate:
         self.threads = done.threads
 
     def processes(self, left: int) -> int:
-        """How many to have for the jobs that are left."""
+        """Number of processes for the remaining jobs."""
         if self.first is None or not self.threads:
             return 1
-        later = GUESS if self.later is None else self.later
+        later = GUESSED_SECONDS if self.later is None else self.later
         most = min(cpus() // self.threads, left)
         if most < 2:
             return 1
-        # The first job may also have computed features, which the others then have.
-        start = min(max(0.0, self.first - later), START)
+        # The first job may also have computed features, which the others find in the cache.
+        start = min(max(0.0, self.first - later), MAX_START_SECONDS)
         return most if left * later * (1 - 1 / most) > start else 1
 
 
 def import_for_jobs() -> None:
-    """Import what takes seconds, once: the jobs' processes are forks of this one and have it."""
+    """Import slow modules once; the workers are forks of this process and share them."""
     from discern.console import loading
 
     with loading("torch", "lightning"):
@@ -260,7 +276,7 @@ def import_for_jobs() -> None:
 
 
 def cpus() -> int:
-    """Processors that this process may use."""
+    """Number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -268,8 +284,9 @@ class _Worker:
     """A process that runs jobs.
 
     Attributes:
-        place: of the job that it runs, in its batch; None while it waits.
-        alive: whether it can run another one.
+        pipe: readable when a job has ended.
+        place: index of the running job in its batch; None while idle.
+        alive: whether it can run another job.
     """
 
     def __init__(
@@ -279,26 +296,25 @@ class _Worker:
         screen: Screen | None,
         first: bool,
     ) -> None:
-        # A fork shares what has been imported, and knows Hydra's state.
+        # A fork shares imported modules and Hydra's state.
         context = multiprocessing.get_context("fork")
-        self._pipe, theirs = context.Pipe()
+        self.pipe, theirs = context.Pipe()
         self._process = context.Process(
-            target=_serve, args=(run, theirs, self._pipe, threads, screen, first)
+            target=_serve, args=(run, theirs, self.pipe, threads, screen, first)
         )
-        with _quietly():
-            self._process.start()
+        self._process.start()
         theirs.close()
         self.place: int | None = None
         self.alive = True
 
     @property
-    def handles(self) -> list[Any]:
-        """What becomes readable when there is something to know."""
-        return [self._pipe, self._process.sentinel]
+    def sentinel(self) -> int:
+        """Readable when the process has ended."""
+        return self._process.sentinel
 
     @property
     def is_able(self) -> bool:
-        """Whether it runs a job, or can."""
+        """Whether it runs a job or can run one."""
         return self.place is not None or self._process.is_alive()
 
     @property
@@ -308,15 +324,15 @@ class _Worker:
 
     def begin(self, place: int, overrides: Overrides, number: int) -> None:
         self.place = place
-        with contextlib.suppress(OSError):  # it has died: to be noticed when its end is read
-            self._pipe.send((list(overrides), number))
+        with contextlib.suppress(OSError):  # it has died, which end() reports
+            self.pipe.send((list(overrides), number))
 
     def end(self) -> Done:
-        """What came of the job."""
+        """The report of the job, or of the process's death."""
         self.place = None
         try:
-            if self._pipe.poll():
-                done: Done = self._pipe.recv()
+            if self.pipe.poll():
+                done: Done = self.pipe.recv()
                 return done
         except (EOFError, OSError):
             pass
@@ -327,29 +343,29 @@ class _Worker:
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
-            self._pipe.send(None)
+            self.pipe.send(None)
         self._process.join()
 
 
 def _how_it_ended(status: int) -> str:
     if status >= 0:
-        return f"its process ended with status {status} in the middle of the job"
+        return f"its process ended with status {status} during the job"
     name = signal.Signals(-status).name
-    memory = ", as it is when memory is short" if -status == signal.SIGKILL else ""
+    memory = ", perhaps for lack of memory" if -status == signal.SIGKILL else ""
     return f"its process was ended by {name}{memory}"
 
 
 class _Signals:
-    """Ctrl-C and SIGTERM in the process of the sweep: passed on to the jobs under way, once.
+    """Passes Ctrl-C and SIGTERM on to the running jobs, once.
 
-    They are in process groups of their own, or a terminal would send them Ctrl-C as well, and a
-    second one ends a job at once.
+    Jobs are in process groups of their own: a terminal would also send them Ctrl-C, and the second
+    one ends a job at once.
     """
 
     def __init__(self, workers: Sequence[_Worker]) -> None:
         self.number: int | None = None
         self._workers = workers
-        self._found: dict[int, Any] = {}
+        self._found: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
         self._passed: set[tuple[int, int]] = set()
         self._count = 0
 
@@ -369,7 +385,7 @@ class _Signals:
         self.pass_on()
 
     def pass_on(self) -> None:
-        """Let the jobs under way know what has come; of a second one they die."""
+        """Send the signal to the running jobs; the second one kills them."""
         if self.number is None:
             return
         for worker in self._workers:
@@ -379,21 +395,13 @@ class _Signals:
                     os.kill(worker.pid, self.number if self._count == 1 else signal.SIGKILL)
 
 
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """What is in the buffers is written once, and not by the fork as well."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    yield
-
-
 # In the worker's process
 
 
 def _serve(
     run: Callable[[Overrides, int], JobReturn],
-    pipe: Any,
-    others: Any,
+    pipe: Connection,
+    others: Connection,
     threads: int | None,
     screen: Screen | None,
     first: bool,
@@ -414,24 +422,24 @@ def _serve(
     if screen is not None:
         screen.take_output()
     elif not first:
-        os.environ["TQDM_DISABLE"] = "1"  # bars of several processes would overwrite each other
+        os.environ["TQDM_DISABLE"] = "1"  # several bars would overwrite each other
     while (job := _next(pipe)) is not None:
         begun = time.perf_counter()
         result = _result(run, *job)
-        # Both stand in the job's folder, and would take 8 ms to be sent.
+        # Both are in the job's folder, and take 8 ms to send.
         result.cfg = result.hydra_cfg = None
         done = Done(result, time.perf_counter() - begun, _threads())
         try:
             message = pickle.dumps(done)
         except Exception:  # an exception of a library that cannot be sent
             error = RuntimeError(str(result._return_value))
-            told = JobReturn(status=result.status, _return_value=error)
-            message = pickle.dumps(Done(told, done.seconds, done.threads))
-        with contextlib.suppress(OSError):  # the sweep has been killed: told by the next read
+            plain = JobReturn(status=result.status, _return_value=error)
+            message = pickle.dumps(Done(plain, done.seconds, done.threads))
+        with contextlib.suppress(OSError):  # the sweep was killed, which the next read reports
             pipe.send_bytes(message)
 
 
-def _next(pipe: Any) -> tuple[Overrides, int] | None:
+def _next(pipe: Connection) -> tuple[Overrides, int] | None:
     try:
         job: tuple[Overrides, int] | None = pipe.recv()
         return job
@@ -445,7 +453,7 @@ def _result(
     try:
         return run(overrides, number)
     except (KeyboardInterrupt, SystemExit) as end:
-        # The run has written down why it ended, if it had begun.
+        # The run has written why it ended, if it had started.
         stopped = isinstance(end, KeyboardInterrupt) or end.code in (130, 143)
         error = JobStoppedError if stopped else JobDiedError
         return JobReturn(status=JobStatus.FAILED, _return_value=error(repr(end)))
@@ -465,9 +473,9 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def _follow(parent: int) -> None:
-    """End when the sweep's process has been killed: its jobs belong to nobody then."""
+    """End this process when the sweep was killed."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(GRACE)
+    time.sleep(GRACE_SECONDS)
     os._exit(128 + signal.SIGTERM)

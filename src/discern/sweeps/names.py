@@ -1,16 +1,17 @@
-"""What the jobs of a sweep are called: by what they differ in, as in ``lr=0.001,dropout=0.2``."""
+"""Names of a sweep's jobs, by the settings that they differ in: ``lr=0.001,dropout=0.2``."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 LONGEST = 100
-"""Characters of a name; file systems allow 255 bytes."""
+"""Maximum length of a name, in characters; file systems allow 255 bytes."""
 
 DIGITS = 8
-"""Characters of a value up to which it is written as it is."""
+"""Maximum length of a number that is written as typed, in characters."""
 
 Overrides = Mapping[str, str]
 """Setting -> value, as it was typed."""
@@ -23,14 +24,14 @@ def differing(jobs: Sequence[Overrides]) -> list[str]:
 
 
 def job_name(overrides: Overrides, settings: Sequence[str]) -> str:
-    """A name that is safe as a folder's, and another one for other values.
+    """A folder name for a job, unique to its values.
 
     Args:
-        overrides: of the job.
-        settings: those of them that tell it from other jobs.
+        overrides: the job's settings.
+        settings: those that tell it from other jobs.
     """
     exact = {key: overrides.get(key, "") for key in settings}
-    short = _short(settings)
+    short = dict(zip(settings, short_names(settings), strict=True))
     plain = ",".join(f"{short[key]}={value}" for key, value in exact.items()) or "job"
     told = {key: short_number(value) for key, value in exact.items()}
     name = (
@@ -39,21 +40,24 @@ def job_name(overrides: Overrides, settings: Sequence[str]) -> str:
     )
     if name == plain and len(name) <= LONGEST:
         return name
-    # Two values may look the same once they are safe, or short enough.
+    # Two values may look the same once they are cleaned or shortened.
     digest = hashlib.sha256(repr(sorted(exact.items())).encode()).hexdigest()[:8]
     return f"{name[: LONGEST - 9]}_{digest}"
 
 
-def _short(settings: Sequence[str]) -> dict[str, str]:
-    """A setting's last part, where no other setting ends in the same."""
-    last = [key.rpartition(".")[2] for key in settings]
-    return {
-        key: end if last.count(end) == 1 else key for key, end in zip(settings, last, strict=True)
-    }
+def short_names(names: Sequence[str]) -> list[str]:
+    """The shortest ends that tell the names apart: ``lr`` for ``optimizer.lr``."""
+
+    def ends(name: str) -> list[str]:
+        parts = name.split(".")
+        return [".".join(parts[first:]) for first in reversed(range(len(parts)))]
+
+    taken = Counter(end for name in dict.fromkeys(names) for end in ends(name))
+    return [next((end for end in ends(name) if taken[end] == 1), name) for name in names]
 
 
 def short_number(value: str) -> str:
-    """A number that is no whole one, of many digits, with four of them; anything else as it is."""
+    """A long fraction rounded to four digits; anything else as typed."""
     return value if len(value) <= DIGITS or not _FLOAT.fullmatch(value) else f"{float(value):.4g}"
 
 

@@ -1,4 +1,4 @@
-"""sweep.png: what a sweep's objective does as its settings change."""
+"""sweep.png: the objective of a sweep over its settings."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from matplotlib.patches import Rectangle
 
 from discern.reports.sheet import BLUE, VERMILION, save, shorten
 from discern.sweeps import ranking
-from discern.sweeps.names import short_number
-from discern.sweeps.results import NONE, mean_and_sd, over_repetitions, rounded, short_names
+from discern.sweeps.names import short_names, short_number
+from discern.sweeps.results import NONE, mean_and_sd, over_repetitions, rounded
 from discern.sweeps.rows import Objective, Row
 
 MAX_BARS, MAX_CELLS, MAX_JOINED, MAX_TICKS = 40, 20, 30, 10

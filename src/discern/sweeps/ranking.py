@@ -1,4 +1,4 @@
-"""Which job or setting of a sweep is the best, over seeds or folds, and whether by chance."""
+"""Ranking of jobs and of settings, over seeds or folds, with a significance test."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from numpy.typing import NDArray
 
 from discern.runs.folder import FOLD
 from discern.runs.state import State
+from discern.sweeps.names import differing
 from discern.sweeps.rows import Objective, Row
 
 SEED = "seed"
-"""The setting that, beside ``FOLD``, makes jobs repetitions of each other. Folds are parts of one
-estimate: what differs in the fold alone is not ranked, and none is the best."""
+"""Jobs that differ in this setting or in ``FOLD`` alone repeat each other. Folds are parts of one
+estimate: they are not ranked, and none is the best."""
 
 SIGNIFICANT = 0.05
-"""The p-value from which on a lead may well be chance."""
+"""Level of significance: a lead with a p-value from here on may be chance."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A metric over the jobs of a group.
+    """Statistics of a metric over the jobs of a group.
 
     Attributes:
-        n: jobs that have a value.
-        mean: of the values; None without any.
-        sd: their sample standard deviation; None for fewer than two.
+        n: number of values.
+        mean: None without values.
+        sd: sample standard deviation; None for fewer than two values.
     """
 
     n: int
@@ -47,13 +48,13 @@ class Group:
     """Jobs with the same settings.
 
     Attributes:
-        overrides: setting -> value that the jobs share, of those that the sweep's jobs differ in.
+        overrides: setting -> the jobs' common value, of the settings that differ in the sweep.
         rows: the jobs, in order of number.
-        spreads: an objective's metric -> how it came out. A pruned job counts with the value that
-            it had: leaving it out would flatter settings whose bad seeds were stopped.
-        epochs: the mean; None if no job has any.
-        seconds: the sum; None if no job has any.
-        states: how many jobs are done, failed, ….
+        spreads: metric -> its statistics, for each objective. A pruned job counts with its last
+            value: leaving it out would flatter settings whose bad seeds were stopped.
+        epochs: mean over jobs; None if no job has any.
+        seconds: sum over jobs; None if no job has any.
+        states: number of jobs in each state.
     """
 
     overrides: Mapping[str, str]
@@ -64,49 +65,39 @@ class Group:
     states: Mapping[State, int]
 
     @property
-    def failed(self) -> int:
-        """Jobs that failed."""
-        return self.states.get(State.FAILED, 0)
-
-    @property
     def lacks_folds(self) -> bool:
-        """Whether the mean is of some of its folds only."""
+        """Whether the mean lacks some of the folds."""
         return has_folds(self.rows) and any(s.n < len(self.rows) for s in self.spreads.values())
 
     def counted(self, metric: str) -> str:
-        """Of how many jobs a mean is; of folds, also of how many it should be."""
+        """Number of values of a mean, as ``2 of 3`` where folds lack one."""
         n, of = self.spreads[metric].n, len(self.rows)
         return f"{n} of {of}" if has_folds(self.rows) and n < of else f"{n}"
 
 
 def settings(rows: Sequence[Row]) -> list[str]:
-    """The settings that the jobs differ in, as they first come; all of them if there is one job."""
-    names = dict.fromkeys(name for row in rows for name in row.overrides)
-    return [
-        name
-        for name in names
-        if len(rows) == 1 or len({row.overrides.get(name) for row in rows}) > 1
-    ]
+    """The settings that differ between jobs, in order of appearance; all of a single job's."""
+    return list(rows[0].overrides) if len(rows) == 1 else differing([r.overrides for r in rows])
 
 
 def has_seeds(rows: Sequence[Row]) -> bool:
-    """Whether jobs repeat each other with other seeds."""
+    """Whether jobs differ in their seeds."""
     return len(rows) > 1 and SEED in map(_plain, settings(rows))
 
 
 def has_folds(rows: Sequence[Row]) -> bool:
-    """Whether jobs are folds of each other."""
+    """Whether jobs differ in their folds."""
     return len(rows) > 1 and FOLD in map(_plain, settings(rows))
 
 
 def repetitions(rows: Sequence[Row]) -> str:
-    """What jobs with the same settings differ in, in the plural; nothing where none repeat."""
+    """What repeated jobs differ in: seeds, folds or both; empty without repetition."""
     kinds = ((has_seeds, "seeds"), (has_folds, "folds"))
     return " and ".join(name for has, name in kinds if has(rows))
 
 
 def varied(rows: Sequence[Row]) -> list[str]:
-    """The settings that the jobs differ in and that are no repetitions."""
+    """The settings that differ between jobs, other than seed and fold."""
     return [name for name in settings(rows) if _plain(name) not in (SEED, FOLD)]
 
 
@@ -115,7 +106,7 @@ def _plain(name: str) -> str:
 
 
 def value_of(row: Row, objective: Objective) -> float | None:
-    """The objective of a job that is done or pruned; None for others, and if it is not finite."""
+    """The objective of a job that is done or pruned; None for others and if it is not finite."""
     value = row.values.get(objective.metric)
     if row.state not in (State.DONE, State.PRUNED) or value is None or not math.isfinite(value):
         return None
@@ -125,10 +116,10 @@ def value_of(row: Row, objective: Objective) -> float | None:
 def rank_rows(rows: Sequence[Row], objectives: Sequence[Objective]) -> list[tuple[int | None, Row]]:
     """The jobs with their ranks, best first.
 
-    With one objective, equal values have equal ranks and the rank after two firsts is 3. With
-    several, the rank is the number of the front of non-dominated sorting, and a front is in order
-    of the first objective. Pruned jobs come after all that are done, as they had fewer epochs;
-    jobs that lack a value of some objective come last, without a rank. Else by number.
+    With one objective, equal values share a rank: 1, 1, 3. With several, the rank is the front of
+    non-dominated sorting, and a front is in order of the first objective. Pruned jobs follow those
+    that are done, as they had fewer epochs. Jobs without a value of each objective come last and
+    have no rank. Ties are in order of number.
     """
     return _rank(
         rows,
@@ -140,20 +131,20 @@ def rank_rows(rows: Sequence[Row], objectives: Sequence[Objective]) -> list[tupl
 
 
 def best_row(rows: Sequence[Row], objectives: Sequence[Objective]) -> Row | None:
-    """The first of the ranking; None if no job has a value."""
+    """The best job; None if no job has a value."""
     return _first(rank_rows(rows, objectives))
 
 
 def listed_rows(
     rows: Sequence[Row], objectives: Sequence[Objective]
 ) -> list[tuple[int | None, Row]]:
-    """The jobs for a list: ranked, but for folds, which stand together under their setting's rank.
+    """The jobs in the order of a list: ranked, or grouped by setting where they are folds.
 
-    A single setting has none.
+    Folds have the rank of their setting; those of a single setting have none.
     """
     if not has_folds(rows):
         return rank_rows(rows, objectives)
-    ranked = rank_groups(group_rows(rows, objectives), objectives)
+    ranked = ranked_groups(rows, objectives)
     return [
         (rank if len(ranked) > 1 and value_of(row, objectives[0]) is not None else None, row)
         for rank, group in ranked
@@ -162,38 +153,43 @@ def listed_rows(
 
 
 def group_rows(rows: Sequence[Row], objectives: Sequence[Objective]) -> list[Group]:
-    """The jobs by their settings other than seed and fold, in order of first number."""
+    """The jobs grouped by their settings other than seed and fold, in order of first number."""
     return group_by(rows, objectives, varied(rows))
 
 
 def group_by(
     rows: Sequence[Row], objectives: Sequence[Objective], names: Sequence[str]
 ) -> list[Group]:
-    """The jobs by the named settings, in order of first number."""
+    """The jobs grouped by the named settings, in order of first number."""
     members: dict[tuple[str | None, ...], list[Row]] = {}
     for row in sorted(rows, key=lambda row: row.number):
         members.setdefault(tuple(row.overrides.get(name) for name in names), []).append(row)
     return [
-        Group(
-            overrides={
-                name: value for name, value in zip(names, key, strict=True) if value is not None
-            },
-            rows=tuple(jobs),
-            spreads={objective.metric: _spread(jobs, objective) for objective in objectives},
-            epochs=_mean([row.epochs for row in jobs if row.epochs is not None]),
-            seconds=_sum([row.seconds for row in jobs if row.seconds is not None]),
-            states=Counter(row.state for row in jobs),
-        )
+        _group(dict(zip(names, key, strict=True)), jobs, objectives)
         for key, jobs in members.items()
     ]
+
+
+def _group(
+    overrides: Mapping[str, str | None], rows: Sequence[Row], objectives: Sequence[Objective]
+) -> Group:
+    seconds = [row.seconds for row in rows if row.seconds is not None]
+    return Group(
+        overrides={name: value for name, value in overrides.items() if value is not None},
+        rows=tuple(rows),
+        spreads={objective.metric: _spread(rows, objective) for objective in objectives},
+        epochs=_mean([row.epochs for row in rows if row.epochs is not None]),
+        seconds=math.fsum(seconds) if seconds else None,
+        states=Counter(row.state for row in rows),
+    )
 
 
 def rank_groups(
     groups: Sequence[Group], objectives: Sequence[Objective]
 ) -> list[tuple[int | None, Group]]:
-    """The groups with their ranks, best mean first, otherwise as :func:`rank_rows` has it.
+    """The groups with their ranks, best mean first, by the rules of :func:`rank_rows`.
 
-    Groups of which no job is done come after the others, and so do those that lack folds: their
+    Groups without a job that is done follow the others, and so do groups that lack folds, whose
     means are over other images.
     """
     return _rank(
@@ -205,22 +201,29 @@ def rank_groups(
     )
 
 
-def best_group(groups: Sequence[Group], objectives: Sequence[Objective]) -> Group | None:
-    """The first of the ranking; None if no group has a value."""
-    return _first(rank_groups(groups, objectives))
+def ranked_groups(
+    rows: Sequence[Row], objectives: Sequence[Objective]
+) -> list[tuple[int | None, Group]]:
+    """The groups of the jobs with their ranks, best mean first."""
+    return rank_groups(group_rows(rows, objectives), objectives)
+
+
+def best_group(rows: Sequence[Row], objectives: Sequence[Objective]) -> Group | None:
+    """The group with the best mean; None if no group has a value."""
+    return _first(ranked_groups(rows, objectives))
 
 
 def described(overrides: Mapping[str, str]) -> str:
-    """The settings as one types them."""
+    """The settings as typed on the command line."""
     return " ".join(f"{name}={value}" for name, value in overrides.items())
 
 
 def verdict(groups: Sequence[Group], objective: Objective) -> str:
-    """Whether the best group's lead over the next is more than noise, in one sentence.
+    """One sentence on whether the best group's lead over the second is more than noise.
 
-    A paired, two-sided t-test over the seeds with which jobs of both groups are done: a pruned job
-    had fewer epochs, which is no difference between settings. Over folds it allows for training
-    images that they share (Nadeau & Bengio, 2003).
+    A paired, two-sided t-test over the seeds of which both groups have a job that is done; pruned
+    jobs are left out, as they had fewer epochs. Over folds, the variance is corrected for training
+    images that folds share (Nadeau & Bengio, 2003).
     """
     ranked = [group for rank, group in rank_groups(groups, [objective]) if rank is not None]
     if not ranked:
@@ -250,7 +253,7 @@ def _judgement(first: Group, second: Group, objective: Objective) -> str:
         return f"not distinguishable (too few {name}: both have {len(both)}, a t-test needs 2)"
     a, b = (np.array([values[key] for key in both]) for values in (ours, theirs))
     leads = objective.sign * (b - a)
-    # What subtracting leaves of equal differences; a t-test would take it for their noise.
+    # Rounding errors of equal differences, which a t-test would take for noise.
     rounding = 1e-12 * max(np.abs(a).max(), np.abs(b).max())
     if np.abs(leads).max() <= rounding:
         return f"not distinguishable (equal with each of {len(both)} {name})"
@@ -265,24 +268,24 @@ def _judgement(first: Group, second: Group, objective: Objective) -> str:
     if p >= SIGNIFICANT:
         return f"not distinguishable ({test})"
     if leads.mean() < 0:
-        # The means of all seeds say otherwise, as some seeds are of one group only.
+        # The means say otherwise, as some seeds are of one group only.
         return f"not to be trusted, it is behind with the {name} that both have ({test})"
     return f"more than noise ({test})"
 
 
 def _chance(leads: NDArray[np.floating], folds: int) -> float:
-    """The p of the paired t-test that differences (N,) are none, of so many different folds."""
+    """The p-value of the paired t-test of differences (N,), over a number of different folds."""
     from scipy.stats import t
 
     count = len(leads)
-    # Of k folds, each is tested on 1 / (k - 1) of the images that it is trained on.
+    # With k folds, the test images are 1 / (k - 1) as many as the training images.
     shared = 1 / (folds - 1) if folds > 1 else 0.0
     error = math.sqrt(float(leads.var(ddof=1)) * (1 / count + shared))
     return float(2 * t.sf(abs(float(leads.mean())) / error, count - 1))
 
 
 def _by_repetition(group: Group, objective: Objective) -> dict[tuple[str, str], float]:
-    """(seed, fold) -> the objective of the jobs that are done."""
+    """(seed, fold) -> mean objective of the jobs that are done."""
     values: dict[tuple[str, str], list[float]] = {}
     for row in group.rows:
         value = value_of(row, objective)
@@ -305,10 +308,6 @@ def _mean(values: Sequence[float]) -> float | None:
     return statistics.fmean(values) if values else None
 
 
-def _sum(values: Sequence[float]) -> float | None:
-    return math.fsum(values) if values else None
-
-
 def _first(ranked: Sequence[tuple[int | None, T]]) -> T | None:
     return ranked[0][1] if ranked and ranked[0][0] is not None else None
 
@@ -320,36 +319,30 @@ def _rank(
     late: Callable[[T], bool],
     number: Callable[[T], int],
 ) -> list[tuple[int | None, T]]:
-    """Rank ``items`` by their ``values`` of each objective, the ``late`` ones after the others."""
-    scored: list[tuple[T, tuple[float, ...]]] = []
-    rest: list[T] = []
+    """Rank items by their values of each objective, the ``late`` ones after the others."""
+    scored, rest = [], []
     for item, row in zip(items, values, strict=True):
-        signed = tuple(
-            objective.sign * value
-            for objective, value in zip(objectives, row, strict=True)
-            if value is not None
-        )
-        if len(signed) == len(objectives):
-            scored.append((item, signed))
+        pairs = zip(objectives, row, strict=True)
+        score = tuple(o.sign * value for o, value in pairs if value is not None)
+        if len(score) == len(objectives):
+            scored.append((late(item), score, number(item), item))
         else:
             rest.append(item)
     ranked: list[tuple[int | None, T]] = []
     before = 0
     for is_late in (False, True):
-        part = sorted(
-            ((item, score) for item, score in scored if late(item) == is_late),
-            key=lambda pair: (pair[1][0], number(pair[0])),
-        )
-        places = _places([score for _, score in part])
-        order = sorted(range(len(part)), key=places.__getitem__)
-        ranked += [(before + places[index], part[index][0]) for index in order]
-        # A place counts jobs with one objective, fronts with several.
+        part = sorted((one for one in scored if one[0] == is_late), key=lambda one: one[1:3])
+        places = _places([score for _, score, *_ in part])
+        # Stable: a front stays in order of its first objective.
+        placed = sorted(zip(places, part, strict=True), key=lambda pair: pair[0])
+        ranked += [(before + place, item) for place, (*_, item) in placed]
+        # A rank counts jobs with one objective, fronts with several.
         before += len(part) if len(objectives) == 1 else max(places, default=0)
     return ranked + [(None, item) for item in sorted(rest, key=number)]
 
 
 def _places(scores: Sequence[tuple[float, ...]]) -> list[int]:
-    """The place from 1 of each score, of which less is better and the first part ascends."""
+    """The rank from 1 of each score; less is better, and scores ascend by their first part."""
     if not scores:
         return []
     if len(scores[0]) == 1:
@@ -370,11 +363,10 @@ def _places(scores: Sequence[tuple[float, ...]]) -> list[int]:
 
 
 def is_geometric(values: Sequence[float]) -> bool:
-    """Whether numbers are spaced by factors: their axis is logarithmic.
+    """Whether numbers are spaced by factors, so that their axis is logarithmic.
 
-    They are none below 0, with two or more different ones above it of which the largest is ten
-    times the smallest; of three or more, four times is enough, but their logarithms have to be
-    more evenly spaced than they are.
+    None is negative, and the largest is at least ten times the smallest above 0. Of three or more,
+    four times is enough if their logarithms are more evenly spaced than they are.
     """
     steps = sorted({value for value in values if value != 0})
     if len(steps) < 2 or steps[0] < 0:
@@ -391,7 +383,7 @@ def _unevenness(steps: Sequence[float]) -> float:
 
 
 def number_of(text: str) -> float | None:
-    """The finite number that a value is typed as; None if it is none."""
+    """The finite number that a text stands for; None if it is not one."""
     try:
         number = float(text)
     except ValueError:
@@ -400,13 +392,13 @@ def number_of(text: str) -> float | None:
 
 
 def numbers_of(texts: Sequence[str]) -> list[float] | None:
-    """The finite numbers that values are typed as; None if some is not a number."""
+    """The finite numbers that texts stand for; None if any is not one."""
     numbers = [number for text in texts if (number := number_of(text)) is not None]
     return numbers if len(numbers) == len(texts) else None
 
 
 def steps_of(texts: Sequence[str]) -> tuple[list[str], list[int]]:
-    """The different values in order, as first typed, and the place of each value among them."""
+    """The distinct values in order, as first typed, and the index of each text among them."""
     numbers = numbers_of(texts)
     # 0.1 and 1e-1 are one value.
     keys = [(0.0, text) for text in texts] if numbers is None else [(n, "") for n in numbers]

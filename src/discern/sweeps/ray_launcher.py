@@ -1,6 +1,6 @@
-"""``hydra/launcher=ray``: jobs as tasks of Ray, on one machine or on many.
+"""``hydra/launcher=ray``: jobs as tasks of Ray, on one machine or many.
 
-Those of another machine write to the sweep's folder, so it has to be on a file system of all.
+Every machine writes to the sweep's folder, which has to be on a shared file system.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
 
 from discern.errors import DiscernError, first_line
 from discern.sweeps.launcher import JobDiedError
@@ -22,7 +24,7 @@ class RayLauncher(BasicLauncher):
 
     Args:
         init: arguments of ``ray.init``.
-        remote: arguments of ``ray.remote``: what a job reserves.
+        remote: arguments of ``ray.remote``: the resources that a job reserves.
     """
 
     def __init__(
@@ -35,7 +37,7 @@ class RayLauncher(BasicLauncher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Run jobs; what each returned, or the exception that it failed with."""
+        """Run jobs and return the result or exception of each."""
         try:
             import ray
         except ImportError as error:
@@ -44,40 +46,40 @@ class RayLauncher(BasicLauncher):
                 "pip install 'discern[ray]' brings it."
             ) from error
         if not ray.is_initialized():
-            # What Ray is going to change in this it need not announce.
+            # Silences a warning of a change to come in Ray.
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-            options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-            ray.init(**(options | self._init))
+            quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+            ray.init(**quiet | self._init)
         threads = max(1, int(self._remote.get("num_cpus") or 1))
         environment = {"env_vars": {"OMP_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"}}
         task: Any = ray.remote(max_retries=0, runtime_env=environment, **self._remote)(_run)
         state = Singleton.get_state()
+        setup = self.hydra_context, self.config, self.task_function
         pending = [
-            task.remote(self._bare(), state, list(overrides), initial_job_idx + place)
+            task.remote(setup, state, list(overrides), initial_job_idx + place)
             for place, overrides in enumerate(job_overrides)
         ]
-        return [self._result(each) for each in pending]
-
-    def _bare(self) -> tuple[Any, ...]:
-        return self.hydra_context, self.config, self.task_function
-
-    def _result(self, pending: Any) -> JobReturn:
-        import ray
-
-        try:
-            result: JobReturn = ray.get(pending)
-            return result
-        except ray.exceptions.RayError as error:
-            told = JobDiedError(f"its process has died: {first_line(error)}")
-            return JobReturn(status=JobStatus.FAILED, _return_value=told)
+        results: list[JobReturn] = []
+        for each in pending:
+            try:
+                results.append(ray.get(each))
+            except ray.exceptions.RayError as error:
+                died = JobDiedError(f"its process has died: {first_line(error)}")
+                results.append(JobReturn(status=JobStatus.FAILED, _return_value=died))
+        return results
 
 
-def _run(bare: tuple[Any, ...], state: Any, overrides: list[str], number: int) -> JobReturn:
-    """Run a job in a process of Ray's."""
+def _run(
+    setup: tuple[HydraContext | None, DictConfig | None, TaskFunction | None],
+    state: object,
+    overrides: list[str],
+    number: int,
+) -> JobReturn:
+    """Run a job in a process of Ray."""
     Singleton.set_state(state)
     setup_globals()
     launcher = BasicLauncher()
-    launcher.hydra_context, launcher.config, launcher.task_function = bare
+    launcher.hydra_context, launcher.config, launcher.task_function = setup
     try:
         result = launcher.launch([overrides], number)[0]
     except SystemExit as end:  # interrupted, as its summary says

@@ -1,14 +1,51 @@
-"""What is known of each job of a sweep."""
+"""Jobs of a sweep: objective, plan and outcome."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Len
 
 from discern.errors import DiscernError
+from discern.redaction import redacted_setting
 from discern.runs.metric_table import metric_of
 from discern.runs.state import State
+
+Direction = Literal["minimize", "maximize"]
+Name = Annotated[str, Len(1, 1000)]
+Text = Annotated[str, Len(0, 100_000)]
+"""The limits are those of ``sweep.json``."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A planned job.
+
+    Attributes:
+        number: from 0.
+        name: of its folder in the sweep's.
+        overrides: setting -> value as typed, without Hydra's own.
+    """
+
+    number: Annotated[int, Ge(0)]
+    name: str
+    overrides: Annotated[dict[Name, Text], Len(0, 1000)]
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """The overrides as written and shown, with possible secrets redacted."""
+        return shown(self.overrides)
+
+
+def shown(overrides: Mapping[str, str]) -> dict[str, str]:
+    """Overrides with possible secrets redacted."""
+    return {
+        key: redacted_setting(f"{key}={value}").removeprefix(f"{key}=")
+        for key, value in overrides.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -17,32 +54,32 @@ class Objective:
 
     Attributes:
         metric: its name, such as ``val/loss``.
-        direction: ``minimize`` or ``maximize``.
+        direction: whether less or more is better.
     """
 
-    metric: str
-    direction: str
+    metric: Name
+    direction: Direction
 
     @property
     def sign(self) -> int:
-        """1 if less is better, else -1: a value times this is less for the better job."""
+        """1 to minimize, -1 to maximize: the better value times this is the lower one."""
         return 1 if self.direction == "minimize" else -1
 
 
 @dataclass(frozen=True)
 class Row:
-    """A job.
+    """The outcome of a job.
 
     Attributes:
-        number: its place in the sweep, from 0.
-        folder: where it writes.
-        overrides: setting -> value, as it was typed, of all that jobs of the sweep differ in.
-        state: how far it has come.
-        values: an objective's metric -> its value in the model that the job kept; None where the
-            job has none, and never a NaN.
-        epochs: that it trained for.
-        seconds: that it took.
-        reason: why it is not done, or why it ended, in one sentence.
+        number: of the job in the sweep, from 0.
+        folder: the job's output folder.
+        overrides: setting -> value as typed, of the settings that differ between jobs.
+        state: of the job.
+        values: metric -> value of the kept model, for each objective; None where there is none;
+            never NaN.
+        epochs: trained.
+        seconds: taken.
+        reason: why the job is not done, or why it ended, in one sentence.
     """
 
     number: int
@@ -56,15 +93,17 @@ class Row:
 
 
 SPLITS = ("val", "train")
-"""What may be ranked by: the test split is never used for choosing anything."""
+"""Splits to rank by; nothing is chosen by the test split."""
 
 
-def objectives_of(setting: str | Sequence[str], directions: Sequence[str] = ()) -> list[Objective]:
-    """The objectives that ``objective=…`` names.
+def objectives_of(
+    setting: str | Sequence[str], directions: Sequence[Direction] = ()
+) -> list[Objective]:
+    """The objectives named by ``objective=…``.
 
     Args:
         setting: one metric or several.
-        directions: ``minimize`` or ``maximize`` for each; empty where the names tell.
+        directions: one for each metric; empty for the metrics' own.
 
     Raises:
         DiscernError: a metric of the test split, or another number of directions.

@@ -1,4 +1,4 @@
-"""What a terminal shows of a sweep: one bar of all jobs, and above it what jobs print."""
+"""The terminal of a sweep: a progress bar of all jobs, with their output above it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import NoReturn
 
 from tqdm import tqdm
 
@@ -17,32 +17,32 @@ LAYOUT = "{n_fmt}/{total_fmt} jobs |{bar}| {elapsed}, {remaining} left{postfix}"
 
 
 class Screen:
-    """The bar of a sweep, drawn by the sweep's process alone.
+    """The progress bar of a sweep, drawn by the sweep's process alone.
 
-    What jobs' processes print goes through a pipe to the sweep's, which writes it above the bar: on
-    a terminal that several write to, a bar and other lines stand in each other.
+    The output of jobs goes through a pipe to that process, which writes it above the bar. On a
+    terminal that several processes write to, lines and a bar would overwrite each other.
     """
 
     seconds = 1.0
-    """How long the bar stays as it is while no job ends."""
+    """Interval between updates of the bar while no job ends."""
 
     def __init__(self) -> None:
         self._way_out, self._way_in = os.pipe()
         os.set_blocking(self._way_out, False)
         self._unfinished = b""
-        self._bar: Any = None
+        self._bar: tqdm[NoReturn] | None = None
 
     def fileno(self) -> int:
-        """The file descriptor that can be read once a job has printed something."""
+        """The file descriptor that is readable when a job has printed something."""
         return self._way_out
 
     def show(self, done: int, total: int, best: str) -> None:
         """Draw the bar.
 
         Args:
-            done: jobs that have ended.
-            total: jobs of the sweep.
-            best: what came of the best so far; empty if nothing has come of any.
+            done: number of finished jobs.
+            total: number of jobs.
+            best: objective of the best job so far; empty without one.
         """
         if self._bar is None:
             self._bar = tqdm(
@@ -55,7 +55,7 @@ class Screen:
         self._bar.refresh()
 
     def refresh(self) -> None:
-        """Write what jobs have printed, and draw the bar again."""
+        """Write the output of jobs, and redraw the bar."""
         lines = (self._unfinished + self._read()).split(b"\n")
         self._unfinished = lines.pop()
         for line in lines:
@@ -64,7 +64,7 @@ class Screen:
             self._bar.refresh()
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self.refresh()
         if self._unfinished:
             tqdm.write(self._unfinished.decode(errors="replace"), file=sys.stderr)
@@ -82,7 +82,7 @@ class Screen:
                 return b"".join(parts)
 
     def take_output(self) -> None:
-        """In the process of a job: what is printed to the terminal goes to the sweep's process."""
+        """In a worker: redirect output from the terminal to the sweep's process."""
         for stream in (sys.stdout.fileno(), sys.stderr.fileno()):
             if os.isatty(stream):
                 os.dup2(self._way_in, stream)
@@ -90,7 +90,7 @@ class Screen:
 
 @contextmanager
 def screen_if_watched() -> Iterator[Screen | None]:
-    """A screen for the length of the block, or None where there is no terminal."""
+    """A screen for the block, or None without a terminal."""
     if not is_terminal():
         yield None
         return
@@ -102,10 +102,6 @@ def screen_if_watched() -> Iterator[Screen | None]:
 
 
 def forget_bars() -> None:
-    """In a process that was forked: leave the bars to the one that they are of.
-
-    They share tqdm's lock, and a process that is killed while it holds it would never let go.
-    """
-    instances: Any = tqdm._instances
-    instances.clear()
+    """In a fork: drop the parent's bars, and its lock, which a killed process does not release."""
+    tqdm._instances.clear()
     tqdm.set_lock(threading.RLock())

@@ -6,23 +6,25 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from hydra.core.override_parser.types import (
-    ChoiceSweep,
     IntervalSweep,
     Override,
     RangeSweep,
 )
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
-from discern.config.typed import quoted
 from discern.errors import DiscernError, refusals_of
 from discern.redaction import redacted_setting
 from discern.runs.state import State
-from discern.sweeps.ledger import Job, Ledger
+from discern.runs.sweep_job import TRIAL, Trial
+from discern.sweeps.launcher import check_count
+from discern.sweeps.ledger import Ledger
+from discern.sweeps.rows import Direction, Job
 from discern.sweeps.study_file import check_study
-from discern.sweeps.sweeper import JobsSweeper, typed
+from discern.sweeps.sweeper import JobsSweeper, for_job, typed
 from discern.training.study import FOLDER, PRUNER, open_storage
 
 if TYPE_CHECKING:
@@ -33,10 +35,13 @@ log = logging.getLogger(__name__)
 
 
 STUDY = "study.db"
-"""Where the study is in the sweep's folder, unless a storage is named."""
+"""File of the study in the sweep's folder, unless a storage is named."""
 
 MAX_INT = 2**53
-"""Beyond it, samplers, which compute in float64, do not tell whole numbers apart."""
+"""Samplers compute in float64, which has no distinct whole numbers beyond."""
+
+Entry = Mapping[str, object]
+"""An entry of the config with ``_target_``."""
 
 MISSING = (
     "hydra/sweeper=optuna needs the package optuna, which is not installed; "
@@ -45,21 +50,19 @@ MISSING = (
 
 
 class SearchSweeper(JobsSweeper):
-    """Lets Optuna choose the values of the jobs to come by what came of those before.
+    """Lets Optuna choose the values of each job by the results of those before.
 
     Args:
-        n_trials: jobs, those before a resumption included, and those of all sweeps that have
-            joined the study.
-        n_jobs: trials that are asked for at a time; the launcher decides how many run at a time.
-        direction: ``minimize`` or ``maximize``, or a list for several objectives; null: as the
-            objectives' names tell.
+        n_trials: number of jobs in total, over all resumptions and all sweeps that share the study.
+        n_jobs: trials asked for at a time; the launcher decides how many run at a time.
+        direction: ``minimize`` or ``maximize``, or a list for several objectives; null: that of the
+            metric.
         sampler: an Optuna sampler, as a ``_target_`` entry.
         pruner: an Optuna pruner, as a ``_target_`` entry; null for none.
-        storage: where the study is: an URL of SQLAlchemy's, the path of a journal file
-            (``….log``), or null for ``study.db`` in the sweep's folder.
-        study_name: of the study in there.
-        params: setting -> values, besides those typed.
-        max_batch_size: does nothing here; Hydra's sweepers have it.
+        storage: of the study: an SQLAlchemy URL, the path of a journal file (``….log``), or null
+            for ``study.db`` in the sweep's folder.
+        study_name: name of the study in the storage.
+        params: setting -> values, in addition to those typed.
     """
 
     def __init__(
@@ -67,19 +70,15 @@ class SearchSweeper(JobsSweeper):
         n_trials: int = 20,
         n_jobs: int = 1,
         direction: str | Sequence[str] | None = None,
-        sampler: Any = None,
-        pruner: Any = None,
+        sampler: Entry | None = None,
+        pruner: Entry | None = None,
         storage: str | None = None,
         study_name: str = "sweep",
-        params: Mapping[str, Any] | None = None,
+        params: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(params=params)
         for name, value in (("n_trials", n_trials), ("n_jobs", n_jobs)):
-            if not isinstance(value, int) or value < 1:
-                raise DiscernError(
-                    f"hydra.sweeper.{name}={value} is not allowed; it must be a whole number above "
-                    "0."
-                )
+            check_count(f"hydra.sweeper.{name}", value)
         self.n_trials = n_trials
         self.n_jobs = n_jobs
         self.direction = direction
@@ -89,17 +88,17 @@ class SearchSweeper(JobsSweeper):
         self.study_name = study_name
         self._study: optuna.Study | None = None
 
-    def _directions(self) -> list[str]:
+    def _directions(self) -> list[Direction]:
         if self.direction is None:
             return []
-        told = [self.direction] if isinstance(self.direction, str) else list(self.direction)
-        for direction in told:
+        typed = [self.direction] if isinstance(self.direction, str) else self.direction
+        for direction in typed:
             if direction not in ("minimize", "maximize"):
                 raise DiscernError(
                     f"hydra.sweeper.direction={direction} is not allowed; it must be minimize or "
                     "maximize."
                 )
-        return told
+        return cast("list[Direction]", list(typed))
 
     def _search(self, arguments: Sequence[str]) -> list[str]:
         of_hydra = [str(typed) for typed in self.config.hydra.overrides.hydra]
@@ -117,9 +116,8 @@ class SearchSweeper(JobsSweeper):
                 "as 'optimizer.lr=tag(log,interval(1e-4,1e-1))'."
             )
         study = self._study = self._open(ledger)
-        first = fixed | {key: _first(values) for key, values in space.items()}
-        others = [first | {key: value} for key in space for value in _choices(space[key])]
-        self._check([first, *others])
+        first = fixed | {key: _examples(values)[0] for key, values in space.items()}
+        self._check([first | {key: value} for key in space for value in _examples(space[key])])
         try:
             self._planned = self.n_trials
             self._finish(study, ledger)
@@ -139,7 +137,7 @@ class SearchSweeper(JobsSweeper):
             raise DiscernError(f"The study knows other values: {error}.") from error
 
     def _finish(self, study: optuna.Study, ledger: Ledger) -> None:
-        """Let the jobs end that were under way when the sweep was killed."""
+        """Finish the jobs that were running when the sweep was killed."""
         import optuna
 
         running = {
@@ -156,23 +154,19 @@ class SearchSweeper(JobsSweeper):
             else:
                 self._try(study, ledger, [job], [number])
         for folder, number in running.items():
-            # One without a folder was asked for just before the end: in a study of others by them.
-            ours = self.storage is None if folder is None else _is_in(folder, ledger.folder)
-            if ours:
+            # A trial without a folder was asked for just before the end, in a shared study perhaps
+            # by another sweep.
+            of_sweep = folder and Path(folder).parent == ledger.folder.resolve()
+            if of_sweep or (folder is None and self.storage is None):
                 study.tell(number, state=optuna.trial.TrialState.FAIL)
 
     def _try(
         self, study: optuna.Study, ledger: Ledger, jobs: Sequence[Job], numbers: Sequence[int]
     ) -> None:
-        location = self._location(ledger)
+        location, name = self._location(ledger), study.study_name
+        prunes = self.pruner is not None and len(ledger.objectives) == 1
         extra = [
-            [
-                f"sweep.study={quoted(location)}",
-                f"sweep.name={quoted(study.study_name)}",
-                f"sweep.trial={number}",
-            ]
-            if self.pruner is not None and len(ledger.objectives) == 1
-            else []
+            [for_job(TRIAL, str(Trial(location, name, number)))] if prunes else []
             for number in numbers
         ]
         self._launch(ledger, jobs, extra)
@@ -192,10 +186,10 @@ class SearchSweeper(JobsSweeper):
             study.tell(number, state=TrialState.FAIL)
 
     def _location(self, ledger: Ledger) -> str:
-        """Where the study is, whatever a job's working directory."""
+        """URL or path of the study, independent of the working directory."""
         if self.storage is None:
             path = str((ledger.folder / STUDY).resolve())
-            # What means something in a URL.
+            # Characters with a meaning in a URL.
             return f"sqlite:///{path.replace('%', '%25').replace('?', '%3F')}"
         return self.storage if "://" in self.storage else str(Path(self.storage).resolve())
 
@@ -204,9 +198,9 @@ class SearchSweeper(JobsSweeper):
             import optuna
         except ImportError as error:
             raise DiscernError(MISSING) from error
-        # A line for each trial comes from discern.
+        # discern logs a line per trial itself.
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        directions: list[Any] = [objective.direction for objective in ledger.objectives]
+        directions = [objective.direction for objective in ledger.objectives]
         sampler = instantiate(self.sampler) if self.sampler is not None else None
         if self.storage is None:
             check_study(ledger.folder / STUDY)
@@ -218,41 +212,34 @@ class SearchSweeper(JobsSweeper):
                 directions=directions,
                 load_if_exists=True,
             )
-            study.get_trials(deepcopy=False)  # which a damaged file does not hand out
+            study.get_trials(deepcopy=False)  # fails if the file is damaged
         if [direction.name.lower() for direction in study.directions] != directions:
             raise DiscernError(
                 f"hydra.sweeper.study_name={self.study_name} is a study with other objectives; "
                 "choose another name."
             )
         if self.pruner is not None:
-            from omegaconf import OmegaConf
-
-            told = dict(OmegaConf.to_container(OmegaConf.create(self.pruner), resolve=True))  # type: ignore[arg-type]
-            study.set_user_attr(PRUNER, told)
+            entry = OmegaConf.to_container(OmegaConf.create(dict(self.pruner)), resolve=True)
+            study.set_user_attr(PRUNER, entry)
         return study
 
-    def _extras(self, ledger: Ledger) -> Mapping[str, Any]:
-        study = self._study
-        if study is None:
+    def _extras(self, ledger: Ledger) -> Mapping[str, object]:
+        if self._study is None:
             return {}
         from discern.sweeps.importance import importance_of
 
-        importance = importance_of(study, ledger.objectives)
+        importance = importance_of(self._study, ledger.objectives)
         return {"study": redacted_setting(self._location(ledger)), "importance": importance}
-
-
-def _is_in(folder: str, parent: Path) -> bool:
-    return Path(folder).parent == parent.resolve()
 
 
 def search_space(
     overrides: Sequence[Override],
 ) -> tuple[dict[str, BaseDistribution], dict[str, str]]:
-    """What is to be searched, and the settings that are the same for all jobs.
+    """The search space, and the settings that all jobs share.
 
-    The meaning of the values is that of hydra-optuna-sweeper: ``interval(a, b)`` is continuous,
-    ``int(interval(a, b))`` of whole numbers, with ``tag(log, …)`` on a logarithmic scale;
-    ``range(a, b, step)`` has both ends; ``choice(…)``, and values with commas, are categories.
+    Values mean what they mean to hydra-optuna-sweeper: ``interval(a, b)`` is continuous,
+    ``int(interval(a, b))`` is of whole numbers, ``tag(log, …)`` makes either logarithmic,
+    ``range(a, b, step)`` includes both ends, and ``choice(…)`` or a list are categories.
     """
     space: dict[str, BaseDistribution] = {}
     fixed: dict[str, str] = {}
@@ -270,69 +257,48 @@ def _distribution(override: Override) -> BaseDistribution:
         from optuna import distributions as d
     except ImportError as error:
         raise DiscernError(MISSING) from error
-    value: Any = override.value()
+    value = override.value()
     if isinstance(value, (IntervalSweep, RangeSweep)):
-        ends = _ends(value)
-        wrong = _what_is_wrong(*ends)
-        if wrong is not None:
-            raise DiscernError(f"{override.input_line} cannot be searched: {wrong}.")
-        low, high, step, log_scale = ends
-        if isinstance(low, int):
-            return d.IntDistribution(low, int(high), log=log_scale, step=int(step or 1))
-        return d.FloatDistribution(low, high, log=log_scale, step=step)
-    assert isinstance(value, ChoiceSweep) or override.is_discrete_sweep()
+        low, high, step, is_log = _ends(value)
+        given = (low, high, 1 if step is None else step)
+        try:
+            if not all(math.isfinite(number) for number in given):
+                raise ValueError("Its ends and its step must be finite.")
+            if isinstance(low, int) and max(map(abs, given)) > MAX_INT:
+                raise ValueError(f"Its whole numbers must be at most {MAX_INT} (2^53).")
+            if isinstance(low, int):
+                whole = 1 if step is None else int(step)
+                return d.IntDistribution(low, int(high), log=is_log, step=whole)
+            return d.FloatDistribution(low, high, log=is_log, step=step)
+        except ValueError as error:  # of Optuna's own checks, too
+            text = f"{override.input_line} cannot be searched: {error}"
+            raise DiscernError(text) from error
     return d.CategoricalDistribution([typed(each) for each in override.sweep_string_iterator()])
 
 
-Ends = tuple[int | float, int | float, int | float | None, bool]
-"""Of an interval or a range: the lower end, the upper one, the step, whether the scale is log."""
-
-
-def _ends(value: Any) -> Ends:
-    """What a user has typed, in whole numbers if all of them are."""
+def _ends(
+    value: IntervalSweep | RangeSweep,
+) -> tuple[int | float, int | float, int | float | None, bool]:
+    """Low end, high end, step and whether the scale is log; whole numbers if all are typed so."""
     if isinstance(value, IntervalSweep):
-        numbers: list[Any] = [value.start, value.end]
+        numbers = [value.start or 0, value.end or 0]
     else:
         numbers = [value.start or 0, value.stop or 0, value.step]
     if not all(isinstance(number, int) for number in numbers):
         numbers = [float(number) for number in numbers]
-    log_scale = "log" in value.tags
-    # A logarithmic scale has every whole number in it: the step that a range has unasked.
-    steps = numbers[2:] if not (log_scale and numbers[2:] == [1]) else []
-    return numbers[0], numbers[1], steps[0] if steps else None, log_scale
+    is_log = "log" in value.tags
+    # A logarithmic scale includes every whole number, which is the default step of a range.
+    steps = numbers[2:] if not (is_log and numbers[2:] == [1]) else []
+    return numbers[0], numbers[1], steps[0] if steps else None, is_log
 
 
-def _what_is_wrong(
-    low: int | float, high: int | float, step: int | float | None, log_scale: bool
-) -> str | None:
-    """Why there is nothing to search between two ends, or None."""
-    given = (low, high) if step is None else (low, high, step)
-    if not all(math.isfinite(number) for number in given):
-        return "its ends and its step must be finite"
-    if isinstance(low, int) and max(map(abs, given)) > MAX_INT:
-        return f"its whole numbers must be at most {MAX_INT} (2^53)"
-    if low > high:
-        return f"its lower end, {low}, is above its upper, {high}"
-    if step is not None and step <= 0:
-        return f"its step, {step}, must be above 0"
-    if log_scale and low <= 0:
-        return f"its lower end, {low}, must be above 0 on a logarithmic scale"
-    if log_scale and step is not None:
-        return "a logarithmic scale has no steps"
-    return None
+def _examples(values: BaseDistribution) -> list[str]:
+    """Values to check before the search: all categories, or the lower end of an interval."""
+    categories = getattr(values, "choices", None)
+    return [_typed(value) for value in categories or [getattr(values, "low", None)]]
 
 
-def _first(values: Any) -> str:
-    """A value that a parameter may have."""
-    return _typed(values.choices[0] if hasattr(values, "choices") else values.low)
-
-
-def _choices(values: Any) -> list[str]:
-    """All values that a parameter may have, if it has categories."""
-    return [_typed(choice) for choice in getattr(values, "choices", ())]
-
-
-def _typed(value: Any) -> str:
+def _typed(value: object) -> str:
     """A parameter as one would type it."""
     return repr(value) if isinstance(value, (int, float)) else str(value)
 

@@ -1,4 +1,4 @@
-"""Which runs the words of a command mean."""
+"""Runs named on the command line."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from discern.text import decoded
 
 
 def selected(words: Iterable[str], outputs: Path) -> list[Run]:
-    """The runs that words mean, each once, in the order of the words.
+    """The runs that are named, each once, in the order of the words.
 
     Args:
-        words: folders of runs; of sweeps, whose jobs come best first by their loss on the
-            validation images, those of folds by their setting's mean objective; other folders, for
-            the runs somewhere in them; patterns of such; ``last`` and ``best``, the newest run of
-            ``outputs`` and that of the lowest val/loss.
-        outputs: where the last and the best run are looked for.
+        words: folders of runs; of sweeps, whose jobs come best first by val/loss, or by the mean
+            objective of their setting where they are folds; other folders, for all runs below;
+            glob patterns of folders; ``last`` and ``best``, the newest run in ``outputs`` and the
+            one with the lowest val/loss.
+        outputs: folder to look for ``last`` and ``best`` in.
 
     Raises:
-        DiscernError: a word means no run.
+        DiscernError: a word names no run.
     """
     found: dict[Path, Run] = {}
     for word in words:
@@ -66,7 +66,7 @@ def _meant(word: str, outputs: Path) -> list[Path]:
 
 
 def _matching(pattern: str) -> list[Path]:
-    """The runs among what a pattern matches; other files and folders do no harm."""
+    """The runs in what a pattern matches; other files and folders are ignored."""
     paths = matching(expanded(pattern))
     folders = [folder for path in paths for folder in _inside(path)]
     if not folders:
@@ -79,7 +79,7 @@ def _matching(pattern: str) -> list[Path]:
 
 def _inside(path: Path) -> list[Path]:
     if is_run(path):
-        # The folder of a sweep's best is one of links to a job's files.
+        # The folder ``best`` of a sweep holds links to a job's files.
         marker = next(name for name in (SUMMARY, OVERRIDES) if (path / name).is_file())
         linked = (path / marker).is_symlink()
         return [(path / marker).resolve().parent if linked else path]
@@ -87,14 +87,14 @@ def _inside(path: Path) -> list[Path]:
     if not is_sweep(path):
         return folders
     folds = _folds(path)
-    # A job that the list of jobs does not name stays at the end.
+    # Jobs that sweep.json does not list come last.
     key = (lambda each: folds.get(each.name, len(folds))) if folds else _loss
     return sorted(folders, key=key)
 
 
 def _folds(sweep: Path) -> dict[str, int]:
-    """The jobs of a sweep over folds -> their places, those of a setting together."""
-    from discern.sweeps.ledger import Ledger  # numpy, for those who name a sweep
+    """Folder of a job -> its place in a sweep over folds; empty for other sweeps."""
+    from discern.sweeps.ledger import Ledger  # numpy: start-up time
     from discern.sweeps.ranking import has_folds, listed_rows
 
     try:

@@ -1,4 +1,4 @@
-"""``train -m``: every combination of the values given, and what they come to."""
+"""``train -m``: runs every combination of the given values and ranks the jobs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import shlex
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import hydra
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
@@ -29,21 +29,24 @@ from discern.config.settle import leave_out
 from discern.config.typed import quoted, without_escapes
 from discern.errors import DiscernError, as_override, first_line, refuse
 from discern.redaction import log_missing, redacted, redacted_setting
-from discern.runs.folder import FOLD, WORDS, Run, checkpoint_in, find_checkpoint, glance, numbers
+from discern.runs.folder import FOLD, WORDS, checkpoint_in, find_checkpoint, glance, numbers
 from discern.runs.state import State
-from discern.sweeps.launcher import InterruptedSweepError, JobsLauncher, JobStoppedError
-from discern.sweeps.ledger import Job, Ledger, shown
+from discern.runs.sweep_job import DRAWS
+from discern.sweeps.launcher import (
+    InterruptedSweepError,
+    JobsLauncher,
+    JobStoppedError,
+    check_count,
+)
+from discern.sweeps.ledger import Ledger
 from discern.sweeps.names import differing
-from discern.sweeps.rows import Row, objectives_of
+from discern.sweeps.rows import Direction, Job, Row, objectives_of, shown
 from discern.training.job import relative
 
 log = logging.getLogger(__name__)
 
-KNOWN_HYDRA = "1.3."
-"""Beginning of the versions whose config loader is exchanged; with others Hydra's own is used."""
-
-QUIET_CONSOLE = ("++hydra.job_logging.handlers.console.level=WARNING",)
-"""A job's lines stand in its train.log; the terminal has one for each job."""
+QUIET_CONSOLE = "++hydra.job_logging.handlers.console.level=WARNING"
+"""The terminal has one line per job; a job's own lines are in its train.log."""
 
 NOT_RANKABLE = {
     "find_lr": (
@@ -55,39 +58,37 @@ NOT_RANKABLE = {
         "gives nothing to rank jobs by; discern evaluate -m ckpt_path=… measures several models",
     ),
 }
-"""Settings -> the value with which a job has no objective, and what to do."""
+"""Setting -> the value with which a job has no objective, and why."""
 
 MAX_JOBS = 10_000
-"""Of a sweep: a mistyped range has millions."""
+"""Maximum number of jobs of a grid: a mistyped range has millions."""
 
 SUBMITIT = ".submitit"
-"""Folder in a sweep's in which submitit keeps what it tells jobs, and hears of them."""
+"""Folder of submitit's files, in the folder of a sweep."""
 
 ALLOWING = f"{SETTING}="
-"""How what is allowed begins, which is typed for each sweep: no file of a sweep's says it."""
+"""Prefix of ``allow_targets=…``, which has to be typed for each sweep and is not kept in a file."""
 
 OWN = ("sweep.", "hydra.", ALLOWING)
-"""Settings of the sweep, which are none of its jobs."""
+"""Prefixes of settings of the sweep, which are not settings of its jobs."""
+
+CHECKPOINTS = ("ckpt_path", "model.init_from", "model.weights")
+"""Settings that may name a checkpoint by ``last`` or ``best``."""
 
 
 class JobsSweeper(Sweeper):
-    """What sweepers have in common: jobs are run, survive each other, and end in an answer.
+    """Base class of sweepers: runs jobs, tolerates failures, and ranks the results.
 
     Args:
-        max_batch_size: jobs handed to the launcher at a time; None for all.
-        params: setting -> values, besides those typed.
+        max_batch_size: number of jobs handed to the launcher at a time; None for all.
+        params: setting -> values, in addition to those typed.
     """
 
     def __init__(
         self, max_batch_size: int | None = None, params: Mapping[str, Any] | None = None
     ) -> None:
-        if max_batch_size is not None and not (
-            isinstance(max_batch_size, int) and max_batch_size >= 1
-        ):
-            raise DiscernError(
-                f"hydra.sweeper.max_batch_size={max_batch_size} is not allowed; it must be a whole "
-                "number above 0, or null."
-            )
+        if max_batch_size is not None:
+            check_count("hydra.sweeper.max_batch_size", max_batch_size, "null or ")
         self.max_batch_size = max_batch_size
         self.params = dict(params or {})
         self.config: DictConfig
@@ -101,27 +102,21 @@ class JobsSweeper(Sweeper):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Remember what Hydra gives, and make the launcher."""
-        # Hydra's launchers tell of each job before it begins, with all that is the sweep's own.
+        """Called by Hydra: keep the context and create the launcher."""
+        # Hydra's launchers log each job before it starts, with the overrides of the sweep itself.
         logging.getLogger("hydra_plugins").setLevel(logging.WARNING)
         self.config = config
-        loader: Any = CheckedLoader(hydra_context.config_loader)
-        if hydra.__version__.startswith(KNOWN_HYDRA):
-            # Not with another release, in which the private classes that it extends may be missing.
-            from discern.sweeps.composing import SweepConfigLoader
-
-            loader = SweepConfigLoader(hydra_context.config_loader)
+        loader = cast("ConfigLoader", CheckedLoader(hydra_context.config_loader))
         self.hydra_context = HydraContext(loader, hydra_context.callbacks)
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self.hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> list[Row]:
-        """Run the jobs, and tell what they came to.
+        """Run the jobs and return their results.
 
         Raises:
-            SystemExit: with 1 if a job failed, or all of them diverged; with 130 or 143 if the
-                sweep was stopped.
+            SystemExit: 1 if a job failed or all of them diverged; 130 or 143 after a signal.
         """
         try:
             return self._sweep([f"{key}={value}" for key, value in self.params.items()] + arguments)
@@ -130,11 +125,12 @@ class JobsSweeper(Sweeper):
 
     def _sweep(self, arguments: list[str]) -> list[Row]:
         folder = Path(self.config.hydra.sweep.dir)
-        ledger = self._ledger(folder, [_found(a) for a in arguments if not _is_own(a)])
+        own = [a for a in arguments if not a.lstrip("+~").startswith(OWN)]
+        ledger = self._ledger(folder, [_with_checkpoints(argument) for argument in own])
         with ledger.alone(), self._launcher_kept():
             ledger.save()
-            told = redacted(OmegaConf.to_container(self.config))
-            OmegaConf.save(OmegaConf.create(told), folder / "multirun.yaml")
+            shown_config = redacted(OmegaConf.to_container(self.config))
+            OmegaConf.save(OmegaConf.create(shown_config), folder / "multirun.yaml")
             stopped = 0
             try:
                 self._run(ledger, self._parse(ledger.arguments))
@@ -148,29 +144,29 @@ class JobsSweeper(Sweeper):
         failed = sum(not row.state.is_settled for row in rows)
         if stopped:
             again = shlex.quote(f"sweep.resume={relative(folder)}")
-            log.warning("Stopped; go on with python train.py -m %s", again)
+            log.warning("Interrupted. Continue: python train.py -m %s", again)
             raise SystemExit(stopped)
         if failed:
             log.error("%d of %d jobs failed.", failed, len(rows))
             raise SystemExit(1)
         if rows and all(row.state is State.DIVERGED for row in rows):
-            log.error("The loss was not finite in any of %d jobs.", len(rows))
+            log.error("All %d jobs diverged: the loss was not finite.", len(rows))
             raise SystemExit(1)
         return rows
 
     @abstractmethod
     def _run(self, ledger: Ledger, overrides: Sequence[Override]) -> None:
-        """Run whatever jobs there are to run."""
+        """Run the jobs that are not settled."""
 
-    def _extras(self, ledger: Ledger) -> Mapping[str, Any]:
-        """What is to be in results.json besides."""
+    def _extras(self, ledger: Ledger) -> Mapping[str, object]:
+        """Further entries of results.json."""
         return {}
 
-    def _directions(self) -> list[str]:
-        """Of the objectives, where their names do not tell."""
+    def _directions(self) -> list[Direction]:
+        """Directions of the objectives; empty for the metrics' own."""
         return []
 
-    # Beginning, or going on
+    # Starting or resuming
 
     def _ledger(self, folder: Path, arguments: list[str]) -> Ledger:
         objective = self.config.objective
@@ -181,7 +177,7 @@ class JobsSweeper(Sweeper):
         ledger = Ledger.load(folder)
         ledger.check_links()
         if (ledger.search is None) != (self._search(arguments) is None):
-            kind = "no search: leave" if ledger.search is None else "a search: add"
+            kind = "not a search: leave out" if ledger.search is None else "a search: add"
             typed = " ".join(ledger.search or self._search(arguments) or [])
             raise DiscernError(f"sweep.resume={relative(folder)} is {kind} {typed}.")
         before = {argument.partition("=")[0]: argument for argument in ledger.arguments}
@@ -197,9 +193,8 @@ class JobsSweeper(Sweeper):
             )
         values = self._values(arguments)
         own = [*arguments, *(f"{key}={value}" for (key, _), value in values.items())]
-        of_jobs = [f"{key}={value}" for job in ledger.jobs for key, value in job.overrides.items()]
-        told = f"sweep.resume={relative(folder)}"
-        check_overrides([*ledger.arguments, *of_jobs], own, told)
+        of_jobs = [override for job in ledger.jobs for override in _overrides(job.overrides)]
+        check_overrides([*ledger.arguments, *of_jobs], own, f"sweep.resume={relative(folder)}")
         directions = [objective.direction for objective in ledger.objectives]
         if self._directions() not in ([], directions):
             raise DiscernError(
@@ -212,20 +207,16 @@ class JobsSweeper(Sweeper):
         return ledger
 
     def _values(self, arguments: list[str]) -> dict[tuple[str, str], str]:
-        """Setting, and a value as the ledger writes it -> that value as it was typed."""
+        """(setting, value as the ledger writes it) -> value as typed."""
         found = {}
         for override in self._parse(arguments):
             key = override.get_key_element()
-            if not override.is_sweep_override():
-                values = [typed(override.get_value_element_as_str())]
-            else:
-                values = _values(override) if override.is_discrete_sweep() else []
-            for value in values:
+            for value in _values(override) or ():
                 found[key, shown({key: value})[key]] = value
         return found
 
     def _search(self, arguments: Sequence[str]) -> list[str] | None:
-        """What was typed to have a search; None for what is none."""
+        """The arguments that ask for a search; None for a grid."""
         return None
 
     def _parse(self, arguments: list[str]) -> list[Override]:
@@ -242,28 +233,24 @@ class JobsSweeper(Sweeper):
 
     @contextlib.contextmanager
     def _launcher_kept(self) -> Iterator[None]:
-        launcher = self.launcher
-        if isinstance(launcher, JobsLauncher):
-            from discern.sweeps.screen import screen_if_watched  # tqdm and rich
-
-            with screen_if_watched() as screen, launcher.kept_open():
-                launcher.screen = screen
-                try:
-                    yield
-                finally:
-                    launcher.screen = None
-        else:
+        if not isinstance(launcher := self.launcher, JobsLauncher):
             yield
+            return
+        from discern.sweeps.screen import screen_if_watched  # tqdm and rich
+
+        with screen_if_watched() as launcher.screen, launcher.kept_open():
+            yield
+        launcher.screen = None
 
     # Running jobs
 
     def _check(self, jobs: Sequence[Mapping[str, str]]) -> None:
-        """Compose configs, so that a setting that does not exist ends all at once.
+        """Compose configs, so that an unknown setting is refused before any job runs.
 
-        The values of settings are checked by each job; of choices each is tried once.
+        Each choice of a group is composed once. Values are checked by each job.
 
         Raises:
-            DiscernError: a name stands for nothing, or jobs would have no objective.
+            DiscernError: a setting is unknown, or jobs would have no objective.
         """
         loader = self.hydra_context.config_loader
         tried: set[tuple[str, str]] = set()
@@ -275,7 +262,7 @@ class JobsSweeper(Sweeper):
                 or loader.get_group_options(key.lstrip("+~").partition("@")[0])
             }
             if not tried or choices - tried:
-                overrides = [*(f"{key}={value}" for key, value in job.items()), *self._allowing()]
+                overrides = [*_overrides(job), *self._allowing()]
                 cfg = loader.load_sweep_config(self.config, overrides)
                 leave_out(cfg)
                 check_names(cfg)
@@ -285,19 +272,20 @@ class JobsSweeper(Sweeper):
                 tried |= choices or {("", "")}
 
     def _launch(self, ledger: Ledger, jobs: Sequence[Job], extra: Sequence[Sequence[str]]) -> None:
-        """Run jobs, each with some overrides besides its own, whatever becomes of single ones."""
-        settings = differing([job.overrides for job in ledger.jobs])
+        """Run jobs, each with extra overrides; failures of single jobs are recorded."""
+        settings = ledger.settings
         own = self.launcher if isinstance(self.launcher, JobsLauncher) else None
         resumed = [ledger.resumption(job) for job in jobs]
         overrides = [
             [
-                *(f"{key}={value}" for key, value in job.overrides.items()),
-                *self._untested(job),
+                *_overrides(job.overrides),
+                # Only the best is tested, once, unless the test was asked for.
+                *([] if "test" in job.overrides else ["test=false"]),
                 *self._allowing(),
                 *more,
                 *start,
-                *self._calm(),
-                *(("sweep.draws=true",) if own is not None else ()),
+                *self._quiet(),
+                *((for_job(DRAWS, "1"),) if own is not None else ()),
                 f"hydra.sweep.subdir={quoted(job.name)}",
             ]
             for job, more, start in zip(jobs, extra, resumed, strict=True)
@@ -320,7 +308,7 @@ class JobsSweeper(Sweeper):
         self._draw(ledger)
         try:
             results = self._launched(ledger, overrides, jobs[0].number)
-        except Exception as error:  # of a launcher whose jobs died
+        except Exception as error:  # a launcher whose jobs died
             log.debug("The launcher failed.", exc_info=True)
             results = [JobReturn(status=JobStatus.FAILED, _return_value=error) for _ in jobs]
         if own is None:
@@ -332,7 +320,7 @@ class JobsSweeper(Sweeper):
     def _launched(
         self, ledger: Ledger, overrides: Sequence[Sequence[str]], first: int
     ) -> Sequence[JobReturn]:
-        """Run jobs; of submitit's files those go in the end that hold what was typed, as it was."""
+        """Run jobs; afterwards remove submitit's pickles, which hold the overrides with secrets."""
         kept = ledger.folder / SUBMITIT
         if "submitit" in str(self.config.hydra.launcher._target_):
             kept.mkdir(0o700, exist_ok=True)
@@ -341,22 +329,18 @@ class JobsSweeper(Sweeper):
         finally:
             own = ledger.folder.resolve() / SUBMITIT
             for pickled in kept.glob("*/*.pkl"):
-                if pickled.parent.resolve().parent == own:  # and not where a link leads to
+                if pickled.parent.resolve().parent == own:  # not through a link
                     pickled.unlink(missing_ok=True)
 
-    def _calm(self) -> tuple[str, ...]:
-        """Nothing where the user has chosen another logging of jobs."""
+    def _quiet(self) -> list[str]:
+        """Empty where the user has chosen another logging of jobs."""
         console = OmegaConf.select(self.config, "hydra.job_logging.handlers.console")
-        return () if console is None else QUIET_CONSOLE
+        return [] if console is None else [QUIET_CONSOLE]
 
     def _allowing(self) -> list[str]:
-        """What is typed to have files given by path say more."""
+        """The ``allow_targets=…`` that was typed."""
         typed = map(str, self.config.hydra.overrides.task)
         return [argument for argument in typed if argument.startswith(ALLOWING)]
-
-    def _untested(self, job: Job) -> list[str]:
-        """The test is for the best, once, unless it was asked for."""
-        return [] if "test" in job.overrides else ["test=false"]
 
     def _show(self, ledger: Ledger, job: Job, settings: Sequence[str]) -> None:
         if not self._settled and (validated := ledger.is_validated(job)) is not None:
@@ -381,14 +365,14 @@ class JobsSweeper(Sweeper):
     def _keep_best(self, ledger: Ledger, row: Row) -> None:
         objective = ledger.objectives[0]
         value = row.values.get(objective.metric)
-        # What is a fold is seen by what the planned jobs differ in; none of them is the best.
+        # Folds are recognized by the settings that differ; none of them is the best.
         folds = FOLD in (name.lstrip("+") for name in ledger.settings)
         if row.state is State.DONE and value is not None and not folds:
             values = [value] if self._best is None else [value, self._best]
             self._best = min(values, key=lambda each: objective.sign * each)
 
     def _draw(self, ledger: Ledger) -> None:
-        """Show how far the sweep is, if somebody watches."""
+        """Update the progress bar, on a terminal."""
         screen = self.launcher.screen if isinstance(self.launcher, JobsLauncher) else None
         if screen is None:
             return
@@ -396,34 +380,32 @@ class JobsSweeper(Sweeper):
         screen.show(self._shown, max(self._planned, len(ledger.jobs)), best)
 
     def _run_best(self, ledger: Ledger, row: Row) -> dict[str, float]:
-        """The test metrics of the model that a job has kept."""
+        """The test metrics of the model that a job kept."""
         job = ledger.jobs[row.number]
         if self.config.test is False:
             return {}
         best = checkpoint_in(ledger.folder / job.name)
         if best is None:
             return {}
-        kept = {k: v for k, v in job.overrides.items() if k not in ("test", "train", "find_lr")}
+        left_out = ("test", "train", "find_lr")
         name = f"{job.name}/test"
-        known = glance(ledger.folder / name)
-        if known.state is State.DONE:
-            return _tested(known)
         overrides = [
-            *(f"{key}={value}" for key, value in kept.items()),
+            *_overrides({k: v for k, v in job.overrides.items() if k not in left_out}),
             *self._allowing(),
             "train=false",
             "test=true",
             "logger=none",
             f"ckpt_path={quoted(str(best.resolve()))}",
-            *self._calm(),
+            *self._quiet(),
             f"hydra.sweep.subdir={quoted(name)}",
         ]
-        self._launched(ledger, [overrides], len(ledger.jobs))
-        return _tested(glance(ledger.folder / name))
+        if glance(ledger.folder / name).state is not State.DONE:
+            self._launched(ledger, [overrides], len(ledger.jobs))
+        return numbers(glance(ledger.folder / name).part("metrics").get("test"))
 
 
 class GridSweeper(JobsSweeper):
-    """Every combination of the values given."""
+    """Every combination of the given values."""
 
     def _run(self, ledger: Ledger, overrides: Sequence[Override]) -> None:
         if not ledger.jobs:
@@ -442,26 +424,23 @@ class GridSweeper(JobsSweeper):
 
 
 def combinations(overrides: Sequence[Override]) -> list[dict[str, str]]:
-    """Each combination of the values that overrides give, in their order.
+    """Each combination of the values in overrides, in their order.
 
     Raises:
-        DiscernError: an override that only a search knows, or more jobs than anybody means.
+        DiscernError: an override is for searches only, or there are more than ``MAX_JOBS``.
     """
     values: dict[str, list[str]] = {}
     for override in overrides:
-        key = override.get_key_element()
-        if not override.is_sweep_override():
-            values[key] = [typed(override.get_value_element_as_str())]
-        elif override.is_discrete_sweep():
-            values[key] = _values(override)
-        else:
+        listed = _values(override)
+        if listed is None:
             raise DiscernError(
-                f"{override.input_line} is no list of values; an interval is for a search: add "
+                f"{override.input_line} is not a list of values; an interval is for a search: add "
                 "hydra/sweeper=optuna."
             )
+        values[override.get_key_element()] = listed
         if math.prod(map(len, values.values())) > MAX_JOBS:
             raise DiscernError(
-                f"The values given make more than {MAX_JOBS:,} jobs; a sweep has at most so many."
+                f"The values given make more than {MAX_JOBS:,} jobs, the maximum of a sweep."
             )
     return [
         dict(zip(values, combination, strict=True))
@@ -469,8 +448,16 @@ def combinations(overrides: Sequence[Override]) -> list[dict[str, str]]:
     ]
 
 
-def _values(override: Override) -> list[str]:
-    """The values that an override lists, at most one more than there may be jobs."""
+def _overrides(settings: Mapping[str, str]) -> list[str]:
+    return [f"{key}={value}" for key, value in settings.items()]
+
+
+def _values(override: Override) -> list[str] | None:
+    """The values of an override, at most one more than there may be jobs; None for an interval."""
+    if not override.is_sweep_override():
+        return [typed(override.get_value_element_as_str())]
+    if not override.is_discrete_sweep():
+        return None
     try:
         few = itertools.islice(override.sweep_string_iterator(), MAX_JOBS + 1)
         values = [typed(value) for value in few]
@@ -484,15 +471,15 @@ def _values(override: Override) -> list[str]:
 
 
 def typed(value: object) -> str:
-    """A value of a sweep as one would type it: Hydra writes those of YAML as Python does."""
+    """A value as typed on the command line; Hydra writes those of YAML in Python's syntax."""
     text = {"True": "true", "False": "false", "None": "null"}.get(str(value), str(value))
     return without_escapes(text)
 
 
-def _found(argument: str) -> str:
-    """An override with the checkpoints of now for ``last`` and ``best``.
+def _with_checkpoints(argument: str) -> str:
+    """An override with the paths of ``last`` and ``best`` as of now.
 
-    Or each job would go on from the one before it.
+    Otherwise each job would continue from the one before it.
     """
     key, _, text = argument.partition("=")
     words = text.split(",")
@@ -504,13 +491,6 @@ def _found(argument: str) -> str:
     return f"{key}={','.join(quoted(str(path)) for path in paths)}"
 
 
-CHECKPOINTS = ("ckpt_path", "model.init_from", "model.weights")
-"""Settings that may name a checkpoint by ``last`` or ``best``."""
-
-
-def _is_own(argument: str) -> bool:
-    return argument.lstrip("+~").startswith(OWN)
-
-
-def _tested(run: Run) -> dict[str, float]:
-    return numbers(run.part("metrics").get("test"))
+def for_job(variable: str, value: str) -> str:
+    """An override that sets an environment variable in a job, whichever launcher runs it."""
+    return f"++hydra.job.env_set.{variable}={quoted(value)}"

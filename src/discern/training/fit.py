@@ -15,6 +15,7 @@ from discern.errors import DiscernError, did_you_mean
 from discern.models.classifier import Classifier
 from discern.runs.metric_table import check_mode
 from discern.runs.state import Ended
+from discern.runs.sweep_job import current_trial
 from discern.training.batches import batches_of, refusals_of_training
 from discern.training.build import train_metric_for
 from discern.training.divergence import DivergedError, Divergence, StopOnDivergence
@@ -33,11 +34,9 @@ def watched(cfg: DictConfig) -> list[Callback]:
 
 
 def pruning_callbacks(cfg: DictConfig) -> list[Callback]:
-    """What ends a job of a search that is hopeless; nothing for other runs."""
-    sweep = cfg.sweep
-    if sweep.trial is None:
-        return []
-    return [Pruning(sweep.study, sweep.name, sweep.trial, cfg.objective)]
+    """Pruning callbacks of a search trial; empty for other runs."""
+    trial = current_trial()
+    return [] if trial is None else [Pruning(trial, cfg.objective)]
 
 
 def take_some_batches(trainer: Trainer, data: ImageDataModule, splits: set[str]) -> None:

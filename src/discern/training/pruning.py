@@ -10,6 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from discern.errors import DiscernError, refusals_of
 from discern.runs.state import Ended, State
+from discern.runs.sweep_job import Trial
 from discern.training.study import PRUNER, open_storage
 
 
@@ -17,25 +18,23 @@ class Pruning(Callback):
     """Reports the objective after each validation to Optuna, and stops where its pruner says so.
 
     Args:
-        study: where the study is.
-        name: of the study.
-        trial: the job's number in it.
+        trial: the job's trial of the study.
         metric: the objective.
 
     Attributes:
         ended: how training was ended, or None.
     """
 
-    def __init__(self, study: str, name: str, trial: int, metric: str) -> None:
+    def __init__(self, trial: Trial, metric: str) -> None:
         self.metric = metric
         self.ended: Ended | None = None
-        self._study, self._name, self._number = study, name, trial
-        self._trial: Any = None
+        self._place = trial
+        self._trial: _Trial | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the trial."""
         if self._trial is None and trainer.is_global_zero:
-            self._trial = _find(self._study, self._name, self._number)
+            self._trial = _find(self._place)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report the epoch's value."""
@@ -72,13 +71,13 @@ class _Trial:
         return bool(self._trial.should_prune())
 
 
-def _find(location: str, name: str, number: int) -> _Trial:
+def _find(trial: Trial) -> _Trial:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.load_study(study_name=name, storage=open_storage(location))
+    study = optuna.load_study(study_name=trial.study, storage=open_storage(trial.storage))
     study.pruner = _pruner(study.user_attrs.get(PRUNER))
-    frozen = study.get_trials(deepcopy=False)[number]
+    frozen = study.get_trials(deepcopy=False)[trial.number]
     return _Trial(optuna.Trial(study, frozen._trial_id), frozen.intermediate_values)
 
 

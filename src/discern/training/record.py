@@ -22,6 +22,7 @@ from discern.reports.curves import draw_curves
 from discern.runs.metric_table import METRICS
 from discern.runs.state import Ended, State
 from discern.runs.summary import Summary, git_state, machine, versions
+from discern.runs.sweep_job import sweep_draws
 from discern.training.history import History
 from discern.training.interrupt import BY_CTRL_C, BY_SIGTERM
 
@@ -149,7 +150,7 @@ def draw(history: History, facts: dict[str, Any], folder: Path) -> None:
 def write_summary(summary: Summary, ended: Ended, cfg: DictConfig) -> None:
     """Write summary.json, and report.html, which is made from it and the other files."""
     summary.write(ended)
-    if cfg.report and not cfg.sweep.draws:
+    if cfg.report and not sweep_draws():
         try:
             from discern.reports.run_page import write_run_page  # start-up time: when it ends
 

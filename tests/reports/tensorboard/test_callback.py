@@ -17,6 +17,7 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from discern.errors import DiscernError
 from discern.models.saved import read
 from discern.run import train
+from discern.runs.sweep_job import DRAWS
 from photos import photo_folder
 from run_files import SHOWN, composed, same_bits, weights
 
@@ -137,7 +138,7 @@ def test_the_settings_say_what_is_left_out(tiny_run):
 
 
 def test_the_jobs_of_a_sweep_write_little(tiny_run):
-    shown = Shown(tiny_run("sweep.draws=true", "test=false").folder)
+    shown = Shown(tiny_run(f"++hydra.job.env_set.{DRAWS}=1", "test=false").folder)
     assert not shown.tags("images")
     assert shown.graph is None
     assert shown.layout.category

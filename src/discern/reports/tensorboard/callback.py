@@ -24,6 +24,7 @@ from discern.reports.sheet import rendered
 from discern.reports.tensorboard.layout import layout
 from discern.reports.tensorboard.logger import TensorBoard
 from discern.runs.predictions import Predictions
+from discern.runs.sweep_job import sweep_draws
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Dashboard(Callback):
         pr_curves: number of classes, the first ones, with a precision-recall curve.
         graph: whether to write the network's graph.
         projector: number of images in the projector, for models with a frozen backbone.
-        sparing: write only the layout of charts, as jobs of a sweep do.
+        sparing: write only the layout of charts; jobs of a sweep always do.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Dashboard(Callback):
         self.pr_curves = pr_curves
         self.graph = graph
         self.projector = projector
-        self.sparing = sparing
+        self.sparing = sparing or sweep_draws()
         self._validated = self._drawn = 0  # epochs, from 1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
