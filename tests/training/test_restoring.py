@@ -63,7 +63,7 @@ STOPPING = "EarlyStopping{'monitor': 'val/loss', 'mode': 'min'}"
         (("loops", "fit_loop", "state_dict", "combined_loader", 0, "epoch"), "1", "is no count"),
         (("loops",), None, "loops.fit_loop is no progress"),
         (("callbacks",), [], "callbacks is no mapping"),
-        (("callbacks", "History", "rows"), [{"epoch": 1}], r"rows\.step is no count"),
+        (("callbacks", "History", "rows"), [{"epoch": 1}], "step is no count"),
         (("callbacks", "History", "totals", "images"), -5, "images: Input should be greater"),
         (("callbacks", "RngState", "cpu"), torch.zeros(8).byte(), "shape .8. and not .5056."),
         (("callbacks", "RngState", "cpu"), torch.zeros(5056).byte(), "no state of a generator"),

@@ -2,10 +2,9 @@
 
 import copy
 import hashlib
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -75,13 +74,12 @@ class Backbone(nn.Module):
         """
         name = f"model.backbone={self.provenance.name}"
         # The jobs of a sweep build the same network again and again.
-        told = (
-            self.provenance.library, self.provenance.name, self.num_parameters, height, width
-        )  # fmt: skip
+        origin = self.provenance
+        key = origin.library, origin.name, self.num_parameters, height, width
         try:
-            if told not in _SHAPES:
-                _SHAPES[told] = _output_shape(self.network, (1, 3, height, width))
-            shape = _SHAPES[told]
+            if key not in _SHAPES:
+                _SHAPES[key] = _output_shape(self.network, (1, 3, height, width))
+            shape = _SHAPES[key]
         except Exception as error:  # each network has its own
             raise DiscernError(
                 f"{name} does not take images of {height}×{width} pixels, but such of "
@@ -163,8 +161,8 @@ def build(library: str, backbone: str, weights: str | None = PUBLISHED) -> Backb
     # those that a library draws, nor on whether the backbone had to be built.
     seed = int(torch.randint(2**62, (), device="cpu"))
     # A file's name means another one in another working directory.
-    told = weights if weights in (None, PUBLISHED) else expanded(weights).absolute()
-    key = library, backbone, told
+    origin = weights if weights in (None, PUBLISHED) else expanded(weights).absolute()
+    key = library, backbone, origin
     kept = _KEPT.get(key)
     if kept is not None and kept.backbone is not None and kept.signature == _signature(kept.file):
         return copy.deepcopy(kept.backbone)
@@ -229,8 +227,12 @@ class _ConstantsOnCPU(TorchFunctionMode):
     """
 
     def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: Iterable[object] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         kwargs = kwargs or {}
         if func in (torch.linspace, torch.arange, torch.tensor):
             kwargs.setdefault("device", "cpu")

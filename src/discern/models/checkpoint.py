@@ -14,10 +14,11 @@ import math
 import os
 import struct
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -109,10 +110,8 @@ def read(path: Path) -> dict[str, Any]:
             metadata = described.pop("__metadata__")
             tensors = _described(described, os.fstat(file.fileno()).st_size - len(header))
             end = place + len(_NO_DIGEST)
-            if (
-                _fill(file, header[:place] + _NO_DIGEST + header[end:], tensors)
-                != header[place:end]
-            ):
+            blank = header[:place] + _NO_DIGEST + header[end:]
+            if _fill(file, blank, tensors) != header[place:end]:
                 raise DiscernError(f"{path} is damaged: its SHA-256 is not what it says.")
         decoder = _Decoder(tensors)
         tree = decoder.decode(_parsed(metadata[TREE]), 0)
@@ -144,7 +143,7 @@ def _parsed(text: str | bytes) -> Any:
     return json.loads(text, object_pairs_hook=_each_once)
 
 
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("its description says something twice")
@@ -164,7 +163,7 @@ class _Encoder:
     def __init__(self, tensors: dict[str, Tensor]) -> None:
         self.tensors = tensors
 
-    def encode(self, value: Any, path: tuple[str, ...]) -> Any:
+    def encode(self, value: Any, path: tuple[str, ...]) -> object:
         """A value of the tree as JSON has it.
 
         Raises:
@@ -184,7 +183,7 @@ class _Encoder:
         if kind is tuple or kind is set:
             if kind is set:
                 _check_keys(value, path)
-            return {f"${kind.__name__}": self._each(list(value), path)}
+            return {f"${kind.__name__}": self._each(value, path)}
         if kind in (dict, OrderedDict):
             if all(type(key) is str and not key.startswith("$") for key in value):
                 return {key: self.encode(part, (*path, key)) for key, part in value.items()}
@@ -197,10 +196,10 @@ class _Encoder:
             "and dictionaries."
         )
 
-    def _each(self, values: list[Any], path: tuple[str, ...]) -> list[Any]:
+    def _each(self, values: Iterable[object], path: tuple[str, ...]) -> list[object]:
         return [self.encode(part, (*path, str(number))) for number, part in enumerate(values)]
 
-    def _pairs(self, value: dict[Any, Any], path: tuple[str, ...]) -> list[list[Any]]:
+    def _pairs(self, value: Mapping[object, object], path: tuple[str, ...]) -> list[list[object]]:
         _check_keys(value, path)
         return [
             [self.encode(key, path), self.encode(part, (*path, str(key)))]
@@ -253,7 +252,7 @@ class _Decoder:
             raise ValueError(f"{special} is not alone")
         return self._special(special, value[special], depth + 1)
 
-    def _special(self, kind: str, value: Any, depth: int) -> Any:
+    def _special(self, kind: str, value: object, depth: int) -> Any:
         if kind == "$tensor" and isinstance(value, str):
             if value in self._used:
                 raise ValueError("its description names a tensor twice")
@@ -282,13 +281,13 @@ class _Decoder:
         return {name: part for name, part in self._tensors.items() if name not in self._used}
 
 
-def _is_key(value: Any) -> bool:
+def _is_key(value: object) -> bool:
     """Whether a value of the tree may be a key: it has no parts, or is a tuple of such."""
     parts = value if isinstance(value, tuple) else (value,)
     return all(part is None or isinstance(part, (bool, int, float, str)) for part in parts)
 
 
-def _check_keys(keys: Iterable[Any], path: tuple[str, ...]) -> None:
+def _check_keys(keys: Iterable[object], path: tuple[str, ...]) -> None:
     for key in keys:
         if not _is_key(key):
             raise UnwritableError(
@@ -301,35 +300,23 @@ def _check_keys(keys: Iterable[Any], path: tuple[str, ...]) -> None:
 # An optimizer computes to the bit as before only with a state in the order of its weights.
 
 
-def _strides(shape: Sequence[int]) -> list[int]:
-    """How far apart neighbours along each dimension are in the usual order."""
-    return [math.prod(shape[place + 1 :]) for place in range(len(shape))]
-
-
 def _is_turned(tensor: Tensor) -> bool:
     """Whether a tensor's numbers lie close to each other in another order than the usual."""
-    strides = list(tensor.stride()) if tensor.layout == torch.strided else []
-    return strides != _strides(tensor.shape) and _is_dense(tensor.shape, strides)
+    usual = torch.empty(tensor.shape, device="meta").stride()
+    return tensor.layout == torch.strided and tensor.stride() != usual and _is_dense(tensor)
 
 
-def _is_dense(shape: Sequence[int], strides: Sequence[Any]) -> bool:
+def _is_dense(tensor: Tensor) -> bool:
     """Whether each place of as many as there are numbers is that of one number."""
-    if len(strides) != len(shape) or any(type(stride) is not int for stride in strides):
-        return False
-    apart = 1
-    for stride, size in sorted(zip(strides, shape, strict=True)):
-        if size > 1:
-            if stride != apart:
-                return False
-            apart *= size
-    return all(0 <= stride <= apart for stride in strides) and 0 not in shape
+    # torch keeps the strides of such a tensor alone.
+    like = torch.empty_like(tensor, device="meta", memory_format=torch.preserve_format)
+    return bool(tensor.numel()) and like.stride() == tensor.stride()
 
 
-def _in_order(tensor: Tensor, strides: list[Any]) -> Tensor:
-    if not _is_dense(tensor.shape, strides):
+def _in_order(tensor: Tensor, strides: list[int]) -> Tensor:
+    if not _is_dense(torch.empty_strided(tensor.shape, strides, device="meta")):
         raise ValueError("its tensors are in no order")
-    ordered = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype)
-    return ordered.copy_(tensor)
+    return torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype).copy_(tensor)
 
 
 # The file: eight bytes that say how long the header is, the header, the tensors.
@@ -337,22 +324,17 @@ def _in_order(tensor: Tensor, strides: list[Any]) -> Tensor:
 
 def _checked(tensor: Tensor, name: str) -> Tensor:
     """The tensor as it is written, on the CPU and in one piece."""
-    kind: Any = None
-    if tensor.layout != torch.strided:
-        kind = tensor.layout
-    elif tensor.is_quantized or tensor.dtype not in _DTYPES:
-        kind = tensor.dtype
-    elif tensor.is_meta:
-        kind = "device meta"
-    if kind is not None:
+    if tensor.layout != torch.strided or tensor.dtype not in _DTYPES or tensor.is_meta:
+        kind = tensor.layout if tensor.layout != torch.strided else tensor.dtype
         raise UnwritableError(
-            f"{name} of the checkpoint is a tensor of {kind}, which its file cannot hold."
+            f"{name} of the checkpoint is a tensor of {'device meta' if tensor.is_meta else kind}, "
+            "which its file cannot hold."
         )
     return tensor.detach().to("cpu").contiguous()
 
 
 def _header(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
-    parts: dict[str, Any] = {"__metadata__": metadata}
+    parts: dict[str, object] = {"__metadata__": metadata}
     end = 0
     for name, tensor in tensors.items():
         begin, end = end, end + tensor.numel() * tensor.element_size()
@@ -373,7 +355,7 @@ def _bytes_of(tensor: Tensor) -> memoryview:
     return flat.numpy().data
 
 
-def _read_header(file: IO[bytes]) -> bytes:
+def _read_header(file: FileIO) -> bytes:
     """The header with its length; a file's first bytes.
 
     Raises:
@@ -391,7 +373,7 @@ def _read_header(file: IO[bytes]) -> bytes:
     return header
 
 
-def _described(parts: dict[str, Any], size: int) -> dict[str, Tensor]:
+def _described(parts: Mapping[str, Any], size: int) -> dict[str, Tensor]:
     """Tensors, not filled yet, as a header describes them.
 
     Args:
@@ -418,7 +400,7 @@ def _described(parts: dict[str, Any], size: int) -> dict[str, Tensor]:
     return tensors
 
 
-def _fill(file: IO[bytes], header: bytes, tensors: dict[str, Tensor]) -> bytes:
+def _fill(file: FileIO, header: bytes, tensors: dict[str, Tensor]) -> bytes:
     """Read tensors from an unbuffered file that stands behind its header; give its digest.
 
     Raises:
@@ -430,7 +412,7 @@ def _fill(file: IO[bytes], header: bytes, tensors: dict[str, Tensor]) -> bytes:
             for part in chunk:
                 read = 0
                 while part.obj is not header and read < len(part):
-                    count = file.readinto(part[read:])  # type: ignore[attr-defined]
+                    count = file.readinto(part[read:])
                     if not count:
                         raise ValueError("it ends too early")
                     read += count

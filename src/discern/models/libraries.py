@@ -77,7 +77,7 @@ class Torchvision:
 
     def random(self, name: str) -> Stripped:
         """Initialised as torchvision does."""
-        settings: dict[str, Any] = {}
+        settings: dict[str, int] = {}
         # What torchvision changes for published weights is so for all, that one name means one
         # network, whatever its weights.
         if name in ("googlenet", "inception_v3"):
@@ -95,7 +95,7 @@ class Torchvision:
         load_weights(stripped.network, stripped.file, stripped.heads)
         return stripped
 
-    def _default(self, name: str) -> Any:
+    def _default(self, name: str) -> torchvision.models.Weights:
         return torchvision.models.get_model_weights(name).DEFAULT
 
 

@@ -7,13 +7,17 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+Group = dict[str, Any]
+"""Parameters and their settings, as torch's optimizers take them."""
+
+Build = Callable[..., Optimizer]
+"""Makes an optimizer of groups of parameters."""
+
 IMPLEMENTATION = ("fused", "foreach", "differentiable")
 """Arguments of torch's optimizers that say how a step is computed, of which one excludes others."""
 
 
-def build_optimizer(
-    build: Callable[..., Optimizer], groups: list[dict[str, Any]], may_fuse: bool
-) -> Optimizer:
+def build_optimizer(build: Build, groups: list[Group], may_fuse: bool) -> Optimizer:
     """An optimizer, fused if it is one of torch's that can be and the parameters are on the CPU.
 
     A step of Adam then takes a third of the time with the default MLP, a quarter with a head of
@@ -35,7 +39,7 @@ def build_optimizer(
     return optimizer
 
 
-def _can_be_fused(build: Any) -> bool:
+def _can_be_fused(build: Build) -> bool:
     """Whether it is torch's own, takes ``fused``, and nobody has said how steps are computed."""
     kind, given = getattr(build, "func", build), getattr(build, "keywords", {})
     return (

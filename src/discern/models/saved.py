@@ -7,9 +7,11 @@ it should be is refused in one sentence. Of files of ``torch.save``, such as the
 tensors and plain values are read.
 """
 
+from __future__ import annotations
+
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +24,12 @@ from discern.models.registry import model_class
 from discern.models.shapes import check_shapes
 from discern.models.torch_file import check_state
 from discern.runs.folder import find_checkpoint
+
+if TYPE_CHECKING:  # it imports this module's own parts
+    from discern.models.backbones import Backbone
+
+Content = dict[str, Any]
+"""What a checkpoint holds: plain values, and tensors, the network's under ``state_dict``."""
 
 IMAGES = "images"
 """The key of what the run knew of its images."""
@@ -54,7 +62,7 @@ def load(path: str | Path) -> nn.Module:
     return rebuilt(file, read(file))
 
 
-def rebuilt(path: Path, content: dict[str, Any]) -> nn.Module:
+def rebuilt(path: Path, content: Content) -> nn.Module:
     """As :func:`load`, of what was read from ``path``."""
     card, state = card_and_state(path, content)
     # On the meta device nothing is allocated, whatever sizes the file claims.
@@ -97,14 +105,14 @@ def _built(card: Card, device: str, path: Path) -> nn.Module:
         ) from error
 
 
-def epoch_of(content: dict[str, Any]) -> int | None:
+def epoch_of(content: Content) -> int | None:
     """The epoch, from 1, of a checkpoint of Lightning's."""
     epoch = content.get("epoch")
     known = isinstance(epoch, int) and not isinstance(epoch, bool) and 0 <= epoch < 2**31
     return epoch + 1 if known and epoch is not None else None
 
 
-def read(path: str | Path) -> dict[str, Any]:
+def read(path: str | Path) -> Content:
     """What a checkpoint holds: tensors and plain values, on the CPU.
 
     Raises:
@@ -123,7 +131,7 @@ def read(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def card_and_state(path: Path, content: dict[str, Any]) -> tuple[Card, dict[str, Tensor]]:
+def card_and_state(path: Path, content: Content) -> tuple[Card, dict[str, Tensor]]:
     """The card and the weights in what was read from ``path``; DiscernError without a card."""
     if CARD not in content and {"input_size", "output_size", "hidden_layers"} <= content.keys():
         content = _from_notes(content)
@@ -132,7 +140,7 @@ def card_and_state(path: Path, content: dict[str, Any]) -> tuple[Card, dict[str,
     return parsed(content[CARD], path), content["state_dict"]
 
 
-def known_images(path: Path, content: dict[str, Any]) -> KnownImages:
+def known_images(path: Path, content: Content) -> KnownImages:
     """The images that the run of a checkpoint knew, from what was read from ``path``.
 
     Raises:
@@ -146,7 +154,7 @@ def known_images(path: Path, content: dict[str, Any]) -> KnownImages:
     return from_tensors(saved, card.split, names, card.data.get("fingerprint"), path)
 
 
-def _from_notes(content: dict[str, Any]) -> dict[str, Any]:
+def _from_notes(content: Content) -> Content:
     """The notes' dictionary as a checkpoint: an MLP with ``hidden_layers`` on 28 × 28 images."""
     inputs, outputs = content["input_size"], content["output_size"]
     state = {
@@ -185,7 +193,7 @@ def adopt_backbone(network: nn.Module, state: dict[str, Tensor], path: Path) -> 
     Raises:
         DiscernError: it is of another architecture.
     """
-    backbone: Any = getattr(network, "backbone", None)
+    backbone = getattr(network, "backbone", None)
     if backbone is None or not has_backbone(state):
         return
     before = backbone.digest()
@@ -214,7 +222,7 @@ def _with_known_backbone(
     return {**{BACKBONE + key: value for key, value in backbone.state_dict().items()}, **state}
 
 
-def check_backbone(backbone: Any, card: Card, path: str | Path) -> None:
+def check_backbone(backbone: Backbone, card: Card, path: str | Path) -> None:
     """Raise a DiscernError where a head was trained on another backbone than this one."""
     if card.backbone is not None and (found := backbone.digest()) != card.backbone.digest:
         raise DiscernError(
@@ -255,9 +263,7 @@ def start_from(network: nn.Module, path: Path) -> None:
     fill(network, state, path)
 
 
-def match_backbone(
-    network: nn.Module, card: Card, state: dict[str, torch.Tensor], path: Path
-) -> None:
+def match_backbone(network: nn.Module, card: Card, state: dict[str, Tensor], path: Path) -> None:
     """Let a network's backbone be that of a checkpoint.
 
     Raises:
@@ -265,5 +271,5 @@ def match_backbone(
     """
     if has_backbone(state):
         adopt_backbone(network, state, path)
-    elif hasattr(network, "backbone"):
-        check_backbone(network.backbone, card, path)
+    elif (backbone := getattr(network, "backbone", None)) is not None:
+        check_backbone(backbone, card, path)

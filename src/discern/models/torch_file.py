@@ -104,7 +104,7 @@ def _sha256_of(path: Path, _: Hashable) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_state(path: Path, state: dict[Any, Any]) -> None:
+def check_state(path: Path, state: Mapping[object, object]) -> None:
     """Raise a DiscernError where a state dict holds anything but tensors by their names."""
     if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise DiscernError(f"{path} is not a checkpoint: its state_dict holds more than tensors.")

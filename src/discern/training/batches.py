@@ -12,6 +12,7 @@ from torch import nn
 from discern.data.module import ImageDataModule
 from discern.errors import DiscernError, first_line
 from discern.models.classifier import Classifier
+from discern.training.seam import settings_of
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ def omit_single_images(model: Classifier, data: ImageDataModule) -> None:
 
 def say_what_is_omitted(data: ImageDataModule, trainer: Trainer) -> None:
     """Tell in a line that each epoch leaves one image out, where it does."""
-    if not getattr(data, "omits_single_images", False) or trainer.overfit_batches:  # type: ignore[attr-defined]
+    if not getattr(data, "omits_single_images", False) or settings_of(trainer).overfit_batches:
         return
     omitted = batches_of(data, "train", trainer)
     data.omits_single_images = False

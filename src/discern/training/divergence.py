@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
 
 from discern.runs.state import Ended, State
+from discern.training.seam import callback_of
 
 STEPS_AT_ONCE = 50
 """Batches whose losses are looked at together where looking waits for the device."""
@@ -57,6 +58,12 @@ class Divergence:
         )
 
 
+def divergence(trainer: Trainer) -> Divergence | None:
+    """Where the loss became non-finite and ended training, or None."""
+    watching = callback_of(trainer, StopOnDivergence)
+    return None if watching is None else watching.found
+
+
 class DivergedError(Exception):
     """Leaves Lightning's loop in the middle of an epoch."""
 
@@ -91,16 +98,21 @@ class StopOnDivergence(Callback):
             raise DivergedError
 
     def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int
     ) -> None:
         """Remember the learning rate, which a schedule changes before the batch ends."""
         self._lr = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: object,
+        batch_idx: int,
     ) -> None:
         """Look at the loss, or have it wait."""
-        if not outputs:
+        if not isinstance(outputs, dict) or not outputs:
             return
         loss: Tensor = outputs["loss"]
         if self._at_once:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, Timer
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason as Why
 
 from discern.runs.state import Ended, State
-from discern.training.divergence import StopOnDivergence
+from discern.training.divergence import divergence
 from discern.training.pruning import Pruning
+from discern.training.seam import callback_of, callbacks_of, settings_of
 
 ONE_EPOCH = 1.0
 
@@ -49,7 +48,7 @@ class Ending(Callback):
 
     def ended(self, trainer: Trainer) -> Ended:
         """How a fit that came to its end did."""
-        settings: Any = trainer
+        settings = settings_of(trainer)
         if settings.fast_dev_run:
             return _done("trainer.fast_dev_run batches seen")
         if settings.limit_train_batches == 0:
@@ -73,12 +72,12 @@ def _done(reason: str) -> Ended:
 
 
 def _who_asked(trainer: Trainer) -> Ended:
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    for callback in callbacks:
-        if isinstance(callback, StopOnDivergence) and callback.found is not None:
-            return callback.found.ended
-        if isinstance(callback, Pruning) and callback.ended is not None:
-            return callback.ended
+    if (found := divergence(trainer)) is not None:
+        return found.ended
+    pruning = callback_of(trainer, Pruning)
+    if pruning is not None and pruning.ended is not None:
+        return pruning.ended
+    callbacks = callbacks_of(trainer)
     for callback in callbacks:
         if isinstance(callback, EarlyStopping) and callback.stopping_reason != Why.NOT_STOPPED:
             return _early(callback, trainer)
@@ -114,9 +113,7 @@ def _early(callback: EarlyStopping, trainer: Trainer) -> Ended:
 
 def _checks(callback: EarlyStopping, trainer: Trainer) -> str:
     """What patience counts."""
-    settings: Any = trainer
-    each_epoch = trainer.check_val_every_n_epoch == 1 and settings.val_check_interval == ONE_EPOCH
-    each_epoch = each_epoch or bool(callback._check_on_train_epoch_end)
-    one = callback.patience <= 1
-    name = "epoch" if each_epoch else "validation"
-    return name if one else f"{name}s"
+    settings = settings_of(trainer)
+    each_epoch = settings.check_val_every_n_epoch == 1 and settings.val_check_interval == ONE_EPOCH
+    name = "epoch" if each_epoch or callback._check_on_train_epoch_end else "validation"
+    return name if callback.patience <= 1 else f"{name}s"

@@ -25,11 +25,14 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.tuner.lr_finder import _LRFinder
 from lightning.pytorch.tuner.tuning import Tuner
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.seed import isolate_rng
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf, open_dict
+from torch.optim import Optimizer
 
 from discern.config.check import as_typed_settings
 from discern.config.typed import command_line
@@ -37,7 +40,8 @@ from discern.console import is_terminal
 from discern.data.module import ImageDataModule
 from discern.errors import DiscernError, as_override
 from discern.files.writing import write_whole
-from discern.models.classifier import Classifier
+from discern.models.classifier import Batch, Classifier
+from discern.models.optimizer import Group
 from discern.models.threads import use_threads, with_threads
 from discern.reports.curves import TRAINING, VALIDATION
 from discern.runs.state import Ended, State
@@ -47,6 +51,9 @@ from discern.training.build import build_model, build_trainer
 from discern.training.interrupt import BY_SIGTERM
 
 log = logging.getLogger(__name__)
+
+Changes = dict[str, Any]
+"""Setting -> the value that it is given."""
 
 STEPS, LOWEST, HIGHEST = 100, 1e-6, 10.0
 """Optimizer steps of the search for a learning rate, and the rates of the first and the last."""
@@ -109,7 +116,7 @@ def find(cfg: DictConfig, data: ImageDataModule, facts: dict[str, Any]) -> Ended
     return Ended(State.DONE, f"find_lr=true: optimizer.lr={suggested} suggested")
 
 
-def _set(cfg: DictConfig, changes: dict[str, Any]) -> dict[str, Any]:
+def _set(cfg: DictConfig, changes: Changes) -> Changes:
     for setting, value in changes.items():
         OmegaConf.update(cfg, setting, value)
     return changes
@@ -119,13 +126,13 @@ _OF_SCHEDULERS = ("max_lr", "base_lr", "eta_min", "min_lr")
 """Settings of schedulers that are learning rates."""
 
 
-def rates_in_proportion(cfg: DictConfig, lr: float) -> dict[str, Any]:
+def rates_in_proportion(cfg: DictConfig, lr: float) -> Changes:
     """The settings that change with ``optimizer.lr``: it, and the scheduler's own rates.
 
     Those that refer to ``optimizer.lr`` follow it by themselves.
     """
     ratio = lr / cfg.optimizer.lr
-    changes: dict[str, Any] = {"optimizer.lr": lr}
+    changes: Changes = {"optimizer.lr": lr}
     for name in _OF_SCHEDULERS:
         if name not in cfg.scheduler or OmegaConf.is_interpolation(cfg.scheduler, name):
             continue
@@ -137,7 +144,7 @@ def rates_in_proportion(cfg: DictConfig, lr: float) -> dict[str, Any]:
     return changes
 
 
-def command_with(settings: dict[str, Any], overrides: Sequence[str]) -> str:
+def command_with(settings: Changes, overrides: Sequence[str]) -> str:
     """The command of a run with these settings in the place of the search for them."""
     replaced = {"find_lr", *settings}
     kept = [each for each in overrides if each.partition("=")[0].lstrip("+") not in replaced]
@@ -156,7 +163,7 @@ def _three_digits(value: float) -> float:
 @contextmanager
 def _isolated_trial(
     cfg: DictConfig, data: ImageDataModule
-) -> Iterator[tuple[DictConfig, Classifier, Any]]:
+) -> Iterator[tuple[DictConfig, Classifier, ImageDataModule]]:
     """A config without what is for the run alone, a model, and a data module for the search."""
     with TemporaryDirectory(prefix="discern-") as folder:
         cfg = copy.deepcopy(cfg)
@@ -189,7 +196,7 @@ def _isolated_trial(
             yield cfg, model, data
 
 
-def _trainer(cfg: DictConfig, *callbacks: Callback, **changes: Any) -> Trainer:
+def _trainer(cfg: DictConfig, *callbacks: Callback, **changes: object) -> Trainer:
     if changes:
         cfg = copy.deepcopy(cfg)
         cfg.trainer.update(changes)
@@ -218,7 +225,7 @@ def _interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _terminate(*_: Any) -> None:
+def _terminate(*_: object) -> None:
     raise SystemExit(BY_SIGTERM.status)
 
 
@@ -271,7 +278,7 @@ def _keep_proportions(model: Classifier) -> None:
     """
     build = model._build_optimizer
 
-    def build_with_hooks(groups: Any) -> Any:
+    def build_with_hooks(groups: list[Group]) -> Optimizer:
         optimizer = build(groups)
 
         def scale(power: int) -> None:
@@ -294,7 +301,7 @@ SKIPPED, LEAST_FALL, BEGUN = 10, 0.01, 0.2
 from which on it counts as begun."""
 
 
-def judge(finder: Any) -> Curve:
+def judge(finder: _LRFinder) -> Curve:
     """What Lightning's finder suggests, if the loss has fallen at all, and where it is falling.
 
     Its suggestion is where the loss falls most for a change of the rate. Among the smallest rates,
@@ -379,8 +386,8 @@ def find_batch_size(cfg: DictConfig, data: ImageDataModule) -> int:
                 # Two in a row were no faster: it is not that one was disturbed.
                 break
     del rates[0]
-    told = ", ".join(f"{size}: {rate:,.0f}" for size, rate in rates.items())
-    log.info("  %-10s %d (images/s with %s)", "batch size", best, told)
+    measured = ", ".join(f"{size}: {rate:,.0f}" for size, rate in rates.items())
+    log.info("  %-10s %d (images/s with %s)", "batch size", best, measured)
     return best
 
 
@@ -435,7 +442,12 @@ class _Clock(Callback):
         self._began = self._last = 0.0
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
         """Take the time."""
         if pl_module.device.type == "cuda":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
@@ -17,34 +16,33 @@ from discern.runs.metric_table import check_mode
 from discern.runs.state import Ended
 from discern.training.batches import batches_of, refusals_of_training
 from discern.training.build import train_metric_for
-from discern.training.divergence import DivergedError, Divergence, StopOnDivergence
+from discern.training.divergence import DivergedError, StopOnDivergence, divergence
 from discern.training.ending import Ending
 from discern.training.interrupt import BY_CTRL_C, GracefulStop
 from discern.training.outputs import TestOutputs
 from discern.training.pruning import Pruning
 from discern.training.restoring import check_before_restoring
+from discern.training.seam import callback_of, callbacks_of, settings_of
 
 log = logging.getLogger(__name__)
 
 
-def watched(cfg: DictConfig) -> list[Callback]:
-    """What ends training once a loss is not finite, unless it is to go on."""
-    return [StopOnDivergence()] if cfg.on_nan == "stop" else []
-
-
-def pruning_callbacks(cfg: DictConfig) -> list[Callback]:
-    """What ends a job of a search that is hopeless; nothing for other runs."""
-    sweep = cfg.sweep
-    if sweep.trial is None:
-        return []
-    return [Pruning(sweep.study, sweep.name, sweep.trial, cfg.objective)]
+def stopping_callbacks(cfg: DictConfig) -> list[Callback]:
+    """Callbacks that end training: why it ended, divergence, and pruning of a search trial."""
+    callbacks: list[Callback] = [Ending()]
+    if cfg.on_nan == "stop":
+        callbacks.append(StopOnDivergence())
+    if (sweep := cfg.sweep).trial is not None:
+        callbacks.append(Pruning(sweep.study, sweep.name, sweep.trial, cfg.objective))
+    return callbacks
 
 
 def take_some_batches(trainer: Trainer, data: ImageDataModule, splits: set[str]) -> None:
     """Have a fraction of the batches of these splits be one batch at least, and say so."""
-    settings: Any = trainer
     limits = dict(LIMITS)
-    if settings.overfit_batches:  # which Lightning has made the limits of two splits, too
+    if settings_of(
+        trainer
+    ).overfit_batches:  # which Lightning has made the limits of two splits, too
         limits = {"overfit_batches": "train", "limit_test_batches": "test"}
     for setting, split in limits.items():
         limit, batches = getattr(trainer, setting), batches_of(data, split, trainer)
@@ -74,7 +72,7 @@ def check_validation_interval(trainer: Trainer, data: ImageDataModule) -> None:
     Raises:
         DiscernError: says how many there are.
     """
-    settings: Any = trainer
+    settings = settings_of(trainer)
     # Lightning has none where it is an amount of time.
     every, limit = getattr(trainer, "val_check_interval", None), settings.limit_train_batches
     batches = batches_of(data, "train", trainer)
@@ -147,14 +145,9 @@ def fit(
     found = divergence(trainer)
     if found is not None:
         return found.ended
-    (ending,) = (c for c in trainer.callbacks if isinstance(c, Ending))  # type: ignore[attr-defined]
+    ending = callback_of(trainer, Ending)
+    assert ending is not None
     return ending.ended(trainer)
-
-
-def divergence(trainer: Trainer) -> Divergence | None:
-    """Where a loss was not finite, if one was and that has ended training."""
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    return next((c.found for c in callbacks if isinstance(c, StopOnDivergence)), None)
 
 
 def best_checkpoint(trainer: Trainer) -> Path | None:
@@ -169,7 +162,7 @@ def test(
     trainer: Trainer, model: Classifier, data: LightningDataModule, outputs: TestOutputs
 ) -> dict[str, float]:
     """The metrics of the model on the test split, whose outputs are kept."""
-    trainer.callbacks.append(outputs)  # type: ignore[attr-defined]
+    callbacks_of(trainer).append(outputs)
     trainer.test(model, datamodule=data, verbose=False)
     return {
         name.removeprefix("test/"): float(value)

@@ -1,60 +1,72 @@
 """What a run measured, epoch by epoch, and the time that training and validation took."""
 
+from __future__ import annotations
+
 import csv
 import logging
 import time
 from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from pydantic import AfterValidator, Field
 
 from discern.files.csv_cells import csv_cell
 from discern.files.writing import write_whole
+from discern.models.classifier import Batch
 from discern.models.metrics import STEP_LOSS
 from discern.reports.speed import how_counted
 from discern.runs.metric_table import DRAWN
+from discern.schema import Strict
+from discern.training.seam import settings_of
+from discern.training.states import MAX_COUNT, check_count
+
+if TYPE_CHECKING:  # start-up time: a frozen backbone alone has features
+    from discern.features.source import FeatureSource
 
 log = logging.getLogger(__name__)
 
 Row = dict[str, float]
+"""Name -> value of the metrics of an epoch, and its ``epoch`` (from 1) and ``step``."""
+
+_Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+_Seconds = Annotated[float, Field(ge=0, le=MAX_COUNT)]
 
 
-@dataclass
-class Totals:
+class Totals(Strict):
     """Sums over all epochs of a run: images with repeats, seconds of training and of validation.
 
     Of the images, those whose features were read from the cache, and those whose features were
     computed for it meanwhile; the network saw the others itself.
     """
 
-    images: int = 0
-    features_read: int = 0
-    features_computed: int = 0
-    fit_seconds: float = 0.0
-    validation_seconds: float = 0.0
+    images: _Count = 0
+    features_read: _Count = 0
+    features_computed: _Count = 0
+    fit_seconds: _Seconds = 0.0
+    validation_seconds: _Seconds = 0.0
 
 
-@dataclass
-class Epoch:
+class Epoch(Strict):
     """The epoch under way: the learning rate it began with, what it has seen, if it is over.
 
     ``served`` tells whether it sees features, of which so many were ``computed`` in it.
     """
 
-    number: int
+    number: Annotated[int, Field(ge=0, lt=2**31)]
     lr: float
-    images: int = 0
-    fit_seconds: float = 0.0
+    images: _Count = 0
+    fit_seconds: _Seconds = 0.0
     validated: bool = False
     over: bool = False
     served: bool = False
-    computed: int = 0
+    computed: _Count = 0
 
     @property
     def counted(self) -> dict[str, int]:
@@ -63,6 +75,26 @@ class Epoch:
             return {"features_read": 0, "features_computed": 0}
         computed = min(self.computed, self.images)
         return {"features_read": self.images - computed, "features_computed": computed}
+
+
+def _check_row(row: Row) -> Row:
+    for name in ("epoch", "step"):
+        check_count(row.get(name), name)
+    return row
+
+
+class HistoryState(Strict):
+    """What a checkpoint holds of a :class:`History`."""
+
+    rows: list[
+        Annotated[
+            dict[Annotated[str, Field(max_length=200)], int | float],
+            Field(max_length=200),
+            AfterValidator(_check_row),
+        ]
+    ]
+    totals: Totals
+    epoch: Epoch | None
 
 
 class History(Callback):
@@ -85,7 +117,7 @@ class History(Callback):
         self._epoch: Epoch | None = None
         self._trainer: Trainer | None = None
         self._clock = 0.0
-        self._source: Any = None
+        self._source: FeatureSource | None = None
         self._known = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -104,12 +136,17 @@ class History(Callback):
         self._close_epoch()
         # Now, since at its end some schedules have moved on to the next epoch's rate.
         rate = float(trainer.optimizers[0].param_groups[0]["lr"])
-        self._epoch = Epoch(trainer.current_epoch, rate)
+        self._epoch = Epoch(number=trainer.current_epoch, lr=rate)
         self._source = _source(trainer)
         self._clock, self._known = time.perf_counter(), self._computed()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
         """Count the images."""
         assert self._epoch is not None
@@ -151,19 +188,14 @@ class History(Callback):
     def state_dict(self) -> dict[str, Any]:
         """The rows so far and the epoch under way, as plain values."""
         row = self._row()
-        epoch = None if self._epoch is None or self._epoch.over else asdict(self._epoch)
-        return {
-            "rows": [*self.rows, row] if row else list(self.rows),
-            "totals": asdict(self.totals),
-            "epoch": epoch,
-        }
+        epoch = None if self._epoch is None or self._epoch.over else self._epoch.model_dump()
+        rows = [*self.rows, row] if row else list(self.rows)
+        return {"rows": rows, "totals": self.totals.model_dump(), "epoch": epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over from the run that is continued."""
-        self.rows = list(state_dict["rows"])
-        self.totals = Totals(**state_dict["totals"])
-        epoch = state_dict["epoch"]
-        self._epoch = None if epoch is None else Epoch(**epoch)
+        state = HistoryState.model_validate(state_dict)
+        self.rows, self.totals, self._epoch = state.rows, state.totals, state.epoch
 
     def _take(self, epoch: Epoch, trainer: Trainer) -> None:
         """Add what training has done since it last went on."""
@@ -199,9 +231,9 @@ class History(Callback):
         self._epoch = None
 
 
-def _source(trainer: Trainer) -> Any:
+def _source(trainer: Trainer) -> FeatureSource | None:
     """What serves features in the place of images; None where nothing does."""
-    return getattr(trainer.datamodule, "features", None)  # type: ignore[attr-defined]
+    return getattr(settings_of(trainer).datamodule, "features", None)
 
 
 def epoch_line(row: Row) -> str:
@@ -209,9 +241,9 @@ def epoch_line(row: Row) -> str:
     parts = [f"epoch {row['epoch']:.0f}"]
     for split in ("train", "val"):
         values = [(each, row.get(f"{split}/{each.name}")) for each in DRAWN]
-        told = [f"{each.title} {each.text(x)}" for each, x in values if x is not None]
-        if told:
-            parts.append(" ".join([split, *told]))
+        shown = [f"{each.title} {each.text(x)}" for each, x in values if x is not None]
+        if shown:
+            parts.append(" ".join([split, *shown]))
     if "train/images_per_second" in row:
         parts.append(f"{row['train/images_per_second']:,.0f} images/s")
     return "   ".join(parts)
@@ -244,7 +276,7 @@ class MetricsCSV(Logger):
 
     @property
     @rank_zero_experiment
-    def experiment(self) -> "MetricsCSV":
+    def experiment(self) -> MetricsCSV:
         """The logger itself."""
         return self
 
@@ -275,13 +307,10 @@ class MetricsCSV(Logger):
     def _write(self) -> None:
         metrics = {column for row in self.rows.values() for column in row} - {"epoch", "step"}
         with write_whole(self.path) as file:
-            writer = csv.DictWriter(file, ["epoch", "step", *sorted(metrics)], lineterminator="\n")
-            writer.writerow({name: csv_cell(name) for name in writer.fieldnames})
+            names = ["epoch", "step", *sorted(metrics)]
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(map(csv_cell, names))
             for row in self.rows.values():
                 # float32 has seven digits; more are noise.
-                writer.writerow(
-                    {
-                        name: float(f"{value:.7g}") if isinstance(value, float) else value
-                        for name, value in row.items()
-                    }
-                )
+                cells = (row.get(name, "") for name in names)
+                writer.writerow(float(f"{x:.7g}") if isinstance(x, float) else x for x in cells)

@@ -2,16 +2,17 @@
 
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from discern.runs.state import Ended, State
 from discern.training.divergence import finite_weights
 
-Handler = Any
+Handler = Callable[[int, FrameType | None], object] | int | None
 
 BY_CTRL_C, BY_SIGTERM = (
     Ended(State.INTERRUPTED, f"by {name}", status=128 + number)  # as shells count
@@ -73,7 +74,12 @@ class GracefulStop(Callback):
             raise KeyboardInterrupt
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: object,
+        batch_idx: int,
     ) -> None:
         """Stop here, unless the epoch is over: then its validation and checkpoint come first."""
         if self.ended is not None and not trainer.is_last_batch:

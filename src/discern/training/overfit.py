@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -58,7 +57,7 @@ class Overfit:
             )
         return f"The network cannot overfit as it was trained: {reached}, and {alone}."
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """What the summary says of it."""
         return {"can": self.can, "verdict": self.verdict, **asdict(self)}
 

@@ -3,13 +3,14 @@
 import logging
 import sys
 import time
-from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from tqdm import tqdm
 
 from discern.console import in_notebook, is_terminal
+from discern.models.classifier import Batch
 
 SECONDS_BETWEEN_DRAWS = 0.2
 """A redrawn tqdm costs 60 µs, a tenth of a small network's step."""
@@ -21,7 +22,7 @@ class Progress(ProgressBar):
     def __init__(self) -> None:
         super().__init__()
         self._enabled = is_terminal() or in_notebook()
-        self._bar: Any = None
+        self._bar: tqdm | None = None
         self._waiting = 0
         self._drawn = 0.0
 
@@ -33,7 +34,7 @@ class Progress(ProgressBar):
         """Show the bar again, if somebody watches."""
         self._enabled = is_terminal() or in_notebook()
 
-    def print(self, *args: Any, **kwargs: Any) -> None:
+    def print(self, *args: object, **kwargs: object) -> None:
         """Log what ``LightningModule.print`` was given, above the bar."""
         logging.getLogger(__name__).info(" ".join(str(arg) for arg in args))
 
@@ -41,13 +42,18 @@ class Progress(ProgressBar):
         """Open the epoch's bar."""
         of = f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
         batches = trainer.num_training_batches
-        loader: Any = trainer.train_dataloader
-        images = len(loader.dataset) if hasattr(loader, "dataset") else None
-        total = min(images, batches * loader.batch_size) if images else None
+        loader = trainer.train_dataloader
+        images = len(loader.dataset) if loader is not None and hasattr(loader, "dataset") else None
+        total = min(images, batches * loader.batch_size) if loader and images else None
         self._open(f"epoch {trainer.current_epoch + 1}{of}", total)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
         """Count the batch; draw now and then."""
         if self._bar is None:
@@ -74,8 +80,8 @@ class Progress(ProgressBar):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
+        outputs: STEP_OUTPUT,
+        batch: object,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:

@@ -1,6 +1,7 @@
 """Going on from a checkpoint with other settings than it was made with."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,11 +14,14 @@ from discern.models.card import Card
 
 log = logging.getLogger(__name__)
 
+Settings = Mapping[str, Any]
+
 Changes = dict[str, tuple[Any, Any]]
+"""Setting -> its value in the checkpoint, and now."""
 
 
-def differences(saved: dict[str, Any], now: dict[str, Any], prefix: str = "") -> Changes:
-    """Setting -> (value in the checkpoint, value now), for each that differs."""
+def differences(saved: Settings, now: Settings, prefix: str = "") -> Changes:
+    """The settings that differ."""
     changes: Changes = {}
     for key in sorted(saved.keys() | now.keys(), key=str):
         one, other = saved.get(key), now.get(key)
@@ -39,20 +43,19 @@ class Continuation(Callback):
         config: the settings now, in the form of ``card.config``.
     """
 
-    def __init__(self, card: Card, config: dict[str, Any]) -> None:
+    def __init__(self, card: Card, config: Settings) -> None:
         self.changes = differences(card.config, config)
         for setting, (saved, now) in self.changes.items():
             log.info("  changed    %s=%s, was %s in the checkpoint", setting, now, saved)
         self._patience: dict[EarlyStopping, int] = {}
-        self._schedule: dict[str, Any] = {}
+        self._schedule: dict[str, object] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Remember what early stopping is to be like, before its state is restored."""
         stoppers = [c for c in trainer.early_stopping_callbacks if isinstance(c, EarlyStopping)]
         self._patience = {callback: callback.patience for callback in stoppers}
-        loop: Any = trainer.fit_loop
         # With max_steps Lightning would end once more an epoch that is over.
-        loop._iteration_based_training = lambda: False
+        trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remember what the schedule is to be like, before its state is restored.
@@ -108,7 +111,7 @@ class Continuation(Callback):
                 for group in trainer.optimizers[0].param_groups:
                     group[name] = tuple(now) if isinstance(now, list) else now
 
-    def _check_schedule(self, trainer: Trainer, pl_module: Any) -> None:
+    def _check_schedule(self, trainer: Trainer, pl_module: LightningModule) -> None:
         planned: dict[str, int] = getattr(pl_module, "schedule_total", {})
         for config in trainer.lr_scheduler_configs:
             for name, total in planned.items():
@@ -126,8 +129,7 @@ class Continuation(Callback):
                 if name in group:
                     group[name] *= factor
         for config in trainer.lr_scheduler_configs:
-            scheduler: Any = config.scheduler
-            if hasattr(scheduler, "base_lrs"):
+            if hasattr(scheduler := config.scheduler, "base_lrs"):
                 scheduler.base_lrs = [rate * factor for rate in scheduler.base_lrs]
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict
 from importlib.metadata import version as release
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from omegaconf import DictConfig
-from torch import Tensor
+from torch import Tensor, nn
 
 from discern.data.images import Images
 from discern.data.module import ImageDataModule
@@ -22,6 +21,7 @@ from discern.models.classifier import Classifier
 from discern.models.threads import use_threads, with_threads
 from discern.models.transfer import TransferClassifier
 from discern.training.finetune import Finetune
+from discern.training.seam import callback_of, settings_of
 
 # discern.features is imported where a backbone needs it, for the start-up time of other models.
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def serve(
 
 
 def feature_source(
-    cfg: DictConfig, network: Any, data: ImageDataModule, trainer: Trainer, epoch: int
+    cfg: DictConfig, network: nn.Module, data: ImageDataModule, trainer: Trainer, epoch: int
 ) -> FeatureSource | None:
     """The features of a run's frozen backbone, or None where it computes them with every batch.
 
@@ -77,6 +77,7 @@ def feature_source(
         if isinstance(network, TransferClassifier) and mode != "off":
             log.info("  %-10s computed with every batch: %s", "features", why)
         return None
+    assert isinstance(network, TransferClassifier)
     if cfg.model.get("mixup"):
         log.info("  %-10s model.mixup mixes them, two images', not the pixels", "features")
     settings = _settings(cfg, data)
@@ -90,15 +91,15 @@ def feature_source(
         return None
 
 
-def _why_not(cfg: DictConfig, network: Any, trainer: Trainer, epoch: int) -> str | None:
+def _why_not(cfg: DictConfig, network: nn.Module, trainer: Trainer, epoch: int) -> str | None:
     """Why features cannot be served in the place of images."""
-    limits = {name: getattr(trainer, name) for name in ("limit_train_batches", "limit_val_batches")}
-    limited = [name for name, value in limits.items() if value not in (1.0, 0, None)]
+    names = ("limit_train_batches", "limit_val_batches")
+    limited = [name for name in names if getattr(trainer, name) not in (1.0, 0, None)]
     if not isinstance(network, TransferClassifier):
         return "the model has no backbone"
     if not network.frozen_backbone:
         return f"model.unfreeze={network.depth} trains the backbone"
-    if any(isinstance(c, Finetune) and c.depth_at(epoch) for c in _callbacks(trainer)):
+    if (finetune := callback_of(trainer, Finetune)) and finetune.depth_at(epoch):
         return "callbacks.finetune has begun to train the backbone"
     if cfg.cache.mode == "off":
         return "cache.mode=off"
@@ -109,10 +110,6 @@ def _why_not(cfg: DictConfig, network: Any, trainer: Trainer, epoch: int) -> str
     if limited:
         return f"trainer.{limited[0]} leaves images out"
     return None
-
-
-def _callbacks(trainer: Trainer) -> list[Callback]:
-    return trainer.callbacks  # type: ignore[attr-defined,no-any-return]
 
 
 def _warn(mode: str, why: str) -> None:
@@ -139,7 +136,9 @@ def _settings(cfg: DictConfig, data: ImageDataModule) -> Settings:
     )
 
 
-def _set_engine(cfg: DictConfig, network: Any, data: ImageDataModule, trainer: Trainer) -> str:
+def _set_engine(
+    cfg: DictConfig, network: nn.Module, data: ImageDataModule, trainer: Trainer
+) -> str:
     """Let a frozen backbone be run by the engine that is asked for; its name and version.
 
     Raises:
@@ -147,7 +146,7 @@ def _set_engine(cfg: DictConfig, network: Any, data: ImageDataModule, trainer: T
     """
     device = trainer.strategy.root_device
     frozen = isinstance(network, TransferClassifier) and network.frozen_backbone
-    if not frozen or device.type != "cpu":
+    if not isinstance(network, TransferClassifier) or not frozen or device.type != "cpu":
         if cfg.engine not in ("auto", "torch"):
             why = f"training is on {device}" if frozen else "the model has no frozen backbone"
             raise DiscernError(f"engine={cfg.engine} is not possible, for {why}; choose auto.")
@@ -160,7 +159,7 @@ def _set_engine(cfg: DictConfig, network: Any, data: ImageDataModule, trainer: T
 
 
 def _sees_few(trainer: Trainer) -> bool:
-    return bool(trainer.fast_dev_run or trainer.overfit_batches)  # type: ignore[attr-defined]
+    return bool(settings_of(trainer).fast_dev_run or settings_of(trainer).overfit_batches)
 
 
 def _source(
@@ -190,13 +189,9 @@ def _source(
         return features.float().cpu()
 
     backbone = network.backbone
-    provenance = asdict(backbone.provenance)
+    origin = backbone.provenance
     kind = Kind(
-        backbone={
-            "library": provenance["library"],
-            "name": provenance["name"],
-            "digest": backbone.digest(),
-        },
+        backbone={"library": origin.library, "name": origin.name, "digest": backbone.digest()},
         shape=data.input_shape,
         preprocessing=data.preprocessing,
         readers={name: release(name) for name in READERS},

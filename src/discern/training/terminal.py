@@ -29,15 +29,12 @@ log = logging.getLogger(__name__)
 
 def devices(trainer: Trainer) -> str:
     """What the run computes on."""
-    kind = str(trainer.strategy.root_device)
-    if kind.startswith("cuda"):
-        kind = (
-            f"{kind.partition(':')[0]} ({torch.cuda.get_device_name(trainer.strategy.root_device)})"
-        )
-    return f"{trainer.world_size} × {kind}"
+    device = trainer.strategy.root_device
+    name = f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device
+    return f"{trainer.world_size} × {name}"
 
 
-def announce(cfg: DictConfig, facts: dict[str, Any], data: ImageDataModule) -> None:
+def announce(cfg: DictConfig, facts: Mapping[str, Any], data: ImageDataModule) -> None:
     """Say in a few lines what was composed."""
     images = facts["data"]["images"]
     counts = " + ".join(f"{images[split]:,} {split}" for split in images if images[split])
@@ -112,7 +109,7 @@ def _way_on(facts: Mapping[str, Any], ended: Ended, folder: Path) -> str:
     return f" Continue: {command_line([*typed, f'ckpt_path={start}'], as_typed_settings())}"
 
 
-def conclude(facts: dict[str, Any], ended: Ended, folder: Path) -> None:
+def conclude(facts: Mapping[str, Any], ended: Ended, folder: Path) -> None:
     """Say what came out, and where it is."""
     log.info("%s.%s", ended.sentence, _way_on(facts, ended, folder))
     if "overfit" in facts:
@@ -125,8 +122,7 @@ def conclude(facts: dict[str, Any], ended: Ended, folder: Path) -> None:
         log.info("\n%s\n", metrics_table(facts["title"], metrics))
     for split, count in facts["data"].get("trained_on", {}).items():
         if count and split in metrics:
-            said = trained_on_sentence(split, count, facts["data"]["images"][split])
-            log.warning("%s.", said)
+            log.warning("%s.", trained_on_sentence(split, count, facts["data"]["images"][split]))
     log.info("Results: %s", relative(folder))
     if (folder / REPORT).exists():
         log.info("Report: %s", relative(folder / REPORT))
