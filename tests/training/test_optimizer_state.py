@@ -126,7 +126,7 @@ def test_no_part_of_another_shape_reaches_a_fused_step(name, options, data):
         return
     state["state"][number] = {**state["state"][number], key: torch.zeros(shape)}
     live = trained(build, name, 0)
-    with pytest.raises(ValueError, match=f"its {key} of parameter {number} is .* and not "):
+    with pytest.raises(ValueError, match=f"its {key} of parameter {number} "):
         checked_state(state, live, build)
 
 
@@ -137,7 +137,7 @@ def test_a_buffer_that_this_run_does_not_keep_cannot_have_another_shape():
     taken = checked_state(state, live, build)
     assert taken["param_groups"][0]["momentum"] == 0.9
     state["state"][0]["momentum_buffer"] = torch.zeros(())
-    with pytest.raises(ValueError, match="momentum_buffer of parameter 0 is a number and not 4×7"):
+    with pytest.raises(ValueError, match=r"momentum_buffer of parameter 0 has the shape \[\]"):
         checked_state(state, live, build)
 
 

@@ -105,9 +105,9 @@ def _run(file: BufferedReader, target: Path) -> str | None:
         except OSError as error:
             return f"no process can be started to read it ({error.strerror or error})"
         message.seek(0)
-        said = message.read(4 * MAX_MESSAGE).decode("utf-8", "replace")
-    if done.returncode == pickles_child.REFUSED and said:
-        return said
+        reason = message.read(4 * MAX_MESSAGE).decode("utf-8", "replace")
+    if done.returncode == pickles_child.REFUSED and reason:
+        return reason
     if done.returncode == -getattr(signal, "SIGXCPU", 0):
         return _TOO_LONG
     if done.returncode < 0:
@@ -159,7 +159,7 @@ def _placed(
 _SEQUENCES = {"list": list, "tuple": tuple, "set": set}
 
 
-def _value(value: Any, tensors: list[Tensor]) -> Any:
+def _value(value: object, tensors: list[Tensor]) -> Any:
     """A plain value, from the list that tells its kind."""
     if not isinstance(value, list):
         return value

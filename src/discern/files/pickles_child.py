@@ -189,7 +189,7 @@ class Fixed:
 
     __slots__ = ()
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         """Refuse what a pickle sets."""
         raise ValueError
 
@@ -227,7 +227,7 @@ class Tensor(Fixed):
 
     __slots__ = ("fault", "number", "offset", "shape", "storage", "strides")
 
-    def __init__(self, *place: Any, fault: str | None = None) -> None:
+    def __init__(self, *place: object, fault: str | None = None) -> None:
         self.fault, self.number = fault, -1
         if place:
             self.__setstate__(place)
@@ -293,7 +293,7 @@ class Function(Fixed):
         return self._make(*arguments)
 
 
-class Dict(dict[Any, Any]):
+class Dict(dict[object, object]):
     """Stands for dictionaries of other kinds; what is set on them is left aside."""
 
     __slots__ = ()
@@ -302,7 +302,7 @@ class Dict(dict[Any, Any]):
         """Such as the versions of a state dict's layers."""
 
 
-def _tensor(*about: Any) -> Tensor:
+def _tensor(*about: object) -> Tensor:
     """By its place, whether it has a gradient, its hooks, and which bits are set."""
     tensor = Tensor(*about[:4])
     if any(about[6:]):
@@ -310,41 +310,31 @@ def _tensor(*about: Any) -> Tensor:
     return tensor
 
 
-def _of_type(*arguments: Any) -> Tensor:
-    """Torch's form for types that have no storages of their own, none of which are read."""
-    dtype = arguments[6]
-    return Tensor(fault=f"is of {dtype.text if isinstance(dtype, Name) else 'no type'}")
-
-
-def _unfit(fault: str) -> Function:
-    return Function(lambda *_: Tensor(fault=fault))
-
-
-def _only_tensor(tensor: Any, *_: Any) -> Tensor:
+def _only_tensor(tensor: object, *_: object) -> Tensor:
     if not isinstance(tensor, Tensor):
         raise ValueError
     return tensor
 
 
-def _of_subclass(make: Any, _: Any, arguments: Any, __: Any) -> Tensor:
+def _of_subclass(make: object, _: object, arguments: tuple[object, ...], __: object) -> Tensor:
     if not isinstance(make, Function):
         raise ValueError
     return _only_tensor(make(*arguments))
 
 
-def _encoded(text: Any, encoding: Any = "latin1") -> bytes:
+def _encoded(text: object, encoding: object = "latin1") -> bytes:
     """How pickles of protocol 2 write bytes; other encodings could make them longer."""
-    if type(text) is not str or encoding not in ("latin1", "latin-1"):
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
         raise RefusalError("it has bytes that are written in no usual way")
     return text.encode("latin1")
 
 
-def _bytearray(content: Any = b"", *encoding: Any) -> bytes:
+def _bytearray(content: object = b"", *encoding: object) -> bytes:
     """The content, for a length alone could be any."""
-    return content if type(content) is bytes else _encoded(content, *encoding)
+    return content if isinstance(content, bytes) else _encoded(content, *encoding)
 
 
-_OBJECTS: dict[str, Any] = {
+_OBJECTS: dict[str, Fixed] = {
     "collections.OrderedDict": Function(Dict),
     "collections.Counter": Function(Dict),
     "builtins.set": Function(set),
@@ -358,29 +348,17 @@ _OBJECTS: dict[str, Any] = {
     "torch.nn.parameter.Parameter": Function(_only_tensor),
     "torch._utils._rebuild_tensor": Function(_tensor),
     "torch._utils._rebuild_tensor_v2": Function(_tensor),
-    "torch._utils._rebuild_tensor_v3": Function(_of_type),
     "torch._utils._rebuild_parameter": Function(_only_tensor),
     "torch._utils._rebuild_parameter_with_state": Function(_only_tensor),
     "torch._tensor._rebuild_from_type_v2": Function(_of_subclass),
-    "torch._utils._rebuild_sparse_tensor": _unfit("is sparse"),
-    "torch._utils._rebuild_qtensor": _unfit("is quantised"),
-    "torch._utils._rebuild_nested_tensor": _unfit("is nested"),
-    "torch._utils._rebuild_meta_tensor_no_storage": _unfit("has no numbers (device meta)"),
-    "torch._utils._rebuild_wrapper_subclass": _unfit("is of a class of its own"),
-    "torch._utils._rebuild_device_tensor_from_numpy": _unfit("is of a device's own form"),
-    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _unfit("is of a device's own form"),
-    **{
-        f"torch.{scheme}": Name(f"torch.{scheme}")
-        for scheme in ("per_tensor_affine", "per_tensor_symmetric", "per_channel_affine",
-                       "per_channel_symmetric", "per_channel_affine_float_qparams")
-    },
 }  # fmt: skip
-"""What ``torch.load(weights_only=True)`` lets a pickle name, beside storages and types."""
+"""What ``torch.load(weights_only=True)`` lets a pickle name, beside storages and types.
+Tensors that are sparse, quantised, nested or without numbers are refused by the name of what makes them."""
 
 _TYPE_NAMES = ("float", "complex", "int", "uint", "bool", "bfloat", "quint", "qint", "bits")
 
 
-def _torch_object(module: str, name: str) -> Any:
+def _torch_object(module: str, name: str) -> Fixed:
     """What stands for a class or function of a file of torch's."""
     module = module.replace("__builtin__", "builtins").replace("torch.tensor", "torch._tensor")
     found = _OBJECTS.get(f"{module}.{name}")
@@ -393,12 +371,8 @@ def _torch_object(module: str, name: str) -> Any:
             return Function(Tensor)
     if module == "torch" and name.startswith(_TYPE_NAMES) and name.replace("_", "").isalnum():
         return Name(f"torch.{name}")
-    raise _unknown(module, name)
-
-
-def _unknown(module: str, name: str) -> RefusalError:
     asked = f"{module[:60]}.{name[:60]}"
-    return RefusalError(f"it asks for {asked}, and only tensors and plain values are read")
+    raise RefusalError(f"it asks for {asked}, and only tensors and plain values are read")
 
 
 class _Unpickler(_pickle.Unpickler):
@@ -406,40 +380,34 @@ class _Unpickler(_pickle.Unpickler):
 
     Args:
         file: read as far as the pickle goes.
-        objects: module, name -> what stands for it.
         storage: what a reference to what is outside the pickle means.
     """
 
-    def __init__(
-        self,
-        file: IO[bytes],
-        objects: Callable[[str, str], Any],
-        storage: Callable[..., View] | None = None,
-    ) -> None:
+    def __init__(self, file: IO[bytes], storage: Callable[..., View]) -> None:
         super().__init__(file, encoding="utf-8")
-        self._objects, self._storage = objects, storage
+        self._storage = storage
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> Fixed:
         """What stands for it; a RefusalError for what is not known."""
-        return self._objects(module, name)
+        return _torch_object(module, name)
 
-    def persistent_load(self, reference: Any) -> Any:
+    def persistent_load(self, reference: object) -> View:
         """The storage that is referred to."""
-        kind, *about = reference if type(reference) is tuple else ("", None)
-        if self._storage is None or kind not in ("storage", b"storage"):
+        kind, *about = reference if isinstance(reference, tuple) else ("", None)
+        if kind not in ("storage", b"storage"):
             raise RefusalError("it refers to something outside it that is no storage")
         return self._storage(*about)
 
 
-def _dtype(kind: Any) -> str:
+def _dtype(kind: object) -> str:
     if not isinstance(kind, Name):
         raise ValueError
     return _STORAGES.get(kind.text, f"torch's {kind.text}Storage")
 
 
-def _text(key: Any) -> str:
+def _text(key: object) -> str:
     """A key: old files have whole numbers, or bytes of Python 2."""
-    return key.decode("ascii") if type(key) is bytes else str(key)[:100]
+    return key.decode("ascii") if isinstance(key, bytes) else str(key)[:100]
 
 
 # The forms. Each gives the content, and where the bytes of a storage are copied from.
@@ -447,7 +415,7 @@ def _text(key: Any) -> str:
 _Source = Callable[[Storage], Iterator[bytes]]
 
 
-def _read_torch(file: IO[bytes], size: int) -> tuple[Any, _Source]:
+def _read_torch(file: IO[bytes], size: int) -> tuple[object, _Source]:
     """A file of ``torch.save``, in its form of today or the one before 1.6."""
     beginning = file.read(512)
     file.seek(0)
@@ -458,7 +426,7 @@ def _read_torch(file: IO[bytes], size: int) -> tuple[Any, _Source]:
     return _read_legacy(file, size)
 
 
-def _read_archive(file: IO[bytes], size: int) -> tuple[Any, _Source]:
+def _read_archive(file: IO[bytes], size: int) -> tuple[object, _Source]:
     archive = zipfile.ZipFile(file)
     members = {member.filename: member for member in archive.infolist()}
     roots = [name.removesuffix("data.pkl") for name in members if name.endswith("/data.pkl")]
@@ -478,7 +446,7 @@ def _read_archive(file: IO[bytes], size: int) -> tuple[Any, _Source]:
     if order is not None and archive.read(order) != b"little":
         raise RefusalError("its numbers have the most significant byte first")
 
-    def storage(kind: Any, key: Any, _: Any, count: Any) -> View:
+    def storage(kind: object, key: object, _: object, count: int) -> View:
         return View(Storage(_text(key), _dtype(kind), count))
 
     def content(storage: Storage) -> Iterator[bytes]:
@@ -490,21 +458,23 @@ def _read_archive(file: IO[bytes], size: int) -> tuple[Any, _Source]:
                 yield chunk
 
     with archive.open(members[root + "data.pkl"]) as data:
-        value = _Unpickler(data, _torch_object, storage).load()
+        value = _Unpickler(data, storage).load()
         data.read()  # to its end, where its checksum is compared
     return value, content
 
 
-def _read_legacy(file: IO[bytes], size: int) -> tuple[Any, _Source]:
+def _read_legacy(file: IO[bytes], size: int) -> tuple[object, _Source]:
     """Pickles one after the other, then the storages, each after its length in eight bytes."""
     known: dict[str, Storage] = {}
 
-    def storage(kind: Any, key: Any, _: Any, count: Any, view: Any = None) -> View:
+    def storage(
+        kind: object, key: object, _: object, count: int, view: tuple[str, int, int] | None = None
+    ) -> View:
         made = known.setdefault(_text(key), Storage(_text(key), _dtype(kind), count))
         return View(made, 0 if view is None else view[1])
 
     def load() -> Any:
-        return _Unpickler(file, _torch_object, storage).load()
+        return _Unpickler(file, storage).load()
 
     try:
         begins = load() == _MAGIC and load() == _PROTOCOL
@@ -561,9 +531,9 @@ class _Tree:
         self.storages: dict[str, Storage] = {}
         self._room, self._most = MAX_CLAIMED * size, min(FEWEST_VALUES + size, MAX_VALUES)
         self._values, self._text = 0, 0
-        self._path: list[Any] = []
+        self._path: list[object] = []
 
-    def of(self, value: Any) -> Any:
+    def of(self, value: Any) -> object:
         """A value as it is written."""
         kind = type(value)
         self._values += 1
@@ -586,7 +556,7 @@ class _Tree:
             return ["dict", *map(list, zip(keys, self._each(value.items()), strict=True))]
         return self._as_text(value)
 
-    def _each(self, parts: Iterable[tuple[Any, Any]]) -> Iterator[Any]:
+    def _each(self, parts: Iterable[tuple[object, object]]) -> Iterator[object]:
         """Values, each with the key that it is found by."""
         path = self._path
         path.append(None)
@@ -594,14 +564,14 @@ class _Tree:
             yield self.of(part)
         path.pop()
 
-    def _key(self, key: Any) -> Any:
+    def _key(self, key: object) -> str | int | None:
         if key is None or (isinstance(key, int) and abs(key) < MAX_KEY):
             return key
         if isinstance(key, (str, bytes, Name)):
             return self._as_text(key)
         raise RefusalError("it has a key that is neither a text nor a number")
 
-    def _as_text(self, value: Any) -> str:
+    def _as_text(self, value: object) -> str:
         """Texts; and what nobody computes with: bytes, types, devices, complex numbers."""
         if isinstance(value, (bytes, bytearray)):
             value = value.decode("latin-1")
@@ -609,7 +579,7 @@ class _Tree:
             value = value.text
         elif type(value) is complex:
             value = str(value)
-        if type(value) is not str:
+        if not isinstance(value, str):
             raise RefusalError("it holds more than tensors and plain values")
         self._text += len(value)
         if self._text > MAX_TEXT:
@@ -636,7 +606,7 @@ class _Tree:
         return tensor.number
 
 
-def _write(content: Any, size: int, source: _Source) -> None:
+def _write(content: object, size: int, source: _Source) -> None:
     """Write a content as safetensors: its storages one by one, all else in the header."""
     tree = _Tree(size)
     values = tree.of(content)
@@ -646,7 +616,7 @@ def _write(content: Any, size: int, source: _Source) -> None:
     numbers = {storage.key: number for number, storage in enumerate(storages)}
     tensors = [(numbers[t.storage.key], t.offset, t.shape, t.strides) for t in tree.tensors]
     metadata = {"content": _json(values), "tensors": _json(tensors)}
-    header: dict[str, Any] = {"__metadata__": metadata}
+    header: dict[str, object] = {"__metadata__": metadata}
     end = 0
     for number, storage in enumerate(storages):
         begin, end = end, end + storage.bytes
@@ -668,7 +638,7 @@ def _write(content: Any, size: int, source: _Source) -> None:
             raise EOFError
 
 
-def _json(value: Any) -> str:
+def _json(value: object) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 

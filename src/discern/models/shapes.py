@@ -1,6 +1,6 @@
 """Whether weights fit a network: the same layers, of the same shapes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -40,15 +40,10 @@ def check_shapes(
         )
 
 
-def shape_text(shape: Sequence[int]) -> str:
-    """A shape as messages show it: 3×4."""
-    return "×".join(map(str, shape)) or "a number"
-
-
 def _shape(tensor: Tensor | None) -> str:
     if tensor is None:
         return "missing"
-    shape = shape_text(tensor.shape)
+    shape = "×".join(map(str, tensor.shape)) or "a number"
     return shape if tensor.is_floating_point() else f"{shape} of {_kind(tensor)}"
 
 

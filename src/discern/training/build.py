@@ -33,13 +33,7 @@ from discern.errors import DiscernError, about, as_override, first_line, shorten
 from discern.files.csv_cells import write_csv
 from discern.files.writing import write_whole
 from discern.models.backbones import PUBLISHED, backbone_preprocessing
-from discern.models.card import (
-    TARGET,
-    Card,
-    portable_settings,
-    without_target,
-    written,
-)
+from discern.models.card import TARGET, Card, portable_settings, without_target, written
 from discern.models.classifier import Classifier
 from discern.models.mixing import mixing
 from discern.models.registry import MODELS, name_of

@@ -58,11 +58,7 @@ def take_some_batches(trainer: Trainer, data: ImageDataModule, splits: set[str])
             )
 
 
-LIMITS = {
-    "limit_train_batches": "train",
-    "limit_val_batches": "val",
-    "limit_test_batches": "test",
-}
+LIMITS = {"limit_train_batches": "train", "limit_val_batches": "val", "limit_test_batches": "test"}
 """Setting of the Trainer -> the split of whose batches it is a part."""
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import csv
 import logging
 import time
-from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
@@ -125,11 +123,8 @@ class History(Callback):
         self._trainer = trainer
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock; give metrics.csv the rows of a continued run's first part."""
+        """Start the clock."""
         self._clock = time.perf_counter()
-        for logger in trainer.loggers:
-            if isinstance(logger, MetricsCSV):
-                logger.rows = {int(row["epoch"]): dict(row) for row in self.rows}
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the epoch before and open this one."""
@@ -224,8 +219,11 @@ class History(Callback):
         return row
 
     def _close_epoch(self) -> None:
-        if (row := self._row()) and self._epoch is not None:
+        if (row := self._row()) and self._epoch is not None and self._trainer is not None:
             self.rows.append(row)
+            for logger in self._trainer.loggers:
+                if isinstance(logger, MetricsCSV):
+                    logger.write(self.rows)
             counted = how_counted(**self._epoch.counted)
             log.info(epoch_line(row) + (f" ({counted})" if counted else ""))
         self._epoch = None
@@ -250,10 +248,10 @@ def epoch_line(row: Row) -> str:
 
 
 class MetricsCSV(Logger):
-    """Writes one row an epoch with every metric of that epoch.
+    """Writes metrics.csv: one row an epoch with every metric of that epoch.
 
     Lightning's own CSVLogger writes a row a call, so that training and validation metrics of one
-    epoch stand in different rows, each half empty. Metrics of single steps go to TensorBoard only.
+    epoch stand in different rows, each half empty. The rows are those of :class:`History`.
 
     Args:
         path: the file; it is replaced as a whole, so that a reader never sees half a row.
@@ -262,7 +260,6 @@ class MetricsCSV(Logger):
     def __init__(self, path: str | Path) -> None:
         super().__init__()
         self.path = Path(path)
-        self.rows: dict[int, dict[str, float]] = {}
 
     @property
     def name(self) -> str:
@@ -274,43 +271,21 @@ class MetricsCSV(Logger):
         """A run has one file, so there are no versions."""
         return ""
 
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> MetricsCSV:
-        """The logger itself."""
-        return self
-
-    @rank_zero_only
-    def log_hyperparams(
-        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
-    ) -> None:
+    def log_hyperparams(self, *args: object, **kwargs: object) -> None:
         """Nothing: the settings stand in config.yaml."""
 
-    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add metrics of an epoch to its row, and write the file."""
-        epoch_metrics = {
-            name: value
-            for name, value in metrics.items()
-            if name.startswith(("train/", "val/")) and name != STEP_LOSS
-        }
-        if "epoch" not in metrics or not epoch_metrics:
-            return
-        # People count epochs from 1, as the terminal and the curves do; Lightning from 0.
-        epoch = int(metrics["epoch"]) + 1
-        row = self.rows.setdefault(epoch, {"epoch": epoch})
-        # Lightning counts from 0 here; a row says how many optimizer steps were taken.
-        row.update(step=0 if step is None else step + 1, **epoch_metrics)
-        if any(name.startswith("train/") for name in epoch_metrics):
-            self._write()
+        """Nothing: the history has them too, a row an epoch."""
 
-    def _write(self) -> None:
-        metrics = {column for row in self.rows.values() for column in row} - {"epoch", "step"}
+    @rank_zero_only
+    def write(self, rows: Sequence[Row]) -> None:
+        """Write the training and validation metrics of all epochs so far."""
+        logged = {name for row in rows for name in row if name.startswith(("train/", "val/"))}
+        names = ["epoch", "step", *sorted(logged)]
         with write_whole(self.path) as file:
-            names = ["epoch", "step", *sorted(metrics)]
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(map(csv_cell, names))
-            for row in self.rows.values():
+            for row in rows:
                 # float32 has seven digits; more are noise.
                 cells = (row.get(name, "") for name in names)
                 writer.writerow(float(f"{x:.7g}") if isinstance(x, float) else x for x in cells)

@@ -96,17 +96,22 @@ def quiet_libraries() -> None:
         logger.setLevel(logging.WARNING)
         logger.handlers.clear()
         logger.propagate = True
+    for message in NEEDLESS_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
+
+
+NEEDLESS_WARNINGS = (
     # Lightning 2.6 calls what torch 2.14 deprecates.
-    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     # Images in memory are cut by index: worker processes would slow it down (measured: 4 x).
-    warnings.filterwarnings("ignore", message=r".*does not have many workers which may be a bottle")
+    r".*does not have many workers which may be a bottle",
     # log_every_n_steps is meant for long epochs; a short one has its row in metrics.csv.
-    warnings.filterwarnings(
-        "ignore", message=r"The number of training batches .* is smaller than the log"
-    )
+    r"The number of training batches .* is smaller than the log",
     # The run's folder holds config.yaml before the first checkpoint is written.
-    warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
+    r"Checkpoint directory .* exists and is not empty",
     # A frozen backbone is meant to be in eval mode.
-    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start")
-    # accelerator=auto takes a GPU: who runs on the CPU beside one has asked for it.
-    warnings.filterwarnings("ignore", message=r"GPU available but not used")
+    r"Found \d+ module\(s\) in eval mode at the start",
+    # accelerator=auto takes a GPU: whoever trains on the CPU beside one has asked for it.
+    r"GPU available but not used",
+)
+"""Beginnings of warnings that a user of discern can do nothing about."""

@@ -41,10 +41,7 @@ from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.trainer import call
 from lightning.pytorch.trainer.connectors.logger_connector.logger_connector import _LoggerConnector
-from lightning.pytorch.trainer.connectors.logger_connector.result import (
-    _VALUE,
-    _ResultCollection,
-)
+from lightning.pytorch.trainer.connectors.logger_connector.result import _VALUE, _ResultCollection
 from torch import Tensor
 from torch.optim import Optimizer
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from discern.models.optimizer import Group
-from discern.models.shapes import shape_text
+from discern.training.states import check_tensor
 
 Build = Callable[[list[Group]], Optimizer]
 Shape = tuple[int, ...]
@@ -158,14 +158,15 @@ def _check_parts(
         for name, part in parts.items():
             place = f"its {str(name)[:40]} of parameter {number}"
             if isinstance(usual := known.get(name), Tensor):
-                _check_tensor(part, {tuple(usual.shape)}, usual, place)
+                check_tensor(part, usual, place)
             else:
                 # Of settings that this run has not, such as momentum, or that come with later
                 # steps; (whole,) is that of an optimizer that sees all parameters as one.
                 shapes = {shape} if fused else {shape, (), (whole,)}
                 shapes |= {tuple(tensor.shape) for tensor in _tensors_in(usual)}
                 for tensor in _tensors_in(part):
-                    _check_tensor(tensor, shapes, None, place)
+                    if tuple(tensor.shape) not in shapes:
+                        raise ValueError(f"{place} has the shape {[*tensor.shape]}")
                 if _is_finite(usual) and not _is_finite(part):
                     raise ValueError(f"{place} is no number")
             if torchs:
@@ -179,15 +180,6 @@ def _tensors_in(value: object) -> Iterator[Tensor]:
     elif isinstance(value, dict | list | tuple):
         for part in value.values() if isinstance(value, dict) else value:
             yield from _tensors_in(part)
-
-
-def _check_tensor(part: object, shapes: set[Shape], like: Tensor | None, place: str) -> None:
-    if not isinstance(part, Tensor) or part.layout != torch.strided:
-        raise ValueError(f"{place} is no tensor")
-    if tuple(part.shape) not in shapes:
-        raise ValueError(f"{place} is {shape_text(part.shape)} and not {shape_text(min(shapes))}")
-    if like is not None and part.is_floating_point() != like.is_floating_point():
-        raise ValueError(f"{place} is of {part.dtype}")
 
 
 def _check_numbers(tensor: Tensor, place: str, not_negative: bool) -> None:

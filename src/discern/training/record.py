@@ -99,11 +99,7 @@ def describe(model: Classifier, data: ImageDataModule) -> dict[str, Any]:
 
 
 def record_fit(
-    summary: Summary,
-    history: History,
-    trainer: Trainer,
-    best: Path | None,
-    content: Content | None,
+    summary: Summary, history: History, trainer: Trainer, best: Path | None, content: Content | None
 ) -> None:
     """Put into the summary what training gave: the metrics of the best checkpoint, or the last."""
     facts, row = summary.facts, history.rows[-1] if history.rows else {}
