@@ -115,7 +115,7 @@ class _Run:
     """What a run is made of.
 
     Attributes:
-        summary: what will be said of it.
+        summary: its facts, written when it ends.
         folder: where it writes.
         trainer: Lightning's, with its callbacks.
         data: the data module, set up.
@@ -142,7 +142,7 @@ def _build(cfg: DictConfig, summary: Summary, start: Path | None) -> tuple[_Run,
     folder, history = Path(cfg.folder), History()
     stop = GracefulStop(folder / "checkpoints" / "last.safetensors")
     callbacks = [*stopping_callbacks(cfg), history, RngState(), stop]
-    # Before the data: that the machine lacks a device is said before a file is read.
+    # Before the data: a missing device is reported before a file is read.
     trainer = build_trainer(cfg, callbacks)
     with summary.phase("data"):
         data = build_data(cfg, known_of(cfg, start), _only_measured(cfg))

@@ -298,7 +298,7 @@ def test_a_value_that_a_file_holds_is_not_resolved(tiny_run, evaluated, tmp_path
     checkpoint = tiny_run().folder / "checkpoints" / "best.safetensors"
     data = {"_target_": "discern.data.published.mnist.MNIST", "val_size": value}
     path = changed(checkpoint, tmp_path / "x.safetensors", config={"data": data})
-    with pytest.raises(DiscernError, match=r"data\.val_size that is no plain value"):
+    with pytest.raises(DiscernError, match=r"data\.val_size that is not a plain value"):
         evaluated(path)
     assert not Trap.sprung
 
@@ -328,7 +328,7 @@ def test_what_loads_and_checks_the_images_is_not_for_a_file_to_say(tiny_run, eva
     }
     card = read(checkpoint)[CARD]
     card["config"]["data"] = {**catdog, "sha256": "0" * 64, "csv": "../../x.csv"}
-    with pytest.raises(DiscernError, match=r"has a data\.csv that is no plain value"):
+    with pytest.raises(DiscernError, match=r"has a data\.csv that is not a plain value"):
         data_settings(composed("ckpt_path=x"), parsed(card, path), path, None)
     card["config"]["data"]["csv"] = "tables/x.csv"
     settings = data_settings(

@@ -201,7 +201,7 @@ def _settings_of_run(card: Card, checkpoint: Path) -> dict[str, Any]:
     }
     for name, value in believed.items():
         if not _is_plain(name, value):
-            raise DiscernError(f"{checkpoint} has a data.{name} that is no plain value.")
+            raise DiscernError(f"{checkpoint} has a data.{name} that is not a plain value.")
     return {**own[target], **believed, "dir": None}
 
 

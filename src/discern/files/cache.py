@@ -14,13 +14,13 @@ from discern.files.places import placed
 log = logging.getLogger(__name__)
 
 PRIVATE = 0o700
-"""Who may look into the cache: its owner. What is in it is used as it is found."""
+"""Only its owner may use the cache, since what is in it is used as it is found."""
 
 
 def cache_dir(make: bool = True) -> Path:
     """``$DISCERN_CACHE_DIR``, else the folder for discern in the user's cache folder.
 
-    One that others can write to is told of.
+    A cache that others can write to gets a warning.
 
     Args:
         make: make it, for its owner alone, where it is not there.

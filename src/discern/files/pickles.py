@@ -160,7 +160,7 @@ _SEQUENCES = {"list": list, "tuple": tuple, "set": set}
 
 
 def _value(value: object, tensors: list[Tensor]) -> Any:
-    """A plain value, from the list that tells its kind."""
+    """A plain value, from a list that begins with its kind."""
     if not isinstance(value, list):
         return value
     kind, *parts = value

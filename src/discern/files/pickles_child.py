@@ -37,9 +37,9 @@ FEWEST_VALUES, MAX_VALUES = 20_000, 1_000_000
 """So many values any file may hold, and as many more as it has bytes, up to so many. Values that
 are shared count each time, for they are written each time."""
 
-DEEPEST, MAX_TEXT, MAX_BITS, MAX_KEY = 40, 20_000_000, 1024, 2**53
+MAX_DEPTH, MAX_TEXT, MAX_BITS, MAX_KEY = 40, 20_000_000, 1024, 2**53
 """Lists in lists, characters of all texts, bits of a whole number, and a whole number for a key:
-what holds more is no checkpoint. Larger keys could all have the same hash."""
+what holds more is not a checkpoint. Larger keys could all have the same hash."""
 
 MAX_HEADER = 90_000_000
 """Bytes of a header; safetensors reads 100 MB."""
@@ -353,7 +353,7 @@ _OBJECTS: dict[str, Fixed] = {
     "torch._tensor._rebuild_from_type_v2": Function(_of_subclass),
 }  # fmt: skip
 """What ``torch.load(weights_only=True)`` lets a pickle name, beside storages and types.
-Tensors that are sparse, quantised, nested or without numbers are refused by the name of what makes them."""
+Functions that make sparse, quantised or nested tensors are missing, so that these are refused."""
 
 _TYPE_NAMES = ("float", "complex", "int", "uint", "bool", "bfloat", "quint", "qint", "bits")
 
@@ -395,7 +395,7 @@ class _Unpickler(_pickle.Unpickler):
         """The storage that is referred to."""
         kind, *about = reference if isinstance(reference, tuple) else ("", None)
         if kind not in ("storage", b"storage"):
-            raise RefusalError("it refers to something outside it that is no storage")
+            raise RefusalError("it refers to something outside it that is not a storage")
         return self._storage(*about)
 
 
@@ -483,7 +483,7 @@ def _read_legacy(file: IO[bytes], size: int) -> tuple[object, _Source]:
     except Exception:  # whatever it is
         begins = False
     if not begins:
-        raise RefusalError("it is no file of tensors and plain values that torch.save wrote")
+        raise RefusalError("it is not a file of tensors and plain values that torch.save wrote")
     load()  # sizes of numbers on the machine that wrote it
     value, keys = load(), load()
     begin, places = file.tell(), {}
@@ -520,7 +520,7 @@ _Nothing = type(None)
 class _Tree:
     """Makes what JSON can hold of a pickle's values, and keeps their tensors.
 
-    Each value that is no number, text, truth or None is a list that begins with its kind.
+    Each value that is not a number, text, truth or None is a list that begins with its kind.
 
     Args:
         size: bytes of the file, which bound what tensors may claim.
@@ -537,7 +537,7 @@ class _Tree:
         """A value as it is written."""
         kind = type(value)
         self._values += 1
-        if self._values > self._most or len(self._path) > DEEPEST:
+        if self._values > self._most or len(self._path) > MAX_DEPTH:
             raise RefusalError("it holds too many values, or values too deep in others")
         if kind in (bool, _Nothing):
             return value
@@ -585,7 +585,7 @@ class _Tree:
         if self._text > MAX_TEXT:
             raise RefusalError("it holds too much text")
         if not value.isascii():
-            value.encode()  # a part of a character is no text
+            value.encode()  # a part of a character is not a text
         return value
 
     def _number(self, tensor: Tensor) -> int:

@@ -93,7 +93,7 @@ def read_json(path: Path, within: Path | None = None, limit: int = MAX_JSON) -> 
     """The values in a JSON file, one for 16 bytes; arguments and errors as of :func:`read_bytes`.
 
     Raises:
-        ValueError: it is no JSON, or not such as :func:`check_plain` allows.
+        ValueError: it is not JSON, or not such as :func:`check_plain` allows.
     """
     text = read_text(path, limit, within)
     if sum(map(text.count, ",[{")) > limit // 16:  # before memory and time are taken for them
@@ -109,9 +109,9 @@ def read_json(path: Path, within: Path | None = None, limit: int = MAX_JSON) -> 
 def check_format(path: Path, found: Any, known: int) -> None:
     """Raise a DiscernError where a file's format, a whole number, is not the one that is known."""
     if type(found) is not int or found != known:
-        told = f"format {found}" if type(found) is int else "no format"
+        has = f"format {found}" if type(found) is int else "no format"
         raise DiscernError(
-            f"{path} is of another version of discern: it has {told}, and this version reads "
+            f"{path} is of another version of discern: it has {has}, and this version reads "
             f"format {known}."
         )
 

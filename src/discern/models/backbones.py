@@ -191,7 +191,7 @@ _KEPT: dict[tuple[str, str, str | Path | None], _Kept] = {}
 
 
 def _signature(file: Path) -> Hashable:
-    """What tells whether a file has changed."""
+    """Differs once the file has changed."""
     try:
         return version_of(file)
     except OSError:

@@ -51,14 +51,14 @@ _Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 def check_setting(value: Any, place: str, depth: int = 0) -> None:
-    """Raise a ValueError for what is no plain setting, or means something to Hydra or OmegaConf.
+    """Raise a ValueError for what is not a plain setting, or means something to Hydra or OmegaConf.
 
     Args:
         value: a number, a text, None, or lists and mappings of these.
         place: of it, for the message.
         depth: how many lists and mappings it is in.
     """
-    wrong = f"it has a {place} that is no plain value"
+    wrong = f"it has a {place} that is not a plain value"
     if depth > MAX_SETTING_DEPTH:
         raise ValueError(f"{wrong}: it is nested too deeply")
     if isinstance(value, list | tuple):
@@ -67,7 +67,7 @@ def check_setting(value: Any, place: str, depth: int = 0) -> None:
     elif isinstance(value, Mapping):
         for key, part in value.items():
             if not _is_name(key):
-                raise ValueError(f"{wrong}: it has a key that is no name of a setting")
+                raise ValueError(f"{wrong}: it has a key that is not the name of a setting")
             check_setting(part, f"{place}.{key}", depth + 1)
     elif isinstance(value, str):
         if len(value) > MAX_TEXT_LENGTH:
@@ -104,13 +104,13 @@ def _config(config: dict[str, Any]) -> dict[str, Any]:
     for group, settings in config.items():
         if group == "seed":
             if type(settings) is not int or not 0 <= settings < 2**32:
-                raise ValueError("config.seed is no whole number from 0 to 4294967295")
+                raise ValueError("config.seed is not a whole number from 0 to 4294967295")
         elif group not in _GROUPS or not isinstance(settings, dict):
-            raise ValueError(f"config.{str(group)[:40]} is no group of settings")
+            raise ValueError(f"config.{str(group)[:40]} is not a group of settings")
         else:
             target = settings.get(TARGET)
             if target is not None and not (type(target) is str and _CLASS.fullmatch(target)):
-                raise ValueError(f"config.{group}._target_ is no name of a class")
+                raise ValueError(f"config.{group}._target_ is not the name of a class")
             check_setting(without_target(settings), f"config.{group}")
             if group in ("optimizer", "scheduler") and target in SCHEMAS:
                 check_given(target, without_target(settings), f"config.{group}")

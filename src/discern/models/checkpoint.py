@@ -1,4 +1,4 @@
-"""The file of a checkpoint: safetensors, with everything that is no tensor as JSON in its header.
+"""The file of a checkpoint: safetensors, with everything but tensors as JSON in its header.
 
 A checkpoint is a tree of a closed set of plain types. The network's tensors stand under their own
 names, so that ``safetensors.torch.load_file`` gives them to whoever has no discern; all others
@@ -40,8 +40,8 @@ TREE, DIGEST = "discern", "sha256"
 CHUNK = 1 << 22
 """Bytes that are hashed at a time; several at once."""
 
-DEEPEST, MAX_VALUES = 40, 1_000_000
-"""Lists in lists, and values, above which a file is no checkpoint."""
+MAX_DEPTH, MAX_VALUES = 40, 1_000_000
+"""Lists in lists, and values, above which a file is not a checkpoint."""
 
 MAX_HEADER = 1 << 24
 """Bytes of a header. As Python's objects they take some 30 times as much."""
@@ -138,7 +138,7 @@ def _parsed(text: str | bytes) -> Any:
     """JSON, each of its keys given once.
 
     Raises:
-        ValueError: it is no such JSON.
+        ValueError: it is not such JSON.
     """
     return json.loads(text, object_pairs_hook=_each_once)
 
@@ -234,14 +234,14 @@ class _Decoder:
             ValueError: it is not such as is written, or too large or deep.
         """
         self._values += 1
-        if depth > DEEPEST or self._values > MAX_VALUES:
+        if depth > MAX_DEPTH or self._values > MAX_VALUES:
             raise ValueError("its description is too large")
         if isinstance(value, list):
             return [self.decode(part, depth + 1) for part in value]
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError("its description has a number that JSON has no word for")
         if isinstance(value, str):
-            value.encode()  # JSON may name half a character, which is no text
+            value.encode()  # JSON may name half a character, which is not a text
         if not isinstance(value, dict):
             return value
         special = next((key for key in value if key.startswith("$")), None)

@@ -132,6 +132,6 @@ class EpochMetrics(nn.Module):
             return
         losses = stack(waiting.losses).float()
         sizes = losses.new_tensor([len(labels) for labels in waiting.labels])
-        self.loss.update(losses.where(sizes > 0, 0), sizes)  # the mean of no image is no number
+        self.loss.update(losses.where(sizes > 0, 0), sizes)  # the mean of no image is not a number
         if waiting.rows:
             self.counts.update(cat(waiting.logits).float(), cat(waiting.labels))

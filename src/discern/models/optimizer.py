@@ -40,7 +40,7 @@ def build_optimizer(build: Build, groups: list[Group], may_fuse: bool) -> Optimi
 
 
 def _can_be_fused(build: Build) -> bool:
-    """Whether it is torch's own, takes ``fused``, and nobody has said how steps are computed."""
+    """Whether it is torch's own, takes ``fused``, and no setting says how steps are computed."""
     kind, given = getattr(build, "func", build), getattr(build, "keywords", {})
     return (
         kind.__module__.startswith("torch.optim.")

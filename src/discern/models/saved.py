@@ -1,4 +1,4 @@
-"""What a saved model is, and how it is trusted.
+"""Reading saved models, also those of strangers.
 
 A checkpoint is a safetensors file of tensors and plain values. Beside what Lightning keeps in it
 stands a card, which says all that is needed to use the model without the run that made it. A file
@@ -187,8 +187,8 @@ def with_backbone(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Ten
 def adopt_backbone(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     """Give ``network`` the backbone in a state dict, if one is there and another than its own.
 
-    What the network says of its backbone's origin is then the checkpoint: it is no longer the
-    published one, so that checkpoints hold it.
+    The backbone's provenance is then the checkpoint: it is no longer the published one, so that
+    checkpoints hold it.
 
     Raises:
         DiscernError: it is of another architecture.

@@ -27,7 +27,7 @@ class Schedule:
     total_as: str | None = None
 
     def total(self, steps: int, epochs: int) -> dict[str, int]:
-        """The keyword argument that tells ``build`` the run's length, if it wants to know."""
+        """The keyword argument of ``build`` for the run's length, if it takes one."""
         length = steps if self.interval == "step" else epochs
         return {self.total_as: length} if self.total_as else {}
 
@@ -40,7 +40,7 @@ class Schedule:
         return entry
 
     def _peaks(self, optimizer: Optimizer) -> dict[str, list[float]]:
-        """The highest rate of each parameter group, where the scheduler is told one for all."""
+        """The highest rate of each parameter group, where the scheduler has one for all."""
         peak = getattr(self.build, "keywords", {}).get("max_lr")
         if not isinstance(peak, (int, float)):
             return {}

@@ -21,7 +21,7 @@ SMALL_SIDE = 64
 """Images with a shorter side than this many pixels are scaled up for the backbone."""
 
 # A stage that would bring the last block above this share is taken apart instead.
-_MOST = 0.9
+MAX_LAST_BLOCK_SHARE = 0.9
 
 
 class TransferClassifier(nn.Module):
@@ -158,7 +158,7 @@ class TransferClassifier(nn.Module):
     def train(self, mode: bool = True) -> "TransferClassifier":
         """As of any module, but that the frozen part stays in eval mode."""
         if self.frozen_backbone and not any(part.training for part in self.backbone.modules()):
-            # Nothing is to be told to its hundreds of parts, which takes them long.
+            # Its hundreds of parts are in eval mode already, and setting it again takes long.
             self.training = mode
             for child in self.children():
                 if child is not self.backbone:
@@ -216,7 +216,7 @@ def last_stages(network: nn.Module) -> list[nn.Module]:
     while waiting and held < LAST_BLOCK_SHARE * total:
         stage = waiting.pop()
         children = list(stage.children())
-        if children and held + _size(stage) > _MOST * total:
+        if children and held + _size(stage) > MAX_LAST_BLOCK_SHARE * total:
             waiting.extend(children)
             continue
         stages.insert(0, stage)

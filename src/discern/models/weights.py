@@ -109,7 +109,7 @@ def read_weights(path: Path, rather: Sequence[str] = ()) -> dict[str, Tensor]:
         read = _read_safetensors if path.suffix == ".safetensors" else torch_file.read
         state: Any = read(path)
         if not isinstance(state, dict):
-            raise DiscernError(f"{path} is no file of weights: it holds no state_dict.")
+            raise DiscernError(f"{path} is not a file of weights: it holds no state_dict.")
         keys = (*rather, *_WRAPPERS)
         state = next((state[key] for key in keys if isinstance(state.get(key), dict)), state)
         check_state(path, state)

@@ -179,7 +179,7 @@ def _watches(target: str) -> bool:
     try:
         make_importable(target)
         kind = _class_of(target).func
-    except Exception:  # which building it tells better
+    except Exception:  # building it gives the better message
         return False
     watching = EarlyStopping | ModelCheckpoint | ReduceLROnPlateau
     return inspect.isclass(kind) and issubclass(kind, watching)
@@ -452,7 +452,7 @@ def _weights_by_name(setting: dict[str | int, float], names: list[str]) -> list[
     unknown, missing = [n for n in given if n not in names], [n for n in names if n not in given]
     if unknown or missing or len(given) < len(setting):
         wrong = [f"lacks {shortened(missing)}"] if missing else []
-        wrong += [f"names {shortened(unknown)}, which is no class"] if unknown else []
+        wrong += [f"names {shortened(unknown)}, which is not a class"] if unknown else []
         raise DiscernError(
             f"model.class_weights={as_override(setting)} "
             f"{' and '.join(wrong) or 'names a class twice'}; it must have a number for each of "

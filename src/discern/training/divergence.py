@@ -1,4 +1,4 @@
-"""A loss that is not finite ends training, before it spoils what there is."""
+"""Ends training at a loss that is not finite, before it spoils the checkpoints."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STEPS_AT_ONCE = 50
 """Batches whose losses are looked at together where looking waits for the device."""
 
 REMEMBERED = 3
-"""Finite losses that are told of, the last ones."""
+"""How many of the last finite losses are reported."""
 
 
 @dataclass(frozen=True)
@@ -156,20 +156,20 @@ class StopOnDivergence(Callback):
         if not trainer.strategy.reduce_boolean_decision(bad is not None, all=False):
             return
         if bad is None:
-            step, told, lr = trainer.global_step, "not finite in another process", self._lr
+            step, loss, lr = trainer.global_step, "not finite in another process", self._lr
         else:
             number, _, lr = waiting[bad]
-            step, told = _step_of(trainer, number, batch_idx), f"{values[bad]}"
-        self.found = self._divergence(trainer, step, "train/step_loss", told, lr)
+            step, loss = _step_of(trainer, number, batch_idx), f"{values[bad]}"
+        self.found = self._divergence(trainer, step, "train/step_loss", loss, lr)
         raise DivergedError
 
     def _divergence(
-        self, trainer: Trainer, step: int, metric: str, told: str, lr: float
+        self, trainer: Trainer, step: int, metric: str, loss: str, lr: float
     ) -> Divergence:
         share = trainer.accumulate_grad_batches
         finite = [value * share for value in self._finite]
         return Divergence(
-            trainer.current_epoch + 1, step, lr, metric, told, finite, _advice(trainer, lr, finite)
+            trainer.current_epoch + 1, step, lr, metric, loss, finite, _advice(trainer, lr, finite)
         )
 
 
@@ -192,7 +192,7 @@ def _advice(trainer: Trainer, lr: float, finite: list[float]) -> str:
         ways.append("trainer.gradient_clip_val=1")
     if str(trainer.precision).startswith("16"):
         ways.append("trainer.precision=bf16-mixed or 32-true")
-    return f"Try {', or '.join(ways)}; on_nan=continue goes on all the same."
+    return f"Try {', or '.join(ways)}; on_nan=continue trains on all the same."
 
 
 def finite_weights(module: nn.Module) -> bool:

@@ -1,4 +1,4 @@
-"""Why training ended, told by what ended it."""
+"""Why training ended."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ ONE_EPOCH = 1.0
 
 
 class Ending(Callback):
-    """Finds out who has asked for the end of training, when it has just been asked for.
+    """Notes what asked for the end of training, as soon as it is asked for.
 
-    Afterwards it could not be told: more than one callback may have a reason by then, and early
-    stopping remembers that of the run that is continued.
+    Later this is ambiguous: by then several callbacks may have a reason, and early stopping keeps
+    the reason of the run that is continued.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
 """Settings that a run finds by trying them: the learning rate and the batch size.
 
-What is tried is tried on a model of its own, with a Trainer of its own that has neither loggers nor
-callbacks nor a folder, and the random numbers go back to where they were. The run that follows is
-therefore, to the bit, the one that is given the found numbers by hand.
+Trials have their own model and their own Trainer, without loggers, callbacks or a folder, and the
+state of the random generators is restored after them. The run that follows is therefore, to the
+bit, the run that is given the found numbers by hand.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def find(cfg: DictConfig, data: ImageDataModule, facts: dict[str, Any]) -> Ended
         facts: the summary's; ``found`` is added, with the name and value of each setting.
 
     Returns:
-        How the run ends here, or None if it goes on.
+        How the run ends here, or None if it continues.
 
     Raises:
         DiscernError: nothing can be suggested, or several devices would train.

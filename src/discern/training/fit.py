@@ -1,4 +1,4 @@
-"""Fitting and testing: which checkpoint is meant, and what is said of it."""
+"""Fitting and testing, and the checks before them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def stopping_callbacks(cfg: DictConfig) -> list[Callback]:
 
 
 def take_some_batches(trainer: Trainer, data: ImageDataModule, splits: set[str]) -> None:
-    """Have a fraction of the batches of these splits be one batch at least, and say so."""
+    """Round a fraction of a split's batches that would be none up to one batch, and log it."""
     limits = dict(LIMITS)
     if settings_of(
         trainer
@@ -84,7 +84,7 @@ def check_validation_interval(trainer: Trainer, data: ImageDataModule) -> None:
 
 
 def check_monitors(trainer: Trainer, model: Classifier, validated: bool) -> None:
-    """Let the callbacks watch what there is: without validation, the training metrics.
+    """Point callbacks at training metrics when there is no validation split.
 
     Raises:
         DiscernError: a callback is to watch a metric that no epoch logs, or the wrong way.

@@ -54,7 +54,7 @@ class Totals(Strict):
 class Epoch(Strict):
     """The epoch under way: the learning rate it began with, what it has seen, if it is over.
 
-    ``served`` tells whether it sees features, of which so many were ``computed`` in it.
+    ``served``: it trains on features, of which ``computed`` were computed during the epoch.
     """
 
     number: Annotated[int, Field(ge=0, lt=2**31)]
@@ -96,10 +96,10 @@ class HistoryState(Strict):
 
 
 class History(Callback):
-    """Keeps a row of metrics for each epoch, and says a line about it.
+    """Keeps a row of metrics per epoch, and logs a line about each.
 
-    All of it travels in checkpoints, so that a continued run has the rows of its first part too,
-    also where that ended in the middle of an epoch.
+    Its state is part of checkpoints: a continued run has the rows of its first part too, even if
+    that part ended in the middle of an epoch.
 
     Attributes:
         rows: one an epoch: ``epoch`` (from 1), ``step`` (optimizer steps so far) and every metric

@@ -45,7 +45,7 @@ def checked_state(saved: object, live: Optimizer, build: Build) -> dict[str, obj
         (saved.get("param_groups"), saved.get("state")) if isinstance(saved, dict) else (None, None)
     )
     if not isinstance(groups, list) or not isinstance(state, dict):
-        raise ValueError("it is no state of an optimizer")
+        raise ValueError("it is not a state of an optimizer")
     current = live.state_dict()["param_groups"]
     if len(groups) != len(current):
         raise ValueError(f"its groups of parameters are not the {len(current)} of this run")
@@ -78,12 +78,12 @@ def _checked_setting(name: str, saved: object, now: object) -> object:
         return tuple(_checked_setting(name, *pair) for pair in zip(saved, now, strict=True))
     if isinstance(now, Tensor):
         if not isinstance(saved, Tensor) or saved.shape != now.shape:
-            raise ValueError(f"{name} is no number")
+            raise ValueError(f"{name} is not a number")
         return saved
     if isinstance(now, bool) or not isinstance(now, int | float):
         return now
     if not _is_finite(saved) or (saved < 0 <= now) or (name == "betas" and saved >= 1):
-        raise ValueError(f"{name} is no number that it may be")
+        raise ValueError(f"{name} is not an allowed number")
     return saved
 
 
@@ -168,7 +168,7 @@ def _check_parts(
                     if tuple(tensor.shape) not in shapes:
                         raise ValueError(f"{place} has the shape {[*tensor.shape]}")
                 if _is_finite(usual) and not _is_finite(part):
-                    raise ValueError(f"{place} is no number")
+                    raise ValueError(f"{place} is not a number")
             if torchs:
                 for tensor in _tensors_in(part):
                     _check_numbers(tensor, place, name in NOT_NEGATIVE)

@@ -1,4 +1,4 @@
-"""Whether a network can overfit the few batches that it was trained on, over and over."""
+"""Whether a network can overfit the few batches that it was trained on repeatedly."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Overfit:
         alone = f"the frequencies of the classes alone give {self.loss_of_frequencies:.4f}"
         if self.classes == 1:
             return (
-                f"Whether the network can overfit is not to be told: its {of} need no look at them."
+                f"Whether the network can overfit cannot be decided: its {of} need no look at them."
             )
         if self.can:
             return f"The network can overfit: {reached}, and {alone}."

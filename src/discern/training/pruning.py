@@ -85,7 +85,7 @@ def _pruner(node: Mapping[str, object] | None) -> optuna.pruners.BasePruner:
     found = getattr(optuna.pruners, kind, None) if module == "optuna.pruners" else None
     if not (isinstance(found, type) and issubclass(found, optuna.pruners.BasePruner)):
         raise DiscernError(
-            f"hydra.sweeper.pruner names {module}.{kind}, which is no pruner of optuna.pruners."
+            f"hydra.sweeper.pruner names {module}.{kind}, which is not a pruner of optuna.pruners."
         )
     with refusals_of("hydra.sweeper.pruner"):
         return found(**settings)

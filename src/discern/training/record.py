@@ -1,4 +1,4 @@
-"""What a run writes of itself: its settings, its summary, its curves and its report."""
+"""What a run writes: its settings, summary, curves and report."""
 
 import functools
 import logging
@@ -61,7 +61,7 @@ def recorded(
         write_summary(summary, signals[0], cfg)
         raise
     except BaseException as error:
-        with suppress(OSError):  # of a full disk, which is told already
+        with suppress(OSError):  # a full disk, which is reported already
             write_summary(summary, failed(error), cfg)
         raise
 

@@ -1,4 +1,4 @@
-"""What a checkpoint holds is checked before any of it is loaded into a run that goes on.
+"""Checks a checkpoint before any of it is loaded into a run that continues from it.
 
 Lightning hands each part of a checkpoint to what it belongs to, which takes it over as it is.
 """
@@ -34,14 +34,14 @@ from discern.training.states import (
 )
 
 NEEDED = ("loops", "callbacks", "optimizer_states", "lr_schedulers", "train_metrics")
-"""Keys of a checkpoint that training goes on with."""
+"""Keys of a checkpoint from which training can continue."""
 
 
 def check_before_restoring(trainer: Trainer) -> None:
-    """Have a new ``trainer`` check all states of the checkpoint that a fit goes on from.
+    """Have a new ``trainer`` check all states of the checkpoint that a fit continues from.
 
-    A fit then raises a DiscernError before anything is loaded that is not of the form of what it
-    is loaded into, and for whatever a part of a library or of a user's own refuses to load.
+    A state of another form than its target then raises a DiscernError before anything is loaded;
+    so does a state that a library's or a user's own class refuses to load.
     """
     trainer._checkpoint_connector = _CheckedConnector(trainer)
 
@@ -89,7 +89,7 @@ def _refusals(path: str | Path | None) -> Iterator[None]:
         # that it did not write.
         plain = type(error) is ValueError
         reason = first_line(error) if plain else f"{type(error).__name__}: {first_line(error)}"
-        raise DiscernError(f"ckpt_path={path} cannot be gone on from: {reason}.") from error
+        raise DiscernError(f"ckpt_path={path} cannot be continued: {reason}.") from error
 
 
 def _checked(content: Content, trainer: Trainer, path: Path) -> Content:
@@ -133,7 +133,7 @@ def _callbacks(content: Content, trainer: Trainer, path: Path) -> Content:
     """The states of the callbacks that this run has."""
     saved = content["callbacks"]
     if not isinstance(saved, dict):
-        raise ValueError("callbacks is no mapping")
+        raise ValueError("callbacks is not a mapping")
     checked: Content = {}
     for callback in callbacks_of(trainer):
         key = callback.state_key
@@ -143,7 +143,7 @@ def _callbacks(content: Content, trainer: Trainer, path: Path) -> Content:
             check_like(content["averaging_state"], now, "averaging_state")
         if key in saved:
             if not isinstance(saved[key], dict):
-                raise ValueError(f"callbacks.{type(callback).__name__} is no mapping")
+                raise ValueError(f"callbacks.{type(callback).__name__} is not a mapping")
             checked[key] = _state_of(callback, saved[key], path)
     return checked
 
@@ -176,7 +176,7 @@ def _with_checked_optimizers(content: Content, trainer: Trainer) -> Content:
     if not isinstance(states, list) or len(states) != len(trainer.optimizers):
         raise ValueError(f"optimizer_states is not of {len(trainer.optimizers)} optimizers")
     if not isinstance(schedules, list):
-        raise ValueError("lr_schedulers is no list")
+        raise ValueError("lr_schedulers is not a list")
     optimizers = []
     for state, optimizer in zip(states, trainer.optimizers, strict=True):
         try:
@@ -184,7 +184,7 @@ def _with_checked_optimizers(content: Content, trainer: Trainer) -> Content:
         except ValueError as error:
             name = type(optimizer).__name__
             raise ValueError(f"the state of {name} is not its own: {error}") from error
-    # Where the run has another number of them, the schedule has changed, which is told before.
+    # Another number of them means another schedule, which was reported before.
     for state, config in zip(schedules, trainer.lr_scheduler_configs, strict=False):
         schedule = config.scheduler
         own = not type(schedule).__module__.startswith("torch.")

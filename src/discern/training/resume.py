@@ -1,4 +1,4 @@
-"""Going on from a checkpoint with other settings than it was made with."""
+"""Continuing from a checkpoint with other settings than it was made with."""
 
 import logging
 from collections.abc import Mapping
@@ -33,10 +33,10 @@ def differences(saved: Settings, now: Settings, prefix: str = "") -> Changes:
 
 
 class Continuation(Callback):
-    """Says which settings differ from those of the checkpoint, and makes them count.
+    """Logs which settings differ from those of the checkpoint, and applies them.
 
-    Lightning restores the optimizer, its schedule and early stopping with the settings they had; a
-    learning rate that the user has changed since would be accepted and ignored.
+    Lightning restores the optimizer, its schedule and early stopping with their old settings; a
+    learning rate changed since would be accepted and ignored.
 
     Args:
         card: what the checkpoint says of itself.
@@ -51,14 +51,14 @@ class Continuation(Callback):
         self._schedule: dict[str, object] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Remember what early stopping is to be like, before its state is restored."""
+        """Remember the settings of early stopping, before its state is restored."""
         stoppers = [c for c in trainer.early_stopping_callbacks if isinstance(c, EarlyStopping)]
         self._patience = {callback: callback.patience for callback in stoppers}
         # With max_steps Lightning would end once more an epoch that is over.
         trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember what the schedule is to be like, before its state is restored.
+        """Remember the settings of the schedule, before its state is restored.
 
         Raises:
             DiscernError: it cannot go on from where that of the checkpoint was.
@@ -139,13 +139,13 @@ ATTRIBUTES = {"min_lr": "min_lrs"}
 
 def _refusal(change: str) -> DiscernError:
     return DiscernError(
-        f"ckpt_path: {change}, which a schedule cannot change on its way; "
+        f"ckpt_path: {change}, which cannot change during a schedule; "
         "give the same, or start anew with model.init_from=FILE."
     )
 
 
 class RngState(Callback):
-    """Saves the state of torch's generators in checkpoints and restores it when training goes on.
+    """Saves the state of torch's generators in checkpoints and restores it when training continues.
 
     Lightning does not, so that a continued run would draw other dropout masks than the same run
     left undisturbed. Split, order and augmentation need nothing: they are functions of the seed.

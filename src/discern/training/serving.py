@@ -62,7 +62,7 @@ def feature_source(
         network: the model's.
         data: the data module, set up.
         trainer: the run's.
-        epoch: that training goes on in, from 1.
+        epoch: the first to be trained, from 1.
 
     Raises:
         DiscernError: ``cache.mode=require``, and this run cannot use the cache.
@@ -139,10 +139,10 @@ def _settings(cfg: DictConfig, data: ImageDataModule) -> Settings:
 def _set_engine(
     cfg: DictConfig, network: nn.Module, data: ImageDataModule, trainer: Trainer
 ) -> str:
-    """Let a frozen backbone be run by the engine that is asked for; its name and version.
+    """Run a frozen backbone by the chosen engine; return the engine's name and version.
 
     Raises:
-        DiscernError: another than torch is asked for, and there is no backbone that it could run.
+        DiscernError: an engine other than torch is chosen, and there is no backbone for it.
     """
     device = trainer.strategy.root_device
     frozen = isinstance(network, TransferClassifier) and network.frozen_backbone
@@ -204,7 +204,7 @@ def _source(
 def prepare(
     source: FeatureSource, data: ImageDataModule, train: bool, test: bool, epoch: int
 ) -> bool:
-    """Have the features that the first epoch needs, of each split; whether there is room for them.
+    """Compute the features that the first epoch needs; return whether there is room for them.
 
     Later views of augmented images are computed when an epoch first shows them.
 
@@ -252,7 +252,7 @@ def _first_needed(data: ImageDataModule, train: bool, test: bool) -> Iterator[tu
 
 
 def report(source: FeatureSource) -> dict[str, Any]:
-    """What the summary says of it."""
+    """The facts about the features, for the summary."""
     account, saved = source.account, source.seconds_saved
     return {
         "reused": account.reused,
@@ -266,7 +266,7 @@ def report(source: FeatureSource) -> dict[str, Any]:
 
 
 def announce(source: FeatureSource) -> None:
-    """Say in one line what was reused and what computed."""
+    """Log in one line what was reused and what was computed."""
     facts = report(source)
     parts = []
     if facts["computed"]:

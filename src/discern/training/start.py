@@ -1,4 +1,4 @@
-"""What a run starts from: a checkpoint that it continues, and the images that this knows."""
+"""What a run starts from: its checkpoint, and the images known to that."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ log = logging.getLogger(__name__)
 
 
 def find_checkpoints(cfg: DictConfig) -> Path | None:
-    """Put the checkpoints into the config that settings mean; that of ``ckpt_path``.
+    """Resolve the checkpoints in the config, such as ``last``, to files; return ``ckpt_path``'s.
 
-    What ``last`` means may be another file a moment later.
+    Only once, since ``last`` may be another file a moment later.
     """
     start = find_checkpoint(cfg.ckpt_path, goes_on=cfg.train) if cfg.ckpt_path else None
     if start is not None:
@@ -51,7 +51,7 @@ def find_checkpoints(cfg: DictConfig) -> Path | None:
 
 
 def known_of(cfg: DictConfig, start: Path | None) -> KnownImages | None:
-    """The images that a model which the run goes on or starts from knows."""
+    """The images known to the model that the run continues or starts from."""
     origins = {"ckpt_path": start, "model.init_from": cfg.model.get("init_from")}
     for setting, origin in origins.items():
         if origin is not None:

@@ -44,17 +44,17 @@ def check_like(saved: object, live: object, place: str, grows: bool = False) -> 
         check_tensor(saved, live, place)
     elif live is None:
         if not _is_plain(saved):
-            raise ValueError(f"{place} is no plain value")
+            raise ValueError(f"{place} is not a plain value")
     elif isinstance(live, bool) or not isinstance(live, int | float | str | dict | list | tuple):
         if type(saved) is not type(live):
-            raise ValueError(f"{place} is no {type(live).__name__}")
+            raise ValueError(f"{place} is not a {type(live).__name__}")
     elif isinstance(live, dict):
         _check_mapping(saved, live, place, grows)
     elif isinstance(live, list | tuple):
         _check_list(saved, live, place, grows)
     elif isinstance(live, str):
         if not isinstance(saved, str) or len(saved) > LONGEST:
-            raise ValueError(f"{place} is no text")
+            raise ValueError(f"{place} is not a text")
     else:
         _check_number(saved, live, place)
 
@@ -62,7 +62,7 @@ def check_like(saved: object, live: object, place: str, grows: bool = False) -> 
 def check_tensor(saved: object, live: Tensor, place: str) -> None:
     """Raise a ValueError unless it is a tensor of the same shape and of like numbers."""
     if not isinstance(saved, Tensor) or saved.layout != torch.strided:
-        raise ValueError(f"{place} is no tensor")
+        raise ValueError(f"{place} is not a tensor")
     if saved.shape != live.shape:
         raise ValueError(f"{place} has the shape {[*saved.shape]} and not {[*live.shape]}")
     if saved.is_floating_point() != live.is_floating_point():
@@ -72,11 +72,11 @@ def check_tensor(saved: object, live: Tensor, place: str) -> None:
 def _check_number(saved: object, live: float, place: str) -> None:
     whole = isinstance(live, int)
     if isinstance(saved, bool) or not isinstance(saved, int if whole else int | float):
-        raise ValueError(f"{place} is no {'whole ' if whole else ''}number")
+        raise ValueError(f"{place} is not a {'whole ' if whole else ''}number")
     if isinstance(saved, float) and math.isinf(saved) and math.isinf(live):
         return
     if not -MAX_COUNT <= saved <= MAX_COUNT:
-        raise ValueError(f"{place} is no number that it may be")
+        raise ValueError(f"{place} is not an allowed number")
 
 
 def _check_mapping(saved: object, live: Mapping[object, object], place: str, grows: bool) -> None:
@@ -95,7 +95,7 @@ def _check_mapping(saved: object, live: Mapping[object, object], place: str, gro
 
 def _check_list(saved: object, live: Sequence[object], place: str, grows: bool) -> None:
     if not isinstance(saved, list | tuple):
-        raise ValueError(f"{place} is no list")
+        raise ValueError(f"{place} is not a list")
     if len(saved) != len(live) and live and not grows:
         raise ValueError(f"{place} has {len(saved)} values and not {len(live)}")
     for number, part in enumerate(saved if live else ()):
@@ -105,7 +105,7 @@ def _check_list(saved: object, live: Sequence[object], place: str, grows: bool) 
 def check_count(value: object, place: str) -> None:
     """Raise a ValueError unless it is a whole number from 0 to :data:`MAX_COUNT`."""
     if type(value) is not int or not 0 <= value <= MAX_COUNT:
-        raise ValueError(f"{place} is no count")
+        raise ValueError(f"{place} is not a count")
 
 
 def _is_plain(value: object) -> bool:
@@ -127,7 +127,7 @@ def check_progress(saved: object, live: Mapping[str, object], place: str) -> Non
         ValueError: it has another form, or counts below 0; names the part.
     """
     if not isinstance(saved, dict):
-        raise ValueError(f"{place} is no progress")
+        raise ValueError(f"{place} is not the progress of a fit")
     counts = {key: part for key, part in saved.items() if key != "state_dict"}
     check_like(counts, live, place)
     _check_counts(counts, place)
@@ -145,7 +145,7 @@ def check_place_in_data(saved: Mapping[str, Any], place: str) -> None:
         raise ValueError(f"{place}.state_dict is of {len(states)} loaders")
     for state in states:
         if not isinstance(state, dict) or state.keys() != {"epoch", "batches"}:
-            raise ValueError(f"{place}.state_dict is no place in the data")
+            raise ValueError(f"{place}.state_dict is not a place in the data")
         _check_counts(state, f"{place}.state_dict")
 
 
@@ -175,14 +175,14 @@ def check_averaging(state: Mapping[str, object], live: Mapping[str, object], pla
         return
     usual = SWALR(SGD([torch.zeros(1)], lr=1.0), swa_lr=1.0).state_dict()
     if not isinstance(saved, dict) or not saved.keys() <= usual.keys():
-        raise ValueError(f"{here} is no state of a schedule")
+        raise ValueError(f"{here} is not a state of a schedule")
     check_like(saved, usual, here, grows=True)  # a learning rate for each group of parameters
     if saved.get("_anneal_strategy", "cos") not in ("cos", "linear"):
         raise ValueError(f"{here}._anneal_strategy is neither cos nor linear")
 
 
 def check_randomness(state: object, place: str) -> None:
-    """Raise a ValueError for what is no state of :class:`discern.training.resume.RngState`.
+    """Raise a ValueError for what is not a state of :class:`discern.training.resume.RngState`.
 
     A generator that is made for it checks the numbers.
     """
@@ -192,10 +192,10 @@ def check_randomness(state: object, place: str) -> None:
     devices = state["cuda"] if isinstance(state["cuda"], list) else [None]
     for part in devices:
         if not isinstance(part, Tensor) or part.ndim != 1 or len(part) > MAX_STATE:
-            raise ValueError(f"{place}.cuda is no state of a device's generator")
+            raise ValueError(f"{place}.cuda is not a state of a device's generator")
         if part.dtype != torch.uint8:
-            raise ValueError(f"{place}.cuda is no state of a device's generator")
+            raise ValueError(f"{place}.cuda is not a state of a device's generator")
     try:
         torch.Generator().set_state(state["cpu"])
     except RuntimeError as error:
-        raise ValueError(f"{place}.cpu is no state of a generator") from error
+        raise ValueError(f"{place}.cpu is not a state of a generator") from error
