@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from discern.config.check import LARGEST, check_given
 from discern.config.schema import MAX_RESIZE, SCHEMAS
@@ -43,6 +43,8 @@ MAX_SETTING_DEPTH = 8
 MAX_LIST_LENGTH = 1000
 """Values in a list of a model's settings: a million layers would take a minute to build."""
 
+Settings = dict[str, Any]
+
 _Name = Annotated[str, Field(max_length=MAX_NAME_LENGTH)]
 _Side = Annotated[int, Field(ge=1, le=MAX_IMAGE)]
 _Shift = Annotated[float, Field(allow_inf_nan=False)]
@@ -50,7 +52,7 @@ _Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-def check_setting(value: Any, place: str, depth: int = 0) -> None:
+def check_setting(value: object, place: str, depth: int = 0) -> None:
     """Raise a ValueError for what is not a plain setting, or means something to Hydra or OmegaConf.
 
     Args:
@@ -66,7 +68,8 @@ def check_setting(value: Any, place: str, depth: int = 0) -> None:
             check_setting(part, place, depth + 1)
     elif isinstance(value, Mapping):
         for key, part in value.items():
-            if not _is_name(key):
+            named = isinstance(key, str) and key != TARGET and len(key) <= MAX_NAME_LENGTH
+            if not named and type(key) is not int:
                 raise ValueError(f"{wrong}: it has a key that is not the name of a setting")
             check_setting(part, f"{place}.{key}", depth + 1)
     elif isinstance(value, str):
@@ -81,18 +84,11 @@ def check_setting(value: Any, place: str, depth: int = 0) -> None:
         raise ValueError(f"{wrong}: it is a {type(value).__name__}")
 
 
-def _is_name(key: Any) -> bool:
-    """Whether a key may be that of a setting, and names no class that Hydra would call."""
-    if isinstance(key, str):
-        return key != TARGET and len(key) <= MAX_NAME_LENGTH
-    return type(key) is int
-
-
 TARGET = "_target_"
 """The setting that names a class."""
 
 
-def _model_settings(settings: dict[str, Any]) -> dict[str, Any]:
+def _model_settings(settings: Settings) -> Settings:
     check_setting(settings, "model.settings")
     for name, value in settings.items():
         if isinstance(value, list) and len(value) > MAX_LIST_LENGTH:
@@ -100,7 +96,7 @@ def _model_settings(settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _config(config: dict[str, Any]) -> dict[str, Any]:
+def _config(config: Settings) -> Settings:
     for group, settings in config.items():
         if group == "seed":
             if type(settings) is not int or not 0 <= settings < 2**32:
@@ -119,10 +115,6 @@ def _config(config: dict[str, Any]) -> dict[str, Any]:
 
 _GROUPS = ("model", "data", "optimizer", "scheduler")
 _CLASS = re.compile(r"[^\W\d][\w.]{0,300}")
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 class ModelCard(Strict):
@@ -193,7 +185,7 @@ class Card(Strict):
     format: Annotated[int, Field(ge=FORMAT, le=FORMAT)] = FORMAT
     model: ModelCard
     class_names: Annotated[list[_Name], Field(min_length=1, max_length=MAX_CLASSES)]
-    input_shape: Annotated[tuple[_Side, _Side, _Side], BeforeValidator(_as_tuple)]
+    input_shape: Annotated[tuple[_Side, _Side, _Side], Field(strict=False)]
     preprocessing: Preprocessing
     backbone: BackboneCard | None = None
     data: Annotated[dict[_Name, _Name], Field(max_length=100)]
@@ -220,7 +212,7 @@ class Card(Strict):
         return self
 
 
-def parsed(value: Any, path: Path) -> Card:
+def parsed(value: object, path: Path) -> Card:
     """The card that a file holds.
 
     Raises:
@@ -234,7 +226,7 @@ def parsed(value: Any, path: Path) -> Card:
         raise DiscernError(f"{path} does not describe a model: {first_fault(error)}.") from error
 
 
-def written(**parts: Any) -> Card:
+def written(**parts: object) -> Card:
     """A run's card, of what its data and its model say of themselves, converted if need be.
 
     Raises:
@@ -270,5 +262,5 @@ def portable_settings(settings: Any) -> Any:
     return settings
 
 
-def _is_interpolation(value: Any) -> bool:
+def _is_interpolation(value: object) -> bool:
     return isinstance(value, str) and "${" in value

@@ -13,10 +13,10 @@ from torch import nn
 
 from discern.data.preprocessing import Preprocessing
 from discern.data.published.fetch import DownloadError
-from discern.errors import DiscernError, first_line
+from discern.errors import DiscernError, about, first_line
+from discern.models.torch_file import check_finite
 from discern.models.weights import (
     SETTING,
-    check_finite,
     load_weights,
     not_to_be_had,
     published_file,
@@ -169,7 +169,8 @@ class Timm:
         # Handed to timm as read: it would unpickle the file in this process, or ask the hub again,
         # for most of a minute without network, also for what is there.
         weights = read_weights(file, rather=_AVERAGED)
-        check_finite(file, weights)
+        with about(SETTING):
+            check_finite(file, weights)
         overlay = {"state_dict": weights, "custom_load": False}
         try:
             network = self._timm.create_model(

@@ -108,8 +108,7 @@ def _built(card: Card, device: str, path: Path) -> nn.Module:
 def epoch_of(content: Content) -> int | None:
     """The epoch, from 1, of a checkpoint of Lightning's."""
     epoch = content.get("epoch")
-    known = isinstance(epoch, int) and not isinstance(epoch, bool) and 0 <= epoch < 2**31
-    return epoch + 1 if known and epoch is not None else None
+    return epoch + 1 if type(epoch) is int and 0 <= epoch < 2**31 else None
 
 
 def read(path: str | Path) -> Content:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import io
-import itertools
 import logging
 import math
 import signal
@@ -378,7 +377,8 @@ def find_batch_size(cfg: DictConfig, data: ImageDataModule) -> int:
         if _trainer(apart).strategy.root_device.type != "cpu":
             largest = min(largest, _largest_in_memory(apart, model, its_data, largest))
         best, rates = 0, {0: 0.0}
-        for size in _sizes(largest, images):
+        powers = (2**n for n in range(SMALLEST_BATCH.bit_length(), max(largest, 1).bit_length()))
+        for size in (min(SMALLEST_BATCH, images), *powers):
             rates[size] = images_per_second(apart, model, its_data, size)
             if rates[size] > GROWTH * rates[best]:
                 best = size
@@ -391,21 +391,15 @@ def find_batch_size(cfg: DictConfig, data: ImageDataModule) -> int:
     return best
 
 
-def _sizes(largest: int, images: int) -> Iterator[int]:
-    yield min(SMALLEST_BATCH, images)
-    doubled = (SMALLEST_BATCH * 2**n for n in itertools.count(1))
-    yield from itertools.takewhile(lambda size: size <= largest, doubled)
-
-
 def _largest_in_memory(
     cfg: DictConfig, model: Classifier, data: ImageDataModule, largest: int
 ) -> int:
     """The power of two that Lightning's search comes to; it may be above ``largest``."""
-    trainer = _trainer(cfg)
     data.batch_size = SMALLEST_BATCH
+    most = max(largest, SMALLEST_BATCH)
     with _interruptible():
-        size = Tuner(trainer).scale_batch_size(
-            model, datamodule=data, init_val=SMALLEST_BATCH, max_val=max(largest, SMALLEST_BATCH)
+        size = Tuner(_trainer(cfg)).scale_batch_size(
+            model, datamodule=data, init_val=SMALLEST_BATCH, max_val=most
         )
     return size or largest
 

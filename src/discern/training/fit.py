@@ -90,22 +90,13 @@ def check_monitors(trainer: Trainer, model: Classifier, validated: bool) -> None
         DiscernError: a callback is to watch a metric that no epoch logs, or the wrong way.
     """
     replaced = set()
-    watched = model._schedule.monitor if model._schedule else None
-    if watched is not None and watched not in model.metric_names:
-        raise DiscernError(
-            f"scheduler.monitor={watched} is not logged; "
-            f"{did_you_mean(watched, model.metric_names)}"
-        )
+    if model._schedule is not None and model._schedule.monitor is not None:
+        _check_logged("scheduler.monitor", model._schedule.monitor, model)
     for callback in (*trainer.early_stopping_callbacks, *trainer.checkpoint_callbacks):
         if not isinstance(callback, (EarlyStopping, ModelCheckpoint)) or not callback.monitor:
             continue
-        if callback.monitor not in model.metric_names:
-            raise DiscernError(
-                f"monitor={callback.monitor} is not logged; "
-                f"{did_you_mean(callback.monitor, model.metric_names)}"
-            )
-        kind = type(callback).__name__
-        check_mode(f"{kind}.mode", callback.mode, callback.monitor)
+        _check_logged("monitor", callback.monitor, model)
+        check_mode(f"{type(callback).__name__}.mode", callback.mode, callback.monitor)
         if not validated and callback.monitor.startswith("val/"):
             callback.monitor = train_metric_for(callback.monitor)
             replaced.add(callback.monitor)
@@ -114,6 +105,12 @@ def check_monitors(trainer: Trainer, model: Classifier, validated: bool) -> None
     if replaced:
         metrics = ", ".join(sorted(replaced))
         log.info("No validation images: checkpoints and early stopping watch %s.", metrics)
+
+
+def _check_logged(setting: str, metric: str, model: Classifier) -> None:
+    if metric not in model.metric_names:
+        hint = did_you_mean(metric, model.metric_names)
+        raise DiscernError(f"{setting}={metric} is not logged; {hint}")
 
 
 def fit(
@@ -138,8 +135,7 @@ def fit(
             return stop.ended or BY_CTRL_C
     if stop.ended is not None:
         return stop.ended
-    found = divergence(trainer)
-    if found is not None:
+    if (found := divergence(trainer)) is not None:
         return found.ended
     ending = callback_of(trainer, Ending)
     assert ending is not None
