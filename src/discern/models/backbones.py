@@ -14,6 +14,7 @@ from discern.data.preprocessing import Preprocessing
 from discern.data.stamps import version_of
 from discern.errors import FEW, DiscernError, closest, did_you_mean, first_line
 from discern.files.places import expanded
+from discern.models.card import Provenance
 from discern.models.libraries import LIBRARIES, Library
 from discern.models.torch_file import sha256_of
 from discern.models.weights import load_weights
@@ -23,23 +24,6 @@ PUBLISHED = "default"
 
 MAX_KEPT = 100_000_000
 """Parameters of a backbone up to which a process that builds it again keeps a copy, of 400 MB."""
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Where a backbone comes from.
-
-    Attributes:
-        library: a key of :data:`discern.models.libraries.LIBRARIES`.
-        name: the library's, of the architecture.
-        weights: ``default`` for the published ones, the name of a file, None for random ones.
-        file_sha256: of the file that the weights were read from, None for random ones.
-    """
-
-    library: str
-    name: str
-    weights: str | None
-    file_sha256: str | None
 
 
 class Backbone(nn.Module):

@@ -148,20 +148,29 @@ class Preprocessing(Strict):
     interpolation: Literal["bilinear", "bicubic"] | None = None
 
 
-class BackboneCard(Strict):
-    """Where a model's backbone is from, for checkpoints that do not hold it.
+class Provenance(Strict):
+    """Where a backbone comes from.
 
     Attributes:
-        library, name: the architecture.
-        weights: ``default`` for the published ones, a file's name, None for random ones.
-        file_sha256: of the file that they were read from.
-        digest: of the weights themselves, whatever file they are in.
+        library: a key of :data:`discern.models.libraries.LIBRARIES`.
+        name: the library's, of the architecture.
+        weights: ``default`` for the published ones, the name of a file, None for random ones.
+        file_sha256: of the file that the weights were read from, None for random ones.
     """
 
     library: _Name
     name: _Name
     weights: _Name | None
     file_sha256: _Digest | None
+
+
+class BackboneCard(Provenance):
+    """Where a model's backbone comes from, for checkpoints that do not hold it.
+
+    Attributes:
+        digest: of the weights themselves, whatever file they are in.
+    """
+
     digest: _Digest
 
 

@@ -9,7 +9,6 @@ tensors and plain values are read.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -198,7 +197,8 @@ def adopt_backbone(network: nn.Module, state: dict[str, Tensor], path: Path) -> 
     before = backbone.digest()
     fill(network, state, path)
     if backbone.digest() != before:
-        backbone.provenance = replace(backbone.provenance, weights=path.name, file_sha256=None)
+        changed = {"weights": path.name, "file_sha256": None}
+        backbone.provenance = backbone.provenance.model_copy(update=changed)
 
 
 def _with_known_backbone(

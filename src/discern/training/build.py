@@ -472,7 +472,7 @@ def _card(
     backbone = None
     if isinstance(network, TransferClassifier):
         provenance = network.backbone.provenance
-        backbone = {**asdict(provenance), "digest": network.backbone.digest()}
+        backbone = {**provenance.model_dump(), "digest": network.backbone.digest()}
         if provenance.weights != PUBLISHED:
             model["weights"] = None  # they are in the checkpoint
     return written(
