@@ -83,7 +83,7 @@ def _checked_setting(name: str, saved: object, now: object) -> object:
     if isinstance(now, bool) or not isinstance(now, int | float):
         return now
     if not _is_finite(saved) or (saved < 0 <= now) or (name == "betas" and saved >= 1):
-        raise ValueError(f"{name} is not an allowed number")
+        raise ValueError(f"{name} is not a number in its range")
     return saved
 
 

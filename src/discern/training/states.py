@@ -76,7 +76,7 @@ def _check_number(saved: object, live: float, place: str) -> None:
     if isinstance(saved, float) and math.isinf(saved) and math.isinf(live):
         return
     if not -MAX_COUNT <= saved <= MAX_COUNT:
-        raise ValueError(f"{place} is not an allowed number")
+        raise ValueError(f"{place} is not a number in its range")
 
 
 def _check_mapping(saved: object, live: Mapping[object, object], place: str, grows: bool) -> None:
