@@ -86,7 +86,7 @@ def nested(depth: int) -> list[Any]:
         ({"config": {"seed": 2**32}}, "config.seed is not a whole number"),
         ({"config": {"seed": {"_target_": "sympy.sympify", "a": "1"}}}, "config.seed is no"),
         ({"config": {"seed": "${oc.env:SECRET}"}}, "config.seed is not a whole number"),
-        ({"config": {"trainer": {}}}, "config.trainer is no group"),
+        ({"config": {"trainer": {}}}, "config.trainer is not a group"),
         (
             {"config": {"data": {"_target_": "a b"}}},
             "config.data._target_ is not the name of a class",
@@ -100,7 +100,7 @@ def nested(depth: int) -> list[Any]:
         (config("x" * 20_000), "more than 10,000 characters"),
         (config({1, 2}), "it is a set"),
         (config(nested(12)), "nested too deeply"),
-        (config(1, "x" * 2000), "no name of a setting"),
+        (config(1, "x" * 2000), "not the name of a setting"),
     ],
 )
 def test_what_a_card_may_not_say_is_named(changes, told):

@@ -148,7 +148,7 @@ def test_a_buffer_that_this_run_does_not_keep_cannot_have_another_shape():
         ("exp_avg_sq", torch.full((4, 7), -1.0), "is negative"),
         ("exp_avg_sq", torch.full((4, 7), float("inf")), "is not finite"),
         ("exp_avg", torch.ones(4, 7, dtype=torch.int64), "is of torch.int64"),
-        ("exp_avg", torch.ones(7, 4), "is 7×4 and not 4×7"),
+        ("exp_avg", torch.ones(7, 4), r"has the shape \[7, 4\] and not \[4, 7\]"),
         ("exp_avg", [1.0], "is not a tensor"),
         ("exp_avg", None, "is not a tensor"),
         ("step", torch.tensor(-1.0), "is negative"),
