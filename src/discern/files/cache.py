@@ -37,7 +37,7 @@ def cache_dir(make: bool = True) -> Path:
 
 @functools.cache
 def _warn_of_others(folder: Path) -> None:
-    """Say once who else can put something into the cache; an administrator can in any case."""
+    """Warn once if other users can write to the cache."""
     if os.name != "posix":
         return
     found = folder.stat()

@@ -62,7 +62,7 @@ class UnreadableError(DiscernError):
 
 @contextmanager
 def opened(path: Path) -> Iterator[BufferedReader]:
-    """A regular file, open for reading; what is none, such as a pipe, is not waited for.
+    """Open a regular file for reading; refuses others, such as pipes, without waiting.
 
     Raises:
         DiscernError: it cannot be opened, or is not a regular file.
@@ -87,7 +87,7 @@ def convert(file: BufferedReader, path: Path, target: Path) -> None:
 
 
 def _run(file: BufferedReader, target: Path) -> str | None:
-    """Run the child; what is wrong, as the end of a sentence."""
+    """Run the child; return what went wrong, as the end of a sentence."""
     seconds = SECONDS + os.fstat(file.fileno()).st_size // BYTES_A_SECOND
     file.seek(0)
     with target.open("xb") as content, tempfile.TemporaryFile() as message:
@@ -146,7 +146,7 @@ _NOT_OURS = (SafetensorError, OSError, ValueError, LookupError, TypeError, Runti
 def _placed(
     storages: Mapping[str, Tensor], name: int, offset: int, shape: list[int], strides: list[int]
 ) -> Tensor:
-    """A tensor of the numbers in a storage, a flat tensor, that its strides lead to."""
+    """A strided view of a flat storage."""
     storage = storages[str(name)]
     if not all(type(number) is int and number >= 0 for number in (offset, *shape, *strides)):
         raise ValueError("it has numbers below 0")

@@ -107,7 +107,7 @@ def say(sentence: str) -> None:
 
 
 def confine(size: int, seconds: int) -> None:
-    """Give up all that reading a file of ``size`` bytes does not need, where the system lets it."""
+    """Give up every right that reading a file of ``size`` bytes does not need."""
     for codec in ("utf-8", "latin-1", "ascii", "cp437"):
         "".encode(codec)  # is imported now: nothing can be later
     with contextlib.suppress(ImportError):
@@ -136,7 +136,7 @@ def _limit(size: int, seconds: int) -> None:
 
 
 def _mapped() -> int:
-    """Bytes of addresses that the process has already; on other systems than Linux a guess."""
+    """Bytes of address space in use; a guess on systems other than Linux."""
     try:
         with open("/proc/self/statm") as file:  # noqa: PTH123 - pathlib is not imported
             return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
@@ -176,7 +176,7 @@ def _filter_calls() -> None:
 
 
 def _refuse_event(event: str, _: object) -> None:
-    """End the process at the first thing that Python tells of: nothing that reading does is one."""
+    """End the process at the first audit event, since reading causes none."""
     say(f"it tries to do something ({event})")
     os._exit(REFUSED)
 
@@ -185,7 +185,7 @@ def _refuse_event(event: str, _: object) -> None:
 
 
 class Fixed:
-    """What a pickle can refer to, but not change."""
+    """An object that a pickle can refer to but not change."""
 
     __slots__ = ()
 
@@ -217,7 +217,7 @@ class Storage(Fixed):
 
 
 class Tensor(Fixed):
-    """What a pickle says of a tensor.
+    """The description of a tensor in a pickle.
 
     Attributes:
         storage, offset, shape, strides: where its numbers are.
@@ -261,7 +261,7 @@ class Tensor(Fixed):
 
 
 class View(Fixed):
-    """A part of a storage, as the old format has it; nothing else is made of storages."""
+    """A part of a storage, as in the old format."""
 
     __slots__ = ("offset", "storage")
 
@@ -272,7 +272,7 @@ class View(Fixed):
 
 
 class Name(Fixed):
-    """A data type, a device, a kind of storage: of no meaning but in its place."""
+    """The name of a data type, a device or a kind of storage."""
 
     __slots__ = ("text",)
 
@@ -281,7 +281,7 @@ class Name(Fixed):
 
 
 class Function(Fixed):
-    """What a pickle may call, and what that makes."""
+    """A function that a pickle may call."""
 
     __slots__ = ("_make",)
 
@@ -376,7 +376,7 @@ def _torch_object(module: str, name: str) -> Fixed:
 
 
 class _Unpickler(_pickle.Unpickler):
-    """Makes a pickle's values, with what stands for its classes.
+    """Reads a pickle, with stand-ins for its classes.
 
     Args:
         file: read as far as the pickle goes.
@@ -572,7 +572,7 @@ class _Tree:
         raise RefusalError("it has a key that is neither a text nor a number")
 
     def _as_text(self, value: object) -> str:
-        """Texts; and what nobody computes with: bytes, types, devices, complex numbers."""
+        """Texts, and as texts also bytes, types, devices and complex numbers."""
         if isinstance(value, (bytes, bytearray)):
             value = value.decode("latin-1")
         elif isinstance(value, Name):

@@ -44,7 +44,7 @@ def find_files(wanted: str) -> Iterator[Path]:
 
 
 def matching(pattern: Path) -> list[Path]:
-    """What a pattern matches, sorted; a part of it that is there as it stands is not a pattern."""
+    """The matches of a pattern, sorted; parts that exist literally are taken literally."""
     found = Path()
     parts = []
     for part in pattern.parts:
@@ -92,7 +92,7 @@ def _entries(folder: Path, seen: set[tuple[int, int]]) -> Iterator[tuple[Path, b
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder or a link to one; a link that leads to itself is none."""
+    """Whether it is a folder or a link to one; False for a link to itself."""
     try:
         return entry.is_dir()
     except OSError:

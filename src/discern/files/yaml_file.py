@@ -44,7 +44,7 @@ def read_settings(path: Path, within: Path | None = None) -> Any:
 
 
 def check_yaml(text: str, most: int = MAX_PARTS, loader: Any = None) -> None:
-    """Check that a YAML text is small when its references are written out, and nowhere too deep.
+    """Check that a YAML text is small after expanding its references, and not nested too deep.
 
     Raises:
         ValueError: it is not.

@@ -27,7 +27,7 @@ class Counted(TypedDict):
 
 @dataclass
 class _Waiting:
-    """Batches that have not been counted, outside of the module, whose attributes cost 3 us."""
+    """Batches not counted yet. Kept outside the module, whose attributes cost 3 us."""
 
     losses: list[Tensor] = field(default_factory=list)
     logits: list[Tensor] = field(default_factory=list)
@@ -36,7 +36,7 @@ class _Waiting:
 
 
 class EpochMetrics(nn.Module):
-    """The metrics that the table has for a split.
+    """The metrics of one split.
 
     A torchmetrics update takes longer than a small network's training step, so batches are kept and
     counted many at a time; the result is the same. Torchmetrics adds the counts of several
@@ -116,7 +116,7 @@ class EpochMetrics(nn.Module):
         }
 
     def restore(self, snapshot: dict[str, Counted]) -> None:
-        """Go on from a snapshot."""
+        """Restore a snapshot."""
         for name, metric in self._parts():
             metric._update_count = snapshot[name]["updates"]
             for state, value in snapshot[name]["states"].items():

@@ -18,7 +18,7 @@ IMPLEMENTATION = ("fused", "foreach", "differentiable")
 
 
 def build_optimizer(build: Build, groups: list[Group], may_fuse: bool) -> Optimizer:
-    """An optimizer, fused if it is one of torch's that can be and the parameters are on the CPU.
+    """An optimizer; fused if it is torch's, can be, and the parameters are on the CPU.
 
     A step of Adam then takes a third of the time with the default MLP, a quarter with a head of
     660,000 parameters; one of SGD gives the same bits. On other devices torch's own choice is left
@@ -55,7 +55,7 @@ def _is_taken(parameter: Tensor) -> bool:
 
 
 def _keep_implementation(optimizer: Optimizer) -> None:
-    """Compute steps as this run does, and not as the one did whose checkpoint was loaded."""
+    """Keep this run's implementation of a step when a checkpoint is loaded."""
     chosen = {k: optimizer.defaults[k] for k in IMPLEMENTATION if k in optimizer.defaults}
     for group in optimizer.param_groups:
         group.update(chosen)

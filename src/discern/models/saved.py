@@ -78,7 +78,7 @@ def rebuilt(path: Path, content: Content) -> nn.Module:
 
 
 def is_sketch(network: nn.Module) -> bool:
-    """Whether any tensor of a network is on the meta device, and has no numbers."""
+    """Whether any tensor of a network is on the meta device, without values."""
     for module in network.modules():
         own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
         if any(isinstance(t, Tensor) and t.is_meta for t in (*own, *vars(module).values())):
@@ -87,7 +87,7 @@ def is_sketch(network: nn.Module) -> bool:
 
 
 def _built(card: Card, device: str, path: Path) -> nn.Module:
-    """A network as its card describes it, with weights that are yet to be assigned."""
+    """The network of a card, before its weights are assigned."""
     settings = dict(card.model.settings)
     if card.backbone is not None and "weights" in settings:
         settings["weights"] = None
@@ -175,7 +175,7 @@ def has_backbone(state: dict[str, Tensor]) -> bool:
 
 
 def with_backbone(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict that may lack the backbone's weights, with those that ``network`` has."""
+    """A state dict, completed by the backbone of ``network`` if it lacks one."""
     backbone = getattr(network, "backbone", None)
     if backbone is None or has_backbone(state):
         return state
@@ -183,7 +183,7 @@ def with_backbone(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Ten
 
 
 def adopt_backbone(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Give ``network`` the backbone in a state dict, if one is there and another than its own.
+    """Load the backbone in a state dict into ``network``, if there is one.
 
     The backbone's provenance is then the checkpoint: it is no longer the published one, so that
     checkpoints hold it.
@@ -204,7 +204,7 @@ def adopt_backbone(network: nn.Module, state: dict[str, Tensor], path: Path) -> 
 def _with_known_backbone(
     network: nn.Module, state: dict[str, Tensor], card: Card, path: Path
 ) -> dict[str, Tensor]:
-    """A checkpoint's weights with those of the published backbone that it only names.
+    """A checkpoint's weights completed by the published backbone that it names.
 
     Raises:
         DiscernError: the backbone cannot be had, or is not the one that was trained on.
@@ -263,7 +263,7 @@ def start_from(network: nn.Module, path: Path) -> None:
 
 
 def match_backbone(network: nn.Module, card: Card, state: dict[str, Tensor], path: Path) -> None:
-    """Let a network's backbone be that of a checkpoint.
+    """Load or check the backbone of a checkpoint.
 
     Raises:
         DiscernError: the checkpoint holds a head alone, which was trained on another backbone.

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 @dataclass(frozen=True)
 class Schedule:
-    """A learning-rate scheduler that still lacks its optimizer and the length of the run.
+    """A learning-rate scheduler, before the optimizer and the length of the run are known.
 
     Attributes:
         build: takes the optimizer and keyword arguments, as the classes of

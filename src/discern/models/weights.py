@@ -78,7 +78,7 @@ def require_answer(address: str, name: str = "") -> None:
 
 
 def not_to_be_had(name: str, remedy: str, error: BaseException) -> DiscernError:
-    """What is raised for a published file that cannot be downloaded."""
+    """The error for a published file that cannot be downloaded."""
     return DiscernError(
         f"{SETTING}=default needs {name}, which cannot be downloaded ({first_line(error)}); "
         f"{remedy}, or {WITHOUT_DOWNLOAD}."

@@ -64,7 +64,7 @@ registry.entry_points = functools.cache(registry.entry_points)  # type: ignore[a
 
 
 def build(setting: str, node: object, **arguments: object) -> Any:
-    """Instantiate the ``_target_`` of a config; a mistake in it becomes one sentence.
+    """Instantiate the ``_target_`` of a config.
 
     Raises:
         DiscernError: the class does not exist, a package is missing, an argument is wrong.
@@ -98,7 +98,7 @@ def build(setting: str, node: object, **arguments: object) -> Any:
 
 
 def _instantiate(settings: Any, arguments: dict[str, object]) -> Any:
-    """What Hydra makes of settings and further arguments.
+    """Call the target with the settings and further arguments, as Hydra does.
 
     Where these are mere values, Hydra only finds the target: it would make each value a node of a
     config, copy that and turn it back. A Trainer with its callbacks then takes 29 ms and not 43,
@@ -125,7 +125,7 @@ LIBRARIES = ("discern.", "lightning.", "torch.")
 
 
 def _class_of(target: str) -> functools.partial[Any]:
-    """What a ``_target_`` stands for, if Hydra allows it to be called."""
+    """The class or function of a ``_target_``, if Hydra allows it."""
     return (_imported_once if target.startswith(LIBRARIES) else _imported)(target)
 
 
@@ -140,7 +140,7 @@ _imported_once = functools.lru_cache(maxsize=256)(_imported)
 
 
 def _has_nodes(value: object) -> bool:
-    """Whether there is anything in it that Hydra would build or refuse: a target, or ``???``."""
+    """Whether Hydra would build or refuse any part: a nested target, or ``???``."""
     if isinstance(value, dict):
         return "_target_" in value or any(map(_has_nodes, value.values()))
     if isinstance(value, list | tuple):
@@ -149,7 +149,7 @@ def _has_nodes(value: object) -> bool:
 
 
 def build_all(setting: str, nodes: Any) -> list[Any]:
-    """Instantiate each entry of a group of many; entries that are null were switched off."""
+    """Instantiate each entry of a group except null ones."""
     nodes = plain(nodes)
     if not nodes:
         return []
@@ -164,7 +164,7 @@ def build_all(setting: str, nodes: Any) -> list[Any]:
 
 
 def _directed(settings: Any) -> Any:
-    """Settings of what watches a metric, in the direction in which that is better."""
+    """Settings with ``mode`` filled in for a class that watches a metric."""
     if not isinstance(settings, dict) or settings.get("mode") is not None:
         return settings
     target, monitor = settings.get("_target_"), settings.get("monitor")
@@ -175,7 +175,7 @@ def _directed(settings: Any) -> Any:
 
 
 def _watches(target: str) -> bool:
-    """Whether a ``_target_`` is a class that watches a metric, whose words for it are known."""
+    """Whether a ``_target_`` is a class that watches a metric by ``monitor`` and ``mode``."""
     try:
         make_importable(target)
         kind = _class_of(target).func
@@ -186,7 +186,7 @@ def _watches(target: str) -> bool:
 
 
 def build_trainer(cfg: DictConfig, always: list[Callback]) -> Trainer:
-    """The Lightning Trainer with the chosen callbacks and loggers, and with those of every run.
+    """The Lightning Trainer with the chosen callbacks and loggers, and the callbacks of every run.
 
     Raises:
         DiscernError: an argument, or the machine lacks the device.
@@ -268,7 +268,7 @@ def _check_processes(trainer: Trainer, settings: Mapping[Any, object]) -> None:
 
 
 def _check_checkpoints(callbacks: Sequence[Callback]) -> None:
-    """Refuse two checkpoints in one file, of which the second would be what the first is called.
+    """Refuse two checkpoint callbacks that would write one file.
 
     Raises:
         DiscernError: names the file.
@@ -282,7 +282,7 @@ def _check_checkpoints(callbacks: Sequence[Callback]) -> None:
 
 
 def _check_devices(accelerator: str, devices: int | str | list[int]) -> None:
-    """Lightning would train on another device, or start more processes than there are cores."""
+    """Refuse missing devices: Lightning would use others, or start too many processes."""
     gpus, mps = torch.cuda.device_count(), torch.backends.mps.is_available()
     if not gpus:
         # Lightning lets torch ask NVML, lest the driver be loaded before processes are forked, and
@@ -313,7 +313,7 @@ def _check_devices(accelerator: str, devices: int | str | list[int]) -> None:
 def build_data(
     cfg: DictConfig, known: KnownImages | None = None, measured: str | None = None
 ) -> ImageDataModule:
-    """The data module, its files found or downloaded, its splits made.
+    """The data module, set up: files found or downloaded, splits made.
 
     What its settings leave open of the pictures' preparation is what the model, where ``cfg`` has
     one, was trained with. Files that cannot be used are listed in bad_files.csv.
@@ -355,7 +355,7 @@ _PLAIN = asdict(Preprocessing(64, 73, "bilinear", (0.5,) * 3, (0.5,) * 3))
 
 
 def _with_preprocessing(settings: Settings, model: DictConfig | None) -> Settings:
-    """The settings of a data set, with the numbers that they leave open."""
+    """The settings of a data set, with defaults for the preprocessing that they leave open."""
     left_open = [name for name in _PLAIN if name in settings and settings[name] is None]
     if not left_open:
         return settings
@@ -421,7 +421,7 @@ FOR_TRAINING = ("label_smoothing", "class_weights", "mixup", "cutmix", "lr_facto
 def _class_weights(
     setting: str | list[float] | dict[str | int, float] | None, data: ImageDataModule
 ) -> torch.Tensor | None:
-    """What an image of each class counts for, float32 (num_classes,); the log says it.
+    """Weight of each class in the loss, float32 (num_classes,); logged.
 
     Raises:
         DiscernError: there is not one number for each class.
@@ -489,7 +489,7 @@ def _card(
 
 
 def portable(cfg: DictConfig) -> dict[str, Any]:
-    """A config as plain values, without the paths of the machine and the run, and secrets."""
+    """A config as plain values, without paths and secrets."""
     kept = ("seed", "model", "data", "optimizer", "scheduler")
     parts: dict[str, Any] = {key: plain(cfg[key]) for key in kept}
     parts["data"].pop("dir", None)

@@ -54,7 +54,7 @@ class WholeFileCheckpointIO(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: object = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:
-        """Read a checkpoint to the CPU; nothing in it is executed, whatever the caller asks for.
+        """Read a checkpoint to the CPU; nothing in it is ever executed.
 
         Raises:
             DiscernError: it is not one.
@@ -64,7 +64,7 @@ class WholeFileCheckpointIO(CheckpointIO):
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Lightning's ModelCheckpoint, which knows what was best also after a change of folder.
+    """Lightning's ModelCheckpoint that keeps the best score when a run continues in a new folder.
 
     Lightning forgets the best score when a run is continued in a new folder, and the continued run
     would call its first epoch the best. Here the checkpoints kept so far are copied along. And a
@@ -82,7 +82,7 @@ class RunCheckpoint(ModelCheckpoint):
         batch: object,
         batch_idx: int,
     ) -> None:
-        """Save if one is due by steps or by time, which Lightning asks last of all."""
+        """Save if a checkpoint is due by steps or time; otherwise skip Lightning's checks."""
         if self._every_n_train_steps >= 1 or self._train_time_interval is not None:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
@@ -145,7 +145,7 @@ class RunCheckpoint(ModelCheckpoint):
 
 
 def state_beside(saved: State, callback: ModelCheckpoint, folder: Path, place: str) -> State:
-    """The state of a ``ModelCheckpoint`` that is continued, of the files that are still there.
+    """A ``ModelCheckpoint``'s state, restricted to files that still exist.
 
     The paths in it are a stranger's: of each the name counts, and the file of that name in the
     folder of the checkpoint that is continued, wherever that has been moved to.
@@ -194,7 +194,7 @@ def state_beside(saved: State, callback: ModelCheckpoint, folder: Path, place: s
 
 
 def _beside(path: str, before: str, folder: Path, suffix: str) -> str:
-    """The checkpoint in ``folder`` that a path in the folder ``before`` means, or nothing."""
+    """The file in ``folder`` for a path that was in the folder ``before``, or an empty text."""
     within = path.removeprefix(before) if path.startswith((f"{before}/", f"{before}\\")) else ""
     parts = re.split(r"[/\\]", within.strip("/\\")) if within else re.split(r"[/\\]", path)[-1:]
     if {"", ".", ".."} & {*parts} or not parts[-1].endswith(suffix):

@@ -46,7 +46,7 @@ class Divergence:
 
     @property
     def ended(self) -> Ended:
-        """How training ended; what was asked for is not there, as the process's status says."""
+        """How training ended, with exit status 1."""
         what = "validation loss after" if self.metric.startswith("val/") else "training loss in"
         shown = ", ".join(f"{loss:.4g}" for loss in self.last_finite_losses)
         before = f"the last finite ones {shown}" if shown else "none before was finite"
@@ -71,9 +71,9 @@ class DivergedError(Exception):
 class StopOnDivergence(Callback):
     """Ends training once a loss of training or of validation is not finite.
 
-    On a CPU each loss is looked at as its step ends. Where that would wait for the device, or for
-    other processes, losses are looked at :data:`STEPS_AT_ONCE` at a time, and before a validation
-    and an epoch's end; the step is known all the same.
+    On a CPU each loss is checked at the end of its step. Where that would wait for a device or
+    other processes, losses are checked :data:`STEPS_AT_ONCE` at a time, and before a validation
+    and the end of an epoch. The step is exact in any case.
 
     Attributes:
         found: where it was; None while all is well.
@@ -88,12 +88,12 @@ class StopOnDivergence(Callback):
         self._lr = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find out whether looking at a loss waits for anything."""
+        """Find out whether reading a loss is free of waiting."""
         alone = trainer.world_size == 1
         self._at_once = alone and trainer.strategy.root_device.type == "cpu"
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Train no further where ``trainer.min_epochs`` would have it."""
+        """Stop even if ``trainer.min_epochs`` asks for more epochs."""
         if self.found is not None:
             raise DivergedError
 
@@ -111,7 +111,7 @@ class StopOnDivergence(Callback):
         batch: object,
         batch_idx: int,
     ) -> None:
-        """Look at the loss, or have it wait."""
+        """Check the loss, or queue it."""
         if not isinstance(outputs, dict) or not outputs:
             return
         loss: Tensor = outputs["loss"]
@@ -125,11 +125,11 @@ class StopOnDivergence(Callback):
             self._look(trainer, batch_idx)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at what waits: such a model needs no validation."""
+        """Check queued losses before validating."""
         self._look_at_rest(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the loss; the epoch is brought to its end, so that its metrics are kept."""
+        """Check the validation loss; the epoch ends normally, so that its metrics are kept."""
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
         loss = trainer.callback_metrics.get("val/loss")
@@ -140,7 +140,7 @@ class StopOnDivergence(Callback):
             trainer.should_stop = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at what waits, before a checkpoint is written."""
+        """Check queued losses before a checkpoint is written."""
         self._look_at_rest(trainer)
 
     def _look_at_rest(self, trainer: Trainer) -> None:
@@ -148,7 +148,7 @@ class StopOnDivergence(Callback):
             self._look(trainer, self._waiting[-1][0] if self._waiting else 0)
 
     def _look(self, trainer: Trainer, batch_idx: int) -> None:
-        """Raise DivergedError if any loss that waits is not finite, in any of the processes."""
+        """Raise DivergedError if any queued loss of any process is not finite."""
         waiting, self._waiting = self._waiting, []
         values = torch.stack([loss for _, loss, _ in waiting]).tolist() if waiting else []
         bad = next((place for place, v in enumerate(values) if not math.isfinite(v)), None)
@@ -174,7 +174,7 @@ class StopOnDivergence(Callback):
 
 
 def _step_of(trainer: Trainer, number: int, last: int) -> int:
-    """The optimizer's step, from 1, that a batch of the epoch was part of, ``last`` being over."""
+    """The optimizer step, from 1, of batch ``number`` of the epoch; ``last`` is the latest."""
     share = trainer.accumulate_grad_batches
     taken = math.ceil((last + 1) / share) if trainer.is_last_batch else (last + 1) // share
     return trainer.global_step - taken + math.ceil((number + 1) / share)
@@ -196,7 +196,7 @@ def _advice(trainer: Trainer, lr: float, finite: list[float]) -> str:
 
 
 def finite_weights(module: nn.Module) -> bool:
-    """Whether what training changes is finite: trained weights, and statistics such as means.
+    """Whether all trained weights and running statistics are finite.
 
     A buffer may be infinite by intention, as a mask is, but not NaN.
     """

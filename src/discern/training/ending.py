@@ -25,29 +25,29 @@ class Ending(Callback):
         self._asked: Ended | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let early stopping forget why the run ended that is continued."""
+        """Clear early stopping's reason from the continued run."""
         for callback in trainer.early_stopping_callbacks:
             callback.stopping_reason = Why.NOT_STOPPED
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget a request that ``trainer.min_epochs`` has overruled and that is withdrawn."""
+        """Forget a request that ``trainer.min_epochs`` has overruled."""
         if not trainer.should_stop:
             self._asked = None
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See whether a batch was the last, before a validation takes its time."""
+        """Note whether a batch asked for the end."""
         self._notice(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See whether the validation, or else a batch, was the last."""
+        """Note whether the validation or a batch asked for the end."""
         self._notice(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See whether the epoch was the last."""
+        """Note whether the epoch asked for the end."""
         self._notice(trainer)
 
     def ended(self, trainer: Trainer) -> Ended:
-        """How a fit that came to its end did."""
+        """How a fit that was not interrupted ended."""
         settings = settings_of(trainer)
         if settings.fast_dev_run:
             return _done("trainer.fast_dev_run batches seen")
@@ -112,7 +112,7 @@ def _early(callback: EarlyStopping, trainer: Trainer) -> Ended:
 
 
 def _checks(callback: EarlyStopping, trainer: Trainer) -> str:
-    """What patience counts."""
+    """The unit of ``patience``: epochs or validations."""
     settings = settings_of(trainer)
     each_epoch = settings.check_val_every_n_epoch == 1 and settings.val_check_interval == ONE_EPOCH
     name = "epoch" if each_epoch or callback._check_on_train_epoch_end else "validation"

@@ -68,12 +68,12 @@ TRIAL_SECONDS, TRIAL_STEPS = 0.3, (4, 200)
 
 
 def is_searched(cfg: DictConfig) -> bool:
-    """Whether a setting of the run is to be found before it."""
+    """Whether the run searches for a setting before training."""
     return bool(cfg.find_lr) or cfg.data.get("batch_size") == "auto"
 
 
 def find(cfg: DictConfig, data: ImageDataModule, facts: dict[str, Any]) -> Ended | None:
-    """Put the settings that are to be found into the config and the data module.
+    """Search for the settings, and put them into the config and the data module.
 
     Args:
         cfg: the run's config.
@@ -144,7 +144,7 @@ def rates_in_proportion(cfg: DictConfig, lr: float) -> Changes:
 
 
 def command_with(settings: Changes, overrides: Sequence[str]) -> str:
-    """The command of a run with these settings in the place of the search for them."""
+    """The command of the same run with these settings instead of the search."""
     replaced = {"find_lr", *settings}
     kept = [each for each in overrides if each.partition("=")[0].lstrip("+") not in replaced]
     new = [f"{name}={as_override(value)}" for name, value in settings.items()]
@@ -152,7 +152,7 @@ def command_with(settings: Changes, overrides: Sequence[str]) -> str:
 
 
 def _three_digits(value: float) -> float:
-    """A number that can be typed: a search does not know more digits of it."""
+    """A number rounded to what a search can know."""
     return float(f"{value:.3g}")
 
 
@@ -163,7 +163,7 @@ def _three_digits(value: float) -> float:
 def _isolated_trial(
     cfg: DictConfig, data: ImageDataModule
 ) -> Iterator[tuple[DictConfig, Classifier, ImageDataModule]]:
-    """A config without what is for the run alone, a model, and a data module for the search."""
+    """A config, a model and a data module for trials, separate from those of the run."""
     with TemporaryDirectory(prefix="discern-") as folder:
         cfg = copy.deepcopy(cfg)
         with open_dict(cfg):
@@ -204,7 +204,7 @@ def _trainer(cfg: DictConfig, *callbacks: Callback, **changes: object) -> Traine
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the search at once, with the status that they end a run with.
+    """Let Ctrl-C and SIGTERM end the search at once, with the same status as a run.
 
     Lightning would end with status 1, and leave Ctrl-C switched off.
     """
@@ -271,7 +271,7 @@ def find_lr(cfg: DictConfig, data: ImageDataModule) -> Curve:
 
 
 def _keep_proportions(model: Classifier) -> None:
-    """Let parameter groups with learning rates of their own keep them, relative to the first's.
+    """Keep the ratios of the parameter groups' learning rates.
 
     Lightning's finder gives all groups the same rate.
     """
@@ -301,7 +301,7 @@ from which on it counts as begun."""
 
 
 def judge(finder: _LRFinder) -> Curve:
-    """What Lightning's finder suggests, if the loss has fallen at all, and where it is falling.
+    """The suggestion of Lightning's finder, if the loss fell.
 
     Its suggestion is where the loss falls most for a change of the rate. Among the smallest rates,
     where a change is tiny, that is wherever a batch happened to be easier than the one before, so
@@ -364,7 +364,7 @@ def draw(curve: Curve, title: str, path: Path) -> None:
 
 
 def find_batch_size(cfg: DictConfig, data: ImageDataModule) -> int:
-    """The batch up to which images/s grow, among those that memory holds.
+    """The batch size, of those that fit in memory, beyond which images/s stop growing.
 
     A larger one would take as long an epoch, with fewer steps in it. Only on an accelerator is it
     tried what memory holds: a process that has used up a computer's memory is ended without
@@ -407,7 +407,7 @@ def _largest_in_memory(
 def images_per_second(
     cfg: DictConfig, model: Classifier, data: ImageDataModule, size: int
 ) -> float:
-    """How fast training is with batches of so many images.
+    """Training speed with batches of ``size`` images.
 
     Raises:
         DiscernError: there is no batch.
@@ -423,7 +423,7 @@ def images_per_second(
 
 
 class _Clock(Callback):
-    """Times the batches, from the end of each to the end of the next, and ends training in time.
+    """Times batches from end to end, and stops training after enough of them.
 
     Args:
         head_start: batches at first that do not count: worker processes have made them before.

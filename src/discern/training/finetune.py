@@ -16,7 +16,7 @@ NAMES = {"last_block": "last_block", "all": "everything"}
 
 
 class Finetune(Callback):
-    """Trains more of a backbone from given epochs on, as fastai's ``fine_tune`` does.
+    """Unfreezes more of a backbone from given epochs on, like fastai's ``fine_tune``.
 
     The optimizer knows all parameters that will be trained from the start, each group with its own
     learning rate (``model.lr_factor``), so that schedules and continued runs need not know of it;
@@ -71,7 +71,7 @@ class Finetune(Callback):
         self._enter_stage(trainer, pl_module)
 
     def _enter_stage(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Unfreeze what is due, and let the network see images again, not features of them."""
+        """Unfreeze what is due, and train on images again instead of cached features."""
         if not self._unfreeze(trainer, pl_module):
             return
         data = settings_of(trainer).datamodule

@@ -143,7 +143,7 @@ def fit(
 
 
 def best_checkpoint(trainer: Trainer) -> Path | None:
-    """The file of the checkpoint that was best by the metric it watches."""
+    """The best checkpoint by its monitored metric."""
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_path:
             return Path(callback.best_model_path)
@@ -153,7 +153,7 @@ def best_checkpoint(trainer: Trainer) -> Path | None:
 def test(
     trainer: Trainer, model: Classifier, data: LightningDataModule, outputs: TestOutputs
 ) -> dict[str, float]:
-    """The metrics of the model on the test split, whose outputs are kept."""
+    """The metrics on the test split; ``outputs`` collects the logits."""
     callbacks_of(trainer).append(outputs)
     trainer.test(model, datamodule=data, verbose=False)
     return {

@@ -52,7 +52,7 @@ class Totals(Strict):
 
 
 class Epoch(Strict):
-    """The epoch under way: the learning rate it began with, what it has seen, if it is over.
+    """The current epoch: its initial learning rate, what it has seen, whether it is over.
 
     ``served``: it trains on features, of which ``computed`` were computed during the epoch.
     """
@@ -68,7 +68,7 @@ class Epoch(Strict):
 
     @property
     def counted(self) -> dict[str, int]:
-        """The images that it has seen, by how their features were had, as in :class:`Totals`."""
+        """Images by the origin of their features, as in :class:`Totals`."""
         if not self.served:
             return {"features_read": 0, "features_computed": 0}
         computed = min(self.computed, self.images)
@@ -119,7 +119,7 @@ class History(Callback):
         self._known = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Remember the trainer, whose metrics are read when a checkpoint is made."""
+        """Remember the trainer for its metrics."""
         self._trainer = trainer
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -127,7 +127,7 @@ class History(Callback):
         self._clock = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Close the epoch before and open this one."""
+        """Close the previous epoch and open this one."""
         self._close_epoch()
         # Now, since at its end some schedules have moved on to the next epoch's rate.
         rate = float(trainer.optimizers[0].param_groups[0]["lr"])
@@ -188,12 +188,12 @@ class History(Callback):
         return {"rows": rows, "totals": self.totals.model_dump(), "epoch": epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over from the run that is continued."""
+        """Restore the history of the continued run."""
         state = HistoryState.model_validate(state_dict)
         self.rows, self.totals, self._epoch = state.rows, state.totals, state.epoch
 
     def _take(self, epoch: Epoch, trainer: Trainer) -> None:
-        """Add what training has done since it last went on."""
+        """Add the time and features since training last resumed."""
         epoch.fit_seconds += self._lap()
         # Not at the epoch's beginning: a callback may have unfrozen the backbone there.
         epoch.served = _source(trainer) is not None
@@ -230,12 +230,12 @@ class History(Callback):
 
 
 def _source(trainer: Trainer) -> FeatureSource | None:
-    """What serves features in the place of images; None where nothing does."""
+    """The source of cached features, if training uses one."""
     return getattr(settings_of(trainer).datamodule, "features", None)
 
 
 def epoch_line(row: Row) -> str:
-    """What a terminal shows of an epoch."""
+    """The line logged for an epoch."""
     parts = [f"epoch {row['epoch']:.0f}"]
     for split in ("train", "val"):
         values = [(each, row.get(f"{split}/{each.name}")) for each in DRAWN]

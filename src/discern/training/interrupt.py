@@ -22,7 +22,7 @@ BY_CTRL_C, BY_SIGTERM = (
 
 
 class GracefulStop(Callback):
-    """Turns the first Ctrl-C or SIGTERM into an end of training at the next batch's end.
+    """Stops training after the current batch on the first Ctrl-C or SIGTERM.
 
     In the middle of an optimizer step some parameters are new and others old; between batches the
     saved checkpoint is one that training passed through. A second signal ends at once.
@@ -50,7 +50,7 @@ class GracefulStop(Callback):
         return self
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Be the only one that hears SIGTERM, unless there are other processes to pass it on to.
+        """Be the only handler of SIGTERM, unless other processes need Lightning's.
 
         Lightning puts a handler of its own before this one, and then ends training in the middle of
         a validation, or before the epoch that is over has been closed.

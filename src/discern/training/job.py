@@ -47,7 +47,7 @@ def as_job() -> Iterator[None]:
 
 @functools.cache
 def freeze_imports() -> None:
-    """Leave out what has been imported, a million objects, from all collections to come.
+    """Exclude the imported modules, a million objects, from garbage collection.
 
     A collection that looks through it takes a quarter of a second. Once only: what a job of a sweep
     leaves has to be collected. (The collector itself would take 45 ms to say that it was done.)
@@ -57,7 +57,7 @@ def freeze_imports() -> None:
 
 @contextmanager
 def restore_torch_state() -> Iterator[None]:
-    """Undo what a job sets for the whole process, of which the next job of a sweep knows nothing.
+    """Restore the process-wide settings that a job changes.
 
     Lightning sets most of it, as ``trainer.deterministic=true`` asks for, and leaves it.
     """
@@ -82,13 +82,13 @@ def restore_torch_state() -> Iterator[None]:
 
 
 def relative(path: Path) -> Path:
-    """The path as seen from where the command was started, if it lies below it."""
+    """The path relative to where the command was started, if it is below."""
     path, start = path.resolve(), started_in()
     return path.relative_to(start) if path.is_relative_to(start) else path
 
 
 def quiet_libraries() -> None:
-    """Leave out what only a developer of the library could act on; everything else is shown."""
+    """Hide log lines and warnings that only developers of the libraries could act on."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logger = logging.getLogger(name)
         # Which devices exist and why fit ended, each in discern's own lines already; and its own

@@ -94,7 +94,7 @@ def _is_on_cpu(batch: object) -> bool:
 
 
 def _why_stock(loop: LeanEpochLoop, data_fetcher: _DataFetcher) -> str | None:
-    """What there is about this epoch that only Lightning's own code does exactly right."""
+    """Why this epoch needs Lightning's own loop, or None."""
     trainer, module = loop.trainer, loop.trainer.lightning_module
     for part, plain in (
         (trainer.strategy, SingleDeviceStrategy),
@@ -127,7 +127,7 @@ _Hook = Callable[..., object]
 
 
 class _Hooks:
-    """The hooks around a batch that somebody overrides; Lightning's empty ones are left out.
+    """The overridden hooks around a batch.
 
     A hook that is replaced on a live object in the middle of an epoch is called from the next one
     on; callbacks that come and go are noticed at once.
@@ -147,7 +147,7 @@ class _Hooks:
             self.of[name] = hooks, getattr(self.module, own) if own else None
 
     def call(self, name: str, *args: object) -> object:
-        """Call a hook on the callbacks, then on the module, and return what the module's does."""
+        """Call a hook on the callbacks, then on the module; return the module's result."""
         if callbacks_of(self.trainer) != self.callbacks:
             self._look_up()
         of_callbacks, of_module = self.of[name]
@@ -164,7 +164,7 @@ class _Hooks:
 
 
 class _LeanOptimization:
-    """Lightning's optimization of a batch, calling only such hooks as are overridden."""
+    """Lightning's optimization of a batch, calling only overridden hooks."""
 
     def __init__(self, stock: _AutomaticOptimization, hooks: _Hooks) -> None:
         self.stock, self.progress = stock, stock.optim_progress.optimizer
@@ -173,7 +173,7 @@ class _LeanOptimization:
         self.plain = {name: _inherits(self.module, LightningModule, name) for name in _STEPS}
 
     def run(self, batch_idx: int, *args: object) -> Outputs:
-        """Take a step with a batch; what its training step, given ``args``, returned."""
+        """Take an optimizer step; return the result of the training step."""
         trainer = self.trainer
         wrapper: LightningOptimizer = trainer.strategy._lightning_optimizers[0]
         optimizer = wrapper.optimizer
@@ -206,7 +206,7 @@ class _LeanOptimization:
         return outputs or {}
 
     def _is_special(self, wrapper: LightningOptimizer) -> bool:
-        """Whether somebody has a step of his own."""
+        """Whether the optimizer step is customised."""
         return (
             not self.plain["optimizer_step"]
             or self.stock._skip_backward
@@ -272,7 +272,7 @@ class _LeanOptimization:
 
 
 class _Plan(NamedTuple):
-    """What the batches of an epoch have in common; no ``_Loop``, so it is not saved with one."""
+    """What the batches of an epoch have in common. Not a ``_Loop``, so not saved with the loop."""
 
     hooks: _Hooks
     optimization: _LeanOptimization
@@ -377,7 +377,7 @@ class LeanEpochLoop(_TrainingEpochLoop):
             self._results.fresh = True  # a validation may have logged under the same names
 
     def _only_counts(self) -> bool:
-        """Whether there is nothing to do after this batch but to count it."""
+        """Whether this batch only needs counting."""
         trainer, every = self.trainer, self.trainer.val_check_batch
         if (
             not isinstance(every, int)  # a validation is due by the clock, or by the loader's end

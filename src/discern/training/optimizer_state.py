@@ -28,7 +28,7 @@ NOT_NEGATIVE = frozenset(
 
 
 def checked_state(saved: object, live: Optimizer, build: Build) -> dict[str, object]:
-    """An optimizer's state from a checkpoint, fit to be loaded.
+    """An optimizer's state from a checkpoint, safe to load.
 
     Numbers among its settings are the checkpoint's; what says how a step is computed is the live
     optimizer's.
@@ -62,7 +62,7 @@ def checked_state(saved: object, live: Optimizer, build: Build) -> dict[str, obj
 
 
 def _checked_group(saved: object, current: Group) -> Group:
-    """A group's settings: the checkpoint's numbers, and of the rest the run's own."""
+    """A group's settings: numbers from the checkpoint, everything else from this run."""
     if not isinstance(saved, dict) or saved.get("params") != current["params"]:
         raise ValueError("its groups have other parameters than those of this run")
     # A schedule that the run had may have left numbers in it.
@@ -108,7 +108,7 @@ def _kind(group: int, parameter: Tensor) -> Kind:
 
 
 def _fresh(live: Optimizer, build: Build) -> dict[Kind, State] | None:
-    """What an optimizer like ``live`` has after one step, of each kind of parameter.
+    """The state of an optimizer like ``live`` after one step, per kind of parameter.
 
     One parameter of zeros stands for all of a kind, so that it takes less than training will.
 

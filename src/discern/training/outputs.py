@@ -53,7 +53,7 @@ class TestOutputs(Callback):
         self._batches.append((outputs["logits"], outputs["labels"]))
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the batches, and those of other processes, together."""
+        """Concatenate the batches, also of other processes."""
         if not self._batches:
             return
         logits, labels = (torch.cat(parts) for parts in zip(*self._batches, strict=True))
@@ -65,7 +65,7 @@ class TestOutputs(Callback):
 
 
 def _of_all_processes(part: Tensor) -> Tensor:
-    """What W processes have, of which each has every W-th, in the order of the whole, (N, ...)."""
+    """Gather the parts of W processes, each holding every W-th row, in the original order."""
     shares = gather_all_tensors(part)
     whole = part.new_empty(sum(map(len, shares)), *part.shape[1:])
     for rank, share in enumerate(shares):
@@ -144,5 +144,5 @@ def show_samples(
 
 
 def pixels_of(images: Tensor, data: ImageDataModule) -> NDArray[np.uint8]:
-    """Normalised images as pixels again."""
+    """Normalised images as uint8 pixels."""
     return as_pixels(images, data.preprocessing["mean"], data.preprocessing["std"])

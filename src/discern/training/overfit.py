@@ -19,7 +19,7 @@ NEAR_ZERO, NO_LESS = 0.1, 0.99
 
 @dataclass(frozen=True)
 class Overfit:
-    """What a network makes of the images that it was trained on.
+    """The loss of a network on the images that it was trained on.
 
     Attributes:
         images, classes: how many there are.
@@ -35,7 +35,7 @@ class Overfit:
 
     @property
     def can(self) -> bool:
-        """Whether the loss has nearly gone, which only the images make possible."""
+        """Whether the loss is nearly 0, which needs the images."""
         return self.loss < NEAR_ZERO * self.loss_of_frequencies
 
     @property
@@ -58,7 +58,7 @@ class Overfit:
         return f"The network cannot overfit as it was trained: {reached}, and {alone}."
 
     def facts(self) -> dict[str, object]:
-        """What the summary says of it."""
+        """The facts for the summary."""
         return {"can": self.can, "verdict": self.verdict, **asdict(self)}
 
 
@@ -80,7 +80,7 @@ def judge(trainer: Trainer, model: Classifier, data: ImageDataModule) -> Overfit
 
 
 def of(logits: Tensor, labels: Tensor) -> Overfit:
-    """What logits (N, K) for images with these labels (N,) amount to."""
+    """The result for logits (N, K) and labels (N,)."""
     counts = labels.bincount()
     shares = counts[counts > 0].double() / len(labels)
     return Overfit(

@@ -17,7 +17,7 @@ SECONDS_BETWEEN_DRAWS = 0.2
 
 
 class Progress(ProgressBar):
-    """Shows images/s, loss and the time left of the epoch; nothing where nobody watches."""
+    """Shows images/s, loss and the time left of the epoch on a terminal or in a notebook."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Progress(ProgressBar):
         self._drawn = 0.0
 
     def disable(self) -> None:
-        """Show nothing from now on (Lightning calls this in every process but the first)."""
+        """Hide the bar (Lightning calls this in every process but the first)."""
         self._enabled = False
 
     def enable(self) -> None:
@@ -35,7 +35,7 @@ class Progress(ProgressBar):
         self._enabled = is_terminal() or in_notebook()
 
     def print(self, *args: object, **kwargs: object) -> None:
-        """Log what ``LightningModule.print`` was given, above the bar."""
+        """Log the text of ``LightningModule.print`` above the bar."""
         logging.getLogger(__name__).info(" ".join(str(arg) for arg in args))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -69,7 +69,7 @@ class Progress(ProgressBar):
             self._waiting = 0
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the bar away; the epoch's line takes its place."""
+        """Remove the bar; the epoch's line replaces it."""
         self._close()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -96,7 +96,7 @@ class Progress(ProgressBar):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Take the bar away, so that the message does not stand in it."""
+        """Remove the bar before the error message."""
         self._close()
 
     def _open(self, title: str, total: float | None, unit: str = " images") -> None:

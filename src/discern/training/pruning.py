@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # start-up time: a search alone has Optuna
 
 
 class Pruning(Callback):
-    """Reports the objective after each validation to Optuna, and stops where its pruner says so.
+    """Reports the objective to Optuna after each validation, and stops if its pruner says so.
 
     Args:
         study: where the study is.
@@ -64,7 +64,7 @@ class Pruning(Callback):
 
 
 def _find(location: str, name: str, number: int) -> tuple[optuna.Trial, set[int]]:
-    """A trial of a study, and the epochs that it has values of already."""
+    """A trial of a study, and the epochs reported already."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -75,7 +75,7 @@ def _find(location: str, name: str, number: int) -> tuple[optuna.Trial, set[int]
 
 
 def _pruner(node: Mapping[str, object] | None) -> optuna.pruners.BasePruner:
-    """The pruner that the study names: one of Optuna's own, whatever else a study may say."""
+    """The study's pruner, which must be one of Optuna's own."""
     import optuna
 
     if node is None:
