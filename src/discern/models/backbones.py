@@ -99,7 +99,7 @@ _SHAPES: dict[tuple[str, str, int, int, int], torch.Size] = {}
 
 
 def _output_shape(network: nn.Module, shape: tuple[int, ...]) -> torch.Size:
-    """The shape of what a network gives in evaluation, without computing or changing anything."""
+    """The shape of a network's output in evaluation, without computing or changing anything."""
     tensors: dict[str, Tensor] = dict(network.named_buffers())
     tensors.update(network.named_parameters())
     meta = {name: tensor.detach().to("meta") for name, tensor in tensors.items()}
@@ -116,7 +116,7 @@ def _output_shape(network: nn.Module, shape: tuple[int, ...]) -> torch.Size:
 
 
 def backbone_preprocessing(library: str, backbone: str) -> Preprocessing:
-    """How images are prepared for a backbone's published weights; builds no network.
+    """The preprocessing for a backbone's published weights, without building the network.
 
     Raises:
         DiscernError: there is no such library or backbone, or its package is not installed.
@@ -163,7 +163,7 @@ def build(library: str, backbone: str, weights: str | None = PUBLISHED) -> Backb
 
 @dataclass(frozen=True)
 class _Kept:
-    """A backbone that was built before in this process; its copy from the second time on."""
+    """The latest backbone built in this process; with a copy from the second time on."""
 
     file: Path
     signature: Hashable
@@ -205,7 +205,7 @@ def _built(
 
 
 class _ConstantsOnCPU(TorchFunctionMode):
-    """Within it libraries build on the meta device, and yet compute with a few small numbers.
+    """Lets libraries build on the meta device, and create small constants on the CPU.
 
     Such are the rates of stochastic depth of their layers, which meta tensors do not have.
     """

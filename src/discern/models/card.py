@@ -1,4 +1,4 @@
-"""The card of a checkpoint: what a saved model says of itself, and what it may say.
+"""The card of a checkpoint, which describes the saved model, and its limits.
 
 A card may be a stranger's. Its values are of the very types that are written, each within limits;
 they are compared, counted and shown. None of them is instantiated, resolved, opened or fetched.
@@ -53,7 +53,7 @@ _Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 def check_setting(value: object, place: str, depth: int = 0) -> None:
-    """Raise a ValueError for what is not a plain setting, or means something to Hydra or OmegaConf.
+    """Raise a ValueError unless a setting is plain and means nothing to Hydra or OmegaConf.
 
     Args:
         value: a number, a text, None, or lists and mappings of these.
@@ -236,7 +236,7 @@ def parsed(value: object, path: Path) -> Card:
 
 
 def written(**parts: object) -> Card:
-    """A run's card, of what its data and its model say of themselves, converted if need be.
+    """The card of a run, from facts about its data and model, converted if necessary.
 
     Raises:
         DiscernError: a checkpoint could not be read again with it; names what is wrong.
@@ -250,12 +250,12 @@ def written(**parts: object) -> Card:
 
 
 def without_target(settings: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Settings without the class that they are of."""
+    """Settings without ``_target_``."""
     return {name: value for name, value in settings.items() if name != TARGET}
 
 
 def portable_settings(settings: Any) -> Any:
-    """Settings of a run as its card has them, below those that name the class of a group.
+    """Settings in the form that a card allows.
 
     A class that is named within them stands under another key, and texts that mean something to
     OmegaConf are left out, for a card with either is refused.

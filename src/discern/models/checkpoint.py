@@ -41,7 +41,7 @@ CHUNK = 1 << 22
 """Bytes that are hashed at a time; several at once."""
 
 MAX_DEPTH, MAX_VALUES = 40, 1_000_000
-"""Lists in lists, and values, above which a file is not a checkpoint."""
+"""Nesting depth and number of values that a file may have at most."""
 
 MAX_HEADER = 1 << 24
 """Bytes of a header. As Python's objects they take some 30 times as much."""
@@ -57,7 +57,7 @@ _DTYPES = {
 
 
 class UnwritableError(DiscernError):
-    """A checkpoint holds something that has no place in its file."""
+    """A checkpoint holds something that its file format cannot store."""
 
 
 def write(content: dict[str, Any], path: Path) -> None:
@@ -90,7 +90,7 @@ def write(content: dict[str, Any], path: Path) -> None:
 
 
 def is_one(path: Path) -> bool:
-    """Whether a file begins as safetensors do: with the length of a header, and its bracket."""
+    """Whether a file begins like safetensors: with the length of a header and a bracket."""
     with path.open("rb") as file:
         begin = file.read(9)
     return len(begin) == 9 and begin[8:] == b"{" and begin[4:8] == bytes(4)
@@ -135,7 +135,7 @@ _NOT_OURS = (
 
 
 def _parsed(text: str | bytes) -> Any:
-    """JSON, each of its keys given once.
+    """The values in a JSON text without repeated keys.
 
     Raises:
         ValueError: it is not such JSON.
@@ -154,7 +154,7 @@ def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 class _Encoder:
-    """Puts a tree's tensors aside.
+    """Turns a tree into JSON, and collects its tensors.
 
     Args:
         tensors: those of the network, to which the tree's are added.
@@ -164,7 +164,7 @@ class _Encoder:
         self.tensors = tensors
 
     def encode(self, value: Any, path: tuple[str, ...]) -> object:
-        """A value of the tree as JSON has it.
+        """A value of the tree in JSON's terms.
 
         Raises:
             UnwritableError: it is of no type that is known.
@@ -215,7 +215,7 @@ class _Encoder:
 
 
 class _Decoder:
-    """Makes the tree again.
+    """Rebuilds the tree from JSON.
 
     Args:
         tensors: all of the file's; one that is in the tree is there once, so that no description
@@ -282,7 +282,7 @@ class _Decoder:
 
 
 def _is_key(value: object) -> bool:
-    """Whether a value of the tree may be a key: it has no parts, or is a tuple of such."""
+    """Whether a value may be a key: a scalar or a tuple of scalars."""
     parts = value if isinstance(value, tuple) else (value,)
     return all(part is None or isinstance(part, (bool, int, float, str)) for part in parts)
 
@@ -301,13 +301,13 @@ def _check_keys(keys: Iterable[object], path: tuple[str, ...]) -> None:
 
 
 def _is_turned(tensor: Tensor) -> bool:
-    """Whether a tensor's numbers lie close to each other in another order than the usual."""
+    """Whether a tensor is dense in memory in another order than the usual."""
     usual = torch.empty(tensor.shape, device="meta").stride()
     return tensor.layout == torch.strided and tensor.stride() != usual and _is_dense(tensor)
 
 
 def _is_dense(tensor: Tensor) -> bool:
-    """Whether each place of as many as there are numbers is that of one number."""
+    """Whether a tensor is dense and does not overlap itself."""
     # torch keeps the strides of such a tensor alone.
     like = torch.empty_like(tensor, device="meta", memory_format=torch.preserve_format)
     return bool(tensor.numel()) and like.stride() == tensor.stride()
@@ -323,7 +323,7 @@ def _in_order(tensor: Tensor, strides: list[int]) -> Tensor:
 
 
 def _checked(tensor: Tensor, name: str) -> Tensor:
-    """The tensor as it is written, on the CPU and in one piece."""
+    """The tensor on the CPU and contiguous, ready to be written."""
     if tensor.layout != torch.strided or tensor.dtype not in _DTYPES or tensor.is_meta:
         kind = tensor.layout if tensor.layout != torch.strided else tensor.dtype
         raise UnwritableError(
@@ -374,7 +374,7 @@ def _read_header(file: FileIO) -> bytes:
 
 
 def _described(parts: Mapping[str, Any], size: int) -> dict[str, Tensor]:
-    """Tensors, not filled yet, as a header describes them.
+    """Empty tensors as described by a header.
 
     Args:
         parts: of each tensor its dtype, shape, and where its bytes begin and end.
@@ -401,7 +401,7 @@ def _described(parts: Mapping[str, Any], size: int) -> dict[str, Tensor]:
 
 
 def _fill(file: FileIO, header: bytes, tensors: dict[str, Tensor]) -> bytes:
-    """Read tensors from an unbuffered file that stands behind its header; give its digest.
+    """Read the tensors after the header of an unbuffered file; return the file's digest.
 
     Raises:
         ValueError: the file is shorter than its header says, or a boolean is neither 0 nor 1.
@@ -427,7 +427,7 @@ def _fill(file: FileIO, header: bytes, tensors: dict[str, Tensor]) -> bytes:
 
 
 def _chunks(parts: Iterable[memoryview]) -> Iterator[list[memoryview]]:
-    """Bytes in the same order, each list having ``CHUNK`` of them, and the last what is left."""
+    """The bytes in chunks of ``CHUNK`` and a rest."""
     chunk: list[memoryview] = []
     room = CHUNK
     for part in parts:

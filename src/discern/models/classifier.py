@@ -1,4 +1,4 @@
-"""The steps that every classifier shares."""
+"""The training, validation and test steps of every classifier."""
 
 import math
 from typing import Any
@@ -92,7 +92,7 @@ class Classifier(LightningModule):
 
     @property
     def metric_names(self) -> list[str]:
-        """What a fit logs and a callback may therefore watch."""
+        """The metrics that a fit logs and that callbacks can watch."""
         train = [f"train/{name}" for name in self.train_metrics.names]
         return train + [f"val/{name}" for name in self.val_metrics.names]
 
@@ -102,7 +102,7 @@ class Classifier(LightningModule):
         return logits
 
     def on_train_epoch_start(self) -> None:
-        """Look up how often a step is logged, which would take 3 us in each, and what repeats."""
+        """Look up the logging interval, which would take 3 us per step, and the repeated image."""
         self._log_every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         self._repeat_in = batch_with_a_repeat(self.trainer.train_dataloader)
 
@@ -132,13 +132,13 @@ class Classifier(LightningModule):
         )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Take the batch into the validation metrics."""
+        """Update the validation metrics."""
         logits = self._measure(batch, self.val_metrics)
         if self.validated is not None:
             self.validated.append((logits, batch[1]))
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Take the batch into the test metrics; ``logits`` (N, num_classes), ``labels`` (N,)."""
+        """Update the test metrics; return ``logits`` (N, num_classes) and ``labels`` (N,)."""
         return {"logits": self._measure(batch, self.test_metrics), "labels": batch[1]}
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -205,11 +205,11 @@ class Classifier(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": entry}
 
     def another_optimizer(self, groups: list[Group]) -> Optimizer:
-        """An optimizer like that of the run, of other groups of parameters."""
+        """An optimizer like the run's, for other groups of parameters."""
         return build_optimizer(self._build_optimizer, groups, self._may_fuse_optimizer())
 
     def _length_of_run(self, schedule: Schedule) -> tuple[int, int]:
-        """Optimizer steps and epochs of the run; -1 where nobody needs to know.
+        """Optimizer steps and epochs of the run; -1 for unlimited.
 
         Raises:
             DiscernError: the schedule depends on the length, and the run has none.
@@ -238,7 +238,7 @@ class Classifier(LightningModule):
         return not mixed and not any(getattr(module, "sparse", False) for module in self.modules())
 
     def _parameter_groups(self) -> list[Group]:
-        """What the optimizer is given: the parameters that are or will be trained."""
+        """The parameters that are or will be trained, in groups for the optimizer."""
         groups = getattr(self.network, "parameter_groups", None)
         if groups is None:
             return [{"params": [p for p in self.parameters() if p.requires_grad]}]
@@ -254,7 +254,7 @@ class Classifier(LightningModule):
         return not self._full_checkpoints and getattr(self.network, "stored_elsewhere", False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the card, the images, and what training has measured of the epoch under way."""
+        """Add the card, the images, and the training metrics of the current epoch."""
         checkpoint["train_metrics"] = self.train_metrics.snapshot()
         if self.card is not None:
             metrics = {k: float(value) for k, value in self.trainer.callback_metrics.items()}
@@ -263,7 +263,7 @@ class Classifier(LightningModule):
             checkpoint[IMAGES] = self.images
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on measuring the epoch under way."""
+        """Restore the training metrics of the current epoch."""
         self.train_metrics.restore(checkpoint["train_metrics"])
 
 

@@ -1,4 +1,4 @@
-"""The libraries that backbones come from, each asked in its own way for the same things."""
+"""The libraries that backbones come from, behind one interface."""
 
 import importlib
 import math
@@ -41,7 +41,7 @@ class Stripped:
 
 
 class Library(Protocol):
-    """What is asked of a library; ``name`` is one of its ``names``."""
+    """The interface to a library; ``name`` is one of its ``names``."""
 
     def names(self) -> Collection[str]:
         """Of all its backbones."""
@@ -100,7 +100,7 @@ class Torchvision:
 
 
 def strip(network: nn.Module) -> str:
-    """Take out the last linear layer, which gives the logits; the name of the module it was in.
+    """Remove the last linear layer, which computes the logits; return its parent's name.
 
     Of SqueezeNet, which has none, the classifier's place is taken by an average over the pixels.
     """
@@ -264,7 +264,7 @@ class EfficientNetLite:
 
 
 def needed(package: str, library: str, extra: str) -> Any:
-    """An optional package.
+    """Import an optional package.
 
     Raises:
         DiscernError: it is not installed.

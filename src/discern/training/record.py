@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 def recorded(
     cfg: DictConfig, identity: Mapping[str, object], choices: Mapping[str, object]
 ) -> Iterator[Summary]:
-    """The summary of a run. It is written however the run ends.
+    """The summary of a run, written however the run ends.
 
     Args:
         cfg: the composed config.
@@ -83,7 +83,7 @@ def save_config(cfg: DictConfig, overrides: list[str]) -> None:
 
 
 def describe(model: Classifier, data: ImageDataModule) -> dict[str, Any]:
-    """What the summary says of the data and the model."""
+    """The facts about the data and the model, for the summary."""
     backbone = model.card and model.card["backbone"]
     return {
         "parameters": count_parameters(model.network),
@@ -101,7 +101,7 @@ def describe(model: Classifier, data: ImageDataModule) -> dict[str, Any]:
 def record_fit(
     summary: Summary, history: History, trainer: Trainer, best: Path | None, content: Content | None
 ) -> None:
-    """Put into the summary what training gave: the metrics of the best checkpoint, or the last."""
+    """Add the metrics of the best checkpoint, or else of the last epoch, to the summary."""
     facts, row = summary.facts, history.rows[-1] if history.rows else {}
     facts["best_epoch"] = None
     if best is not None and content is not None:
@@ -135,7 +135,7 @@ def draw(history: History, facts: dict[str, Any], folder: Path) -> None:
 
 @rank_zero_only
 def write_summary(summary: Summary, ended: Ended, cfg: DictConfig) -> None:
-    """Write summary.json, and report.html, which is made from it and the other files."""
+    """Write summary.json and then report.html."""
     summary.write(ended)
     if cfg.report and not cfg.sweep.draws:
         try:

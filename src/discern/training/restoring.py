@@ -47,7 +47,7 @@ def check_before_restoring(trainer: Trainer) -> None:
 
 
 class _CheckedConnector(_CheckpointConnector):
-    """Lightning's own, with a look at the content before each of its two halves.
+    """Lightning's own, which checks the content before each half of it is loaded.
 
     The optimizers are made after the model and the callbacks have been restored.
     """
@@ -93,7 +93,7 @@ def _refusals(path: str | Path | None) -> Iterator[None]:
 
 
 def _checked(content: Content, trainer: Trainer, path: Path) -> Content:
-    """What is loaded of a checkpoint before the optimizers are made.
+    """The checked parts of a checkpoint that are loaded before the optimizers exist.
 
     Raises:
         ValueError: a part has another form than what it is loaded into.
@@ -149,7 +149,7 @@ def _callbacks(content: Content, trainer: Trainer, path: Path) -> Content:
 
 
 def _state_of(callback: Callback, state: Content, path: Path) -> Content:
-    """A callback's state, in a form that it can have; that of a user's own is free."""
+    """A callback's checked state; that of a user's own class may be anything."""
     place = f"callbacks.{type(callback).__name__}"
     if isinstance(callback, ModelCheckpoint):
         return state_beside(state, callback, path.parent, place)
@@ -165,7 +165,7 @@ def _state_of(callback: Callback, state: Content, path: Path) -> Content:
 
 
 def _with_checked_optimizers(content: Content, trainer: Trainer) -> Content:
-    """A checkpoint's content with states that the optimizers and schedules can have.
+    """A checkpoint's content with checked states of optimizers and schedules.
 
     Raises:
         ValueError: a state is of another form.

@@ -84,7 +84,7 @@ class Continuation(Callback):
                 self._schedule[kept] = getattr(config.scheduler, kept)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set the loader to its place; apply the changed settings to what was restored.
+        """Restore the loader's position; apply the changed settings.
 
         Raises:
             DiscernError: the learning-rate schedule was planned for a run of another length.

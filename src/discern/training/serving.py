@@ -36,7 +36,7 @@ READERS = ("pillow", "simplejpeg", "torchvision")
 def serve(
     cfg: DictConfig, model: Classifier, data: ImageDataModule, trainer: Trainer, epoch: int
 ) -> FeatureSource | None:
-    """Put a frozen backbone's features in the place of the images; None where that cannot be."""
+    """Replace images by features of a frozen backbone; None where that is not possible."""
     source = feature_source(cfg, model.network, data, trainer, epoch)
     if source is None:
         return None
@@ -55,7 +55,7 @@ def serve(
 def feature_source(
     cfg: DictConfig, network: nn.Module, data: ImageDataModule, trainer: Trainer, epoch: int
 ) -> FeatureSource | None:
-    """The features of a run's frozen backbone, or None where it computes them with every batch.
+    """The feature source of a frozen backbone, or None if features are computed per batch.
 
     Args:
         cfg: the run's config.
@@ -92,7 +92,7 @@ def feature_source(
 
 
 def _why_not(cfg: DictConfig, network: nn.Module, trainer: Trainer, epoch: int) -> str | None:
-    """Why features cannot be served in the place of images."""
+    """Why images cannot be replaced by features, or None."""
     names = ("limit_train_batches", "limit_val_batches")
     limited = [name for name in names if getattr(trainer, name) not in (1.0, 0, None)]
     if not isinstance(network, TransferClassifier):
@@ -236,7 +236,7 @@ def prepare(
 
 
 def compute_share(source: FeatureSource, data: ImageDataModule) -> None:
-    """Compute the part of all features that ``cache.shard`` names, and keep it."""
+    """Compute and keep the share of all features that ``cache.shard`` names."""
     for images, augmentation in _first_needed(data, train=True, test=True):
         for view in range(source.views if augmentation is not None else 1):
             source.compute_share(images, augmentation, data.seed, view)

@@ -60,7 +60,7 @@ def check_like(saved: object, live: object, place: str, grows: bool = False) -> 
 
 
 def check_tensor(saved: object, live: Tensor, place: str) -> None:
-    """Raise a ValueError unless it is a tensor of the same shape and of like numbers."""
+    """Raise a ValueError unless it is a tensor of the same shape and kind of numbers."""
     if not isinstance(saved, Tensor) or saved.layout != torch.strided:
         raise ValueError(f"{place} is not a tensor")
     if saved.shape != live.shape:
@@ -135,7 +135,7 @@ def check_progress(saved: object, live: Mapping[str, object], place: str) -> Non
 
 
 def check_place_in_data(saved: Mapping[str, Any], place: str) -> None:
-    """Check the states of loaders, in the progress of a fit, as one of discern's own has it.
+    """Check the state of discern's loader in the progress of a fit.
 
     Raises:
         ValueError: they have another form.

@@ -11,11 +11,11 @@ if TYPE_CHECKING:  # start-up time: a search alone has Optuna
     import optuna
 
 FOLDER, PRUNER = "discern:folder", "discern:pruner"
-"""What discern notes of a trial and of a study."""
+"""User attributes that discern sets on a trial and on a study."""
 
 
 def open_storage(location: str) -> str | optuna.storages.BaseStorage:
-    """Optuna's storage at an URL, or in a journal file.
+    """Optuna's storage at a URL or in a journal file.
 
     Raises:
         DiscernError: the address lacks what was not written of it.

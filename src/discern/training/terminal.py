@@ -1,4 +1,4 @@
-"""What a run prints when it begins and when it ends."""
+"""What a run logs at its beginning and at its end."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ log = logging.getLogger(__name__)
 
 
 def devices(trainer: Trainer) -> str:
-    """What the run computes on."""
+    """The number and kind of the devices, such as ``1 × cpu``."""
     device = trainer.strategy.root_device
     name = f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device
     return f"{trainer.world_size} × {name}"
 
 
 def announce(cfg: DictConfig, facts: Mapping[str, Any], data: ImageDataModule) -> None:
-    """Say in a few lines what was composed."""
+    """Log the choices and settings of the run in a few lines."""
     images = facts["data"]["images"]
     counts = " + ".join(f"{images[split]:,} {split}" for split in images if images[split])
     log.info("%s, seed %d", facts["title"], cfg.seed)
@@ -71,7 +71,7 @@ OFF = (None, False, 0, "none")
 
 
 def metrics_table(title: str, metrics: Mapping[str, Mapping[str, float]]) -> str:
-    """The metrics of each split: a row a split, or a few lines where the terminal is narrow."""
+    """A table of metrics with a row per split, or a list on a narrow terminal."""
     names, rows = metric_cells(metrics)
     blocks = [
         "\n  ".join([f"{split}:", *(f"{n} {x}" for n, x in zip(names, values, strict=True) if x)])
@@ -81,7 +81,7 @@ def metrics_table(title: str, metrics: Mapping[str, Mapping[str, float]]) -> str
 
 
 def measured(facts: Mapping[str, Any]) -> str:
-    """Which checkpoint and epoch metrics are of, in words."""
+    """The checkpoint and epoch that metrics belong to, in words."""
     checkpoint, epoch, epochs = (facts.get(k) for k in ("checkpoint", "best_epoch", "epochs"))
     if checkpoint is None:
         if not epochs:
@@ -93,13 +93,13 @@ def measured(facts: Mapping[str, Any]) -> str:
 
 
 def name_within(path: Path, folder: Path) -> str:
-    """A file as seen from a run's folder, if it is in there, else as from where one works."""
+    """A path relative to the run's folder or else to the working directory."""
     path, folder = path.resolve(), folder.resolve()
     return printable(path.relative_to(folder) if path.is_relative_to(folder) else relative(path))
 
 
 def _way_on(facts: Mapping[str, Any], ended: Ended, folder: Path) -> str:
-    """The command that continues an interrupted run, or nothing."""
+    """The command that continues an interrupted run, or an empty text."""
     last = folder / "checkpoints" / "last.safetensors"
     if ended.state is not State.INTERRUPTED or is_sweep(folder.parent) or not last.is_file():
         return ""
@@ -110,7 +110,7 @@ def _way_on(facts: Mapping[str, Any], ended: Ended, folder: Path) -> str:
 
 
 def conclude(facts: Mapping[str, Any], ended: Ended, folder: Path) -> None:
-    """Say what came out, and where it is."""
+    """Log how the run ended, its metrics and where its files are."""
     log.info("%s.%s", ended.sentence, _way_on(facts, ended, folder))
     if "overfit" in facts:
         log.info("%s", facts["overfit"]["verdict"])
