@@ -145,7 +145,7 @@ def _has_nodes(value: object) -> bool:
         return "_target_" in value or any(map(_has_nodes, value.values()))
     if isinstance(value, list | tuple):
         return any(map(_has_nodes, value))
-    return OmegaConf.is_config(value) or value == "???"
+    return OmegaConf.is_config(value) or (isinstance(value, str) and value == "???")
 
 
 def build_all(setting: str, nodes: Any) -> list[Any]:

@@ -40,9 +40,8 @@ def stopping_callbacks(cfg: DictConfig) -> list[Callback]:
 def take_some_batches(trainer: Trainer, data: ImageDataModule, splits: set[str]) -> None:
     """Round a fraction of a split's batches that would be none up to one batch, and log it."""
     limits = dict(LIMITS)
-    if settings_of(
-        trainer
-    ).overfit_batches:  # which Lightning has made the limits of two splits, too
+    if settings_of(trainer).overfit_batches:
+        # Lightning has copied it to the limits of two splits.
         limits = {"overfit_batches": "train", "limit_test_batches": "test"}
     for setting, split in limits.items():
         limit, batches = getattr(trainer, setting), batches_of(data, split, trainer)
