@@ -201,14 +201,15 @@ class Storage(Fixed):
         key: its name there.
         dtype: their type.
         count: how many there are.
+        offset: where a part of it begins, in the format before torch 1.6.
     """
 
-    __slots__ = ("count", "dtype", "key")
+    __slots__ = ("count", "dtype", "key", "offset")
 
-    def __init__(self, key: str, dtype: str, count: int) -> None:
-        if type(key) is not str or type(count) is not int or count < 0:
+    def __init__(self, key: str, dtype: str, count: int, offset: int = 0) -> None:
+        if any(type(number) is not int or number < 0 for number in (count, offset)):
             raise ValueError
-        self.key, self.dtype, self.count = key, dtype, count
+        self.key, self.dtype, self.count, self.offset = key, dtype, count, offset
 
     @property
     def bytes(self) -> int:
@@ -234,10 +235,10 @@ class Tensor(Fixed):
 
     def __setstate__(self, place: Any) -> None:
         """Storage, where it begins there, its shape, and how far apart neighbours are."""
-        view, offset, shape, strides = place
-        if not isinstance(view, View):
+        self.storage, offset, shape, strides = place
+        if not isinstance(self.storage, Storage):
             raise ValueError
-        self.storage, self.offset = view.storage, view.offset + offset
+        self.offset = self.storage.offset + offset
         self.shape, self.strides = tuple(shape), tuple(strides)
         numbers = (offset, *self.shape, *self.strides)
         if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
@@ -258,17 +259,6 @@ class Tensor(Fixed):
         last = self.offset + sum((size - 1) * stride for size, stride in steps)
         if self.count and last >= self.storage.count:
             raise RefusalError("a tensor in it claims more than it holds")
-
-
-class View(Fixed):
-    """A part of a storage, as in the old format."""
-
-    __slots__ = ("offset", "storage")
-
-    def __init__(self, storage: Storage, offset: int = 0) -> None:
-        if type(offset) is not int or offset < 0:
-            raise ValueError
-        self.storage, self.offset = storage, offset
 
 
 class Name(Fixed):
@@ -383,7 +373,7 @@ class _Unpickler(_pickle.Unpickler):
         storage: what a reference to what is outside the pickle means.
     """
 
-    def __init__(self, file: IO[bytes], storage: Callable[..., View]) -> None:
+    def __init__(self, file: IO[bytes], storage: Callable[..., Storage]) -> None:
         super().__init__(file, encoding="utf-8")
         self._storage = storage
 
@@ -391,7 +381,7 @@ class _Unpickler(_pickle.Unpickler):
         """What stands for it; a RefusalError for what is not known."""
         return _torch_object(module, name)
 
-    def persistent_load(self, reference: object) -> View:
+    def persistent_load(self, reference: object) -> Storage:
         """The storage that is referred to."""
         kind, *about = reference if isinstance(reference, tuple) else ("", None)
         if kind not in ("storage", b"storage"):
@@ -446,8 +436,8 @@ def _read_archive(file: IO[bytes], size: int) -> tuple[object, _Source]:
     if order is not None and archive.read(order) != b"little":
         raise RefusalError("its numbers have the most significant byte first")
 
-    def storage(kind: object, key: object, _: object, count: int) -> View:
-        return View(Storage(_text(key), _dtype(kind), count))
+    def storage(kind: object, key: object, _: object, count: int) -> Storage:
+        return Storage(_text(key), _dtype(kind), count)
 
     def content(storage: Storage) -> Iterator[bytes]:
         member = members.get(f"{root}data/{storage.key}")
@@ -469,9 +459,9 @@ def _read_legacy(file: IO[bytes], size: int) -> tuple[object, _Source]:
 
     def storage(
         kind: object, key: object, _: object, count: int, view: tuple[str, int, int] | None = None
-    ) -> View:
+    ) -> Storage:
         made = known.setdefault(_text(key), Storage(_text(key), _dtype(kind), count))
-        return View(made, 0 if view is None else view[1])
+        return Storage(made.key, made.dtype, made.count, 0 if view is None else view[1])
 
     def load() -> Any:
         return _Unpickler(file, storage).load()
