@@ -110,7 +110,8 @@ def _instantiate(settings: Any, arguments: dict[str, object]) -> Any:
     given = {**settings, **arguments} if isinstance(settings, dict) else {}
     target = given.pop("_target_", None)
     # Names that begin with _ tell Hydra something, such as ``_partial_``.
-    if target is None or any(str(name).startswith("_") for name in given) or _has_nodes(given):
+    for_hydra = any(str(name).startswith("_") for name in given)
+    if not isinstance(target, str) or for_hydra or _has_nodes(given):
         return instantiate(settings, _convert_="all", **arguments)
     try:
         return _class_of(target)(**given)
