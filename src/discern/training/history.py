@@ -180,6 +180,12 @@ class History(Callback):
         """Close the last epoch."""
         self._close_epoch()
 
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Close the last epoch if it is over, as when a loss diverged in its validation."""
+        self._close_epoch()
+
     def state_dict(self) -> dict[str, Any]:
         """The rows so far and the epoch under way, as plain values."""
         row = self._row()
