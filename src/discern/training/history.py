@@ -184,7 +184,8 @@ class History(Callback):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Close the last epoch if it is over, as when a loss diverged in its validation."""
-        self._close_epoch()
+        if self._epoch is not None and self._epoch.over:  # another goes into the checkpoint
+            self._close_epoch()
 
     def state_dict(self) -> dict[str, Any]:
         """The rows so far and the epoch under way, as plain values."""
