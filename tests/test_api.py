@@ -281,7 +281,7 @@ def test_predict_says_what_it_cannot_do(here, tiny_run):
     cases = [
         (model, np.zeros((2, 28, 28), np.uint8), r"shape \(N, 1, 28, 28\), and got uint8 \(2, 28"),
         (model, np.zeros((2, 1, 28, 28), np.float32), "and got float32"),
-        (model, "no*.png", r"input=no\*.png is no file and matches none"),
+        (model, "no*.png", r"input=no\*.png is not a file and matches none"),
         (torch.nn.Linear(2, 2), "x", "needs a model of discern.load or discern.train"),
         ("no.safetensors", "x", "path=no.safetensors does not exist"),
     ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from lightning.pytorch import Trainer, seed_everything
@@ -16,7 +16,7 @@ from discern.config.check import check
 from discern.config.values import plain
 from discern.data.module import ImageDataModule
 from discern.models.classifier import Classifier
-from discern.models.saved import fill, read
+from discern.models.saved import Content, fill, read
 from discern.models.threads import use_threads
 from discern.redaction import log_missing, missing
 from discern.reports.tensorboard.hparams import log_row
@@ -28,17 +28,15 @@ from discern.training import find as finders
 from discern.training import serving as features
 from discern.training.batches import omit_single_images, say_what_is_omitted
 from discern.training.build import build_data, build_model, build_trainer
-from discern.training.ending import Ending
+from discern.training.divergence import divergence
 from discern.training.fit import (
     best_checkpoint,
     check_monitors,
     check_validation_interval,
-    divergence,
     fit,
-    pruning_callbacks,
+    stopping_callbacks,
     take_some_batches,
     test,
-    watched,
 )
 from discern.training.history import History
 from discern.training.interrupt import GracefulStop
@@ -49,6 +47,7 @@ from discern.training.overfit import judge
 from discern.training.record import describe, draw, record_fit, recorded, save_config, write_summary
 from discern.training.result import Result
 from discern.training.resume import RngState
+from discern.training.seam import settings_of
 from discern.training.start import continue_from, find_checkpoints, known_of
 from discern.training.terminal import announce, conclude, devices, name_within
 
@@ -58,8 +57,8 @@ if TYPE_CHECKING:  # start-up time: a frozen backbone alone has features
 
 def train(
     cfg: DictConfig,
-    identity: Mapping[str, Any] | None = None,
-    choices: Mapping[str, Any] | None = None,
+    identity: Mapping[str, object] | None = None,
+    choices: Mapping[str, object] | None = None,
 ) -> Result:
     """Run the experiment that a composed config describes, in ``cfg.folder``.
 
@@ -78,7 +77,7 @@ def train(
         return _train(cfg, summary, choices or {})
 
 
-def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Result:
+def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, object]) -> Result:
     start = find_checkpoints(cfg)
     save_config(cfg, summary.facts["overrides"])
     log_missing(missing(plain(cfg)))
@@ -117,7 +116,7 @@ class _Run:
     """What a run is made of.
 
     Attributes:
-        summary: what will be said of it.
+        summary: its facts, written when it ends.
         folder: where it writes.
         trainer: Lightning's, with its callbacks.
         data: the data module, set up.
@@ -143,8 +142,8 @@ def _build(cfg: DictConfig, summary: Summary, start: Path | None) -> tuple[_Run,
     """The parts of the run; and its end, where it only looks for a learning rate."""
     folder, history = Path(cfg.folder), History()
     stop = GracefulStop(folder / "checkpoints" / "last.safetensors")
-    callbacks = [Ending(), *watched(cfg), history, RngState(), *pruning_callbacks(cfg), stop]
-    # Before the data: that the machine lacks a device is said before a file is read.
+    callbacks = [*stopping_callbacks(cfg), history, RngState(), stop]
+    # Before the data: a missing device is reported before a file is read.
     trainer = build_trainer(cfg, callbacks)
     with summary.phase("data"):
         data = build_data(cfg, known_of(cfg, start), _only_measured(cfg))
@@ -200,13 +199,13 @@ def _announce(cfg: DictConfig, run: _Run) -> None:
 
 def _fit(
     cfg: DictConfig, run: _Run, start: Path | None
-) -> tuple[Ended, Path | None, dict[str, Any] | None]:
+) -> tuple[Ended, Path | None, Content | None]:
     """How training ended, the best checkpoint, and what is in it."""
     summary, facts, trainer = run.summary, run.summary.facts, run.trainer
     with summary.phase("fit"):
         log_settings(trainer, run.folder / "config.yaml", facts["overrides"], facts["changed"])
         ended = fit(trainer, run.model, run.data, start, run.stop)
-    if trainer.overfit_batches and trainer.global_step:  # type: ignore[attr-defined]
+    if settings_of(trainer).overfit_batches and trainer.global_step:
         facts["overfit"] = judge(trainer, run.model, run.data).facts()
     best = best_checkpoint(trainer)
     content = None if best is None else read(best)

@@ -304,7 +304,7 @@ def test_a_value_that_a_file_holds_is_not_resolved(tiny_run, evaluated, tmp_path
     checkpoint = tiny_run().folder / "checkpoints" / "best.safetensors"
     data = {"_target_": "discern.data.published.mnist.MNIST", "val_size": value}
     path = changed(checkpoint, tmp_path / "x.safetensors", config={"data": data})
-    with pytest.raises(DiscernError, match=r"data\.val_size that is no plain value"):
+    with pytest.raises(DiscernError, match=r"data\.val_size that is not a plain value"):
         evaluated(path)
     assert not Trap.sprung
 

@@ -385,7 +385,7 @@ def test_a_missing_captum_is_named_with_the_command_that_installs_it(model, monk
         ("ckpt_path=missing.safetensors", r"ckpt_path=missing\.safetensors does not exist"),
         ("ckpt_path=null", r"ckpt_path=null is not allowed"),
         ("input=null", r"input=null is not allowed; it must be a picture, a folder"),
-        ("input='nowhere/*.png'", r"input=nowhere/\*\.png is no file and matches none"),
+        ("input='nowhere/*.png'", r"input=nowhere/\*\.png is not a file and matches none"),
         ("invert=maybe", r"invert=maybe is not allowed; it must be auto, true or false"),
         ("pictures=-1", r"pictures=-1 is not allowed"),
         ("explain=maybe", r"explain=maybe is not allowed; it must be true or false\.$"),
@@ -458,7 +458,7 @@ def test_the_help_page_and_what_it_says_to_try(tmp_path):
     ("argument", "sentence"),
     [
         ("out=file", "Error: out=file is a file; it must be a folder."),
-        ("input=none", "Error: input=none is no file and matches none"),
+        ("input=none", "Error: input=none is not a file and matches none"),
         ("ckpt_path=none", "Error: ckpt_path=none does not exist"),
     ],
 )

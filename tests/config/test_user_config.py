@@ -189,6 +189,6 @@ def test_of_a_data_set_of_ones_own_a_file_says_words_and_numbers_only(project):
         write(content, path)
         done = invoke("evaluate", "ckpt_path=run", cwd=project, draws=False)
         assert done.returncode == 1
-        assert "data.kind that is no plain value" in done.stderr
+        assert "data.kind that is not a plain value" in done.stderr
         assert "made of" not in done.stdout
         assert "Traceback" not in done.stderr

@@ -284,7 +284,9 @@ def _in_its_folder(path: Any) -> _Resolved:
 
 def _is_ours(words: Any) -> bool:
     own = words[0] == sys.executable and any(str(word).endswith(READER) for word in words)
-    return own or tuple(words) == ("uname", "-p") or (words[0] == "git" and words[-2:] == COMMIT)
+    removes = list(words[:3]) == ["/bin/rm", "-rf", "--"]  # what is nested too deep for Python
+    git = words[0] == "git" and words[-2:] == COMMIT
+    return own or removes or git or tuple(words) == ("uname", "-p")
 
 
 ALLOWED: tuple[str, ...] = ()

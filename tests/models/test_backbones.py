@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import importlib
 import sys
@@ -170,7 +169,7 @@ def test_published_weights_are_read_where_torch_hub_keeps_them(published_resnet)
     whole, path, digest = published_resnet
     backbone = build("torchvision", "resnet18", "default").eval()
     assert torch.equal(backbone.network.conv1.weight, whole.conv1.weight)
-    assert dataclasses.asdict(backbone.provenance) == {
+    assert backbone.provenance.model_dump() == {
         "library": "torchvision", "name": "resnet18", "weights": "default", "file_sha256": digest,
     }  # fmt: skip
     path.write_bytes(path.read_bytes()[:-1])

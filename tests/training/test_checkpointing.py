@@ -114,7 +114,7 @@ def test_a_runs_checkpoints_hold_tensors_and_plain_values_under_the_networks_nam
 
 
 class Stateful(Callback):
-    """A user's callback with a state that is no plain value."""
+    """A user's callback with a state that is not a plain value."""
 
     def state_dict(self) -> dict[str, Any]:
         return {"seen": [1, {"when": datetime(2026, 1, 1, tzinfo=UTC)}]}

@@ -237,7 +237,7 @@ def test_no_rate_to_suggest(tiny_run, tmp_path, find_lr, overrides, trouble):
 
 
 class Nothing(nn.Module):
-    """A network whose output is no number."""
+    """A network whose output is not a number."""
 
     def __init__(self, input_shape: tuple[int, int, int], num_classes: int) -> None:
         super().__init__()

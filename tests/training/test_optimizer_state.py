@@ -126,7 +126,7 @@ def test_no_part_of_another_shape_reaches_a_fused_step(name, options, data):
         return
     state["state"][number] = {**state["state"][number], key: torch.zeros(shape)}
     live = trained(build, name, 0)
-    with pytest.raises(ValueError, match=f"its {key} of parameter {number} is .* and not "):
+    with pytest.raises(ValueError, match=f"its {key} of parameter {number} "):
         checked_state(state, live, build)
 
 
@@ -137,7 +137,7 @@ def test_a_buffer_that_this_run_does_not_keep_cannot_have_another_shape():
     taken = checked_state(state, live, build)
     assert taken["param_groups"][0]["momentum"] == 0.9
     state["state"][0]["momentum_buffer"] = torch.zeros(())
-    with pytest.raises(ValueError, match="momentum_buffer of parameter 0 is a number and not 4×7"):
+    with pytest.raises(ValueError, match=r"momentum_buffer of parameter 0 has the shape \[\]"):
         checked_state(state, live, build)
 
 
@@ -148,11 +148,11 @@ def test_a_buffer_that_this_run_does_not_keep_cannot_have_another_shape():
         ("exp_avg_sq", torch.full((4, 7), -1.0), "is negative"),
         ("exp_avg_sq", torch.full((4, 7), float("inf")), "is not finite"),
         ("exp_avg", torch.ones(4, 7, dtype=torch.int64), "is of torch.int64"),
-        ("exp_avg", torch.ones(7, 4), "is 7×4 and not 4×7"),
-        ("exp_avg", [1.0], "is no tensor"),
-        ("exp_avg", None, "is no tensor"),
+        ("exp_avg", torch.ones(7, 4), r"has the shape \[7, 4\] and not \[4, 7\]"),
+        ("exp_avg", [1.0], "is not a tensor"),
+        ("exp_avg", None, "is not a tensor"),
         ("step", torch.tensor(-1.0), "is negative"),
-        ("step", 3, "is no tensor"),
+        ("step", 3, "is not a tensor"),
     ],
 )
 def test_numbers_that_no_step_leaves_are_refused(key, value, told):
@@ -166,12 +166,12 @@ def test_numbers_that_no_step_leaves_are_refused(key, value, told):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"lr": float("nan")}, "lr is no number"),
-        ({"lr": -1.0}, "lr is no number"),
-        ({"lr": "0.1"}, "lr is no number"),
-        ({"lr": True}, "lr is no number"),
+        ({"lr": float("nan")}, "lr is not a number"),
+        ({"lr": -1.0}, "lr is not a number"),
+        ({"lr": "0.1"}, "lr is not a number"),
+        ({"lr": True}, "lr is not a number"),
         ({"betas": (0.9,)}, "betas is not of 2 numbers"),
-        ({"betas": (0.9, 1.0)}, "betas is no number"),
+        ({"betas": (0.9, 1.0)}, "betas is not a number"),
         ({"params": [0, 1]}, "groups have other parameters"),
         ({"params": None}, "groups have other parameters"),
     ],
@@ -198,7 +198,7 @@ def test_how_a_step_is_computed_is_this_runs():
 @pytest.mark.parametrize("state", [None, {}, {"state": [], "param_groups": []}, {"state": {}}])
 def test_what_is_no_state_is_refused(state):
     build = builder("Adam", {})
-    with pytest.raises(ValueError, match=r"it is no state|its groups"):
+    with pytest.raises(ValueError, match=r"it is not a state|its groups"):
         checked_state(state, trained(build, "Adam", 0), build)
 
 

@@ -52,29 +52,29 @@ STOPPING = "EarlyStopping{'monitor': 'val/loss', 'mode': 'min'}"
     [
         (("optimizer_states", 0, "state", 0, "exp_avg"), torch.zeros(3), "exp_avg of parameter 0"),
         (("optimizer_states",), [], "optimizer_states is not of 1 optimizers"),
-        (("optimizer_states", 0, "param_groups", 0, "lr"), float("nan"), "lr is no number"),
+        (("optimizer_states", 0, "param_groups", 0, "lr"), float("nan"), "lr is not a number"),
         (("lr_schedulers", 0, "step"), 3, r"StepLR\.step is not known"),
         (("lr_schedulers", 0, "base_lrs"), [1.0, 2.0], "base_lrs has 2 values and not 1"),
-        (("lr_schedulers", 0, "gamma"), "x", "gamma is no number"),
-        (("loops", "fit_loop", "epoch_progress", "total", "ready"), -1, "ready is no count"),
+        (("lr_schedulers", 0, "gamma"), "x", "gamma is not a number"),
+        (("loops", "fit_loop", "epoch_progress", "total", "ready"), -1, "ready is not a count"),
         (("loops", "fit_loop", "epoch_progress", "total", "ready"), 0, "has ended more than"),
         (("loops", "fit_loop", "epoch_progress", "total", "reset"), 1, "reset is not known"),
         (("loops", "fit_loop", "state_dict", "combined_loader"), [{}, {}], "is of 2 loaders"),
-        (("loops", "fit_loop", "state_dict", "combined_loader", 0, "epoch"), "1", "is no count"),
-        (("loops",), None, "loops.fit_loop is no progress"),
-        (("callbacks",), [], "callbacks is no mapping"),
-        (("callbacks", "History", "rows"), [{"epoch": 1}], r"rows\.step is no count"),
+        (("loops", "fit_loop", "state_dict", "combined_loader", 0, "epoch"), "1", "is not a count"),
+        (("loops",), None, "loops.fit_loop is not the progress of a fit"),
+        (("callbacks",), [], "callbacks is not a mapping"),
+        (("callbacks", "History", "rows"), [{"epoch": 1}], "step is not a count"),
         (("callbacks", "History", "totals", "images"), -5, "images: Input should be greater"),
         (("callbacks", "RngState", "cpu"), torch.zeros(8).byte(), "shape .8. and not .5056."),
-        (("callbacks", "RngState", "cpu"), torch.zeros(5056).byte(), "no state of a generator"),
-        (("callbacks", STOPPING, "wait_count"), "many", "wait_count is no whole number"),
+        (("callbacks", "RngState", "cpu"), torch.zeros(5056).byte(), "not a state of a generator"),
+        (("callbacks", STOPPING, "wait_count"), "many", "wait_count is not a whole number"),
         (("callbacks", STOPPING, "on_fit_end"), None, "on_fit_end is not known"),
-        (("callbacks", "EMAWeightAveraging", "latest_update_step"), None, "no whole number"),
+        (("callbacks", "EMAWeightAveraging", "latest_update_step"), None, "not a whole number"),
         (("callbacks", KEY, "best_k_models"), {"x": "y"}, r"best_k_models\.x: it is not the value"),
         (("averaging_state", "n_averaged"), torch.zeros(3), "n_averaged has the shape"),
         (("current_model_state", "output.bias"), torch.zeros(3), "output.bias is 3 there"),
-        (("train_metrics", "loss", "updates"), None, "updates is no whole number"),
-        (("pytorch-lightning_version",), "\x1b[31m", "cannot be gone on from: "),
+        (("train_metrics", "loss", "updates"), None, "updates is not a whole number"),
+        (("pytorch-lightning_version",), "\x1b[31m", "cannot be continued: "),
         (("epoch",), "x", None),
     ],
 )  # fmt: skip
@@ -172,7 +172,7 @@ def test_a_callback_of_ones_own_goes_on_with_its_state(tiny_run):
 def test_what_a_callback_of_ones_own_does_not_understand_is_told(tiny_run):
     first = tiny_run(OWN, name="first").folder
     file = with_change(first, ("callbacks", "Counting"), {"other": 1})
-    with pytest.raises(DiscernError, match=r"cannot be gone on from: KeyError: 'batches'\.$"):
+    with pytest.raises(DiscernError, match=r"cannot be continued: KeyError: 'batches'\.$"):
         tiny_run(OWN, f"ckpt_path={file}", "trainer.max_epochs=3", name="rest")
 
 

@@ -14,13 +14,13 @@ from discern.files.places import placed
 log = logging.getLogger(__name__)
 
 PRIVATE = 0o700
-"""Who may look into the cache: its owner. What is in it is used as it is found."""
+"""Only its owner may use the cache, since what is in it is used as it is found."""
 
 
 def cache_dir(make: bool = True) -> Path:
     """``$DISCERN_CACHE_DIR``, else the folder for discern in the user's cache folder.
 
-    One that others can write to is told of.
+    A cache that others can write to gets a warning.
 
     Args:
         make: make it, for its owner alone, where it is not there.
@@ -37,7 +37,7 @@ def cache_dir(make: bool = True) -> Path:
 
 @functools.cache
 def _warn_of_others(folder: Path) -> None:
-    """Say once who else can put something into the cache; an administrator can in any case."""
+    """Warn once if other users can write to the cache."""
     if os.name != "posix":
         return
     found = folder.stat()

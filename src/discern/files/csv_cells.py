@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Iterable
-from typing import IO, Any
+from typing import IO
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
@@ -12,11 +12,11 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\0", "＝", "＋", "－", "�
 """What spreadsheets take for the beginning of a formula, or pass over to find one behind it."""
 
 
-def csv_cell(value: str | float | None) -> str:
-    """A cell's text; a spreadsheet would compute what begins like a formula and is no number.
+def csv_cell(value: object) -> str:
+    """A cell's text, which no spreadsheet computes.
 
-    Such a text gets an apostrophe, as does one that begins like such a text with an apostrophe, so
-    that :func:`csv_text` knows what it was.
+    A text that begins like a formula and is not a number gets an apostrophe in front. So does a
+    text that begins with apostrophes and then like a formula, so that :func:`csv_text` is exact.
     """
     if value is None:
         return ""
@@ -36,12 +36,12 @@ def _is_formula(text: str) -> bool:
     return text.lstrip("'").startswith(_FORMULA)
 
 
-def write_csv(file: IO[str], rows: Iterable[Iterable[Any]]) -> None:
+def write_csv(file: IO[str], rows: Iterable[Iterable[object]]) -> None:
     """Write rows of texts and numbers, each cell through :func:`csv_cell`."""
     file.writelines(",".join(map(csv_field, row)) + "\n" for row in rows)
 
 
-def csv_field(value: str | float | None) -> str:
+def csv_field(value: object) -> str:
     """A cell in quotes where it needs them: the csv module gives none to a carriage return."""
     text = csv_cell(value)
     return '"{}"'.format(text.replace('"', '""')) if set(',"\r\n') & set(text) else text

@@ -16,42 +16,42 @@ MOST = 2_000_000_000
 
 
 def folder() -> Path:
-    """Where they are, with what was remembered of the engines' speeds."""
+    """The folder of exported backbones and measured engine speeds."""
     return cache_dir() / "engines"
 
 
 def exported() -> list[Path]:
-    """The files of all backbones, those not used for the longest first."""
+    """All exported backbones, least recently used first."""
     return sorted(folder().glob(f"*{SUFFIX}"), key=last_used)
 
 
 def beside(path: Path) -> Path:
-    """The file with the digest of a backbone's."""
+    """The file with the digest of an exported backbone."""
     return path.with_name(f"{path.name}.sha256")
 
 
 def last_used(path: Path) -> float:
-    """When a backbone was last read or written, in seconds since 1970; 0 if it is gone."""
+    """When a file was last used, in seconds since 1970; 0 if it is gone."""
     with suppress(OSError):
         return path.lstat().st_mtime
     return 0.0
 
 
 def size_of(path: Path) -> int:
-    """Bytes in a backbone's file; 0 if it is gone."""
+    """Bytes of a file; 0 if it is gone."""
     with suppress(OSError):
         return path.lstat().st_size
     return 0
 
 
 def mark_used(path: Path) -> None:
-    """Note that a backbone is used now, if that can be written."""
+    """Mark a file as used now, if possible."""
     with suppress(OSError):
         os.utime(path)
 
 
 def remove(path: Path) -> bool:
-    """Remove a backbone, which no process that has started an engine with it needs; if it could."""
+    """Remove a file and its digest; return whether that worked. Running engines do not need it."""
     with suppress(OSError):
         path.unlink(missing_ok=True)
         beside(path).unlink(missing_ok=True)
@@ -62,7 +62,7 @@ def remove(path: Path) -> bool:
 def make_room(
     most: int, keep: Path | None = None, files: Sequence[Path] | None = None
 ) -> list[Path]:
-    """Remove those not used for the longest until the others take ``most`` bytes, and ``keep``.
+    """Remove the least recently used files, except ``keep``, until the rest fit in ``most`` bytes.
 
     Args:
         files: which there are, in the order in which they go; all backbones by default.
@@ -80,7 +80,7 @@ def make_room(
 
 
 def forget_speeds() -> None:
-    """Remove what was remembered of the engines' speeds."""
+    """Remove the measured engine speeds."""
     for path in folder().glob("choice-*.json"):
         with suppress(OSError):
             path.unlink()

@@ -62,7 +62,7 @@ class UnreadableError(DiscernError):
 
 @contextmanager
 def opened(path: Path) -> Iterator[BufferedReader]:
-    """A regular file, open for reading; what is none, such as a pipe, is not waited for.
+    """Open a regular file for reading; refuses others, such as pipes, without waiting.
 
     Raises:
         DiscernError: it cannot be opened, or is not a regular file.
@@ -87,7 +87,7 @@ def convert(file: BufferedReader, path: Path, target: Path) -> None:
 
 
 def _run(file: BufferedReader, target: Path) -> str | None:
-    """Run the child; what is wrong, as the end of a sentence."""
+    """Run the child; return what went wrong, as the end of a sentence."""
     seconds = SECONDS + os.fstat(file.fileno()).st_size // BYTES_A_SECOND
     file.seek(0)
     with target.open("xb") as content, tempfile.TemporaryFile() as message:
@@ -105,9 +105,9 @@ def _run(file: BufferedReader, target: Path) -> str | None:
         except OSError as error:
             return f"no process can be started to read it ({error.strerror or error})"
         message.seek(0)
-        said = message.read(4 * MAX_MESSAGE).decode("utf-8", "replace")
-    if done.returncode == pickles_child.REFUSED and said:
-        return said
+        reason = message.read(4 * MAX_MESSAGE).decode("utf-8", "replace")
+    if done.returncode == pickles_child.REFUSED and reason:
+        return reason
     if done.returncode == -getattr(signal, "SIGXCPU", 0):
         return _TOO_LONG
     if done.returncode < 0:
@@ -146,7 +146,7 @@ _NOT_OURS = (SafetensorError, OSError, ValueError, LookupError, TypeError, Runti
 def _placed(
     storages: Mapping[str, Tensor], name: int, offset: int, shape: list[int], strides: list[int]
 ) -> Tensor:
-    """A tensor of the numbers in a storage, a flat tensor, that its strides lead to."""
+    """A strided view of a flat storage."""
     storage = storages[str(name)]
     if not all(type(number) is int and number >= 0 for number in (offset, *shape, *strides)):
         raise ValueError("it has numbers below 0")
@@ -159,8 +159,8 @@ def _placed(
 _SEQUENCES = {"list": list, "tuple": tuple, "set": set}
 
 
-def _value(value: Any, tensors: list[Tensor]) -> Any:
-    """A plain value, from the list that tells its kind."""
+def _value(value: object, tensors: list[Tensor]) -> Any:
+    """A plain value, from a list that begins with its kind."""
     if not isinstance(value, list):
         return value
     kind, *parts = value

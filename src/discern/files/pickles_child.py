@@ -37,9 +37,9 @@ FEWEST_VALUES, MAX_VALUES = 20_000, 1_000_000
 """So many values any file may hold, and as many more as it has bytes, up to so many. Values that
 are shared count each time, for they are written each time."""
 
-DEEPEST, MAX_TEXT, MAX_BITS, MAX_KEY = 40, 20_000_000, 1024, 2**53
+MAX_DEPTH, MAX_TEXT, MAX_BITS, MAX_KEY = 40, 20_000_000, 1024, 2**53
 """Lists in lists, characters of all texts, bits of a whole number, and a whole number for a key:
-what holds more is no checkpoint. Larger keys could all have the same hash."""
+what holds more is not a checkpoint. Larger keys could all have the same hash."""
 
 MAX_HEADER = 90_000_000
 """Bytes of a header; safetensors reads 100 MB."""
@@ -107,7 +107,7 @@ def say(sentence: str) -> None:
 
 
 def confine(size: int, seconds: int) -> None:
-    """Give up all that reading a file of ``size`` bytes does not need, where the system lets it."""
+    """Give up every right that reading a file of ``size`` bytes does not need."""
     for codec in ("utf-8", "latin-1", "ascii", "cp437"):
         "".encode(codec)  # is imported now: nothing can be later
     with contextlib.suppress(ImportError):
@@ -136,7 +136,7 @@ def _limit(size: int, seconds: int) -> None:
 
 
 def _mapped() -> int:
-    """Bytes of addresses that the process has already; on other systems than Linux a guess."""
+    """Bytes of address space in use; a guess on systems other than Linux."""
     try:
         with open("/proc/self/statm") as file:  # noqa: PTH123 - pathlib is not imported
             return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
@@ -176,7 +176,7 @@ def _filter_calls() -> None:
 
 
 def _refuse_event(event: str, _: object) -> None:
-    """End the process at the first thing that Python tells of: nothing that reading does is one."""
+    """End the process at the first audit event, since reading causes none."""
     say(f"it tries to do something ({event})")
     os._exit(REFUSED)
 
@@ -185,11 +185,11 @@ def _refuse_event(event: str, _: object) -> None:
 
 
 class Fixed:
-    """What a pickle can refer to, but not change."""
+    """An object that a pickle can refer to but not change."""
 
     __slots__ = ()
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         """Refuse what a pickle sets."""
         raise ValueError
 
@@ -201,14 +201,15 @@ class Storage(Fixed):
         key: its name there.
         dtype: their type.
         count: how many there are.
+        offset: where a part of it begins, in the format before torch 1.6.
     """
 
-    __slots__ = ("count", "dtype", "key")
+    __slots__ = ("count", "dtype", "key", "offset")
 
-    def __init__(self, key: str, dtype: str, count: int) -> None:
-        if type(key) is not str or type(count) is not int or count < 0:
+    def __init__(self, key: str, dtype: str, count: int, offset: int = 0) -> None:
+        if any(type(number) is not int or number < 0 for number in (count, offset)):
             raise ValueError
-        self.key, self.dtype, self.count = key, dtype, count
+        self.key, self.dtype, self.count, self.offset = key, dtype, count, offset
 
     @property
     def bytes(self) -> int:
@@ -217,7 +218,7 @@ class Storage(Fixed):
 
 
 class Tensor(Fixed):
-    """What a pickle says of a tensor.
+    """The description of a tensor in a pickle.
 
     Attributes:
         storage, offset, shape, strides: where its numbers are.
@@ -227,17 +228,17 @@ class Tensor(Fixed):
 
     __slots__ = ("fault", "number", "offset", "shape", "storage", "strides")
 
-    def __init__(self, *place: Any, fault: str | None = None) -> None:
+    def __init__(self, *place: object, fault: str | None = None) -> None:
         self.fault, self.number = fault, -1
         if place:
             self.__setstate__(place)
 
     def __setstate__(self, place: Any) -> None:
         """Storage, where it begins there, its shape, and how far apart neighbours are."""
-        view, offset, shape, strides = place
-        if not isinstance(view, View):
+        self.storage, offset, shape, strides = place
+        if not isinstance(self.storage, Storage):
             raise ValueError
-        self.storage, self.offset = view.storage, view.offset + offset
+        self.offset = self.storage.offset + offset
         self.shape, self.strides = tuple(shape), tuple(strides)
         numbers = (offset, *self.shape, *self.strides)
         if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
@@ -260,19 +261,8 @@ class Tensor(Fixed):
             raise RefusalError("a tensor in it claims more than it holds")
 
 
-class View(Fixed):
-    """A part of a storage, as the old format has it; nothing else is made of storages."""
-
-    __slots__ = ("offset", "storage")
-
-    def __init__(self, storage: Storage, offset: int = 0) -> None:
-        if type(offset) is not int or offset < 0:
-            raise ValueError
-        self.storage, self.offset = storage, offset
-
-
 class Name(Fixed):
-    """A data type, a device, a kind of storage: of no meaning but in its place."""
+    """The name of a data type, a device or a kind of storage."""
 
     __slots__ = ("text",)
 
@@ -281,7 +271,7 @@ class Name(Fixed):
 
 
 class Function(Fixed):
-    """What a pickle may call, and what that makes."""
+    """A function that a pickle may call."""
 
     __slots__ = ("_make",)
 
@@ -293,7 +283,7 @@ class Function(Fixed):
         return self._make(*arguments)
 
 
-class Dict(dict[Any, Any]):
+class Dict(dict[object, object]):
     """Stands for dictionaries of other kinds; what is set on them is left aside."""
 
     __slots__ = ()
@@ -302,7 +292,7 @@ class Dict(dict[Any, Any]):
         """Such as the versions of a state dict's layers."""
 
 
-def _tensor(*about: Any) -> Tensor:
+def _tensor(*about: object) -> Tensor:
     """By its place, whether it has a gradient, its hooks, and which bits are set."""
     tensor = Tensor(*about[:4])
     if any(about[6:]):
@@ -310,41 +300,31 @@ def _tensor(*about: Any) -> Tensor:
     return tensor
 
 
-def _of_type(*arguments: Any) -> Tensor:
-    """Torch's form for types that have no storages of their own, none of which are read."""
-    dtype = arguments[6]
-    return Tensor(fault=f"is of {dtype.text if isinstance(dtype, Name) else 'no type'}")
-
-
-def _unfit(fault: str) -> Function:
-    return Function(lambda *_: Tensor(fault=fault))
-
-
-def _only_tensor(tensor: Any, *_: Any) -> Tensor:
+def _only_tensor(tensor: object, *_: object) -> Tensor:
     if not isinstance(tensor, Tensor):
         raise ValueError
     return tensor
 
 
-def _of_subclass(make: Any, _: Any, arguments: Any, __: Any) -> Tensor:
+def _of_subclass(make: object, _: object, arguments: tuple[object, ...], __: object) -> Tensor:
     if not isinstance(make, Function):
         raise ValueError
     return _only_tensor(make(*arguments))
 
 
-def _encoded(text: Any, encoding: Any = "latin1") -> bytes:
+def _encoded(text: object, encoding: object = "latin1") -> bytes:
     """How pickles of protocol 2 write bytes; other encodings could make them longer."""
-    if type(text) is not str or encoding not in ("latin1", "latin-1"):
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
         raise RefusalError("it has bytes that are written in no usual way")
     return text.encode("latin1")
 
 
-def _bytearray(content: Any = b"", *encoding: Any) -> bytes:
+def _bytearray(content: object = b"", *encoding: object) -> bytes:
     """The content, for a length alone could be any."""
-    return content if type(content) is bytes else _encoded(content, *encoding)
+    return content if isinstance(content, bytes) else _encoded(content, *encoding)
 
 
-_OBJECTS: dict[str, Any] = {
+_OBJECTS: dict[str, Fixed] = {
     "collections.OrderedDict": Function(Dict),
     "collections.Counter": Function(Dict),
     "builtins.set": Function(set),
@@ -358,29 +338,17 @@ _OBJECTS: dict[str, Any] = {
     "torch.nn.parameter.Parameter": Function(_only_tensor),
     "torch._utils._rebuild_tensor": Function(_tensor),
     "torch._utils._rebuild_tensor_v2": Function(_tensor),
-    "torch._utils._rebuild_tensor_v3": Function(_of_type),
     "torch._utils._rebuild_parameter": Function(_only_tensor),
     "torch._utils._rebuild_parameter_with_state": Function(_only_tensor),
     "torch._tensor._rebuild_from_type_v2": Function(_of_subclass),
-    "torch._utils._rebuild_sparse_tensor": _unfit("is sparse"),
-    "torch._utils._rebuild_qtensor": _unfit("is quantised"),
-    "torch._utils._rebuild_nested_tensor": _unfit("is nested"),
-    "torch._utils._rebuild_meta_tensor_no_storage": _unfit("has no numbers (device meta)"),
-    "torch._utils._rebuild_wrapper_subclass": _unfit("is of a class of its own"),
-    "torch._utils._rebuild_device_tensor_from_numpy": _unfit("is of a device's own form"),
-    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _unfit("is of a device's own form"),
-    **{
-        f"torch.{scheme}": Name(f"torch.{scheme}")
-        for scheme in ("per_tensor_affine", "per_tensor_symmetric", "per_channel_affine",
-                       "per_channel_symmetric", "per_channel_affine_float_qparams")
-    },
 }  # fmt: skip
-"""What ``torch.load(weights_only=True)`` lets a pickle name, beside storages and types."""
+"""What ``torch.load(weights_only=True)`` lets a pickle name, beside storages and types.
+Functions that make sparse, quantised or nested tensors are missing, so that these are refused."""
 
 _TYPE_NAMES = ("float", "complex", "int", "uint", "bool", "bfloat", "quint", "qint", "bits")
 
 
-def _torch_object(module: str, name: str) -> Any:
+def _torch_object(module: str, name: str) -> Fixed:
     """What stands for a class or function of a file of torch's."""
     module = module.replace("__builtin__", "builtins").replace("torch.tensor", "torch._tensor")
     found = _OBJECTS.get(f"{module}.{name}")
@@ -393,53 +361,43 @@ def _torch_object(module: str, name: str) -> Any:
             return Function(Tensor)
     if module == "torch" and name.startswith(_TYPE_NAMES) and name.replace("_", "").isalnum():
         return Name(f"torch.{name}")
-    raise _unknown(module, name)
-
-
-def _unknown(module: str, name: str) -> RefusalError:
     asked = f"{module[:60]}.{name[:60]}"
-    return RefusalError(f"it asks for {asked}, and only tensors and plain values are read")
+    raise RefusalError(f"it asks for {asked}, and only tensors and plain values are read")
 
 
 class _Unpickler(_pickle.Unpickler):
-    """Makes a pickle's values, with what stands for its classes.
+    """Reads a pickle, with stand-ins for its classes.
 
     Args:
         file: read as far as the pickle goes.
-        objects: module, name -> what stands for it.
         storage: what a reference to what is outside the pickle means.
     """
 
-    def __init__(
-        self,
-        file: IO[bytes],
-        objects: Callable[[str, str], Any],
-        storage: Callable[..., View] | None = None,
-    ) -> None:
+    def __init__(self, file: IO[bytes], storage: Callable[..., Storage]) -> None:
         super().__init__(file, encoding="utf-8")
-        self._objects, self._storage = objects, storage
+        self._storage = storage
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> Fixed:
         """What stands for it; a RefusalError for what is not known."""
-        return self._objects(module, name)
+        return _torch_object(module, name)
 
-    def persistent_load(self, reference: Any) -> Any:
+    def persistent_load(self, reference: object) -> Storage:
         """The storage that is referred to."""
-        kind, *about = reference if type(reference) is tuple else ("", None)
-        if self._storage is None or kind not in ("storage", b"storage"):
-            raise RefusalError("it refers to something outside it that is no storage")
+        kind, *about = reference if isinstance(reference, tuple) else ("", None)
+        if kind not in ("storage", b"storage"):
+            raise RefusalError("it refers to something outside it that is not a storage")
         return self._storage(*about)
 
 
-def _dtype(kind: Any) -> str:
+def _dtype(kind: object) -> str:
     if not isinstance(kind, Name):
         raise ValueError
     return _STORAGES.get(kind.text, f"torch's {kind.text}Storage")
 
 
-def _text(key: Any) -> str:
+def _text(key: object) -> str:
     """A key: old files have whole numbers, or bytes of Python 2."""
-    return key.decode("ascii") if type(key) is bytes else str(key)[:100]
+    return key.decode("ascii") if isinstance(key, bytes) else str(key)[:100]
 
 
 # The forms. Each gives the content, and where the bytes of a storage are copied from.
@@ -447,7 +405,7 @@ def _text(key: Any) -> str:
 _Source = Callable[[Storage], Iterator[bytes]]
 
 
-def _read_torch(file: IO[bytes], size: int) -> tuple[Any, _Source]:
+def _read_torch(file: IO[bytes], size: int) -> tuple[object, _Source]:
     """A file of ``torch.save``, in its form of today or the one before 1.6."""
     beginning = file.read(512)
     file.seek(0)
@@ -458,7 +416,7 @@ def _read_torch(file: IO[bytes], size: int) -> tuple[Any, _Source]:
     return _read_legacy(file, size)
 
 
-def _read_archive(file: IO[bytes], size: int) -> tuple[Any, _Source]:
+def _read_archive(file: IO[bytes], size: int) -> tuple[object, _Source]:
     archive = zipfile.ZipFile(file)
     members = {member.filename: member for member in archive.infolist()}
     roots = [name.removesuffix("data.pkl") for name in members if name.endswith("/data.pkl")]
@@ -478,8 +436,8 @@ def _read_archive(file: IO[bytes], size: int) -> tuple[Any, _Source]:
     if order is not None and archive.read(order) != b"little":
         raise RefusalError("its numbers have the most significant byte first")
 
-    def storage(kind: Any, key: Any, _: Any, count: Any) -> View:
-        return View(Storage(_text(key), _dtype(kind), count))
+    def storage(kind: object, key: object, _: object, count: int) -> Storage:
+        return Storage(_text(key), _dtype(kind), count)
 
     def content(storage: Storage) -> Iterator[bytes]:
         member = members.get(f"{root}data/{storage.key}")
@@ -490,21 +448,23 @@ def _read_archive(file: IO[bytes], size: int) -> tuple[Any, _Source]:
                 yield chunk
 
     with archive.open(members[root + "data.pkl"]) as data:
-        value = _Unpickler(data, _torch_object, storage).load()
+        value = _Unpickler(data, storage).load()
         data.read()  # to its end, where its checksum is compared
     return value, content
 
 
-def _read_legacy(file: IO[bytes], size: int) -> tuple[Any, _Source]:
+def _read_legacy(file: IO[bytes], size: int) -> tuple[object, _Source]:
     """Pickles one after the other, then the storages, each after its length in eight bytes."""
     known: dict[str, Storage] = {}
 
-    def storage(kind: Any, key: Any, _: Any, count: Any, view: Any = None) -> View:
+    def storage(
+        kind: object, key: object, _: object, count: int, view: tuple[str, int, int] | None = None
+    ) -> Storage:
         made = known.setdefault(_text(key), Storage(_text(key), _dtype(kind), count))
-        return View(made, 0 if view is None else view[1])
+        return Storage(made.key, made.dtype, made.count, 0 if view is None else view[1])
 
     def load() -> Any:
-        return _Unpickler(file, _torch_object, storage).load()
+        return _Unpickler(file, storage).load()
 
     try:
         begins = load() == _MAGIC and load() == _PROTOCOL
@@ -513,7 +473,7 @@ def _read_legacy(file: IO[bytes], size: int) -> tuple[Any, _Source]:
     except Exception:  # whatever it is
         begins = False
     if not begins:
-        raise RefusalError("it is no file of tensors and plain values that torch.save wrote")
+        raise RefusalError("it is not a file of tensors and plain values that torch.save wrote")
     load()  # sizes of numbers on the machine that wrote it
     value, keys = load(), load()
     begin, places = file.tell(), {}
@@ -550,7 +510,7 @@ _Nothing = type(None)
 class _Tree:
     """Makes what JSON can hold of a pickle's values, and keeps their tensors.
 
-    Each value that is no number, text, truth or None is a list that begins with its kind.
+    Each value that is not a number, text, truth or None is a list that begins with its kind.
 
     Args:
         size: bytes of the file, which bound what tensors may claim.
@@ -561,13 +521,13 @@ class _Tree:
         self.storages: dict[str, Storage] = {}
         self._room, self._most = MAX_CLAIMED * size, min(FEWEST_VALUES + size, MAX_VALUES)
         self._values, self._text = 0, 0
-        self._path: list[Any] = []
+        self._path: list[object] = []
 
-    def of(self, value: Any) -> Any:
+    def of(self, value: Any) -> object:
         """A value as it is written."""
         kind = type(value)
         self._values += 1
-        if self._values > self._most or len(self._path) > DEEPEST:
+        if self._values > self._most or len(self._path) > MAX_DEPTH:
             raise RefusalError("it holds too many values, or values too deep in others")
         if kind in (bool, _Nothing):
             return value
@@ -586,7 +546,7 @@ class _Tree:
             return ["dict", *map(list, zip(keys, self._each(value.items()), strict=True))]
         return self._as_text(value)
 
-    def _each(self, parts: Iterable[tuple[Any, Any]]) -> Iterator[Any]:
+    def _each(self, parts: Iterable[tuple[object, object]]) -> Iterator[object]:
         """Values, each with the key that it is found by."""
         path = self._path
         path.append(None)
@@ -594,28 +554,28 @@ class _Tree:
             yield self.of(part)
         path.pop()
 
-    def _key(self, key: Any) -> Any:
+    def _key(self, key: object) -> str | int | None:
         if key is None or (isinstance(key, int) and abs(key) < MAX_KEY):
             return key
         if isinstance(key, (str, bytes, Name)):
             return self._as_text(key)
         raise RefusalError("it has a key that is neither a text nor a number")
 
-    def _as_text(self, value: Any) -> str:
-        """Texts; and what nobody computes with: bytes, types, devices, complex numbers."""
+    def _as_text(self, value: object) -> str:
+        """Texts, and as texts also bytes, types, devices and complex numbers."""
         if isinstance(value, (bytes, bytearray)):
             value = value.decode("latin-1")
         elif isinstance(value, Name):
             value = value.text
         elif type(value) is complex:
             value = str(value)
-        if type(value) is not str:
+        if not isinstance(value, str):
             raise RefusalError("it holds more than tensors and plain values")
         self._text += len(value)
         if self._text > MAX_TEXT:
             raise RefusalError("it holds too much text")
         if not value.isascii():
-            value.encode()  # a part of a character is no text
+            value.encode()  # a part of a character is not a text
         return value
 
     def _number(self, tensor: Tensor) -> int:
@@ -636,7 +596,7 @@ class _Tree:
         return tensor.number
 
 
-def _write(content: Any, size: int, source: _Source) -> None:
+def _write(content: object, size: int, source: _Source) -> None:
     """Write a content as safetensors: its storages one by one, all else in the header."""
     tree = _Tree(size)
     values = tree.of(content)
@@ -646,7 +606,7 @@ def _write(content: Any, size: int, source: _Source) -> None:
     numbers = {storage.key: number for number, storage in enumerate(storages)}
     tensors = [(numbers[t.storage.key], t.offset, t.shape, t.strides) for t in tree.tensors]
     metadata = {"content": _json(values), "tensors": _json(tensors)}
-    header: dict[str, Any] = {"__metadata__": metadata}
+    header: dict[str, object] = {"__metadata__": metadata}
     end = 0
     for number, storage in enumerate(storages):
         begin, end = end, end + storage.bytes
@@ -668,7 +628,7 @@ def _write(content: Any, size: int, source: _Source) -> None:
             raise EOFError
 
 
-def _json(value: Any) -> str:
+def _json(value: object) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 def expanded(text: str | Path) -> Path:
     """The path with ``~`` and ``~user`` at its beginning replaced by that home.
 
-    Where there is no such user the text is a name like any other.
+    Without such a user the text stays as it is.
     """
     return Path(os.path.expanduser(text))  # noqa: PTH111 - Path.expanduser raises there
 

@@ -67,7 +67,7 @@ def _check_regular(status: os.stat_result, path: Path) -> None:
 
 
 def inside(path: Path, folder: Path) -> Path:
-    """Where a path leads, which is in the folder.
+    """The real path, which must be inside the folder.
 
     Raises:
         OSError: links lead it to outside.
@@ -93,7 +93,7 @@ def read_json(path: Path, within: Path | None = None, limit: int = MAX_JSON) -> 
     """The values in a JSON file, one for 16 bytes; arguments and errors as of :func:`read_bytes`.
 
     Raises:
-        ValueError: it is no JSON, or not such as :func:`check_plain` allows.
+        ValueError: it is not JSON, or not such as :func:`check_plain` allows.
     """
     text = read_text(path, limit, within)
     if sum(map(text.count, ",[{")) > limit // 16:  # before memory and time are taken for them
@@ -107,17 +107,17 @@ def read_json(path: Path, within: Path | None = None, limit: int = MAX_JSON) -> 
 
 
 def check_format(path: Path, found: Any, known: int) -> None:
-    """Raise a DiscernError where a file's format, a whole number, is not the one that is known."""
+    """Raise a DiscernError unless a file's format version is the known one."""
     if type(found) is not int or found != known:
-        told = f"format {found}" if type(found) is int else "no format"
+        has = f"format {found}" if type(found) is int else "no format"
         raise DiscernError(
-            f"{path} is of another version of discern: it has {told}, and this version reads "
+            f"{path} is of another version of discern: it has {has}, and this version reads "
             f"format {known}."
         )
 
 
 def check_plain(content: Any) -> None:
-    """Check that values have an end, and a near one: they may refer to their own parts.
+    """Check that nested values are few and shallow; they may contain themselves.
 
     Raises:
         ValueError: there are too many of them, they nest too deep, or a whole number has more than
@@ -139,7 +139,7 @@ def check_plain(content: Any) -> None:
 
 
 def is_regular(path: Path, within: Path) -> bool:
-    """Whether a regular file is there, and not outside of a folder by links."""
+    """Whether a regular file is there, inside the folder after following links."""
     try:
         return stat.S_ISREG(inside(path, within).lstat().st_mode)
     except (OSError, ValueError):

@@ -34,7 +34,7 @@ def find_files(wanted: str) -> Iterator[Path]:
         files = (match for match in matches if match.is_file())
     first = next(files, None)
     if first is None:
-        what = "is a folder without files" if path.is_dir() else "is no file and matches none"
+        what = "is a folder without files" if path.is_dir() else "is not a file and matches none"
         raise DiscernError(
             f"input={wanted} {what}; it must be a picture, a folder of pictures, or a pattern "
             "such as 'photos/*.png'."
@@ -44,7 +44,7 @@ def find_files(wanted: str) -> Iterator[Path]:
 
 
 def matching(pattern: Path) -> list[Path]:
-    """What a pattern matches, sorted; a part of it that is there as it stands is no pattern."""
+    """The matches of a pattern, sorted; parts that exist literally are taken literally."""
     found = Path()
     parts = []
     for part in pattern.parts:
@@ -92,7 +92,7 @@ def _entries(folder: Path, seen: set[tuple[int, int]]) -> Iterator[tuple[Path, b
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder or a link to one; a link that leads to itself is none."""
+    """Whether it is a folder or a link to one; False for a link to itself."""
     try:
         return entry.is_dir()
     except OSError:

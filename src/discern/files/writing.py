@@ -12,7 +12,7 @@ from discern.text import printable
 
 
 def as_json_values(value: Any) -> Any:
-    """Plain values as JSON can hold them: it has no NaN, and what is none is null."""
+    """Plain values as JSON can hold them; numbers that are not finite become null."""
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -24,7 +24,7 @@ def as_json_values(value: Any) -> Any:
 
 @contextmanager
 def write_whole(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a new file that takes the place of ``path`` when the block ends without an exception.
+    """Open a new file that replaces ``path`` when the block ends without an exception.
 
     The data are on disk before the name changes, so a crash leaves the old file or the new one.
 

@@ -31,24 +31,24 @@ def read_settings(path: Path, within: Path | None = None) -> Any:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no YAML of plain values.
+        ValueError: it is not YAML of plain values.
     """
     text = read_text(path, MAX_YAML, within)
     try:
         check_yaml(text)
         content = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError("it is no YAML file") from error
+        raise ValueError("it is not a YAML file") from error
     check_plain(content)
     return content
 
 
 def check_yaml(text: str, most: int = MAX_PARTS, loader: Any = None) -> None:
-    """Check that a YAML text is small when its references are written out, and nowhere too deep.
+    """Check that a YAML text is small after expanding its references, and not nested too deep.
 
     Raises:
         ValueError: it is not.
-        yaml.YAMLError: it is no YAML.
+        yaml.YAMLError: it is not YAML.
     """
     sizes, named, names = [0], dict[str, int](), list[str | None]()
     for event in yaml.parse(text, loader or getattr(yaml, "CSafeLoader", yaml.SafeLoader)):

@@ -2,10 +2,9 @@
 
 import copy
 import hashlib
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from discern.data.preprocessing import Preprocessing
 from discern.data.stamps import version_of
 from discern.errors import MAX_LISTED, DiscernError, closest, did_you_mean, first_line
 from discern.files.places import expanded
+from discern.models.card import Provenance
 from discern.models.libraries import LIBRARIES, Library
 from discern.models.torch_file import sha256_of
 from discern.models.weights import load_weights
@@ -24,23 +24,6 @@ PUBLISHED = "default"
 
 MAX_KEPT = 100_000_000
 """Parameters of a backbone up to which a process that builds it again keeps a copy, of 400 MB."""
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Where a backbone comes from.
-
-    Attributes:
-        library: a key of :data:`discern.models.libraries.LIBRARIES`.
-        name: the library's, of the architecture.
-        weights: ``default`` for the published ones, the name of a file, None for random ones.
-        file_sha256: of the file that the weights were read from, None for random ones.
-    """
-
-    library: str
-    name: str
-    weights: str | None
-    file_sha256: str | None
 
 
 class Backbone(nn.Module):
@@ -75,13 +58,12 @@ class Backbone(nn.Module):
         """
         name = f"model.backbone={self.provenance.name}"
         # The jobs of a sweep build the same network again and again.
-        told = (
-            self.provenance.library, self.provenance.name, self.num_parameters, height, width
-        )  # fmt: skip
+        origin = self.provenance
+        key = origin.library, origin.name, self.num_parameters, height, width
         try:
-            if told not in _SHAPES:
-                _SHAPES[told] = _output_shape(self.network, (1, 3, height, width))
-            shape = _SHAPES[told]
+            if key not in _SHAPES:
+                _SHAPES[key] = _output_shape(self.network, (1, 3, height, width))
+            shape = _SHAPES[key]
         except Exception as error:  # each network has its own
             raise DiscernError(
                 f"{name} does not take images of {height}×{width} pixels, but such of "
@@ -117,7 +99,7 @@ _SHAPES: dict[tuple[str, str, int, int, int], torch.Size] = {}
 
 
 def _output_shape(network: nn.Module, shape: tuple[int, ...]) -> torch.Size:
-    """The shape of what a network gives in evaluation, without computing or changing anything."""
+    """The shape of a network's output in evaluation, without computing or changing anything."""
     tensors: dict[str, Tensor] = dict(network.named_buffers())
     tensors.update(network.named_parameters())
     meta = {name: tensor.detach().to("meta") for name, tensor in tensors.items()}
@@ -134,7 +116,7 @@ def _output_shape(network: nn.Module, shape: tuple[int, ...]) -> torch.Size:
 
 
 def backbone_preprocessing(library: str, backbone: str) -> Preprocessing:
-    """How images are prepared for a backbone's published weights; builds no network.
+    """The preprocessing for a backbone's published weights, without building the network.
 
     Raises:
         DiscernError: there is no such library or backbone, or its package is not installed.
@@ -163,8 +145,8 @@ def build(library: str, backbone: str, weights: str | None = PUBLISHED) -> Backb
     # those that a library draws, nor on whether the backbone had to be built.
     seed = int(torch.randint(2**62, (), device="cpu"))
     # A file's name means another one in another working directory.
-    told = weights if weights in (None, PUBLISHED) else expanded(weights).absolute()
-    key = library, backbone, told
+    origin = weights if weights in (None, PUBLISHED) else expanded(weights).absolute()
+    key = library, backbone, origin
     kept = _KEPT.get(key)
     if kept is not None and kept.backbone is not None and kept.signature == _signature(kept.file):
         return copy.deepcopy(kept.backbone)
@@ -181,7 +163,7 @@ def build(library: str, backbone: str, weights: str | None = PUBLISHED) -> Backb
 
 @dataclass(frozen=True)
 class _Kept:
-    """A backbone that was built before in this process; its copy from the second time on."""
+    """The latest backbone built in this process; with a copy from the second time on."""
 
     file: Path
     signature: Hashable
@@ -193,7 +175,7 @@ _KEPT: dict[tuple[str, str, str | Path | None], _Kept] = {}
 
 
 def _signature(file: Path) -> Hashable:
-    """What tells whether a file has changed."""
+    """Differs once the file has changed."""
     try:
         return version_of(file)
     except OSError:
@@ -223,14 +205,18 @@ def _built(
 
 
 class _ConstantsOnCPU(TorchFunctionMode):
-    """Within it libraries build on the meta device, and yet compute with a few small numbers.
+    """Lets libraries build on the meta device, and create small constants on the CPU.
 
     Such are the rates of stochastic depth of their layers, which meta tensors do not have.
     """
 
     def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: Iterable[object] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         kwargs = kwargs or {}
         if func in (torch.linspace, torch.arange, torch.tensor):
             kwargs.setdefault("device", "cpu")

@@ -1,4 +1,4 @@
-"""The card of a checkpoint: what a saved model says of itself, and what it may say.
+"""The card of a checkpoint, which describes the saved model, and its limits.
 
 A card may be a stranger's. Its values are of the very types that are written, each within limits;
 they are compared, counted and shown. None of them is instantiated, resolved, opened or fetched.
@@ -12,13 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from discern.config.check import LARGEST, check_given
 from discern.config.schema import MAX_RESIZE, SCHEMAS
@@ -49,6 +43,8 @@ MAX_SETTING_DEPTH = 8
 MAX_LIST_LENGTH = 1000
 """Values in a list of a model's settings: a million layers would take a minute to build."""
 
+Settings = dict[str, Any]
+
 _Name = Annotated[str, Field(max_length=MAX_NAME_LENGTH)]
 _Side = Annotated[int, Field(ge=1, le=MAX_IMAGE)]
 _Shift = Annotated[float, Field(allow_inf_nan=False)]
@@ -56,15 +52,15 @@ _Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-def check_setting(value: Any, place: str, depth: int = 0) -> None:
-    """Raise a ValueError for what is no plain setting, or means something to Hydra or OmegaConf.
+def check_setting(value: object, place: str, depth: int = 0) -> None:
+    """Raise a ValueError unless a setting is plain and means nothing to Hydra or OmegaConf.
 
     Args:
         value: a number, a text, None, or lists and mappings of these.
         place: of it, for the message.
         depth: how many lists and mappings it is in.
     """
-    wrong = f"it has a {place} that is no plain value"
+    wrong = f"it has a {place} that is not a plain value"
     if depth > MAX_SETTING_DEPTH:
         raise ValueError(f"{wrong}: it is nested too deeply")
     if isinstance(value, list | tuple):
@@ -72,8 +68,9 @@ def check_setting(value: Any, place: str, depth: int = 0) -> None:
             check_setting(part, place, depth + 1)
     elif isinstance(value, Mapping):
         for key, part in value.items():
-            if not _is_name(key):
-                raise ValueError(f"{wrong}: it has a key that is no name of a setting")
+            named = isinstance(key, str) and key != TARGET and len(key) <= MAX_NAME_LENGTH
+            if not named and type(key) is not int:
+                raise ValueError(f"{wrong}: it has a key that is not the name of a setting")
             check_setting(part, f"{place}.{key}", depth + 1)
     elif isinstance(value, str):
         if len(value) > MAX_TEXT_LENGTH:
@@ -87,18 +84,11 @@ def check_setting(value: Any, place: str, depth: int = 0) -> None:
         raise ValueError(f"{wrong}: it is a {type(value).__name__}")
 
 
-def _is_name(key: Any) -> bool:
-    """Whether a key may be that of a setting, and names no class that Hydra would call."""
-    if isinstance(key, str):
-        return key != TARGET and len(key) <= MAX_NAME_LENGTH
-    return type(key) is int
-
-
 TARGET = "_target_"
 """The setting that names a class."""
 
 
-def _model_settings(settings: dict[str, Any]) -> dict[str, Any]:
+def _model_settings(settings: Settings) -> Settings:
     check_setting(settings, "model.settings")
     for name, value in settings.items():
         if isinstance(value, list) and len(value) > MAX_LIST_LENGTH:
@@ -106,17 +96,17 @@ def _model_settings(settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _config(config: dict[str, Any]) -> dict[str, Any]:
+def _config(config: Settings) -> Settings:
     for group, settings in config.items():
         if group == "seed":
             if type(settings) is not int or not 0 <= settings < 2**32:
-                raise ValueError("config.seed is no whole number from 0 to 4294967295")
+                raise ValueError("config.seed is not a whole number from 0 to 4294967295")
         elif group not in _GROUPS or not isinstance(settings, dict):
-            raise ValueError(f"config.{str(group)[:40]} is no group of settings")
+            raise ValueError(f"config.{str(group)[:40]} is not a group of settings")
         else:
             target = settings.get(TARGET)
             if target is not None and not (type(target) is str and _CLASS.fullmatch(target)):
-                raise ValueError(f"config.{group}._target_ is no name of a class")
+                raise ValueError(f"config.{group}._target_ is not the name of a class")
             check_setting(without_target(settings), f"config.{group}")
             if group in ("optimizer", "scheduler") and target in SCHEMAS:
                 check_given(target, without_target(settings), f"config.{group}")
@@ -125,10 +115,6 @@ def _config(config: dict[str, Any]) -> dict[str, Any]:
 
 _GROUPS = ("model", "data", "optimizer", "scheduler")
 _CLASS = re.compile(r"[^\W\d][\w.]{0,300}")
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 class ModelCard(Strict):
@@ -162,20 +148,29 @@ class Preprocessing(Strict):
     interpolation: Literal["bilinear", "bicubic"] | None = None
 
 
-class BackboneCard(Strict):
-    """Where a model's backbone is from, for checkpoints that do not hold it.
+class Provenance(Strict):
+    """Where a backbone comes from.
 
     Attributes:
-        library, name: the architecture.
-        weights: ``default`` for the published ones, a file's name, None for random ones.
-        file_sha256: of the file that they were read from.
-        digest: of the weights themselves, whatever file they are in.
+        library: a key of :data:`discern.models.libraries.LIBRARIES`.
+        name: the library's, of the architecture.
+        weights: ``default`` for the published ones, the name of a file, None for random ones.
+        file_sha256: of the file that the weights were read from, None for random ones.
     """
 
     library: _Name
     name: _Name
     weights: _Name | None
     file_sha256: _Digest | None
+
+
+class BackboneCard(Provenance):
+    """Where a model's backbone comes from, for checkpoints that do not hold it.
+
+    Attributes:
+        digest: of the weights themselves, whatever file they are in.
+    """
+
     digest: _Digest
 
 
@@ -199,7 +194,7 @@ class Card(Strict):
     format: Annotated[int, Field(ge=FORMAT, le=FORMAT)] = FORMAT
     model: ModelCard
     class_names: Annotated[list[_Name], Field(min_length=1, max_length=MAX_CLASSES)]
-    input_shape: Annotated[tuple[_Side, _Side, _Side], BeforeValidator(_as_tuple)]
+    input_shape: Annotated[tuple[_Side, _Side, _Side], Field(strict=False)]
     preprocessing: Preprocessing
     backbone: BackboneCard | None = None
     data: Annotated[dict[_Name, _Name], Field(max_length=100)]
@@ -226,7 +221,7 @@ class Card(Strict):
         return self
 
 
-def parsed(value: Any, path: Path) -> Card:
+def parsed(value: object, path: Path) -> Card:
     """The card that a file holds.
 
     Raises:
@@ -240,8 +235,8 @@ def parsed(value: Any, path: Path) -> Card:
         raise DiscernError(f"{path} does not describe a model: {first_fault(error)}.") from error
 
 
-def written(**parts: Any) -> Card:
-    """A run's card, of what its data and its model say of themselves, converted if need be.
+def written(**parts: object) -> Card:
+    """The card of a run, from facts about its data and model, converted if necessary.
 
     Raises:
         DiscernError: a checkpoint could not be read again with it; names what is wrong.
@@ -255,12 +250,12 @@ def written(**parts: Any) -> Card:
 
 
 def without_target(settings: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Settings without the class that they are of."""
+    """Settings without ``_target_``."""
     return {name: value for name, value in settings.items() if name != TARGET}
 
 
 def portable_settings(settings: Any) -> Any:
-    """Settings of a run as its card has them, below those that name the class of a group.
+    """Settings in the form that a card allows.
 
     A class that is named within them stands under another key, and texts that mean something to
     OmegaConf are left out, for a card with either is refused.
@@ -276,5 +271,5 @@ def portable_settings(settings: Any) -> Any:
     return settings
 
 
-def _is_interpolation(value: Any) -> bool:
+def _is_interpolation(value: object) -> bool:
     return isinstance(value, str) and "${" in value

@@ -1,4 +1,4 @@
-"""The file of a checkpoint: safetensors, with everything that is no tensor as JSON in its header.
+"""The file of a checkpoint: safetensors, with everything but tensors as JSON in its header.
 
 A checkpoint is a tree of a closed set of plain types. The network's tensors stand under their own
 names, so that ``safetensors.torch.load_file`` gives them to whoever has no discern; all others
@@ -14,10 +14,11 @@ import math
 import os
 import struct
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,8 +40,8 @@ TREE, DIGEST = "discern", "sha256"
 CHUNK = 1 << 22
 """Bytes that are hashed at a time; several at once."""
 
-DEEPEST, MAX_VALUES = 40, 1_000_000
-"""Lists in lists, and values, above which a file is no checkpoint."""
+MAX_DEPTH, MAX_VALUES = 40, 1_000_000
+"""Nesting depth and number of values that a file may have at most."""
 
 MAX_HEADER = 1 << 24
 """Bytes of a header. As Python's objects they take some 30 times as much."""
@@ -56,7 +57,7 @@ _DTYPES = {
 
 
 class UnwritableError(DiscernError):
-    """A checkpoint holds something that has no place in its file."""
+    """A checkpoint holds something that its file format cannot store."""
 
 
 def write(content: dict[str, Any], path: Path) -> None:
@@ -89,7 +90,7 @@ def write(content: dict[str, Any], path: Path) -> None:
 
 
 def is_one(path: Path) -> bool:
-    """Whether a file begins as safetensors do: with the length of a header, and its bracket."""
+    """Whether a file begins like safetensors: with the length of a header and a bracket."""
     with path.open("rb") as file:
         begin = file.read(9)
     return len(begin) == 9 and begin[8:] == b"{" and begin[4:8] == bytes(4)
@@ -109,10 +110,8 @@ def read(path: Path) -> dict[str, Any]:
             metadata = described.pop("__metadata__")
             tensors = _described(described, os.fstat(file.fileno()).st_size - len(header))
             end = place + len(_NO_DIGEST)
-            if (
-                _fill(file, header[:place] + _NO_DIGEST + header[end:], tensors)
-                != header[place:end]
-            ):
+            blank = header[:place] + _NO_DIGEST + header[end:]
+            if _fill(file, blank, tensors) != header[place:end]:
                 raise DiscernError(f"{path} is damaged: its SHA-256 is not what it says.")
         decoder = _Decoder(tensors)
         tree = decoder.decode(_parsed(metadata[TREE]), 0)
@@ -136,15 +135,15 @@ _NOT_OURS = (
 
 
 def _parsed(text: str | bytes) -> Any:
-    """JSON, each of its keys given once.
+    """The values in a JSON text without repeated keys.
 
     Raises:
-        ValueError: it is no such JSON.
+        ValueError: it is not such JSON.
     """
     return json.loads(text, object_pairs_hook=_each_once)
 
 
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("its description says something twice")
@@ -155,7 +154,7 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class _Encoder:
-    """Puts a tree's tensors aside.
+    """Turns a tree into JSON, and collects its tensors.
 
     Args:
         tensors: those of the network, to which the tree's are added.
@@ -164,8 +163,8 @@ class _Encoder:
     def __init__(self, tensors: dict[str, Tensor]) -> None:
         self.tensors = tensors
 
-    def encode(self, value: Any, path: tuple[str, ...]) -> Any:
-        """A value of the tree as JSON has it.
+    def encode(self, value: Any, path: tuple[str, ...]) -> object:
+        """A value of the tree in JSON's terms.
 
         Raises:
             UnwritableError: it is of no type that is known.
@@ -184,7 +183,7 @@ class _Encoder:
         if kind is tuple or kind is set:
             if kind is set:
                 _check_keys(value, path)
-            return {f"${kind.__name__}": self._each(list(value), path)}
+            return {f"${kind.__name__}": self._each(value, path)}
         if kind in (dict, OrderedDict):
             if all(type(key) is str and not key.startswith("$") for key in value):
                 return {key: self.encode(part, (*path, key)) for key, part in value.items()}
@@ -197,10 +196,10 @@ class _Encoder:
             "and dictionaries."
         )
 
-    def _each(self, values: list[Any], path: tuple[str, ...]) -> list[Any]:
+    def _each(self, values: Iterable[object], path: tuple[str, ...]) -> list[object]:
         return [self.encode(part, (*path, str(number))) for number, part in enumerate(values)]
 
-    def _pairs(self, value: dict[Any, Any], path: tuple[str, ...]) -> list[list[Any]]:
+    def _pairs(self, value: Mapping[object, object], path: tuple[str, ...]) -> list[list[object]]:
         _check_keys(value, path)
         return [
             [self.encode(key, path), self.encode(part, (*path, str(key)))]
@@ -216,7 +215,7 @@ class _Encoder:
 
 
 class _Decoder:
-    """Makes the tree again.
+    """Rebuilds the tree from JSON.
 
     Args:
         tensors: all of the file's; one that is in the tree is there once, so that no description
@@ -235,14 +234,14 @@ class _Decoder:
             ValueError: it is not such as is written, or too large or deep.
         """
         self._values += 1
-        if depth > DEEPEST or self._values > MAX_VALUES:
+        if depth > MAX_DEPTH or self._values > MAX_VALUES:
             raise ValueError("its description is too large")
         if isinstance(value, list):
             return [self.decode(part, depth + 1) for part in value]
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError("its description has a number that JSON has no word for")
         if isinstance(value, str):
-            value.encode()  # JSON may name half a character, which is no text
+            value.encode()  # JSON may name half a character, which is not a text
         if not isinstance(value, dict):
             return value
         special = next((key for key in value if key.startswith("$")), None)
@@ -253,7 +252,7 @@ class _Decoder:
             raise ValueError(f"{special} is not alone")
         return self._special(special, value[special], depth + 1)
 
-    def _special(self, kind: str, value: Any, depth: int) -> Any:
+    def _special(self, kind: str, value: object, depth: int) -> Any:
         if kind == "$tensor" and isinstance(value, str):
             if value in self._used:
                 raise ValueError("its description names a tensor twice")
@@ -282,13 +281,13 @@ class _Decoder:
         return {name: part for name, part in self._tensors.items() if name not in self._used}
 
 
-def _is_key(value: Any) -> bool:
-    """Whether a value of the tree may be a key: it has no parts, or is a tuple of such."""
+def _is_key(value: object) -> bool:
+    """Whether a value may be a key: a scalar or a tuple of scalars."""
     parts = value if isinstance(value, tuple) else (value,)
     return all(part is None or isinstance(part, (bool, int, float, str)) for part in parts)
 
 
-def _check_keys(keys: Iterable[Any], path: tuple[str, ...]) -> None:
+def _check_keys(keys: Iterable[object], path: tuple[str, ...]) -> None:
     for key in keys:
         if not _is_key(key):
             raise UnwritableError(
@@ -301,58 +300,41 @@ def _check_keys(keys: Iterable[Any], path: tuple[str, ...]) -> None:
 # An optimizer computes to the bit as before only with a state in the order of its weights.
 
 
-def _strides(shape: Sequence[int]) -> list[int]:
-    """How far apart neighbours along each dimension are in the usual order."""
-    return [math.prod(shape[place + 1 :]) for place in range(len(shape))]
-
-
 def _is_turned(tensor: Tensor) -> bool:
-    """Whether a tensor's numbers lie close to each other in another order than the usual."""
-    strides = list(tensor.stride()) if tensor.layout == torch.strided else []
-    return strides != _strides(tensor.shape) and _is_dense(tensor.shape, strides)
+    """Whether a tensor is dense in memory in another order than the usual."""
+    usual = torch.empty(tensor.shape, device="meta").stride()
+    return tensor.layout == torch.strided and tensor.stride() != usual and _is_dense(tensor)
 
 
-def _is_dense(shape: Sequence[int], strides: Sequence[Any]) -> bool:
-    """Whether each place of as many as there are numbers is that of one number."""
-    if len(strides) != len(shape) or any(type(stride) is not int for stride in strides):
-        return False
-    apart = 1
-    for stride, size in sorted(zip(strides, shape, strict=True)):
-        if size > 1:
-            if stride != apart:
-                return False
-            apart *= size
-    return all(0 <= stride <= apart for stride in strides) and 0 not in shape
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether a tensor is dense and does not overlap itself."""
+    # torch keeps the strides of such a tensor alone.
+    like = torch.empty_like(tensor, device="meta", memory_format=torch.preserve_format)
+    return bool(tensor.numel()) and like.stride() == tensor.stride()
 
 
-def _in_order(tensor: Tensor, strides: list[Any]) -> Tensor:
-    if not _is_dense(tensor.shape, strides):
+def _in_order(tensor: Tensor, strides: list[int]) -> Tensor:
+    if not _is_dense(torch.empty_strided(tensor.shape, strides, device="meta")):
         raise ValueError("its tensors are in no order")
-    ordered = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype)
-    return ordered.copy_(tensor)
+    return torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype).copy_(tensor)
 
 
 # The file: eight bytes that say how long the header is, the header, the tensors.
 
 
 def _checked(tensor: Tensor, name: str) -> Tensor:
-    """The tensor as it is written, on the CPU and in one piece."""
-    kind: Any = None
-    if tensor.layout != torch.strided:
-        kind = tensor.layout
-    elif tensor.is_quantized or tensor.dtype not in _DTYPES:
-        kind = tensor.dtype
-    elif tensor.is_meta:
-        kind = "device meta"
-    if kind is not None:
+    """The tensor on the CPU and contiguous, ready to be written."""
+    if tensor.layout != torch.strided or tensor.dtype not in _DTYPES or tensor.is_meta:
+        kind = tensor.layout if tensor.layout != torch.strided else tensor.dtype
         raise UnwritableError(
-            f"{name} of the checkpoint is a tensor of {kind}, which its file cannot hold."
+            f"{name} of the checkpoint is a tensor of {'device meta' if tensor.is_meta else kind}, "
+            "which its file cannot hold."
         )
     return tensor.detach().to("cpu").contiguous()
 
 
 def _header(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
-    parts: dict[str, Any] = {"__metadata__": metadata}
+    parts: dict[str, object] = {"__metadata__": metadata}
     end = 0
     for name, tensor in tensors.items():
         begin, end = end, end + tensor.numel() * tensor.element_size()
@@ -373,7 +355,7 @@ def _bytes_of(tensor: Tensor) -> memoryview:
     return flat.numpy().data
 
 
-def _read_header(file: IO[bytes]) -> bytes:
+def _read_header(file: FileIO) -> bytes:
     """The header with its length; a file's first bytes.
 
     Raises:
@@ -391,8 +373,8 @@ def _read_header(file: IO[bytes]) -> bytes:
     return header
 
 
-def _described(parts: dict[str, Any], size: int) -> dict[str, Tensor]:
-    """Tensors, not filled yet, as a header describes them.
+def _described(parts: Mapping[str, Any], size: int) -> dict[str, Tensor]:
+    """Empty tensors as described by a header.
 
     Args:
         parts: of each tensor its dtype, shape, and where its bytes begin and end.
@@ -418,8 +400,8 @@ def _described(parts: dict[str, Any], size: int) -> dict[str, Tensor]:
     return tensors
 
 
-def _fill(file: IO[bytes], header: bytes, tensors: dict[str, Tensor]) -> bytes:
-    """Read tensors from an unbuffered file that stands behind its header; give its digest.
+def _fill(file: FileIO, header: bytes, tensors: dict[str, Tensor]) -> bytes:
+    """Read the tensors after the header of an unbuffered file; return the file's digest.
 
     Raises:
         ValueError: the file is shorter than its header says, or a boolean is neither 0 nor 1.
@@ -430,7 +412,7 @@ def _fill(file: IO[bytes], header: bytes, tensors: dict[str, Tensor]) -> bytes:
             for part in chunk:
                 read = 0
                 while part.obj is not header and read < len(part):
-                    count = file.readinto(part[read:])  # type: ignore[attr-defined]
+                    count = file.readinto(part[read:])
                     if not count:
                         raise ValueError("it ends too early")
                     read += count
@@ -445,7 +427,7 @@ def _fill(file: IO[bytes], header: bytes, tensors: dict[str, Tensor]) -> bytes:
 
 
 def _chunks(parts: Iterable[memoryview]) -> Iterator[list[memoryview]]:
-    """Bytes in the same order, each list having ``CHUNK`` of them, and the last what is left."""
+    """The bytes in chunks of ``CHUNK`` and a rest."""
     chunk: list[memoryview] = []
     room = CHUNK
     for part in parts:

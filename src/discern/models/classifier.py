@@ -1,12 +1,12 @@
-"""The steps that every classifier shares."""
+"""The training, validation and test steps of every classifier."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.plugins.precision import MixedPrecision
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
@@ -17,7 +17,7 @@ from discern.errors import DiscernError, refusals_of
 from discern.models.card import CARD
 from discern.models.metrics import STEP_LOSS, EpochMetrics
 from discern.models.mixing import Mixing
-from discern.models.optimizer import build_optimizer
+from discern.models.optimizer import Build, Group, build_optimizer
 from discern.models.saved import BACKBONE, IMAGES, with_backbone
 from discern.models.schedule import Schedule
 
@@ -51,7 +51,7 @@ class Classifier(LightningModule):
         self,
         network: nn.Module,
         num_classes: int,
-        optimizer: Callable[..., Optimizer],
+        optimizer: Build,
         schedule: Schedule | None = None,
         label_smoothing: float = 0.0,
         class_weights: Tensor | None = None,
@@ -81,7 +81,7 @@ class Classifier(LightningModule):
         self.card = card
         self.images = images
         self.validated: list[tuple[Tensor, Tensor]] | None = None
-        """Logits (N, num_classes) and labels (N,) of each batch of a validation, for who asks."""
+        """Logits (N, num_classes) and labels (N,) per validation batch; collected on request."""
         self._log_every = 0
         self._num_classes = num_classes
         self._repeat_in: int | None = None
@@ -92,7 +92,7 @@ class Classifier(LightningModule):
 
     @property
     def metric_names(self) -> list[str]:
-        """What a fit logs and a callback may therefore watch."""
+        """The metrics that a fit logs and that callbacks can watch."""
         train = [f"train/{name}" for name in self.train_metrics.names]
         return train + [f"val/{name}" for name in self.val_metrics.names]
 
@@ -102,7 +102,7 @@ class Classifier(LightningModule):
         return logits
 
     def on_train_epoch_start(self) -> None:
-        """Look up how often a step is logged, which would take 3 us in each, and what repeats."""
+        """Look up the logging interval, which would take 3 us per step, and the repeated image."""
         self._log_every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         self._repeat_in = batch_with_a_repeat(self.trainer.train_dataloader)
 
@@ -132,13 +132,13 @@ class Classifier(LightningModule):
         )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Take the batch into the validation metrics."""
+        """Update the validation metrics."""
         logits = self._measure(batch, self.val_metrics)
         if self.validated is not None:
             self.validated.append((logits, batch[1]))
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Take the batch into the test metrics; ``logits`` (N, num_classes), ``labels`` (N,)."""
+        """Update the test metrics; return ``logits`` (N, num_classes) and ``labels`` (N,)."""
         return {"logits": self._measure(batch, self.test_metrics), "labels": batch[1]}
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -173,7 +173,7 @@ class Classifier(LightningModule):
             # Torchmetrics has summed over the processes: the mean of equal values asks for nothing.
             self.log(f"{split}/{name}", value, sync_dist=True)
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer over the trainable parameters, and the schedule for the run's length."""
         groups = self._parameter_groups()
         if not any(group["params"] for group in groups):
@@ -196,19 +196,20 @@ class Classifier(LightningModule):
                     f"scheduler: one of its phases has no step in a run of {steps}; the run must "
                     "be longer, or its phases must be different (scheduler.pct_start)."
                 ) from error
-        watches = isinstance(entry["scheduler"], ReduceLROnPlateau)
-        if watches and entry["interval"] == "epoch" and entry["monitor"].startswith("val/"):
-            # An epoch without validation is none in which the metric has not improved.
+        monitor = self._schedule.monitor or ""
+        watches = isinstance(entry["scheduler"], ReduceLROnPlateau) and monitor.startswith("val/")
+        if watches and self._schedule.interval == "epoch":
+            # An epoch without validation does not count as one without improvement.
             entry["frequency"] = self.trainer.check_val_every_n_epoch or 1
             entry["strict"] = False
         return {"optimizer": optimizer, "lr_scheduler": entry}
 
-    def another_optimizer(self, groups: list[dict[str, Any]]) -> Optimizer:
-        """An optimizer like that of the run, of other groups of parameters."""
+    def another_optimizer(self, groups: list[Group]) -> Optimizer:
+        """An optimizer like the run's, for other groups of parameters."""
         return build_optimizer(self._build_optimizer, groups, self._may_fuse_optimizer())
 
     def _length_of_run(self, schedule: Schedule) -> tuple[int, int]:
-        """Optimizer steps and epochs of the run; -1 where nobody needs to know.
+        """Optimizer steps and epochs of the run; -1 for unlimited.
 
         Raises:
             DiscernError: the schedule depends on the length, and the run has none.
@@ -236,9 +237,9 @@ class Classifier(LightningModule):
         )
         return not mixed and not any(getattr(module, "sparse", False) for module in self.modules())
 
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        """What the optimizer is given: the parameters that are or will be trained."""
-        groups: Any = getattr(self.network, "parameter_groups", None)
+    def _parameter_groups(self) -> list[Group]:
+        """The parameters that are or will be trained, in groups for the optimizer."""
+        groups = getattr(self.network, "parameter_groups", None)
         if groups is None:
             return [{"params": [p for p in self.parameters() if p.requires_grad]}]
         return [
@@ -253,7 +254,7 @@ class Classifier(LightningModule):
         return not self._full_checkpoints and getattr(self.network, "stored_elsewhere", False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the card, the images, and what training has measured of the epoch under way."""
+        """Add the card, the images, and the training metrics of the current epoch."""
         checkpoint["train_metrics"] = self.train_metrics.snapshot()
         if self.card is not None:
             metrics = {k: float(value) for k, value in self.trainer.callback_metrics.items()}
@@ -262,11 +263,13 @@ class Classifier(LightningModule):
             checkpoint[IMAGES] = self.images
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on measuring the epoch under way."""
+        """Restore the training metrics of the current epoch."""
         self.train_metrics.restore(checkpoint["train_metrics"])
 
 
-def _leave_out_network(module: Classifier, state: dict[str, Any], prefix: str, *_: Any) -> None:
+def _leave_out_network(
+    module: Classifier, state: dict[str, Tensor], prefix: str, *_: object
+) -> None:
     """network.hidden.0.weight -> hidden.0.weight, as a state dict is given out."""
     omits_backbone = module.omits_backbone
     for key in [key for key in state if key.startswith(f"{prefix}network.")]:
@@ -275,7 +278,9 @@ def _leave_out_network(module: Classifier, state: dict[str, Any], prefix: str, *
             state[prefix + plain] = value
 
 
-def _put_back_network(module: Classifier, state: dict[str, Any], prefix: str, *_: Any) -> None:
+def _put_back_network(
+    module: Classifier, state: dict[str, Tensor], prefix: str, *_: object
+) -> None:
     """hidden.0.weight -> network.hidden.0.weight, as a state dict is taken in."""
     plain = {key.removeprefix(prefix): key for key in state if key.startswith(prefix)}
     given = {short: state.pop(key) for short, key in plain.items()}

@@ -1,4 +1,4 @@
-"""The libraries that backbones come from, each asked in its own way for the same things."""
+"""The libraries that backbones come from, behind one interface."""
 
 import importlib
 import math
@@ -13,10 +13,10 @@ from torch import nn
 
 from discern.data.preprocessing import Preprocessing
 from discern.data.published.fetch import DownloadError
-from discern.errors import DiscernError, first_line
+from discern.errors import DiscernError, about, first_line
+from discern.models.torch_file import check_finite
 from discern.models.weights import (
     SETTING,
-    check_finite,
     load_weights,
     not_to_be_had,
     published_file,
@@ -41,7 +41,7 @@ class Stripped:
 
 
 class Library(Protocol):
-    """What is asked of a library; ``name`` is one of its ``names``."""
+    """The interface to a library; ``name`` is one of its ``names``."""
 
     def names(self) -> Collection[str]:
         """Of all its backbones."""
@@ -77,7 +77,7 @@ class Torchvision:
 
     def random(self, name: str) -> Stripped:
         """Initialised as torchvision does."""
-        settings: dict[str, Any] = {}
+        settings: dict[str, int] = {}
         # What torchvision changes for published weights is so for all, that one name means one
         # network, whatever its weights.
         if name in ("googlenet", "inception_v3"):
@@ -95,12 +95,12 @@ class Torchvision:
         load_weights(stripped.network, stripped.file, stripped.heads)
         return stripped
 
-    def _default(self, name: str) -> Any:
+    def _default(self, name: str) -> torchvision.models.Weights:
         return torchvision.models.get_model_weights(name).DEFAULT
 
 
 def strip(network: nn.Module) -> str:
-    """Take out the last linear layer, which gives the logits; the name of the module it was in.
+    """Remove the last linear layer, which computes the logits; return its parent's name.
 
     Of SqueezeNet, which has none, the classifier's place is taken by an average over the pixels.
     """
@@ -169,7 +169,8 @@ class Timm:
         # Handed to timm as read: it would unpickle the file in this process, or ask the hub again,
         # for most of a minute without network, also for what is there.
         weights = read_weights(file, rather=_AVERAGED)
-        check_finite(file, weights)
+        with about(SETTING):
+            check_finite(file, weights)
         overlay = {"state_dict": weights, "custom_load": False}
         try:
             network = self._timm.create_model(
@@ -263,7 +264,7 @@ class EfficientNetLite:
 
 
 def needed(package: str, library: str, extra: str) -> Any:
-    """An optional package.
+    """Import an optional package.
 
     Raises:
         DiscernError: it is not installed.

@@ -27,7 +27,7 @@ class Snapshot(TypedDict):
 
 @dataclass
 class _Waiting:
-    """Batches that have not been counted, outside of the module, whose attributes cost 3 us."""
+    """Batches not counted yet. Kept outside the module, whose attributes cost 3 us."""
 
     losses: list[Tensor] = field(default_factory=list)
     logits: list[Tensor] = field(default_factory=list)

@@ -1,7 +1,6 @@
 """Mixtures of two images and their labels, for training."""
 
 from collections.abc import Callable
-from typing import Any
 
 from torch import Tensor
 
@@ -20,7 +19,7 @@ def mixing(num_classes: int, mixup: float, cutmix: float) -> Mixing | None:
     """
     from torchvision.transforms import v2
 
-    kinds: list[Any] = []
+    kinds: list[Mixing] = []
     if mixup:
         kinds.append(v2.MixUp(alpha=float(mixup), num_classes=num_classes))
     if cutmix:

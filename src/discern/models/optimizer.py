@@ -7,14 +7,18 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+Group = dict[str, Any]
+"""Parameters and their settings, as torch's optimizers take them."""
+
+Build = Callable[..., Optimizer]
+"""Makes an optimizer of groups of parameters."""
+
 IMPLEMENTATION = ("fused", "foreach", "differentiable")
 """Arguments of torch's optimizers that say how a step is computed, of which one excludes others."""
 
 
-def build_optimizer(
-    build: Callable[..., Optimizer], groups: list[dict[str, Any]], may_fuse: bool
-) -> Optimizer:
-    """An optimizer, fused if it is one of torch's that can be and the parameters are on the CPU.
+def build_optimizer(build: Build, groups: list[Group], may_fuse: bool) -> Optimizer:
+    """An optimizer; fused if it is torch's, can be, and the parameters are on the CPU.
 
     A step of Adam then takes a third of the time with the default MLP, a quarter with a head of
     660,000 parameters; one of SGD gives the same bits. On other devices torch's own choice is left
@@ -35,8 +39,8 @@ def build_optimizer(
     return optimizer
 
 
-def _can_be_fused(build: Any) -> bool:
-    """Whether it is torch's own, takes ``fused``, and nobody has said how steps are computed."""
+def _can_be_fused(build: Build) -> bool:
+    """Whether it is torch's own, takes ``fused``, and no setting says how steps are computed."""
     kind, given = getattr(build, "func", build), getattr(build, "keywords", {})
     return (
         kind.__module__.startswith("torch.optim.")
@@ -51,7 +55,7 @@ def _is_taken(parameter: Tensor) -> bool:
 
 
 def _keep_implementation(optimizer: Optimizer) -> None:
-    """Compute steps as this run does, and not as the one did whose checkpoint was loaded."""
+    """Keep this run's implementation of a step when a checkpoint is loaded."""
     chosen = {k: optimizer.defaults[k] for k in IMPLEMENTATION if k in optimizer.defaults}
     for group in optimizer.param_groups:
         group.update(chosen)

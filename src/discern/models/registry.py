@@ -7,10 +7,7 @@ from torch import nn
 from discern.config.user_config import choices, make_importable, target_of
 from discern.errors import DiscernError, did_you_mean, first_line
 
-MODELS = {
-    "mlp": "discern.models.mlp.MLP",
-    "transfer": "discern.models.transfer.TransferClassifier",
-}
+MODELS = {"mlp": "discern.models.mlp.MLP", "transfer": "discern.models.transfer.TransferClassifier"}
 """Name in a checkpoint -> class. A checkpoint never names a class itself: importing what a
 file from a stranger names would run the stranger's choice of code. Beside these it may name a
 choice of the group ``model``, a user's file, which names the class."""

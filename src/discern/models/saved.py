@@ -1,4 +1,4 @@
-"""What a saved model is, and how it is trusted.
+"""Reading saved models, also those of strangers.
 
 A checkpoint is a safetensors file of tensors and plain values. Beside what Lightning keeps in it
 stands a card, which says all that is needed to use the model without the run that made it. A file
@@ -7,9 +7,10 @@ it should be is refused in one sentence. Of files of ``torch.save``, such as the
 tensors and plain values are read.
 """
 
-from dataclasses import replace
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,12 @@ from discern.models.registry import model_class
 from discern.models.shapes import check_shapes
 from discern.models.torch_file import check_state
 from discern.runs.folder import find_checkpoint
+
+if TYPE_CHECKING:  # it imports this module's own parts
+    from discern.models.backbones import Backbone
+
+Content = dict[str, Any]
+"""What a checkpoint holds: plain values, and tensors, the network's under ``state_dict``."""
 
 IMAGES = "images"
 """The key of what the run knew of its images."""
@@ -54,7 +61,7 @@ def load(path: str | Path) -> nn.Module:
     return rebuilt(file, read(file))
 
 
-def rebuilt(path: Path, content: dict[str, Any]) -> nn.Module:
+def rebuilt(path: Path, content: Content) -> nn.Module:
     """As :func:`load`, of what was read from ``path``."""
     card, state = card_and_state(path, content)
     # On the meta device nothing is allocated, whatever sizes the file claims.
@@ -71,7 +78,7 @@ def rebuilt(path: Path, content: dict[str, Any]) -> nn.Module:
 
 
 def is_sketch(network: nn.Module) -> bool:
-    """Whether any tensor of a network is on the meta device, and has no numbers."""
+    """Whether any tensor of a network is on the meta device, without values."""
     for module in network.modules():
         own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
         if any(isinstance(t, Tensor) and t.is_meta for t in (*own, *vars(module).values())):
@@ -80,7 +87,7 @@ def is_sketch(network: nn.Module) -> bool:
 
 
 def _built(card: Card, device: str, path: Path) -> nn.Module:
-    """A network as its card describes it, with weights that are yet to be assigned."""
+    """The network of a card, before its weights are assigned."""
     settings = dict(card.model.settings)
     if card.backbone is not None and "weights" in settings:
         settings["weights"] = None
@@ -97,14 +104,13 @@ def _built(card: Card, device: str, path: Path) -> nn.Module:
         ) from error
 
 
-def epoch_of(content: dict[str, Any]) -> int | None:
+def epoch_of(content: Content) -> int | None:
     """The epoch, from 1, of a checkpoint of Lightning's."""
     epoch = content.get("epoch")
-    known = isinstance(epoch, int) and not isinstance(epoch, bool) and 0 <= epoch < 2**31
-    return epoch + 1 if known and epoch is not None else None
+    return epoch + 1 if type(epoch) is int and 0 <= epoch < 2**31 else None
 
 
-def read(path: str | Path) -> dict[str, Any]:
+def read(path: str | Path) -> Content:
     """What a checkpoint holds: tensors and plain values, on the CPU.
 
     Raises:
@@ -123,7 +129,7 @@ def read(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def card_and_state(path: Path, content: dict[str, Any]) -> tuple[Card, dict[str, Tensor]]:
+def card_and_state(path: Path, content: Content) -> tuple[Card, dict[str, Tensor]]:
     """The card and the weights in what was read from ``path``; DiscernError without a card."""
     if CARD not in content and {"input_size", "output_size", "hidden_layers"} <= content.keys():
         content = _from_notes(content)
@@ -132,7 +138,7 @@ def card_and_state(path: Path, content: dict[str, Any]) -> tuple[Card, dict[str,
     return parsed(content[CARD], path), content["state_dict"]
 
 
-def known_images(path: Path, content: dict[str, Any]) -> KnownImages:
+def known_images(path: Path, content: Content) -> KnownImages:
     """The images that the run of a checkpoint knew, from what was read from ``path``.
 
     Raises:
@@ -146,7 +152,7 @@ def known_images(path: Path, content: dict[str, Any]) -> KnownImages:
     return from_tensors(saved, card.split, names, card.data.get("fingerprint"), path)
 
 
-def _from_notes(content: dict[str, Any]) -> dict[str, Any]:
+def _from_notes(content: Content) -> Content:
     """The notes' dictionary as a checkpoint: an MLP with ``hidden_layers`` on 28 × 28 images."""
     inputs, outputs = content["input_size"], content["output_size"]
     state = {
@@ -169,7 +175,7 @@ def has_backbone(state: dict[str, Tensor]) -> bool:
 
 
 def with_backbone(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict that may lack the backbone's weights, with those that ``network`` has."""
+    """A state dict, completed by the backbone of ``network`` if it lacks one."""
     backbone = getattr(network, "backbone", None)
     if backbone is None or has_backbone(state):
         return state
@@ -177,27 +183,28 @@ def with_backbone(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Ten
 
 
 def adopt_backbone(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Give ``network`` the backbone in a state dict, if one is there and another than its own.
+    """Load the backbone in a state dict into ``network``, if there is one.
 
-    What the network says of its backbone's origin is then the checkpoint: it is no longer the
-    published one, so that checkpoints hold it.
+    The backbone's provenance is then the checkpoint: it is no longer the published one, so that
+    checkpoints hold it.
 
     Raises:
         DiscernError: it is of another architecture.
     """
-    backbone: Any = getattr(network, "backbone", None)
+    backbone = getattr(network, "backbone", None)
     if backbone is None or not has_backbone(state):
         return
     before = backbone.digest()
     fill(network, state, path)
     if backbone.digest() != before:
-        backbone.provenance = replace(backbone.provenance, weights=path.name, file_sha256=None)
+        changed = {"weights": path.name, "file_sha256": None}
+        backbone.provenance = backbone.provenance.model_copy(update=changed)
 
 
 def _with_known_backbone(
     network: nn.Module, state: dict[str, Tensor], card: Card, path: Path
 ) -> dict[str, Tensor]:
-    """A checkpoint's weights with those of the published backbone that it only names.
+    """A checkpoint's weights completed by the published backbone that it names.
 
     Raises:
         DiscernError: the backbone cannot be had, or is not the one that was trained on.
@@ -214,7 +221,7 @@ def _with_known_backbone(
     return {**{BACKBONE + key: value for key, value in backbone.state_dict().items()}, **state}
 
 
-def check_backbone(backbone: Any, card: Card, path: str | Path) -> None:
+def check_backbone(backbone: Backbone, card: Card, path: str | Path) -> None:
     """Raise a DiscernError where a head was trained on another backbone than this one."""
     if card.backbone is not None and (found := backbone.digest()) != card.backbone.digest:
         raise DiscernError(
@@ -255,15 +262,13 @@ def start_from(network: nn.Module, path: Path) -> None:
     fill(network, state, path)
 
 
-def match_backbone(
-    network: nn.Module, card: Card, state: dict[str, torch.Tensor], path: Path
-) -> None:
-    """Let a network's backbone be that of a checkpoint.
+def match_backbone(network: nn.Module, card: Card, state: dict[str, Tensor], path: Path) -> None:
+    """Load or check the backbone of a checkpoint.
 
     Raises:
         DiscernError: the checkpoint holds a head alone, which was trained on another backbone.
     """
     if has_backbone(state):
         adopt_backbone(network, state, path)
-    elif hasattr(network, "backbone"):
-        check_backbone(network.backbone, card, path)
+    elif (backbone := getattr(network, "backbone", None)) is not None:
+        check_backbone(backbone, card, path)

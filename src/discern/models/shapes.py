@@ -48,6 +48,6 @@ def _shape(tensor: Tensor | None) -> str:
 
 
 def _kind(tensor: Tensor) -> str:
-    """Whole numbers of any width are alike, quantised and complex ones are not."""
+    """Integers of any width count as one kind; other types have their own names."""
     whole = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
     return "whole numbers" if tensor.dtype in whole else str(tensor.dtype).removeprefix("torch.")

@@ -15,12 +15,12 @@ _own_accord = torch.get_num_threads()
 
 
 def all_threads() -> int:
-    """What torch takes by itself: the cores, or what OMP_NUM_THREADS says, or the sweep."""
+    """The default: all cores, or OMP_NUM_THREADS, or the limit set by a sweep."""
     return _own_accord
 
 
 def limit_threads(count: int) -> None:
-    """Let this process, whose jobs share the cores with others, take so many by itself."""
+    """Set the default for this process, whose jobs share the cores with others."""
     global _own_accord
     _own_accord = count
     torch.set_num_threads(count)

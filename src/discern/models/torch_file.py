@@ -53,7 +53,7 @@ def read(path: Path) -> Any:
 
 
 def _place() -> Path | None:
-    """The folder of what is kept; None, for temporary files, where it cannot be written."""
+    """The cache folder, or None for the system's temporary folder if it cannot be written."""
     folder = kept_files.folder()
     with suppress(OSError):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def _place() -> Path | None:
 
 
 def _keep(target: Path, digest: str) -> Path:
-    """Keep what a child has written, where that can be; its new path."""
+    """Move a converted file to the cache if possible; return its path."""
     named = target.with_name(kept_files.name(digest, _checksum(target)))
     target.rename(named)
     folder = target.parent.parent
@@ -74,7 +74,7 @@ def _keep(target: Path, digest: str) -> Path:
 
 
 def _checksum(path: Path) -> str:
-    """The CRC-32 of a file: quick, and no stranger writes in the cache folder."""
+    """The CRC-32 of a file: fast, and enough against accidental damage."""
     checksum = 0
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
@@ -104,7 +104,7 @@ def _sha256_of(path: Path, _: Hashable) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_state(path: Path, state: dict[Any, Any]) -> None:
+def check_state(path: Path, state: Mapping[object, object]) -> None:
     """Raise a DiscernError where a state dict holds anything but tensors by their names."""
     if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise DiscernError(f"{path} is not a checkpoint: its state_dict holds more than tensors.")

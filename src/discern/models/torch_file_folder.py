@@ -31,23 +31,23 @@ def folder() -> Path:
 
 
 def name(digest: str, checksum: str) -> str:
-    """The name of what was made of a file: its SHA-256, and a checksum of what was made."""
+    """The name of a converted file: the SHA-256 of the original, and its own checksum."""
     return f"{digest}-{FORMAT}-{checksum}{SUFFIX}"
 
 
 def is_named(path: Path, checksum: str) -> bool:
-    """Whether a file is as it was written: its checksum is in its name."""
+    """Whether a file's checksum is the one in its name."""
     return path.stem.endswith(f"-{checksum}")
 
 
 def converted(digest: str = "") -> list[Path]:
-    """What was made of the file of a SHA-256, or of all, those not used for the longest first."""
+    """The converted files of one original or all, least recently used first."""
     named = name(digest, "*") if digest else f"*-*{SUFFIX}"
     return sorted(folder().glob(named), key=last_used)
 
 
 def make_room(keep: Path) -> None:
-    """Remove those not used for the longest until ``keep`` and the others fit.
+    """Remove the least recently used files, except ``keep``, until the rest fit.
 
     What a process that was killed had begun goes after a day.
     """

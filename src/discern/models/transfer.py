@@ -21,11 +21,11 @@ SMALL_SIDE = 64
 """Images with a shorter side than this many pixels are scaled up for the backbone."""
 
 # A stage that would bring the last block above this share is taken apart instead.
-_MOST = 0.9
+MAX_LAST_BLOCK_SHARE = 0.9
 
 
 class TransferClassifier(nn.Module):
-    """A backbone, and a multi-layer perceptron from its features to the class logits.
+    """A backbone and a multi-layer perceptron that maps its features to class logits.
 
     What is frozen stays as it is, to the bit: it gets no gradients, and is in eval mode also while
     the rest trains, so that its batch normalisations keep their statistics. A backbone that is
@@ -156,9 +156,9 @@ class TransferClassifier(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "TransferClassifier":
-        """As of any module, but that the frozen part stays in eval mode."""
+        """As for any module, but the frozen part stays in eval mode."""
         if self.frozen_backbone and not any(part.training for part in self.backbone.modules()):
-            # Nothing is to be told to its hundreds of parts, which takes them long.
+            # Its hundreds of parts are in eval mode already, and setting it again takes long.
             self.training = mode
             for child in self.children():
                 if child is not self.backbone:
@@ -171,7 +171,7 @@ class TransferClassifier(nn.Module):
         return self
 
     def parameter_groups(self) -> list[tuple[str, list[nn.Parameter]]]:
-        """The parameters that some depth trains, for learning rates that fall towards the input.
+        """Parameters in groups, for learning rates that fall towards the input.
 
         Returns:
             ``head``, ``last_block`` and ``rest``, each with its parameters, frozen ones included;
@@ -216,7 +216,7 @@ def last_stages(network: nn.Module) -> list[nn.Module]:
     while waiting and held < LAST_BLOCK_SHARE * total:
         stage = waiting.pop()
         children = list(stage.children())
-        if children and held + _size(stage) > _MOST * total:
+        if children and held + _size(stage) > MAX_LAST_BLOCK_SHARE * total:
             waiting.extend(children)
             continue
         stages.insert(0, stage)

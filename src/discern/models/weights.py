@@ -2,7 +2,7 @@
 
 import re
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from discern.data.published.fetch import DownloadError, answering_mirrors, fetch
 from discern.errors import DiscernError, about, first_line
 from discern.models import torch_file
 from discern.models.shapes import check_shapes
-from discern.models.torch_file import check_state
+from discern.models.torch_file import check_finite, check_state
 
 SETTING = "model.weights"
 """The setting that messages about weights begin with."""
@@ -78,7 +78,7 @@ def require_answer(address: str, name: str = "") -> None:
 
 
 def not_to_be_had(name: str, remedy: str, error: BaseException) -> DiscernError:
-    """What is raised for a published file that cannot be downloaded."""
+    """The error for a published file that cannot be downloaded."""
     return DiscernError(
         f"{SETTING}=default needs {name}, which cannot be downloaded ({first_line(error)}); "
         f"{remedy}, or {WITHOUT_DOWNLOAD}."
@@ -109,7 +109,7 @@ def read_weights(path: Path, rather: Sequence[str] = ()) -> dict[str, Tensor]:
         read = _read_safetensors if path.suffix == ".safetensors" else torch_file.read
         state: Any = read(path)
         if not isinstance(state, dict):
-            raise DiscernError(f"{path} is no file of weights: it holds no state_dict.")
+            raise DiscernError(f"{path} is not a file of weights: it holds no state_dict.")
         keys = (*rather, *_WRAPPERS)
         state = next((state[key] for key in keys if isinstance(state.get(key), dict)), state)
         check_state(path, state)
@@ -162,14 +162,9 @@ def load_weights(network: nn.Module, path: Path, heads: Sequence[str]) -> None:
         if name in expected or not name.startswith(prefixes):
             given[name] = tensor
     check_shapes(f"{SETTING}={path}", given, expected, "the backbone")
-    check_finite(path, given)
+    with about(SETTING):
+        check_finite(path, given)
     state = OrderedDict(given)
     # The layers' versions are those of the network, for the names are; MNASNet insists on one.
     state._metadata = expected._metadata  # type: ignore[attr-defined]
     network.load_state_dict(state)
-
-
-def check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Raise a DiscernError that names the first of a file's weights that is not finite."""
-    with about(SETTING):
-        torch_file.check_finite(path, weights)

@@ -12,6 +12,7 @@ from torch import nn
 from discern.data.module import ImageDataModule
 from discern.errors import DiscernError, first_line
 from discern.models.classifier import Classifier
+from discern.training.seam import settings_of
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ def batches_of(data: ImageDataModule, split: str, trainer: Trainer) -> int:
 
 
 def omit_single_images(model: Classifier, data: ImageDataModule) -> None:
-    """Leave out a last batch of one image where the network normalises over the batch.
+    """Omit a last batch of one image if the network has batch normalisation.
 
     torch has no statistics of one value, and refuses.
     """
@@ -37,8 +38,8 @@ def omit_single_images(model: Classifier, data: ImageDataModule) -> None:
 
 
 def say_what_is_omitted(data: ImageDataModule, trainer: Trainer) -> None:
-    """Tell in a line that each epoch leaves one image out, where it does."""
-    if not getattr(data, "omits_single_images", False) or trainer.overfit_batches:  # type: ignore[attr-defined]
+    """Log that each epoch leaves one image out, where it does."""
+    if not getattr(data, "omits_single_images", False) or settings_of(trainer).overfit_batches:
         return
     omitted = batches_of(data, "train", trainer)
     data.omits_single_images = False
@@ -53,7 +54,7 @@ def say_what_is_omitted(data: ImageDataModule, trainer: Trainer) -> None:
 
 @contextmanager
 def refusals_of_training(data: ImageDataModule) -> Iterator[None]:
-    """Tell in a sentence what settings make of training that it cannot go on.
+    """Turn errors of training that settings cause into one sentence.
 
     Raises:
         DiscernError: names the setting.

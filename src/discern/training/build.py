@@ -5,11 +5,11 @@ import inspect
 import logging
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version as release
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.fabric.utilities import registry
@@ -28,23 +28,16 @@ from discern.config.values import plain, with_floats
 from discern.data.image_folder import BadFile, TooManyBadFilesError
 from discern.data.known import KnownImages, Rule, check_classes
 from discern.data.module import ImageDataModule
+from discern.data.preprocessing import Preprocessing
 from discern.errors import DiscernError, about, as_override, first_line, shortened
 from discern.files.csv_cells import write_csv
 from discern.files.writing import write_whole
 from discern.models.backbones import PUBLISHED, backbone_preprocessing
-from discern.models.card import (
-    TARGET,
-    Card,
-    portable_settings,
-    without_target,
-    written,
-)
+from discern.models.card import TARGET, Card, portable_settings, without_target, written
 from discern.models.classifier import Classifier
 from discern.models.mixing import mixing
 from discern.models.registry import MODELS, name_of
-from discern.models.saved import (
-    start_from,
-)
+from discern.models.saved import start_from
 from discern.models.schedule import Schedule
 from discern.models.transfer import TransferClassifier
 from discern.redaction import redacted
@@ -55,9 +48,13 @@ from discern.training.checkpointing import WholeFileCheckpointIO
 from discern.training.finetune import Finetune
 from discern.training.job import relative
 from discern.training.meeting import say_what_differs
+from discern.training.seam import callback_of
 from discern.training.time_limit import TimeLimit
 
 log = logging.getLogger(__name__)
+
+Settings = dict[Any, Any]
+"""A group of the config as plain values; OmegaConf allows other keys than texts."""
 
 KNOWN_LIGHTNING = "2.6."
 """Beginning of the versions whose epoch loop is exchanged; with others Lightning's own is used."""
@@ -66,8 +63,8 @@ KNOWN_LIGHTNING = "2.6."
 registry.entry_points = functools.cache(registry.entry_points)  # type: ignore[assignment,attr-defined]
 
 
-def build(setting: str, node: Any, **arguments: Any) -> Any:
-    """Instantiate the ``_target_`` of a config; a mistake in it becomes one sentence.
+def build(setting: str, node: object, **arguments: object) -> Any:
+    """Instantiate the ``_target_`` of a config.
 
     Raises:
         DiscernError: the class does not exist, a package is missing, an argument is wrong.
@@ -82,7 +79,7 @@ def build(setting: str, node: Any, **arguments: Any) -> Any:
         settings = {"_target_": target, **with_floats(target, named)}
     try:
         if isinstance(target, str) and target.startswith(LIBRARIES):
-            check_types(setting, _found_once(target).func, named)
+            check_types(setting, _class_of(target).func, named)
         built = _instantiate(settings, arguments)
         if isinstance(built, functools.partial):
             # Or else a wrong argument would show only when training has begun.
@@ -100,8 +97,8 @@ def build(setting: str, node: Any, **arguments: Any) -> Any:
         raise DiscernError(f"{setting}: {why}.") from error
 
 
-def _instantiate(settings: Any, arguments: dict[str, Any]) -> Any:
-    """What Hydra makes of settings and further arguments.
+def _instantiate(settings: Any, arguments: dict[str, object]) -> Any:
+    """Call the target with the settings and further arguments, as Hydra does.
 
     Where these are mere values, Hydra only finds the target: it would make each value a node of a
     config, copy that and turn it back. A Trainer with its callbacks then takes 29 ms and not 43,
@@ -112,11 +109,12 @@ def _instantiate(settings: Any, arguments: dict[str, Any]) -> Any:
 
     given = {**settings, **arguments} if isinstance(settings, dict) else {}
     target = given.pop("_target_", None)
-    if target is None or not all(map(_is_argument, given)) or not _are_values(given):
+    # Names that begin with _ tell Hydra something, such as ``_partial_``.
+    for_hydra = any(str(name).startswith("_") for name in given)
+    if not isinstance(target, str) or for_hydra or _has_nodes(given):
         return instantiate(settings, _convert_="all", **arguments)
-    make = _found_once if str(target).startswith(LIBRARIES) else _found
     try:
-        return make(target)(**given)
+        return _class_of(target)(**given)
     except InstantiationException:
         raise
     except Exception as error:
@@ -127,32 +125,32 @@ LIBRARIES = ("discern.", "lightning.", "torch.")
 """Packages whose classes stay what they are in a process, unlike those of somebody's notebook."""
 
 
-def _found(target: Any) -> Any:
-    """What a ``_target_`` stands for, if Hydra allows it to be called."""
+def _class_of(target: str) -> functools.partial[Any]:
+    """The class or function of a ``_target_``, if Hydra allows it."""
+    return (_imported_once if target.startswith(LIBRARIES) else _imported)(target)
+
+
+def _imported(target: str) -> functools.partial[Any]:
     from hydra.utils import instantiate
 
-    return instantiate({"_target_": target, "_partial_": True})
+    made: functools.partial[Any] = instantiate({"_target_": target, "_partial_": True})
+    return made
 
 
-_found_once = functools.lru_cache(maxsize=256)(_found)
+_imported_once = functools.lru_cache(maxsize=256)(_imported)
 
 
-def _is_argument(name: Any) -> bool:
-    """Whether it is a name, and none that tells Hydra something, such as ``_partial_``."""
-    return isinstance(name, str) and not name.startswith("_")
-
-
-def _are_values(value: Any) -> bool:
-    """Whether there is nothing in it that Hydra would build or refuse: a target, or ``???``."""
+def _has_nodes(value: object) -> bool:
+    """Whether Hydra would build or refuse any part: a nested target, or ``???``."""
     if isinstance(value, dict):
-        return "_target_" not in value and all(map(_are_values, value.values()))
+        return "_target_" in value or any(map(_has_nodes, value.values()))
     if isinstance(value, list | tuple):
-        return all(map(_are_values, value))
-    return not OmegaConf.is_config(value) and not (isinstance(value, str) and value == "???")
+        return any(map(_has_nodes, value))
+    return OmegaConf.is_config(value) or (isinstance(value, str) and value == "???")
 
 
 def build_all(setting: str, nodes: Any) -> list[Any]:
-    """Instantiate each entry of a group of many; entries that are null were switched off."""
+    """Instantiate each entry of a group except null ones."""
     nodes = plain(nodes)
     if not nodes:
         return []
@@ -167,32 +165,29 @@ def build_all(setting: str, nodes: Any) -> list[Any]:
 
 
 def _directed(settings: Any) -> Any:
-    """Settings of what watches a metric, in the direction in which that is better."""
+    """Settings with ``mode`` filled in for a class that watches a metric."""
     if not isinstance(settings, dict) or settings.get("mode") is not None:
         return settings
-    if not _watches(settings.get("_target_")):
+    target, monitor = settings.get("_target_"), settings.get("monitor")
+    if not isinstance(target, str) or not _watches(target):
         return settings
     others = {name: value for name, value in settings.items() if name != "mode"}
-    monitor = settings.get("monitor")
     return {**others, "mode": metric_of(monitor).mode} if isinstance(monitor, str) else others
 
 
-def _watches(target: Any) -> bool:
-    """Whether a ``_target_`` is a class that watches a metric, whose words for it are known."""
-    if not isinstance(target, str):
-        return False
+def _watches(target: str) -> bool:
+    """Whether a ``_target_`` is a class that watches a metric by ``monitor`` and ``mode``."""
     try:
         make_importable(target)
-        kind = _found(target).func
-    except Exception:  # which building it tells better
+        kind = _class_of(target).func
+    except Exception:  # building it gives the better message
         return False
-    return inspect.isclass(kind) and issubclass(
-        kind, EarlyStopping | ModelCheckpoint | ReduceLROnPlateau
-    )
+    watching = EarlyStopping | ModelCheckpoint | ReduceLROnPlateau
+    return inspect.isclass(kind) and issubclass(kind, watching)
 
 
 def build_trainer(cfg: DictConfig, always: list[Callback]) -> Trainer:
-    """The Lightning Trainer with the chosen callbacks and loggers, and with those of every run.
+    """The Lightning Trainer with the chosen callbacks and loggers, and the callbacks of every run.
 
     Raises:
         DiscernError: an argument, or the machine lacks the device.
@@ -202,28 +197,32 @@ def build_trainer(cfg: DictConfig, always: list[Callback]) -> Trainer:
     _check_devices(settings["accelerator"], settings["devices"])
     callbacks = build_all("callbacks", cfg.callbacks)
     callbacks += build_all("trainer.callbacks", settings["callbacks"])
-    if settings["enable_checkpointing"] is False or settings["barebones"]:
-        callbacks = [c for c in callbacks if not isinstance(c, ModelCheckpoint)]
-    if settings["barebones"]:  # nothing is logged that it could watch
-        callbacks = [c for c in callbacks if not isinstance(c, EarlyStopping)]
-    if settings["enable_progress_bar"] is False or settings["barebones"]:
-        callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]
+    bare = settings["barebones"]  # nothing is logged that early stopping could watch
+    unwanted: list[type[Callback]] = [EarlyStopping] if bare else []
+    unwanted += [ModelCheckpoint] if bare or settings["enable_checkpointing"] is False else []
+    unwanted += [ProgressBar] if bare or settings["enable_progress_bar"] is False else []
+    callbacks = [c for c in callbacks if not isinstance(c, tuple(unwanted))]
     for name in ("profiler", "strategy"):
         if isinstance(settings[name], dict):
             settings[name] = build(f"trainer.{name}", settings[name])
     if settings["max_time"] is not None:
         # Lightning, which is given it as well, takes this one in the place of its own.
         callbacks.append(TimeLimit(settings["max_time"]))
-    changes: dict[str, Any] = {
+    loggers = (
+        build_all("logger", cfg.logger)
+        if settings["logger"] in (None, True)
+        else build_all("trainer.logger", settings["logger"])
+    )
+    changes: dict[str, object] = {
         "callbacks": always + callbacks,
-        "logger": _loggers(cfg.logger, settings["logger"]),
+        "logger": loggers or False,
         "plugins": [*build_all("trainer.plugins", settings["plugins"]), WholeFileCheckpointIO()],
         "default_root_dir": settings["default_root_dir"] or cfg.folder,
         # Where the groups chose none, none: Lightning would put in its own.
         "enable_checkpointing": any(isinstance(c, ModelCheckpoint) for c in callbacks),
         "enable_progress_bar": any(isinstance(c, ProgressBar) for c in callbacks),
     }
-    if settings["barebones"]:
+    if bare:
         changes |= dict.fromkeys(("logger", "log_every_n_steps", "num_sanity_val_steps"))
     try:
         trainer: Trainer = build("trainer", settings | changes)
@@ -239,7 +238,7 @@ def build_trainer(cfg: DictConfig, always: list[Callback]) -> Trainer:
     return trainer
 
 
-def _check_processes(trainer: Trainer, settings: dict[Any, Any]) -> None:
+def _check_processes(trainer: Trainer, settings: Mapping[Any, object]) -> None:
     """Refuse what cannot train in several processes.
 
     Raises:
@@ -253,11 +252,15 @@ def _check_processes(trainer: Trainer, settings: dict[Any, Any]) -> None:
             f"trainer.strategy={name} is not allowed; what its processes measure would end with "
             "them, so it must be one that starts the command once more for each, such as ddp."
         )
-    if trainer.world_size > 1 and settings["sync_batchnorm"] and not _on_gpu(trainer):
+    if (
+        trainer.world_size > 1
+        and settings["sync_batchnorm"]
+        and strategy.root_device.type != "cuda"
+    ):
         raise DiscernError(
             "trainer.sync_batchnorm=true is not allowed on a CPU; PyTorch has it for GPUs only."
         )
-    if trainer.world_size > 1 and any(isinstance(c, Finetune) for c in _callbacks_of(trainer)):
+    if trainer.world_size > 1 and callback_of(trainer, Finetune):
         raise DiscernError(
             f"callbacks=finetune is not allowed with trainer.devices={trainer.world_size}; each "
             "process would change what is trained later by itself, so train the head first, and go "
@@ -265,16 +268,8 @@ def _check_processes(trainer: Trainer, settings: dict[Any, Any]) -> None:
         )
 
 
-def _callbacks_of(trainer: Trainer) -> list[Callback]:
-    return trainer.callbacks  # type: ignore[attr-defined,no-any-return]
-
-
-def _on_gpu(trainer: Trainer) -> bool:
-    return trainer.strategy.root_device.type == "cuda"
-
-
-def _check_checkpoints(callbacks: Sequence[Any]) -> None:
-    """Refuse two checkpoints in one file, of which the second would be what the first is called.
+def _check_checkpoints(callbacks: Sequence[Callback]) -> None:
+    """Refuse two checkpoint callbacks that would write one file.
 
     Raises:
         DiscernError: names the file.
@@ -287,17 +282,13 @@ def _check_checkpoints(callbacks: Sequence[Any]) -> None:
             )
 
 
-def _loggers(group: DictConfig, setting: Any) -> Any:
-    if setting in (None, True):
-        return build_all("logger", group) or False
-    return build_all("trainer.logger", setting) or False
-
-
 def _check_devices(accelerator: str, devices: int | str | list[int]) -> None:
-    """Lightning would train on another device, or start more processes than there are cores."""
+    """Refuse missing devices: Lightning would use others, or start too many processes."""
     gpus, mps = torch.cuda.device_count(), torch.backends.mps.is_available()
     if not gpus:
-        _ask_for_gpus_quickly()
+        # Lightning lets torch ask NVML, lest the driver be loaded before processes are forked, and
+        # Adam asks at each step: 80 us where there is no GPU, and 2 us otherwise.
+        os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
     if accelerator in ("gpu", "cuda") and not gpus and not (accelerator == "gpu" and mps):
         raise DiscernError(
             f"trainer.accelerator={accelerator} is not allowed; this machine has no GPU that "
@@ -320,19 +311,10 @@ def _check_devices(accelerator: str, devices: int | str | list[int]) -> None:
         )
 
 
-def _ask_for_gpus_quickly() -> None:
-    """On a machine without a GPU.
-
-    Lightning lets torch ask NVML, lest the driver be loaded before processes are forked, and Adam
-    asks at each step: 80 us where there is none, and 2 us otherwise.
-    """
-    os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
-
-
 def build_data(
     cfg: DictConfig, known: KnownImages | None = None, measured: str | None = None
 ) -> ImageDataModule:
-    """The data module, its files found or downloaded, its splits made.
+    """The data module, set up: files found or downloaded, splits made.
 
     What its settings leave open of the pictures' preparation is what the model, where ``cfg`` has
     one, was trained with. Files that cannot be used are listed in bad_files.csv.
@@ -366,30 +348,26 @@ def build_data(
         say_what_differs(data)
     elif known is not None:  # a data module of a user's own that divides its images itself
         check_classes(data.title, data.class_names, known)
-    module: ImageDataModule = data
-    return module
+    return cast(ImageDataModule, data)
 
 
-_PLAIN = {
-    "image_size": 64,
-    "resize": 73,
-    "interpolation": "bilinear",
-    "mean": [0.5, 0.5, 0.5],
-    "std": [0.5, 0.5, 0.5],
-}
+_PLAIN = asdict(Preprocessing(64, 73, "bilinear", (0.5,) * 3, (0.5,) * 3))
 """How pictures are prepared for a model without weights that were trained with something else."""
 
 
-def _with_preprocessing(settings: dict[Any, Any], model: DictConfig | None) -> dict[Any, Any]:
-    """The settings of a data set, with the numbers that they leave open."""
+def _with_preprocessing(settings: Settings, model: DictConfig | None) -> Settings:
+    """The settings of a data set, with defaults for the preprocessing that they leave open."""
     left_open = [name for name in _PLAIN if name in settings and settings[name] is None]
     if not left_open:
         return settings
     known = _PLAIN
     if model is not None and model._target_ == MODELS["transfer"]:
-        backbone = backbone_preprocessing(model.library, model.backbone)
-        known = {**asdict(backbone), "mean": list(backbone.mean), "std": list(backbone.std)}
-    settings = settings | {name: known[name] for name in left_open if name != "resize"}
+        known = asdict(backbone_preprocessing(model.library, model.backbone))
+    settings = settings | {
+        name: list(value) if isinstance(value := known[name], tuple) else value
+        for name in left_open
+        if name != "resize"
+    }
     if "resize" in left_open:
         # In proportion, for a size that was chosen.
         settings["resize"] = round(known["resize"] * settings["image_size"] / known["image_size"])
@@ -406,7 +384,7 @@ def _list_bad_files(bad: Sequence[BadFile], cfg: DictConfig) -> Path:
 
 
 def build_model(cfg: DictConfig, data: ImageDataModule, validated: bool) -> Classifier:
-    """The classifier, told by the data module what it will see.
+    """The classifier for the images of a data module.
 
     Args:
         cfg: the whole config.
@@ -444,7 +422,7 @@ FOR_TRAINING = ("label_smoothing", "class_weights", "mixup", "cutmix", "lr_facto
 def _class_weights(
     setting: str | list[float] | dict[str | int, float] | None, data: ImageDataModule
 ) -> torch.Tensor | None:
-    """What an image of each class counts for, float32 (num_classes,); the log says it.
+    """Weight of each class in the loss, float32 (num_classes,); logged.
 
     Raises:
         DiscernError: there is not one number for each class.
@@ -475,7 +453,7 @@ def _weights_by_name(setting: dict[str | int, float], names: list[str]) -> list[
     unknown, missing = [n for n in given if n not in names], [n for n in names if n not in given]
     if unknown or missing or len(given) < len(setting):
         wrong = [f"lacks {shortened(missing)}"] if missing else []
-        wrong += [f"names {shortened(unknown)}, which is no class"] if unknown else []
+        wrong += [f"names {shortened(unknown)}, which is not a class"] if unknown else []
         raise DiscernError(
             f"model.class_weights={as_override(setting)} "
             f"{' and '.join(wrong) or 'names a class twice'}; it must have a number for each of "
@@ -486,16 +464,16 @@ def _weights_by_name(setting: dict[str | int, float], names: list[str]) -> list[
 
 def _card(
     cfg: DictConfig,
-    settings: dict[Any, Any],
+    settings: Settings,
     data: ImageDataModule,
     network: nn.Module,
     split: Rule | None,
 ) -> Card:
-    model = {key: value for key, value in settings.items() if key != "_target_"}
+    model = without_target(settings)
     backbone = None
     if isinstance(network, TransferClassifier):
         provenance = network.backbone.provenance
-        backbone = {**asdict(provenance), "digest": network.backbone.digest()}
+        backbone = {**provenance.model_dump(), "digest": network.backbone.digest()}
         if provenance.weights != PUBLISHED:
             model["weights"] = None  # they are in the checkpoint
     return written(
@@ -512,11 +490,11 @@ def _card(
 
 
 def portable(cfg: DictConfig) -> dict[str, Any]:
-    """A config as plain values, without the paths of the machine and the run, and secrets."""
+    """A config as plain values, without paths and secrets."""
     kept = ("seed", "model", "data", "optimizer", "scheduler")
     parts: dict[str, Any] = {key: plain(cfg[key]) for key in kept}
-    parts["data"] = {key: value for key, value in parts["data"].items() if key != "dir"}
-    parts["model"] = {key: value for key, value in parts["model"].items() if key != "init_from"}
+    parts["data"].pop("dir", None)
+    parts["model"].pop("init_from", None)
     if parts["model"].get("weights"):
         parts["model"]["weights"] = Path(parts["model"]["weights"]).name
     for group in kept[1:]:

@@ -10,6 +10,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
@@ -18,9 +19,13 @@ from discern.files.writing import write_whole
 from discern.models.checkpoint import SUFFIX, write
 from discern.models.saved import read
 from discern.schema import Strict, check_schema
-from discern.training.divergence import StopOnDivergence, finite_weights
+from discern.training.divergence import divergence, finite_weights
 
 log = logging.getLogger(__name__)
+
+
+State = dict[str, Any]
+"""That of a ``ModelCheckpoint``, which a schema has checked."""
 
 
 class WholeFileCheckpointIO(CheckpointIO):
@@ -32,7 +37,7 @@ class WholeFileCheckpointIO(CheckpointIO):
     """
 
     def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None
     ) -> None:
         """Write ``checkpoint`` to ``path``.
 
@@ -47,9 +52,9 @@ class WholeFileCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
     def load_checkpoint(
-        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
+        self, path: str | Path, map_location: object = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:
-        """Read a checkpoint to the CPU; nothing in it is executed, whatever the caller asks for.
+        """Read a checkpoint to the CPU; nothing in it is ever executed.
 
         Raises:
             DiscernError: it is not one.
@@ -59,7 +64,7 @@ class WholeFileCheckpointIO(CheckpointIO):
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Lightning's ModelCheckpoint, which knows what was best also after a change of folder.
+    """Lightning's ModelCheckpoint that keeps the best score when a run continues in a new folder.
 
     Lightning forgets the best score when a run is continued in a new folder, and the continued run
     would call its first epoch the best. Here the checkpoints kept so far are copied along. And a
@@ -70,9 +75,14 @@ class RunCheckpoint(ModelCheckpoint):
     FILE_EXTENSION = SUFFIX
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: object,
+        batch_idx: int,
     ) -> None:
-        """Save if one is due by steps or by time, which Lightning asks last of all."""
+        """Save if a checkpoint is due by steps or time; otherwise skip Lightning's checks."""
         if self._every_n_train_steps >= 1 or self._train_time_interval is not None:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
@@ -89,8 +99,7 @@ class RunCheckpoint(ModelCheckpoint):
             super()._save_last_checkpoint(trainer, monitor_candidates)
 
     def _is_sound(self, trainer: Trainer, metrics: dict[str, Tensor]) -> bool:
-        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-        if any(isinstance(c, StopOnDivergence) and c.found is not None for c in callbacks):
+        if divergence(trainer) is not None:
             return False
         watched = metrics.get(self.monitor) if self.monitor else None
         sound = watched is None or bool(torch.isfinite(watched))
@@ -135,10 +144,8 @@ class RunCheckpoint(ModelCheckpoint):
         return str(target)
 
 
-def state_beside(
-    saved: dict[str, Any], callback: ModelCheckpoint, folder: Path, place: str
-) -> dict[str, Any]:
-    """The state of a ``ModelCheckpoint`` that is continued, of the files that are still there.
+def state_beside(saved: State, callback: ModelCheckpoint, folder: Path, place: str) -> State:
+    """A ``ModelCheckpoint``'s state, restricted to files that still exist.
 
     The paths in it are a stranger's: of each the name counts, and the file of that name in the
     folder of the checkpoint that is continued, wherever that has been moved to.
@@ -187,7 +194,7 @@ def state_beside(
 
 
 def _beside(path: str, before: str, folder: Path, suffix: str) -> str:
-    """The checkpoint in ``folder`` that a path in the folder ``before`` means, or nothing."""
+    """The file in ``folder`` for a path that was in the folder ``before``, or an empty text."""
     within = path.removeprefix(before) if path.startswith((f"{before}/", f"{before}\\")) else ""
     parts = re.split(r"[/\\]", within.strip("/\\")) if within else re.split(r"[/\\]", path)[-1:]
     if {"", ".", ".."} & {*parts} or not parts[-1].endswith(suffix):
@@ -200,14 +207,14 @@ def _beside(path: str, before: str, folder: Path, suffix: str) -> str:
     return str(file) if inside else ""
 
 
-def _is_score(value: Any) -> Any:
+def _check_score(value: object) -> object:
     if not isinstance(value, Tensor) or value.ndim != 0 or not value.is_floating_point():
         raise ValueError("it is not the value of a metric")
     return value
 
 
 _Path = Annotated[str, Field(max_length=10_000)]
-_Score = Annotated[Any, AfterValidator(_is_score)]
+_Score = Annotated[object, AfterValidator(_check_score)]
 
 
 class _CheckpointState(Strict):

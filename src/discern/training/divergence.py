@@ -1,24 +1,25 @@
-"""A loss that is not finite ends training, before it spoils what there is."""
+"""Ends training at a loss that is not finite, before it spoils the checkpoints."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
 
 from discern.runs.state import Ended, State
+from discern.training.seam import callback_of
 
 STEPS_AT_ONCE = 50
 """Batches whose losses are looked at together where looking waits for the device."""
 
 REMEMBERED = 3
-"""Finite losses that are told of, the last ones."""
+"""How many of the last finite losses are reported."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Divergence:
 
     @property
     def ended(self) -> Ended:
-        """How training ended; what was asked for is not there, as the process's status says."""
+        """How training ended, with exit status 1."""
         what = "validation loss after" if self.metric.startswith("val/") else "training loss in"
         shown = ", ".join(f"{loss:.4g}" for loss in self.last_finite_losses)
         before = f"the last finite ones {shown}" if shown else "none before was finite"
@@ -57,6 +58,12 @@ class Divergence:
         )
 
 
+def divergence(trainer: Trainer) -> Divergence | None:
+    """Where the loss became non-finite and ended training, or None."""
+    watching = callback_of(trainer, StopOnDivergence)
+    return None if watching is None else watching.found
+
+
 class DivergedError(Exception):
     """Leaves Lightning's loop in the middle of an epoch."""
 
@@ -64,9 +71,9 @@ class DivergedError(Exception):
 class StopOnDivergence(Callback):
     """Ends training once a loss of training or of validation is not finite.
 
-    On a CPU each loss is looked at as its step ends. Where that would wait for the device, or for
-    other processes, losses are looked at :data:`STEPS_AT_ONCE` at a time, and before a validation
-    and an epoch's end; the step is known all the same.
+    On a CPU each loss is checked at the end of its step. Where that would wait for a device or
+    other processes, losses are checked :data:`STEPS_AT_ONCE` at a time, and before a validation
+    and the end of an epoch. The step is exact in any case.
 
     Attributes:
         found: where it was; None while all is well.
@@ -81,26 +88,31 @@ class StopOnDivergence(Callback):
         self._lr = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find out whether looking at a loss waits for anything."""
+        """Find out whether reading a loss is free of waiting."""
         alone = trainer.world_size == 1
         self._at_once = alone and trainer.strategy.root_device.type == "cpu"
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Train no further where ``trainer.min_epochs`` would have it."""
+        """Stop even if ``trainer.min_epochs`` asks for more epochs."""
         if self.found is not None:
             raise DivergedError
 
     def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int
     ) -> None:
         """Remember the learning rate, which a schedule changes before the batch ends."""
         self._lr = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: object,
+        batch_idx: int,
     ) -> None:
-        """Look at the loss, or have it wait."""
-        if not outputs:
+        """Check the loss, or queue it."""
+        if not isinstance(outputs, dict) or not outputs:
             return
         loss: Tensor = outputs["loss"]
         if self._at_once:
@@ -113,11 +125,11 @@ class StopOnDivergence(Callback):
             self._look(trainer, batch_idx)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at what waits: such a model needs no validation."""
+        """Check queued losses before validating."""
         self._look_at_rest(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the loss; the epoch is brought to its end, so that its metrics are kept."""
+        """Check the validation loss; the epoch ends normally, so that its metrics are kept."""
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
         loss = trainer.callback_metrics.get("val/loss")
@@ -128,7 +140,7 @@ class StopOnDivergence(Callback):
             trainer.should_stop = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at what waits, before a checkpoint is written."""
+        """Check queued losses before a checkpoint is written."""
         self._look_at_rest(trainer)
 
     def _look_at_rest(self, trainer: Trainer) -> None:
@@ -136,7 +148,7 @@ class StopOnDivergence(Callback):
             self._look(trainer, self._waiting[-1][0] if self._waiting else 0)
 
     def _look(self, trainer: Trainer, batch_idx: int) -> None:
-        """Raise DivergedError if any loss that waits is not finite, in any of the processes."""
+        """Raise DivergedError if any queued loss of any process is not finite."""
         waiting, self._waiting = self._waiting, []
         values = torch.stack([loss for _, loss, _ in waiting]).tolist() if waiting else []
         bad = next((place for place, v in enumerate(values) if not math.isfinite(v)), None)
@@ -144,25 +156,25 @@ class StopOnDivergence(Callback):
         if not trainer.strategy.reduce_boolean_decision(bad is not None, all=False):
             return
         if bad is None:
-            step, told, lr = trainer.global_step, "not finite in another process", self._lr
+            step, loss, lr = trainer.global_step, "not finite in another process", self._lr
         else:
             number, _, lr = waiting[bad]
-            step, told = _step_of(trainer, number, batch_idx), f"{values[bad]}"
-        self.found = self._divergence(trainer, step, "train/step_loss", told, lr)
+            step, loss = _step_of(trainer, number, batch_idx), f"{values[bad]}"
+        self.found = self._divergence(trainer, step, "train/step_loss", loss, lr)
         raise DivergedError
 
     def _divergence(
-        self, trainer: Trainer, step: int, metric: str, told: str, lr: float
+        self, trainer: Trainer, step: int, metric: str, loss: str, lr: float
     ) -> Divergence:
         share = trainer.accumulate_grad_batches
         finite = [value * share for value in self._finite]
         return Divergence(
-            trainer.current_epoch + 1, step, lr, metric, told, finite, _advice(trainer, lr, finite)
+            trainer.current_epoch + 1, step, lr, metric, loss, finite, _advice(trainer, lr, finite)
         )
 
 
 def _step_of(trainer: Trainer, number: int, last: int) -> int:
-    """The optimizer's step, from 1, that a batch of the epoch was part of, ``last`` being over."""
+    """The optimizer step, from 1, of batch ``number`` of the epoch; ``last`` is the latest."""
     share = trainer.accumulate_grad_batches
     taken = math.ceil((last + 1) / share) if trainer.is_last_batch else (last + 1) // share
     return trainer.global_step - taken + math.ceil((number + 1) / share)
@@ -180,11 +192,11 @@ def _advice(trainer: Trainer, lr: float, finite: list[float]) -> str:
         ways.append("trainer.gradient_clip_val=1")
     if str(trainer.precision).startswith("16"):
         ways.append("trainer.precision=bf16-mixed or 32-true")
-    return f"Try {', or '.join(ways)}; on_nan=continue goes on all the same."
+    return f"Try {', or '.join(ways)}; on_nan=continue trains on all the same."
 
 
 def finite_weights(module: nn.Module) -> bool:
-    """Whether what training changes is finite: trained weights, and statistics such as means.
+    """Whether all trained weights and running statistics are finite.
 
     A buffer may be infinite by intention, as a mask is, but not NaN.
     """

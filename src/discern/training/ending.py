@@ -1,55 +1,54 @@
-"""Why training ended, told by what ended it."""
+"""Why training ended."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, Timer
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason as Why
 
 from discern.runs.state import Ended, State
-from discern.training.divergence import StopOnDivergence
+from discern.training.divergence import divergence
 from discern.training.pruning import Pruning
+from discern.training.seam import callback_of, callbacks_of, settings_of
 
 ONE_EPOCH = 1.0
 
 
 class Ending(Callback):
-    """Finds out who has asked for the end of training, when it has just been asked for.
+    """Notes what asked for the end of training, as soon as it is asked for.
 
-    Afterwards it could not be told: more than one callback may have a reason by then, and early
-    stopping remembers that of the run that is continued.
+    Later this is ambiguous: by then several callbacks may have a reason, and early stopping keeps
+    the reason of the run that is continued.
     """
 
     def __init__(self) -> None:
         self._asked: Ended | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let early stopping forget why the run ended that is continued."""
+        """Clear early stopping's reason from the continued run."""
         for callback in trainer.early_stopping_callbacks:
             callback.stopping_reason = Why.NOT_STOPPED
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget a request that ``trainer.min_epochs`` has overruled and that is withdrawn."""
+        """Forget a request that ``trainer.min_epochs`` has overruled."""
         if not trainer.should_stop:
             self._asked = None
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See whether a batch was the last, before a validation takes its time."""
+        """Note whether a batch asked for the end."""
         self._notice(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See whether the validation, or else a batch, was the last."""
+        """Note whether the validation or a batch asked for the end."""
         self._notice(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See whether the epoch was the last."""
+        """Note whether the epoch asked for the end."""
         self._notice(trainer)
 
     def ended(self, trainer: Trainer) -> Ended:
-        """How a fit that came to its end did."""
-        settings: Any = trainer
+        """How a fit that was not interrupted ended."""
+        settings = settings_of(trainer)
         if settings.fast_dev_run:
             return _done("trainer.fast_dev_run batches seen")
         if settings.limit_train_batches == 0:
@@ -73,12 +72,12 @@ def _done(reason: str) -> Ended:
 
 
 def _who_asked(trainer: Trainer) -> Ended:
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    for callback in callbacks:
-        if isinstance(callback, StopOnDivergence) and callback.found is not None:
-            return callback.found.ended
-        if isinstance(callback, Pruning) and callback.ended is not None:
-            return callback.ended
+    if (found := divergence(trainer)) is not None:
+        return found.ended
+    pruning = callback_of(trainer, Pruning)
+    if pruning is not None and pruning.ended is not None:
+        return pruning.ended
+    callbacks = callbacks_of(trainer)
     for callback in callbacks:
         if isinstance(callback, EarlyStopping) and callback.stopping_reason != Why.NOT_STOPPED:
             return _early(callback, trainer)
@@ -113,10 +112,8 @@ def _early(callback: EarlyStopping, trainer: Trainer) -> Ended:
 
 
 def _checks(callback: EarlyStopping, trainer: Trainer) -> str:
-    """What patience counts."""
-    settings: Any = trainer
-    each_epoch = trainer.check_val_every_n_epoch == 1 and settings.val_check_interval == ONE_EPOCH
-    each_epoch = each_epoch or bool(callback._check_on_train_epoch_end)
-    one = callback.patience <= 1
-    name = "epoch" if each_epoch else "validation"
-    return name if one else f"{name}s"
+    """The unit of ``patience``: epochs or validations."""
+    settings = settings_of(trainer)
+    each_epoch = settings.check_val_every_n_epoch == 1 and settings.val_check_interval == ONE_EPOCH
+    name = "epoch" if each_epoch or callback._check_on_train_epoch_end else "validation"
+    return name if callback.patience <= 1 else f"{name}s"

@@ -1,15 +1,14 @@
 """Settings that a run finds by trying them: the learning rate and the batch size.
 
-What is tried is tried on a model of its own, with a Trainer of its own that has neither loggers nor
-callbacks nor a folder, and the random numbers go back to where they were. The run that follows is
-therefore, to the bit, the one that is given the found numbers by hand.
+Trials have their own model and their own Trainer, without loggers, callbacks or a folder, and the
+state of the random generators is restored after them. The run that follows is therefore, to the
+bit, the run that is given the found numbers by hand.
 """
 
 from __future__ import annotations
 
 import copy
 import io
-import itertools
 import logging
 import math
 import signal
@@ -25,11 +24,14 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.tuner.lr_finder import _LRFinder
 from lightning.pytorch.tuner.tuning import Tuner
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.seed import isolate_rng
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf, open_dict
+from torch.optim import Optimizer
 
 from discern.config.check import as_typed_settings
 from discern.config.typed import command_line
@@ -37,7 +39,8 @@ from discern.console import is_terminal
 from discern.data.module import ImageDataModule
 from discern.errors import DiscernError, as_override
 from discern.files.writing import write_whole
-from discern.models.classifier import Classifier
+from discern.models.classifier import Batch, Classifier
+from discern.models.optimizer import Group
 from discern.models.threads import use_threads, with_threads
 from discern.reports.curves import TRAINING, VALIDATION
 from discern.runs.state import Ended, State
@@ -47,6 +50,9 @@ from discern.training.build import build_model, build_trainer
 from discern.training.interrupt import BY_SIGTERM
 
 log = logging.getLogger(__name__)
+
+Changes = dict[str, Any]
+"""Setting -> the value that it is given."""
 
 STEPS, LOWEST, HIGHEST = 100, 1e-6, 10.0
 """Optimizer steps of the search for a learning rate, and the rates of the first and the last."""
@@ -62,12 +68,12 @@ TRIAL_SECONDS, TRIAL_STEPS = 0.3, (4, 200)
 
 
 def is_searched(cfg: DictConfig) -> bool:
-    """Whether a setting of the run is to be found before it."""
+    """Whether the run searches for a setting before training."""
     return bool(cfg.find_lr) or cfg.data.get("batch_size") == "auto"
 
 
 def find(cfg: DictConfig, data: ImageDataModule, facts: dict[str, Any]) -> Ended | None:
-    """Put the settings that are to be found into the config and the data module.
+    """Search for the settings, and put them into the config and the data module.
 
     Args:
         cfg: the run's config.
@@ -75,7 +81,7 @@ def find(cfg: DictConfig, data: ImageDataModule, facts: dict[str, Any]) -> Ended
         facts: the summary's; ``found`` is added, with the name and value of each setting.
 
     Returns:
-        How the run ends here, or None if it goes on.
+        How the run ends here, or None if it continues.
 
     Raises:
         DiscernError: nothing can be suggested, or several devices would train.
@@ -109,7 +115,7 @@ def find(cfg: DictConfig, data: ImageDataModule, facts: dict[str, Any]) -> Ended
     return Ended(State.DONE, f"find_lr=true: optimizer.lr={suggested} suggested")
 
 
-def _set(cfg: DictConfig, changes: dict[str, Any]) -> dict[str, Any]:
+def _set(cfg: DictConfig, changes: Changes) -> Changes:
     for setting, value in changes.items():
         OmegaConf.update(cfg, setting, value)
     return changes
@@ -119,13 +125,13 @@ _OF_SCHEDULERS = ("max_lr", "base_lr", "eta_min", "min_lr")
 """Settings of schedulers that are learning rates."""
 
 
-def rates_in_proportion(cfg: DictConfig, lr: float) -> dict[str, Any]:
+def rates_in_proportion(cfg: DictConfig, lr: float) -> Changes:
     """The settings that change with ``optimizer.lr``: it, and the scheduler's own rates.
 
     Those that refer to ``optimizer.lr`` follow it by themselves.
     """
     ratio = lr / cfg.optimizer.lr
-    changes: dict[str, Any] = {"optimizer.lr": lr}
+    changes: Changes = {"optimizer.lr": lr}
     for name in _OF_SCHEDULERS:
         if name not in cfg.scheduler or OmegaConf.is_interpolation(cfg.scheduler, name):
             continue
@@ -137,8 +143,8 @@ def rates_in_proportion(cfg: DictConfig, lr: float) -> dict[str, Any]:
     return changes
 
 
-def command_with(settings: dict[str, Any], overrides: Sequence[str]) -> str:
-    """The command of a run with these settings in the place of the search for them."""
+def command_with(settings: Changes, overrides: Sequence[str]) -> str:
+    """The command of the same run with these settings instead of the search."""
     replaced = {"find_lr", *settings}
     kept = [each for each in overrides if each.partition("=")[0].lstrip("+") not in replaced]
     new = [f"{name}={as_override(value)}" for name, value in settings.items()]
@@ -146,7 +152,7 @@ def command_with(settings: dict[str, Any], overrides: Sequence[str]) -> str:
 
 
 def _three_digits(value: float) -> float:
-    """A number that can be typed: a search does not know more digits of it."""
+    """A number rounded to what a search can know."""
     return float(f"{value:.3g}")
 
 
@@ -156,8 +162,8 @@ def _three_digits(value: float) -> float:
 @contextmanager
 def _isolated_trial(
     cfg: DictConfig, data: ImageDataModule
-) -> Iterator[tuple[DictConfig, Classifier, Any]]:
-    """A config without what is for the run alone, a model, and a data module for the search."""
+) -> Iterator[tuple[DictConfig, Classifier, ImageDataModule]]:
+    """A config, a model and a data module for trials, separate from those of the run."""
     with TemporaryDirectory(prefix="discern-") as folder:
         cfg = copy.deepcopy(cfg)
         with open_dict(cfg):
@@ -189,7 +195,7 @@ def _isolated_trial(
             yield cfg, model, data
 
 
-def _trainer(cfg: DictConfig, *callbacks: Callback, **changes: Any) -> Trainer:
+def _trainer(cfg: DictConfig, *callbacks: Callback, **changes: object) -> Trainer:
     if changes:
         cfg = copy.deepcopy(cfg)
         cfg.trainer.update(changes)
@@ -198,7 +204,7 @@ def _trainer(cfg: DictConfig, *callbacks: Callback, **changes: Any) -> Trainer:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the search at once, with the status that they end a run with.
+    """Let Ctrl-C and SIGTERM end the search at once, with the same status as a run.
 
     Lightning would end with status 1, and leave Ctrl-C switched off.
     """
@@ -218,7 +224,7 @@ def _interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _terminate(*_: Any) -> None:
+def _terminate(*_: object) -> None:
     raise SystemExit(BY_SIGTERM.status)
 
 
@@ -265,13 +271,13 @@ def find_lr(cfg: DictConfig, data: ImageDataModule) -> Curve:
 
 
 def _keep_proportions(model: Classifier) -> None:
-    """Let parameter groups with learning rates of their own keep them, relative to the first's.
+    """Keep the ratios of the parameter groups' learning rates.
 
     Lightning's finder gives all groups the same rate.
     """
     build = model._build_optimizer
 
-    def build_with_hooks(groups: Any) -> Any:
+    def build_with_hooks(groups: list[Group]) -> Optimizer:
         optimizer = build(groups)
 
         def scale(power: int) -> None:
@@ -294,8 +300,8 @@ SKIPPED, LEAST_FALL, BEGUN = 10, 0.01, 0.2
 from which on it counts as begun."""
 
 
-def judge(finder: Any) -> Curve:
-    """What Lightning's finder suggests, if the loss has fallen at all, and where it is falling.
+def judge(finder: _LRFinder) -> Curve:
+    """The suggestion of Lightning's finder, if the loss fell.
 
     Its suggestion is where the loss falls most for a change of the rate. Among the smallest rates,
     where a change is tiny, that is wherever a batch happened to be easier than the one before, so
@@ -358,7 +364,7 @@ def draw(curve: Curve, title: str, path: Path) -> None:
 
 
 def find_batch_size(cfg: DictConfig, data: ImageDataModule) -> int:
-    """The batch up to which images/s grow, among those that memory holds.
+    """The batch size, of those that fit in memory, beyond which images/s stop growing.
 
     A larger one would take as long an epoch, with fewer steps in it. Only on an accelerator is it
     tried what memory holds: a process that has used up a computer's memory is ended without
@@ -371,7 +377,8 @@ def find_batch_size(cfg: DictConfig, data: ImageDataModule) -> int:
         if _trainer(apart).strategy.root_device.type != "cpu":
             largest = min(largest, _largest_in_memory(apart, model, its_data, largest))
         best, rates = 0, {0: 0.0}
-        for size in _sizes(largest, images):
+        powers = (2**n for n in range(SMALLEST_BATCH.bit_length(), max(largest, 1).bit_length()))
+        for size in (min(SMALLEST_BATCH, images), *powers):
             rates[size] = images_per_second(apart, model, its_data, size)
             if rates[size] > GROWTH * rates[best]:
                 best = size
@@ -379,26 +386,20 @@ def find_batch_size(cfg: DictConfig, data: ImageDataModule) -> int:
                 # Two in a row were no faster: it is not that one was disturbed.
                 break
     del rates[0]
-    told = ", ".join(f"{size}: {rate:,.0f}" for size, rate in rates.items())
-    log.info("  %-10s %d (images/s with %s)", "batch size", best, told)
+    measured = ", ".join(f"{size}: {rate:,.0f}" for size, rate in rates.items())
+    log.info("  %-10s %d (images/s with %s)", "batch size", best, measured)
     return best
-
-
-def _sizes(largest: int, images: int) -> Iterator[int]:
-    yield min(SMALLEST_BATCH, images)
-    doubled = (SMALLEST_BATCH * 2**n for n in itertools.count(1))
-    yield from itertools.takewhile(lambda size: size <= largest, doubled)
 
 
 def _largest_in_memory(
     cfg: DictConfig, model: Classifier, data: ImageDataModule, largest: int
 ) -> int:
     """The power of two that Lightning's search comes to; it may be above ``largest``."""
-    trainer = _trainer(cfg)
     data.batch_size = SMALLEST_BATCH
+    most = max(largest, SMALLEST_BATCH)
     with _interruptible():
-        size = Tuner(trainer).scale_batch_size(
-            model, datamodule=data, init_val=SMALLEST_BATCH, max_val=max(largest, SMALLEST_BATCH)
+        size = Tuner(_trainer(cfg)).scale_batch_size(
+            model, datamodule=data, init_val=SMALLEST_BATCH, max_val=most
         )
     return size or largest
 
@@ -406,7 +407,7 @@ def _largest_in_memory(
 def images_per_second(
     cfg: DictConfig, model: Classifier, data: ImageDataModule, size: int
 ) -> float:
-    """How fast training is with batches of so many images.
+    """Training speed with batches of ``size`` images.
 
     Raises:
         DiscernError: there is no batch.
@@ -422,7 +423,7 @@ def images_per_second(
 
 
 class _Clock(Callback):
-    """Times the batches, from the end of each to the end of the next, and ends training in time.
+    """Times batches from end to end, and stops training after enough of them.
 
     Args:
         head_start: batches at first that do not count: worker processes have made them before.
@@ -435,7 +436,12 @@ class _Clock(Callback):
         self._began = self._last = 0.0
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
         """Take the time."""
         if pl_module.device.type == "cuda":

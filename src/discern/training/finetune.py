@@ -1,13 +1,12 @@
 """Unfreezing a backbone step by step."""
 
 import logging
-from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from discern.data.module import ImageDataModule
 from discern.errors import DiscernError
-from discern.models.transfer import DEPTHS
+from discern.models.transfer import DEPTHS, TransferClassifier
+from discern.training.seam import settings_of
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +16,7 @@ NAMES = {"last_block": "last_block", "all": "everything"}
 
 
 class Finetune(Callback):
-    """Trains more of a backbone from given epochs on, as fastai's ``fine_tune`` does.
+    """Unfreezes more of a backbone from given epochs on, like fastai's ``fine_tune``.
 
     The optimizer knows all parameters that will be trained from the start, each group with its own
     learning rate (``model.lr_factor``), so that schedules and continued runs need not know of it;
@@ -41,8 +40,8 @@ class Finetune(Callback):
         Raises:
             DiscernError: the model has no backbone, or less would be trained than before.
         """
-        network: Any = getattr(pl_module, "network", None)
-        if not hasattr(network, "unfreeze"):
+        network = getattr(pl_module, "network", None)
+        if not isinstance(network, TransferClassifier):
             raise DiscernError(
                 "callbacks=finetune needs a model with a backbone, such as "
                 "model=densenet_transfer, and this one has none."
@@ -50,15 +49,13 @@ class Finetune(Callback):
         order = sorted(self.stages, key=lambda depth: self.stages[depth])
         depths = [network.depth, *order]
         if sorted(depths, key=DEPTHS.index) != depths and stage == "fit":
-            told = " ".join(f"callbacks.finetune.{NAMES[d]}={n}" for d, n in self.stages.items())
+            stages = " ".join(f"callbacks.finetune.{NAMES[d]}={n}" for d, n in self.stages.items())
             raise DiscernError(
-                f"{told} is not allowed after model.unfreeze={network.depth}; each stage must "
+                f"{stages} is not allowed after model.unfreeze={network.depth}; each stage must "
                 "train more than what is trained before it."
             )
-        groups = {"last_block": ("last_block",), "all": ("last_block", "rest")}
-        pl_module.trained_later = {  # type: ignore[assignment]
-            name for depth in self.stages for name in groups[depth]
-        }
+        later = {"last_block", "rest"} if "all" in self.stages else set(self.stages)
+        pl_module.trained_later = later  # type: ignore[assignment]
 
     def depth_at(self, epoch: int) -> str | None:
         """What the stages train in an epoch, from 1; None before the first of them."""
@@ -74,22 +71,23 @@ class Finetune(Callback):
         self._enter_stage(trainer, pl_module)
 
     def _enter_stage(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Unfreeze what is due, and let the network see images again, not features of them."""
+        """Unfreeze what is due, and train on images again instead of cached features."""
         if not self._unfreeze(trainer, pl_module):
             return
-        data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        data = settings_of(trainer).datamodule
         if data is None or getattr(data, "features", None) is None:
             return
         data.features = None
         loop = trainer.fit_loop
         loop._combined_loader = loop.epoch_loop.val_loop._combined_loader = None
         loop.setup_data()
-        loader: Any = trainer.train_dataloader
-        if hasattr(loader, "sampler") and hasattr(loader.sampler, "set_epoch"):
-            loader.sampler.set_epoch(trainer.current_epoch)
+        set_epoch = getattr(getattr(trainer.train_dataloader, "sampler", None), "set_epoch", None)
+        if set_epoch is not None:
+            set_epoch(trainer.current_epoch)
 
     def _unfreeze(self, trainer: Trainer, pl_module: LightningModule) -> bool:
-        network: Any = pl_module.network
+        network = pl_module.network
+        assert isinstance(network, TransferClassifier)
         epoch = trainer.current_epoch + 1
         depth = self.depth_at(epoch)
         if depth is None or depth == network.depth:

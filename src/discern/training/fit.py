@@ -1,10 +1,9 @@
-"""Fitting and testing: which checkpoint is meant, and what is said of it."""
+"""Fitting and testing, and the checks before them."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
@@ -18,32 +17,32 @@ from discern.runs.state import Ended
 from discern.runs.sweep_job import current_trial
 from discern.training.batches import batches_of, refusals_of_training
 from discern.training.build import train_metric_for
-from discern.training.divergence import DivergedError, Divergence, StopOnDivergence
+from discern.training.divergence import DivergedError, StopOnDivergence, divergence
 from discern.training.ending import Ending
 from discern.training.interrupt import BY_CTRL_C, GracefulStop
 from discern.training.outputs import TestOutputs
 from discern.training.pruning import Pruning
 from discern.training.restoring import check_before_restoring
+from discern.training.seam import callback_of, callbacks_of, settings_of
 
 log = logging.getLogger(__name__)
 
 
-def watched(cfg: DictConfig) -> list[Callback]:
-    """What ends training once a loss is not finite, unless it is to go on."""
-    return [StopOnDivergence()] if cfg.on_nan == "stop" else []
-
-
-def pruning_callbacks(cfg: DictConfig) -> list[Callback]:
-    """Pruning callbacks of a search trial; empty for other runs."""
-    trial = current_trial()
-    return [] if trial is None else [Pruning(trial, cfg.objective)]
+def stopping_callbacks(cfg: DictConfig) -> list[Callback]:
+    """Callbacks that end training: why it ended, divergence, and pruning of a search trial."""
+    callbacks: list[Callback] = [Ending()]
+    if cfg.on_nan == "stop":
+        callbacks.append(StopOnDivergence())
+    if (trial := current_trial()) is not None:
+        callbacks.append(Pruning(trial, cfg.objective))
+    return callbacks
 
 
 def take_some_batches(trainer: Trainer, data: ImageDataModule, splits: set[str]) -> None:
-    """Have a fraction of the batches of these splits be one batch at least, and say so."""
-    settings: Any = trainer
+    """Round a fraction of a split's batches that would be none up to one batch, and log it."""
     limits = dict(LIMITS)
-    if settings.overfit_batches:  # which Lightning has made the limits of two splits, too
+    if settings_of(trainer).overfit_batches:
+        # Lightning has copied it to the limits of two splits.
         limits = {"overfit_batches": "train", "limit_test_batches": "test"}
     for setting, split in limits.items():
         limit, batches = getattr(trainer, setting), batches_of(data, split, trainer)
@@ -59,11 +58,7 @@ def take_some_batches(trainer: Trainer, data: ImageDataModule, splits: set[str])
             )
 
 
-LIMITS = {
-    "limit_train_batches": "train",
-    "limit_val_batches": "val",
-    "limit_test_batches": "test",
-}
+LIMITS = {"limit_train_batches": "train", "limit_val_batches": "val", "limit_test_batches": "test"}
 """Setting of the Trainer -> the split of whose batches it is a part."""
 
 
@@ -73,7 +68,7 @@ def check_validation_interval(trainer: Trainer, data: ImageDataModule) -> None:
     Raises:
         DiscernError: says how many there are.
     """
-    settings: Any = trainer
+    settings = settings_of(trainer)
     # Lightning has none where it is an amount of time.
     every, limit = getattr(trainer, "val_check_interval", None), settings.limit_train_batches
     batches = batches_of(data, "train", trainer)
@@ -89,28 +84,19 @@ def check_validation_interval(trainer: Trainer, data: ImageDataModule) -> None:
 
 
 def check_monitors(trainer: Trainer, model: Classifier, validated: bool) -> None:
-    """Let the callbacks watch what there is: without validation, the training metrics.
+    """Point callbacks at training metrics when there is no validation split.
 
     Raises:
         DiscernError: a callback is to watch a metric that no epoch logs, or the wrong way.
     """
     replaced = set()
-    watched = model._schedule.monitor if model._schedule else None
-    if watched is not None and watched not in model.metric_names:
-        raise DiscernError(
-            f"scheduler.monitor={watched} is not logged; "
-            f"{did_you_mean(watched, model.metric_names)}"
-        )
+    if model._schedule is not None and model._schedule.monitor is not None:
+        _check_logged("scheduler.monitor", model._schedule.monitor, model)
     for callback in (*trainer.early_stopping_callbacks, *trainer.checkpoint_callbacks):
         if not isinstance(callback, (EarlyStopping, ModelCheckpoint)) or not callback.monitor:
             continue
-        if callback.monitor not in model.metric_names:
-            raise DiscernError(
-                f"monitor={callback.monitor} is not logged; "
-                f"{did_you_mean(callback.monitor, model.metric_names)}"
-            )
-        kind = type(callback).__name__
-        check_mode(f"{kind}.mode", callback.mode, callback.monitor)
+        _check_logged("monitor", callback.monitor, model)
+        check_mode(f"{type(callback).__name__}.mode", callback.mode, callback.monitor)
         if not validated and callback.monitor.startswith("val/"):
             callback.monitor = train_metric_for(callback.monitor)
             replaced.add(callback.monitor)
@@ -119,6 +105,12 @@ def check_monitors(trainer: Trainer, model: Classifier, validated: bool) -> None
     if replaced:
         metrics = ", ".join(sorted(replaced))
         log.info("No validation images: checkpoints and early stopping watch %s.", metrics)
+
+
+def _check_logged(setting: str, metric: str, model: Classifier) -> None:
+    if metric not in model.metric_names:
+        hint = did_you_mean(metric, model.metric_names)
+        raise DiscernError(f"{setting}={metric} is not logged; {hint}")
 
 
 def fit(
@@ -143,21 +135,15 @@ def fit(
             return stop.ended or BY_CTRL_C
     if stop.ended is not None:
         return stop.ended
-    found = divergence(trainer)
-    if found is not None:
+    if (found := divergence(trainer)) is not None:
         return found.ended
-    (ending,) = (c for c in trainer.callbacks if isinstance(c, Ending))  # type: ignore[attr-defined]
+    ending = callback_of(trainer, Ending)
+    assert ending is not None
     return ending.ended(trainer)
 
 
-def divergence(trainer: Trainer) -> Divergence | None:
-    """Where a loss was not finite, if one was and that has ended training."""
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    return next((c.found for c in callbacks if isinstance(c, StopOnDivergence)), None)
-
-
 def best_checkpoint(trainer: Trainer) -> Path | None:
-    """The file of the checkpoint that was best by the metric it watches."""
+    """The best checkpoint by its monitored metric."""
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_path:
             return Path(callback.best_model_path)
@@ -167,8 +153,8 @@ def best_checkpoint(trainer: Trainer) -> Path | None:
 def test(
     trainer: Trainer, model: Classifier, data: LightningDataModule, outputs: TestOutputs
 ) -> dict[str, float]:
-    """The metrics of the model on the test split, whose outputs are kept."""
-    trainer.callbacks.append(outputs)  # type: ignore[attr-defined]
+    """The metrics on the test split; ``outputs`` collects the logits."""
+    callbacks_of(trainer).append(outputs)
     trainer.test(model, datamodule=data, verbose=False)
     return {
         name.removeprefix("test/"): float(value)

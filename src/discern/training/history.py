@@ -1,75 +1,105 @@
 """What a run measured, epoch by epoch, and the time that training and validation took."""
 
+from __future__ import annotations
+
 import csv
 import logging
 import time
-from argparse import Namespace
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from pydantic import AfterValidator, Field
 
 from discern.files.csv_cells import csv_cell
 from discern.files.writing import write_whole
+from discern.models.classifier import Batch
 from discern.models.metrics import STEP_LOSS
 from discern.reports.speed import how_counted
 from discern.runs.metric_table import DRAWN
+from discern.schema import Strict
+from discern.training.seam import settings_of
+from discern.training.states import MAX_COUNT, check_count
+
+if TYPE_CHECKING:  # start-up time: a frozen backbone alone has features
+    from discern.features.source import FeatureSource
 
 log = logging.getLogger(__name__)
 
 Row = dict[str, float]
+"""Name -> value of the metrics of an epoch, and its ``epoch`` (from 1) and ``step``."""
+
+_Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+_Seconds = Annotated[float, Field(ge=0, le=MAX_COUNT)]
 
 
-@dataclass
-class Totals:
+class Totals(Strict):
     """Sums over all epochs of a run: images with repeats, seconds of training and of validation.
 
     Of the images, those whose features were read from the cache, and those whose features were
     computed for it meanwhile; the network saw the others itself.
     """
 
-    images: int = 0
-    features_read: int = 0
-    features_computed: int = 0
-    fit_seconds: float = 0.0
-    validation_seconds: float = 0.0
+    images: _Count = 0
+    features_read: _Count = 0
+    features_computed: _Count = 0
+    fit_seconds: _Seconds = 0.0
+    validation_seconds: _Seconds = 0.0
 
 
-@dataclass
-class Epoch:
-    """The epoch under way: the learning rate it began with, what it has seen, if it is over.
+class Epoch(Strict):
+    """The current epoch: its initial learning rate, what it has seen, whether it is over.
 
-    ``served`` tells whether it sees features, of which so many were ``computed`` in it.
+    ``served``: it trains on features, of which ``computed`` were computed during the epoch.
     """
 
-    number: int
+    number: Annotated[int, Field(ge=0, lt=2**31)]
     lr: float
-    images: int = 0
-    fit_seconds: float = 0.0
+    images: _Count = 0
+    fit_seconds: _Seconds = 0.0
     validated: bool = False
     over: bool = False
     served: bool = False
-    computed: int = 0
+    computed: _Count = 0
 
     @property
     def counted(self) -> dict[str, int]:
-        """The images that it has seen, by how their features were had, as in :class:`Totals`."""
+        """Images by the origin of their features, as in :class:`Totals`."""
         if not self.served:
             return {"features_read": 0, "features_computed": 0}
         computed = min(self.computed, self.images)
         return {"features_read": self.images - computed, "features_computed": computed}
 
 
-class History(Callback):
-    """Keeps a row of metrics for each epoch, and says a line about it.
+def _check_row(row: Row) -> Row:
+    for name in ("epoch", "step"):
+        check_count(row.get(name), name)
+    return row
 
-    All of it travels in checkpoints, so that a continued run has the rows of its first part too,
-    also where that ended in the middle of an epoch.
+
+class HistoryState(Strict):
+    """What a checkpoint holds of a :class:`History`."""
+
+    rows: list[
+        Annotated[
+            dict[Annotated[str, Field(max_length=200)], int | float],
+            Field(max_length=200),
+            AfterValidator(_check_row),
+        ]
+    ]
+    totals: Totals
+    epoch: Epoch | None
+
+
+class History(Callback):
+    """Keeps a row of metrics per epoch, and logs a line about each.
+
+    Its state is part of checkpoints: a continued run has the rows of its first part too, even if
+    that part ended in the middle of an epoch.
 
     Attributes:
         rows: one an epoch: ``epoch`` (from 1), ``step`` (optimizer steps so far) and every metric
@@ -85,31 +115,33 @@ class History(Callback):
         self._epoch: Epoch | None = None
         self._trainer: Trainer | None = None
         self._clock = 0.0
-        self._source: Any = None
+        self._source: FeatureSource | None = None
         self._known = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Remember the trainer, whose metrics are read when a checkpoint is made."""
+        """Remember the trainer for its metrics."""
         self._trainer = trainer
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock; give metrics.csv the rows of a continued run's first part."""
+        """Start the clock."""
         self._clock = time.perf_counter()
-        for logger in trainer.loggers:
-            if isinstance(logger, MetricsCSV):
-                logger.rows = {int(row["epoch"]): dict(row) for row in self.rows}
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Close the epoch before and open this one."""
+        """Close the previous epoch and open this one."""
         self._close_epoch()
         # Now, since at its end some schedules have moved on to the next epoch's rate.
         rate = float(trainer.optimizers[0].param_groups[0]["lr"])
-        self._epoch = Epoch(trainer.current_epoch, rate)
+        self._epoch = Epoch(number=trainer.current_epoch, lr=rate)
         self._source = _source(trainer)
         self._clock, self._known = time.perf_counter(), self._computed()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
         """Count the images."""
         assert self._epoch is not None
@@ -148,25 +180,27 @@ class History(Callback):
         """Close the last epoch."""
         self._close_epoch()
 
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Close the last epoch if it is over, as when a loss diverged in its validation."""
+        if self._epoch is not None and self._epoch.over:  # another goes into the checkpoint
+            self._close_epoch()
+
     def state_dict(self) -> dict[str, Any]:
         """The rows so far and the epoch under way, as plain values."""
         row = self._row()
-        epoch = None if self._epoch is None or self._epoch.over else asdict(self._epoch)
-        return {
-            "rows": [*self.rows, row] if row else list(self.rows),
-            "totals": asdict(self.totals),
-            "epoch": epoch,
-        }
+        epoch = None if self._epoch is None or self._epoch.over else self._epoch.model_dump()
+        rows = [*self.rows, row] if row else list(self.rows)
+        return {"rows": rows, "totals": self.totals.model_dump(), "epoch": epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over from the run that is continued."""
-        self.rows = list(state_dict["rows"])
-        self.totals = Totals(**state_dict["totals"])
-        epoch = state_dict["epoch"]
-        self._epoch = None if epoch is None else Epoch(**epoch)
+        """Restore the history of the continued run."""
+        state = HistoryState.model_validate(state_dict)
+        self.rows, self.totals, self._epoch = state.rows, state.totals, state.epoch
 
     def _take(self, epoch: Epoch, trainer: Trainer) -> None:
-        """Add what training has done since it last went on."""
+        """Add the time and features since training last resumed."""
         epoch.fit_seconds += self._lap()
         # Not at the epoch's beginning: a callback may have unfrozen the backbone there.
         epoch.served = _source(trainer) is not None
@@ -192,36 +226,39 @@ class History(Callback):
         return row
 
     def _close_epoch(self) -> None:
-        if (row := self._row()) and self._epoch is not None:
+        if (row := self._row()) and self._epoch is not None and self._trainer is not None:
             self.rows.append(row)
+            for logger in self._trainer.loggers:
+                if isinstance(logger, MetricsCSV):
+                    logger.write(self.rows)
             counted = how_counted(**self._epoch.counted)
             log.info(epoch_line(row) + (f" ({counted})" if counted else ""))
         self._epoch = None
 
 
-def _source(trainer: Trainer) -> Any:
-    """What serves features in the place of images; None where nothing does."""
-    return getattr(trainer.datamodule, "features", None)  # type: ignore[attr-defined]
+def _source(trainer: Trainer) -> FeatureSource | None:
+    """The source of cached features, if training uses one."""
+    return getattr(settings_of(trainer).datamodule, "features", None)
 
 
 def epoch_line(row: Row) -> str:
-    """What a terminal shows of an epoch."""
+    """The line logged for an epoch."""
     parts = [f"epoch {row['epoch']:.0f}"]
     for split in ("train", "val"):
         values = [(each, row.get(f"{split}/{each.name}")) for each in DRAWN]
-        told = [f"{each.title} {each.text(x)}" for each, x in values if x is not None]
-        if told:
-            parts.append(" ".join([split, *told]))
+        shown = [f"{each.title} {each.text(x)}" for each, x in values if x is not None]
+        if shown:
+            parts.append(" ".join([split, *shown]))
     if "train/images_per_second" in row:
         parts.append(f"{row['train/images_per_second']:,.0f} images/s")
     return "   ".join(parts)
 
 
 class MetricsCSV(Logger):
-    """Writes one row an epoch with every metric of that epoch.
+    """Writes metrics.csv: one row an epoch with every metric of that epoch.
 
     Lightning's own CSVLogger writes a row a call, so that training and validation metrics of one
-    epoch stand in different rows, each half empty. Metrics of single steps go to TensorBoard only.
+    epoch stand in different rows, each half empty. The rows are those of :class:`History`.
 
     Args:
         path: the file; it is replaced as a whole, so that a reader never sees half a row.
@@ -230,7 +267,6 @@ class MetricsCSV(Logger):
     def __init__(self, path: str | Path) -> None:
         super().__init__()
         self.path = Path(path)
-        self.rows: dict[int, dict[str, float]] = {}
 
     @property
     def name(self) -> str:
@@ -242,46 +278,21 @@ class MetricsCSV(Logger):
         """A run has one file, so there are no versions."""
         return ""
 
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> "MetricsCSV":
-        """The logger itself."""
-        return self
-
-    @rank_zero_only
-    def log_hyperparams(
-        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
-    ) -> None:
+    def log_hyperparams(self, *args: object, **kwargs: object) -> None:
         """Nothing: the settings stand in config.yaml."""
 
-    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add metrics of an epoch to its row, and write the file."""
-        epoch_metrics = {
-            name: value
-            for name, value in metrics.items()
-            if name.startswith(("train/", "val/")) and name != STEP_LOSS
-        }
-        if "epoch" not in metrics or not epoch_metrics:
-            return
-        # People count epochs from 1, as the terminal and the curves do; Lightning from 0.
-        epoch = int(metrics["epoch"]) + 1
-        row = self.rows.setdefault(epoch, {"epoch": epoch})
-        # Lightning counts from 0 here; a row says how many optimizer steps were taken.
-        row.update(step=0 if step is None else step + 1, **epoch_metrics)
-        if any(name.startswith("train/") for name in epoch_metrics):
-            self._write()
+        """Nothing: the history has them too, a row an epoch."""
 
-    def _write(self) -> None:
-        metrics = {column for row in self.rows.values() for column in row} - {"epoch", "step"}
+    @rank_zero_only
+    def write(self, rows: Sequence[Row]) -> None:
+        """Write the training and validation metrics of all epochs so far."""
+        logged = {name for row in rows for name in row if name.startswith(("train/", "val/"))}
+        names = ["epoch", "step", *sorted(logged)]
         with write_whole(self.path) as file:
-            writer = csv.DictWriter(file, ["epoch", "step", *sorted(metrics)], lineterminator="\n")
-            writer.writerow({name: csv_cell(name) for name in writer.fieldnames})
-            for row in self.rows.values():
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(map(csv_cell, names))
+            for row in rows:
                 # float32 has seven digits; more are noise.
-                writer.writerow(
-                    {
-                        name: float(f"{value:.7g}") if isinstance(value, float) else value
-                        for name, value in row.items()
-                    }
-                )
+                cells = (row.get(name, "") for name in names)
+                writer.writerow(float(f"{x:.7g}") if isinstance(x, float) else x for x in cells)

@@ -2,16 +2,17 @@
 
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from discern.runs.state import Ended, State
 from discern.training.divergence import finite_weights
 
-Handler = Any
+Handler = Callable[[int, FrameType | None], object] | int | None
 
 BY_CTRL_C, BY_SIGTERM = (
     Ended(State.INTERRUPTED, f"by {name}", status=128 + number)  # as shells count
@@ -21,7 +22,7 @@ BY_CTRL_C, BY_SIGTERM = (
 
 
 class GracefulStop(Callback):
-    """Turns the first Ctrl-C or SIGTERM into an end of training at the next batch's end.
+    """Stops training after the current batch on the first Ctrl-C or SIGTERM.
 
     In the middle of an optimizer step some parameters are new and others old; between batches the
     saved checkpoint is one that training passed through. A second signal ends at once.
@@ -49,7 +50,7 @@ class GracefulStop(Callback):
         return self
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Be the only one that hears SIGTERM, unless there are other processes to pass it on to.
+        """Be the only handler of SIGTERM, unless other processes need Lightning's.
 
         Lightning puts a handler of its own before this one, and then ends training in the middle of
         a validation, or before the epoch that is over has been closed.
@@ -73,7 +74,12 @@ class GracefulStop(Callback):
             raise KeyboardInterrupt
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: object,
+        batch_idx: int,
     ) -> None:
         """Stop here, unless the epoch is over: then its validation and checkpoint come first."""
         if self.ended is not None and not trainer.is_last_batch:

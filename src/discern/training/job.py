@@ -47,7 +47,7 @@ def as_job() -> Iterator[None]:
 
 @functools.cache
 def freeze_imports() -> None:
-    """Leave out what has been imported, a million objects, from all collections to come.
+    """Exclude the imported modules, a million objects, from garbage collection.
 
     A collection that looks through it takes a quarter of a second. Once only: what a job of a sweep
     leaves has to be collected. (The collector itself would take 45 ms to say that it was done.)
@@ -57,7 +57,7 @@ def freeze_imports() -> None:
 
 @contextmanager
 def restore_torch_state() -> Iterator[None]:
-    """Undo what a job sets for the whole process, of which the next job of a sweep knows nothing.
+    """Restore the process-wide settings that a job changes.
 
     Lightning sets most of it, as ``trainer.deterministic=true`` asks for, and leaves it.
     """
@@ -82,13 +82,13 @@ def restore_torch_state() -> Iterator[None]:
 
 
 def relative(path: Path) -> Path:
-    """The path as seen from where the command was started, if it lies below it."""
+    """The path relative to where the command was started, if it is below."""
     path, start = path.resolve(), started_in()
     return path.relative_to(start) if path.is_relative_to(start) else path
 
 
 def quiet_libraries() -> None:
-    """Leave out what only a developer of the library could act on; everything else is shown."""
+    """Hide log lines and warnings that only developers of the libraries could act on."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logger = logging.getLogger(name)
         # Which devices exist and why fit ended, each in discern's own lines already; and its own
@@ -96,17 +96,22 @@ def quiet_libraries() -> None:
         logger.setLevel(logging.WARNING)
         logger.handlers.clear()
         logger.propagate = True
+    for message in NEEDLESS_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
+
+
+NEEDLESS_WARNINGS = (
     # Lightning 2.6 calls what torch 2.14 deprecates.
-    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     # Images in memory are cut by index: worker processes would slow it down (measured: 4 x).
-    warnings.filterwarnings("ignore", message=r".*does not have many workers which may be a bottle")
+    r".*does not have many workers which may be a bottle",
     # log_every_n_steps is meant for long epochs; a short one has its row in metrics.csv.
-    warnings.filterwarnings(
-        "ignore", message=r"The number of training batches .* is smaller than the log"
-    )
+    r"The number of training batches .* is smaller than the log",
     # The run's folder holds config.yaml before the first checkpoint is written.
-    warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
+    r"Checkpoint directory .* exists and is not empty",
     # A frozen backbone is meant to be in eval mode.
-    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start")
-    # accelerator=auto takes a GPU: who runs on the CPU beside one has asked for it.
-    warnings.filterwarnings("ignore", message=r"GPU available but not used")
+    r"Found \d+ module\(s\) in eval mode at the start",
+    # accelerator=auto takes a GPU: whoever trains on the CPU beside one has asked for it.
+    r"GPU available but not used",
+)
+"""Beginnings of warnings that a user of discern can do nothing about."""

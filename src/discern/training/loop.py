@@ -41,10 +41,14 @@ from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.trainer import call
 from lightning.pytorch.trainer.connectors.logger_connector.logger_connector import _LoggerConnector
-from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection
-from lightning.pytorch.utilities.combined_loader import CombinedLoader, _MaxSizeCycle
+from lightning.pytorch.trainer.connectors.logger_connector.result import _VALUE, _ResultCollection
 from torch import Tensor
 from torch.optim import Optimizer
+
+from discern.training.seam import callbacks_of
+
+Outputs = dict[str, Any]
+"""What a training step returned; its loss is detached."""
 
 _HOOKS = (
     "on_train_batch_start",
@@ -65,7 +69,7 @@ def use_lean_epoch_loop(trainer: Trainer) -> LeanEpochLoop:
     return loop
 
 
-def _is_method(method: Any, of_class: Any) -> bool:
+def _is_method(method: object, of_class: object) -> bool:
     """Whether a bound method is the one that a class defines."""
     return getattr(method, "__func__", None) is of_class
 
@@ -83,29 +87,14 @@ def _is_plain(thing: object, cls: type) -> bool:
     return type(thing) is cls and not any(hasattr(cls, name) for name in vars(thing))
 
 
-def _is_on_cpu(batch: Any) -> bool:
+def _is_on_cpu(batch: object) -> bool:
     """Whether moving a batch to the CPU would leave it as it is."""
-    for part in batch if type(batch) in (tuple, list) else (batch,):
-        if type(part) is not Tensor or not part.is_cpu:
-            return False
-    return True
-
-
-def _loader_alone(data_fetcher: _DataFetcher) -> _MaxSizeCycle | None:
-    """What goes through the one loader there is, of known length; None for anything else."""
-    combined = data_fetcher.combined_loader
-    plain = (
-        data_fetcher.length is not None
-        and data_fetcher.iterator is combined
-        and _is_plain(combined, CombinedLoader)
-        and combined.flattened == [combined.iterables]
-    )
-    cycle = combined._iterator
-    return cycle if plain and isinstance(cycle, _MaxSizeCycle) else None
+    parts = batch if isinstance(batch, (tuple, list)) else (batch,)
+    return all(type(part) is Tensor and part.is_cpu for part in parts)
 
 
 def _why_stock(loop: LeanEpochLoop, data_fetcher: _DataFetcher) -> str | None:
-    """What there is about this epoch that only Lightning's own code does exactly right."""
+    """Why this epoch needs Lightning's own loop, or None."""
     trainer, module = loop.trainer, loop.trainer.lightning_module
     for part, plain in (
         (trainer.strategy, SingleDeviceStrategy),
@@ -124,57 +113,42 @@ def _why_stock(loop: LeanEpochLoop, data_fetcher: _DataFetcher) -> str | None:
     return None
 
 
-def _next_batch(data_fetcher: _DataFetcher, loader: _MaxSizeCycle | None) -> Any:
-    """What ``next(data_fetcher)`` gives, straight from the loader where there is but one."""
-    if loader is None:
-        batch, _, _ = next(data_fetcher)
-        return batch
-    if data_fetcher.done:
-        raise StopIteration
-    try:
-        batch = next(loader.iterators[0])
-    except StopIteration:
-        loader._consumed[0] = data_fetcher.done = True
-        raise
-    loader._idx += 1
-    data_fetcher.fetched += 1
-    data_fetcher.done = data_fetcher.fetched >= (data_fetcher.length or 0)
-    return batch
-
-
 class _Results(_ResultCollection):
     """What was logged, and whether any of it was since ``fresh`` was last lowered."""
 
     fresh = True
 
-    def update_metrics(self, key: str, value: Any, batch_size: int) -> None:
+    def update_metrics(self, key: str, value: _VALUE, batch_size: int) -> None:
         self.fresh = True
         super().update_metrics(key, value, batch_size)
 
 
+_Hook = Callable[..., object]
+
+
 class _Hooks:
-    """The hooks around a batch that somebody overrides; Lightning's empty ones are left out.
+    """The overridden hooks around a batch.
 
     A hook that is replaced on a live object in the middle of an epoch is called from the next one
     on; callbacks that come and go are noticed at once.
     """
 
-    def __init__(self, trainer: Any) -> None:  # most of its attributes are set by other classes
+    def __init__(self, trainer: Trainer) -> None:
         self.trainer, self.module = trainer, trainer.lightning_module
         self._look_up()
 
     def _look_up(self) -> None:
-        self.callbacks = list(self.trainer.callbacks)
-        self.of: dict[str, tuple[list[Callable[..., Any]], Callable[..., Any] | None]] = {}
+        self.callbacks = list(callbacks_of(self.trainer))
+        self.of: dict[str, tuple[list[_Hook], _Hook | None]] = {}
         for name in _HOOKS:
             overriding = [c for c in self.callbacks if not _inherits(c, Callback, name)]
             hooks = [hook for c in overriding if callable(hook := getattr(c, name))]
             own = None if _inherits(self.module, LightningModule, name) else name
             self.of[name] = hooks, getattr(self.module, own) if own else None
 
-    def call(self, name: str, *args: Any) -> Any:
-        """Call a hook on the callbacks, then on the module, and return what the module's does."""
-        if self.trainer.callbacks != self.callbacks:
+    def call(self, name: str, *args: object) -> object:
+        """Call a hook on the callbacks, then on the module; return the module's result."""
+        if callbacks_of(self.trainer) != self.callbacks:
             self._look_up()
         of_callbacks, of_module = self.of[name]
         if not of_callbacks and of_module is None:
@@ -184,13 +158,13 @@ class _Hooks:
         outer, state["_current_fx_name"] = state["_current_fx_name"], name
         for hook in of_callbacks:
             hook(self.trainer, self.module, *args)
-        answer = of_module(*args) if callable(of_module) else None
+        result = of_module(*args) if of_module is not None else None
         state["_current_fx_name"] = outer
-        return answer
+        return result
 
 
 class _LeanOptimization:
-    """Lightning's optimization of a batch, calling only such hooks as are overridden."""
+    """Lightning's optimization of a batch, calling only overridden hooks."""
 
     def __init__(self, stock: _AutomaticOptimization, hooks: _Hooks) -> None:
         self.stock, self.progress = stock, stock.optim_progress.optimizer
@@ -198,26 +172,23 @@ class _LeanOptimization:
         self.state = self.module.__dict__
         self.plain = {name: _inherits(self.module, LightningModule, name) for name in _STEPS}
 
-    def run(self, batch_idx: int, *args: Any) -> dict[str, Any]:
-        """Take a step with a batch; what its training step, given ``args``, returned."""
+    def run(self, batch_idx: int, *args: object) -> Outputs:
+        """Take an optimizer step; return the result of the training step."""
         trainer = self.trainer
         wrapper: LightningOptimizer = trainer.strategy._lightning_optimizers[0]
         optimizer = wrapper.optimizer
         if self._is_special(wrapper):
             arguments = OrderedDict(zip(("batch", "batch_idx"), args, strict=False))
             return self.stock.run(optimizer, batch_idx, arguments)
-        outputs: dict[str, Any] | None = None
+        outputs: Outputs | None = None
 
         def learn() -> None:
             nonlocal outputs
             outputs = self._learn(optimizer, batch_idx, args)
 
-        def closure() -> Any:
-            if torch.is_grad_enabled():  # as it is within the steps of torch's own optimizers
+        def closure() -> Tensor | None:
+            with torch.enable_grad():
                 learn()
-            else:
-                with torch.enable_grad():
-                    learn()
             self._before_step(optimizer)
             return outputs.get("loss") if outputs else None
 
@@ -227,7 +198,7 @@ class _LeanOptimization:
             self.progress.step.increment_ready()
             outer = self.state["_current_fx_name"]
             self.state["_current_fx_name"] = "optimizer_step"
-            optimizer.step(closure=closure)
+            optimizer.step(closure=closure)  # type: ignore[arg-type]  # a loss, or None
             self.state["_current_fx_name"] = outer
             self.progress.step.increment_completed()
         if outputs is None:  # the optimizer has not called it, which Lightning says
@@ -235,7 +206,7 @@ class _LeanOptimization:
         return outputs or {}
 
     def _is_special(self, wrapper: LightningOptimizer) -> bool:
-        """Whether somebody has a step of his own."""
+        """Whether the optimizer step is customised."""
         return (
             not self.plain["optimizer_step"]
             or self.stock._skip_backward
@@ -244,7 +215,7 @@ class _LeanOptimization:
             or wrapper._on_after_step is not do_nothing_closure
         )
 
-    def _learn(self, optimizer: Optimizer, batch_idx: int, args: tuple[Any, ...]) -> dict[str, Any]:
+    def _learn(self, optimizer: Optimizer, batch_idx: int, args: tuple[object, ...]) -> Outputs:
         """The training step, then the gradients of its loss; what the step returned."""
         outer, self.state["_current_fx_name"] = self.state["_current_fx_name"], "training_step"
         output = self.module.training_step(*args)
@@ -301,11 +272,10 @@ class _LeanOptimization:
 
 
 class _Plan(NamedTuple):
-    """What the batches of an epoch have in common; no ``_Loop``, so it is not saved with one."""
+    """What the batches of an epoch have in common. Not a ``_Loop``, so not saved with the loop."""
 
     hooks: _Hooks
     optimization: _LeanOptimization
-    loader: _MaxSizeCycle | None  # what gives the batches, if it is a single loader
     stays: bool  # a batch on the CPU is where it belongs, and nobody wants to know
     takes_index: bool  # so does the training step
 
@@ -339,7 +309,6 @@ class LeanEpochLoop(_TrainingEpochLoop):
             self._plan = _Plan(
                 hooks,
                 _LeanOptimization(self.automatic_optimization, hooks),
-                _loader_alone(data_fetcher),
                 stays=plain and trainer.strategy.root_device.type == "cpu",
                 takes_index="batch_idx" in self._build_kwargs(OrderedDict(), None, 0),
             )
@@ -355,7 +324,7 @@ class LeanEpochLoop(_TrainingEpochLoop):
         trainer, progress, results = self.trainer, self.batch_progress, self._results
         connector, hooks = trainer._logger_connector, plan.hooks
 
-        batch = _next_batch(data_fetcher, plan.loader)
+        batch, _, _ = next(data_fetcher)
         batch_idx = progress.current.ready
         progress.is_last_batch = data_fetcher.done
         if not (plan.stays and _is_on_cpu(batch)):
@@ -367,7 +336,7 @@ class LeanEpochLoop(_TrainingEpochLoop):
         progress.increment_ready()
         connector._first_loop_iter = connector._first_loop_iter is None
         results.batch, results.batch_size, results.dataloader_idx = batch, None, None
-        output: dict[str, Any] | None = None
+        output: Outputs | None = None
         skips_the_rest = False
         if batch is None:
             self._warning_cache.warn(
@@ -396,14 +365,8 @@ class LeanEpochLoop(_TrainingEpochLoop):
         else:  # what was logged last is on show already
             results.batch = results.batch_size = None
         progress.increment_completed()
-        if results and self._may_log():
+        if results:
             connector.update_train_step_metrics()
-
-    def _may_log(self) -> bool:
-        """Whether Lightning has to be asked if what was logged in this step is due."""
-        trainer, every = self.trainer, self.trainer.log_every_n_steps
-        due = every and (self._batches_that_stepped + 1) % every == 0
-        return bool(due or trainer.should_stop or trainer.fast_dev_run)
 
     def on_advance_end(self, data_fetcher: _DataFetcher) -> None:
         """Count the batch, and do whatever else is due after it."""
@@ -413,20 +376,8 @@ class LeanEpochLoop(_TrainingEpochLoop):
             super().on_advance_end(data_fetcher)
             self._results.fresh = True  # a validation may have logged under the same names
 
-    @property
-    def done(self) -> bool:
-        """Whether the epoch is over, in the middle of which Lightning needs not be asked."""
-        goes_on = (
-            self._plan is not None
-            and self.max_steps == -1
-            and not self.trainer.should_stop
-            and not self.batch_progress.is_last_batch
-            and self.batch_progress.current.ready != self.trainer.fit_loop.max_batches
-        )
-        return not goes_on and super().done
-
     def _only_counts(self) -> bool:
-        """Whether there is nothing to do after this batch but to count it."""
+        """Whether this batch only needs counting."""
         trainer, every = self.trainer, self.trainer.val_check_batch
         if (
             not isinstance(every, int)  # a validation is due by the clock, or by the loader's end

@@ -1,4 +1,4 @@
-"""What is said where a checkpoint meets data."""
+"""Checks and messages where a checkpoint meets data."""
 
 import logging
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def say_what_differs(data: ImageDataModule) -> None:
-    """Say in a line how the data differ from those that a checkpoint knows, and what is taken.
+    """Log how the data differ from the data known to a checkpoint, and what is used.
 
     Raises:
         DiscernError: the checkpoint does not say what it was trained on, and ``data.strict`` is
@@ -25,10 +25,10 @@ def say_what_differs(data: ImageDataModule) -> None:
         return
     source = relative(known.source)
     if known.rule is None and known.class_names is not None:
-        said = f"{source} does not say which images its model was trained on"
+        unknown = f"{source} does not say which images its model was trained on"
         if data.strict:
-            raise DiscernError(f"data.strict=true: {said}.")
-        log.warning("%s, so it cannot be told whether some of these were.", said)
+            raise DiscernError(f"data.strict=true: {unknown}.")
+        log.warning("%s, so some of these may be among them.", unknown)
     if (changes := data.changes) is not None:
         if data.are_own:
             log.warning("%s is not as %s knows it: %s.", data.title, source, changes)
@@ -58,7 +58,7 @@ def say_what_differs(data: ImageDataModule) -> None:
 
 
 def say_what_is_measured(data: ImageDataModule, split: str) -> None:
-    """Say which images of data that differ from the model's own are taken for a split."""
+    """Log which images of data that differ from the model's own are used for a split."""
     if not isinstance(data, ImageDataModule) or data.known is None or data.known.rule is None:
         return
     if not data.are_own:
@@ -77,7 +77,7 @@ def say_what_is_measured(data: ImageDataModule, split: str) -> None:
 def check_trained_on(
     data: LightningDataModule, splits: Sequence[str], trains: bool = False
 ) -> dict[str, int | None]:
-    """Split -> how many of its images the model has been, or will be, trained on; they are said.
+    """Count, and warn of, images to be measured that the model is or will be trained on.
 
     Args:
         data: the data module, set up; of a user's own that is not discern's nothing is known.
@@ -85,7 +85,7 @@ def check_trained_on(
         trains: whether the model will be trained on the images for training.
 
     Returns:
-        The numbers; None where that cannot be told.
+        Split -> the number of such images; None where it is unknown.
 
     Raises:
         DiscernError: there are some, and ``data.strict`` is set.
@@ -95,8 +95,8 @@ def check_trained_on(
     counts = {split: data.trained_on(split, trains) for split in splits}
     for split, count in counts.items():
         if count and split != "train":
-            said = trained_on_sentence(split, count, data.num_images[split])
+            sentence = trained_on_sentence(split, count, data.num_images[split])
             if data.strict:
-                raise DiscernError(f"data.strict=true: {said}.")
-            log.warning("%s.", said)
+                raise DiscernError(f"data.strict=true: {sentence}.")
+            log.warning("%s.", sentence)
     return counts

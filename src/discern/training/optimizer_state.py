@@ -7,14 +7,17 @@ many there are: a state of another shape than its parameter corrupts the memory 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-Build = Callable[[list[dict[str, Any]]], Optimizer]
+from discern.models.optimizer import Group
+from discern.training.states import check_tensor
+
+Build = Callable[[list[Group]], Optimizer]
 Shape = tuple[int, ...]
 
 NOT_NEGATIVE = frozenset(
@@ -24,8 +27,8 @@ NOT_NEGATIVE = frozenset(
 """Parts of the state of torch's optimizers that are counts, sizes, or means of squares."""
 
 
-def checked_state(saved: Any, live: Optimizer, build: Build) -> dict[str, Any]:
-    """An optimizer's state from a checkpoint, fit to be loaded.
+def checked_state(saved: object, live: Optimizer, build: Build) -> dict[str, object]:
+    """An optimizer's state from a checkpoint, safe to load.
 
     Numbers among its settings are the checkpoint's; what says how a step is computed is the live
     optimizer's.
@@ -38,14 +41,14 @@ def checked_state(saved: Any, live: Optimizer, build: Build) -> dict[str, Any]:
     Raises:
         ValueError: it is not such as this optimizer has; names the part.
     """
-    if not isinstance(saved, dict) or not {"state", "param_groups"} <= saved.keys():
-        raise ValueError("it is no state of an optimizer")
-    groups, state = saved["param_groups"], saved["state"]
+    groups, state = (
+        (saved.get("param_groups"), saved.get("state")) if isinstance(saved, dict) else (None, None)
+    )
+    if not isinstance(groups, list) or not isinstance(state, dict):
+        raise ValueError("it is not a state of an optimizer")
     current = live.state_dict()["param_groups"]
-    if not isinstance(groups, list) or len(groups) != len(current):
+    if len(groups) != len(current):
         raise ValueError(f"its groups of parameters are not the {len(current)} of this run")
-    if not isinstance(state, dict):
-        raise ValueError("it is no state of an optimizer")
     parameters = [parameter for group in live.param_groups for parameter in group["params"]]
     if not all(type(number) is int and 0 <= number < len(parameters) for number in state):
         raise ValueError(f"it is not of {len(parameters)} parameters")
@@ -58,36 +61,36 @@ def checked_state(saved: Any, live: Optimizer, build: Build) -> dict[str, Any]:
 # The settings of its groups
 
 
-def _checked_group(saved: Any, current: dict[str, Any]) -> dict[str, Any]:
-    """A group's settings: the checkpoint's numbers, and of the rest the run's own."""
+def _checked_group(saved: object, current: Group) -> Group:
+    """A group's settings: numbers from the checkpoint, everything else from this run."""
     if not isinstance(saved, dict) or saved.get("params") != current["params"]:
         raise ValueError("its groups have other parameters than those of this run")
     # A schedule that the run had may have left numbers in it.
-    others = {key: value for key, value in saved.items() if key not in current}
-    numbers = {key: value for key, value in others.items() if _is_finite(value)}
+    numbers = {k: value for k, value in saved.items() if k not in current and _is_finite(value)}
     kept = {key: _checked_setting(key, saved.get(key, now), now) for key, now in current.items()}
     return {**numbers, **kept}
 
 
-def _checked_setting(name: str, saved: Any, now: Any) -> Any:
+def _checked_setting(name: str, saved: object, now: object) -> object:
     if isinstance(now, list | tuple) and name != "params":
         if not isinstance(saved, list | tuple) or len(saved) != len(now):
             raise ValueError(f"{name} is not of {len(now)} numbers")
         return tuple(_checked_setting(name, *pair) for pair in zip(saved, now, strict=True))
     if isinstance(now, Tensor):
         if not isinstance(saved, Tensor) or saved.shape != now.shape:
-            raise ValueError(f"{name} is no number")
+            raise ValueError(f"{name} is not a number")
         return saved
     if isinstance(now, bool) or not isinstance(now, int | float):
         return now
     if not _is_finite(saved) or (saved < 0 <= now) or (name == "betas" and saved >= 1):
-        raise ValueError(f"{name} is no number that it may be")
+        raise ValueError(f"{name} is not a number in its range")
     return saved
 
 
-def _is_finite(value: Any) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and abs(value) < 1e300 and math.isfinite(value)
+def _is_finite(value: object) -> TypeGuard[float]:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) < 1e300 and math.isfinite(value)
 
 
 # What it keeps of each parameter
@@ -96,20 +99,23 @@ def _is_finite(value: Any) -> bool:
 Kind = tuple[int, Shape, torch.dtype]
 """The number of a group, and the shape and type of a parameter in it."""
 
+State = dict[str, object]
+"""What an optimizer keeps of one parameter: name -> tensor or number."""
+
 
 def _kind(group: int, parameter: Tensor) -> Kind:
     return group, tuple(parameter.shape), parameter.dtype
 
 
-def _fresh(live: Optimizer, build: Build) -> dict[Kind, dict[str, Any]] | None:
-    """What an optimizer like ``live`` has after one step, of each kind of parameter.
+def _fresh(live: Optimizer, build: Build) -> dict[Kind, State] | None:
+    """The state of an optimizer like ``live`` after one step, per kind of parameter.
 
     One parameter of zeros stands for all of a kind, so that it takes less than training will.
 
     Returns:
         None of an optimizer that takes no such step.
     """
-    groups: list[dict[str, Any]] = []
+    groups: list[Group] = []
     kinds: list[Kind] = []
     for number, group in enumerate(live.param_groups):
         like = {_kind(number, parameter): parameter for parameter in group["params"]}
@@ -129,7 +135,7 @@ def _fresh(live: Optimizer, build: Build) -> dict[Kind, dict[str, Any]] | None:
 
 
 def _check_parts(
-    state: dict[int, Any], live: Optimizer, fresh: dict[Kind, dict[str, Any]] | None
+    state: Mapping[int, object], live: Optimizer, fresh: Mapping[Kind, State] | None
 ) -> None:
     numbered = [
         (number, parameter)
@@ -151,39 +157,29 @@ def _check_parts(
             raise ValueError(f"its state {number} lacks {missing[0]}")
         for name, part in parts.items():
             place = f"its {str(name)[:40]} of parameter {number}"
-            if isinstance(known.get(name), Tensor):
-                _check_tensor(part, {tuple(known[name].shape)}, known[name], place)
+            if isinstance(usual := known.get(name), Tensor):
+                check_tensor(part, usual, place)
             else:
                 # Of settings that this run has not, such as momentum, or that come with later
                 # steps; (whole,) is that of an optimizer that sees all parameters as one.
                 shapes = {shape} if fused else {shape, (), (whole,)}
-                shapes |= {tuple(tensor.shape) for tensor in _tensors_in(known.get(name))}
+                shapes |= {tuple(tensor.shape) for tensor in _tensors_in(usual)}
                 for tensor in _tensors_in(part):
-                    _check_tensor(tensor, shapes, None, place)
-                if _is_finite(known.get(name)) and not _is_finite(part):
-                    raise ValueError(f"{place} is no number")
+                    if tuple(tensor.shape) not in shapes:
+                        raise ValueError(f"{place} has the shape {[*tensor.shape]}")
+                if _is_finite(usual) and not _is_finite(part):
+                    raise ValueError(f"{place} is not a number")
             if torchs:
                 for tensor in _tensors_in(part):
                     _check_numbers(tensor, place, name in NOT_NEGATIVE)
 
 
-def _tensors_in(value: Any) -> Iterator[Tensor]:
+def _tensors_in(value: object) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, dict | list | tuple):
         for part in value.values() if isinstance(value, dict) else value:
             yield from _tensors_in(part)
-
-
-def _check_tensor(part: Any, shapes: set[Shape], like: Tensor | None, place: str) -> None:
-    if not isinstance(part, Tensor) or part.layout != torch.strided:
-        raise ValueError(f"{place} is no tensor")
-    if tuple(part.shape) not in shapes:
-        told = "×".join(map(str, part.shape)) or "a number"
-        meant = next(iter(shapes))
-        raise ValueError(f"{place} is {told} and not {'×'.join(map(str, meant)) or 'a number'}")
-    if like is not None and part.is_floating_point() != like.is_floating_point():
-        raise ValueError(f"{place} is of {part.dtype}")
 
 
 def _check_numbers(tensor: Tensor, place: str, not_negative: bool) -> None:

@@ -1,11 +1,15 @@
-"""Keeping what the model says of the test images."""
+"""What a run keeps of its images: test predictions and pictures of training samples."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
@@ -39,16 +43,17 @@ class TestOutputs(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
+        outputs: STEP_OUTPUT,
+        batch: object,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep what the batch gave."""
+        """Keep the batch's logits and labels."""
+        assert isinstance(outputs, dict)
         self._batches.append((outputs["logits"], outputs["labels"]))
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the batches, and those of other processes, together."""
+        """Concatenate the batches, also of other processes."""
         if not self._batches:
             return
         logits, labels = (torch.cat(parts) for parts in zip(*self._batches, strict=True))
@@ -60,7 +65,7 @@ class TestOutputs(Callback):
 
 
 def _of_all_processes(part: Tensor) -> Tensor:
-    """What W processes have, of which each has every W-th, in the order of the whole, (N, ...)."""
+    """Gather the parts of W processes, each holding every W-th row, in the original order."""
     shares = gather_all_tensors(part)
     whole = part.new_empty(sum(map(len, shares)), *part.shape[1:])
     for rank, share in enumerate(shares):
@@ -74,25 +79,25 @@ THUMBNAILS, THUMBNAILS_OF_FILES = 600, 200
 
 @rank_zero_only
 def keep_test(outputs: TestOutputs, data: ImageDataModule, folder: Path) -> None:
-    """Write what the model said of the test images, with thumbnails of some."""
+    """Write the predictions for the test images, with thumbnails of some."""
     if outputs.logits is None or outputs.labels is None:
         return
     images, tested = len(outputs.labels), data.test_dataset
     indices = torch.arange(len(tested)) if tested.indices is None else tested.indices
     files = tested.names()
-    said = Predictions.of(
+    predictions = Predictions.of(
         outputs.logits,
         outputs.labels,
         indices[:images],
         list(data.class_names),
         None if files is None else files[:images],
     )
-    warn_of_undefined(said.undefined, len(said))
-    rows = chosen(said, THUMBNAILS if files is None else THUMBNAILS_OF_FILES)
+    warn_of_undefined(predictions.undefined, len(predictions))
+    rows = chosen(predictions, THUMBNAILS if files is None else THUMBNAILS_OF_FILES)
     pictures, _ = tested.__getitems__(rows.tolist())
     shown = thumbnails(rows, pixels_of(pictures, data))
-    seen = digest_of(tested.identify()[:images], said.labels)
-    write_tested(Tested(said, seen, shown), folder)
+    seen = digest_of(tested.identify()[:images], predictions.labels)
+    write_tested(Tested(predictions, seen, shown), folder)
 
 
 SAMPLES = 25
@@ -105,15 +110,15 @@ AUGMENTED, EPOCHS_SHOWN = 5, 4
 
 @rank_zero_only
 def show_samples(
-    cfg: DictConfig, data: ImageDataModule, facts: dict[str, Any], folder: Path
+    cfg: DictConfig, data: ImageDataModule, facts: Mapping[str, Any], folder: Path
 ) -> None:
     """Draw samples.png and augmented.png: training images as the network will see them.
 
     Those of jobs of a sweep with the same data are copied, and no image is read.
     """
     title, train = facts["data"]["title"], data.train_dataset
-    told = repr((plain(cfg.data), data.fingerprint, data.preprocessing, title))
-    if copied(told, folder):
+    key = repr((plain(cfg.data), data.fingerprint, data.preprocessing, title))
+    if copied(key, folder):
         return
     drawn = [folder / "samples.png"]
     step = max(1, len(train) // SAMPLES)
@@ -135,9 +140,9 @@ def show_samples(
         shown = f"{title}: a few images and what training makes of them"
         drawn.append(folder / "augmented.png")
         draw_grid(pixels_of(images, data), captions, shown, drawn[1], 1 + len(views))
-    remember(told, drawn)
+    remember(key, drawn)
 
 
-def pixels_of(images: torch.Tensor, data: ImageDataModule) -> Any:
-    """Normalised images as pixels again."""
+def pixels_of(images: Tensor, data: ImageDataModule) -> NDArray[np.uint8]:
+    """Normalised images as uint8 pixels."""
     return as_pixels(images, data.preprocessing)

@@ -1,10 +1,9 @@
-"""Whether a network can overfit the few batches that it was trained on, over and over."""
+"""Whether a network can overfit the few batches that it was trained on repeatedly."""
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -20,7 +19,7 @@ NEAR_ZERO, NO_LESS = 0.1, 0.99
 
 @dataclass(frozen=True)
 class Overfit:
-    """What a network makes of the images that it was trained on.
+    """The loss of a network on the images that it was trained on.
 
     Attributes:
         images, classes: how many there are.
@@ -36,7 +35,7 @@ class Overfit:
 
     @property
     def can(self) -> bool:
-        """Whether the loss has nearly gone, which only the images make possible."""
+        """Whether the loss is nearly 0, which needs the images."""
         return self.loss < NEAR_ZERO * self.loss_of_frequencies
 
     @property
@@ -47,7 +46,7 @@ class Overfit:
         alone = f"the frequencies of the classes alone give {self.loss_of_frequencies:.4f}"
         if self.classes == 1:
             return (
-                f"Whether the network can overfit is not to be told: its {of} need no look at them."
+                f"Whether the network can overfit cannot be decided: its {of} need no look at them."
             )
         if self.can:
             return f"The network can overfit: {reached}, and {alone}."
@@ -58,8 +57,8 @@ class Overfit:
             )
         return f"The network cannot overfit as it was trained: {reached}, and {alone}."
 
-    def facts(self) -> dict[str, Any]:
-        """What the summary says of it."""
+    def facts(self) -> dict[str, object]:
+        """The facts for the summary."""
         return {"can": self.can, "verdict": self.verdict, **asdict(self)}
 
 
@@ -81,7 +80,7 @@ def judge(trainer: Trainer, model: Classifier, data: ImageDataModule) -> Overfit
 
 
 def of(logits: Tensor, labels: Tensor) -> Overfit:
-    """What logits (N, K) for images with these labels (N,) amount to."""
+    """The result for logits (N, K) and labels (N,)."""
     counts = labels.bincount()
     shares = counts[counts > 0].double() / len(labels)
     return Overfit(

@@ -3,51 +3,57 @@
 import logging
 import sys
 import time
-from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from tqdm import tqdm
 
 from discern.console import in_notebook, is_terminal
+from discern.models.classifier import Batch
 
 SECONDS_BETWEEN_DRAWS = 0.2
 """A redrawn tqdm costs 60 µs, a tenth of a small network's step."""
 
 
 class Progress(ProgressBar):
-    """Shows images/s, loss and the time left of the epoch; nothing where nobody watches."""
+    """Shows images/s, loss and the time left of the epoch on a terminal or in a notebook."""
 
     def __init__(self) -> None:
         super().__init__()
         self._enabled = is_terminal() or in_notebook()
-        self._bar: Any = None
+        self._bar: tqdm | None = None
         self._waiting = 0
         self._drawn = 0.0
 
     def disable(self) -> None:
-        """Show nothing from now on (Lightning calls this in every process but the first)."""
+        """Hide the bar (Lightning calls this in every process but the first)."""
         self._enabled = False
 
     def enable(self) -> None:
         """Show the bar again, if somebody watches."""
         self._enabled = is_terminal() or in_notebook()
 
-    def print(self, *args: Any, **kwargs: Any) -> None:
-        """Log what ``LightningModule.print`` was given, above the bar."""
+    def print(self, *args: object, **kwargs: object) -> None:
+        """Log the text of ``LightningModule.print`` above the bar."""
         logging.getLogger(__name__).info(" ".join(str(arg) for arg in args))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the epoch's bar."""
         of = f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
         batches = trainer.num_training_batches
-        loader: Any = trainer.train_dataloader
-        images = len(loader.dataset) if hasattr(loader, "dataset") else None
-        total = min(images, batches * loader.batch_size) if images else None
+        loader = trainer.train_dataloader
+        images = len(loader.dataset) if loader is not None and hasattr(loader, "dataset") else None
+        total = min(images, batches * loader.batch_size) if loader and images else None
         self._open(f"epoch {trainer.current_epoch + 1}{of}", total)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
         """Count the batch; draw now and then."""
         if self._bar is None:
@@ -63,7 +69,7 @@ class Progress(ProgressBar):
             self._waiting = 0
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the bar away; the epoch's line takes its place."""
+        """Remove the bar; the epoch's line replaces it."""
         self._close()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -74,8 +80,8 @@ class Progress(ProgressBar):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
+        outputs: STEP_OUTPUT,
+        batch: object,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -90,7 +96,7 @@ class Progress(ProgressBar):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Take the bar away, so that the message does not stand in it."""
+        """Remove the bar before the error message."""
         self._close()
 
     def _open(self, title: str, total: float | None, unit: str = " images") -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
@@ -13,9 +14,12 @@ from discern.runs.state import Ended, State
 from discern.runs.sweep_job import Trial
 from discern.training.study import PRUNER, open_storage
 
+if TYPE_CHECKING:  # start-up time: a search alone has Optuna
+    import optuna
+
 
 class Pruning(Callback):
-    """Reports the objective after each validation to Optuna, and stops where its pruner says so.
+    """Reports the objective to Optuna after each validation, and stops if its pruner says so.
 
     Args:
         trial: the job's trial of the study.
@@ -29,12 +33,13 @@ class Pruning(Callback):
         self.metric = metric
         self.ended: Ended | None = None
         self._place = trial
-        self._trial: _Trial | None = None
+        self._trial: optuna.Trial | None = None
+        self._reported: set[int] = set()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the trial."""
         if self._trial is None and trainer.is_global_zero:
-            self._trial = _find(self._place)
+            self._trial, self._reported = _find(self._place)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report the epoch's value."""
@@ -44,8 +49,9 @@ class Pruning(Callback):
         value = trainer.callback_metrics.get(self.metric)
         if self._trial is not None and value is not None and math.isfinite(float(value)):
             epoch = trainer.current_epoch + 1
-            if epoch not in self._trial.intermediate:  # a job that goes on may say it again
+            if epoch not in self._reported:  # a continued job has values of its first part
                 self._trial.report(float(value), epoch)
+                self._reported.add(epoch)
             stop = self._trial.should_prune()
         if trainer.strategy.broadcast(stop):
             self.ended = Ended(
@@ -56,43 +62,29 @@ class Pruning(Callback):
             trainer.should_stop = True
 
 
-class _Trial:
-    """A trial of a study, in the process of its job."""
-
-    def __init__(self, trial: Any, known: dict[int, float]) -> None:
-        self._trial = trial
-        self.intermediate = set(known)
-
-    def report(self, value: float, epoch: int) -> None:
-        self._trial.report(value, epoch)
-        self.intermediate.add(epoch)
-
-    def should_prune(self) -> bool:
-        return bool(self._trial.should_prune())
-
-
-def _find(trial: Trial) -> _Trial:
+def _find(trial: Trial) -> tuple[optuna.Trial, set[int]]:
+    """A trial of a study, and the epochs reported already."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.load_study(study_name=trial.study, storage=open_storage(trial.storage))
     study.pruner = _pruner(study.user_attrs.get(PRUNER))
     frozen = study.get_trials(deepcopy=False)[trial.number]
-    return _Trial(optuna.Trial(study, frozen._trial_id), frozen.intermediate_values)
+    return optuna.Trial(study, frozen._trial_id), set(frozen.intermediate_values)
 
 
-def _pruner(told: Any) -> Any:
-    """The pruner that the study names: one of Optuna's own, whatever else a study may say."""
+def _pruner(node: Mapping[str, object] | None) -> optuna.pruners.BasePruner:
+    """The study's pruner, which must be one of Optuna's own."""
     import optuna
 
-    if told is None:
+    if node is None:
         return optuna.pruners.NopPruner()
-    settings = dict(told)
+    settings = dict(node)
     module, _, kind = str(settings.pop("_target_", "")).rpartition(".")
     found = getattr(optuna.pruners, kind, None) if module == "optuna.pruners" else None
     if not (isinstance(found, type) and issubclass(found, optuna.pruners.BasePruner)):
         raise DiscernError(
-            f"hydra.sweeper.pruner names {module}.{kind}, which is no pruner of optuna.pruners."
+            f"hydra.sweeper.pruner names {module}.{kind}, which is not a pruner of optuna.pruners."
         )
     with refusals_of("hydra.sweeper.pruner"):
         return found(**settings)

@@ -1,4 +1,4 @@
-"""What a run writes of itself: its settings, its summary, its curves and its report."""
+"""What a run writes: its settings, summary, curves and report."""
 
 import functools
 import logging
@@ -17,7 +17,7 @@ from discern.errors import first_line, refusals_of, refusals_of_files
 from discern.files.places import started_in
 from discern.files.yaml_file import write_config
 from discern.models.classifier import Classifier, count_parameters
-from discern.models.saved import card_and_state, epoch_of
+from discern.models.saved import Content, card_and_state, epoch_of
 from discern.reports.curves import draw_curves
 from discern.runs.metric_table import METRICS
 from discern.runs.state import Ended, State
@@ -31,9 +31,9 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def recorded(
-    cfg: DictConfig, identity: Mapping[str, Any], choices: Mapping[str, Any]
+    cfg: DictConfig, identity: Mapping[str, object], choices: Mapping[str, object]
 ) -> Iterator[Summary]:
-    """The summary of a run. It is written however the run ends.
+    """The summary of a run, written however the run ends.
 
     Args:
         cfg: the composed config.
@@ -62,7 +62,7 @@ def recorded(
         write_summary(summary, signals[0], cfg)
         raise
     except BaseException as error:
-        with suppress(OSError):  # of a full disk, which is told already
+        with suppress(OSError):  # a full disk, which is reported already
             write_summary(summary, failed(error), cfg)
         raise
 
@@ -72,10 +72,8 @@ def failed(error: BaseException) -> Ended:
     return Ended(State.FAILED, first_line(error))
 
 
-@functools.cache
-def git_state_once(folder: Path) -> dict[str, Any] | None:
-    """The state of the code that this process has imported, whatever becomes of the files."""
-    return git_state(folder)
+# The state of the code that this process has imported, whatever becomes of the files.
+git_state_once = functools.cache(git_state)
 
 
 @rank_zero_only
@@ -86,7 +84,7 @@ def save_config(cfg: DictConfig, overrides: list[str]) -> None:
 
 
 def describe(model: Classifier, data: ImageDataModule) -> dict[str, Any]:
-    """What the summary says of the data and the model."""
+    """The facts about the data and the model, for the summary."""
     backbone = model.card and model.card["backbone"]
     return {
         "parameters": count_parameters(model.network),
@@ -102,42 +100,32 @@ def describe(model: Classifier, data: ImageDataModule) -> dict[str, Any]:
 
 
 def record_fit(
-    summary: Summary,
-    history: History,
-    trainer: Trainer,
-    best: Path | None,
-    content: dict[str, Any] | None,
+    summary: Summary, history: History, trainer: Trainer, best: Path | None, content: Content | None
 ) -> None:
-    """Put into the summary what training gave: the metrics of the best checkpoint, or the last."""
+    """Add the metrics of the best checkpoint, or else of the last epoch, to the summary."""
     facts, row = summary.facts, history.rows[-1] if history.rows else {}
     facts["best_epoch"] = None
     if best is not None and content is not None:
         facts["best_epoch"] = epoch_of(content)
         rows = [row for row in history.rows if row["epoch"] == facts["best_epoch"]]
         # Of several validations in its epoch, the checkpoint knows the one that it was best in.
-        row = {**(rows[0] if rows else {}), **at_validation(best, content)}
+        metrics = card_and_state(best, content)[0].metrics
+        validated = {name: value for name, value in metrics.items() if name.startswith("val/")}
+        row = {**(rows[0] if rows else {}), **validated}
     for split in ("train", "val"):
-        metrics = {each.name: row.get(f"{split}/{each.name}") for each in METRICS}
-        known = {name: value for name, value in metrics.items() if value is not None}
-        if known:
+        names = {each.name: f"{split}/{each.name}" for each in METRICS}
+        if known := {name: row[logged] for name, logged in names.items() if logged in row}:
             facts["metrics"][split] = known
     facts["epochs"], facts["steps"] = len(history.rows), trainer.global_step
-    seconds = facts["seconds"]
+    facts["seconds"]["validation"] = history.validation_seconds
+    facts["seconds"]["fit"] -= history.validation_seconds
     totals = history.totals
-    seconds["validation"] = history.validation_seconds
-    seconds["fit"] -= history.validation_seconds
     facts["images_per_second"] = totals.images / totals.fit_seconds if totals.fit_seconds else None
     facts["images_counted"] = {
         "all": totals.images,
         "features_read": totals.features_read,
         "features_computed": totals.features_computed,
     }
-
-
-def at_validation(path: Path, content: dict[str, Any]) -> dict[str, float]:
-    """The validation metrics when a checkpoint was written."""
-    metrics = card_and_state(path, content)[0].metrics
-    return {name: value for name, value in metrics.items() if name.startswith("val/")}
 
 
 @rank_zero_only
@@ -148,7 +136,7 @@ def draw(history: History, facts: dict[str, Any], folder: Path) -> None:
 
 @rank_zero_only
 def write_summary(summary: Summary, ended: Ended, cfg: DictConfig) -> None:
-    """Write summary.json, and report.html, which is made from it and the other files."""
+    """Write summary.json and then report.html."""
     summary.write(ended)
     if cfg.report and not sweep_draws():
         try:

@@ -1,4 +1,4 @@
-"""What a checkpoint holds is checked before any of it is loaded into a run that goes on.
+"""Checks a checkpoint before any of it is loaded into a run that continues from it.
 
 Lightning hands each part of a checkpoint to what it belongs to, which takes it over as it is.
 """
@@ -8,24 +8,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.callbacks.weight_averaging import WeightAveraging
 from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
+from torch import Tensor
 
 from discern.data.module import ImageDataModule
 from discern.errors import DiscernError, about, first_line
 from discern.models.classifier import Classifier
-from discern.models.saved import check_fits
+from discern.models.saved import Content, check_fits
+from discern.schema import check_schema
 from discern.training.checkpointing import state_beside
-from discern.training.history import History
+from discern.training.history import History, HistoryState
 from discern.training.optimizer_state import checked_state
 from discern.training.resume import RngState
+from discern.training.seam import callbacks_of, settings_of
 from discern.training.states import (
     check_averaging,
-    check_history,
     check_like,
     check_place_in_data,
     check_progress,
@@ -33,20 +34,20 @@ from discern.training.states import (
 )
 
 NEEDED = ("loops", "callbacks", "optimizer_states", "lr_schedulers", "train_metrics")
-"""Keys of a checkpoint that training goes on with."""
+"""Keys of a checkpoint from which training can continue."""
 
 
 def check_before_restoring(trainer: Trainer) -> None:
-    """Have a new ``trainer`` check all states of the checkpoint that a fit goes on from.
+    """Have a new ``trainer`` check all states of the checkpoint that a fit continues from.
 
-    A fit then raises a DiscernError before anything is loaded that is not of the form of what it
-    is loaded into, and for whatever a part of a library or of a user's own refuses to load.
+    A state of another form than its target then raises a DiscernError before anything is loaded;
+    so does a state that a library's or a user's own class refuses to load.
     """
     trainer._checkpoint_connector = _CheckedConnector(trainer)
 
 
 class _CheckedConnector(_CheckpointConnector):
-    """Lightning's own, with a look at the content before each of its two halves.
+    """Lightning's own, which checks the content before each half of it is loaded.
 
     The optimizers are made after the model and the callbacks have been restored.
     """
@@ -54,25 +55,18 @@ class _CheckedConnector(_CheckpointConnector):
     def resume_start(
         self, checkpoint_path: str | Path | None = None, weights_only: bool | None = None
     ) -> None:
+        super().resume_start(checkpoint_path, weights_only)
+        if self._loaded_checkpoint:
+            assert checkpoint_path is not None
+            self._loaded_checkpoint = _checked(
+                self._loaded_checkpoint, self.trainer, Path(checkpoint_path)
+            )
+
+    def _restore_modules_and_callbacks(
+        self, checkpoint_path: str | Path | None = None, weights_only: bool | None = None
+    ) -> None:
         with _refusals(checkpoint_path):
-            super().resume_start(checkpoint_path, weights_only)
-            if self._loaded_checkpoint:
-                assert checkpoint_path is not None
-                self._loaded_checkpoint = _checked(
-                    self._loaded_checkpoint, self.trainer, Path(checkpoint_path)
-                )
-
-    def restore_model(self) -> None:
-        with _refusals(self._ckpt_path):
-            super().restore_model()
-
-    def restore_datamodule(self) -> None:
-        with _refusals(self._ckpt_path):
-            super().restore_datamodule()
-
-    def restore_callbacks(self) -> None:
-        with _refusals(self._ckpt_path):
-            super().restore_callbacks()
+            super()._restore_modules_and_callbacks(checkpoint_path, weights_only)
 
     def restore_training_state(self) -> None:
         with _refusals(self._ckpt_path):
@@ -84,8 +78,8 @@ class _CheckedConnector(_CheckpointConnector):
 
 
 @contextmanager
-def _refusals(path: Any) -> Iterator[None]:
-    """Tell in a sentence why a checkpoint cannot be gone on from."""
+def _refusals(path: str | Path | None) -> Iterator[None]:
+    """Say in one sentence why training cannot continue from a checkpoint."""
     try:
         yield
     except DiscernError:
@@ -94,24 +88,24 @@ def _refusals(path: Any) -> Iterator[None]:
         # Of the checks of this module, or of a callback of a user's own that was given a state
         # that it did not write.
         plain = type(error) is ValueError
-        told = first_line(error) if plain else f"{type(error).__name__}: {first_line(error)}"
-        raise DiscernError(f"ckpt_path={path} cannot be gone on from: {told}.") from error
+        reason = first_line(error) if plain else f"{type(error).__name__}: {first_line(error)}"
+        raise DiscernError(f"ckpt_path={path} cannot be continued: {reason}.") from error
 
 
-def _checked(content: dict[str, Any], trainer: Trainer, path: Path) -> dict[str, Any]:
-    """What is loaded of a checkpoint before the optimizers are made.
+def _checked(content: Content, trainer: Trainer, path: Path) -> Content:
+    """The checked parts of a checkpoint that are loaded before the optimizers exist.
 
     Raises:
         ValueError: a part has another form than what it is loaded into.
     """
-    module: Any = trainer.lightning_module
+    module = trainer.lightning_module
     if missing := [key for key in NEEDED if key not in content]:
         raise ValueError(f"it has no {missing[0]}")
     loops = content["loops"]
     progress = loops.get("fit_loop") if isinstance(loops, Mapping) else None
     check_progress(progress, trainer.fit_loop.state_dict(), "loops.fit_loop")
     assert progress is not None
-    if isinstance(trainer.datamodule, ImageDataModule):  # type: ignore[attr-defined]
+    if isinstance(settings_of(trainer).datamodule, ImageDataModule):
         check_place_in_data(progress, "loops.fit_loop")
     if isinstance(module, Classifier):
         check_like(content["train_metrics"], module.train_metrics.snapshot(), "train_metrics")
@@ -129,20 +123,19 @@ def _checked(content: dict[str, Any], trainer: Trainer, path: Path) -> dict[str,
     }
 
 
-def _tensors(state: Any) -> dict[str, Any]:
-    if not isinstance(state, dict) or not all(hasattr(part, "shape") for part in state.values()):
+def _tensors(state: object) -> dict[str, Tensor]:
+    if not isinstance(state, dict) or not all(isinstance(p, Tensor) for p in state.values()):
         raise ValueError("current_model_state holds more than tensors")
     return state
 
 
-def _callbacks(content: dict[str, Any], trainer: Trainer, path: Path) -> dict[str, Any]:
+def _callbacks(content: Content, trainer: Trainer, path: Path) -> Content:
     """The states of the callbacks that this run has."""
     saved = content["callbacks"]
     if not isinstance(saved, dict):
-        raise ValueError("callbacks is no mapping")
-    checked: dict[str, Any] = {}
-    live: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    for callback in live:
+        raise ValueError("callbacks is not a mapping")
+    checked: Content = {}
+    for callback in callbacks_of(trainer):
         key = callback.state_key
         if isinstance(callback, WeightAveraging) and "averaging_state" in content:
             model = callback._average_model
@@ -150,18 +143,18 @@ def _callbacks(content: dict[str, Any], trainer: Trainer, path: Path) -> dict[st
             check_like(content["averaging_state"], now, "averaging_state")
         if key in saved:
             if not isinstance(saved[key], dict):
-                raise ValueError(f"callbacks.{type(callback).__name__} is no mapping")
+                raise ValueError(f"callbacks.{type(callback).__name__} is not a mapping")
             checked[key] = _state_of(callback, saved[key], path)
     return checked
 
 
-def _state_of(callback: Callback, state: dict[str, Any], path: Path) -> dict[str, Any]:
-    """A callback's state, in a form that it can have; that of a user's own is free."""
+def _state_of(callback: Callback, state: Content, path: Path) -> Content:
+    """A callback's checked state; that of a user's own class may be anything."""
     place = f"callbacks.{type(callback).__name__}"
     if isinstance(callback, ModelCheckpoint):
         return state_beside(state, callback, path.parent, place)
     if isinstance(callback, History):
-        check_history(state, place)
+        check_schema(HistoryState, state, place)
     elif isinstance(callback, RngState):
         check_randomness(state, place)
     elif isinstance(callback, StochasticWeightAveraging):
@@ -171,18 +164,19 @@ def _state_of(callback: Callback, state: dict[str, Any], path: Path) -> dict[str
     return state
 
 
-def _with_checked_optimizers(content: dict[str, Any], trainer: Trainer) -> dict[str, Any]:
-    """A checkpoint's content with states that the optimizers and schedules can have.
+def _with_checked_optimizers(content: Content, trainer: Trainer) -> Content:
+    """A checkpoint's content with checked states of optimizers and schedules.
 
     Raises:
         ValueError: a state is of another form.
     """
-    module: Any = trainer.lightning_module
+    module = trainer.lightning_module
+    assert isinstance(module, Classifier)
     states, schedules = content["optimizer_states"], content["lr_schedulers"]
     if not isinstance(states, list) or len(states) != len(trainer.optimizers):
         raise ValueError(f"optimizer_states is not of {len(trainer.optimizers)} optimizers")
     if not isinstance(schedules, list):
-        raise ValueError("lr_schedulers is no list")
+        raise ValueError("lr_schedulers is not a list")
     optimizers = []
     for state, optimizer in zip(states, trainer.optimizers, strict=True):
         try:
@@ -190,7 +184,7 @@ def _with_checked_optimizers(content: dict[str, Any], trainer: Trainer) -> dict[
         except ValueError as error:
             name = type(optimizer).__name__
             raise ValueError(f"the state of {name} is not its own: {error}") from error
-    # Where the run has another number of them, the schedule has changed, which is told before.
+    # Another number of them means another schedule, which was reported before.
     for state, config in zip(schedules, trainer.lr_scheduler_configs, strict=False):
         schedule = config.scheduler
         own = not type(schedule).__module__.startswith("torch.")

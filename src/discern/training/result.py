@@ -10,7 +10,7 @@ from discern.runs.state import Ended, State
 
 @dataclass(frozen=True, repr=False)
 class Result:
-    """What a run gave.
+    """The outcome of a run.
 
     Attributes:
         metrics: split ("train", "val", "test") -> metric -> value, of the best checkpoint.

@@ -1,6 +1,7 @@
-"""Going on from a checkpoint with other settings than it was made with."""
+"""Continuing from a checkpoint with other settings than it was made with."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,11 +14,14 @@ from discern.models.card import Card
 
 log = logging.getLogger(__name__)
 
+Settings = Mapping[str, Any]
+
 Changes = dict[str, tuple[Any, Any]]
+"""Setting -> its value in the checkpoint, and now."""
 
 
-def differences(saved: dict[str, Any], now: dict[str, Any], prefix: str = "") -> Changes:
-    """Setting -> (value in the checkpoint, value now), for each that differs."""
+def differences(saved: Settings, now: Settings, prefix: str = "") -> Changes:
+    """The settings that differ."""
     changes: Changes = {}
     for key in sorted(saved.keys() | now.keys(), key=str):
         one, other = saved.get(key), now.get(key)
@@ -29,33 +33,32 @@ def differences(saved: dict[str, Any], now: dict[str, Any], prefix: str = "") ->
 
 
 class Continuation(Callback):
-    """Says which settings differ from those of the checkpoint, and makes them count.
+    """Logs which settings differ from those of the checkpoint, and applies them.
 
-    Lightning restores the optimizer, its schedule and early stopping with the settings they had; a
-    learning rate that the user has changed since would be accepted and ignored.
+    Lightning restores the optimizer, its schedule and early stopping with their old settings; a
+    learning rate changed since would be accepted and ignored.
 
     Args:
         card: what the checkpoint says of itself.
         config: the settings now, in the form of ``card.config``.
     """
 
-    def __init__(self, card: Card, config: dict[str, Any]) -> None:
+    def __init__(self, card: Card, config: Settings) -> None:
         self.changes = differences(card.config, config)
         for setting, (saved, now) in self.changes.items():
             log.info("  changed    %s=%s, was %s in the checkpoint", setting, now, saved)
         self._patience: dict[EarlyStopping, int] = {}
-        self._schedule: dict[str, Any] = {}
+        self._schedule: dict[str, object] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Remember what early stopping is to be like, before its state is restored."""
+        """Remember the settings of early stopping, before its state is restored."""
         stoppers = [c for c in trainer.early_stopping_callbacks if isinstance(c, EarlyStopping)]
         self._patience = {callback: callback.patience for callback in stoppers}
-        loop: Any = trainer.fit_loop
         # With max_steps Lightning would end once more an epoch that is over.
-        loop._iteration_based_training = lambda: False
+        trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember what the schedule is to be like, before its state is restored.
+        """Remember the settings of the schedule, before its state is restored.
 
         Raises:
             DiscernError: it cannot go on from where that of the checkpoint was.
@@ -81,7 +84,7 @@ class Continuation(Callback):
                 self._schedule[kept] = getattr(config.scheduler, kept)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set the loader to its place; apply the changed settings to what was restored.
+        """Restore the loader's position; apply the changed settings.
 
         Raises:
             DiscernError: the learning-rate schedule was planned for a run of another length.
@@ -108,7 +111,7 @@ class Continuation(Callback):
                 for group in trainer.optimizers[0].param_groups:
                     group[name] = tuple(now) if isinstance(now, list) else now
 
-    def _check_schedule(self, trainer: Trainer, pl_module: Any) -> None:
+    def _check_schedule(self, trainer: Trainer, pl_module: LightningModule) -> None:
         planned: dict[str, int] = getattr(pl_module, "schedule_total", {})
         for config in trainer.lr_scheduler_configs:
             for name, total in planned.items():
@@ -126,8 +129,7 @@ class Continuation(Callback):
                 if name in group:
                     group[name] *= factor
         for config in trainer.lr_scheduler_configs:
-            scheduler: Any = config.scheduler
-            if hasattr(scheduler, "base_lrs"):
+            if hasattr(scheduler := config.scheduler, "base_lrs"):
                 scheduler.base_lrs = [rate * factor for rate in scheduler.base_lrs]
 
 
@@ -137,13 +139,13 @@ ATTRIBUTES = {"min_lr": "min_lrs"}
 
 def _refusal(change: str) -> DiscernError:
     return DiscernError(
-        f"ckpt_path: {change}, which a schedule cannot change on its way; "
+        f"ckpt_path: {change}, which cannot change during a schedule; "
         "give the same, or start anew with model.init_from=FILE."
     )
 
 
 class RngState(Callback):
-    """Saves the state of torch's generators in checkpoints and restores it when training goes on.
+    """Saves the state of torch's generators in checkpoints and restores it when training continues.
 
     Lightning does not, so that a continued run would draw other dropout masks than the same run
     left undisturbed. Split, order and augmentation need nothing: they are functions of the seed.

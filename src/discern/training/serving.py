@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict
 from importlib.metadata import version as release
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from omegaconf import DictConfig
-from torch import Tensor
+from torch import Tensor, nn
 
 from discern.data.augment import View
 from discern.data.images import Shown
@@ -23,6 +22,7 @@ from discern.models.classifier import Classifier
 from discern.models.threads import use_threads, with_threads
 from discern.models.transfer import TransferClassifier
 from discern.training.finetune import Finetune
+from discern.training.seam import callback_of, settings_of
 
 # discern.features is imported where a backbone needs it, for the start-up time of other models.
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ READERS = ("pillow", "simplejpeg", "torchvision")
 def serve(
     cfg: DictConfig, model: Classifier, data: ImageDataModule, trainer: Trainer, epoch: int
 ) -> FeatureSource | None:
-    """Put a frozen backbone's features in the place of the images; None where that cannot be."""
+    """Replace images by features of a frozen backbone; None where that is not possible."""
     source = feature_source(cfg, model.network, data, trainer, epoch)
     if source is None:
         return None
@@ -54,16 +54,16 @@ def serve(
 
 
 def feature_source(
-    cfg: DictConfig, network: Any, data: ImageDataModule, trainer: Trainer, epoch: int
+    cfg: DictConfig, network: nn.Module, data: ImageDataModule, trainer: Trainer, epoch: int
 ) -> FeatureSource | None:
-    """The features of a run's frozen backbone, or None where it computes them with every batch.
+    """The feature source of a frozen backbone, or None if features are computed per batch.
 
     Args:
         cfg: the run's config.
         network: the model's.
         data: the data module, set up.
         trainer: the run's.
-        epoch: that training goes on in, from 1.
+        epoch: the first to be trained, from 1.
 
     Raises:
         DiscernError: ``cache.mode=require``, and this run cannot use the cache.
@@ -78,6 +78,7 @@ def feature_source(
         if isinstance(network, TransferClassifier) and mode != "off":
             log.info("  %-10s computed with every batch: %s", "features", why)
         return None
+    assert isinstance(network, TransferClassifier)
     if cfg.model.get("mixup"):
         log.info("  %-10s model.mixup mixes them, two images', not the pixels", "features")
     settings = _settings(cfg, data)
@@ -91,15 +92,15 @@ def feature_source(
         return None
 
 
-def _why_not(cfg: DictConfig, network: Any, trainer: Trainer, epoch: int) -> str | None:
-    """Why features cannot be served in the place of images."""
-    limits = {name: getattr(trainer, name) for name in ("limit_train_batches", "limit_val_batches")}
-    limited = [name for name, value in limits.items() if value not in (1.0, 0, None)]
+def _why_not(cfg: DictConfig, network: nn.Module, trainer: Trainer, epoch: int) -> str | None:
+    """Why images cannot be replaced by features, or None."""
+    names = ("limit_train_batches", "limit_val_batches")
+    limited = [name for name in names if getattr(trainer, name) not in (1.0, 0, None)]
     if not isinstance(network, TransferClassifier):
         return "the model has no backbone"
     if not network.frozen_backbone:
         return f"model.unfreeze={network.depth} trains the backbone"
-    if any(isinstance(c, Finetune) and c.depth_at(epoch) for c in _callbacks(trainer)):
+    if (finetune := callback_of(trainer, Finetune)) and finetune.depth_at(epoch):
         return "callbacks.finetune has begun to train the backbone"
     if cfg.cache.mode == "off":
         return "cache.mode=off"
@@ -110,10 +111,6 @@ def _why_not(cfg: DictConfig, network: Any, trainer: Trainer, epoch: int) -> str
     if limited:
         return f"trainer.{limited[0]} leaves images out"
     return None
-
-
-def _callbacks(trainer: Trainer) -> list[Callback]:
-    return trainer.callbacks  # type: ignore[attr-defined,no-any-return]
 
 
 def _warn(mode: str, why: str) -> None:
@@ -140,15 +137,17 @@ def _settings(cfg: DictConfig, data: ImageDataModule) -> Settings:
     )
 
 
-def _set_engine(cfg: DictConfig, network: Any, data: ImageDataModule, trainer: Trainer) -> str:
-    """Let a frozen backbone be run by the engine that is asked for; its name and version.
+def _set_engine(
+    cfg: DictConfig, network: nn.Module, data: ImageDataModule, trainer: Trainer
+) -> str:
+    """Run a frozen backbone by the chosen engine; return the engine's name and version.
 
     Raises:
-        DiscernError: another than torch is asked for, and there is no backbone that it could run.
+        DiscernError: an engine other than torch is chosen, and there is no backbone for it.
     """
     device = trainer.strategy.root_device
     frozen = isinstance(network, TransferClassifier) and network.frozen_backbone
-    if not frozen or device.type != "cpu":
+    if not isinstance(network, TransferClassifier) or not frozen or device.type != "cpu":
         if cfg.engine not in ("auto", "torch"):
             why = f"training is on {device}" if frozen else "the model has no frozen backbone"
             raise DiscernError(f"engine={cfg.engine} is not possible, for {why}; choose auto.")
@@ -161,7 +160,7 @@ def _set_engine(cfg: DictConfig, network: Any, data: ImageDataModule, trainer: T
 
 
 def _sees_few(trainer: Trainer) -> bool:
-    return bool(trainer.fast_dev_run or trainer.overfit_batches)  # type: ignore[attr-defined]
+    return bool(settings_of(trainer).fast_dev_run or settings_of(trainer).overfit_batches)
 
 
 def _source(
@@ -191,13 +190,9 @@ def _source(
         return features.float().cpu()
 
     backbone = network.backbone
-    provenance = asdict(backbone.provenance)
+    origin = backbone.provenance
     kind = Kind(
-        backbone={
-            "library": provenance["library"],
-            "name": provenance["name"],
-            "digest": backbone.digest(),
-        },
+        backbone={"library": origin.library, "name": origin.name, "digest": backbone.digest()},
         shape=data.input_shape,
         preprocessing=data.preprocessing,
         readers={name: release(name) for name in READERS},
@@ -210,7 +205,7 @@ def _source(
 def prepare(
     source: FeatureSource, data: ImageDataModule, train: bool, test: bool, epoch: int
 ) -> bool:
-    """Have the features that the first epoch needs, of each split; whether there is room for them.
+    """Compute the features that the first epoch needs; return whether there is room for them.
 
     Later views of augmented images are computed when an epoch first shows them.
 
@@ -258,7 +253,7 @@ def _needed(data: ImageDataModule, train: bool, test: bool, view: int) -> Iterat
 
 
 def report(source: FeatureSource) -> dict[str, Any]:
-    """What the summary says of it."""
+    """The facts about the features, for the summary."""
     account, saved = source.account, source.seconds_saved
     return {
         "reused": account.reused,
@@ -272,7 +267,7 @@ def report(source: FeatureSource) -> dict[str, Any]:
 
 
 def announce(source: FeatureSource) -> None:
-    """Say in one line what was reused and what computed."""
+    """Log in one line what was reused and what was computed."""
     facts = report(source)
     parts = []
     if facts["computed"]:

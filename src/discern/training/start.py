@@ -1,4 +1,4 @@
-"""What a run starts from: a checkpoint that it continues, and the images that this knows."""
+"""What a run starts from: its checkpoint, and the images known to that."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
@@ -29,14 +28,15 @@ from discern.runs.folder import WORDS, find_checkpoint
 from discern.training.build import portable
 from discern.training.job import relative
 from discern.training.resume import Continuation
+from discern.training.seam import callbacks_of
 
 log = logging.getLogger(__name__)
 
 
 def find_checkpoints(cfg: DictConfig) -> Path | None:
-    """Put the checkpoints into the config that settings mean; that of ``ckpt_path``.
+    """Resolve the checkpoints in the config, such as ``last``, to files; return ``ckpt_path``'s.
 
-    What ``last`` means may be another file a moment later.
+    Only once, since ``last`` may be another file a moment later.
     """
     start = find_checkpoint(cfg.ckpt_path, goes_on=cfg.train) if cfg.ckpt_path else None
     if start is not None:
@@ -51,7 +51,7 @@ def find_checkpoints(cfg: DictConfig) -> Path | None:
 
 
 def known_of(cfg: DictConfig, start: Path | None) -> KnownImages | None:
-    """The images that a model which the run goes on or starts from knows."""
+    """The images known to the model that the run continues or starts from."""
     origins = {"ckpt_path": start, "model.init_from": cfg.model.get("init_from")}
     for setting, origin in origins.items():
         if origin is not None:
@@ -79,10 +79,10 @@ def known_of_backbone(weights: str | None) -> KnownImages | None:
 
 
 def continue_from(start: Path, cfg: DictConfig, trainer: Trainer, model: Classifier) -> int:
-    """Check that a checkpoint is of this model; say which settings differ, let them count.
+    """Check that a checkpoint is of this model; log which settings differ, and apply those of now.
 
     Returns:
-        The epoch, from 1, that training goes on in.
+        The epoch, from 1, in which training continues.
     """
     with about("ckpt_path"):
         content = read(start)
@@ -90,13 +90,13 @@ def continue_from(start: Path, cfg: DictConfig, trainer: Trainer, model: Classif
         check_fits(model.network, state, start)
         match_backbone(model.network, card, state, start)
     log.info("  %-10s %s", "from", relative(start))
-    trainer.callbacks.append(Continuation(card, portable(cfg)))  # type: ignore[attr-defined]
+    callbacks_of(trainer).append(Continuation(card, portable(cfg)))
     return (epoch_of(content) or 1) + _ends_an_epoch(content)
 
 
-def _ends_an_epoch(content: Mapping[str, Any]) -> bool:
+def _ends_an_epoch(content: Mapping[str, object]) -> bool:
     """Whether a checkpoint was written after the last batch of its epoch."""
-    progress: Any = content
+    progress: object = content
     for part in ("loops", "fit_loop", "epoch_loop.batch_progress", "is_last_batch"):
         progress = progress.get(part) if isinstance(progress, Mapping) else None
     return progress is True

@@ -7,15 +7,13 @@ found out by whatever breaks on it later, or replace a method.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.optim import SGD
 from torch.optim.swa_utils import SWALR
-
-from discern.schema import Strict, check_schema
 
 MAX_COUNT = 2**53
 """A count of anything; larger ones are not exact in the float64 of a table or a logger."""
@@ -23,8 +21,11 @@ MAX_COUNT = 2**53
 LONGEST = 1000
 """Characters of a text."""
 
+MAX_STATE = 2**20
+"""Bytes of the state of a device's generator."""
 
-def check_like(saved: Any, live: Any, place: str, grows: bool = False) -> None:
+
+def check_like(saved: object, live: object, place: str, grows: bool = False) -> None:
     """Check that a state has the form of a live one: its keys, types and shapes.
 
     Keys may be missing. Where there is None or nothing yet, there may be a number or a text, or
@@ -43,70 +44,71 @@ def check_like(saved: Any, live: Any, place: str, grows: bool = False) -> None:
         check_tensor(saved, live, place)
     elif live is None:
         if not _is_plain(saved):
-            raise ValueError(f"{place} is no plain value")
+            raise ValueError(f"{place} is not a plain value")
     elif isinstance(live, bool) or not isinstance(live, int | float | str | dict | list | tuple):
         if type(saved) is not type(live):
-            raise ValueError(f"{place} is no {type(live).__name__}")
+            raise ValueError(f"{place} is not a {type(live).__name__}")
     elif isinstance(live, dict):
         _check_mapping(saved, live, place, grows)
     elif isinstance(live, list | tuple):
         _check_list(saved, live, place, grows)
     elif isinstance(live, str):
         if not isinstance(saved, str) or len(saved) > LONGEST:
-            raise ValueError(f"{place} is no text")
+            raise ValueError(f"{place} is not a text")
     else:
         _check_number(saved, live, place)
 
 
-def check_tensor(saved: Any, live: Tensor, place: str) -> None:
-    """Raise a ValueError unless it is a tensor of the same shape and of like numbers."""
+def check_tensor(saved: object, live: Tensor, place: str) -> None:
+    """Raise a ValueError unless it is a tensor of the same shape and kind of numbers."""
     if not isinstance(saved, Tensor) or saved.layout != torch.strided:
-        raise ValueError(f"{place} is no tensor")
+        raise ValueError(f"{place} is not a tensor")
     if saved.shape != live.shape:
         raise ValueError(f"{place} has the shape {[*saved.shape]} and not {[*live.shape]}")
     if saved.is_floating_point() != live.is_floating_point():
         raise ValueError(f"{place} is of {saved.dtype} and not of {live.dtype}")
 
 
-def _check_number(saved: Any, live: float, place: str) -> None:
+def _check_number(saved: object, live: float, place: str) -> None:
     whole = isinstance(live, int)
     if isinstance(saved, bool) or not isinstance(saved, int if whole else int | float):
-        raise ValueError(f"{place} is no {'whole ' if whole else ''}number")
+        raise ValueError(f"{place} is not a {'whole ' if whole else ''}number")
     if isinstance(saved, float) and math.isinf(saved) and math.isinf(live):
         return
     if not -MAX_COUNT <= saved <= MAX_COUNT:
-        raise ValueError(f"{place} is no number that it may be")
+        raise ValueError(f"{place} is not a number in its range")
 
 
-def _check_mapping(saved: Any, live: dict[Any, Any], place: str, grows: bool) -> None:
-    if type(saved) is not type(live) and type(saved) is not dict:
+def _check_mapping(saved: object, live: Mapping[object, object], place: str, grows: bool) -> None:
+    if not isinstance(saved, dict) or type(saved) not in (dict, type(live)):
         raise ValueError(f"{place} has no parts")
     for key, part in saved.items():
         here = f"{place}.{str(key)[:40]}"
         if key in live:
             check_like(part, live[key], here, grows)
         elif live and all(isinstance(name, int) for name in live):
-            _check_count(key, here)  # as of the steps at which a schedule does something
+            check_count(key, here)  # as of the steps at which a schedule does something
             check_like(part, next(iter(live.values())), here, grows)
         elif live and not grows:
             raise ValueError(f"{here} is not known")
 
 
-def _check_list(saved: Any, live: list[Any] | tuple[Any, ...], place: str, grows: bool) -> None:
+def _check_list(saved: object, live: Sequence[object], place: str, grows: bool) -> None:
     if not isinstance(saved, list | tuple):
-        raise ValueError(f"{place} is no list")
+        raise ValueError(f"{place} is not a list")
     if len(saved) != len(live) and live and not grows:
         raise ValueError(f"{place} has {len(saved)} values and not {len(live)}")
     for number, part in enumerate(saved if live else ()):
         check_like(part, live[min(number, len(live) - 1)], f"{place}.{number}", grows)
 
 
-def _check_count(value: Any, place: str) -> None:
+def check_count(value: object, place: str) -> None:
+    """Raise a ValueError unless it is a whole number from 0 to :data:`MAX_COUNT`."""
     if type(value) is not int or not 0 <= value <= MAX_COUNT:
-        raise ValueError(f"{place} is no count")
+        raise ValueError(f"{place} is not a count")
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: object) -> bool:
     """Whether it is None, or one number or text."""
     if isinstance(value, Tensor):
         return value.ndim == 0
@@ -118,25 +120,22 @@ def _is_plain(value: Any) -> bool:
 # Progress of the loops
 
 
-def check_progress(saved: Any, live: dict[str, Any], place: str) -> None:
+def check_progress(saved: object, live: Mapping[str, object], place: str) -> None:
     """Check the progress of a fit; ``saved`` and ``live`` are states of its loop.
 
     Raises:
         ValueError: it has another form, or counts below 0; names the part.
     """
     if not isinstance(saved, dict):
-        raise ValueError(f"{place} is no progress")
-    check_like({k: v for k, v in saved.items() if k != "state_dict"}, live, place)
-    _check_counts({k: v for k, v in saved.items() if k != "state_dict"}, place)
-    of_loader = saved.get("state_dict", {})
-    if not isinstance(of_loader, dict) or not {*of_loader} <= {"combined_loader"}:
-        raise ValueError(f"{place}.state_dict is no place in the data")
-    if not isinstance(of_loader.get("combined_loader", []), list):
-        raise ValueError(f"{place}.state_dict is no place in the data")
+        raise ValueError(f"{place} is not the progress of a fit")
+    counts = {key: part for key, part in saved.items() if key != "state_dict"}
+    check_like(counts, live, place)
+    _check_counts(counts, place)
+    check_like(saved.get("state_dict", {}), {"combined_loader": []}, f"{place}.state_dict")
 
 
-def check_place_in_data(saved: dict[str, Any], place: str) -> None:
-    """Check the states of loaders, in the progress of a fit, as one of discern's own has it.
+def check_place_in_data(saved: Mapping[str, Any], place: str) -> None:
+    """Check the state of discern's loader in the progress of a fit.
 
     Raises:
         ValueError: they have another form.
@@ -146,14 +145,14 @@ def check_place_in_data(saved: dict[str, Any], place: str) -> None:
         raise ValueError(f"{place}.state_dict is of {len(states)} loaders")
     for state in states:
         if not isinstance(state, dict) or state.keys() != {"epoch", "batches"}:
-            raise ValueError(f"{place}.state_dict is no place in the data")
+            raise ValueError(f"{place}.state_dict is not a place in the data")
         _check_counts(state, f"{place}.state_dict")
 
 
 _IN_ORDER = ("ready", "started", "processed", "completed")
 
 
-def _check_counts(value: Any, place: str) -> None:
+def _check_counts(value: object, place: str) -> None:
     if isinstance(value, dict):
         for key, part in value.items():
             _check_counts(part, f"{place}.{key}")
@@ -161,51 +160,10 @@ def _check_counts(value: Any, place: str) -> None:
         if order != sorted(order, reverse=True):
             raise ValueError(f"{place} has ended more than it has begun")
     elif not isinstance(value, bool):
-        _check_count(value, place)
+        check_count(value, place)
 
 
-# Callbacks of discern's own whose states are of no fixed length
-
-_Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
-_Number = Annotated[int, Field(ge=0, lt=2**31)]
-_Seconds = Annotated[float, Field(ge=0, le=MAX_COUNT)]
-_Row = Annotated[dict[Annotated[str, Field(max_length=200)], float], Field(max_length=200)]
-
-
-class _Totals(Strict):
-    images: _Count
-    features_read: _Count
-    features_computed: _Count
-    fit_seconds: _Seconds
-    validation_seconds: _Seconds
-
-
-class _Epoch(Strict):
-    number: _Number
-    lr: Annotated[float, Field(allow_inf_nan=False)]
-    images: _Count
-    fit_seconds: _Seconds
-    validated: bool
-    over: bool
-    served: bool
-    computed: _Count
-
-
-class _History(Strict):
-    rows: list[_Row]
-    totals: _Totals
-    epoch: _Epoch | None
-
-
-def check_history(state: Any, place: str) -> None:
-    """Raise a ValueError for what is no state of :class:`discern.training.history.History`."""
-    check_schema(_History, state, place)
-    for row in state["rows"]:
-        for name in ("epoch", "step"):
-            _check_count(row.get(name), f"{place}.rows.{name}")
-
-
-def check_averaging(state: dict[str, Any], live: dict[str, Any], place: str) -> None:
+def check_averaging(state: Mapping[str, object], live: Mapping[str, object], place: str) -> None:
     """Check a state of Lightning's StochasticWeightAveraging, whose schedule begins in the fit.
 
     Raises:
@@ -217,14 +175,14 @@ def check_averaging(state: dict[str, Any], live: dict[str, Any], place: str) -> 
         return
     usual = SWALR(SGD([torch.zeros(1)], lr=1.0), swa_lr=1.0).state_dict()
     if not isinstance(saved, dict) or not saved.keys() <= usual.keys():
-        raise ValueError(f"{here} is no state of a schedule")
+        raise ValueError(f"{here} is not a state of a schedule")
     check_like(saved, usual, here, grows=True)  # a learning rate for each group of parameters
     if saved.get("_anneal_strategy", "cos") not in ("cos", "linear"):
         raise ValueError(f"{here}._anneal_strategy is neither cos nor linear")
 
 
-def check_randomness(state: Any, place: str) -> None:
-    """Raise a ValueError for what is no state of :class:`discern.training.resume.RngState`.
+def check_randomness(state: object, place: str) -> None:
+    """Raise a ValueError for what is not a state of :class:`discern.training.resume.RngState`.
 
     A generator that is made for it checks the numbers.
     """
@@ -232,12 +190,12 @@ def check_randomness(state: Any, place: str) -> None:
         raise ValueError(f"{place} has other parts than cpu and cuda")
     check_tensor(state["cpu"], torch.get_rng_state(), f"{place}.cpu")
     devices = state["cuda"] if isinstance(state["cuda"], list) else [None]
-    for number, of_device in enumerate(devices):
-        if not isinstance(of_device, Tensor) or of_device.ndim != 1 or of_device.numel() > 2**20:
-            raise ValueError(f"{place}.cuda is no state of a device's generator")
-        if of_device.dtype != torch.uint8:
-            raise ValueError(f"{place}.cuda.{number} is of {of_device.dtype}")
+    for part in devices:
+        if not isinstance(part, Tensor) or part.ndim != 1 or len(part) > MAX_STATE:
+            raise ValueError(f"{place}.cuda is not a state of a device's generator")
+        if part.dtype != torch.uint8:
+            raise ValueError(f"{place}.cuda is not a state of a device's generator")
     try:
         torch.Generator().set_state(state["cpu"])
     except RuntimeError as error:
-        raise ValueError(f"{place}.cpu is no state of a generator") from error
+        raise ValueError(f"{place}.cpu is not a state of a generator") from error

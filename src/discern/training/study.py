@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from discern.errors import DiscernError
 from discern.redaction import PLACEHOLDER
 
+if TYPE_CHECKING:  # start-up time: a search alone has Optuna
+    import optuna
+
 FOLDER, PRUNER = "discern:folder", "discern:pruner"
-"""What discern notes of a trial and of a study."""
+"""User attributes that discern sets on a trial and on a study."""
 
 
-def open_storage(location: str) -> Any:
-    """Optuna's storage at an URL, or in a journal file.
+def open_storage(location: str) -> str | optuna.storages.BaseStorage:
+    """Optuna's storage at a URL or in a journal file.
 
     Raises:
         DiscernError: the address lacks what was not written of it.

@@ -1,4 +1,4 @@
-"""What a run prints when it begins and when it ends."""
+"""What a run logs at its beginning and at its end."""
 
 from __future__ import annotations
 
@@ -28,17 +28,14 @@ log = logging.getLogger(__name__)
 
 
 def devices(trainer: Trainer) -> str:
-    """What the run computes on."""
-    kind = str(trainer.strategy.root_device)
-    if kind.startswith("cuda"):
-        kind = (
-            f"{kind.partition(':')[0]} ({torch.cuda.get_device_name(trainer.strategy.root_device)})"
-        )
-    return f"{trainer.world_size} × {kind}"
+    """The number and kind of the devices, such as ``1 × cpu``."""
+    device = trainer.strategy.root_device
+    name = f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device
+    return f"{trainer.world_size} × {name}"
 
 
-def announce(cfg: DictConfig, facts: dict[str, Any], data: ImageDataModule) -> None:
-    """Say in a few lines what was composed."""
+def announce(cfg: DictConfig, facts: Mapping[str, Any], data: ImageDataModule) -> None:
+    """Log the choices and settings of the run in a few lines."""
     images = facts["data"]["images"]
     counts = " + ".join(f"{images[split]:,} {split}" for split in images if images[split])
     log.info("%s, seed %d", facts["title"], cfg.seed)
@@ -74,7 +71,7 @@ OFF = (None, False, 0, "none")
 
 
 def metrics_table(title: str, metrics: Mapping[str, Mapping[str, float]]) -> str:
-    """The metrics of each split: a row a split, or a few lines where the terminal is narrow."""
+    """A table of metrics with a row per split, or a list on a narrow terminal."""
     names, rows = metric_cells(metrics)
     blocks = [
         "\n  ".join([f"{split}:", *(f"{n} {x}" for n, x in zip(names, values, strict=True) if x)])
@@ -84,7 +81,7 @@ def metrics_table(title: str, metrics: Mapping[str, Mapping[str, float]]) -> str
 
 
 def measured(facts: Mapping[str, Any]) -> str:
-    """Which checkpoint and epoch metrics are of, in words."""
+    """The checkpoint and epoch that metrics belong to, in words."""
     checkpoint, epoch, epochs = (facts.get(k) for k in ("checkpoint", "best_epoch", "epochs"))
     if checkpoint is None:
         if not epochs:
@@ -96,13 +93,13 @@ def measured(facts: Mapping[str, Any]) -> str:
 
 
 def name_within(path: Path, folder: Path) -> str:
-    """A file as seen from a run's folder, if it is in there, else as from where one works."""
+    """A path relative to the run's folder or else to the working directory."""
     path, folder = path.resolve(), folder.resolve()
     return printable(path.relative_to(folder) if path.is_relative_to(folder) else relative(path))
 
 
 def _way_on(facts: Mapping[str, Any], ended: Ended, folder: Path) -> str:
-    """The command that continues an interrupted run, or nothing."""
+    """The command that continues an interrupted run, or an empty text."""
     last = folder / "checkpoints" / "last.safetensors"
     if ended.state is not State.INTERRUPTED or is_sweep(folder.parent) or not last.is_file():
         return ""
@@ -112,8 +109,8 @@ def _way_on(facts: Mapping[str, Any], ended: Ended, folder: Path) -> str:
     return f" Continue: {command_line([*typed, f'ckpt_path={start}'], as_typed_settings())}"
 
 
-def conclude(facts: dict[str, Any], ended: Ended, folder: Path) -> None:
-    """Say what came out, and where it is."""
+def conclude(facts: Mapping[str, Any], ended: Ended, folder: Path) -> None:
+    """Log how the run ended, its metrics and where its files are."""
     log.info("%s.%s", ended.sentence, _way_on(facts, ended, folder))
     if "overfit" in facts:
         log.info("%s", facts["overfit"]["verdict"])
@@ -125,8 +122,7 @@ def conclude(facts: dict[str, Any], ended: Ended, folder: Path) -> None:
         log.info("\n%s\n", metrics_table(facts["title"], metrics))
     for split, count in facts["data"].get("trained_on", {}).items():
         if count and split in metrics:
-            said = trained_on_sentence(split, count, facts["data"]["images"][split])
-            log.warning("%s.", said)
+            log.warning("%s.", trained_on_sentence(split, count, facts["data"]["images"][split]))
     log.info("Results: %s", relative(folder))
     if (folder / REPORT).exists():
         log.info("Report: %s", relative(folder / REPORT))

@@ -8,8 +8,8 @@ from lightning.pytorch.callbacks import Timer
 class TimeLimit(Timer):
     """Lightning's Timer, for the time that this run trains.
 
-    Lightning's own goes on counting where the run that is continued has stopped: the same command
-    would end at once, and never make progress.
+    Lightning's own counts on from where the continued run stopped: the same command would end at
+    once, and never make progress.
     """
 
     def state_dict(self) -> dict[str, Any]:

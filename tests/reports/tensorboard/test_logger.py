@@ -7,40 +7,33 @@ from discern.training.history import MetricsCSV
 from run_files import composed, metrics_csv
 
 
-def test_an_epoch_is_one_row_however_it_is_logged(tmp_path):
-    logger = MetricsCSV(tmp_path / "metrics.csv")
-    for epoch in range(2):
-        logger.log_metrics({"epoch": epoch, "val/loss": 2.5 - epoch}, step=9 * epoch + 8)
-        logger.log_metrics({"epoch": epoch, "train/loss": 2.0 - epoch}, step=9 * epoch + 8)
-    assert metrics_csv(tmp_path) == [
-        {"epoch": 1, "step": 9, "train/loss": 2.0, "val/loss": 2.5},
-        {"epoch": 2, "step": 18, "train/loss": 1.0, "val/loss": 1.5},
+def test_an_epoch_is_one_row_of_its_training_and_validation_metrics(tmp_path):
+    rows = [
+        {"epoch": epoch, "step": 9 * epoch, "train/loss": 3.0 - epoch, "val/loss": 3.5 - epoch}
+        for epoch in (1, 2)
     ]
-
-
-def test_single_steps_and_tests_are_no_rows(tmp_path):
-    logger = MetricsCSV(tmp_path / "metrics.csv")
-    logger.log_metrics({"epoch": 0, "train/step_loss": 1.0}, step=50)
-    logger.log_metrics({"epoch": 0, "test/loss": 1.0}, step=50)
-    logger.log_metrics({"lr-Adam": 0.1}, step=50)
-    assert not (tmp_path / "metrics.csv").exists()
+    MetricsCSV(tmp_path / "metrics.csv").write([{**row, "lr-Adam": 0.1} for row in rows])
+    assert metrics_csv(tmp_path) == rows
 
 
 def test_numbers_have_the_digits_of_their_precision(tmp_path):
-    logger = MetricsCSV(tmp_path / "metrics.csv")
-    logger.log_metrics({"epoch": 0, "train/loss": 0.1 + 1e-9, "train/lr": 1.25e-7}, step=0)
+    row = {"epoch": 1, "step": 1, "train/loss": 0.1 + 1e-9, "train/lr": 1.25e-7}
+    MetricsCSV(tmp_path / "metrics.csv").write([row])
     assert (tmp_path / "metrics.csv").read_text() == (
         "epoch,step,train/loss,train/lr\n1,1,0.1,1.25e-07\n"
     )
 
 
 def test_the_file_is_always_whole(tmp_path, monkeypatch):
-    logger = MetricsCSV(tmp_path / "metrics.csv")
-    logger.log_metrics({"epoch": 0, "train/loss": 1.0}, step=0)
+    logger, rows = (
+        MetricsCSV(tmp_path / "metrics.csv"),
+        [{"epoch": 1, "step": 1, "train/loss": 1.0}],
+    )
+    logger.write(rows)
     before = (tmp_path / "metrics.csv").read_text()
-    monkeypatch.setattr("csv.DictWriter.writerow", lambda *_: 1 / 0)
+    monkeypatch.setattr("discern.training.history.csv_cell", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        logger.log_metrics({"epoch": 1, "train/loss": 0.5}, step=1)
+        logger.write(2 * rows)
     assert (tmp_path / "metrics.csv").read_text() == before
     assert len(list(tmp_path.iterdir())) == 1
 

@@ -48,7 +48,7 @@ MAX_LENGTH = 60
 def log_row(
     trainer: Trainer,
     cfg: DictConfig,
-    choices: Mapping[str, str],
+    choices: Mapping[str, object],
     metrics: Mapping[str, Mapping[str, float]],
     ended: bool,
 ) -> None:
@@ -71,7 +71,7 @@ def log_row(
             logger.log_row(settings_of(cfg, choices), best, trainer.global_step, ended)
 
 
-def settings_of(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, float | str]:
+def settings_of(cfg: DictConfig, choices: Mapping[str, object]) -> dict[str, float | str]:
     """The run's settings by flat names: numbers as they are, the rest as it is typed."""
     settings: dict[str, object] = {
         group: choices.get(group) or _class_name(cfg[group]) for group in CHOICES
