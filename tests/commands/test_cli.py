@@ -124,6 +124,8 @@ CHEAP = {
     "compare a b": (1, "Error: a does not exist"),
     "report x": (1, "Error: x is no folder"),
     "dashboard --help": (0, "port="),
+    "doctor": (0, "Versions"),
+    "schema": (0, "schemas"),
 }
 
 

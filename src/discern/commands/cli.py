@@ -45,6 +45,10 @@ Commands:
              discern cache list
   dashboard  look at runs in TensorBoard
              discern dashboard logdir=outputs port=6006
+  doctor     see versions, devices, folders and extras, for a bug report
+             discern doctor
+  schema     write JSON schemas, with which editors complete and check YAML files
+             discern schema
 
 discern COMMAND --help shows a command's choices and settings.
 Shell completion: eval "$(discern -sc install=bash)"   (or zsh, fish)
@@ -229,13 +233,13 @@ def _complete(arguments: list[str]) -> None:
 JOBS = ("train", "inspect", "evaluate", "predict")
 """Commands that Hydra composes; the ``job`` in the module of that name runs one."""
 
-PLAIN = ("report", "compare", "runs", "cache", "dashboard")
+PLAIN = ("report", "compare", "runs", "cache", "dashboard", "doctor", "schema")
 """Commands whose module in ``discern.commands`` reads its words itself, in ``run``."""
 
-WORDLESS = ("runs", "dashboard")
+WORDLESS = ("runs", "dashboard", "doctor", "schema")
 """Those of them that do something without a word; the others show their help."""
 
-COMPLETED = ("runs", "cache", "dashboard")
+COMPLETED = ("runs", "cache", "dashboard", "doctor")
 """Those of them that complete words."""
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {

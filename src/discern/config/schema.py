@@ -4,6 +4,8 @@ Nothing heavy is imported here, so that a wrong setting is reported in the time 
 Hydra take to start. A choice whose ``_target_`` has no schema here (a user's own class) is free.
 """
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
@@ -13,9 +15,12 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     ValidationInfo,
     field_validator,
 )  # fmt: skip
+from pydantic_core import CoreSchema, core_schema
 
 from discern.config.activations import ACTIVATIONS
 from discern.config.typed import AsTyped
@@ -23,14 +28,27 @@ from discern.errors import as_override, closest
 from discern.runs.folder import WORDS
 
 
-def _one_of(names: Any) -> AfterValidator:
-    def check(name: str) -> str:
-        if name not in names:
-            close = closest(name, names)
+@dataclass(frozen=True, eq=False)
+class _OneOf:
+    """A text that is one of some names, in a JSON schema too."""
+
+    names: Collection[str]
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._checked, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {**handler(schema), "enum": list(self.names)}
+
+    def _checked(self, name: str) -> str:
+        if name not in self.names:
+            close = closest(name, self.names)
             raise ValueError(f" (did you mean {close}?)" if close else "")
         return name
-
-    return AfterValidator(check)
 
 
 # The description of a field says what is allowed; it ends the error's sentence.
@@ -140,7 +158,7 @@ class LayersSettings(AnyModelSettings):
     model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
 
     activation: Annotated[
-        str, _one_of(ACTIVATIONS), Field(description=f"one of {', '.join(ACTIVATIONS)}")
+        str, _OneOf(ACTIVATIONS), Field(description=f"one of {', '.join(ACTIVATIONS)}")
     ]
     dropout: Probability
     norm: Annotated[Literal["none", "batch"], Field(description="none or batch")]
@@ -235,7 +253,7 @@ class InMemorySettings(DataSettings):  # noqa: D101
     ]
     augment: Annotated[
         str,
-        _one_of(FOR_SMALL_IMAGES),
+        _OneOf(FOR_SMALL_IMAGES),
         Field(description=f"one of {', '.join(FOR_SMALL_IMAGES)}"),
     ]
 
@@ -289,7 +307,7 @@ class PhotoSettings(DataSettings):
     ]
     augment: Annotated[
         str,
-        _one_of(FOR_PHOTOS),
+        _OneOf(FOR_PHOTOS),
         Field(description=f"one of {', '.join(FOR_PHOTOS)}"),
     ]
     max_bad: Annotated[float, Field(ge=0, le=1, description="a fraction from 0 to 1")]
@@ -478,7 +496,7 @@ class TrainerSettings(Settings):
 
     accelerator: Annotated[
         str,
-        _one_of(("auto", "cpu", "gpu", "cuda", "mps", "tpu")),
+        _OneOf(("auto", "cpu", "gpu", "cuda", "mps", "tpu")),
         Field(description="auto, cpu, gpu, cuda, mps or tpu"),
     ]
     devices: Annotated[
@@ -490,7 +508,7 @@ class TrainerSettings(Settings):
     ]
     num_nodes: PositiveInt
     precision: Annotated[
-        Annotated[str, _one_of(_PRECISIONS)] | Literal[64, 32, 16] | None,
+        Annotated[str, _OneOf(_PRECISIONS)] | Literal[64, 32, 16] | None,
         Field(description=f"one of {', '.join(_PRECISIONS)}"),
     ]
     logger: Annotated[
@@ -643,9 +661,7 @@ class EvaluationSettings(Settings):
     """The settings of ``discern evaluate``; ``data`` is a group."""
 
     ckpt_path: _Model
-    split: Annotated[
-        str, _one_of(("test", "val", "train")), Field(description="test, val or train")
-    ]
+    split: Annotated[str, _OneOf(("test", "val", "train")), Field(description="test, val or train")]
     data: dict[str, Any]
     engine: Engine
     seed: Seed
