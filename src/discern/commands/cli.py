@@ -131,10 +131,12 @@ def _hydra_command(name: str, arguments: list[str]) -> None:
     from discern.redaction import remember
 
     started, asked = False, os.environ.get("HYDRA_FULL_ERROR")
+    typed = sys.argv
 
     def composed(cfg: "DictConfig") -> object:
         nonlocal started
         started = True
+        sys.argv = typed  # with which Lightning starts the other processes of a run
         with _environment("HYDRA_FULL_ERROR", asked):  # for the processes that the job starts
             return _run_job(name, cfg)
 

@@ -1,7 +1,7 @@
 """Composing a config outside of a command, and what goes wrong, told in one sentence."""
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -160,9 +160,16 @@ def _unknown_key(key: str, conf_dir: Path, config_name: str, overrides: list[str
             known = {f"{prefix}{child!s}" for child in node if child != "_target_"}
             if len(parts) == 1:
                 known |= {"experiment", "debug"}
+                of_groups = [f"{g!s}.{key}" for g in cfg if key in _settings_in(cfg[g])]
+                if of_groups:
+                    return f"{key} is not a setting; did you mean {' or '.join(of_groups)}?"
             return f"{key} is not a setting; {did_you_mean(prefix + name, known)}"
         node = node[name]
     raise AssertionError("a key has a part")
+
+
+def _settings_in(node: object) -> Iterable[object]:
+    return node if isinstance(node, DictConfig) else ()
 
 
 def _compose(conf_dir: Path, config_name: str, overrides: list[str]) -> DictConfig:
