@@ -1,13 +1,16 @@
 """Lines and tables for the terminal."""
 
+import functools
 import gc
 import logging
 import os
 import shutil
 import sys
+import sysconfig
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich import box
 from rich.console import Console
@@ -59,6 +62,34 @@ class ConsoleHandler(logging.Handler):
             os.close(silence)
         except Exception:
             self.handleError(record)
+
+
+class OwnDebug(logging.Filter):
+    """Leaves out debug lines of libraries, unless ``hydra.verbose=LIBRARY`` asks for them.
+
+    With ``hydra.verbose=true`` matplotlib alone would write a line for each font.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is shown."""
+        if record.levelno >= logging.INFO or not _is_of_library(record.name.partition(".")[0]):
+            return True
+        logger: logging.Logger | None = logging.getLogger(record.name)
+        while logger is not None and logger.parent is not None:  # the root has none
+            if logger.level:
+                return True
+            logger = logger.parent
+        return False
+
+
+@functools.cache
+def _is_of_library(package: str) -> bool:
+    """Whether a package is neither discern nor a module of its user's."""
+    file = getattr(sys.modules.get(package), "__file__", None)
+    if package in ("discern", "hydra_plugins") or file is None:
+        return False
+    places = {sysconfig.get_path(name) for name in ("stdlib", "platlib", "purelib")}
+    return any(Path(file).is_relative_to(place) for place in places)
 
 
 def in_notebook() -> bool:

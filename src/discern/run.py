@@ -45,6 +45,7 @@ from discern.training.job import quiet_libraries
 from discern.training.meeting import check_trained_on, say_what_is_measured
 from discern.training.outputs import TestOutputs, keep_test, show_samples
 from discern.training.overfit import judge
+from discern.training.profile import say_profile
 from discern.training.record import describe, draw, record_fit, recorded, save_config, write_summary
 from discern.training.result import Result
 from discern.training.resume import RngState
@@ -234,4 +235,5 @@ def _end(cfg: DictConfig, run: _Run, ended: Ended) -> Result:
         facts["features"] = features.report(run.source)
     write_summary(run.summary, ended, cfg)
     conclude(facts, ended, run.folder)
+    say_profile(run.trainer)
     return Result(facts["metrics"], run.model.eval(), run.folder, ended)

@@ -55,6 +55,7 @@ from discern.training.checkpointing import WholeFileCheckpointIO
 from discern.training.finetune import Finetune
 from discern.training.job import relative
 from discern.training.meeting import say_what_differs
+from discern.training.profile import PROFILERS, ProfileTotals, settings_of_profiler
 from discern.training.time_limit import TimeLimit
 
 log = logging.getLogger(__name__)
@@ -208,6 +209,10 @@ def build_trainer(cfg: DictConfig, always: list[Callback]) -> Trainer:
         callbacks = [c for c in callbacks if not isinstance(c, EarlyStopping)]
     if settings["enable_progress_bar"] is False or settings["barebones"]:
         callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]
+    if settings["profiler"] is not None:
+        callbacks.append(ProfileTotals())
+    if settings["profiler"] in (*PROFILERS,):
+        settings["profiler"] = settings_of_profiler(settings["profiler"], cfg.folder)
     for name in ("profiler", "strategy"):
         if isinstance(settings[name], dict):
             settings[name] = build(f"trainer.{name}", settings[name])
@@ -229,6 +234,9 @@ def build_trainer(cfg: DictConfig, always: list[Callback]) -> Trainer:
         trainer: Trainer = build("trainer", settings | changes)
     except (MisconfigurationException, ValueError) as error:
         raise DiscernError(f"trainer: {first_line(error)}.") from error
+    for name in ("callbacks", "loggers"):
+        kinds = [type(each).__name__ for each in getattr(trainer, name)]
+        log.debug("%s: %s", name, ", ".join(kinds) or "none")
     _check_processes(trainer, settings)
     _check_checkpoints(trainer.checkpoint_callbacks)
     if release("lightning").startswith(KNOWN_LIGHTNING):
