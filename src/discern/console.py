@@ -8,18 +8,20 @@ import shutil
 import sys
 import sysconfig
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.tree import Tree
 from tqdm import tqdm
 
-from discern.errors import told
-from discern.redaction import redacted_text
+from discern.errors import as_override, told
+from discern.redaction import redacted, redacted_text
 from discern.text import visible
 
 # tqdm's own lock is shared with forks of the process, and for ever held by one that is killed while
@@ -168,6 +170,21 @@ def table(
     with console.capture() as capture:
         console.print(grid)
     return "\n".join(line.rstrip() for line in capture.get().rstrip("\n").splitlines())
+
+
+def print_tree(title: str, settings: Mapping[str, Any]) -> None:
+    """Print settings as a tree, without secrets."""
+    tree = Tree(_cell(title), guide_style="dim")
+    _grow(tree, redacted(settings))
+    Console(emoji=False, highlight=False).print(tree)
+
+
+def _grow(tree: Tree, settings: Mapping[str, Any]) -> None:
+    for name, part in settings.items():
+        if isinstance(part, Mapping) and part:
+            _grow(tree.add(f"[bold]{_cell(str(name))}[/bold]"), part)
+        else:
+            tree.add(f"{_cell(str(name))}: [cyan]{_cell(as_override(part))}[/cyan]")
 
 
 def line_width() -> int:

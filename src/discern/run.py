@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from discern.config.check import check
 from discern.config.values import plain
+from discern.console import print_tree
 from discern.data.module import ImageDataModule
 from discern.models.classifier import Classifier
 from discern.models.saved import fill, read
@@ -81,6 +82,8 @@ def train(
 def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, Any]) -> Result:
     start = find_checkpoints(cfg)
     save_config(cfg, summary.facts["overrides"])
+    if cfg.get("print_config"):
+        print_tree("settings", plain(cfg))
     log_missing(missing(plain(cfg)))
     seed_everything(cfg.seed, workers=True, verbose=False)
     run, suggested = _build(cfg, summary, start)

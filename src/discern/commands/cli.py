@@ -75,10 +75,20 @@ def _run(arguments: list[str]) -> None:
     elif arguments[0] in ("-sc", "--shell_completion"):
         _complete(arguments)
     elif arguments[0] in COMMANDS:
+        _read_env_file()
         COMMANDS[arguments[0]](arguments[1:])
     else:
         wrong = arguments[0]
         refuse(DiscernError(f"{wrong} is not a command; {did_you_mean(wrong, COMMANDS)}"))
+
+
+def _read_env_file() -> None:
+    from discern.config.env_file import read_env_file  # start-up time
+
+    try:
+        read_env_file()
+    except DiscernError as error:
+        refuse(error)
 
 
 def _version() -> str:

@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails
 from discern.config.schema import (
     EXTRAS,
     GROUPS,
+    IF_INSTALLED,
     PARTS,
     SCHEMAS,
     UNKNOWN,
@@ -176,7 +177,7 @@ def _check_targets(values: dict[Any, Any], path: str) -> None:
             schema = SCHEMAS.get(str(value.get("_target_"))) or UNKNOWN.get(here)
             settings = {name: part for name, part in value.items() if name != "_target_"}
             extra = EXTRAS.get(str(value.get("_target_")))
-            if extra is not None:
+            if extra is not None and not settings.get(IF_INSTALLED):
                 _check_installed(here, extra, extra)
             if schema is not None:
                 _check_part(schema, settings, f"{here}.")

@@ -20,7 +20,7 @@ SEVERAL = ("experiment", "debug", "hparams_search")
 PACKAGES = {"accelerator": "trainer"}
 """Groups whose settings are not below their own name."""
 
-LEFT_OUT = ("folder", "sweep", "hydra", "data.dir", "cache.dir")
+LEFT_OUT = ("folder", "sweep", "hydra", "data.dir", "cache.dir", "print_config")
 """Where a run is and reads, and what a sweep tells its jobs."""
 
 

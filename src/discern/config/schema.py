@@ -646,6 +646,7 @@ class RunSettings(OpenSettings):
     on_nan: Annotated[Literal["stop", "continue"], Field(description="stop or continue")]
     train: Flag
     test: Flag
+    print_config: Flag = False
     report: Flag
     find_lr: Annotated[bool | Literal["use"], Field(description="true, use or false")]
     ckpt_path: Annotated[_Checkpoint | None, Field(description=f"{CHECKPOINT}, or null")]
@@ -739,6 +740,9 @@ EXTRAS = {
     "lightning.pytorch.loggers.MLFlowLogger": "mlflow",
 }
 """``_target_`` -> the package it needs and the extra of that name."""
+
+IF_INSTALLED = "if_installed"
+"""Setting of such a ``_target_``: it is left out where the package is missing."""
 
 PARTS: dict[str, type[BaseModel]] = {
     "cache": CacheSettings,

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version as release
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from discern.config.argument_types import check_types
+from discern.config.schema import EXTRAS, IF_INSTALLED
 from discern.config.user_config import make_importable
 from discern.config.values import plain, with_floats
 from discern.data.image_folder import BadFile, TooManyBadFilesError
@@ -297,8 +299,30 @@ def _check_checkpoints(callbacks: Sequence[Any]) -> None:
 
 def _loggers(group: DictConfig, setting: Any) -> Any:
     if setting in (None, True):
-        return build_all("logger", group) or False
+        return build_all("logger", _installed(plain(group))) or False
     return build_all("trainer.logger", setting) or False
+
+
+def _installed(loggers: Any) -> Any:
+    """Loggers without those that are left out where their package is missing."""
+    if not isinstance(loggers, dict):
+        return loggers
+    kept, missing = {}, []
+    for name, node in loggers.items():
+        optional = isinstance(node, dict) and node.get(IF_INSTALLED)
+        extra = EXTRAS.get(str(node.get("_target_"))) if optional else None
+        if extra is not None and find_spec(extra) is None:
+            missing.append(extra)
+            continue
+        is_node = isinstance(node, dict)
+        kept[name] = {k: v for k, v in node.items() if k != IF_INSTALLED} if is_node else node
+    if missing:
+        log.info(
+            "Loggers that are not installed: %s; pip install 'discern[%s]' brings them.",
+            " and ".join(missing),
+            ",".join(missing),
+        )
+    return kept
 
 
 def _check_devices(accelerator: str, devices: int | str | list[int]) -> None:
