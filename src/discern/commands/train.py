@@ -9,15 +9,20 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from discern.config.experiment_file import name_of
+from discern.errors import refusals_of_files
+from discern.files.yaml_file import write_config
 from discern.run import train
 from discern.runs.state import State
 from discern.runs.summary import Summary
 from discern.training.job import as_job
 from discern.training.record import failed
 from discern.training.result import Result
+
+HYDRA = "hydra.yaml"
+"""Hydra's own settings beside config.yaml: choices, launcher, folders."""
 
 
 def job(cfg: DictConfig, import_seconds: float) -> Any:
@@ -27,6 +32,10 @@ def job(cfg: DictConfig, import_seconds: float) -> Any:
         # One of several processes of the run: the first one speaks for all.
         logging.getLogger().setLevel(logging.ERROR)
     cfg.folder, choices = hydra.runtime.output_dir, hydra.runtime.choices
+    if hydra.mode == RunMode.RUN and not getattr(rank_zero_only, "rank", 0):
+        parts = [name for name in hydra if name not in ("help", "hydra_help")]
+        with refusals_of_files():
+            write_config(OmegaConf.masked_copy(hydra, parts), Path(cfg.folder) / HYDRA, False)
     identity = {
         # Of several experiments, a list, Hydra knows no choice.
         "name": name_of(choices.get("experiment") or choices.model),
