@@ -62,7 +62,7 @@ def job(cfg: DictConfig, import_seconds: float) -> Objective:
 
 def _write_hydra_settings(path: Path) -> None:
     settings = cast(DictConfig, HydraConfig.get())
-    parts = [name for name in settings if name not in ("help", "hydra_help")]
+    parts = [str(name) for name in settings if name not in ("help", "hydra_help")]
     with refusals_of_files():
         write_config(OmegaConf.masked_copy(settings, parts), path, False)
 
