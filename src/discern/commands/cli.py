@@ -127,10 +127,13 @@ def _hydra_command(name: str, arguments: list[str]) -> None:
     from discern.redaction import remember
 
     started, asked = False, os.environ.get("HYDRA_FULL_ERROR")
+    typed = sys.argv
 
     def composed(cfg: "DictConfig") -> object:
         nonlocal started
         started = True
+        # With it Lightning starts the other processes of a run, which need the command's name too.
+        sys.argv = typed
         with _environment("HYDRA_FULL_ERROR", asked):  # for the processes that the job starts
             return _run_job(name, cfg)
 
