@@ -272,10 +272,10 @@ def test_a_tar_that_inflates_without_files_is_refused(archive, target, compress)
     info = tarfile.TarInfo("folder")
     info.type, info.size = tarfile.DIRTYPE, 20_000_000
     archive.write_bytes(compress(info.tobuf() + bytes(20_000_000)))
-    refuse(archive, target, "more than|no end")
+    refuse(archive, target, "more than its headers declare")
     make_tar(archive, FILES)
     archive.write_bytes(compress(archive.read_bytes() + bytes(20_000_000)))
-    refuse(archive, target, "more than the 1,000,000 bytes")
+    refuse(archive, target, "more than its headers declare")
 
 
 @pytest.mark.parametrize("size", [-512, -1, 1 << 40])

@@ -87,7 +87,7 @@ def _extract(archive: Path, target: Path, max_bytes: int, folder: str | None) ->
     try:
         temporary.mkdir()
         with _opened(archive) as file:
-            _write(_members(file, max_bytes), temporary, max_bytes)
+            _write(_members(file), temporary, max_bytes)
         source = temporary if folder is None else temporary / folder
         if not source.is_dir():
             raise _UnfitError(f"it has no folder {folder}")
@@ -205,14 +205,14 @@ def _unfit_if_damaged(what: str = "it is damaged") -> Iterator[None]:
         raise _UnfitError(f"{what}: {first_line(error)}") from error
 
 
-def _members(file: IO[bytes], max_bytes: int) -> Iterator[_Member]:
+def _members(file: IO[bytes]) -> Iterator[_Member]:
     with _unfit_if_damaged():
         magic = file.read(6)
         file.seek(0)
         if magic.startswith((b"PK\x03\x04", b"PK\x05\x06")):
             yield from _zip_members(file)
         else:
-            yield from _tar_members(_Limited(_uncompressed(file, magic), max_bytes))
+            yield from _tar_members(_Limited(_uncompressed(file, magic)))
 
 
 def _zip_members(file: IO[bytes]) -> Iterator[_Member]:
@@ -255,41 +255,36 @@ def _uncompressed(file: IO[bytes], magic: bytes) -> Any:
 
 
 class _Limited:
-    """A tar archive, uncompressed, of which no more is read than ``left``."""
+    """A tar archive, uncompressed, of which no more is read than ``left`` bytes.
 
-    def __init__(self, file: Any, max_bytes: int) -> None:
-        self.file, self.max_bytes = file, max_bytes
-        self.left = max_bytes + _MAX_HEADER_BYTES
+    tarfile would keep a name of a terabyte in memory.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+        self.left = 0
 
     def read(self, size: int) -> bytes:
         """The next ``size`` bytes, or fewer at the end."""
         content: bytes = self.file.read(size)
         self.left -= len(content)
         if self.left < 0:
-            raise _too_large(self.max_bytes)
+            raise _UnfitError("it is damaged: it has more than its headers declare")
         return content
 
 
 class _Header(tarfile.TarInfo):
-    """A header of which tarfile does not believe all.
-
-    It would take one that is damaged, or missing, for the archive's end, and keep a name of a
-    terabyte in memory.
-    """
+    """A header whose damage or absence is not taken for the archive's end."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
-        """The header in a block of 512 bytes; zeros are the archive's end."""
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> _Header:
+        """The next member's header; a block of zeros is the archive's end."""
         try:
-            header = super().frombuf(buf, encoding, errors)
+            return super().fromtarfile(tarfile_)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
         except tarfile.HeaderError as error:
-            if bytes(buf) == bytes(tarfile.BLOCKSIZE):
-                raise
             raise tarfile.ReadError(str(error)) from error
-        of_next = not header.isreg() and not header.isdir()
-        if header.size < 0 or (of_next and header.size > _MAX_HEADER_BYTES):
-            raise tarfile.ReadError("it has a header of an impossible size")
-        return header
 
 
 _TAR_KINDS = {
@@ -299,6 +294,7 @@ _TAR_KINDS = {
 
 
 def _tar_members(file: _Limited) -> Iterator[_Member]:
+    file.left = _MAX_HEADER_BYTES
     with _unfit_if_damaged("it is neither a zip nor a tar archive, or damaged"):
         archive = tarfile.open(  # noqa: SIM115 - it has nothing to close
             fileobj=file,  # type: ignore[call-overload]
@@ -307,11 +303,12 @@ def _tar_members(file: _Limited) -> Iterator[_Member]:
     while (member := archive.next()) is not None:
         # tarfile would keep all members in memory, and start again from them.
         archive.members.clear()
-        file.left += _MAX_HEADER_BYTES
         kind = 0 if member.issparse() else _TAR_KINDS.get(member.type, 0)
         size = member.size if kind == stat.S_IFREG else 0
+        file.left = size + tarfile.RECORDSIZE  # which tarfile reads at once
         yield _Member(member.name, kind, size, partial(archive.extractfile, member))
+        file.left = _MAX_HEADER_BYTES
     # What was compressed has its checksum behind the end.
-    file.left += _MAX_PADDING_BYTES
+    file.left = _MAX_PADDING_BYTES
     while file.read(_CHUNK_BYTES):
         pass
