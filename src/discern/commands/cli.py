@@ -154,7 +154,8 @@ def _hydra_command(name: str, arguments: list[str]) -> None:
     def composed(cfg: "DictConfig") -> object:
         nonlocal started
         started = True
-        sys.argv = typed  # with which Lightning starts the other processes of a run
+        # With it Lightning starts the other processes of a run, which need the command's name too.
+        sys.argv = typed
         with _environment("HYDRA_FULL_ERROR", asked):  # for the processes that the job starts
             return _run_job(name, cfg)
 
