@@ -16,8 +16,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor, nn
 
 from discern.commands.predict import BATCH, classify_files, probabilities_of, title_of
-from discern.config.check import check
 from discern.config.experiment_file import name_of
+from discern.config.missing import check_all
 from discern.config.preflight import claim_folder
 from discern.console import ConsoleHandler, Formatter
 from discern.errors import DiscernError
@@ -87,7 +87,7 @@ def train(cfg: DictConfig) -> Result:
     Raises:
         DiscernError: a setting, a file or the machine does not allow the run.
     """
-    check(cfg)
+    check_all(cfg)
     cfg = copy.deepcopy(cfg)
     if "hydra" not in cfg:
         raise DiscernError("train needs a config that discern.compose has composed.")

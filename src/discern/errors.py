@@ -16,20 +16,43 @@ FULL_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
 class DiscernError(Exception):
-    """A mistake in a setting, a file or the environment: one sentence, without secrets."""
+    """A mistake in a setting, a file or the environment: one sentence, without secrets.
+
+    Of several mistakes that are found together it is a sentence on each line.
+    """
 
     def __init__(self, message: object) -> None:
         super().__init__(redacted_text(str(message)))
 
 
+def raise_all(sentences: Iterable[str]) -> None:
+    """Raise a DiscernError that says all of these, if there are any, each once."""
+    said = "\n".join(dict.fromkeys(sentences))
+    if said:
+        raise DiscernError(said)
+
+
+def not_installed(setting: str, package: str, extra: str) -> DiscernError:
+    """The error for a setting that needs an optional package."""
+    return DiscernError(
+        f"{setting} needs the package {package}, which is not installed; "
+        f"pip install 'discern[{extra}]' brings it."
+    )
+
+
 def refuse(error: DiscernError) -> NoReturn:
-    """Print the sentence and exit with status 1 (``HYDRA_FULL_ERROR=1``: a traceback too)."""
+    """Print the sentences and exit with status 1 (``HYDRA_FULL_ERROR=1``: a traceback too)."""
     if FULL_TRACEBACK:
         print(redacted_text("".join(traceback.format_exception(error))), end="", file=sys.stderr)
-    raise SystemExit(f"Error: {sanitize_message(error)}") from error
+    raise SystemExit(said(error)) from error
 
 
-MAX_LINE_LENGTH = 300
+def said(error: DiscernError) -> str:
+    """What a terminal is told of an error, a line for each sentence."""
+    return "\n".join(f"Error: {line}" for line in sanitize_message(error).split("\n"))
+
+
+MAX_LINE_LENGTH = 500
 """Characters of a line of an error or a warning: a text from a file may have a million."""
 
 _END_LENGTH = 120

@@ -97,8 +97,8 @@ def test_data_sets_are_looked_for_where_they_are_kept():
     assert folders["mnist"] == MNIST.folder
     assert folders["fashion_mnist"] == FASHION_MNIST.folder
     assert {*FASHION_MNIST.system_folders} == {doctor.SYSTEM_DATA["fashion_mnist"]}
-    assert folders["flowers102"] == flowers.FOLDER
-    assert folders["oxford_pets"] == pets.FOLDER
+    assert folders["flowers102"] == FLOWERS.folder
+    assert folders["oxford_pets"] == PETS.folder
     assert {folders["cifar10"], folders["cifar100"]} == {
         cifar.CIFAR10.published.base_folder,
         cifar.CIFAR100.published.base_folder,

@@ -418,4 +418,4 @@ def test_a_file_that_cannot_be_had_is_named_with_its_place_and_the_way_out(serve
         published_file(url)
     message = str(refusal.value)
     assert message.startswith(f"model.weights=default needs {name}, which cannot be downloaded (")
-    assert f"put it at {hub / name}, or choose model=efficientnet_lite_transfer" in message
+    assert f"to be put at {hub / name}, or choose model=efficientnet_lite_transfer" in message

@@ -20,7 +20,7 @@ from discern.commands import words
 from discern.config.user_config import FOLDER, user_conf_dir
 from discern.console import line_width, say
 from discern.files.cache import cache_dir
-from discern.files.places import expanded
+from discern.files.places import expanded, hub_dir, hugging_face_dir
 from discern.redaction import redacted
 from discern.runs.folder import OUTPUTS
 from discern.text import printable
@@ -276,18 +276,6 @@ def _own_choices() -> str:
 def data_dir() -> Path:
     """The folder that ``data.dir`` is unless it is set."""
     return expanded(os.environ.get("DISCERN_DATA_DIR", "data"))
-
-
-def hub_dir() -> Path:
-    """The folder in which torch.hub keeps published weights."""
-    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return expanded(os.environ.get("TORCH_HOME", f"{cache}/torch")) / "hub" / "checkpoints"
-
-
-def hugging_face_dir() -> Path:
-    """The folder in which the Hugging Face hub keeps the weights of timm's models."""
-    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return expanded(os.environ.get("HF_HOME", f"{cache}/huggingface")) / "hub"
 
 
 def _place(folder: Path, found: str) -> str:

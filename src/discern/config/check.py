@@ -1,14 +1,15 @@
 """Checking a composed config.
 
-Each error is one sentence with the setting, its value and what is allowed.
+Each error is one sentence with the setting, its value and what is allowed; all are found at once.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib.util
+import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import get_args
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -41,7 +42,15 @@ from discern.config.settle import (
 from discern.config.typed import AsTyped
 from discern.config.user_config import conf_dir
 from discern.config.values import adapter_of, plain
-from discern.errors import DiscernError, as_override, closest, did_you_mean, first_line
+from discern.errors import (
+    DiscernError,
+    as_override,
+    closest,
+    did_you_mean,
+    first_line,
+    not_installed,
+    raise_all,
+)
 from discern.files.walk import find_files
 from discern.redaction import remember
 from discern.runs.folder import find_checkpoint
@@ -49,19 +58,32 @@ from discern.runs.metric_table import check_mode
 
 
 def check(cfg: DictConfig, command: str = "train") -> None:
-    """Raise for the first setting of a composed config that has a value which is not allowed.
+    """Raise for the settings of a composed config that have a value which is not allowed.
 
     Args:
         cfg: the config.
         command: the one that it was composed for, a key of ``COMMANDS``.
 
     Raises:
-        DiscernError: names the setting, its value, and what is allowed.
+        DiscernError: names each of these settings, its value, and what is allowed.
+    """
+    raise_all(faults(cfg, command).values())
+
+
+Faults = dict[str, str]
+"""Setting -> the sentence that says what is wrong with it."""
+
+
+def faults(cfg: DictConfig, command: str) -> Faults:
+    """The settings of a composed config that are wrong; paths and interpolations are settled.
+
+    Raises:
+        DiscernError: an interpolation cannot be resolved, so that nothing else can be told.
     """
     leave_out(cfg)
     if command == "train":
         _restore_deleted_groups(cfg)
-    settings, check_files = COMMANDS[command]
+    settings, checks = COMMANDS[command]
     try:
         read_interpolated(cfg, _validators(cfg, settings))
         place_paths(cfg, as_typed_settings())
@@ -73,12 +95,25 @@ def check(cfg: DictConfig, command: str = "train") -> None:
     except OmegaConfBaseException as error:
         raise DiscernError(f"The config cannot be resolved: {first_line(error)}.") from error
     remember(values)
-    _check_numbers(values, "")
+    found = dict(_large_numbers(values, ""))
+    sources = [_part_faults(settings, values, ""), _faults_of_parts(values)]
     if command == "train":
-        check_names(cfg)
-    _check_part(settings, values, "")
-    _check_parts(values)
-    check_files(cfg)
+        sources.insert(0, _unknown_names(cfg))
+    for setting, sentence in itertools.chain(*sources):
+        found.setdefault(setting, sentence)
+    wrong = parts_of(found)
+    for about, look in checks:
+        if wrong.isdisjoint(about):
+            try:
+                look(cfg)
+            except DiscernError as error:
+                found[about[0]] = str(error)
+    return found
+
+
+def parts_of(settings: Iterable[str]) -> set[str]:
+    """The parts of a config that settings are in: ``optimizer`` of ``optimizer.lr``."""
+    return {setting.partition(".")[0] for setting in settings}
 
 
 def _written(cfg: DictConfig) -> dict[str, object]:
@@ -90,14 +125,16 @@ LARGEST = 2**63 - 1
 """The largest integer of 64 bits: no library takes a larger one."""
 
 
-def _check_numbers(values: Mapping[str, object] | list[object], path: str) -> None:
+def _large_numbers(
+    values: Mapping[str, object] | list[object], path: str
+) -> Iterator[tuple[str, str]]:
     entries = enumerate(values) if isinstance(values, list) else values.items()
     for key, value in entries:
         here = f"{path}{key}"
         if isinstance(value, (dict, list)):
-            _check_numbers(value, f"{here}.")
+            yield from _large_numbers(value, f"{here}.")
         elif isinstance(value, int) and not -LARGEST <= value <= LARGEST:
-            raise DiscernError(f"{here}={value} is not allowed; {LARGEST} is the largest number.")
+            yield here, f"{here}={value} is not allowed; {LARGEST} is the largest number."
 
 
 def _restore_deleted_groups(cfg: DictConfig) -> None:
@@ -139,26 +176,32 @@ def _schema_of(part: str, values: Mapping[str, object]) -> type[BaseModel] | Non
 
 
 def check_names(cfg: DictConfig) -> None:
-    """Raise for a name in a config of ``train`` that nothing reads, such as a mistyped one.
+    """Raise for the names in a config of ``train`` that nothing reads, such as mistyped ones.
 
     A user's own setting is allowed if others refer to it, or if it is unlike any name.
 
     Raises:
         DiscernError: lists the names that exist.
     """
+    raise_all(sentence for _, sentence in _unknown_names(cfg))
+
+
+def _unknown_names(cfg: DictConfig) -> Iterator[tuple[str, str]]:
     known = RunSettings.model_fields
     written = _written(cfg)
     for name, value in written.items():
         if name in known:
             continue
         if (conf_dir() / name).is_dir():
-            raise DiscernError(
+            yield (
+                name,
                 f"{name} is a group, not a setting; a file chooses from it by a line "
-                f"'- override /{name}: CHOICE' among its defaults."
+                f"'- override /{name}: CHOICE' among its defaults.",
             )
+            continue
         looks_wrong = isinstance(value, dict) or closest(name, known)
         if looks_wrong and not re.search(rf"\$\{{{re.escape(name)}\b", str(written)):
-            raise DiscernError(f"{name} is not a setting; {did_you_mean(name, known)}")
+            yield name, f"{name} is not a setting; {did_you_mean(name, known)}"
     for group in ("callbacks", "logger"):
         parts = cfg.get(group)
         if not OmegaConf.is_dict(parts):  # the schema gives a better message
@@ -167,39 +210,36 @@ def check_names(cfg: DictConfig) -> None:
         for name, part in parts.items():
             if part is not None and not _is_built(part):
                 others = did_you_mean(str(name), built) if built else "it needs one."
-                raise DiscernError(f"{group}.{name} has no _target_; {others}")
+                yield f"{group}.{name}", f"{group}.{name} has no _target_; {others}"
 
 
 def _is_built(part: object) -> bool:
     return isinstance(part, DictConfig) and part.get("_target_") is not None
 
 
-def _check_parts(values: Mapping[str, object]) -> None:
+def _faults_of_parts(values: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     for name, part in _parts(values):
         schema, extra = _schema_of(name, part), EXTRAS.get(str(part.get("_target_")))
-        if extra is not None and not part.get(IF_INSTALLED):
-            _check_installed(name, extra, extra)
+        try:
+            if extra is not None and not part.get(IF_INSTALLED):
+                _check_installed(name, extra, extra)
+        except DiscernError as error:
+            yield name, str(error)
         if schema is None:
             continue
         settings = {key: value for key, value in part.items() if key != "_target_"}
-        _check_part(schema, settings, f"{name}.")
+        yield from _part_faults(schema, settings, f"{name}.")
         monitor, mode = part.get("monitor"), part.get("mode")
         if "mode" in schema.model_fields and isinstance(monitor, str):
-            check_mode(f"{name}.mode", mode if isinstance(mode, str) else None, monitor)
+            try:
+                check_mode(f"{name}.mode", mode if isinstance(mode, str) else None, monitor)
+            except DiscernError as error:
+                yield f"{name}.mode", str(error)
 
 
 def _check_installed(setting: str, package: str, extra: str) -> None:
     if importlib.util.find_spec(package) is None:
-        raise DiscernError(
-            f"{setting} needs the package {package}, which is not installed; "
-            f"pip install 'discern[{extra}]' brings it."
-        )
-
-
-def _check_part(schema: type[BaseModel], values: Mapping[str, object], prefix: str) -> None:
-    fault = _fault(schema, values, prefix)
-    if fault is not None:
-        raise DiscernError(fault)
+        raise not_installed(setting, package, extra)
 
 
 def check_given(target: str, settings: Mapping[str, object], prefix: str) -> None:
@@ -213,21 +253,21 @@ def check_given(target: str, settings: Mapping[str, object], prefix: str) -> Non
     Raises:
         ValueError: one is none of its settings, or has a value that is not allowed.
     """
-    fault = _fault(SCHEMAS[target], settings, f"{prefix}.", ignored="missing")
-    if fault is not None:
+    for _, fault in _part_faults(SCHEMAS[target], settings, f"{prefix}.", ignored="missing"):
         raise ValueError(fault.removesuffix("."))
 
 
-def _fault(
+def _part_faults(
     schema: type[BaseModel], values: Mapping[str, object], prefix: str, ignored: str = ""
-) -> str | None:
-    """The first fault of some settings, as a sentence."""
+) -> Iterator[tuple[str, str]]:
+    """The wrong ones among the settings of a part, and a sentence on each."""
     try:
         schema.model_validate(values)
     except ValidationError as error:
-        found = [fault for fault in error.errors() if fault["type"] != ignored]
-        return _sentence(found[0], schema, values, prefix) if found else None
-    return None
+        for fault in error.errors():
+            if fault["type"] != ignored:
+                setting = f"{prefix}{fault['loc'][0]}"
+                yield setting, _sentence(fault, schema, values, prefix)
 
 
 def _sentence(
@@ -252,16 +292,18 @@ def _sentence(
 # These checks come before the imports that take seconds.
 
 
-def _check_files_of_train(cfg: DictConfig) -> None:
+def _check_resumption(cfg: DictConfig) -> None:
     if cfg.sweep.resume is not None:
         raise DiscernError(f"sweep.resume={cfg.sweep.resume} is for a sweep: add -m.")
+
+
+def _check_beginning(cfg: DictConfig) -> None:
     if cfg.ckpt_path is not None:
         find_checkpoint(cfg.ckpt_path, goes_on=cfg.train)
     elif not cfg.train:
         raise DiscernError(
             "train=false leaves nothing to do without a model: give ckpt_path=FILE as well."
         )
-    _check_searches(cfg)
 
 
 def _check_searches(cfg: DictConfig) -> None:
@@ -288,21 +330,46 @@ def _check_searches(cfg: DictConfig) -> None:
         raise DiscernError(f"{searches[0]} needs optimizer.lr, and {optimizer} is given none here.")
 
 
-def _check_files_of_predict(cfg: DictConfig) -> None:
+def _check_model(cfg: DictConfig) -> None:
     find_checkpoint(cfg.ckpt_path)
+
+
+def _check_input(cfg: DictConfig) -> None:
     next(find_files(cfg.input))
+
+
+def _check_explanation(cfg: DictConfig) -> None:
     if cfg.explain:
         _check_installed("explain=true", "captum", "explain")
 
 
-COMMANDS: dict[str, tuple[type[BaseModel], Callable[[DictConfig], object]]] = {
-    "train": (RunSettings, _check_files_of_train),
-    "evaluate": (EvaluationSettings, lambda cfg: find_checkpoint(cfg.ckpt_path)),
-    # A data set looks for its files itself when it is built.
-    "inspect": (InspectionSettings, lambda cfg: None),
-    "predict": (PredictionSettings, _check_files_of_predict),
+Check = tuple[tuple[str, ...], Callable[[DictConfig], None]]
+"""The parts of a config that must be right, and what raises for what is wrong between them."""
+
+SEARCHED = ("find_lr", "data", "train", "ckpt_path", "trainer", "cache", "optimizer")
+
+COMMANDS: dict[str, tuple[type[BaseModel], tuple[Check, ...]]] = {
+    "train": (
+        RunSettings,
+        (
+            (("sweep",), _check_resumption),
+            (("ckpt_path", "train"), _check_beginning),
+            (SEARCHED, _check_searches),
+        ),
+    ),
+    "evaluate": (EvaluationSettings, ((("ckpt_path",), _check_model),)),
+    "inspect": (InspectionSettings, ()),
+    "predict": (
+        PredictionSettings,
+        (
+            (("ckpt_path",), _check_model),
+            (("input",), _check_input),
+            (("explain",), _check_explanation),
+        ),
+    ),
 }
-"""Command -> what its settings outside of groups may be, and the check of the files they name."""
+"""Command -> what its settings outside of groups may be, and the checks of what they mean
+together and of the files that they name."""
 
 
 @functools.cache

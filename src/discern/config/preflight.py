@@ -8,7 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, read_write
 
-from discern.config.check import check
+from discern.config.missing import check_all
 from discern.config.settle import settle_sweep
 from discern.config.typed import as_value, quoted
 from discern.config.user_config import warn_of_unused
@@ -25,12 +25,12 @@ class Preflight(Callback):
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: object) -> None:
-        """Check the config and create a folder for the run."""
+        """Check the config and the machine, and create a folder for the run."""
         # The folder's name refers to Hydra's own settings, which Hydra sets only later.
         HydraConfig.instance().set_config(config)
         try:
             command = config.hydra.job.config_name
-            check(config, command)
+            check_all(config, command)
             warn_of_unused(config.hydra.runtime.choices)
             with read_write(config.hydra.run):
                 config.hydra.run.dir = as_value(str(_claim_for(command, config)))

@@ -17,9 +17,10 @@ from discern.data.part_names import (
     shards_among,
 )
 from discern.data.pictures import picture_suffixes
+from discern.data.place import check_folder, visible_names
 from discern.data.tables import SUFFIXES, Files, NoTableError, Table, read_table
-from discern.errors import DiscernError, file_errors
-from discern.files.walk import JUNK, walk
+from discern.errors import DiscernError
+from discern.files.walk import walk
 from discern.text import visible
 
 TRAIN = ("train",)
@@ -108,14 +109,6 @@ def list_folder(
             found.guesses.insert(0, f"data.dir={folder}: the data set is in {place}.")
     _warn_of_classes(found)
     return found
-
-
-def check_folder(folder: Path) -> None:
-    """Raise a DiscernError unless ``data.dir`` is a folder that can be listed."""
-    if not os.path.isdir(folder):  # noqa: PTH112 - is_dir raises for some paths
-        what = "is a file" if os.path.exists(folder) else "does not exist"  # noqa: PTH110
-        raise DiscernError(f"data.dir={folder} {what}; it must be a folder of pictures.")
-    visible_names(folder)
 
 
 def _listed(place: Path, trains: bool) -> Listing:
@@ -381,13 +374,6 @@ def _warn_of_classes(found: Listing) -> None:
 
 def _subfolders(folder: Path) -> list[str]:
     return [name for name in visible_names(folder) if os.path.isdir(folder / name)]  # noqa: PTH112
-
-
-def visible_names(folder: Path) -> list[str]:
-    """Names in a folder that are not hidden, sorted."""
-    with file_errors(f"data.dir: {folder} cannot be read"):
-        names = os.listdir(folder)  # noqa: PTH208 - names are wanted
-    return sorted(name for name in names if not name.startswith(".") and name not in JUNK)
 
 
 def _text(name: str) -> str:

@@ -38,3 +38,17 @@ def placed(text: str | Path) -> Path:
     """
     path, start = expanded(text), started_in()
     return path if start == Path.cwd() else start / path
+
+
+def hub_dir() -> Path:
+    """The folder in which torch.hub keeps published weights."""
+    return expanded(os.environ.get("TORCH_HOME", f"{_cache()}/torch")) / "hub" / "checkpoints"
+
+
+def hugging_face_dir() -> Path:
+    """The folder in which the Hugging Face hub keeps the weights of timm's models."""
+    return expanded(os.environ.get("HF_HOME", f"{_cache()}/huggingface")) / "hub"
+
+
+def _cache() -> str:
+    return os.environ.get("XDG_CACHE_HOME", "~/.cache")

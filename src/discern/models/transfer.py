@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from discern.data.published.pretrained import PUBLISHED
 from discern.errors import DiscernError
-from discern.models.backbones import PUBLISHED, build
+from discern.models.backbones import build
 from discern.models.mlp import MLP
 
 DEPTHS = ("head", "last_block", "all")

@@ -10,16 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from discern.data.published.fetch import DownloadError, answering_mirrors, fetch
+from discern.data.published.pretrained import SETTING, by_hand, not_a_file, not_to_be_had
 from discern.errors import DiscernError, about, first_line
 from discern.models import torch_file
 from discern.models.shapes import check_shapes
 from discern.models.torch_file import check_finite, check_state
-
-SETTING = "model.weights"
-"""The setting that messages about weights begin with."""
-
-WITHOUT_DOWNLOAD = "choose model=efficientnet_lite_transfer, which needs no download"
-"""The way out where published weights cannot be had."""
 
 # Under which key training scripts keep the weights: Lightning's and timm's, the tutorials' of
 # PyTorch, torchvision's and DeiT's.
@@ -65,7 +60,7 @@ def published_file(url: str) -> Path:
     except DiscernError as error:
         if path.exists():
             raise DiscernError(f"{SETTING}=default: {error}") from error
-        raise not_to_be_had(name, f"put it at {path}", error) from error
+        raise not_to_be_had(name, by_hand(url, path), error) from error
 
 
 def require_answer(address: str, name: str = "") -> None:
@@ -75,14 +70,6 @@ def require_answer(address: str, name: str = "") -> None:
     except DownloadError as error:
         if "HTTP status" not in str(error):  # a server that refuses is there
             raise
-
-
-def not_to_be_had(name: str, remedy: str, error: BaseException) -> DiscernError:
-    """The error for a published file that cannot be downloaded."""
-    return DiscernError(
-        f"{SETTING}=default needs {name}, which cannot be downloaded ({first_line(error)}); "
-        f"{remedy}, or {WITHOUT_DOWNLOAD}."
-    )
 
 
 # Files of weights
@@ -101,11 +88,9 @@ def read_weights(path: Path, rather: Sequence[str] = ()) -> dict[str, Tensor]:
     Raises:
         DiscernError: the file is missing, damaged, or holds anything but weights.
     """
+    if not path.is_file():
+        raise not_a_file(path)
     with about(SETTING):
-        if not path.is_file():
-            raise DiscernError(
-                f"{path} is not a file; it must be default, null, or a file of weights."
-            )
         read = _read_safetensors if path.suffix == ".safetensors" else torch_file.read
         state: Any = read(path)
         if not isinstance(state, dict):

@@ -24,6 +24,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from discern.config.argument_types import check_types
+from discern.config.devices import no_device
 from discern.config.schema import EXTRAS, IF_INSTALLED
 from discern.config.user_config import make_importable
 from discern.config.values import plain, with_floats
@@ -31,10 +32,11 @@ from discern.data.image_folder import BadFile, TooManyBadFilesError
 from discern.data.known import KnownImages, Rule, check_classes
 from discern.data.module import ImageDataModule
 from discern.data.preprocessing import Preprocessing
+from discern.data.published.pretrained import PUBLISHED
 from discern.errors import DiscernError, about, as_override, first_line, shortened
 from discern.files.csv_cells import write_csv
 from discern.files.writing import write_whole
-from discern.models.backbones import PUBLISHED, backbone_preprocessing
+from discern.models.backbones import backbone_preprocessing
 from discern.models.card import TARGET, Card, portable_settings, without_target, written
 from discern.models.classifier import Classifier
 from discern.models.mixing import mixing
@@ -334,15 +336,9 @@ def _check_devices(accelerator: str, devices: int | str | list[int]) -> None:
         # Adam asks at each step: 80 us where there is no GPU, and 2 us otherwise.
         os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
     if accelerator in ("gpu", "cuda") and not gpus and not (accelerator == "gpu" and mps):
-        raise DiscernError(
-            f"trainer.accelerator={accelerator} is not allowed; this machine has no GPU that "
-            "PyTorch can use, so it must be cpu or auto."
-        )
+        raise no_device(accelerator)
     if accelerator == "mps" and not mps:
-        raise DiscernError(
-            "trainer.accelerator=mps is not allowed; this is no Apple machine with a GPU that "
-            "PyTorch can use, so it must be cpu or auto."
-        )
+        raise no_device(accelerator)
     if accelerator not in ("auto", "gpu", "cuda", "mps", "cpu") or not isinstance(devices, int):
         return
     on_cpu = accelerator == "cpu"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from discern.errors import FULL_TRACEBACK, DiscernError, first_line, sanitize_message
+from discern.errors import FULL_TRACEBACK, DiscernError, first_line, said
 from discern.files.places import started_in
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def as_job() -> Iterator[None]:
         from hydra.types import RunMode
 
         if isinstance(error, DiscernError):
-            log.error("Error: %s", sanitize_message(error), exc_info=FULL_TRACEBACK)
+            log.error("%s", said(error), exc_info=FULL_TRACEBACK)
         elif HydraConfig.get().mode == RunMode.MULTIRUN:
             log.error("Failed: %s; train.log has the traceback.", first_line(error))
             log.info("Failed, which is a mistake in the code:", exc_info=True)

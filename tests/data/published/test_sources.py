@@ -9,7 +9,7 @@ import pytest
 
 from discern.data.published import mnist
 from discern.data.published.fetch import DownloadError
-from discern.data.published.mnist import MNIST, download_missing, find_files, read_files
+from discern.data.published.mnist import MNIST, download_missing, read_files
 from discern.data.published.publication import TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 from discern.errors import DiscernError
 from idx_files import CONTENTS, published, put_files
@@ -45,7 +45,7 @@ def no_network(monkeypatch):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_files_are_found_and_read_in_either_layout_gzipped_or_not(tmp_path, layout, compressed):
     put_files(tmp_path / layout, compressed=compressed)
-    files = find_files(published(), tmp_path)
+    files = published().find(tmp_path)
     assert {path.parent for path in files.values()} == {tmp_path / layout}
     arrays = read_files(published(), files)
     assert arrays[TRAIN_IMAGES].shape == (40, 28, 28)
@@ -56,34 +56,34 @@ def test_files_are_found_and_read_in_either_layout_gzipped_or_not(tmp_path, layo
 def test_files_in_the_folder_go_before_those_of_the_system(tmp_path):
     put_files(tmp_path / "system", compressed=True)
     data = published(system_folders=(tmp_path / "system",))
-    files = find_files(data, tmp_path / "own")
+    files = data.find(tmp_path / "own")
     assert files[TRAIN_IMAGES] == tmp_path / "system" / f"{TRAIN_IMAGES}.gz"
     put_files(tmp_path / "own" / "Tiny" / "raw")
-    assert find_files(data, tmp_path / "own")[TRAIN_IMAGES].parent == tmp_path / "own/Tiny/raw"
+    assert data.find(tmp_path / "own")[TRAIN_IMAGES].parent == tmp_path / "own/Tiny/raw"
 
 
 def test_an_uncompressed_file_goes_before_a_gzipped_one(tmp_path):
     put_files(tmp_path, compressed=True)
     put_files(tmp_path)
-    assert find_files(published(), tmp_path)[TRAIN_IMAGES] == tmp_path / TRAIN_IMAGES
+    assert published().find(tmp_path)[TRAIN_IMAGES] == tmp_path / TRAIN_IMAGES
 
 
 def test_an_incomplete_set_is_passed_over(tmp_path):
     put_files(tmp_path / "Tiny" / "raw")
     (tmp_path / "Tiny" / "raw" / TEST_LABELS).unlink()
-    assert find_files(published(), tmp_path) is None
+    assert published().find(tmp_path) is None
     put_files(tmp_path)
-    assert find_files(published(), tmp_path)[TEST_LABELS] == tmp_path / TEST_LABELS
+    assert published().find(tmp_path)[TEST_LABELS] == tmp_path / TEST_LABELS
 
 
 def test_a_missing_folder_has_no_files(tmp_path):
-    assert find_files(published(), tmp_path / "absent") is None
+    assert published().find(tmp_path / "absent") is None
 
 
 def test_a_folder_that_is_a_file_is_an_error(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(DiscernError, match=r"^data\.dir=.*/file cannot be read as a folder: Not a"):
-        find_files(published(), tmp_path / "file")
+        published().find(tmp_path / "file")
 
 
 def test_a_folder_without_permission_is_an_error(tmp_path, monkeypatch):
@@ -92,7 +92,7 @@ def test_a_folder_without_permission_is_an_error(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "listdir", deny)  # root, as which tests may run, may read everything
     with pytest.raises(DiscernError, match=r"^data\.dir=.* folder: Permission denied\.$"):
-        find_files(published(), tmp_path)
+        published().find(tmp_path)
 
 
 def test_a_changed_file_is_an_error_that_names_it_and_both_digests(tmp_path):
@@ -103,7 +103,7 @@ def test_a_changed_file_is_an_error_that_names_it_and_both_digests(tmp_path):
     with pytest.raises(
         DiscernError, match=rf"^{file} .* with [0-9a-f]{{12}} instead of {expected}"
     ):
-        read_files(published(), find_files(published(), tmp_path))
+        read_files(published(), published().find(tmp_path))
 
 
 def test_a_truncated_file_is_an_error(tmp_path):
@@ -111,12 +111,12 @@ def test_a_truncated_file_is_an_error(tmp_path):
     file = tmp_path / TRAIN_IMAGES
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(DiscernError, match=rf"^{file} is truncated"):
-        read_files(published(), find_files(published(), tmp_path))
+        read_files(published(), published().find(tmp_path))
 
 
 def test_a_file_read_again_shares_memory_until_it_changes(tmp_path):
     put_files(tmp_path)
-    files = find_files(published(), tmp_path)
+    files = published().find(tmp_path)
     first = read_files(published(), files)[TRAIN_IMAGES]
     assert np.shares_memory(read_files(published(), files)[TRAIN_IMAGES], first)
     os.utime(tmp_path / TRAIN_IMAGES, (1, 1))
@@ -125,7 +125,7 @@ def test_a_file_read_again_shares_memory_until_it_changes(tmp_path):
 
 def test_a_file_that_changes_under_the_same_size_and_time_is_read_again(tmp_path):
     put_files(tmp_path)
-    files = find_files(published(), tmp_path)
+    files = published().find(tmp_path)
     read_files(published(), files)
     content = bytearray((tmp_path / TRAIN_IMAGES).read_bytes())
     content[-1] ^= 1
@@ -139,7 +139,7 @@ def test_missing_files_are_downloaded_to_the_folder_of_the_data_set(tmp_path, do
     folder = tmp_path / "absent"
     download_missing(published(), folder, source, sample=True)
     assert set(downloads) == set(CONTENTS)
-    assert find_files(published(), folder)[TRAIN_IMAGES] == folder / "Tiny" / "raw" / TRAIN_IMAGES
+    assert published().find(folder)[TRAIN_IMAGES] == folder / "Tiny" / "raw" / TRAIN_IMAGES
 
 
 def test_only_missing_files_are_downloaded(tmp_path, downloads):

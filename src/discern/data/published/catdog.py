@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from discern.data.folders import PARTS, Labelled, Listing, check_folder, in_order, visible_names
+from discern.data.folders import PARTS, Labelled, Listing, in_order
 from discern.data.image_folder import ImageFolder
+from discern.data.place import check_folder, visible_names
 from discern.data.published.publication import fetch_folder
+from discern.data.published.wanted import (
+    CATDOG_ADVICE,
+    CATDOG_CLASSES,
+    CATDOG_COURSE,
+    CATDOG_LAYOUTS,
+    CATDOG_MICROSOFT,
+    CATDOG_NUMBERED,
+    CATDOG_TITLE,
+    CATDOG_URL,
+)
 from discern.errors import DiscernError, file_errors
 from discern.files.walk import walk
 
-URL = "https://s3.amazonaws.com/content.udacity-data.com/nd089/Cat_Dog_data.zip"
-COURSE = "Cat_Dog_data"
-MICROSOFT = "PetImages"
-
-_TITLE = "Cats and dogs"
 # The course's pictures have less than one gigabyte.
 _MAX_BYTES = 4_000_000_000
-# A folder's name in lower case -> the class.
-_CLASSES = {"cat": "cat", "cats": "cat", "dog": "dog", "dogs": "dog"}
-_NUMBERED = re.compile(r"(cat|dog)\.\d+\.jpe?g", re.IGNORECASE)
-_LAYOUTS = f"{COURSE}/train/cat and dog, {MICROSOFT}/Cat and Dog, or train/cat.0.jpg and so on"
-_ADVICE = (
-    f"set data.dir or DISCERN_DATA_DIR to a folder that has {_LAYOUTS}, or connect to the network"
-)
 
 
 class CatDog(ImageFolder):
@@ -45,7 +43,7 @@ class CatDog(ImageFolder):
             layouts; their labels are cat and dog.
     """
 
-    def __init__(self, *, url: str = URL, sha256: str | None = None, **options: Any) -> None:
+    def __init__(self, *, url: str = CATDOG_URL, sha256: str | None = None, **options: Any) -> None:
         super().__init__(**options)
         self.url = url
         self.sha256 = sha256
@@ -58,7 +56,7 @@ class CatDog(ImageFolder):
         """
         if self.names_files or _find(self.dir, trains=self.measured is None) is not None:
             return
-        folder = self.dir / COURSE
+        folder = self.dir / CATDOG_COURSE
         if folder.exists():
             raise DiscernError(
                 f"{folder} is not complete, it has no train/ with cat/ and dog/: delete it to have "
@@ -67,11 +65,12 @@ class CatDog(ImageFolder):
         archive = folder.with_suffix(".zip")
         fetch_folder(
             self.url, archive, folder, max_bytes=_MAX_BYTES,
-            missing=f"{_TITLE} are not in {self.dir}", advice=_ADVICE, sha256=self.sha256,
+            missing=f"{CATDOG_TITLE} are not in {self.dir}", advice=CATDOG_ADVICE,
+            sha256=self.sha256,
         )  # fmt: skip
 
     def _title(self) -> str:
-        return _TITLE
+        return CATDOG_TITLE
 
     def _listing(self) -> Listing:
         if self.names_files:
@@ -79,7 +78,7 @@ class CatDog(ImageFolder):
             return _renamed(super()._listing(), setting)
         found = _find(self.dir, trains=self.measured is None)
         if found is None:
-            raise DiscernError(f"{_TITLE} are not in {self.dir}: {_ADVICE}.")
+            raise DiscernError(f"{CATDOG_TITLE} are not in {self.dir}: {CATDOG_ADVICE}.")
         return found
 
 
@@ -110,7 +109,7 @@ def _find(folder: Path, trains: bool = True) -> Listing | None:
     if lacking is not None:
         raise DiscernError(
             f"{lacking[0]} has no training pictures of a {lacking[1]}; data.dir={folder} must have "
-            f"{_LAYOUTS}."
+            f"{CATDOG_LAYOUTS}."
         )
     return None
 
@@ -130,7 +129,7 @@ def _in_classes(folder: Path) -> Listing:
     """Files of ``cat/`` and ``dog/``, or Microsoft's ``Cat/`` and ``Dog/``."""
     files, strays = [], []
     for path in _visible(folder):
-        label = _CLASSES.get(path.name.lower())
+        label = CATDOG_CLASSES.get(path.name.lower())
         if label is not None and path.is_dir():
             files += [Labelled(file, label) for file in walk(path)]
         elif path.name not in PARTS:
@@ -142,7 +141,7 @@ def _numbered(folder: Path) -> Listing:
     """Files such as ``cat.0.jpg``; folders beside them are skipped."""
     files, strays = [], []
     for path in _visible(folder):
-        match = _NUMBERED.fullmatch(path.name)
+        match = CATDOG_NUMBERED.fullmatch(path.name)
         if match is not None:
             files.append(Labelled(path, match[1].lower()))
         elif not path.is_dir():
@@ -151,7 +150,7 @@ def _numbered(folder: Path) -> Listing:
 
 
 _FORMS: tuple[tuple[str, Callable[[Path], Listing]], ...] = (
-    (COURSE, _in_parts), (MICROSOFT, _in_classes), ("", _in_parts), ("", _in_classes),
+    (CATDOG_COURSE, _in_parts), (CATDOG_MICROSOFT, _in_classes), ("", _in_parts), ("", _in_classes),
     ("train", _numbered), ("", _numbered),
 )  # fmt: skip
 
@@ -163,10 +162,10 @@ def _visible(folder: Path) -> list[Path]:
 def _renamed(listing: Listing, setting: str) -> Listing:
     """The listing with its labels spelled as cat and dog."""
     for entry in (entry for files in listing.parts.values() for entry in files):
-        if entry.label.lower() not in _CLASSES:
+        if entry.label.lower() not in CATDOG_CLASSES:
             raise DiscernError(f"{setting} has the label {entry.label}; it must be cat or dog.")
     parts = {
-        part: [Labelled(entry.path, _CLASSES[entry.label.lower()]) for entry in files]
+        part: [Labelled(entry.path, CATDOG_CLASSES[entry.label.lower()]) for entry in files]
         for part, files in listing.parts.items()
     }
     return replace(listing, parts=parts)

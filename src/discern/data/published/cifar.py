@@ -17,6 +17,7 @@ from torchvision import datasets
 
 from discern.data.module import InMemoryDataModule, LoadedImages
 from discern.data.published.publication import fetch_folder, published_bytes
+from discern.data.published.wanted import cifar_advice
 from discern.data.stamps import version_of
 from discern.errors import DiscernError, file_errors
 from discern.files.places import expanded
@@ -108,10 +109,7 @@ class CIFAR10(InMemoryDataModule):
 
     def _advice(self) -> str:
         """The end of a sentence on what a user without the files can do."""
-        return (
-            "set data.dir or DISCERN_DATA_DIR to a folder that has "
-            f"{self.published.base_folder} or {self.published.filename}, or connect to the network"
-        )
+        return cifar_advice(self.published.base_folder, self.published.filename)
 
 
 class CIFAR100(CIFAR10):

@@ -108,29 +108,49 @@ def answering_mirrors(mirrors: Sequence[str], name: str) -> list[str]:
     Raises:
         DownloadError: none answers so within ``PROBE_SECONDS``.
     """
+    reasons = unavailable([f"{mirror}{name}" for mirror in mirrors], PROBE_SECONDS)
+    answering = [mirror for mirror in mirrors if f"{mirror}{name}" not in reasons]
+    if not answering:
+        raise DownloadError(
+            "; ".join(f"{mirror}: {reasons[f'{mirror}{name}']}" for mirror in mirrors)
+        )
+    return answering
+
+
+NO_ANSWER = "no answer"
+"""Why a file is unavailable whose server has said nothing in time."""
+
+REFUSED = "HTTP status"
+"""Beginning of the reason where a server is there, and does not provide the file."""
+
+
+def unavailable(urls: Sequence[str], seconds: float) -> dict[str, str]:
+    """The addresses that do not provide their files, and why; they are asked at the same time.
+
+    Args:
+        urls: addresses that urllib opens.
+        seconds: after which those that have not answered are given up.
+    """
     answers: dict[str, str | None] = {}
 
-    def ask(mirror: str) -> None:
+    def ask(url: str) -> None:
         try:
-            request = urllib.request.Request(mirror + name, method="HEAD")
-            with urllib.request.urlopen(request, timeout=PROBE_SECONDS):
-                answers[mirror] = None
+            request = urllib.request.Request(url, method="HEAD")
+            with urllib.request.urlopen(request, timeout=seconds):
+                answers[url] = None
         except (OSError, http.client.HTTPException) as error:
-            answers[mirror] = _reason(error)
+            answers[url] = _reason(error)
 
     # Daemon threads, because looking up a host's name can block past any timeout, and must then
     # keep neither this function nor the interpreter from ending.
-    threads = [threading.Thread(target=ask, args=(mirror,), daemon=True) for mirror in mirrors]
-    deadline = time.monotonic() + PROBE_SECONDS
+    threads = [threading.Thread(target=ask, args=(url,), daemon=True) for url in urls]
+    deadline = time.monotonic() + seconds
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
-    reasons = {mirror: answers.get(mirror, "no answer") for mirror in mirrors}
-    answering = [mirror for mirror, reason in reasons.items() if reason is None]
-    if not answering:
-        raise DownloadError("; ".join(f"{mirror}: {reason}" for mirror, reason in reasons.items()))
-    return answering
+    reasons = {url: answers.get(url, NO_ANSWER) for url in urls}
+    return {url: reason for url, reason in reasons.items() if reason is not None}
 
 
 @contextmanager
@@ -420,7 +440,7 @@ def _body(response: Response, url: str) -> Iterator[bytes]:
 def _reason(error: Exception) -> str:
     """The cause of a failed request, in a few words."""
     if isinstance(error, urllib.error.HTTPError):
-        return f"HTTP status {error.code}"
+        return f"{REFUSED} {error.code}"
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(cause, http.client.IncompleteRead):
         return "the connection was closed half-way"

@@ -20,11 +20,9 @@ from discern.data.published.publication import (
     published_bytes,
     root_of,
 )
+from discern.data.published.wanted import FLOWERS
 from discern.errors import DiscernError
 
-FOLDER = "flowers-102"
-
-_TITLE = "Oxford 102 Flowers"
 _ARCHIVE = "102flowers.tgz"
 _LABELS = "imagelabels.mat"
 _SPLIT = "setid.mat"
@@ -33,23 +31,8 @@ _IMAGES = "jpg"
 _MAX_BYTES = 1_000_000_000
 # Part -> name of its list in setid.mat.
 _PARTS = {"train": "trnid", "val": "valid", "test": "tstid"}
-_ADVICE = (
-    f"set data.dir or DISCERN_DATA_DIR to a folder that has {FOLDER} with {_IMAGES}, {_LABELS} and "
-    f"{_SPLIT}, or connect to the network"
-)
-
-
 CLASS_NAMES = tuple(datasets.Flowers102.classes)
 """The published English names, in the order of the labels."""
-
-PUBLICATION = Site(
-    url="https://www.robots.ox.ac.uk/~vgg/data/flowers/102/",
-    md5={
-        _ARCHIVE: "52808999861908f626f3c1f4e79d11fa",
-        _LABELS: "e0620be6f572b9609742df49c70aed4d",
-        _SPLIT: "a5357ecc9cb78c4bef273ce3793fc85c",
-    },
-)
 
 
 class Flowers102(ImageFolder):
@@ -63,7 +46,7 @@ class Flowers102(ImageFolder):
             ``val_size``, as the data set comes in three parts.
     """
 
-    published: ClassVar[Site] = PUBLICATION
+    published: ClassVar[Site] = FLOWERS.site
 
     def prepare_data(self) -> None:
         """Download and unpack what is missing.
@@ -71,23 +54,26 @@ class Flowers102(ImageFolder):
         Raises:
             DiscernError: it cannot be downloaded.
         """
-        root = root_of(self.dir, FOLDER, _LABELS)
+        root = root_of(self.dir, FLOWERS.folder, _LABELS)
         for name in (_LABELS, _SPLIT):
             if not (root / name).exists():
-                with download_hint(root / name, f"{_TITLE} is not in {self.dir}", _ADVICE):
+                with download_hint(
+                    root / name, f"{FLOWERS.title} is not in {self.dir}", FLOWERS.advice
+                ):
                     fetch(self.published.url + name, root / name, md5=self.published.md5[name])
         if not (root / _IMAGES).exists():
             fetch_folder(
                 self.published.url + _ARCHIVE, root / _ARCHIVE, root / _IMAGES,
-                max_bytes=_MAX_BYTES, missing=f"{_TITLE} is not in {self.dir}", advice=_ADVICE,
+                max_bytes=_MAX_BYTES, missing=f"{FLOWERS.title} is not in {self.dir}",
+                advice=FLOWERS.advice,
                 md5=self.published.md5[_ARCHIVE],
             )  # fmt: skip
 
     def _title(self) -> str:
-        return _TITLE
+        return FLOWERS.title
 
     def _listing(self) -> Listing:
-        root = root_of(self.dir, FOLDER, _LABELS)
+        root = root_of(self.dir, FLOWERS.folder, _LABELS)
         split = self._read(root / _SPLIT)
         labels = self._read(root / _LABELS)["labels"].tolist()
         return Listing(
@@ -111,7 +97,7 @@ class Flowers102(ImageFolder):
         from scipy.io import loadmat
 
         if not path.exists():
-            raise DiscernError(f"{_TITLE} is not in {self.dir}: {_ADVICE}.")
+            raise DiscernError(f"{FLOWERS.title} is not in {self.dir}: {FLOWERS.advice}.")
         content = published_bytes(path, self.published.md5[path.name])
         arrays: dict[str, NDArray[np.int64]] = loadmat(io.BytesIO(content), squeeze_me=True)
         return arrays

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from discern.data.folders import Labelled, Listing, check_folder, in_order, visible_names
+from discern.data.folders import Labelled, Listing, in_order
 from discern.data.image_folder import ImageFolder
+from discern.data.place import check_folder, visible_names
 from discern.errors import DiscernError, file_errors, first_line
 from discern.files.walk import walk
 

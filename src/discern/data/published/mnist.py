@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import io
 import logging
-import os
 import shutil
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -86,7 +85,7 @@ class MNIST(InMemoryDataModule):
         """
         title = self.published.title
         if self.source != "sample":
-            files = find_files(self.published, self.dir)
+            files = self.published.find(self.dir)
             if files is not None:
                 arrays = read_files(self.published, files)
                 return _loaded(title, "full", arrays, self.published.sha256)
@@ -167,24 +166,6 @@ def read_sample() -> dict[str, NDArray[np.uint8]]:
 log = logging.getLogger(__name__)
 
 
-def find_files(publication: Publication, folder: Path) -> dict[str, Path] | None:
-    """The four files, by published name, in the first place that has them all, or None.
-
-    The places are those under ``folder``, the setting ``data.dir``, and then the system's.
-
-    Raises:
-        DiscernError: ``folder`` cannot be read.
-    """
-    with file_errors(f"data.dir={folder} cannot be read as a folder"):
-        if folder.exists():
-            os.listdir(folder)  # noqa: PTH208 - fails where the folder is a file or is closed
-        for place in (_own_folder(publication, folder), folder, *publication.system_folders):
-            files = _files_in(place)
-            if len(files) == len(DIMENSIONS):
-                return files
-    return None
-
-
 def download(publication: Publication, names: Sequence[str], folder: Path) -> None:
     """Download the named files of ``publication`` to ``folder``, and unpack them.
 
@@ -209,18 +190,15 @@ def download_missing(publication: Publication, folder: Path, source: str, sample
     Raises:
         DiscernError: the files cannot be downloaded and there is no substitute.
     """
-    if source == "sample" or find_files(publication, folder) is not None:
+    if source == "sample" or publication.find(folder) is not None:
         return
-    own = _own_folder(publication, folder)
-    present = _files_in(own)
+    own = publication.own_folder(folder)
+    present = publication.files_in(own)
     try:
         download(publication, [name for name in DIMENSIONS if name not in present], own)
     except DownloadError as error:
         if source == "full" or not sample:
-            raise DiscernError(
-                f"{publication.title} is not in {folder} and cannot be downloaded ({error}): "
-                f"{publication.advice}."
-            ) from error
+            raise publication.not_to_be_had(folder, error) from error
         log.debug("The download failed: %s.", error)
         log.warning(
             "%s is not in %s and cannot be downloaded: its packaged sample is used.",
@@ -245,18 +223,6 @@ def read_files(publication: Publication, files: Mapping[str, Path]) -> dict[str,
                 f"starts with {found[:12]} instead of {expected[:12]}."
             )
     return {name: array for name, (array, _) in contents.items()}
-
-
-def _own_folder(publication: Publication, folder: Path) -> Path:
-    """The folder that torchvision keeps a data set in."""
-    return folder / publication.folder / "raw"
-
-
-def _files_in(folder: Path) -> dict[str, Path]:
-    """The published files in ``folder``, uncompressed if there is a choice."""
-    choices = {name: (folder / name, folder / f"{name}.gz") for name in DIMENSIONS}
-    found = {name: next(filter(Path.is_file, paths), None) for name, paths in choices.items()}
-    return {name: path for name, path in found.items() if path is not None}
 
 
 def _read(path: Path, name: str) -> tuple[NDArray[np.uint8], str]:

@@ -11,33 +11,19 @@ from typing import ClassVar
 from discern.data.folders import Labelled, Listing
 from discern.data.image_folder import ImageFolder
 from discern.data.published.publication import Site, fetch_folder, root_of
+from discern.data.published.wanted import PETS
 from discern.errors import DiscernError, file_errors
 
-FOLDER = "oxford-iiit-pet"
 NUM_CLASSES = 37
 
-_TITLE = "Oxford-IIIT Pet"
 _IMAGES = "images"
 _ANNOTATIONS = "annotations"
 _TRAIN = Path(_ANNOTATIONS, "trainval.txt")
 _TEST = Path(_ANNOTATIONS, "test.txt")
 # The pictures have 800 MB.
 _MAX_BYTES = 2_000_000_000
-_ADVICE = (
-    f"set data.dir or DISCERN_DATA_DIR to a folder that has {FOLDER} with {_IMAGES} and "
-    f"{_ANNOTATIONS}, or connect to the network"
-)
 # A breed and a picture's number, the number of the breed, and two more numbers; no path separators.
 _LINE = re.compile(r"(([A-Za-z_]+)_\d+) (\d{1,2})(?: \d+)*")
-
-
-PUBLICATION = Site(
-    url="https://www.robots.ox.ac.uk/~vgg/data/pets/data/",
-    md5={
-        f"{_ANNOTATIONS}.tar.gz": "95a8c909bbe2e81eed6a22bccdf3f68f",
-        f"{_IMAGES}.tar.gz": "5c4f3ee8e5d25df40f4fd59a7f44e54c",
-    },
-)
 
 
 class OxfordPets(ImageFolder):
@@ -50,7 +36,7 @@ class OxfordPets(ImageFolder):
         **options: see ``ImageFolder``; ``csv``, ``parts`` and ``test_size`` have no effect.
     """
 
-    published: ClassVar[Site] = PUBLICATION
+    published: ClassVar[Site] = PETS.site
 
     def prepare_data(self) -> None:
         """Download and unpack what is missing.
@@ -58,22 +44,22 @@ class OxfordPets(ImageFolder):
         Raises:
             DiscernError: it cannot be downloaded.
         """
-        root = root_of(self.dir, FOLDER, _TRAIN)
+        root = root_of(self.dir, PETS.folder, _TRAIN)
         for name, md5 in self.published.md5.items():
             target = root / name.removesuffix(".tar.gz")
             if not target.exists():
                 fetch_folder(
                     self.published.url + name, root / name, target, max_bytes=_MAX_BYTES,
-                    missing=f"{_TITLE} is not in {self.dir}", advice=_ADVICE, md5=md5,
+                    missing=f"{PETS.title} is not in {self.dir}", advice=PETS.advice, md5=md5,
                 )  # fmt: skip
 
     def _title(self) -> str:
-        return _TITLE
+        return PETS.title
 
     def _listing(self) -> Listing:
-        root = root_of(self.dir, FOLDER, _TRAIN)
+        root = root_of(self.dir, PETS.folder, _TRAIN)
         if not root.exists():
-            raise DiscernError(f"{_TITLE} is not in {self.dir}: {_ADVICE}.")
+            raise DiscernError(f"{PETS.title} is not in {self.dir}: {PETS.advice}.")
         entries = {"train": list(_entries(root / _TRAIN)), "test": list(_entries(root / _TEST))}
         self._breeds = _breeds(root / _TRAIN, entries["train"])
         if _breeds(root / _TEST, entries["test"]) != self._breeds:

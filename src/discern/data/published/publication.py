@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from torchvision import datasets
-
-from discern.data.folders import check_folder
+from discern.data.place import check_folder
 from discern.data.published.fetch import fetch
 from discern.data.published.unpack import extract
 from discern.errors import DiscernError, file_errors
@@ -61,7 +60,12 @@ def download_hint(path: Path, missing: str, advice: str) -> Iterator[None]:
     except DiscernError as error:
         if path.exists():
             raise
-        raise DiscernError(f"{missing}, and {str(error).rstrip('.')}: {advice}.") from error
+        raise not_downloaded(missing, error, advice) from error
+
+
+def not_downloaded(missing: str, problem: object, advice: str) -> DiscernError:
+    """The error for a file that is missing and cannot be downloaded."""
+    return DiscernError(f"{missing}, and {str(problem).rstrip('.')}: {advice}.")
 
 
 def fetch_folder(
@@ -141,10 +145,38 @@ class Publication:
     system_folders: tuple[Path, ...]
     advice: str
 
+    def not_to_be_had(self, folder: Path, reason: object) -> DiscernError:
+        """The error for files that are not in ``folder`` and cannot be downloaded."""
+        return DiscernError(
+            f"{self.title} is not in {folder} and cannot be downloaded ({reason}): {self.advice}."
+        )
 
-def _md5(published: type[datasets.MNIST]) -> dict[str, str]:
-    """Name of each file -> MD5 of the file gzipped."""
-    return {name.removesuffix(".gz"): md5 for name, md5 in published.resources}
+    def find(self, folder: Path) -> dict[str, Path] | None:
+        """The four files, by published name, in the first place that has them all, or None.
+
+        The places are those under ``folder``, the setting ``data.dir``, and then the system's.
+
+        Raises:
+            DiscernError: ``folder`` cannot be read.
+        """
+        with file_errors(f"data.dir={folder} cannot be read as a folder"):
+            if folder.exists():
+                os.listdir(folder)  # noqa: PTH208 - fails where the folder is a file or is closed
+            for place in (self.own_folder(folder), folder, *self.system_folders):
+                files = self.files_in(place)
+                if len(files) == len(DIMENSIONS):
+                    return files
+        return None
+
+    def own_folder(self, folder: Path) -> Path:
+        """The folder under ``folder`` that torchvision keeps the data set in."""
+        return folder / self.folder / "raw"
+
+    def files_in(self, folder: Path) -> dict[str, Path]:
+        """The published files in ``folder``, uncompressed if there is a choice."""
+        choices = {name: (folder / name, folder / f"{name}.gz") for name in DIMENSIONS}
+        found = {name: next(filter(Path.is_file, paths), None) for name, paths in choices.items()}
+        return {name: path for name, path in found.items() if path is not None}
 
 
 MNIST = Publication(
@@ -157,7 +189,12 @@ MNIST = Publication(
         TEST_IMAGES: "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
         TEST_LABELS: "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
     },
-    md5=_md5(datasets.MNIST),
+    md5={
+        TRAIN_IMAGES: "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        TRAIN_LABELS: "d53e105ee54ea40749a09fcbcd1e9432",
+        TEST_IMAGES: "9fb629c4189551a2d022fa330f9573f3",
+        TEST_LABELS: "ec29112dd5afa0611ce80d1b7f02629c",
+    },
     mirrors=(
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
         "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -172,14 +209,30 @@ MNIST = Publication(
 FASHION_MNIST = Publication(
     title="Fashion-MNIST",
     folder="FashionMNIST",
-    class_names=tuple(datasets.FashionMNIST.classes),
+    class_names=(
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ),
     sha256={
         TRAIN_IMAGES: "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
         TRAIN_LABELS: "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
         TEST_IMAGES: "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
         TEST_LABELS: "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
     },
-    md5=_md5(datasets.FashionMNIST),
+    md5={
+        TRAIN_IMAGES: "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+        TRAIN_LABELS: "25c81989df183df01b3e8a0aad5dffbe",
+        TEST_IMAGES: "bef4ecab320f06d8554ea6380940ec79",
+        TEST_LABELS: "bb300cfdad3c16e7a12a480ee83cd310",
+    },
     mirrors=(
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
         "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from discern.data.published import publication
-from discern.data.published.mnist import find_files, read_files
+from discern.data.published.mnist import read_files
 
 TRAIN_IMAGES_PER_CLASS = 800
 TEST_IMAGES_PER_CLASS = 150
@@ -29,7 +29,7 @@ def first_of_each_class(labels: NDArray[np.uint8], count: int) -> NDArray[np.int
 
 def main(folder: Path) -> None:
     """Write mnist.npz beside this script and print its SHA-256."""
-    files = find_files(publication.MNIST, folder)
+    files = publication.MNIST.find(folder)
     if files is None:
         sys.exit(f"{folder} does not have the four files of MNIST.")
     arrays = read_files(publication.MNIST, files)
