@@ -183,9 +183,12 @@ def _hydra_command(name: str, arguments: list[str]) -> None:
     except Exception as error:
         if started:
             raise
-        from discern.config.compose import explain
+        from discern.config.compose import explain, explain_all
 
-        refuse(DiscernError(explain(error, name, overrides)))
+        # A sweep's jobs differ, and options such as --config-dir change what can be chosen.
+        if options:
+            refuse(DiscernError(explain(error, name, overrides)))
+        refuse(DiscernError("\n".join(dict.fromkeys(explain_all(error, name, overrides)))))
 
 
 def _split_hydra_options(arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -19,6 +19,8 @@ from pathlib import Path
 from discern.commands import words
 from discern.config.user_config import FOLDER, user_conf_dir
 from discern.console import line_width, say
+from discern.data.published.publication import FASHION_MNIST, MNIST
+from discern.data.published.wanted import CATDOG_COURSE, FLOWERS, PETS
 from discern.files.cache import cache_dir
 from discern.files.places import expanded, hub_dir, hugging_face_dir
 from discern.redaction import redacted
@@ -46,13 +48,13 @@ FOR_DEVELOPERS = ("dev", "docs")
 """Extras that no experiment needs."""
 
 DATA_FOLDERS = {
-    "mnist": "MNIST",
-    "fashion_mnist": "FashionMNIST",
+    "mnist": MNIST.folder,
+    "fashion_mnist": FASHION_MNIST.folder,
     "cifar10": "cifar-10-batches-py",
     "cifar100": "cifar-100-python",
-    "flowers102": "flowers-102",
-    "oxford_pets": "oxford-iiit-pet",
-    "catdog": "Cat_Dog_data",
+    "flowers102": FLOWERS.folder,
+    "oxford_pets": PETS.folder,
+    "catdog": CATDOG_COURSE,
     "imagenet_folder": "imagenet",
 }
 """Choice of ``data`` -> its folder in ``data.dir``."""
@@ -75,7 +77,7 @@ GB = 1e9
 
 AS_JSON = "--json"
 
-SYSTEM_DATA = {"fashion_mnist": Path("/usr/share/datasets/fashion-mnist")}
+SYSTEM_DATA = {"fashion_mnist": FASHION_MNIST.system_folders[0]}
 """Choice of ``data`` -> where a package of the system puts its files."""
 
 Facts = dict[str, dict[str, str]]

@@ -9,7 +9,7 @@ import functools
 import importlib.util
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import get_args
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -101,7 +101,7 @@ def faults(cfg: DictConfig, command: str) -> Faults:
         sources.insert(0, _unknown_names(cfg))
     for setting, sentence in itertools.chain(*sources):
         found.setdefault(setting, sentence)
-    wrong = parts_of(found)
+    wrong = {setting.partition(".")[0] for setting in found}
     for about, look in checks:
         if wrong.isdisjoint(about):
             try:
@@ -109,11 +109,6 @@ def faults(cfg: DictConfig, command: str) -> Faults:
             except DiscernError as error:
                 found[about[0]] = str(error)
     return found
-
-
-def parts_of(settings: Iterable[str]) -> set[str]:
-    """The parts of a config that settings are in: ``optimizer`` of ``optimizer.lr``."""
-    return {setting.partition(".")[0] for setting in settings}
 
 
 def _written(cfg: DictConfig) -> dict[str, object]:

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from discern.config.check import as_typed_settings, check
 from discern.config.checked_files import checked_files
 from discern.config.experiment_file import not_found
+from discern.config.missing import check_all
 from discern.config.typed import for_hydra, quoted
 from discern.config.user_config import conf_dir, warn_of_unused
 from discern.errors import DiscernError, did_you_mean
@@ -88,6 +89,53 @@ def _separate_hydra() -> Iterator[None]:
         # Not the ones above: Hydra puts copies in their place.
         GlobalHydra.instance().hydra = before
         HydraConfig.instance().cfg = settings
+
+
+MAX_BLAMED = 20
+"""Overrides that are tried without one another."""
+
+
+def explain_all(error: Exception, config_name: str, overrides: list[str]) -> list[str]:
+    """Sentences for an exception that Hydra raised while it composed ``config_name``, and for what
+    else is wrong, which shows once the config is composed without the override that is to blame.
+    """
+    sentences, left = [explain(error, config_name, overrides)], overrides
+    for _ in range(MAX_BLAMED):
+        fewer = [override for override in left if not _is_blamed(override, error)]
+        if len(fewer) == len(left):
+            break
+        left = fewer
+        try:
+            with _separate_hydra(), checked_files(left):
+                _check_composed(config_name, left)
+        except DiscernError as found:
+            return [*sentences, *str(found).split("\n")]
+        except Exception as another:  # Hydra's errors have many types
+            error = another
+            sentences.append(explain(error, config_name, left))
+        else:
+            break
+    return sentences
+
+
+def _check_composed(config_name: str, overrides: list[str]) -> None:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = hydra.compose(config_name, overrides, return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    check_all(cfg, config_name)
+
+
+def _is_blamed(override: str, error: Exception) -> bool:
+    """Whether an exception of Hydra's is about this override."""
+    key = override.lstrip("+~").partition("=")[0].partition("@")[0]
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        return key == str(error.missing_cfg_file).rpartition("/")[0]
+    if isinstance(error, OverrideParseException):
+        return override == error.override
+    first = str(error).strip().partition("\n")[0]
+    if first.startswith("Could not override '"):
+        return key == first.split("'")[1]
+    return first.startswith("Ambiguous value for argument") and override == first.split("'")[1]
 
 
 def explain(error: Exception, config_name: str, overrides: list[str]) -> str:

@@ -7,12 +7,12 @@ be told so, the run finds out itself, and says it in the same words.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from discern.config.check import faults, parts_of
+from discern.config.check import faults
 from discern.config.devices import is_absent, no_device
 from discern.config.schema import SCHEMAS, TransferSettings
 from discern.config.values import plain
@@ -41,31 +41,31 @@ def check_all(cfg: DictConfig, command: str = "train") -> None:
         DiscernError: a sentence for each wrong setting and each missing thing.
     """
     found = faults(cfg, command)
-    raise_all([*found.values(), *missing(cfg, command, parts_of(found), certain=bool(found))])
+    raise_all([*found.values(), *missing(cfg, command, found, certain=bool(found))])
 
 
 def missing(
-    cfg: DictConfig, command: str, wrong: Iterable[str] = (), certain: bool = False
+    cfg: DictConfig, command: str, wrong: Collection[str] = (), certain: bool = False
 ) -> list[str]:
     """A sentence for each thing that the machine lacks.
 
     Args:
         cfg: the config, checked.
         command: the one that it was composed for.
-        wrong: parts of the config that are not asked about.
+        wrong: settings whose value is not allowed, so that nothing can be asked by it.
         certain: whether the command cannot be run anyhow. Then a server that has not answered is
             named too; else it may answer later.
     """
     problems: list[DiscernError | Download] = []
-    for part, ask in ASKED[command]:
-        if part in wrong:
+    for ask, settings in ASKED[command].items():
+        if any(each in wrong or each.partition(".")[0] in wrong for each in settings):
             continue
         try:
             problems += ask(cfg)
         except DiscernError as error:
             problems.append(error)
         except (OSError, ValueError):  # whoever needs the file says what is wrong with it
-            log.debug("What %s needs cannot be told.", part, exc_info=True)
+            log.debug("What %s needs cannot be told.", settings, exc_info=True)
     downloads = [each for each in problems if isinstance(each, Download)]
     errors = [each for each in problems if isinstance(each, DiscernError)]
     refused, silent = refusals(downloads)
@@ -121,10 +121,17 @@ def _data(cfg: DictConfig) -> Problems:
     return [] if needs is None else needs(settings)
 
 
-ASKED: dict[str, tuple[tuple[str, Callable[[DictConfig], Problems]], ...]] = {
-    "train": (("trainer", _device), ("model", _start), ("model", _backbone), ("data", _data)),
-    "evaluate": (("data", _data),),
-    "inspect": (("data", _data),),
-    "predict": (),
+_OF_DATA = {_data: ("data.dir", "data.source", "data.url", "data.csv", "data.parts")}
+
+ASKED: dict[str, dict[Callable[[DictConfig], Problems], tuple[str, ...]]] = {
+    "train": {
+        _device: ("trainer.accelerator",),
+        _start: ("model.init_from",),
+        _backbone: ("model.library", "model.backbone", "model.weights"),
+        **_OF_DATA,
+    },
+    "evaluate": _OF_DATA,
+    "inspect": _OF_DATA,
+    "predict": {},
 }
-"""Command -> the parts of its config that need something of the machine, and what asks for it."""
+"""Command -> what asks the machine for something -> the settings that it depends on."""

@@ -22,10 +22,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from discern.config.check import check_names
 from discern.config.checked_files import CheckedLoader
 from discern.config.foreign import SETTING, check_overrides
-from discern.config.settle import leave_out
 from discern.config.typed import quoted, without_escapes
 from discern.errors import DiscernError, as_override, first_line, refuse
 from discern.redaction import log_missing, redacted, redacted_setting
@@ -40,6 +38,7 @@ from discern.sweeps.launcher import (
 )
 from discern.sweeps.ledger import Ledger
 from discern.sweeps.names import differing
+from discern.sweeps.planned import check_jobs
 from discern.sweeps.rows import Direction, Job, Row, objectives_of, shown
 from discern.training.job import relative
 
@@ -48,20 +47,11 @@ log = logging.getLogger(__name__)
 QUIET_CONSOLE = "++hydra.job_logging.handlers.console.level=WARNING"
 """The terminal has one line per job; a job's own lines are in its train.log."""
 
-NOT_RANKABLE = {
-    "find_lr": (
-        True,
-        "ends with a suggestion, by which no job can be ranked; find_lr=use trains with it",
-    ),
-    "train": (
-        False,
-        "gives nothing to rank jobs by; discern evaluate -m ckpt_path=… measures several models",
-    ),
-}
-"""Setting -> the value with which a job has no objective, and why."""
-
 MAX_JOBS = 10_000
 """Maximum number of jobs of a grid: a mistyped range has millions."""
+
+ELSEWHERE = ("SlurmLauncher", "RayTasks")
+"""Launchers whose jobs may run on other machines."""
 
 SUBMITIT = ".submitit"
 """Folder of submitit's files, in the folder of a sweep."""
@@ -120,8 +110,22 @@ class JobsSweeper(Sweeper):
         """
         try:
             return self._sweep([f"{key}={value}" for key, value in self.params.items()] + arguments)
-        except DiscernError as error:
-            refuse(error)
+        except Exception as error:
+            self._discard()
+            if isinstance(error, DiscernError):
+                refuse(error)
+            raise
+
+    def _discard(self) -> None:
+        """Remove the folder of a sweep that has been refused before any job of it ran."""
+        folder = Path(self.config.hydra.sweep.dir)
+        if self.config.sweep.resume is not None or any(path.is_dir() for path in folder.iterdir()):
+            return
+        for path in folder.iterdir():
+            path.unlink()
+        with contextlib.suppress(OSError):  # such as the first one that is not empty
+            for path in (folder, *folder.parents):
+                path.rmdir()
 
     def _sweep(self, arguments: list[str]) -> list[Row]:
         folder = Path(self.config.hydra.sweep.dir)
@@ -245,31 +249,18 @@ class JobsSweeper(Sweeper):
     # Running jobs
 
     def _check(self, jobs: Sequence[Mapping[str, str]]) -> None:
-        """Compose configs, so that an unknown setting is refused before any job runs.
-
-        Each choice of a group is composed once. Values are checked by each job.
+        """Refuse what no job could do, before any runs.
 
         Raises:
-            DiscernError: a setting is unknown, or jobs would have no objective.
+            DiscernError: see :func:`discern.sweeps.planned.check_jobs`.
         """
         loader = self.hydra_context.config_loader
-        tried: set[tuple[str, str]] = set()
-        for job in jobs:
-            choices = {
-                (key, value)
-                for key, value in job.items()
-                if key in NOT_RANKABLE
-                or loader.get_group_options(key.lstrip("+~").partition("@")[0])
-            }
-            if not tried or choices - tried:
-                overrides = [*_overrides(job), *self._allowing()]
-                cfg = loader.load_sweep_config(self.config, overrides)
-                leave_out(cfg)
-                check_names(cfg)
-                for name, (value, why) in NOT_RANKABLE.items():
-                    if cfg[name] is value:
-                        raise DiscernError(f"{name}={as_override(value)} {why}.")
-                tried |= choices or {("", "")}
+
+        def compose(job: Mapping[str, str]) -> DictConfig:
+            return loader.load_sweep_config(self.config, [*_overrides(job), *self._allowing()])
+
+        target = str(self.config.hydra.launcher._target_)
+        check_jobs(jobs, loader, compose, elsewhere=target.endswith(ELSEWHERE))
 
     def _launch(self, ledger: Ledger, jobs: Sequence[Job], extra: Sequence[Sequence[str]]) -> None:
         """Run jobs, each with extra overrides; failures of single jobs are recorded."""
