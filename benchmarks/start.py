@@ -3,7 +3,9 @@
     python benchmarks/start.py [--repeats 5]
 
 Nothing heavy is imported before a config has been composed and checked, so the commands of the
-first table take a fraction of what importing torch alone takes. The second one compares the
+first table take a fraction of what importing torch alone takes; where a device, weights and data
+are missing (of this machine nothing is seen, and a proxy that is none stands for no network), they
+are looked for first. The second one compares the
 processor time of importing ``discern.run`` with that of Lightning, which it is built on, without
 and with the collector, which ``discern`` puts off while it imports. Each repeat runs all commands
 once, in turn. Compiled files are kept, as in any installation.
@@ -20,6 +22,7 @@ import time
 from pathlib import Path
 
 TRAIN = str(Path(__file__).resolve().parents[1] / "train.py")
+MISSION = ("model=densenet_transfer", "data=catdog", "trainer.accelerator=gpu")
 COMMANDS = {
     "import torch": ["-c", "import torch"],
     "train.py --cfg job": [TRAIN, "--cfg", "job"],
@@ -27,6 +30,8 @@ COMMANDS = {
     "train.py optimizer.lr=-1": [TRAIN, "optimizer.lr=-1"],
     "train.py model=mpl": [TRAIN, "model=mpl"],
     "train.py trainer.max_epoch=3": [TRAIN, "trainer.max_epoch=3"],
+    "three wrong settings": [TRAIN, "optimizer.lr=-1", "data.batch_size=x", "model.dropout=3"],
+    "no GPU, no weights, no data": [TRAIN, *MISSION],
     "discern --help": ["-m", "discern", "--help"],
     "discern runs": ["-m", "discern", "runs"],
 }
@@ -40,6 +45,8 @@ IMPORTS = {
 def measured(arguments: list[str], folder: str) -> tuple[float, float]:
     """Seconds by the clock, and of the processor."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    environment |= {"CUDA_VISIBLE_DEVICES": "", "TORCH_HOME": folder, "DISCERN_DATA_DIR": folder}
+    environment |= dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
     began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, check=False

@@ -189,8 +189,31 @@ def closest(wrong: str, known: Iterable[str]) -> str | None:
     group, dot, name = wrong.rpartition(".")
     beginning = f"{group}{dot}"
     rests = {each.removeprefix(beginning): each for each in sorted(known)}
-    found = difflib.get_close_matches(name, rests, n=1, cutoff=0.6)
-    return rests[found[0]] if found else None
+    similar = difflib.get_close_matches(name, rests, n=5, cutoff=0.6)
+    near = next((other for other in similar if _is_near(name, other)), None)
+    return None if near is None else rests[near]
+
+
+def _is_near(wrong: str, known: str) -> bool:
+    """Whether a name is one that is mistyped, shortened or lengthened; as are few that only share
+    letters with it: ``restart`` is not ``report``."""
+    if min(len(wrong), len(known)) >= 3 and (wrong.startswith(known) or known.startswith(wrong)):
+        return True
+    block = difflib.SequenceMatcher(None, wrong, known).find_longest_match()
+    return block.size >= 5 or _mistakes(wrong, known) <= (len(wrong) + 3) // 4
+
+
+def _mistakes(wrong: str, known: str) -> int:
+    """Letters left out, added or exchanged, and neighbours swapped, from one text to the other."""
+    before, row = [], list(range(len(known) + 1))
+    for i, letter in enumerate(wrong, 1):
+        older, before, row = before, row, [i]
+        for j, other in enumerate(known, 1):
+            least = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != other))
+            if i > 1 and j > 1 and letter == known[j - 2] and other == wrong[i - 2]:
+                least = min(least, older[j - 2] + 1)
+            row.append(least)
+    return row[-1]
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:

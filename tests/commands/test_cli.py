@@ -80,6 +80,30 @@ def test_a_wrong_setting_is_one_sentence(tmp_path, override):
     refused(done, tmp_path, *WRONG[override])
 
 
+@pytest.mark.parametrize(
+    ("overrides", "beginnings"),
+    [
+        (
+            ["model=mpl", "data=mnits", "optimizer.lr=-1"],
+            ["data=mnits is not a ", "model=mpl is not a ", "optimizer.lr=-1 is not allowed"],
+        ),
+        (
+            ["seed=1,2", "modle.dropout=2", "optimzer=adam", "ckpt_path=no"],
+            ["seed=1,2 is several ", "modle.dropout is not ", "optimzer is not ", "ckpt_path=no "],
+        ),
+        (["seed=-1", "train=1", "nonsense"], ["nonsense cannot be ", "seed=-1 ", "train=1 "]),
+    ],
+)
+def test_several_mistakes_are_a_sentence_each(tmp_path, overrides, beginnings):
+    done = invoke("train", *overrides, cwd=tmp_path)
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(beginnings), done.stderr
+    for beginning in beginnings:
+        assert any(line.startswith(f"Error: {beginning}") for line in lines), done.stderr
+    assert [*tmp_path.iterdir()] == []
+
+
 def test_the_traceback_is_there_for_who_wants_it(tmp_path):
     done = command(TRAIN, "optimizer.lr=-1", cwd=tmp_path, HYDRA_FULL_ERROR="1")
     assert done.returncode == 1

@@ -254,6 +254,20 @@ def test_what_cannot_be_is_refused_in_a_sentence(tmp_path, arguments, sentence):
         assert not list(tmp_path.glob("sweep/*/config.yaml"))  # no job was begun
 
 
+def test_what_some_jobs_lack_is_said_before_the_first_and_nothing_is_left(tmp_path):
+    (tmp_path / "data").write_text("")
+    settings = ("data=mnist,catdog", "trainer.accelerator=cpu,mps", "seed=1,2", "model.dropout=7")
+    assert sweep(tmp_path, "trainer.max_epochs=1", *settings) == 1
+    told = [line for line in said(tmp_path).splitlines() if line.startswith("Error: ")]
+    assert len(told) == 3
+    assert told[0].startswith("Error: model.dropout=7 is not allowed")
+    place = "data.dir=data is a file; it must be a folder of pictures."
+    assert f"Error: Jobs with data=catdog: {place}" in told
+    begins = "Error: Jobs with trainer.accelerator=mps: trainer.accelerator=mps is not allowed"
+    assert any(line.startswith(begins) for line in told)
+    assert not (tmp_path / "sweep").exists()
+
+
 def test_a_sweep_goes_on_only_as_itself_and_alone(tmp_path, four):
     assert sweep(tmp_path, f"sweep.resume={four}", "optimizer.lr=5") == 1
     assert "optimizer.lr=5 (optimizer.lr=1e-2,1e-4 there)" in said(tmp_path)

@@ -84,6 +84,7 @@ def faults(cfg: DictConfig, command: str) -> Faults:
     if command == "train":
         _restore_deleted_groups(cfg)
     settings, checks = COMMANDS[command]
+    written = _written(cfg)
     try:
         read_interpolated(cfg, _validators(cfg, settings))
         place_paths(cfg, as_typed_settings())
@@ -101,6 +102,8 @@ def faults(cfg: DictConfig, command: str) -> Faults:
         sources.insert(0, _unknown_names(cfg))
     for setting, sentence in itertools.chain(*sources):
         found.setdefault(setting, sentence)
+    for setting in [each for each in found if _referred(written, each) in found]:
+        del found[setting]
     wrong = {setting.partition(".")[0] for setting in found}
     for about, look in checks:
         if wrong.isdisjoint(about):
@@ -114,6 +117,14 @@ def faults(cfg: DictConfig, command: str) -> Faults:
 def _written(cfg: DictConfig) -> dict[str, object]:
     """The settings as they are written, interpolations unresolved; without Hydra's own part."""
     return {str(key): plain(cfg._get_node(key), resolve=False) for key in cfg if key != "hydra"}
+
+
+def _referred(written: object, setting: str) -> str | None:
+    """The other setting whose value a setting takes by an interpolation; None if it does not."""
+    for name in setting.split("."):
+        written = written.get(name) if isinstance(written, dict) else None
+    match = re.fullmatch(r"\$\{([\w.]+)\}", written) if isinstance(written, str) else None
+    return None if match is None else match[1]
 
 
 LARGEST = 2**63 - 1

@@ -10,8 +10,10 @@ from pathlib import Path
 
 from discern.errors import DiscernError
 
+DEVICE_FOLDER = Path("/dev")
+
 DEVICE_FILES = ("nvidia*", "nvhost*", "nvgpu*", "dxg", "kfd")
-"""Files in /dev of drivers: NVIDIA's, those of its Jetson boards, WSL's, and AMD's."""
+"""Files of drivers in it: NVIDIA's, those of its Jetson boards, WSL's, and AMD's."""
 
 
 def is_absent(accelerator: str) -> bool:
@@ -50,5 +52,5 @@ def _why_hidden() -> str:
 
 
 def _has_driver() -> bool:
-    device_files = (file for name in DEVICE_FILES for file in Path("/dev").glob(name))
+    device_files = (file for name in DEVICE_FILES for file in DEVICE_FOLDER.glob(name))
     return next(device_files, None) is not None or shutil.which("nvidia-smi") is not None
