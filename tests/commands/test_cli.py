@@ -73,10 +73,9 @@ WRONG = {
 
 @pytest.mark.parametrize("override", WRONG)
 def test_a_wrong_setting_is_one_sentence(tmp_path, override):
-    # A data folder that would be refused as well: the setting is looked at before.
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "file").write_text("no folder")
-    done = invoke("train", "data.dir=data/file", override, cwd=tmp_path)
+    done = invoke("train", override, cwd=tmp_path)
     refused(done, tmp_path, *WRONG[override])
 
 
@@ -112,8 +111,7 @@ def test_the_traceback_is_there_for_who_wants_it(tmp_path):
 
 
 def test_what_the_machine_does_not_allow_is_one_sentence_too(tmp_path):
-    """Known only once torch is there, after the run has its folder; still before data is read."""
-    (tmp_path / "data").write_text("no folder")
+    """Known only once torch is there, after the run has its folder."""
     settings = ("trainer.accelerator=cpu", "trainer.devices=4096", "hydra.run.dir=run")
     done = invoke("train", *settings, cwd=tmp_path)
     assert done.returncode == 1

@@ -150,7 +150,7 @@ def _archive(url: str, missing: str, advice: str) -> Download:
 
 def _idx(publication: Publication, has_sample: bool, settings: Settings) -> list[Download]:
     folder, source = _folder(settings), settings.get("source", "auto")
-    if source == "sample" or (source == "auto" and has_sample) or publication.find(folder):
+    if source == "sample" or publication.find(folder) or (source == "auto" and has_sample):
         return []
     name = f"{next(iter(DIMENSIONS))}.gz"
 
