@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -354,13 +353,7 @@ def test_names_that_mean_other_things_are_unknown(name):
     ],
 )
 def test_a_missing_package_is_named_with_its_extra(library, package, extra, monkeypatch):
-    def without(name, *rest):
-        if name == package:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-        return found(name, *rest)
-
-    found = importlib.import_module
-    monkeypatch.setattr(importlib, "import_module", without)
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(DiscernError, match=rf"{package}, .*pip install 'discern\[{extra}\]'"):
         build(library, "resnet18")
 
