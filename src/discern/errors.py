@@ -205,7 +205,8 @@ def _is_near(wrong: str, known: str) -> bool:
 
 def _mistakes(wrong: str, known: str) -> int:
     """Letters left out, added or exchanged, and neighbours swapped, from one text to the other."""
-    before, row = [], list(range(len(known) + 1))
+    before: list[int] = []
+    row = list(range(len(known) + 1))
     for i, letter in enumerate(wrong, 1):
         older, before, row = before, row, [i]
         for j, other in enumerate(known, 1):

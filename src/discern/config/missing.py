@@ -121,7 +121,9 @@ def _data(cfg: DictConfig) -> Problems:
     return [] if needs is None else needs(settings)
 
 
-_OF_DATA = {_data: ("data.dir", "data.source", "data.url", "data.csv", "data.parts")}
+_OF_DATA: dict[Callable[[DictConfig], Problems], tuple[str, ...]] = {
+    _data: ("data.dir", "data.source", "data.url", "data.csv", "data.parts")
+}
 
 ASKED: dict[str, dict[Callable[[DictConfig], Problems], tuple[str, ...]]] = {
     "train": {
