@@ -403,7 +403,7 @@ def test_a_checkpoint_that_does_not_say_what_it_was_trained_on(run, caplog):
     old = without_images(run)
     facts = evaluation("test", old, "data=image_folder", "data.dir=photos")
     assert facts["trained_on"] is None
-    assert "old.safetensors does not say which images its model was trained on" in caplog.text
+    assert "old.safetensors does not record which images its model was trained on" in caplog.text
     asked = ("data=image_folder", "data.dir=photos")
     with pytest.raises(
         DiscernError, match=r"^split=val is not allowed: old\.safetensors does not record"
