@@ -552,8 +552,14 @@ def damaged(images: dict[str, torch.Tensor]) -> Iterator[tuple[str, Any]]:
     ("before", "reason"),
     [
         (torch.zeros(1, dtype=torch.int64).expand(2**40), "its tensors claim more than it holds"),
-        (torch.zeros(3, dtype=torch.int64).to_sparse(), r"it asks for torch._utils._rebuild_sparse_tensor"),
-        (torch.empty(3, dtype=torch.int64, device="meta"), r"it asks for torch._utils._rebuild_meta_tensor"),
+        (
+            torch.zeros(3, dtype=torch.int64).to_sparse(),
+            r"it asks for torch._utils._rebuild_sparse_tensor",
+        ),
+        (
+            torch.empty(3, dtype=torch.int64, device="meta"),
+            r"it asks for torch._utils._rebuild_meta_tensor",
+        ),
     ],
 )
 def test_a_checkpoint_with_pictures_that_are_no_numbers_is_refused(before, reason, photos, run):
@@ -581,5 +587,7 @@ def test_a_checkpoint_with_another_rule_is_refused(run, split):
     content = read(run / "checkpoints" / "last.safetensors")
     card = content["discern"]
     write(content | {"discern": card | {"split": card["split"] | split}}, Path("other.safetensors"))
-    with pytest.raises(DiscernError, match=r"does not (record its training images|describe a model)"):
+    with pytest.raises(
+        DiscernError, match=r"does not (record its training images|describe a model)"
+    ):
         evaluation("x", Path("other.safetensors"), "data=image_folder", "data.dir=photos")
