@@ -291,7 +291,7 @@ def _by_repetition(group: Group, objective: Objective) -> dict[tuple[str, str], 
         value = value_of(row, objective)
         if value is not None and row.state is State.DONE:
             overrides = {_plain(name): text for name, text in row.overrides.items()}
-            values.setdefault((overrides.get(SEED, ""), told.get(FOLD, "")), []).append(value)
+            values.setdefault((overrides.get(SEED, ""), overrides.get(FOLD, "")), []).append(value)
     return {key: statistics.fmean(each) for key, each in values.items()}
 
 
