@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from discern.config.missing import check_all, missing
-from discern.data.published import wanted
+from discern.data.published import fetch, wanted
 from discern.data.published.fetch import NO_ANSWER
 from discern.errors import DiscernError
 from run_files import composed, environment
@@ -25,7 +25,7 @@ def bare(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.delenv("DISCERN_DATA_DIR", raising=False)
-    monkeypatch.setattr(wanted, "unavailable", lambda urls, _: dict.fromkeys(urls, "no route"))
+    monkeypatch.setattr(fetch, "unavailable", lambda urls, _: dict.fromkeys(urls, "no route"))
     return tmp_path
 
 
@@ -154,14 +154,14 @@ def test_weights_that_are_no_file_or_package(bare, monkeypatch):
 
 
 def test_a_server_that_is_silent_is_named_only_if_the_run_cannot_begin_anyhow(bare, monkeypatch):
-    monkeypatch.setattr(wanted, "unavailable", lambda urls, _: dict.fromkeys(urls, NO_ANSWER))
+    monkeypatch.setattr(fetch, "unavailable", lambda urls, _: dict.fromkeys(urls, NO_ANSWER))
     assert told("data=catdog") == []
     assert len(told("data=catdog", "trainer.accelerator=gpu")) == 2
 
 
 def test_a_server_that_refuses_the_question_may_have_the_file(bare, monkeypatch):
     reason = "HTTP status 405"
-    monkeypatch.setattr(wanted, "unavailable", lambda urls, _: dict.fromkeys(urls, reason))
+    monkeypatch.setattr(fetch, "unavailable", lambda urls, _: dict.fromkeys(urls, reason))
     assert told("data=catdog", "model=densenet_transfer") == []
 
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from discern.data.place import check_folder
-from discern.data.published.fetch import fetch
-from discern.data.published.unpack import extract
 from discern.errors import DiscernError, file_errors
 
 
@@ -91,6 +89,9 @@ def fetch_folder(
     Raises:
         DiscernError: the archive cannot be downloaded or unpacked.
     """
+    from discern.data.published.fetch import fetch  # start-up time, here and below
+    from discern.data.published.unpack import extract
+
     with download_hint(archive, missing, advice):
         fetch(url, archive, **digests)
     extract(archive, target, max_bytes, folder=target.name)

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 
 from discern.data.place import check_folder, visible_names
-from discern.data.published.fetch import NO_ANSWER, REFUSED, unavailable
 from discern.data.published.in_torchvision import cifar_facts
 from discern.data.published.publication import (
     DIMENSIONS,
@@ -127,9 +126,13 @@ def refusals(downloads: Sequence[Download]) -> tuple[list[DiscernError], list[Di
 
     A server that refuses the question may still provide the file.
     """
-    reasons = unavailable([url for each in downloads for url in each.urls], PATIENCE)
     certain: list[DiscernError] = []
     silent: list[DiscernError] = []
+    if not downloads:
+        return certain, silent
+    from discern.data.published.fetch import NO_ANSWER, REFUSED, unavailable  # start-up time
+
+    reasons = unavailable([url for each in downloads for url in each.urls], PATIENCE)
     for each in downloads:
         found = {url: reasons[url] for url in each.urls if url in reasons}
         if len(found) < len(each.urls) or any(why.startswith(REFUSED) for why in found.values()):
