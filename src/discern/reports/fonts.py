@@ -110,6 +110,7 @@ class _Found:
         self.families: list[str] = []
         self._drawable: set[str] = set()
         self._missing: set[str] = set()
+        self._has_told = False
 
     def without_glyph(self, text: str) -> set[str]:
         """The characters of a text that no font has."""
@@ -134,14 +135,19 @@ class _Found:
             self._use(font.path, held)
             rest -= held
         self._drawable |= wanted - rest
-        told = {each for each in self._missing if not _is_unseen(each)}
         self._missing |= rest
-        if not told and (untold := sorted(each for each in rest if not _is_unseen(each))):
+        self._tell(sorted(rest))
+
+    def _tell(self, missing: Iterable[str]) -> None:
+        """Say once that there are characters without a font."""
+        letters = [each for each in missing if unicodedata.category(each)[0] in "LNPS"]
+        if letters and not self._has_told:
+            self._has_told = True
             log.warning(
-                "No font on this machine has %s: pictures show the codes of such characters. "
-                "Install fonts that have them: pip install 'discern[fonts]', or on Debian and "
-                "Ubuntu: apt install fonts-noto fonts-symbola.",
-                " ".join(untold[:5]),
+                "No font on this machine has characters such as %s, so that pictures show their "
+                "codes: pip install 'discern[fonts]' or, on Debian and Ubuntu, "
+                "apt install fonts-noto fonts-symbola.",
+                " ".join(letters[:3]),
             )
 
     def _use(self, path: str, characters: set[str]) -> None:

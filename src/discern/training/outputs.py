@@ -18,7 +18,7 @@ from discern.config.values import plain
 from discern.data.module import ImageDataModule
 from discern.reports.fonts import isolated
 from discern.reports.lettering import distinct
-from discern.reports.samples import CAPTION, FONT, as_pixels, copied, draw_grid, remember
+from discern.reports.samples import CAPTION, FONT, Caption, as_pixels, copied, draw_grid, remember
 from discern.runs.predictions import Predictions, warn_of_undefined
 from discern.runs.tested import Tested, digest_of, write_tested
 from discern.runs.thumbnails import chosen, thumbnails
@@ -128,9 +128,8 @@ def show_samples(
     images, labels = data.seen_in_epoch(few, 0)
     names = distinct(list(data.class_names), CAPTION, FONT)
     shown = f"{isolated(title)}: training images as the network sees them"
-    draw_grid(
-        pixels_of(images, data), [(names[label],) for label in labels.tolist()], shown, drawn[0]
-    )
+    captions: list[Caption] = [(names[label],) for label in labels.tolist()]
+    draw_grid(pixels_of(images, data), captions, shown, drawn[0])
     if data.augmentation is not None:
         few = few[:: max(1, len(few) // AUGMENTED)][:AUGMENTED]
         unchanged, labels = train.__getitems__(few)
