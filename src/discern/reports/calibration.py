@@ -85,7 +85,7 @@ def _draw_diagram(axes: Axes, bins: Reliability) -> None:
     axes.bar(left, accuracy, width, align="edge", color=BLUE, edgecolor="white", label="accuracy")
     axes.bar(
         left, confidence - accuracy, width, bottom=accuracy, align="edge", color="none",
-        edgecolor=VERMILION, hatch="///", linewidth=1, label="gap to the mean confidence",
+        edgecolor=VERMILION, hatch="///", linewidth=1, label="gap to the confidence",
     )  # fmt: skip
     axes.plot([0, 1], [0, 1], color="0.3", linestyle="--", label="perfectly calibrated")
     axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="Accuracy (fraction correct)")

@@ -147,8 +147,8 @@ def legend_above(axes: Axes) -> None:
     drawn = axes.get_legend_handles_labels()[0]
     if drawn:
         axes.legend(
-            loc="lower left", bbox_to_anchor=(0, 1), ncols=len(drawn), frameon=False,
-            borderaxespad=0.2, handlelength=1.5, columnspacing=1.2,
+            loc="lower left", bbox_to_anchor=(0, 1), ncols=len(drawn), frameon=False, fontsize=9,
+            borderaxespad=0.2, borderpad=0, handlelength=1.5, columnspacing=1.2,
         )  # fmt: skip
 
 
