@@ -44,7 +44,10 @@ def drawable(text: str) -> str:
     parts = re.split(f"([{ISOLATE}{END}])", text.replace("\t", " "))
     text = "".join(part if part in (ISOLATE, END) else visible(part, lines=True) for part in parts)
     missing = _FOUND.without_glyph(text)
-    return "".join(_written_out(each) if each in missing else each for each in text)
+    if not missing:
+        return text
+    kept = (each for each in text if each in (ISOLATE, END) or not _is_unseen(each))
+    return "".join(_written_out(each) if each in missing else each for each in kept)
 
 
 def isolated(text: str) -> str:
@@ -65,8 +68,6 @@ def fall_back(figure: Figure) -> None:
 
 
 def _written_out(character: str) -> str:
-    if _is_unseen(character):
-        return ""
     code = ord(character)
     if unicodedata.category(character) == "So" and (name := unicodedata.name(character, "")):
         return f"[{name.lower()}]"
