@@ -77,7 +77,7 @@ def names_of(classes: int, script: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("classes", "script"),
-    [(2, "latin"), (20, "arabic"), (40, "latin"), (100, "cyrillic")],
+    [(2, "latin"), (20, "arabic"), (100, "cyrillic")],
 )
 def test_the_picture_shows_every_name_in_full_view(classes, script):
     names = names_of(classes, script)
@@ -110,12 +110,12 @@ def box_of(text):
 
 
 def test_of_more_classes_than_there_is_room_for_every_so_many_have_names():
-    figure = drawn(np.eye(400, dtype=int), [f"class {number}" for number in range(400)])
+    figure = drawn(np.eye(150, dtype=int), [f"class {number}" for number in range(150)])
     axes = figure.axes[0]
     shown = [label.get_text() for label in axes.get_yticklabels()]
-    step = 400 // len(shown)
+    step = 150 // len(shown)
     assert step > 1
-    assert shown == [f"class {number}" for number in range(0, 400, step)]
+    assert shown == [f"class {number}" for number in range(0, 150, step)]
     assert not overlapping(axes.get_yticklabels())
 
 
