@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
-from discern.reports.tensorboard.hparams import settings_of
+from discern.reports.tensorboard.hparams import settings_of, trial_id
 from discern.runs.state import State
 from run_files import composed
 
@@ -120,3 +120,10 @@ def test_paths_nulls_and_long_lists_are_no_columns():
     OmegaConf.update(cfg, "model.class_weights", [1.5] * 100)
     settings = settings_of(cfg, {})
     assert not {"model.weights", "model.init_from", "model.class_weights"} & settings.keys()
+
+
+def test_the_name_of_a_row_begins_with_the_run_s_and_is_no_other_run_s(tmp_path):
+    places = [tmp_path / place / "mon" / "03-04-05_mlp" for place in ("a", "b")]
+    one, other = map(trial_id, places)
+    assert one.startswith("03-04-05_mlp (mon, ")
+    assert one != other
