@@ -217,7 +217,7 @@ def test_a_metric_of_a_run(run):
     assert re.search(rf"Jaccard index</t.>.*{test:.4f}.*\d to \d", page)
     events = [EventAccumulator(str(file)).Reload() for file in run.rglob("events.out.tfevents*")]
     tags = {tag for each in events for tag in each.Tags()["scalars"]}
-    assert {"val/jaccard", "test/jaccard", "best/val/jaccard"} <= tags
+    assert {"val/jaccard", "train-result/test/jaccard", "train-result/val/jaccard"} <= tags
 
 
 def test_a_metric_of_several_runs(copy, sweep):

@@ -145,14 +145,15 @@ def test_pictures_are_shown_by_epoch(page, url):
         " if (e.shadowRoot) look(e.shadowRoot); }); look(document); return seen.length >= 4; }"
     )
     steps = asked(page, url, "images/images", run=MLP, tag="val/confusion_matrix", sample="0")
-    assert [image["step"] for image in steps.json()] == [1, 2]
+    scalars = asked(page, url, "scalars/scalars", run=MLP, tag="val/loss").json()
+    assert [image["step"] for image in steps.json()] == [step for _, step, _ in scalars]
 
 
 def test_hparams_compare_the_runs(page, url):
     tab(page, url, "hparams")
     see(page, "Hyperparameters")
     see(page, "densenet_transfer", exact=True)
-    see(page, "best/val/accuracy")
+    see(page, "train-result/val/accuracy")
 
 
 def test_the_graph_opens_at_the_layers(page, url):
@@ -179,7 +180,7 @@ def test_the_text_says_what_differs_from_the_defaults(page, url):
 
 def test_histograms_were_asked_for(page, url):
     tab(page, url, "histograms")
-    see(page, "gradients/hidden.0.weight")
+    see(page, "weight_gradients/hidden.0.weight")
 
 
 def test_the_projector_has_points_with_thumbnails_and_labels(page, url):

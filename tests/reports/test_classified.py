@@ -52,7 +52,7 @@ def test_a_bar_is_as_long_as_the_class_is_probable(page, tmp_path):
     assert (cat[1], dog[1], owl[1]) == (GREY, BLUE, GREY)
     assert dog[0] / cat[0] == pytest.approx(5)
     assert owl[0] / cat[0] == pytest.approx(2)
-    for text in ("mlp", "x.png", "cat", "dog", "owl", "62.5%", "probability", "predicted class"):
+    for text in ("mlp", "x.png", "cat", "dog", "owl", "62.5 %", "probability", "predicted class"):
         assert text in page["texts"]
 
 

@@ -95,3 +95,12 @@ def test_epochs_are_whole_numbers(drawn):
     axes = drawn(ROWS[:2], best_epoch=None).axes[0]
     low, high = axes.get_xlim()
     assert all(tick == round(tick) for tick in axes.get_xticks() if low <= tick <= high)
+
+
+def test_no_label_is_over_a_curve(drawn):
+    figure = drawn(ROWS, best_epoch=3, title="a title that is long, " * 12)
+    for axes in figure.axes:
+        legend = axes.get_legend().get_window_extent()
+        assert legend.y0 >= axes.bbox.y1 - 1
+        assert legend.x1 <= figure.bbox.x1
+        assert legend.y1 <= figure._suptitle.get_window_extent().y0

@@ -11,7 +11,8 @@ from matplotlib.ticker import StrMethodFormatter
 from numpy.typing import NDArray
 
 from discern.reports.intervals import Estimate
-from discern.reports.sheet import BLUE, VERMILION, save
+from discern.reports.sheet import BLUE, VERMILION, legend_above, save
+from discern.reports.sheet import title as write_title
 
 BINS = 15
 """Bins of equal width for confidences from 0 to 1, as in Guo et al. (2017)."""
@@ -55,7 +56,7 @@ def draw_reliability(bins: Reliability, error: Estimate, title: str, path: Path)
     """Draw accuracy against confidence, with a histogram of the confidences below."""
     figure = Figure(figsize=(6, 7))
     FigureCanvasAgg(figure)
-    diagram = figure.add_axes((0.16, 0.36, 0.8, 0.56))
+    diagram = figure.add_axes((0.16, 0.36, 0.8, 0.51))
     histogram = figure.add_axes((0.16, 0.08, 0.8, 0.21))
     _draw_diagram(diagram, bins)
     edges = np.arange(BINS) / BINS
@@ -69,12 +70,10 @@ def draw_reliability(bins: Reliability, error: Estimate, title: str, path: Path)
     # The default format is mathtext, whose parser takes a tenth of a second.
     histogram.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     histogram.grid(alpha=0.3, axis="y")
-    figure.suptitle(
+    write_title(
+        figure,
         f"{title}\nexpected calibration error {error.value:.4f} "
         f"(95 % interval {error.low:.4f} to {error.high:.4f})",
-        fontsize=11,
-        y=0.985,
-        parse_math=False,
     )
     save(figure, path)
 
@@ -86,9 +85,9 @@ def _draw_diagram(axes: Axes, bins: Reliability) -> None:
     axes.bar(left, accuracy, width, align="edge", color=BLUE, edgecolor="white", label="accuracy")
     axes.bar(
         left, confidence - accuracy, width, bottom=accuracy, align="edge", color="none",
-        edgecolor=VERMILION, hatch="///", linewidth=1, label="gap to the mean confidence",
+        edgecolor=VERMILION, hatch="///", linewidth=1, label="gap to the confidence",
     )  # fmt: skip
     axes.plot([0, 1], [0, 1], color="0.3", linestyle="--", label="perfectly calibrated")
     axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="Accuracy (fraction correct)")
     axes.grid(alpha=0.3)
-    axes.legend(loc="upper left")
+    legend_above(axes)

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from discern.reports.explain import overlay, scale
-from discern.reports.sheet import BLUE, GREY, Sheet, fitting, shorten
+from discern.reports.lettering import distinct, shortened, width_of
+from discern.reports.page import percent
+from discern.reports.sheet import BLUE, GREY, Sheet
 
 BARS = 10
 """Classes that are shown: all in their order if there are no more, else the most probable."""
@@ -16,6 +18,9 @@ BARS = 10
 PICTURE, NAMES, SCALE, GAP, LINE, FONT = 1.6, 1.4, 1.9, 0.25, 0.17, 8.0
 """Inches of a picture's side, of the longest class name, of a bar of probability 1, between panels
 and of a line of text; font size in points."""
+
+TITLE = 9.0
+"""Inches of the longest title on one line."""
 
 BESIDE = 0.06
 """Inches between a picture and its Grad-CAM."""
@@ -54,18 +59,20 @@ def classified_sheet(
     explained = any(picture.importance is not None for picture in pictures)
     columns = max(1, min(2 if explained else 3, math.ceil(len(pictures) / 2)))
     bars = min(BARS, len(class_names))
-    names = min(NAMES, 0.2 + 0.08 * max(map(len, class_names)))
+    class_names = distinct(class_names, NAMES - 0.1, FONT, weight="bold")
+    names = 0.15 + max(width_of(name, FONT, "bold") for name in class_names)
     shown = 2 * PICTURE + BESIDE if explained else PICTURE
     width = shown + names + SCALE + 2 * GAP
     height = 2 * LINE + max(PICTURE, bars * LINE) + GAP
     rows = math.ceil(len(pictures) / columns)
     head = Sheet.TITLE + (2.5 if explained else 1) * LINE
-    sheet = Sheet(max(GAP + columns * width, 0.09 * len(title)), head + rows * height, title)
+    across = max(GAP + columns * width, min(width_of(title, 11), TITLE) + 2 * GAP)
+    sheet = Sheet(across, head + rows * height, title)
     _draw_legend(sheet, explained)
     for number, picture in enumerate(pictures):
         row, column = divmod(number, columns)
         left, top = GAP + column * width, head + row * height
-        heading = shorten(picture.name, fitting(width - GAP, FONT))
+        heading = shortened(picture.name, width - GAP, FONT, "bold")
         sheet.text(heading, left, top + LINE / 2, size=FONT, weight="bold")
         body = max(PICTURE, bars * LINE)
         sheet.picture(picture.pixels, left, top + LINE, PICTURE, body)
@@ -105,13 +112,12 @@ def _draw_bars(
     for row, number in enumerate(shown):
         middle, probability = top + (row + 0.5) * LINE, float(probabilities[number])
         weight = "bold" if number == best else "normal"
-        name = shorten(class_names[number], fitting(NAMES - 0.1, FONT))
-        sheet.text(name, left - 0.05, middle, size=FONT, ha="right", weight=weight)
+        sheet.text(class_names[number], left - 0.05, middle, size=FONT, ha="right", weight=weight)
         end = left + probability * SCALE
         # Inside the bar if there is no room behind it.
         inside = probability > 0.75
         sheet.text(
-            f"{probability:.1%}", end + (-0.05 if inside else 0.05), middle, size=FONT - 1,
+            percent(probability, 1), end + (-0.05 if inside else 0.05), middle, size=FONT - 1,
             ha="right" if inside else "left", color="white" if inside else "black",
         )  # fmt: skip
     sheet.bars(

@@ -1,5 +1,6 @@
 """The confusion matrix and the scores of each class, and their files."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,19 @@ from numpy.typing import NDArray
 
 from discern.files.csv_cells import write_csv
 from discern.files.writing import write_whole
-from discern.reports.sheet import shorten
+from discern.reports.lettering import distinct, width_of
+from discern.reports.sheet import black_or_white
+from discern.reports.sheet import title as write_title
 from discern.runs.metric_table import BY_CLASS, ClassCounts, Metric, ratio
 
 NUMBERS_UP_TO = 20
 """The most classes for which each cell shows its count."""
+
+CELL, SIDES, LONGEST = 0.55, (3.2, 12.0), 1.8
+"""Inches of a cell's side, of the matrix's side at least and at most, and of the longest name."""
+
+FONTS, PITCH = (7.0, 9.0), 1.2
+"""Points of the smallest and the largest name, and the height of a line in sizes of its font."""
 
 
 def confusion_matrix(
@@ -45,44 +54,48 @@ def write_class_scores(matrix: NDArray[np.int64], class_names: list[str], path: 
 
 
 def confusion_figure(matrix: NDArray[np.int64], class_names: list[str], title: str) -> Figure:
-    """The matrix as a heat map: counts as numbers, shares of the true class as colour."""
+    """The matrix as a heat map: counts as numbers, shares of the true class as colour.
+
+    Rows are true classes. Of more classes than there is room for, every so many have their names.
+    """
     classes = len(class_names)
-    names = [shorten(name, 24) for name in class_names]
     # In inches: a layout engine would draw everything several times.
-    side = max(3.2, min(0.55 * classes, 12.0))
-    font = 9.0 if classes <= NUMBERS_UP_TO else max(4.0, min(9.0, 0.7 * 72 * side / classes))
-    margin = 0.75 + 0.0085 * font * max(map(len, names))
-    width, height = margin + side + 1.3, margin + side + 0.6
+    side = max(SIDES[0], min(CELL * classes, SIDES[1]))
+    cell = side / classes
+    font = max(FONTS[0], min(FONTS[1], 72 * cell / PITCH))
+    names = distinct(class_names, LONGEST, font, lines=2 if 72 * cell > 2.5 * font else 1)
+    longest = max(width_of(name, font) for name in names)
+    margin = 0.65 + longest
+    width, height = margin + side + 1.3, margin + side + 0.8
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     axes = figure.add_axes((margin / width, margin / height, side / width, side / height))
     shares = ratio(matrix.astype(float), matrix.sum(axis=1, keepdims=True).astype(float))
     # The square root spreads the small shares, where the confusions are.
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
-    _name_axes(axes, names, font)
+    step = math.ceil(font * PITCH / (72 * cell) - 0.01)
+    _name_axes(axes, names, step, font, upright=longest > 0.9 * cell)
     if classes <= NUMBERS_UP_TO:
-        _write_counts(axes, matrix, shares)
+        _write_counts(axes, matrix, image.to_rgba(shares))
     bar = ((margin + side + 0.2) / width, margin / height, 0.2 / width, side / height)
     _draw_scale(figure, image, bar)
-    figure.suptitle(title, x=0.5, y=1 - 0.25 / height, va="center", fontsize=12, parse_math=False)
+    write_title(figure, title, y=1 - 0.4 / height)
     return figure
 
 
-def _name_axes(axes: Axes, names: list[str], font: float) -> None:
-    places = range(len(names))
-    upright = max(map(len, names)) > 3 or len(names) > NUMBERS_UP_TO
-    axes.set_xticks(places, names, fontsize=font, rotation=90 if upright else 0, parse_math=False)
-    axes.set_yticks(places, names, fontsize=font, parse_math=False)
+def _name_axes(axes: Axes, names: list[str], step: int, font: float, upright: bool) -> None:
+    places, shown = range(0, len(names), step), names[::step]
+    axes.set_xticks(places, shown, fontsize=font, rotation=90 if upright else 0, parse_math=False)
+    axes.set_yticks(places, shown, fontsize=font, parse_math=False)
     axes.tick_params(length=2)
     axes.set_xlabel("Predicted class")
     axes.set_ylabel("True class")
 
 
-def _write_counts(axes: Axes, matrix: NDArray[np.int64], shares: NDArray[np.floating]) -> None:
+def _write_counts(axes: Axes, matrix: NDArray[np.int64], colours: NDArray[np.floating]) -> None:
     for (row, column), count in np.ndenumerate(matrix):
         if count:
-            # Black would be unreadable on dark cells.
-            colour = "white" if shares[row, column] > 0.4 else "black"
+            colour = black_or_white(colours[row, column])
             size = 9 if count < 10_000 else 7
             axes.text(
                 column, row, str(count), ha="center", va="center", color=colour, fontsize=size

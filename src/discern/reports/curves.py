@@ -7,7 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from discern.reports.sheet import save
+from discern.reports.sheet import legend_above, save
+from discern.reports.sheet import title as write_title
 from discern.runs.folder import is_run, read_run
 from discern.runs.metric_table import DRAWN, Metric
 
@@ -28,10 +29,10 @@ def draw_curves(
     """
     figure = Figure(figsize=(5 * len(DRAWN), 4))
     # matplotlib's automatic layout takes longer than drawing the picture.
-    figure.subplots_adjust(left=0.07, right=0.985, bottom=0.13, top=0.88, wspace=0.2)
+    figure.subplots_adjust(left=0.07, right=0.985, bottom=0.13, top=0.82, wspace=0.2)
     for axes, metric in zip(figure.subplots(1, len(DRAWN)), DRAWN, strict=True):
         _draw(axes, rows, metric, best_epoch)
-    figure.suptitle(title)
+    write_title(figure, title)
     save(figure, path)
 
 
@@ -70,5 +71,4 @@ def _draw(
     axes.set_ylabel(metric.label())
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend()
+    legend_above(axes)

@@ -11,14 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from discern.files.writing import write_whole
-from discern.reports.sheet import Sheet, fitting, shorten
+from discern.reports.fonts import isolated
+from discern.reports.lettering import distinct, shortened, width_of
+from discern.reports.page import percent
+from discern.reports.sheet import Sheet
 from discern.runs.predictions import Predictions
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-CELL, GAP, LINE, FONT = 1.3, 0.2, 0.15, 8.0
+CELL, GAP, LINE, FONT = 1.65, 0.2, 0.16, 8.0
 """Inches of an image's side, between images and of a line of text; font size in points."""
+
+CAPTION, TITLE = CELL + GAP / 2, 8.0
+"""Inches of the longest line of a caption, and of the longest title on one line."""
 
 Caption = tuple[str, ...]
 
@@ -34,15 +40,30 @@ def top_losses(
         pixels: of these images, uint8 (M, C, H, W).
         title: the sheet's title.
     """
-    names, confidences = predictions.class_names, predictions.confidences
-    captions = [
+    names = predictions.class_names
+    parts = [
         (
-            f"true {names[predictions.labels[row]]}",
-            f"predicted {names[predictions.predicted[row]]}",
-            f"{confidences[row]:.1%}, loss {predictions.losses[row]:.2f}",
+            int(predictions.labels[row]),
+            int(predictions.predicted[row]),
+            f"({percent(float(predictions.confidences[row]), 1)})",
+            f"loss {predictions.losses[row]:.2f}",
         )
         for row in rows
     ]
+    captions: list[Caption] = [
+        (f"true {isolated(names[true])}, predicted {isolated(names[said])} {share}", loss)
+        for true, said, share, loss in parts
+    ]
+    if any(width_of(line, FONT) > CAPTION for caption in captions for line in caption):
+        names = distinct(names, CAPTION - width_of("predicted ", FONT), FONT)
+        captions = [
+            (
+                f"true {isolated(names[true])}",
+                f"predicted {isolated(names[said])}",
+                f"{share}, {loss}",
+            )
+            for true, said, share, loss in parts
+        ]
     return grid(pixels, captions, title)
 
 
@@ -97,14 +118,14 @@ def grid(
     lines = max((len(caption) for caption in captions), default=0)
     step = CELL + GAP, CELL + GAP + lines * LINE
     # The title has room even over a single image.
-    width = max(GAP + columns * step[0], 0.09 * len(title) + 2 * GAP)
+    width = max(GAP + columns * step[0], min(width_of(title, 11), TITLE) + 2 * GAP)
     margin = (width - columns * step[0] + GAP) / 2
     sheet = Sheet(width, Sheet.TITLE + rows * step[1], title)
     for number, (image, caption) in enumerate(zip(pixels, captions, strict=True)):
         row, column = divmod(number, columns)
         left, top = margin + column * step[0], Sheet.TITLE + row * step[1]
         for line, text in enumerate(caption):
-            short = shorten(text, fitting(CELL + GAP, FONT))
+            short = shortened(text, CAPTION, FONT)
             middle = top + (line + 0.5) * LINE
             sheet.text(short, left + CELL / 2, middle, size=FONT, ha="center")
         sheet.picture(image, left, top + lines * LINE, CELL, CELL)

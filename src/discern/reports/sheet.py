@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import IO, TypedDict, Unpack
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from discern.files.writing import write_whole
-from discern.text import visible
+from discern.reports.fonts import drawable, fall_back
+from discern.reports.lettering import DPI, wrapped
 
 # Okabe & Ito's blue and vermilion: distinguishable with colour blindness and in grey.
 BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#B8B8B8"
@@ -48,7 +50,7 @@ class Sheet:
         FigureCanvasAgg(self.figure)
         self.axes = self.figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
         self.axes.set_axis_off()
-        self.text(title, width / 2, self.TITLE / 2, size=12, ha="center")
+        self.text(wrapped(title, width - 0.2, 11, 2), width / 2, self.TITLE / 2, 11, ha="center")
 
     def picture(
         self, pixels: NDArray[np.uint8], left: float, top: float, width: float, height: float
@@ -67,13 +69,10 @@ class Sheet:
     def text(
         self, content: str, x: float, y: float, size: float = 8, **style: Unpack[Style]
     ) -> None:
-        """Write one line, centred vertically on y; dollar signs are not mathtext.
-
-        Control characters are shown as their codes, since no font has them.
-        """
+        """Write lines, centred vertically on y; dollar signs are not mathtext."""
         self.axes.text(
-            x, y, visible(content), fontsize=size, va="center", parse_math=False, in_layout=False,
-            **style,
+            x, y, drawable(content), fontsize=size, va="center", parse_math=False, in_layout=False,
+            linespacing=1.15, **style,
         )  # fmt: skip
 
     def bars(
@@ -115,26 +114,50 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def _write(figure: Figure, file: IO[bytes]) -> None:
-    figure.savefig(file, format="png", dpi=120, pil_kwargs=FAST_PNG)
+    fall_back(figure)
+    figure.savefig(file, format="png", dpi=DPI, pil_kwargs=FAST_PNG)
 
 
 def rendered(figure: Figure, dpi: int = 80) -> NDArray[np.uint8]:
     """The pixels of a figure, uint8 (H, W, 3)."""
+    fall_back(figure)
     canvas = FigureCanvasAgg(figure)
     figure.set_dpi(dpi)
     canvas.draw()  # type: ignore[no-untyped-call]
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
 
 
-def shorten(text: str, length: int) -> str:
-    """``text`` on one line of at most ``length`` characters, shortened in the middle."""
-    line = " ".join(text.split())
-    if len(line) <= length:
-        return line
-    head = (length - 1) // 2
-    return f"{line[:head]}…{line[len(line) - (length - 1 - head) :]}"
+def title(figure: Figure, text: str, size: float = 11, y: float | None = None) -> None:
+    """Write a figure's title, each of its lines wrapped to the figure's width.
+
+    Args:
+        figure: of its final width.
+        text: without markup: dollar signs are not mathtext.
+        size: of the font, in points.
+        y: the middle of the title, as a share of the figure's height; None for at the top.
+    """
+    width = figure.get_size_inches()[0] - 0.3
+    lines = "\n".join(wrapped(line, width, size, 3) for line in text.split("\n"))
+    place = {} if y is None else {"y": y, "va": "center"}
+    figure.suptitle(lines, x=0.5, fontsize=size, parse_math=False, **place)
 
 
-def fitting(width: float, size: float) -> int:
-    """The number of characters of the default font, ``size`` points, in ``width`` inches."""
-    return max(3, int(width * 72 / (0.6 * size)))
+def legend_above(axes: Axes) -> None:
+    """Explain what is drawn in one row above the axes, where it covers nothing."""
+    drawn = axes.get_legend_handles_labels()[0]
+    if drawn:
+        axes.legend(
+            loc="lower left", bbox_to_anchor=(0, 1), ncols=len(drawn), frameon=False, fontsize=9,
+            borderaxespad=0.2, borderpad=0, handlelength=1.5, columnspacing=1.2,
+        )  # fmt: skip
+
+
+def black_or_white(colour: NDArray[np.floating]) -> str:
+    """The colour of a text on a colour, red, green, blue (3,) from 0 to 1, with more contrast.
+
+    The contrast is WCAG 2's, which is 4.58 or more for one of the two.
+    """
+    parts = colour[:3]
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    luminance = float(np.dot((0.2126, 0.7152, 0.0722), linear))
+    return "black" if luminance > 0.179 else "white"

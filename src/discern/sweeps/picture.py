@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from discern.reports.sheet import BLUE, VERMILION, save, shorten
+from discern.reports.lettering import distinct, shortened
+from discern.reports.sheet import BLUE, VERMILION, black_or_white, save
+from discern.reports.sheet import title as write_title
 from discern.sweeps import ranking
 from discern.sweeps.names import short_names, short_number
 from discern.sweeps.results import NONE, mean_and_sd, over_repetitions, rounded
@@ -41,8 +42,7 @@ def draw_sweep(rows: Sequence[Row], objective: Objective, title: str, path: Path
     if view.spreads and view.repeated:
         view.axes.axvline(float(view.means.mean()), color="0.3", linestyle="--")
         lines += over_repetitions(rows, [objective])
-    wrapped = "\n".join(textwrap.fill(line, 90) for line in lines)
-    view.figure.suptitle(wrapped, fontsize=11, parse_math=False)
+    write_title(view.figure, "\n".join(lines))
     save(view.figure, path)
 
 
@@ -66,7 +66,7 @@ class _View:
         low, high = self.means.min(initial=np.inf), self.means.max(initial=0.0)
         self.scale = "log" if 0 < low < high / MAX_LINEAR else "linear"
         better, self.colours = ("less", "viridis") if objective.sign > 0 else ("more", "viridis_r")
-        self.metric = f"{shorten(objective.metric, 28)} ({better} is better)"
+        self.metric = f"{shortened(objective.metric, 2.2, 10)} ({better} is better)"
         self.figure = Figure(figsize=(8, 5), layout="constrained")
         self.axes = self.figure.subplots()
 
@@ -112,17 +112,17 @@ class _View:
         # A value typed in two ways is one cell, which has the better.
         cells[rows[::-1], columns[::-1]] = self.means[::-1]
         image = self.axes.pcolormesh(cells, cmap=self.colours, norm=self.scale)
-        light = image.to_rgba(cells)[..., :3] @ np.array([0.3, 0.59, 0.11])
+        colours = image.to_rgba(cells)
         for column, row, spread in zip(columns, rows, self.spreads, strict=True):
             sd = "" if spread.sd is None else f"\n± {rounded(spread.sd, 2)}"
             if spread.mean == cells[row, column]:
                 self.axes.text(
                     column + 0.5, row + 0.5, rounded(spread.mean, 3) + sd, ha="center", va="center",
                     size=min(9, 108 / max(cells.shape)),
-                    color="black" if light[row, column] > 0.45 else "white",
+                    color=black_or_white(colours[row, column]),
                 )  # fmt: skip
         self.axes.add_patch(Rectangle((columns[0], rows[0]), 1, 1, fill=False, ec=VERMILION, lw=4))
-        xs, ys = ([shorten(short_number(each), 18) for each in steps] for steps in (across, down))
+        xs, ys = (distinct(list(map(short_number, of)), 1.4, 10) for of in (across, down))
         turned = 90 if len(xs) * max(map(len, xs)) > 80 else 0
         self.axes.set_xticks(np.arange(len(xs)) + 0.5, xs, rotation=turned, parse_math=False)
         self.axes.set_yticks(np.arange(len(ys)) + 0.5, ys, parse_math=False)
@@ -137,7 +137,7 @@ class _View:
         sds = np.nan_to_num(self.sds[:count])
         bars = self.axes.barh(range(count), self.means[:count], xerr=sds, color=colours)
         self.axes.bar_label(bars, [*map(mean_and_sd, self.spreads[:count])], padding=3)
-        labels = [shorten(self.label(index), 50) for index in range(count)]
+        labels = distinct([self.label(index) for index in range(count)], 4, 10)
         self.axes.set_yticks(range(count), labels, parse_math=False)
         self.axes.set(ylim=(count - 0.4, -0.6), xscale=self.scale)
         self.axes.spines[["top", "right"]].set_visible(False)
@@ -146,5 +146,5 @@ class _View:
 
     def name_axes(self, x: str, y: str) -> None:
         """Label the axes, without markup."""
-        self.axes.set_xlabel(shorten(x, 80), parse_math=False)
-        self.axes.set_ylabel(shorten(y, 50), parse_math=False)
+        self.axes.set_xlabel(shortened(x, 6, 10), parse_math=False)
+        self.axes.set_ylabel(shortened(y, 4, 10), parse_math=False)

@@ -38,11 +38,12 @@ from discern.config.typed import command_line
 from discern.console import is_terminal
 from discern.data.module import ImageDataModule
 from discern.errors import DiscernError, as_override
-from discern.files.writing import write_whole
 from discern.models.classifier import Batch, Classifier
 from discern.models.optimizer import Group
 from discern.models.threads import use_threads, with_threads
 from discern.reports.curves import TRAINING, VALIDATION
+from discern.reports.sheet import legend_above, save
+from discern.reports.sheet import title as write_title
 from discern.runs.state import Ended, State
 from discern.training import serving as features
 from discern.training.batches import omit_single_images, refusals_of_training
@@ -353,11 +354,10 @@ def draw(curve: Curve, title: str, path: Path) -> None:
     axes.set_xscale("log")
     axes.set_xlabel("Learning rate")
     axes.set_ylabel("Loss (cross-entropy, nats)")
-    axes.set_title(f"{title}: loss while the learning rate rises")
+    write_title(figure, f"{title}: loss while the learning rate rises")
     axes.grid(alpha=0.3)
-    axes.legend()
-    with write_whole(path, "wb") as file:
-        figure.savefig(file, format="png", dpi=120)
+    legend_above(axes)
+    save(figure, path)
 
 
 # The batch size.

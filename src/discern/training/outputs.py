@@ -16,7 +16,9 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from discern.config.values import plain
 from discern.data.module import ImageDataModule
-from discern.reports.samples import as_pixels, copied, draw_grid, remember
+from discern.reports.fonts import isolated
+from discern.reports.lettering import distinct
+from discern.reports.samples import CAPTION, FONT, Caption, as_pixels, copied, draw_grid, remember
 from discern.runs.predictions import Predictions, warn_of_undefined
 from discern.runs.tested import Tested, digest_of, write_tested
 from discern.runs.thumbnails import chosen, thumbnails
@@ -124,9 +126,10 @@ def show_samples(
     step = max(1, len(train) // SAMPLES)
     few = list(range(0, len(train), step))[:SAMPLES]
     images, labels = data.seen_in_epoch(few, 0)
-    names = [data.class_names[label] for label in labels.tolist()]
-    shown = f"{title}: training images as the network sees them"
-    draw_grid(pixels_of(images, data), [(name,) for name in names], shown, drawn[0])
+    names = distinct(list(data.class_names), CAPTION, FONT)
+    shown = f"{isolated(title)}: training images as the network sees them"
+    captions: list[Caption] = [(names[label],) for label in labels.tolist()]
+    draw_grid(pixels_of(images, data), captions, shown, drawn[0])
     if data.augmentation is not None:
         few = few[:: max(1, len(few) // AUGMENTED)][:AUGMENTED]
         unchanged, labels = train.__getitems__(few)
@@ -134,10 +137,10 @@ def show_samples(
         captions = [
             (caption,)
             for label in labels.tolist()
-            for caption in (data.class_names[label], *(f"epoch {n + 1}" for n in range(len(views))))
+            for caption in (names[label], *(f"epoch {n + 1}" for n in range(len(views))))
         ]
         images = torch.stack([unchanged, *views], dim=1).flatten(0, 1)
-        shown = f"{title}: a few images and what training makes of them"
+        shown = f"{isolated(title)}: a few images and what training makes of them"
         drawn.append(folder / "augmented.png")
         draw_grid(pixels_of(images, data), captions, shown, drawn[1], 1 + len(views))
     remember(key, drawn)

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
-from discern.reports.tensorboard.hparams import settings_of
+from discern.reports.tensorboard.hparams import settings_of, trial_id
 from discern.runs.state import State
 from run_files import composed
 
@@ -60,7 +60,7 @@ def test_a_run_has_a_row_of_settings_and_metrics(tiny_run):
     assert not [name for name in settings if "_target_" in name or name.endswith("dir")]
     for split, metrics in result.metrics.items():
         for name, value in metrics.items():
-            tag = f"{split}/{name}" if split == "test" else f"best/{split}/{name}"
+            tag = f"train-result/{split}/{name}"
             assert scalars[tag] == pytest.approx(value, rel=1e-5), tag
     assert not [path for path in result.folder.rglob("events*") if path.parent != result.folder]
 
@@ -74,7 +74,7 @@ def test_no_run_says_what_columns_the_table_has(tiny_run):
 def test_an_untested_run_has_a_row(tiny_run):
     _, ended, scalars = read(tiny_run("test=false").folder)
     assert ended
-    assert "best/val/loss" in scalars
+    assert "train-result/val/loss" in scalars
 
 
 def test_a_run_that_only_tests_has_a_row(tiny_run):
@@ -82,8 +82,9 @@ def test_a_run_that_only_tests_has_a_row(tiny_run):
     path = trained.folder / "checkpoints" / "best.safetensors"
     settings, _, scalars = read(tiny_run("train=false", f"ckpt_path={path}", name="test").folder)
     assert settings["model"] == "mlp"
-    assert scalars["test/loss"] == pytest.approx(trained.metrics["test"]["loss"], rel=1e-4)
-    assert not [tag for tag in scalars if tag.startswith("best/")]
+    loss = scalars["train-result/test/loss"]
+    assert loss == pytest.approx(trained.metrics["test"]["loss"], rel=1e-4)
+    assert not [tag for tag in scalars if tag.startswith("train-result/val")]
 
 
 def test_an_interrupted_run_has_what_is_known(tiny_run):
@@ -93,7 +94,7 @@ def test_an_interrupted_run_has_what_is_known(tiny_run):
     settings, ended, scalars = read(result.folder)
     assert settings["model"] == "mlp"
     assert not ended
-    assert "best/val/loss" in scalars
+    assert "train-result/val/loss" in scalars
 
 
 @pytest.mark.parametrize("logger", ["csv", "none"])
@@ -119,3 +120,10 @@ def test_paths_nulls_and_long_lists_are_no_columns():
     OmegaConf.update(cfg, "model.class_weights", [1.5] * 100)
     settings = settings_of(cfg, {})
     assert not {"model.weights", "model.init_from", "model.class_weights"} & settings.keys()
+
+
+def test_the_name_of_a_row_begins_with_the_run_s_and_is_no_other_run_s(tmp_path):
+    places = [tmp_path / place / "mon" / "03-04-05_mlp" for place in ("a", "b")]
+    one, other = map(trial_id, places)
+    assert one.startswith("03-04-05_mlp (mon, ")
+    assert one != other

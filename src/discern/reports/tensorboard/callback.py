@@ -22,7 +22,7 @@ from discern.reports.confusion import confusion_figure, confusion_matrix
 from discern.reports.samples import as_pixels, top_losses
 from discern.reports.sheet import rendered
 from discern.reports.tensorboard.layout import layout
-from discern.reports.tensorboard.logger import TensorBoard
+from discern.reports.tensorboard.logger import TensorBoard, step_of
 from discern.runs.predictions import Predictions
 from discern.runs.sweep_job import sweep_draws
 
@@ -64,6 +64,7 @@ class Dashboard(Callback):
         self.projector = projector
         self.sparing = sparing or sweep_draws()
         self._validated = self._drawn = 0  # epochs, from 1
+        self._step = 0  # of the last validation's scalars
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the layout of charts and the network's graph."""
@@ -80,7 +81,7 @@ class Dashboard(Callback):
         drawn = not self.sparing and trainer.world_size == 1
         if fitting and drawn and _logger(trainer) is not None:
             _classifier(pl_module).validated = []
-            self._validated = trainer.current_epoch + 1
+            self._validated, self._step = trainer.current_epoch + 1, step_of(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the validation pictures if they are due."""
@@ -122,11 +123,11 @@ class Dashboard(Callback):
         for number, name in enumerate(names[: 0 if predictions.undefined else self.pr_curves]):
             truth = predictions.labels == number
             scores = predictions.probabilities[:, number]
-            writer.add_pr_curve(f"val/pr_curve/{name}", truth, scores, epoch, THRESHOLDS)
+            writer.add_pr_curve(f"val/pr_curve/{name}", truth, scores, self._step, THRESHOLDS)
         title = f"{len(predictions):,} validation images after epoch {epoch}"
         matrix = confusion_matrix(predictions.labels, predictions.predicted, len(names))
         figure = confusion_figure(matrix, names, title)
-        writer.add_image("val/confusion_matrix", rendered(figure), epoch, dataformats="HWC")
+        writer.add_image("val/confusion_matrix", rendered(figure), self._step, dataformats="HWC")
         rows = predictions.worst(self.worst)
         try:
             pixels, _ = _pixels(data.val_dataset, rows, data)
@@ -135,7 +136,7 @@ class Dashboard(Callback):
             return
         page = top_losses(predictions, rows, pixels, f"The worst of {title}")
         writer.add_image(
-            "val/worst_predictions", rendered(page.finished()), epoch, dataformats="HWC"
+            "val/worst_predictions", rendered(page.finished()), self._step, dataformats="HWC"
         )
 
     def _write_projector(self, logger: TensorBoard, trainer: Trainer, model: Classifier) -> None:

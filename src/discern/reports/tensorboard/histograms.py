@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 from discern.models.classifier import Classifier
-from discern.reports.tensorboard.logger import TensorBoard
+from discern.reports.tensorboard.logger import TensorBoard, step_of
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -43,14 +43,14 @@ class Histograms(Callback):
             return
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoard):
-                _write(logger.experiment, cast(Classifier, pl_module).network, epoch)
+                _write(logger.experiment, cast(Classifier, pl_module).network, step_of(trainer))
 
 
-def _write(writer: SummaryWriter, network: nn.Module, epoch: int) -> None:
+def _write(writer: SummaryWriter, network: nn.Module, step: int) -> None:
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            tensors = {"weights": parameter.detach(), "gradients": parameter.grad}
+            tensors = {"weights": parameter.detach(), "weight_gradients": parameter.grad}
             for kind, values in tensors.items():
                 # TensorBoard raises for values that are not finite.
                 if values is not None and bool(values.isfinite().all()):
-                    writer.add_histogram(f"{kind}/{name}", values, epoch)
+                    writer.add_histogram(f"{kind}/{name}", values, step)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig, OmegaConf
 
 from discern.config.values import plain
 from discern.errors import as_override
 from discern.redaction import redacted
-from discern.reports.tensorboard.logger import TensorBoard
+from discern.reports.tensorboard.logger import RESULT, TensorBoard, step_of
+from discern.text import printable
 
 CHOICES = ("model", "data", "optimizer", "scheduler")
 """Groups whose choice is a column."""
@@ -62,13 +68,24 @@ def log_row(
         ended: whether training ended; it may have been interrupted.
     """
     best = {
-        f"best/{split}/{name}": value
+        f"{RESULT}/{split}/{name}": value
         for split, part in metrics.items()
         for name, value in part.items()
     }
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoard):
-            logger.log_row(settings_of(cfg, choices), best, trainer.global_step, ended)
+            settings = settings_of(cfg, choices)
+            logger.log_row(trial_id(Path(cfg.folder)), settings, best, step_of(trainer), ended)
+
+
+def trial_id(folder: Path) -> str:
+    """The run's name in the table: what tells it from others first, since columns are narrow."""
+    hydra = HydraConfig.get() if HydraConfig.initialized() else None
+    number = f"{hydra.job.num}: " if hydra and hydra.mode == RunMode.MULTIRUN else ""
+    place = folder.resolve()
+    # Runs of one name would be one row.
+    digest = hashlib.sha256(os.fsencode(place)).hexdigest()[:4]
+    return f"{number}{printable(Path(place.name))} ({printable(Path(place.parent.name))}, {digest})"
 
 
 def settings_of(cfg: DictConfig, choices: Mapping[str, object]) -> dict[str, float | str]:

@@ -1,10 +1,12 @@
 """The loggers for TensorBoard and Weights & Biases."""
 
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.fabric.loggers.tensorboard import TensorBoardLogger as FabricTensorBoardLogger
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -14,8 +16,34 @@ if TYPE_CHECKING:
     from tensorboard.compat.proto.graph_pb2 import GraphDef
 
 
+RESULT = "train-result"
+"""Group of single values: of the best checkpoint and of the test.
+
+TensorBoard sorts groups by name, and this one after ``train``, so that it opens on curves. The
+columns of its HParams tab it sorts by the whole tag, where this comes before ``train/``.
+"""
+
+
+def step_of(trainer: Trainer) -> int:
+    """The step of the scalars that Lightning logs now, in which it counts from 0."""
+    return max(0, trainer.global_step - 1)
+
+
 class TensorBoard(TensorBoardLogger):
-    """Lightning's TensorBoardLogger without its hparams.yaml, as the run has its config.yaml."""
+    """Lightning's TensorBoardLogger without its hparams.yaml, as the run has its config.yaml.
+
+    It leaves out ``epoch``, which is no metric, and groups the test's with other single values.
+    """
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write scalars."""
+        tags = {
+            f"{RESULT}/{name}" if name.startswith("test/") else name: value
+            for name, value in metrics.items()
+            if name != "epoch"
+        }
+        super().log_metrics(tags, step)
 
     @rank_zero_only
     def save(self) -> None:
@@ -33,6 +61,7 @@ class TensorBoard(TensorBoardLogger):
     @rank_zero_only
     def log_row(
         self,
+        name: str,
         settings: dict[str, float | str],
         metrics: dict[str, float],
         step: int,
@@ -41,16 +70,22 @@ class TensorBoard(TensorBoardLogger):
         """Write the run's row in the HParams tab: its settings, these metrics and all it logged.
 
         Args:
+            name: what the tab calls its Trial ID, another for each run.
             settings: flat name -> value.
             metrics: tag -> value.
-            step: optimizer steps taken.
+            step: of the scalars that were logged last.
             ended: whether training ended.
         """
-        from torch.utils.tensorboard.summary import hparams  # start-up time
+        from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData  # start-up time
+        from torch.utils.tensorboard.summary import hparams
 
         # The first event would define the table's columns, and TensorBoard takes those of whichever
         # run it reads first. Without it the columns come from all runs.
         _, begin, end = hparams(settings, metrics)  # type: ignore[no-untyped-call]
+        plugin_data = begin.value[0].metadata.plugin_data
+        content = HParamsPluginData.FromString(plugin_data.content)
+        content.session_start_info.group_name = name
+        plugin_data.content = content.SerializeToString()
         self.log_metrics(metrics, step)
         writer = self.experiment._get_file_writer()
         for event in (begin, end) if ended else (begin,):
