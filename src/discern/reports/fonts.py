@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
@@ -21,9 +20,6 @@ from numpy.typing import NDArray
 from discern.text import visible
 
 log = logging.getLogger(__name__)
-
-PACKAGES = ("manimgx_fonts", "manimgx_fonts_cjk")
-"""What the extra ``fonts`` installs."""
 
 ISOLATE, END = "\u2068", "\u2069"
 """Around a name of unknown direction, so that it turns nothing around beside it."""
@@ -146,8 +142,8 @@ class _Found:
             self._has_told = True
             log.warning(
                 "No font on this machine has characters such as %s, so that pictures show their "
-                "codes: pip install 'discern[fonts]' or, on Debian and Ubuntu, "
-                "apt install fonts-noto fonts-symbola.",
+                "codes; install one that has them, such as Noto (on Debian and Ubuntu: "
+                "apt install fonts-noto fonts-symbola).",
                 " ".join(letters[:3]),
             )
 
@@ -181,16 +177,8 @@ def _own_characters() -> frozenset[int]:
 @cache
 def _installed() -> list[_Installed]:
     """The font files of this machine that matplotlib can draw with; a fifth of a second for 300."""
-    return list(filter(None, map(_read, dict.fromkeys(_files()))))
-
-
-def _files() -> Iterator[str]:
     # Not matplotlib's list, which it keeps between processes and would lack fonts installed since.
-    yield from findSystemFonts()
-    for package in PACKAGES:
-        found = importlib.util.find_spec(package)
-        for folder in (found and found.submodule_search_locations) or ():
-            yield from findSystemFonts([folder])
+    return list(filter(None, map(_read, dict.fromkeys(findSystemFonts()))))
 
 
 def _read(path: str) -> _Installed | None:
