@@ -21,7 +21,7 @@ from discern.commands.filters import (
     name_in,
     size_of,
 )
-from discern.console import for_terminal, line_width, say, table_or_blocks
+from discern.console import for_terminal, line_width, say, table
 from discern.errors import DiscernError
 from discern.files.reading import is_regular
 from discern.files.removing import remove_tree
@@ -240,8 +240,7 @@ def _show(asked: Pruning, by: str, to_delete: Sequence[Unit], units: Sequence[Un
         began = time.strftime("%Y-%m-%d %H:%M", time.localtime(unit.began))
         values = [metric_of(name).text(unit.value(name)) for name in metrics]
         rows.append([name_in(unit.folder, asked.dir), began, unit.state, *values, size(room)])
-    say(table_or_blocks(header, rows, ["\n  ".join((row[0], ", ".join(row[1:]))) for row in rows],
-                 line_width()))  # fmt: skip
+    say(table(header, rows, width=line_width(), dispensable=["began"]))
     say(f"\n{len(to_delete):,} of {len(units):,} in {where}, {size(total)}")
 
 

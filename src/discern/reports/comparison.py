@@ -27,6 +27,9 @@ from discern.runs.thumbnails import GALLERY, pixels_of
 MAX_ALL_PAIRS = 5
 """The most runs of which all pairs are compared; of more, each is compared with the first."""
 
+MAX_LISTED = 8
+"""The most runs whose letters stand in a sentence."""
+
 MAX_SPELT_OUT = 4
 """The most runs whose predictions of an image are listed one by one."""
 
@@ -230,7 +233,8 @@ def _notes(
     if without:
         notes.append(
             f"{_listed(without)} {'has' if len(without) == 1 else 'have'} no predictions for the "
-            "test images, and so no paired test."
+            "test images, and so no paired test; discern compare … test=true tests "
+            f"{'it' if len(without) == 1 else 'them'}."
         )
     if len(groups) > 1:
         which = "; ".join(_listed([letters[number] for number in group]) for group in groups)
@@ -244,6 +248,8 @@ def _notes(
 
 
 def _listed(words: Sequence[str]) -> str:
+    if len(words) > MAX_LISTED:
+        return f"{', '.join(words[: MAX_LISTED - 1])} and {len(words) - MAX_LISTED + 1} more"
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 

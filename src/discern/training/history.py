@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from pydantic import AfterValidator, Field
 
+from discern.console import terminal_width
 from discern.files.csv_cells import csv_cell
 from discern.files.writing import write_whole
 from discern.models.classifier import Batch
@@ -232,7 +233,7 @@ class History(Callback):
                 if isinstance(logger, MetricsCSV):
                     logger.write(self.rows)
             counted = how_counted(**self._epoch.counted)
-            log.info(epoch_line(row) + (f" ({counted})" if counted else ""))
+            log.info(epoch_line(row, counted, terminal_width(10_000)))
         self._epoch = None
 
 
@@ -241,17 +242,29 @@ def _source(trainer: Trainer) -> FeatureSource | None:
     return getattr(settings_of(trainer).datamodule, "features", None)
 
 
-def epoch_line(row: Row) -> str:
-    """The line logged for an epoch."""
+def epoch_line(row: Row, counted: str = "", width: int = 10_000) -> str:
+    """The line logged for an epoch.
+
+    Args:
+        row: the epoch's metrics.
+        counted: what images/s count, see :func:`how_counted`.
+        width: characters of a line. If they are too few, images/s are left out, which metrics.csv
+            has too; then each split has a line of its own.
+    """
     parts = [f"epoch {row['epoch']:.0f}"]
     for split in ("train", "val"):
         values = [(each, row.get(f"{split}/{each.name}")) for each in DRAWN]
         shown = [f"{each.title} {each.text(x)}" for each, x in values if x is not None]
         if shown:
             parts.append(" ".join([split, *shown]))
+    speed = []
     if "train/images_per_second" in row:
-        parts.append(f"{row['train/images_per_second']:,.0f} images/s")
-    return "   ".join(parts)
+        of = f" ({counted})" if counted else ""
+        speed = [f"{row['train/images_per_second']:,.0f} images/s{of}"]
+    lines = ["   ".join([*parts, *speed]), "  ".join([*parts, *speed]), "  ".join(parts)]
+    indent = "\n" + " " * (len(parts[0]) + 2)
+    split_by_split = f"{parts[0]}  {indent.join(parts[1:])}"
+    return next((line for line in lines if len(line) <= width), split_by_split)
 
 
 class MetricsCSV(Logger):

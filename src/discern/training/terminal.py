@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from discern.config.check import as_typed_settings
 from discern.config.typed import command_line
 from discern.config.values import plain
-from discern.console import table_or_blocks
+from discern.console import fits, table
 from discern.data.module import ImageDataModule
 from discern.errors import as_override, shortened
 from discern.files.places import placed
@@ -71,13 +71,13 @@ OFF = (None, False, 0, "none")
 
 
 def metrics_table(title: str, metrics: Mapping[str, Mapping[str, float]]) -> str:
-    """A table of metrics with a row per split, or a list on a narrow terminal."""
+    """A table of metrics with a row per split, or a column per split on a narrow terminal."""
     names, rows = metric_cells(metrics)
-    blocks = [
-        "\n  ".join([f"{split}:", *(f"{n} {x}" for n, x in zip(names, values, strict=True) if x)])
-        for split, *values in rows
-    ]
-    return table_or_blocks([title, *names], rows, blocks)
+    header = [title, *names]
+    if not fits(header, rows):
+        header, *rows = map(list, zip(["", *names], *rows, strict=True))
+        header[0] = title
+    return table(header, rows)
 
 
 def measured(facts: Mapping[str, Any]) -> str:
