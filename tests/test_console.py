@@ -5,8 +5,9 @@ import logging
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
-from discern.console import Formatter, table
+from discern.console import ConsoleHandler, Formatter, table, wrapped
 from discern.errors import DiscernError, refuse, sanitize_message
 from hostile.texts import CHOSEN
 
@@ -40,3 +41,55 @@ def test_a_short_message_is_told_whole(text):
     if text.isprintable() and len(text) <= 300:
         assert sanitize_message(text) == text
     assert all(len(line) <= 300 for line in sanitize_message(text * 50).split("\n"))
+
+
+RUNS = [["2026-01-02/10-11-12_sweep/lr=0.01,dropout=0.5", "done", "0.2857", "a tag"]]
+
+
+def test_a_narrow_table_leaves_out_columns_and_says_which():
+    text = table(
+        ["run", "state", "val/loss", "tags"], RUNS, width=50, dispensable=["tags", "state"]
+    )
+    assert text.splitlines() == [
+        "run                               state  val/loss",
+        "─" * 49,
+        "2026-01-02/10-11-12_sweep/         done    0.2857",
+        "lr=0.01,dropout=0.5",
+        "",
+        "Not shown on this narrow terminal: tags.",
+    ]
+
+
+def test_a_long_title_stands_above_its_table():
+    title = "the name of an experiment that goes on and on"
+    head, blank, names, rule, row = table(
+        [title, "loss"], [["train", "0.3"]], width=48
+    ).splitlines()
+    assert (head, blank) == (title, "")
+    assert (names.split(), row.split()) == (["loss"], ["train", "0.3"])
+    assert len(rule) == len(names)
+
+
+@given(st.lists(st.text(max_size=40), min_size=1, max_size=4), st.integers(30, 80))
+def test_a_table_of_any_names_fits_into_its_width(names, width):
+    rows = [[name, "0.1234", "0.5"] for name in names]
+    text = table(["name", "val/loss", "x"], rows, width=width)
+    assert all(cell_len(line) <= width for line in text.split("\n"))
+
+
+def test_lines_of_a_log_end_between_words_and_commands_stay_whole(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    handler = ConsoleHandler()
+    command = "Train it again: python train.py optimizer.lr=0.1 model.hidden=[128,64]"
+    for text in ("  optimizer  Adam lr=0.001 betas=[0.9,0.999] eps=1e-08", command):
+        handler.emit(logging.LogRecord("x", logging.INFO, "", 0, text, (), None))
+    assert capsys.readouterr().out.splitlines() == [
+        "  optimizer  Adam lr=0.001",
+        "             betas=[0.9,0.999] eps=1e-08",
+        command,
+    ]
+
+
+@given(st.text(), st.integers(10, 60))
+def test_wrapping_keeps_every_word(text, width):
+    assert " ".join(wrapped(text, width, later="  ")).split() == text.split()

@@ -137,7 +137,7 @@ def table(
     if _narrowest(cells) <= width:
         return "\n".join(_drawn(cells, width))
     above: list[str] = []
-    if cell_len(cells[0][0]) > max((cell_len(row[0]) for row in cells[1:]), default=0):
+    if cell_len(cells[0][0]) > max(SHORTEST_CELL, *(cell_len(row[0]) for row in cells[1:])):
         above, cells[0][0] = [*wrapped(cells[0][0], width), ""], ""
     left_out = []
     for name in filter(header.__contains__, dispensable):
@@ -169,7 +169,7 @@ def _narrowest(cells: Sequence[Sequence[str]], most: int = 10_000) -> int:
 
 
 SHORTEST_CELL = 12
-"""Characters below which the first column is not made narrower for the sake of the others."""
+"""Characters below which the first column is not made narrower, nor its heading moved."""
 
 
 def _drawn(cells: Sequence[Sequence[str]], width: int) -> list[str]:

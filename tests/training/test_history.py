@@ -73,3 +73,17 @@ def test_an_epoch_without_validation_does_not_repeat_the_one_before(tiny_run, ca
     column = lines[0].split(",").index("val/loss")
     cells = [line.split(",")[column] for line in lines[1:]]
     assert [bool(cell) for cell in cells] == [False, True, False, True]
+
+
+def test_the_line_of_an_epoch_fits_into_the_terminal():
+    row = {
+        "epoch": 5.0, "train/loss": 0.12, "train/accuracy": 0.5, "val/loss": 0.3,
+        "val/accuracy": 0.75, "train/images_per_second": 900.0,
+    }  # fmt: skip
+    train, val = "train loss 0.1200 accuracy 0.5000", "val loss 0.3000 accuracy 0.7500"
+    for width, line in (
+        (200, f"epoch 5   {train}   {val}   900 images/s (features read)"),
+        (80, f"epoch 5  {train}  {val}"),
+        (50, f"epoch 5  {train}\n         {val}"),
+    ):
+        assert epoch_line(row, "features read", width) == line
