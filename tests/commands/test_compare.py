@@ -166,6 +166,7 @@ def test_names_tell_folders_of_the_same_name_apart(run, tmp_path):
 )  # fmt: skip
 def test_wrong_words_are_one_sentence(run, two, tmp_path, words, said):
     (tmp_path / "empty").mkdir()
+    made_sweep(tmp_path / "swept", [0.3, 0.1, 0.2])
     (tmp_path / "file").write_text("")
     done = run(*words)
     assert done.returncode == 1
