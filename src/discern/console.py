@@ -195,7 +195,7 @@ def _drawn(cells: Sequence[Sequence[str]], width: int) -> list[str]:
 def _folded(text: str, width: int) -> list[str]:
     """A text in lines, ended where possible after a mark that divides names, or a space."""
     lines = [""]
-    for part in re.findall(r"[^\s/,_-]*[\s/,_-]?", text):
+    for part in re.findall(r"[^\s/,_]*[\s/,_]?", text):
         if cell_len(lines[-1]) + cell_len(part.rstrip()) > width and lines[-1]:
             lines.append("")
         *whole, lines[-1] = chop_cells(lines[-1] + part, width) or [""]
