@@ -12,7 +12,7 @@ from typing import Annotated
 from tqdm import tqdm
 
 from discern.commands import words
-from discern.console import for_terminal, is_terminal, say, table
+from discern.console import for_terminal, is_terminal, say
 from discern.errors import DiscernError, did_you_mean
 from discern.features.chunks import SUFFIX, DamagedChunkError, open_chunk
 from discern.features.stores import (
@@ -32,6 +32,7 @@ from discern.files import derived as engines
 from discern.files.cache import cache_dir
 from discern.models import torch_file_folder
 from discern.runs.folder import mapping
+from discern.tables import table
 from discern.text import printable
 
 HELP = """\

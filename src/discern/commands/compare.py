@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from discern.commands import words
-from discern.console import fits, for_terminal, line_width, loading, say, table, wrapped
+from discern.console import for_terminal, loading, say
 from discern.errors import DiscernError
 from discern.runs.folder import OUTPUTS, Run, checkpoint_in, read_run
 from discern.sweeps.select import selected
+from discern.tables import fits, line_width, table, wrapped
 from discern.text import decoded
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ from discern.config.check import check, check_given
 from discern.config.schema import SCHEMAS
 from discern.config.user_config import choice_settings, choices, conf_dir
 from discern.config.values import plain
-from discern.console import table
 from discern.data.images import Images
 from discern.data.known import Rule
 from discern.data.module import ImageDataModule
@@ -43,6 +42,7 @@ from discern.runs.metric_table import metric_of
 from discern.runs.predictions import Predictions, warn_of_undefined, write_predictions
 from discern.runs.state import Ended, State
 from discern.runs.summary import Summary, trained_on_sentence
+from discern.tables import table
 from discern.training.build import build_data
 from discern.training.job import quiet_libraries, relative
 from discern.training.meeting import check_trained_on, say_what_is_measured

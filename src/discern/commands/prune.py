@@ -21,7 +21,7 @@ from discern.commands.filters import (
     name_in,
     size_of,
 )
-from discern.console import for_terminal, line_width, say, table
+from discern.console import for_terminal, say
 from discern.errors import DiscernError
 from discern.files.reading import is_regular
 from discern.files.removing import remove_tree
@@ -41,6 +41,7 @@ from discern.runs.folder import (
 from discern.runs.metric_table import LISTED, metric_of
 from discern.runs.state import State
 from discern.sweeps.ledger import LOCK, Ledger
+from discern.tables import line_width, table
 from discern.text import decoded
 
 RECENT = 86_400.0

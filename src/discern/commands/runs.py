@@ -21,12 +21,13 @@ from discern.commands.filters import (
     name_in,
     size_of,
 )
-from discern.console import for_terminal, line_width, say, table
+from discern.console import for_terminal, say
 from discern.errors import DiscernError, did_you_mean
 from discern.reports.page import duration, size
 from discern.runs.folder import Run, glance, order_of_beginning, runs_below
 from discern.runs.metric_table import LISTED, metric_of
 from discern.runs.state import STANDINGS, State
+from discern.tables import line_width, table
 from discern.text import decoded, printable
 
 HELP = """\

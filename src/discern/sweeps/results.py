@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from discern.console import table, wrapped
 from discern.files.csv_cells import write_csv
 from discern.files.writing import as_json_values, write_whole
 from discern.runs.state import State
@@ -27,6 +26,7 @@ from discern.sweeps.ranking import (
     verdict,
 )
 from discern.sweeps.rows import Objective, Row
+from discern.tables import table, wrapped
 from discern.text import printable
 
 NONE = "–"

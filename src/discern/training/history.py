@@ -15,7 +15,6 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from pydantic import AfterValidator, Field
 
-from discern.console import terminal_width
 from discern.files.csv_cells import csv_cell
 from discern.files.writing import write_whole
 from discern.models.classifier import Batch
@@ -23,6 +22,7 @@ from discern.models.metrics import STEP_LOSS
 from discern.reports.speed import how_counted
 from discern.runs.metric_table import DRAWN
 from discern.schema import Strict
+from discern.tables import terminal_width
 from discern.training.seam import settings_of
 from discern.training.states import MAX_COUNT, check_count
 
