@@ -29,6 +29,22 @@ function percent(share) {
 // Okabe & Ito, in an order that keeps neighbours apart, for more than two series.
 const SERIES = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f"];
 
+// Colours repeat after eight lines, with the next pattern.
+const DASHES = ["solid", "dashed", "dotted", [9, 3, 2, 3]];
+
+function dash(line, index) {
+  return line.dashed ? "dashed" : DASHES[Math.floor(index / SERIES.length) % DASHES.length];
+}
+
+// The area between the ends of a line's band: [[x, low, high], …]. Its name is the line's, with which it is hidden.
+function band(line, index, count) {
+  const side = { type: "line", name: line.name, symbol: "none", silent: true, stack: `band${index}`, stackStrategy: "all", lineStyle: { opacity: 0 }, tooltip: { show: false }, color: seriesColour(index, count) };
+  return [
+    { ...side, data: line.band.map(([x, low]) => [x, low]) },
+    { ...side, data: line.band.map(([x, low, high]) => [x, high - low]), areaStyle: { opacity: 0.15 } },
+  ];
+}
+
 function seriesColour(index, count) {
   return count <= 2 ? colour(["first", "second"][index]) : SERIES[index % SERIES.length];
 }
@@ -53,7 +69,7 @@ function base(unit) {
 }
 
 const CHARTS = {
-  // Lines over epochs: {series: [{name, points: [[x, y], …], dashed}], unit, axis, log, marks: [{x, name}]}
+  // Lines over epochs: {series: [{name, points: [[x, y], …], band: [[x, low, high], …], dashed}], unit, axis, log, marks: [{x, name}]}
   lines(spec) {
     const { axis, ...rest } = base(spec.unit);
     const many = spec.series.length > 8;
@@ -79,7 +95,7 @@ const CHARTS = {
       series: spec.series.map((line, index) => ({
         type: "line", name: line.name, data: line.points, symbol: index % 2 ? "rect" : "circle",
         symbolSize: 6, showSymbol: line.points.length <= 60,
-        lineStyle: { width: many ? 1.2 : 2, type: line.dashed ? "dashed" : "solid" },
+        lineStyle: { width: many ? 1.5 : 2, type: dash(line, index) }, triggerLineEvent: many,
         color: seriesColour(index, spec.series.length),
         emphasis: { focus: many ? "series" : "none" },
         markLine: index === 0 && spec.marks && spec.marks.length ? {
@@ -87,7 +103,7 @@ const CHARTS = {
           label: { color: colour("faint"), formatter: "{b}", position: "insideEndTop" },
           data: spec.marks.map((mark) => ({ xAxis: mark.x, name: mark.name })),
         } : undefined,
-      })),
+      })).concat(...spec.series.map((line, index) => line.band && !spec.log ? band(line, index, spec.series.length) : [])),
     };
   },
 
@@ -146,6 +162,24 @@ const CHARTS = {
     };
   },
 
+  // {x: axis, y: axis, dots: [[x, y, told] or, coloured, [x, y, value, told], …]}; an axis is {name, log, values of words}
+  points(spec) {
+    const { axis, ...rest } = base();
+    const side = (one) => ({
+      ...axis, type: one.values ? "category" : one.log ? "log" : "value", data: one.values, name: one.name, scale: true,
+      axisLabel: { ...axis.axisLabel, formatter: one.values ? undefined : shown },
+    });
+    return {
+      ...rest,
+      tooltip: { ...rest.tooltip, formatter: (at) => spec.dots[at.dataIndex].at(-1) },
+      grid: { left: 12, right: 24, top: 34, bottom: spec.coloured ? 84 : 34, containLabel: true },
+      xAxis: { ...side(spec.x), nameLocation: "middle", nameGap: 26 },
+      yAxis: { ...side(spec.y), nameTextStyle: { ...axis.nameTextStyle, align: "left" } },
+      visualMap: spec.coloured ? scale(spec, spec.dots.map((dot) => dot[2])) : undefined,
+      series: [{ type: "scatter", symbolSize: 10, color: colour("first"), itemStyle: { borderColor: colour("paper"), borderWidth: 1 }, data: spec.dots.map((dot) => dot.slice(0, -1)) }],
+    };
+  },
+
   // {axes: [{name, type, values, log}], rows: [{name, values}], metric: index of the axis that colours}
   parallel(spec) {
     const { axis, ...rest } = base();
@@ -186,9 +220,19 @@ function draw() {
       chart = echarts.init(place, null, { renderer: "svg" });
       DRAWN.set(place, chart);
       new ResizeObserver(() => chart.resize()).observe(place);
+      if (spec.kind === "lines" && spec.series.length > 8) tellLines(chart);
     }
     chart.setOption(CHARTS[spec.kind](spec), true);
   }
+}
+
+// Of many lines, the one that is pointed at says its name, also between its points.
+function tellLines(chart) {
+  chart.on("mouseover", { seriesType: "line" }, ({ seriesIndex, event }) => {
+    const [x] = chart.convertFromPixel({ seriesIndex }, [event.offsetX, event.offsetY]);
+    const away = chart.getOption().series[seriesIndex].data.map((point) => Math.abs(point[0] - x));
+    chart.dispatchAction({ type: "showTip", seriesIndex, dataIndex: away.indexOf(Math.min(...away)) });
+  });
 }
 
 function makeSortable(table) {
