@@ -199,7 +199,7 @@ class _Seen:
         (across, columns), (down, rows) = steps_of(x.texts), steps_of(y.texts)
         return {
             "kind": "heat",
-            "caption": f"{self.metric} by {x.name} and {y.name} (dark is good)",
+            "caption": f"{self.metric} by {x.name} and {y.name} (violet is good)",
             "less": self.objective.sign > 0,
             "x": {"name": x.name, "values": across},
             "y": {"name": y.name, "values": down},
@@ -212,7 +212,7 @@ class _Seen:
         dots = zip(x.values, y.values, self.values, self.told, strict=True)
         return {
             "kind": "points",
-            "caption": f"{self.metric} by {x.name} and {y.name} (dark is good)",
+            "caption": f"{self.metric} by {x.name} and {y.name} (violet is good)",
             "less": self.objective.sign > 0,
             "coloured": True,
             "x": x.spec(),
@@ -231,7 +231,7 @@ class _Seen:
         which = "setting" if any(len(group.rows) > 1 for group in self.groups) else "job"
         return {
             "kind": "parallel",
-            "caption": f"Settings and {self.metric}, one line per {which} (dark is good); drag "
+            "caption": f"Settings and {self.metric}, one line per {which} (violet is good); drag "
             "along an axis to select",
             "less": self.objective.sign > 0,
             "axes": [*(axis.spec() for axis in self.axes), last],

@@ -21,7 +21,7 @@ from discern.sweeps.charts import (
     intervals,
 )
 from discern.sweeps.ledger import Ledger
-from discern.sweeps.names import short_names
+from discern.sweeps.names import short_names, short_number
 from discern.sweeps.ranking import (
     best_group,
     described,
@@ -219,7 +219,7 @@ def _setting(text: str | None) -> object:
     if text is None:
         return NONE
     number = number_of(text)
-    return text if number is None else cell(number, text)
+    return text if number is None else cell(number, short_number(text))
 
 
 def _groups(rows: Sequence[Row], objectives: Sequence[Objective]) -> Part:

@@ -158,7 +158,7 @@ const CHARTS = {
       xAxis: { ...axis, type: "category", data: spec.x.values, name: spec.x.name, nameLocation: "middle", nameGap: 26, splitArea: { show: false } },
       yAxis: { ...axis, type: "category", data: spec.y.values, name: spec.y.name },
       visualMap: scale(spec, values),
-      series: [{ type: "heatmap", data: spec.cells.map((cell) => cell.slice(0, 3)), itemStyle: { borderColor: colour("paper"), borderWidth: 2 }, label: { show: spec.cells.length <= 40, formatter: (at) => shown(at.value[2]), color: "#ffffff", textBorderColor: "#000000", textBorderWidth: 2 } }],
+      series: [{ type: "heatmap", data: spec.cells.map((cell) => heatCell(cell, spec, ends(values))), itemStyle: { borderColor: colour("paper"), borderWidth: 2 }, label: { show: spec.cells.length <= 40, formatter: (at) => shown(at.value[2]) } }],
     };
   },
 
@@ -200,14 +200,30 @@ const CHARTS = {
   },
 };
 
-// Viridis; its dark end is for what is good.
+// Viridis, on dark paper without its darkest end, which is for what is good.
+function ramp(spec) {
+  const colours = ["#fde725", "#5ec962", "#21918c", ...(isDark() ? ["#4f7fd0", "#8e6ae0"] : ["#3b528b", "#440154"])];
+  return spec.less ? colours.reverse() : colours;
+}
+
 function scale(spec, values) {
-  const light = ["#fde725", "#5ec962", "#21918c", "#3b528b", "#440154"];
-  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const [low, high] = ends(values);
   return {
-    min: low, max: high > low ? high : low + 1e-9, calculable: true, orient: "horizontal", left: "center", bottom: 0,
-    inRange: { color: spec.less ? light.reverse() : light }, textStyle: { color: colour("ink") }, formatter: shown, precision: 6,
+    min: low, max: high, calculable: true, orient: "horizontal", left: "center", bottom: 0,
+    inRange: { color: ramp(spec) }, textStyle: { color: colour("ink") }, formatter: shown, precision: 6,
   };
+}
+
+function ends(values) {
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  return [low, high > low ? high : low + 1e-9];
+}
+
+// A cell of a heat map, with a text that is read on its colour.
+function heatCell(cell, spec, [low, high]) {
+  const share = (cell[2] - low) / (high - low);
+  const good = spec.less ? 1 - share : share;
+  return { value: cell.slice(0, 3), label: { color: good > 0.4 ? "#ffffff" : "#000000" } };
 }
 
 const DRAWN = new Map();
@@ -347,11 +363,14 @@ function fillContents() {
   }
 }
 
+function isDark() {
+  const { theme } = document.documentElement.dataset;
+  return theme ? theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
 function makeTheme(button) {
   button.addEventListener("click", () => {
-    const root = document.documentElement;
-    const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-    root.dataset.theme = dark ? "light" : "dark";
+    document.documentElement.dataset.theme = isDark() ? "light" : "dark";
     draw();
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
