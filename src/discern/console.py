@@ -136,9 +136,12 @@ def loading(*packages: str) -> Iterator[None]:
             gc.enable()
 
 
+_JOINERS = "\u200c\u200d"  # which Persian, the scripts of India and emoji are written with
+
+
 def for_terminal(text: str) -> str:
     """A text from a file on one line, with ``?`` for what is not printable."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    return "".join(c if c.isprintable() or c in _JOINERS else "?" for c in text)
 
 
 def _cell(text: str) -> str:

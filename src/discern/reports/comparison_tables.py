@@ -189,7 +189,7 @@ def _write(path: Path, rows: Sequence[Mapping[str, str | float | None]]) -> None
 def disputed_sheet(found: Disagreement) -> Sheet:
     """The images, the most disputed first."""
     captions = [
-        (f"true {label}", *(text for text, _ in predictions))
+        (f"true {label}", *(said.text for said in predictions))
         for label, predictions in zip(found.labels, found.predictions, strict=True)
     ]
     title = f"The most disputed of {found.count:,} of {found.images:,} test images"

@@ -188,10 +188,10 @@ const CHARTS = {
     return {
       ...rest,
       tooltip: { ...rest.tooltip, formatter: (at) => at.name },
-      parallel: { left: 60, right: 70, top: 44, bottom: 70, parallelAxisDefault: { nameTextStyle: { color: colour("ink") }, axisLine: axis.axisLine, axisLabel: axis.axisLabel, areaSelectStyle: { width: 16 } } },
+      parallel: { left: 60, right: 70, top: 44, bottom: 70, parallelAxisDefault: { nameTextStyle: { color: colour("ink") }, axisLine: axis.axisLine, areaSelectStyle: { width: 16 } } },
       parallelAxis: spec.axes.map((one, dim) => ({
         dim, name: one.name, type: one.values ? "category" : one.log ? "log" : "value", data: one.values || undefined,
-        scale: true, axisLabel: { ...axis.axisLabel, formatter: one.values ? undefined : shown },
+        scale: true, axisLabel: { ...axis.axisLabel, formatter: one.values ? undefined : shown, backgroundColor: colour("paper"), padding: [1, 2] },
         nameTruncateLength: 18,
       })),
       visualMap: { ...scale(spec, values), dimension: last },
