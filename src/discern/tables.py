@@ -108,15 +108,17 @@ def _folded(text: str, width: int) -> list[str]:
 def wrapped(text: str, width: int = 0, first: str = "", later: str = "") -> list[str]:
     """A text in lines that end between words, with the beginnings of the first and later lines.
 
-    A word that is longer than a line, such as a path, stays whole so that it can be copied.
+    Lines of a text with double spaces end there. A word that is longer than a line, such as a path,
+    stays whole so that it can be copied.
     """
     width = width or terminal_width(100)
+    space = "  " if "  " in text.strip() else " "
     lines, line, start = [], first, first
-    for word in text.split():
-        if line != start and cell_len(line) + 1 + cell_len(word) > width:
+    for word in re.split(r"\s{2,}", text.strip()) if space == "  " else text.split():
+        if line != start and cell_len(line) + len(space) + cell_len(word) > width:
             lines.append(line)
             line = start = later
-        line = f"{line} {word}" if line != start else f"{line}{word}"
+        line = f"{line}{space}{word}" if line != start else f"{line}{word}"
     return [*lines, line]
 
 
