@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from discern.models.classifier import Classifier, count_parameters
+from discern.models.classifier import Classifier
+from discern.models.layers import count_parameters
 from discern.models.mlp import MLP
 from run_files import own_model
 

@@ -52,6 +52,13 @@ function base(unit) {
   };
 }
 
+// The label of a vertical line, above the chart and within its width.
+function above(x, points) {
+  const [low, high] = [points[0][0], points.at(-1)[0]];
+  const at = high > low ? (x - low) / (high - low) : 0.5;
+  return { color: colour("faint"), formatter: "{b}", position: "end", distance: 3, align: at < 0.2 ? "left" : at > 0.8 ? "right" : "center" };
+}
+
 const CHARTS = {
   // Lines over epochs: {series: [{name, points: [[x, y], …], dashed}], unit, axis, log, marks: [{x, name}]}
   lines(spec) {
@@ -64,7 +71,7 @@ const CHARTS = {
         type: "scroll", top: 0, textStyle: { color: colour("ink") }, show: spec.series.length > 1,
         pageTextStyle: { color: colour("ink") }, pageIconColor: colour("faint"),
       },
-      grid: { left: 12, right: 24, top: 40, bottom: 62, containLabel: true },
+      grid: { left: 12, right: 24, top: spec.marks && spec.marks.length ? 52 : 40, bottom: 62, containLabel: true },
       xAxis: {
         ...axis, type: spec.logx ? "log" : "value", name: spec.x || "epoch", nameLocation: "middle", nameGap: 26,
         min: "dataMin", max: "dataMax", minInterval: spec.fraction ? undefined : 1, splitLine: { show: false },
@@ -84,8 +91,7 @@ const CHARTS = {
         emphasis: { focus: many ? "series" : "none" },
         markLine: index === 0 && spec.marks && spec.marks.length ? {
           symbol: "none", silent: true, lineStyle: { color: colour("faint"), type: "dotted" },
-          label: { color: colour("faint"), formatter: "{b}", position: "insideEndTop" },
-          data: spec.marks.map((mark) => ({ xAxis: mark.x, name: mark.name })),
+          data: spec.marks.map((mark) => ({ xAxis: mark.x, name: mark.name, label: above(mark.x, line.points) })),
         } : undefined,
       })),
     };
@@ -263,12 +269,24 @@ function picture(number) {
   const right = one.label === one.predicted;
   const predicted = `predicted ${names[one.predicted]} (${percent(one.top[0][1])})`;
   const others = one.top.slice(1).map(([which, share]) => `${names[which]} ${percent(share)}`).join(", ");
+  const caption = `true ${names[one.label]}, ${predicted}`;
+  const button = element("button", { type: "button", class: "enlarge" }, thumbnail(number, caption));
+  button.addEventListener("click", () => enlarge(button, caption));
   return element("li", {},
-    thumbnail(number, `true ${names[one.label]}, ${predicted}`),
-    element("span", {}, `true ${names[one.label]}`), element("br"),
-    element("span", { class: right ? "right" : "wrong" }, predicted), element("br"),
+    button,
+    element("span", {}, element("bdi", {}, `true ${names[one.label]}`), ", ", element("bdi", { class: right ? "right" : "wrong" }, predicted)), element("br"),
     element("span", {}, others), element("br"),
     element("span", { class: "name", title: one.name }, `loss ${one.loss === null ? "nan" : one.loss.toFixed(2)}, ${one.name}`));
+}
+
+// Shows a button's picture as large as it is, or as the window; Escape or a click closes it.
+function enlarge(button, caption) {
+  const close = element("button", { type: "button" }, "Close");
+  const shownPicture = element("dialog", { "aria-label": caption }, close, " ", caption, button.firstElementChild.cloneNode());
+  shownPicture.addEventListener("click", () => shownPicture.close());
+  shownPicture.addEventListener("close", () => shownPicture.remove());
+  document.body.append(shownPicture);
+  shownPicture.showModal();
 }
 
 function fillPictures(list) {
@@ -285,7 +303,7 @@ function makeCells(holder) {
       const found = DATA.pictures.flatMap((one, number) => one.label === label && one.predicted === predicted ? [number] : []);
       const names = DATA.classes;
       const count = Number(button.dataset.count);
-      const what = label === predicted ? `“${names[label]}”, predicted correctly` : `“${names[label]}”, predicted as “${names[predicted]}”`;
+      const what = `true ${names[label]}, predicted ${names[predicted]}`;
       const kept = found.length < count ? `; ${found.length} of them are shown` : "";
       panel.replaceChildren(
         element("h3", {}, what),
@@ -293,6 +311,29 @@ function makeCells(holder) {
         element("ul", { class: "pictures" }, ...found.map(picture)));
     });
   }
+}
+
+// Files beside the page are not there where a copy of it is opened, as from a mail.
+function checkLinks(links) {
+  let folder;
+  try {
+    folder = decodeURIComponent(location.pathname).split("/").at(-2);
+  } catch { /* an address that is not UTF-8 */ }
+  if (!links.length || folder === document.body.dataset.folder) return;
+  for (const link of links) link.replaceWith(...link.childNodes);
+  for (const note of document.querySelectorAll(".elsewhere")) note.hidden = false;
+}
+
+// A table wider than its box says so, and its edge shows on which side there is more.
+function makeHint(box) {
+  const hint = element("p", { class: "hint", hidden: "" }, "More columns: scroll the table sideways →");
+  box.before(hint);
+  const look = () => {
+    hint.hidden = box.scrollWidth <= box.clientWidth + 1;
+    box.classList.toggle("more", box.scrollLeft + box.clientWidth < box.scrollWidth - 1);
+  };
+  new ResizeObserver(look).observe(box);
+  box.addEventListener("scroll", look);
 }
 
 function fillContents() {
@@ -332,5 +373,10 @@ document.querySelectorAll("input[data-filters]").forEach(makeFilter);
 document.querySelectorAll(".copy").forEach(makeCopy);
 document.querySelectorAll("ul[data-pictures]").forEach(fillPictures);
 document.querySelectorAll(".cells").forEach(makeCells);
+document.querySelectorAll(".scroll:not(.matrix .scroll)").forEach(makeHint);
+document.querySelectorAll("figure > .enlarge").forEach((button) => {
+  button.addEventListener("click", () => enlarge(button, button.firstElementChild.alt));
+});
+checkLinks(document.querySelectorAll("a.beside"));
 draw();
-document.documentElement.dataset.ready = "true";
+addEventListener("DOMContentLoaded", () => { document.documentElement.dataset.ready = "true"; });

@@ -1,0 +1,148 @@
+"use strict";
+// The confusion matrix: cells that fit the page or are zoomed, counts or shares, and the names of
+// the row and the column that are pointed at.
+
+const GAPS = { large: 2, small: 1, tiny: 0 };
+const DIGIT = 7.5; // pixels
+const STRONG = 0.69; // of a cell's colour: beyond it, text is readable in the other colour
+const PAPER = 680; // pixels of a page's width, A4 or Letter with the usual margins
+
+function makeMatrix(holder) {
+  const box = holder.querySelector(".scroll");
+  const table = box.querySelector("table");
+  const readout = holder.querySelector(".readout");
+  const rows = [...table.tBodies[0].rows];
+  const size = rows.length;
+  const names = DATA.classes;
+  const buttons = [...table.querySelectorAll("button")];
+  const counts = rows.map((row) => [...row.cells].slice(1).map((cell) => Number(cell.firstElementChild?.dataset.count || 0)));
+  const ofRow = counts.map((row) => row.reduce((sum, count) => sum + count, 0));
+  const ofColumn = counts.map((_, column) => counts.reduce((sum, row) => sum + row[column], 0));
+  const bands = ["row", "column"].map((name) => element("div", { class: "band " + name, hidden: "" }));
+  let [zoom, mode, width] = [0, "count", 0];
+  box.append(...bands);
+
+  const pen = document.createElement("canvas").getContext("2d");
+  pen.font = getComputedStyle(rows[0].cells[0]).font;
+  const longest = Math.max(...rows.map((row) => pen.measureText(row.cells[0].textContent).width));
+  const label = (across) => Math.min(longest + 12, Math.max(60, 0.3 * across), 190);
+
+  // Pixels of a cell when all of them fit, beside the rows' names if those can then be read.
+  function fitting(across) {
+    const named = (across - label(across) - 4) / size;
+    const cell = named - (named >= 26 ? GAPS.large : GAPS.small);
+    return cell >= 11 ? Math.min(cell, size <= 4 ? 110 : 44) : Math.max(2, (across - 8) / size);
+  }
+
+  function resize(across) {
+    const cell = Math.min(110, Math.max(2, fitting(across) * 1.5 ** zoom));
+    const digits = Math.max(...buttons.map((button) => button.textContent.length));
+    table.dataset.size = cell >= Math.max(24, DIGIT * digits + 6) ? "large" : cell >= 11 ? "small" : "tiny";
+    table.classList.toggle("level", cell >= 88 || names.every((name) => name.length <= 3 && cell >= 9 * name.length));
+    const [gap, side] = [GAPS[table.dataset.size], table.dataset.size === "tiny" ? 6 : label(across)];
+    table.style.borderSpacing = `${gap}px`;
+    table.style.width = `${side + gap + size * (cell + gap) + gap}px`;
+    table.style.setProperty("--cell", `${cell}px`);
+    table.style.setProperty("--high", `${Math.min(cell, 44)}px`);
+    table.style.setProperty("--label", `${side}px`);
+    for (const band of bands) band.hidden = true;
+  }
+
+  function share(row, column) {
+    return counts[row][column] / (mode === "column" ? ofColumn[column] : ofRow[row]);
+  }
+
+  function written(row, column) {
+    if (mode === "count") return String(counts[row][column]);
+    const part = 100 * share(row, column);
+    return part < 1 ? "<1" : part > 99 && part < 100 ? ">99" : part.toFixed(0);
+  }
+
+  function paint() {
+    for (const button of buttons) {
+      const [row, column] = button.dataset.cell.split(",").map(Number);
+      const strength = Math.sqrt(share(row, column));
+      button.textContent = written(row, column);
+      button.parentElement.style.setProperty("--share", strength.toFixed(3));
+      button.parentElement.classList.toggle("strong", strength > STRONG);
+    }
+  }
+
+  function tell(row, column) {
+    const count = counts[row][column];
+    const part = (whole) => (whole ? percent(count / whole) : "–");
+    readout.textContent = `true ${names[row]}, predicted ${names[column]}: ${shown(count)} ${count === 1 ? "image" : "images"} (${part(ofRow[row])} of the row, ${part(ofColumn[column])} of the column)`;
+  }
+
+  // Marks the row and the column of a cell.
+  function mark(row, column) {
+    const [side, head] = [rows[row].cells[0], table.tHead.rows[0].cells[column + 1]];
+    for (const band of bands) band.hidden = false;
+    Object.assign(bands[0].style, { top: `${rows[row].offsetTop}px`, height: `${side.offsetHeight}px`, width: `${table.offsetWidth}px` });
+    Object.assign(bands[1].style, { left: `${rows[row].cells[column + 1].offsetLeft}px`, width: `${head.offsetWidth}px`, height: `${table.offsetHeight}px` });
+  }
+
+  function point(cell) {
+    if (!cell || cell.parentElement.parentElement !== table.tBodies[0]) return;
+    const [row, column] = [cell.parentElement.sectionRowIndex, cell.cellIndex - 1];
+    tell(row, column);
+    mark(row, column);
+  }
+
+  // From a cell to the next one that has images, in the direction of an arrow key.
+  function next(button, [down, right]) {
+    let [row, column] = button.dataset.cell.split(",").map(Number);
+    do {
+      row += down;
+      column += right;
+    } while (counts[row]?.[column] === 0);
+    return counts[row]?.[column] ? rows[row].cells[column + 1].firstElementChild : null;
+  }
+
+  const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+  table.addEventListener("keydown", (event) => {
+    if (!event.target.dataset.cell || !ARROWS[event.key]) return;
+    event.preventDefault();
+    const to = next(event.target, ARROWS[event.key]);
+    if (!to) return;
+    for (const button of buttons) button.tabIndex = button === to ? 0 : -1;
+    to.focus();
+  });
+  for (const kind of ["pointerover", "click", "focusin"]) {
+    table.addEventListener(kind, (event) => point(event.target.closest("td")));
+  }
+  for (const choice of holder.querySelectorAll("input")) {
+    choice.addEventListener("change", () => {
+      mode = choice.value;
+      paint();
+      resize(width);
+    });
+  }
+  holder.querySelector("select").addEventListener("change", (event) => {
+    const one = Number(event.target.value || -1);
+    for (const band of bands) band.hidden = true;
+    if (one < 0) return;
+    rows[one].cells[one + 1].scrollIntoView({ block: "nearest", inline: "center" });
+    mark(one, one);
+    readout.textContent = `${names[one]}: row and column ${one + 1} of ${size}; ${shown(ofRow[one])} images, ${shown(ofColumn[one])} predicted as it`;
+  });
+  for (const button of holder.querySelectorAll("[data-zoom]")) {
+    button.addEventListener("click", () => {
+      zoom = { in: zoom + 1, out: Math.max(0, zoom - 1), fit: 0 }[button.dataset.zoom];
+      resize(width);
+      table.querySelector("[aria-pressed=true]")?.scrollIntoView({ block: "nearest", inline: "center" });
+    });
+  }
+  table.classList.add("fixed");
+  for (const button of buttons.slice(1)) button.tabIndex = -1;
+  holder.querySelector(".controls").hidden = false;
+  readout.hidden = false;
+  readout.textContent = "Point at a cell, or tap it, to read its classes here.";
+  new ResizeObserver(() => {
+    if (box.clientWidth !== width) resize((width = box.clientWidth));
+  }).observe(box);
+  addEventListener("beforeprint", () => { zoom = 0; resize(PAPER); });
+  addEventListener("afterprint", () => resize(width));
+}
+
+document.querySelectorAll(".matrix").forEach(makeMatrix);
