@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NotRequired, TypedDict
@@ -29,7 +30,6 @@ from discern.reports.run_environment import (
     time,
 )
 from discern.reports.run_facts import RunFacts, Section, read_facts
-from discern.reports.sheet import shorten
 from discern.reports.speed import counted_in
 from discern.runs.folder import (
     CONFIG,
@@ -321,17 +321,25 @@ def _confusions(facts: RunFacts) -> Section | None:
 
 
 def _short(names: Sequence[str]) -> list[str]:
-    """The names for the sides of the matrix, short but as different as they are."""
-    lengths = [NAME_LENGTH] * len(names)
-    while True:
-        short = [shorten(name, length) for name, length in zip(names, lengths, strict=True)]
-        longer = [
-            length + NAME_LENGTH if short.count(text) > 1 and length < len(name) else length
-            for name, text, length in zip(names, short, lengths, strict=True)
-        ]
-        if longer == lengths:
-            return short
-        lengths = longer
+    """The names for the sides of the matrix, shortened in the middle.
+
+    Names that this makes alike get their number, from 0.
+    """
+    short = [shortened(name, NAME_LENGTH) for name in names]
+    count = Counter(short)
+    return [
+        text if count[text] == 1 or text == name else f"{shortened(name, NAME_LENGTH)} #{number}"
+        for number, (name, text) in enumerate(zip(names, short, strict=True))
+    ]
+
+
+def shortened(text: str, length: int) -> str:
+    """A text on one line of at most ``length`` characters, shortened in the middle."""
+    line = " ".join(text.split())
+    if len(line) <= length:
+        return line
+    head = length // 2
+    return f"{line[:head]}…{line[head + 1 - length :]}"
 
 
 def _most_confused(matrix: NDArray[np.int64]) -> list[tuple[int, int, int]]:

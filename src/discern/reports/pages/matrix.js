@@ -5,6 +5,8 @@
 const GAPS = { large: 2, small: 1, tiny: 0 };
 const DIGIT = 7.5; // pixels
 const STRONG = 0.69; // of a cell's colour: beyond it, text is readable in the other colour
+const NAMED = 11; // pixels of the smallest cell that fits a name beside it
+const TINY_LABEL = 6; // pixels of the strip that stands for the rows' names beside tiny cells
 const PAPER = 680; // pixels of a page's width, A4 or Letter with the usual margins
 
 function makeMatrix(holder) {
@@ -27,19 +29,30 @@ function makeMatrix(holder) {
   const longest = Math.max(...rows.map((row) => pen.measureText(row.cells[0].textContent).width));
   const label = (across) => Math.min(longest + 12, Math.max(60, 0.3 * across), 190);
 
+  // A cell with its number, one beside its row's name, or neither.
+  function kind(cell) {
+    return cell >= numbered() ? "large" : cell >= NAMED ? "small" : "tiny";
+  }
+
+  // Pixels of the smallest cell that fits its number.
+  function numbered() {
+    return Math.max(24, DIGIT * Math.max(...buttons.map((button) => button.textContent.length)) + 6);
+  }
+
   // Pixels of a cell when all of them fit, beside the rows' names if those can then be read.
   function fitting(across) {
-    const named = (across - label(across) - 4) / size;
-    const cell = named - (named >= 26 ? GAPS.large : GAPS.small);
-    return cell >= 11 ? Math.min(cell, size <= 4 ? 110 : 44) : Math.max(2, (across - 8) / size);
+    const beside = (gap) => (across - label(across) - 2 * gap) / size - gap;
+    if (beside(GAPS.large) >= numbered()) return Math.min(beside(GAPS.large), size <= 4 ? 110 : 44);
+    if (beside(GAPS.small) >= NAMED) return Math.min(beside(GAPS.small), numbered() - 0.1);
+    return Math.max(2, Math.min((across - TINY_LABEL) / size, NAMED - 0.1));
   }
 
   function resize(across) {
     const cell = Math.min(110, Math.max(2, fitting(across) * 1.5 ** zoom));
-    const digits = Math.max(...buttons.map((button) => button.textContent.length));
-    table.dataset.size = cell >= Math.max(24, DIGIT * digits + 6) ? "large" : cell >= 11 ? "small" : "tiny";
+    table.dataset.size = kind(cell);
+    box.classList.toggle("zoomed", zoom > 0);
     table.classList.toggle("level", cell >= 88 || names.every((name) => name.length <= 3 && cell >= 9 * name.length));
-    const [gap, side] = [GAPS[table.dataset.size], table.dataset.size === "tiny" ? 6 : label(across)];
+    const [gap, side] = [GAPS[table.dataset.size], table.dataset.size === "tiny" ? TINY_LABEL : label(across)];
     table.style.borderSpacing = `${gap}px`;
     table.style.width = `${side + gap + size * (cell + gap) + gap}px`;
     table.style.setProperty("--cell", `${cell}px`);
@@ -79,7 +92,7 @@ function makeMatrix(holder) {
     const [side, head] = [rows[row].cells[0], table.tHead.rows[0].cells[column + 1]];
     for (const band of bands) band.hidden = false;
     Object.assign(bands[0].style, { top: `${rows[row].offsetTop}px`, height: `${side.offsetHeight}px`, width: `${table.offsetWidth}px` });
-    Object.assign(bands[1].style, { left: `${rows[row].cells[column + 1].offsetLeft}px`, width: `${head.offsetWidth}px`, height: `${table.offsetHeight}px` });
+    Object.assign(bands[1].style, { top: `${head.offsetTop}px`, left: `${rows[row].cells[column + 1].offsetLeft}px`, width: `${head.offsetWidth}px`, height: `${table.offsetHeight - head.offsetTop}px` });
   }
 
   function point(cell) {

@@ -23,7 +23,7 @@ function shown(value) {
 }
 
 function percent(share) {
-  return share === null ? "nan" : `${(100 * share).toFixed(1)} %`;
+  return share === null ? "nan" : `${(100 * share).toFixed(1)}\u00a0%`;
 }
 
 // Okabe & Ito, in an order that keeps neighbours apart, for more than two series.
@@ -56,7 +56,7 @@ function base(unit) {
 function above(x, points) {
   const [low, high] = [points[0][0], points.at(-1)[0]];
   const at = high > low ? (x - low) / (high - low) : 0.5;
-  return { color: colour("faint"), formatter: "{b}", position: "end", distance: 3, align: at < 0.2 ? "left" : at > 0.8 ? "right" : "center" };
+  return { color: colour("faint"), formatter: "{b}", position: "end", distance: 8, align: at < 0.2 ? "left" : at > 0.8 ? "right" : "center" };
 }
 
 const CHARTS = {
