@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discern.console import Formatter, table
+from discern.console import Formatter, OwnDebug, table
 from discern.errors import DiscernError, refuse, sanitize_message
 from hostile.texts import CHOSEN
 
@@ -18,6 +18,32 @@ def test_a_name_in_a_table_is_shown_as_it_is(text):
     assert "\x1b" not in lines[-1]
     if text[:50].isprintable():
         assert text[:50].strip() in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "level", "shown"),
+    [
+        ("discern.run", logging.DEBUG, True),
+        ("mine", logging.DEBUG, True),
+        ("matplotlib.font_manager", logging.DEBUG, False),
+        ("asyncio", logging.DEBUG, False),
+        ("matplotlib.font_manager", logging.INFO, True),
+    ],
+)
+def test_debug_lines_of_libraries_are_shown_on_request(name, level, shown):
+    import asyncio  # noqa: F401 - a library is one that has been imported
+
+    import matplotlib  # noqa: F401
+
+    record = logging.LogRecord(name, level, "", 0, "x", (), None)
+    assert OwnDebug().filter(record) is shown
+    logger = logging.getLogger(name.partition(".")[0])
+    before = logger.level
+    logger.setLevel(logging.DEBUG)  # as hydra.verbose=NAME does
+    try:
+        assert OwnDebug().filter(record)
+    finally:
+        logger.setLevel(before)
 
 
 def test_log_lines_hold_nothing_that_a_terminal_obeys():

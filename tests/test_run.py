@@ -91,6 +91,7 @@ def test_the_folder_is_named_for_the_run_and_holds_what_it_was(finished):
         "checkpoints/last.safetensors",
         "config.yaml",
         "curves.png",
+        "hydra.yaml",
         "metrics.csv",
         "overrides.yaml",
         "report.html",
@@ -98,6 +99,14 @@ def test_the_folder_is_named_for_the_run_and_holds_what_it_was(finished):
         "test_predictions.safetensors",
         "train.log",
     }
+
+
+def test_hydras_settings_are_kept_with_the_choices(finished):
+    _, folder = finished
+    kept = OmegaConf.load(folder / "hydra.yaml")
+    assert kept.runtime.choices.model == "mlp"
+    assert kept.runtime.output_dir == str(folder)
+    assert list(kept.overrides.task) == list(COMMAND)
 
 
 def test_the_terminal_shows_choices_epochs_metrics_and_the_folder(finished):

@@ -1,22 +1,27 @@
 """Lines and tables for the terminal."""
 
+import functools
 import gc
 import logging
 import os
 import shutil
 import sys
+import sysconfig
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.tree import Tree
 from tqdm import tqdm
 
-from discern.errors import sanitize_message
-from discern.redaction import redacted_text
+from discern.errors import as_override, sanitize_message
+from discern.redaction import redacted, redacted_text
 from discern.text import visible
 
 # tqdm's own lock is shared with forks. One that is killed while it prints would hold it for ever,
@@ -56,6 +61,34 @@ class ConsoleHandler(logging.Handler):
             os.close(silence)
         except Exception:
             self.handleError(record)
+
+
+class OwnDebug(logging.Filter):
+    """Leaves out debug lines of libraries, unless ``hydra.verbose=LIBRARY`` asks for them.
+
+    With ``hydra.verbose=true`` matplotlib alone would write a line for each font.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is shown."""
+        if record.levelno >= logging.INFO or not _is_of_library(record.name.partition(".")[0]):
+            return True
+        logger: logging.Logger | None = logging.getLogger(record.name)
+        while logger is not None and logger.parent is not None:  # the root has none
+            if logger.level:
+                return True
+            logger = logger.parent
+        return False
+
+
+@functools.cache
+def _is_of_library(package: str) -> bool:
+    """Whether a package is neither discern nor a module of its user's."""
+    file = getattr(sys.modules.get(package), "__file__", None)
+    if package in ("discern", "hydra_plugins") or file is None:
+        return False
+    places = {sysconfig.get_path(name) for name in ("stdlib", "platlib", "purelib")}
+    return any(Path(file).is_relative_to(place) for place in places)
 
 
 def in_notebook() -> bool:
@@ -134,6 +167,21 @@ def table(
     with console.capture() as capture:
         console.print(grid)
     return "\n".join(line.rstrip() for line in capture.get().rstrip("\n").splitlines())
+
+
+def print_tree(title: str, settings: Mapping[str, Any]) -> None:
+    """Print settings as a tree, without secrets."""
+    tree = Tree(_cell(title), guide_style="dim")
+    _grow(tree, redacted(settings))
+    Console(emoji=False, highlight=False).print(tree)
+
+
+def _grow(tree: Tree, settings: Mapping[str, Any]) -> None:
+    for name, part in settings.items():
+        if isinstance(part, Mapping) and part:
+            _grow(tree.add(f"[bold]{_cell(str(name))}[/bold]"), part)
+        else:
+            tree.add(f"{_cell(str(name))}: [cyan]{_cell(as_override(part))}[/cyan]")
 
 
 def line_width() -> int:

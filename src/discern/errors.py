@@ -159,8 +159,15 @@ MAX_LISTED = 12
 
 
 def closest(wrong: str, known: Iterable[str]) -> str | None:
-    """The known name that is most similar to ``wrong``, if any is similar."""
-    return next(iter(difflib.get_close_matches(wrong, sorted(known), n=1)), None)
+    """The known name that is most like ``wrong``, if any is.
+
+    Of names of the same group, such as ``optimizer.lr``, what follows the group's name is compared.
+    """
+    group, dot, name = wrong.rpartition(".")
+    beginning = f"{group}{dot}"
+    rests = {each.removeprefix(beginning): each for each in sorted(known)}
+    found = difflib.get_close_matches(name, rests, n=1, cutoff=0.6)
+    return rests[found[0]] if found else None
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
@@ -168,7 +175,7 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = closest(wrong, names)
     if close is None:
-        return f"there are {', '.join(names)}."
+        return f"there are {shortened(names)}."
     choice = f" (there are {', '.join(names)})" if 1 < len(names) <= MAX_LISTED else ""
     return f"did you mean {close}{choice}?"
 

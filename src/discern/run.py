@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from discern.config.check import check
 from discern.config.values import plain
+from discern.console import print_tree
 from discern.data.module import ImageDataModule
 from discern.models.classifier import Classifier
 from discern.models.saved import Content, fill, read
@@ -44,6 +45,7 @@ from discern.training.job import quiet_libraries
 from discern.training.meeting import check_trained_on, say_what_is_measured
 from discern.training.outputs import TestOutputs, keep_test, show_samples
 from discern.training.overfit import judge
+from discern.training.profile import say_profile
 from discern.training.record import describe, draw, record_fit, recorded, save_config, write_summary
 from discern.training.result import Result
 from discern.training.resume import RngState
@@ -87,6 +89,8 @@ def train(
 def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, object]) -> Result:
     start = find_checkpoints(cfg)
     save_config(cfg, summary.facts["overrides"])
+    if cfg.get("print_config"):
+        print_tree("settings", plain(cfg))
     log_missing(missing(plain(cfg)))
     seed_everything(cfg.seed, workers=True, verbose=False)
     run, suggested = _build(cfg, summary, start)
@@ -242,4 +246,5 @@ def _end(cfg: DictConfig, run: _Run, ended: Ended) -> Result:
         facts["features"] = features.report(run.source)
     write_summary(run.summary, ended, cfg)
     conclude(facts, ended, run.folder)
+    say_profile(run.trainer)
     return Result(facts["metrics"], run.model.eval(), run.folder, ended)

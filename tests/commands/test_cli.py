@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from discern.commands import cli
 from discern.config.user_config import conf_dir
 from made_runs import made_run
 from run_files import (
@@ -107,6 +108,25 @@ def test_a_folder_without_permission_is_one_sentence(tmp_path):
     refused(invoke("train", cwd=tmp_path), tmp_path, "outputs", "hydra.run.dir")
 
 
+def test_a_trainer_for_a_gpu_on_a_machine_without_one_is_one_sentence(tmp_path):
+    settings = ("trainer=gpu", "data.source=sample", "hydra.run.dir=run")
+    done = invoke("train", *settings, cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: trainer.accelerator=gpu "), done
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("typed", [["discern", "train", "seed=3"], ["train.py", "seed=3"]])
+def test_a_run_can_be_started_once_more_for_each_of_its_processes(tmp_path, monkeypatch, typed):
+    """Lightning starts them with the words that this process has been started with."""
+    started: list[list[str]] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", typed)
+    monkeypatch.setattr(cli, "_run_job", lambda name, cfg: started.append([*sys.argv]))
+    (cli.main if typed[0] == "discern" else cli.train)()
+    assert started == [typed]
+
+
 # What is cheap stays cheap: nothing heavy is imported
 
 
@@ -124,6 +144,8 @@ CHEAP = {
     "compare a b": (1, "Error: a does not exist"),
     "report x": (1, "Error: x is no folder"),
     "dashboard --help": (0, "port="),
+    "doctor": (0, "Versions"),
+    "schema": (0, "schemas"),
 }
 
 

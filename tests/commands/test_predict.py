@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 import tracemalloc
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -420,6 +421,31 @@ def test_a_model_of_two_channels(predicted, tmp_path):
 # The command
 
 
+def test_a_few_pictures_are_told_one_by_one(tmp_path, model):
+    save_digits(tmp_path / "digits", 3)
+    (tmp_path / "digits" / "broken.png").write_text("no picture")
+    words = ("ckpt_path=model.safetensors", "input=digits", "out=mine", "pictures=0")
+    done = invoke("predict", *words, cwd=tmp_path)
+    lines = done.stdout.splitlines()
+    head = next(i for i, line in enumerate(lines) if line.startswith("picture "))
+    told = [re.split(r"  +", line) for line in lines[head + 2 : head + 5]]
+    rows = [row for row in table(tmp_path / "mine") if not row["error"]]
+    assert [(file, name) for file, name, *_ in told] == [
+        (row["file"], row["label"]) for row in rows
+    ]
+    shares = [float(share.removesuffix(" %")) for *_, share in told]
+    assert shares == pytest.approx([100 * float(row["probability"]) for row in rows], abs=0.06)
+
+
+def test_colour_is_not_inverted_and_nothing_is_said_of_it(tmp_path):
+    save_model(tmp_path / "model.safetensors", shape=(3, 28, 28))
+    save_digits(tmp_path / "digits", 2)
+    words = ("ckpt_path=model.safetensors", "input=digits", "out=mine", "pictures=0")
+    done = invoke("predict", *words, cwd=tmp_path)
+    assert done.returncode == 0, done
+    assert "invert" not in done.stdout
+
+
 def test_the_command(tmp_path, model):
     save_digits(tmp_path / "digits", 30, negative=True)
     arguments = ("predict", "ckpt_path=model.safetensors", "input=digits")
@@ -429,11 +455,13 @@ def test_the_command(tmp_path, model):
         done = invoke(*arguments, *extra, cwd=tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
         assert done.stderr == ""
-    assert done.stdout.splitlines() == [
-        "invert=false: none was inverted.",
-        "30 pictures classified.",
-        "Results: mine",
-    ]
+    first, second, *rest = done.stdout.splitlines()
+    assert (first, second) == ("invert=false: none was inverted.", "30 pictures classified.")
+    assert rest[1].split() == ["class", "pictures", "share"]
+    counted = Counter(row["label"] for row in table(tmp_path / "mine"))
+    lines = [re.split(r"  +", line) for line in rest[3:-2]]
+    assert {name: int(count) for name, count, _share in lines} == counted
+    assert rest[-1] == "Results: mine"
     (folder,) = (tmp_path / "outputs").glob("*/*_predict")
     for place in (folder, tmp_path / "mine"):
         assert {path.name for path in place.iterdir()} == {

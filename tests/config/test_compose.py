@@ -27,6 +27,10 @@ def explained(*overrides: str) -> str:
         ("scheduler=xyz", "scheduler=xyz is not a choice; there are cosine, none, "),
         ("modle=mlp", "modle is not a setting; did you mean model"),
         ("sed=3", "sed is not a setting; did you mean seed"),
+        ("optimizer.momntm=1", "optimizer.momntm is not a setting; there are optimizer.betas, "),
+        ("lr=3", "lr is not a setting; did you mean optimizer.lr?"),
+        ("trainer.gpus=1", "trainer.gpus is not a setting; there are trainer.accelerator, "),
+        ("trainer=gpuu", "trainer=gpuu is not a choice; did you mean gpu (there are cpu, ddp, "),
         ("optimizer.lrr=1", "optimizer.lrr is not a setting; did you mean optimizer.lr"),
         (
             "trainer.max_epoch=3",

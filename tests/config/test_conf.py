@@ -130,6 +130,13 @@ def test_the_trainer_group_holds_every_argument_of_lightning():
 
 
 @pytest.mark.parametrize("choice", ["auto", "cpu", "gpu", "mps"])
+def test_an_accelerator_is_chosen_as_a_trainer_too(choice):
+    if choice != "auto":
+        assert composed(f"trainer={choice}") == composed(f"accelerator={choice}")
+    assert composed("trainer=ddp_sim").trainer.strategy == "ddp"
+
+
+@pytest.mark.parametrize("choice", ["auto", "cpu", "gpu", "mps"])
 def test_an_accelerator_sets_what_the_others_set(choice):
     settings = yaml.safe_load(FILES[f"accelerator/{choice}.yaml"].read_text())
     assert settings == {"accelerator": choice, "devices": 1}

@@ -171,6 +171,16 @@ def test_the_pages_have_commands_and_a_wrong_one_would_be_found(whatever_files):
             composed(*words_of(line))
 
 
+def test_each_habit_of_other_tools_has_an_answer():
+    page = (DOCS / "how-do-i.md").read_text(encoding="utf-8")
+    tables = re.findall(r"^\| There \| Here \|\n\|[ |-]+\n((?:\|.*\n)+)", page, re.MULTILINE)
+    assert len(tables) == 4
+    for table in tables:
+        rows = [row.strip("| ").split(" | ") for row in table.splitlines()]
+        assert all(len(row) == 2 and all(row) for row in rows)
+        assert sum(bool(commands(f"{ours}\n")) for _, ours in rows) > len(rows) / 2
+
+
 # Settings
 
 

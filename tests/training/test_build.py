@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 from hydra.utils import instantiate
+from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from omegaconf import OmegaConf
 
 from discern.errors import DiscernError
-from discern.training.build import build, build_trainer
-from run_files import composed, same_bits, weights
+from discern.training.build import build, build_all, build_trainer
+from run_files import composed, metrics_csv, same_bits, weights
 
 HERE = __name__
 
@@ -132,3 +133,25 @@ def test_another_release_of_lightning_trains_by_its_own_loop_to_the_same_weights
     stock = tiny_run(name="stock")
     assert stock.metrics == ours.metrics
     assert same_bits(weights(stock.folder), weights(ours.folder))
+
+
+def test_many_loggers_are_those_that_are_installed(tiny_run, capsys, caplog, monkeypatch):
+    monkeypatch.setattr("discern.training.build.find_spec", lambda _: None)
+    caplog.set_level("INFO", "discern")
+    chosen = ("logger=many", "callbacks=model_summary", "print_config=true")
+    result = tiny_run(*chosen, "trainer.max_epochs=1")
+    assert metrics_csv(result.folder)
+    assert list(result.folder.glob("events.out.tfevents.*"))
+    assert any(
+        "mlflow and wandb; pip install 'discern[mlflow,wandb]'" in m for m in caplog.messages
+    )
+    shown = capsys.readouterr().out
+    assert "├── seed: 0" in shown
+    assert "hidden: [8]" in shown
+    assert "Total params: " in shown
+
+
+def test_lightnings_progress_bar_takes_the_place_of_ours():
+    cfg = composed("callbacks=rich_progress_bar")
+    bars = [c for c in build_all("callbacks", cfg.callbacks) if isinstance(c, ProgressBar)]
+    assert [type(bar) for bar in bars] == [RichProgressBar]

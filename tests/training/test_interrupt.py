@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import signal
 
 import pytest
+from lightning.pytorch import Callback
 
 from discern.runs.state import State
 from discern.training.interrupt import BY_CTRL_C, BY_SIGTERM, GracefulStop
@@ -44,6 +46,26 @@ def test_the_command_that_continues_is_told(tmp_path):
     assert typed == [*words, "ckpt_path=last"]
     done = invoke("train", *typed, cwd=tmp_path, draws=False)
     assert "Finished: 2 of 2 epochs." in done.stdout
+
+
+class FailsOnce(Callback):
+    """A user's own callback that cannot be called in the second epoch of a first attempt."""
+
+    def on_train_epoch_start(self, trainer, pl_module) -> None:
+        if trainer.current_epoch == 1 and "FAILS" in os.environ:
+            raise RuntimeError("no room")
+
+
+def test_the_command_that_continues_a_failed_run_is_told(tiny_run, tmp_path, caplog, monkeypatch):
+    caplog.set_level(logging.INFO, "discern")
+    monkeypatch.setenv("FAILS", "1")
+    with pytest.raises(RuntimeError, match="no room"):
+        tiny_run("trainer.callbacks=[{_target_: training.test_interrupt.FailsOnce}]")
+    told = [each for each in caplog.messages if "Continue: " in each]
+    begin = "The last checkpoint is kept. Continue: python train.py "
+    assert told == [f"{begin}ckpt_path={tmp_path / 'run'}"]
+    monkeypatch.delenv("FAILS")
+    assert tiny_run(f"ckpt_path={tmp_path / 'run'}", name="rest").state is State.DONE
 
 
 def test_statuses_are_those_of_shells():

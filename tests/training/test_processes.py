@@ -10,8 +10,8 @@ import pytest
 
 from discern.runs.tested import Tested, read_tested
 from photos import photos_in_turn
-from run_files import metrics_csv, summary
-from starter import begin, end, kill, said, until
+from run_files import DISCERN, command, metrics_csv, summary
+from starter import begin, end, invoke, kill, said, until
 
 
 @pytest.fixture
@@ -159,3 +159,26 @@ def test_two_processes_end_whatever_the_settings(pictures, tmp_path, overrides):
     count = 17 if "trainer.limit_test_batches=0.4" not in overrides else 8
     assert len(tested(two).predictions.labels) == count
     assert summary(two)["reason"] == "2 of 2 epochs"
+
+
+def test_the_other_processes_are_started_with_the_command_that_was_typed(tmp_path):
+    """Lightning starts them with the arguments that the program has while it trains."""
+    program = """
+import sys
+from discern.commands import cli
+cli._run_job = lambda name, cfg: print(sys.argv[1:])
+cli.main()
+"""
+    typed = ["train", "data.source=sample", "data.dir=my digits", "trainer.devices=2"]
+    assert invoke("-c", program, *typed, cwd=tmp_path).stdout.strip() == str(typed)
+
+
+@pytest.mark.slow
+def test_one_command_starts_two_processes(pictures, tmp_path):
+    settings = (*OF_ALL, f"data.dir={pictures}", "model.hidden=[4]", "hydra.run.dir=run")
+    done = command(
+        DISCERN, "train", *settings, "trainer.devices=2", "trainer.strategy=ddp", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert summary(tmp_path / "run")["machine"]["devices"] == "2 × cpu"
+    assert len(tested(tmp_path / "run").predictions.labels) == 17

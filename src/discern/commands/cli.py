@@ -45,6 +45,10 @@ Commands:
              discern cache list
   dashboard  look at runs in TensorBoard
              discern dashboard logdir=outputs port=6006
+  doctor     see versions, devices, folders and extras, for a bug report
+             discern doctor
+  schema     write JSON schemas, with which editors complete and check YAML files
+             discern schema
 
 discern COMMAND --help shows a command's choices and settings.
 Shell completion: eval "$(discern -sc install=bash)"   (or zsh, fish)
@@ -71,10 +75,20 @@ def _run(arguments: list[str]) -> None:
     elif arguments[0] in ("-sc", "--shell_completion"):
         _complete(arguments)
     elif arguments[0] in COMMANDS:
+        _read_env_file()
         COMMANDS[arguments[0]](arguments[1:])
     else:
         wrong = arguments[0]
         refuse(DiscernError(f"{wrong} is not a command; {did_you_mean(wrong, COMMANDS)}"))
+
+
+def _read_env_file() -> None:
+    from discern.config.env_file import read_env_file  # start-up time
+
+    try:
+        read_env_file()
+    except DiscernError as error:
+        refuse(error)
 
 
 def _version() -> str:
@@ -135,10 +149,13 @@ def _hydra_command(name: str, arguments: list[str]) -> None:
     from discern.redaction import remember
 
     started, asked = False, os.environ.get("HYDRA_FULL_ERROR")
+    typed = sys.argv
 
     def composed(cfg: "DictConfig") -> object:
         nonlocal started
         started = True
+        # With it Lightning starts the other processes of a run, which need the command's name too.
+        sys.argv = typed
         with _environment("HYDRA_FULL_ERROR", asked):  # for the processes that the job starts
             return _run_job(name, cfg)
 
@@ -238,13 +255,13 @@ JOBS = {"train": "folder", "inspect": "folder", "evaluate": "folder", "predict":
 """Commands that Hydra composes -> the setting that names the job's folder. Each is run by the
 function of its name in the module of its name."""
 
-PLAIN = ("report", "compare", "runs", "cache", "dashboard")
+PLAIN = ("report", "compare", "runs", "cache", "dashboard", "doctor", "schema")
 """Commands whose module in ``discern.commands`` parses its own arguments, in ``run``."""
 
-WORDLESS = ("runs", "dashboard")
+WORDLESS = ("runs", "dashboard", "doctor", "schema")
 """Plain commands that work without arguments; the others print their help."""
 
-COMPLETED = ("runs", "cache", "dashboard")
+COMPLETED = ("runs", "cache", "dashboard", "doctor")
 """Plain commands with shell completion of their own."""
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {

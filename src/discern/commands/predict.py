@@ -3,7 +3,8 @@
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from discern.config.check import check
-from discern.console import is_terminal
+from discern.console import is_terminal, table, table_or_blocks
 from discern.data.in_memory import InMemoryImages
 from discern.data.pictures import PictureError, dark_on_light, fit_picture
 from discern.errors import DiscernError, as_override
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 BATCH, MAX_VALUES = 256, 2**23
 """Files in memory at a time, and the most values of a batch in the network's input or in the
 output of any of its linear layers."""
+MAX_LISTED, MAX_CLASSES = 10, 20
+"""The most pictures whose labels are printed one by one, and the most classes that are counted."""
 
 
 @dataclass
@@ -51,6 +54,8 @@ class Outcome:
         undefined: of these, pictures for which the model's output is NaN.
         unreadable: files that could not be read.
         shown: the first of the pictures, to be drawn.
+        first: file, label and probability of the first of the pictures, to be printed.
+        counts: label -> pictures that it was predicted for.
     """
 
     read: int = 0
@@ -58,6 +63,8 @@ class Outcome:
     undefined: int = 0
     unreadable: int = 0
     shown: list[Classified] = field(default_factory=list)
+    first: list[tuple[Path, int, float]] = field(default_factory=list)
+    counts: Counter[int] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -104,10 +111,10 @@ def predict(cfg: DictConfig) -> Outcome:
 
         use_engine(network, card.input_shape, cfg.engine, len(files))
     outcome = Outcome()
-    with write_whole(folder / "predictions.csv") as table:
-        write_csv(table, [_columns(card)])
+    with write_whole(folder / "predictions.csv") as file:
+        write_csv(file, [_columns(card)])
         for batch in classify_files(files, network, card, cfg.invert):
-            write_csv(table, _rows(batch, card.class_names))
+            write_csv(file, _rows(batch, card.class_names))
             _count(outcome, batch, cfg.pictures)
     if explainer is not None:
         outcome.shown = list(_explained(outcome.shown, explainer, card))
@@ -259,8 +266,14 @@ def _count(outcome: Outcome, batch: Batch, pictures: int) -> None:
         pixels, probabilities = batch.pixels[number].copy(), batch.probabilities[number].copy()
         note = " (inverted)" if batch.inverted[number] else ""
         outcome.shown.append(Classified(f"{printable(path)}{note}", pixels, probabilities))
+    defined = np.isfinite(batch.probabilities).all(axis=1)
+    labels = batch.probabilities.argmax(1)
+    for number in np.flatnonzero(defined)[: MAX_LISTED - len(outcome.first)]:
+        label = int(labels[number])
+        outcome.first.append((read[number], label, float(batch.probabilities[number, label])))
+    outcome.counts.update(labels[defined].tolist())
     outcome.read += len(read)
-    outcome.undefined += int((~np.isfinite(batch.probabilities)).any(axis=1).sum())
+    outcome.undefined += int((~defined).sum())
     outcome.inverted += int(batch.inverted.sum())
     outcome.unreadable += len(batch.reasons) - len(read)
 
@@ -272,7 +285,9 @@ def _conclude(outcome: Outcome, cfg: DictConfig, card: Card) -> None:
             f"input={cfg.input} has no readable picture: "
             f"{relative(Path(cfg.out) / 'predictions.csv')} has the reason for each file."
         )
-    log.info(_about_inversion(outcome, cfg.invert, card.input_shape[0]))
+    inversion = _about_inversion(outcome, cfg.invert, card.input_shape[0])
+    if inversion is not None:
+        log.info(inversion)
     if outcome.unreadable:
         log.warning(
             "%s of %s files could not be read; predictions.csv has the reasons.",
@@ -282,13 +297,41 @@ def _conclude(outcome: Outcome, cfg: DictConfig, card: Card) -> None:
     warn_of_undefined(outcome.undefined, outcome.read)
     pictures = "1 picture" if outcome.read == 1 else f"{outcome.read:,} pictures"
     log.info("%s classified.", pictures)
+    if outcome.counts:
+        log.info("\n%s\n", _predictions(outcome, card.class_names))
     log.info("Results: %s", relative(Path(cfg.out)))
 
 
-def _about_inversion(outcome: Outcome, invert: bool | str, channels: int) -> str:
-    if invert == "auto" and channels == 3:
-        note = "no picture was inverted, since the model takes colour"
-    elif invert == "auto":
+def _predictions(outcome: Outcome, class_names: Sequence[str]) -> str:
+    """The class of each of a few pictures, or of many how many are of each class."""
+    if outcome.counts.total() <= MAX_LISTED:
+        rows = [
+            (printable(relative(path)), class_names[label], _percent(probability))
+            for path, label, probability in outcome.first
+        ]
+        blocks = [f"{file}\n  {name} {probability}" for file, name, probability in rows]
+        return table_or_blocks(["picture", "class", "probability"], rows, blocks)
+    common = outcome.counts.most_common(MAX_CLASSES)
+    counted = [
+        (class_names[label], f"{count:,}", _percent(count / outcome.counts.total()))
+        for label, count in common
+    ]
+    others = outcome.counts.total() - sum(count for _, count in common)
+    if others:
+        classes = len(outcome.counts) - len(common)
+        share = _percent(others / outcome.counts.total())
+        counted.append((f"{classes:,} other classes", f"{others:,}", share))
+    return table(["class", "pictures", "share"], counted)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _about_inversion(outcome: Outcome, invert: bool | str, channels: int) -> str | None:
+    if channels == 3 and invert is not True:
+        return None  # light on dark means nothing in colour
+    if invert == "auto":
         note = f"{outcome.inverted:,} of {outcome.read:,} pictures, dark on light, were inverted"
     else:
         note = f"all {outcome.read:,} pictures were inverted" if invert else "none was inverted"

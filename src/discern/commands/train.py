@@ -4,13 +4,16 @@ import logging
 import math
 from contextlib import suppress
 from pathlib import Path
+from typing import cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from discern.config.experiment_file import name_of
+from discern.errors import refusals_of_files
+from discern.files.yaml_file import write_config
 from discern.run import train
 from discern.runs.state import State
 from discern.runs.summary import Summary
@@ -20,6 +23,9 @@ from discern.training.result import Result
 
 Objective = float | None | list[float | None]
 
+HYDRA = "hydra.yaml"
+"""Hydra's own settings beside config.yaml: choices, launcher, folders."""
+
 
 def job(cfg: DictConfig, import_seconds: float) -> Objective:
     """Train in ``cfg.folder`` and return the objective."""
@@ -27,6 +33,8 @@ def job(cfg: DictConfig, import_seconds: float) -> Objective:
     if getattr(rank_zero_only, "rank", 0):
         # One of several processes of the run: only the first one logs.
         logging.getLogger().setLevel(logging.ERROR)
+    elif hydra.mode == RunMode.RUN:
+        _write_hydra_settings(Path(cfg.folder) / HYDRA)
     choices = hydra.runtime.choices
     identity = {
         # A list of several experiments has no entry in Hydra's choices.
@@ -50,6 +58,13 @@ def job(cfg: DictConfig, import_seconds: float) -> Objective:
     if result.ended.status:
         raise SystemExit(result.ended.status)
     return objective_of(cfg.objective, result)
+
+
+def _write_hydra_settings(path: Path) -> None:
+    settings = cast(DictConfig, HydraConfig.get())
+    parts = [str(name) for name in settings if name not in ("help", "hydra_help")]
+    with refusals_of_files():
+        write_config(OmegaConf.masked_copy(settings, parts), path, False)
 
 
 def objective_of(setting: str | list[str], result: Result) -> Objective:

@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails
 from discern.config.allowed import allowed, options, type_of
 from discern.config.schema import (
     EXTRAS,
+    IF_INSTALLED,
     NUMBERS,
     PARTS,
     SCHEMAS,
@@ -176,7 +177,7 @@ def _is_built(part: object) -> bool:
 def _check_parts(values: Mapping[str, object]) -> None:
     for name, part in _parts(values):
         schema, extra = _schema_of(name, part), EXTRAS.get(str(part.get("_target_")))
-        if extra is not None:
+        if extra is not None and not part.get(IF_INSTALLED):
             _check_installed(name, extra, extra)
         if schema is None:
             continue

@@ -1,7 +1,7 @@
 """Composing a config in Python, and the message for what goes wrong."""
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -147,6 +147,13 @@ def _unknown_key(key: str, config_name: str, overrides: list[str]) -> str:
             known = {f"{prefix}{child!s}" for child in node if child != "_target_"}
             if len(parts) == 1:
                 known |= {"experiment", "debug"}
+                of_groups = [f"{g!s}.{key}" for g in node if key in _settings_in(node[g])]
+                if of_groups:
+                    return f"{key} is not a setting; did you mean {' or '.join(of_groups)}?"
             return f"{key} is not a setting; {did_you_mean(prefix + name, known)}"
         node = node[name]
     raise AssertionError("a key has a part")
+
+
+def _settings_in(node: object) -> Iterable[object]:
+    return node if isinstance(node, DictConfig) else ()

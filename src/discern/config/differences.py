@@ -19,7 +19,7 @@ SEVERAL = ("experiment", "debug", "hparams_search")
 PACKAGES = {"accelerator": "trainer"}
 """Groups whose settings are not below their own name."""
 
-IGNORED = ("folder", "sweep", "hydra", "data.dir", "cache.dir")
+IGNORED = ("folder", "sweep", "hydra", "data.dir", "cache.dir", "print_config")
 """Where a run is and reads, and what a sweep sets for its jobs."""
 
 

@@ -501,6 +501,7 @@ class RunSettings(OpenSettings):
     on_nan: Literal["stop", "continue"]
     train: bool
     test: bool
+    print_config: bool = False
     report: bool
     find_lr: Literal[True, "use", False]
     ckpt_path: _Model | None
@@ -586,6 +587,9 @@ EXTRAS = {
     "lightning.pytorch.loggers.MLFlowLogger": "mlflow",
 }
 """``_target_`` -> the package that it needs, which the extra of that name installs."""
+
+IF_INSTALLED = "if_installed"
+"""Setting of such a ``_target_``: it is left out where the package is missing."""
 
 PARTS: dict[str, type[BaseModel]] = {
     "model": AnyModelSettings,

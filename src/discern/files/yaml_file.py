@@ -78,12 +78,15 @@ def check_yaml(text: str, most: int = MAX_PARTS, loader: Any = None) -> None:
             raise ValueError("it holds too many values")
 
 
-def write_config(cfg: Any, path: Path) -> None:
-    """Write a config in the words of ``OmegaConf.to_yaml``.
+def write_config(cfg: Any, path: Path, resolve: bool = True) -> None:
+    """Write a config in the words of ``OmegaConf.to_yaml``; what may be secret is left out.
 
-    Every interpolation is resolved, and what may be secret is left out.
+    Args:
+        cfg: the config.
+        path: the file.
+        resolve: replace interpolations by their values.
     """
-    values = redacted(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
+    values = redacted(OmegaConf.to_container(cfg, resolve=resolve, enum_to_str=True))
     with write_whole(path) as file:
         yaml.dump(
             values,

@@ -3,6 +3,7 @@
 import functools
 import importlib.metadata
 import json
+import logging
 import math
 import os
 import platform
@@ -20,6 +21,8 @@ from discern.redaction import redacted
 from discern.runs.folder import FORMAT
 from discern.runs.metric_table import metric_of
 from discern.runs.state import Ended
+
+log = logging.getLogger(__name__)
 
 PACKAGES = ("discern", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy")
 
@@ -51,8 +54,10 @@ class Summary:
         try:
             yield
         finally:
+            took = time.perf_counter() - began
             seconds = self.facts["seconds"]
-            seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - began
+            seconds[name] = seconds.get(name, 0.0) + took
+            log.debug("%s: %.2f s", name, took)
 
     def write(self, ended: Ended) -> None:
         """Write the file, with the run's state and reason."""

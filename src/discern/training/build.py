@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version as release
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +24,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from discern.config.argument_types import check_types
+from discern.config.schema import EXTRAS, IF_INSTALLED
 from discern.config.user_config import make_importable
 from discern.config.values import plain, with_floats
 from discern.data.image_folder import BadFile, TooManyBadFilesError
@@ -48,6 +50,7 @@ from discern.training.checkpointing import WholeFileCheckpointIO
 from discern.training.finetune import Finetune
 from discern.training.job import relative
 from discern.training.meeting import say_what_differs
+from discern.training.profile import PROFILERS, ProfileTotals, settings_of_profiler
 from discern.training.seam import callback_of
 from discern.training.time_limit import TimeLimit
 
@@ -202,6 +205,16 @@ def build_trainer(cfg: DictConfig, always: list[Callback]) -> Trainer:
     unwanted += [ModelCheckpoint] if bare or settings["enable_checkpointing"] is False else []
     unwanted += [ProgressBar] if bare or settings["enable_progress_bar"] is False else []
     callbacks = [c for c in callbacks if not isinstance(c, tuple(unwanted))]
+    if settings["enable_checkpointing"] is False or settings["barebones"]:
+        callbacks = [c for c in callbacks if not isinstance(c, ModelCheckpoint)]
+    if settings["barebones"]:  # nothing is logged that it could watch
+        callbacks = [c for c in callbacks if not isinstance(c, EarlyStopping)]
+    if settings["enable_progress_bar"] is False or settings["barebones"]:
+        callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]
+    if settings["profiler"] is not None:
+        callbacks.append(ProfileTotals())
+    if settings["profiler"] in (*PROFILERS,):
+        settings["profiler"] = settings_of_profiler(settings["profiler"], cfg.folder)
     for name in ("profiler", "strategy"):
         if isinstance(settings[name], dict):
             settings[name] = build(f"trainer.{name}", settings[name])
@@ -228,6 +241,9 @@ def build_trainer(cfg: DictConfig, always: list[Callback]) -> Trainer:
         trainer: Trainer = build("trainer", settings | changes)
     except (MisconfigurationException, ValueError) as error:
         raise DiscernError(f"trainer: {first_line(error)}.") from error
+    for name in ("callbacks", "loggers"):
+        kinds = [type(each).__name__ for each in getattr(trainer, name)]
+        log.debug("%s: %s", name, ", ".join(kinds) or "none")
     _check_processes(trainer, settings)
     _check_checkpoints(trainer.checkpoint_callbacks)
     if release("lightning").startswith(KNOWN_LIGHTNING):
@@ -280,6 +296,34 @@ def _check_checkpoints(callbacks: Sequence[Callback]) -> None:
             raise DiscernError(
                 f"callbacks: two checkpoints have the filename={name}; each must have its own."
             )
+
+
+def _loggers(group: DictConfig, setting: Any) -> Any:
+    if setting in (None, True):
+        return build_all("logger", _installed(plain(group))) or False
+    return build_all("trainer.logger", setting) or False
+
+
+def _installed(loggers: Any) -> Any:
+    """Loggers without those that are left out where their package is missing."""
+    if not isinstance(loggers, dict):
+        return loggers
+    kept, missing = {}, []
+    for name, node in loggers.items():
+        optional = isinstance(node, dict) and node.get(IF_INSTALLED)
+        extra = EXTRAS.get(str(node.get("_target_"))) if optional else None
+        if extra is not None and find_spec(extra) is None:
+            missing.append(extra)
+            continue
+        is_node = isinstance(node, dict)
+        kept[name] = {k: v for k, v in node.items() if k != IF_INSTALLED} if is_node else node
+    if missing:
+        log.info(
+            "Loggers that are not installed: %s; pip install 'discern[%s]' brings them.",
+            " and ".join(missing),
+            ",".join(missing),
+        )
+    return kept
 
 
 def _check_devices(accelerator: str, devices: int | str | list[int]) -> None:

@@ -28,6 +28,7 @@ from discern.runs.summary import Summary, git_state, machine, versions
 from discern.runs.sweep_job import sweep_draws
 from discern.training.history import History
 from discern.training.interrupt import BY_CTRL_C, BY_SIGTERM
+from discern.training.terminal import way_on
 
 log = logging.getLogger(__name__)
 
@@ -61,18 +62,27 @@ def recorded(
             yield summary
     except KeyboardInterrupt:
         write_summary(summary, BY_CTRL_C, cfg)
+        _say_way_on(summary)
         raise
     except SystemExit as end:
         signals = [each for each in (BY_CTRL_C, BY_SIGTERM) if each.status == end.code]
         signals += [Ended(State.FAILED, f"it ended with status {end.code}")]
         write_summary(summary, signals[0], cfg)
+        _say_way_on(summary)
         raise
     except BaseException as error:
         if not isinstance(error, DiscernError):  # a sentence that needs none
             summary.facts["traceback"] = _traceback(error)
         with suppress(OSError):  # a full disk, which is reported already
             write_summary(summary, failed(error), cfg)
+        _say_way_on(summary)
         raise
+
+
+def _say_way_on(summary: Summary) -> None:
+    command = way_on(summary.facts, summary.path.parent)
+    if command is not None:
+        log.info("The last checkpoint is kept. Continue: %s", command)
 
 
 def failed(error: BaseException) -> Ended:

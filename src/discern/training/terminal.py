@@ -115,20 +115,21 @@ def name_within(path: Path, folder: Path) -> str:
     return printable(path.relative_to(folder) if path.is_relative_to(folder) else relative(path))
 
 
-def _way_on(facts: Mapping[str, Any], ended: Ended, folder: Path) -> str:
-    """The command that continues an interrupted run, or an empty text."""
+def way_on(facts: Mapping[str, Any], folder: Path) -> str | None:
+    """The command that continues a run that did not come to its end; None where there is none."""
     last = folder / "checkpoints" / "last.safetensors"
-    if ended.state is not State.INTERRUPTED or is_sweep(folder.parent) or not last.is_file():
-        return ""
+    if is_sweep(folder.parent) or not last.is_file():
+        return None
     among_all = folder.resolve().is_relative_to(placed(OUTPUTS).resolve())
     start = "last" if among_all else as_override(str(relative(folder)))
     typed = [each for each in facts["overrides"] if not each.startswith("ckpt_path=")]
-    return f" Continue: {command_line([*typed, f'ckpt_path={start}'], as_typed_settings())}"
+    return command_line([*typed, f"ckpt_path={start}"], as_typed_settings())
 
 
-def conclude(facts: Mapping[str, Any], ended: Ended, folder: Path) -> None:
-    """Log how the run ended, its metrics and where its files are."""
-    log.info("%s.%s", ended.sentence, _way_on(facts, ended, folder))
+def conclude(facts: dict[str, Any], ended: Ended, folder: Path) -> None:
+    """Say what came out, and where it is."""
+    command = way_on(facts, folder) if ended.state is State.INTERRUPTED else None
+    log.info("%s.%s", ended.sentence, f" Continue: {command}" if command else "")
     if "overfit" in facts:
         log.info("%s", facts["overfit"]["verdict"])
     if "diverged" in facts:
