@@ -51,14 +51,7 @@ from discern.training.result import Result
 from discern.training.resume import RngState
 from discern.training.seam import settings_of
 from discern.training.start import continue_from, find_checkpoints, known_of
-from discern.training.terminal import (
-    announce,
-    conclude,
-    devices,
-    gpu,
-    gpu_memory_used,
-    name_within,
-)
+from discern.training.terminal import announce, conclude, devices, gpu, name_within
 
 if TYPE_CHECKING:  # start-up time: a frozen backbone alone has features
     from discern.features.source import FeatureSource
@@ -241,7 +234,6 @@ def _test(run: _Run) -> None:
 def _end(cfg: DictConfig, run: _Run, ended: Ended) -> Result:
     """Write the summary and the report, and tell how the run ended."""
     facts = run.summary.facts
-    facts["machine"] |= gpu_memory_used(run.trainer)
     if run.source is not None:
         facts["features"] = features.report(run.source)
     write_summary(run.summary, ended, cfg)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NotRequired, TypedDict
@@ -40,7 +39,7 @@ from discern.runs.folder import (
     mapping,
     numbers,
 )
-from discern.runs.metric_table import DRAWN, METRICS
+from discern.runs.metric_table import DRAWN, METRICS, SHARE
 from discern.runs.predictions import Predictions
 from discern.runs.state import State
 from discern.runs.summary import trained_on_sentence
@@ -53,9 +52,6 @@ MATRIX_UP_TO = 150
 LISTED_FROM, MAX_CONFUSIONS = 21, (20, 100)
 """The smallest number of classes with a list of confusions, and the most rows of it: beside a
 matrix and without one."""
-
-NAME_LENGTH = 24
-"""Characters of a class's name beside the confusion matrix."""
 
 COLOURS = 8
 """Colours of a chart's lines in page.js; the lines after so many are dashed."""
@@ -80,6 +76,7 @@ class Chart(TypedDict):
     series: list[Line]
     marks: NotRequired[list[dict[str, object]]]
     unit: NotRequired[str]
+    top: NotRequired[float]
 
 
 def write_run_page(folder: Path) -> Path:
@@ -221,7 +218,9 @@ def _charts(run: Run, epochs: Sequence[Mapping[str, float]]) -> dict[str, Chart]
     for metric in DRAWN:
         splits = {"training": f"train/{metric.name}", "validation": f"val/{metric.name}"}
         charts[metric.name] = line_chart(metric.label(), [(epochs, splits)]) | {"marks": marks}
-    charts["class_accuracy"] = _class_curves(run, epochs) | {"marks": marks}
+        if metric.unit == SHARE:
+            charts[metric.name]["top"] = 1.0
+    charts["class_accuracy"] = _class_curves(run, epochs) | {"marks": marks, "top": 1.0}
     speed = "Training speed (images/s)" + (f": {counted}" if counted else "")
     for name, caption, unit in (
         ("lr", "Learning rate", ""),
@@ -314,32 +313,9 @@ def _confusions(facts: RunFacts) -> Section | None:
     names, matrix = facts.tested.predictions.class_names, facts.confusions
     return {
         "classes": names,
-        "short": _short(names),
         "matrix": matrix.tolist() if len(names) <= MATRIX_UP_TO else None,
         "pairs": _most_confused(matrix) if len(names) >= LISTED_FROM else None,
     }
-
-
-def _short(names: Sequence[str]) -> list[str]:
-    """The names for the sides of the matrix, shortened in the middle.
-
-    Names that this makes alike get their number, from 0.
-    """
-    short = [shortened(name, NAME_LENGTH) for name in names]
-    count = Counter(short)
-    return [
-        text if count[text] == 1 or text == name else f"{shortened(name, NAME_LENGTH)} #{number}"
-        for number, (name, text) in enumerate(zip(names, short, strict=True))
-    ]
-
-
-def shortened(text: str, length: int) -> str:
-    """A text on one line of at most ``length`` characters, shortened in the middle."""
-    line = " ".join(text.split())
-    if len(line) <= length:
-        return line
-    head = length // 2
-    return f"{line[:head]}…{line[head + 1 - length :]}"
 
 
 def _most_confused(matrix: NDArray[np.int64]) -> list[tuple[int, int, int]]:

@@ -128,7 +128,7 @@ def machine() -> dict[str, str | int | None]:
         "system": platform.platform(),
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
-        "memory_bytes": _memory(),
+        "memory_bytes": memory_bytes(),
     }
 
 
@@ -143,7 +143,8 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _memory() -> int | None:
+def memory_bytes() -> int | None:
+    """Bytes of memory; None if unknown."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # Windows has no sysconf

@@ -28,7 +28,7 @@ from discern.runs.summary import Summary, git_state, machine, versions
 from discern.runs.sweep_job import sweep_draws
 from discern.training.history import History
 from discern.training.interrupt import BY_CTRL_C, BY_SIGTERM
-from discern.training.terminal import way_on
+from discern.training.terminal import gpu_memory_used, way_on
 
 log = logging.getLogger(__name__)
 
@@ -141,6 +141,7 @@ def record_fit(
         names = {each.name: f"{split}/{each.name}" for each in METRICS}
         if known := {name: row[logged] for name, logged in names.items() if logged in row}:
             facts["metrics"][split] = known
+    facts["machine"] |= gpu_memory_used(trainer)
     facts["epochs"], facts["steps"] = len(history.rows), trainer.global_step
     facts["seconds"]["validation"] = history.validation_seconds
     facts["seconds"]["fit"] -= history.validation_seconds

@@ -7,6 +7,8 @@ const DIGIT = 7.5; // pixels
 const STRONG = 0.69; // of a cell's colour: beyond it, text is readable in the other colour
 const NAMED = 11; // pixels of the smallest cell that fits a name beside it
 const TINY_LABEL = 6; // pixels of the strip that stands for the rows' names beside tiny cells
+const FONT = 12.8; // pixels of the names' letters, and of the room above a column, as in style.css
+const HEAD = 172;
 const PAPER = 680; // pixels of a page's width, A4 or Letter with the usual margins
 
 function makeMatrix(holder) {
@@ -25,9 +27,11 @@ function makeMatrix(holder) {
   box.append(...bands);
 
   const pen = document.createElement("canvas").getContext("2d");
-  pen.font = getComputedStyle(rows[0].cells[0]).font;
-  const longest = Math.max(...rows.map((row) => pen.measureText(row.cells[0].textContent).width));
-  const label = (across) => Math.min(longest + 12, Math.max(60, 0.3 * across), 190);
+  pen.font = `${FONT}px ${getComputedStyle(table).fontFamily}`;
+  const wide = (text) => pen.measureText(text).width;
+  const longest = Math.max(...names.map(wide));
+  const letters = new Intl.Segmenter();
+  const label = (across) => Math.min(longest + 14, Math.max(60, 0.3 * across), 190);
 
   // A cell with its number, one beside its row's name, or neither.
   function kind(cell) {
@@ -36,7 +40,7 @@ function makeMatrix(holder) {
 
   // Pixels of the smallest cell that fits its number.
   function numbered() {
-    return Math.max(24, DIGIT * Math.max(...buttons.map((button) => button.textContent.length)) + 6);
+    return Math.max(22, DIGIT * Math.max(...buttons.map((button) => button.textContent.length)) + 6);
   }
 
   // Pixels of a cell when all of them fit, beside the rows' names if those can then be read.
@@ -45,6 +49,28 @@ function makeMatrix(holder) {
     if (beside(GAPS.large) >= numbered()) return Math.min(beside(GAPS.large), size <= 4 ? 110 : 44);
     if (beside(GAPS.small) >= NAMED) return Math.min(beside(GAPS.small), numbered() - 0.1);
     return Math.max(2, Math.min((across - TINY_LABEL) / size, NAMED - 0.1));
+  }
+
+  // A name within so many pixels, shortened in the middle.
+  function shorten(name, pixels) {
+    if (wide(name) <= pixels) return name;
+    const parts = [...letters.segment(name)].map((part) => part.segment);
+    const without = (kept) => parts.slice(0, Math.floor(kept / 2)).join("") + "…" + parts.slice(parts.length - Math.ceil(kept / 2)).join("");
+    let kept = parts.length - 1;
+    while (kept > 0 && wide(without(kept)) > pixels) kept -= 1;
+    return without(kept);
+  }
+
+  // Writes the names beside the cells; those that shortening makes alike get their number, from 0.
+  function name(heads, pixels) {
+    const short = names.map((name) => shorten(name, pixels));
+    const seen = new Map();
+    for (const text of short) seen.set(text, (seen.get(text) || 0) + 1);
+    heads.forEach((head, number) => {
+      const end = ` #${number}`;
+      const alike = seen.get(short[number]) > 1 && short[number] !== names[number];
+      head.firstElementChild.textContent = alike ? shorten(names[number], pixels - wide(end)) + end : short[number];
+    });
   }
 
   function resize(across) {
@@ -59,6 +85,10 @@ function makeMatrix(holder) {
     table.style.setProperty("--high", `${Math.min(cell, 44)}px`);
     table.style.setProperty("--label", `${side}px`);
     for (const band of bands) band.hidden = true;
+    const smaller = Math.max(1, FONT / (0.85 * cell)); // the names beside small cells
+    name(rows.map((row) => row.cells[0]), smaller * (side - 12));
+    const level = table.classList.contains("level");
+    name([...table.tHead.rows[0].cells].slice(1), level ? Infinity : smaller * HEAD);
   }
 
   function share(row, column) {

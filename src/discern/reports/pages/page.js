@@ -78,7 +78,7 @@ const CHARTS = {
         axisLabel: { ...axis.axisLabel, formatter: shown },
         axisPointer: { label: { formatter: ({ value }) => `${spec.x || "epoch"} ${shown(value)}` } },
       },
-      yAxis: { ...axis, type: spec.log ? "log" : "value", scale: true, axisLabel: { ...axis.axisLabel, formatter: shown } },
+      yAxis: { ...axis, type: spec.log ? "log" : "value", scale: true, max: spec.top, axisLabel: { ...axis.axisLabel, formatter: shown } },
       dataZoom: [
         { type: "inside", zoomOnMouseWheel: "ctrl", moveOnMouseWheel: false, filterMode: "none" },
         { type: "slider", height: 16, bottom: 6, filterMode: "none", textStyle: { color: colour("faint") }, showDetail: false, brushSelect: false, borderColor: colour("line") },
