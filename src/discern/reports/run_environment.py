@@ -144,7 +144,7 @@ def layers(facts: RunFacts) -> Section | None:
     rows = [_layer(mapping(each)) for each in found[:MAX_LAYERS]] if isinstance(found, list) else []
     if not rows:
         return None
-    header = ["layer", "type", "output shape", "trainable parameters", "frozen parameters"]
+    header = ["layer", "type", "output shape", "trainable", "frozen"]
     return {"header": header, "rows": rows}
 
 
