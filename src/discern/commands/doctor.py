@@ -193,12 +193,12 @@ def devices() -> dict[str, str]:
     usable = "" if allowed == cores else f", {allowed} of them for this process"
     threads = os.environ.get("OMP_NUM_THREADS")
     memory = memory_bytes()
-    said = f"OMP_NUM_THREADS={threads}" if threads else "OMP_NUM_THREADS is not set"
+    variable = f"OMP_NUM_THREADS={threads}" if threads else "OMP_NUM_THREADS is not set"
     return {
         "CPU": f"{cpu_name()}, {_count(cores, 'core')}{usable}",
         **({"memory": f"{memory / GB:.1f} GB"} if memory else {}),
         **_gpus(),
-        "threads": f"{said}; threads=auto takes 1 for a small network, else one a core",
+        "threads": f"{variable}; threads=auto takes 1 for a small network, else one a core",
     }
 
 
