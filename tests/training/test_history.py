@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import logging
+from typing import ClassVar
 
 import pytest
+from lightning.pytorch import Callback
+from lightning.pytorch.utilities import grad_norm
 
 from discern.training.history import epoch_line
 from run_files import checkpoint, metrics_csv, summary
@@ -87,3 +90,37 @@ def test_the_line_of_an_epoch_fits_into_the_terminal():
         (50, f"epoch 5  {train}\n         {val}"),
     ):
         assert epoch_line(row, "features read", width) == line
+
+
+def test_the_gradient_norm_of_a_row_is_that_of_every_fiftieth_step(tiny_run):
+    """Lightning's own norm of each step's gradients is what ours is compared with."""
+    Norms.seen = []
+    run = tiny_run("trainer.max_epochs=2", "trainer.gradient_clip_val=0.1", NORMS)
+    epochs = [Norms.seen[:6], Norms.seen[6:]]  # of six steps, of which the first is measured
+    assert min(Norms.seen) > 0.1
+    for row, norms in zip(metrics_csv(run.folder), epochs, strict=True):
+        assert row["train/grad_norm"] == pytest.approx(norms[0], rel=1e-5)
+    Norms.seen = []
+    run = tiny_run("data.batch_size=4", "trainer.max_epochs=1", NORMS, name="long")
+    assert len(Norms.seen) == 60
+    (row,) = metrics_csv(run.folder)
+    assert row["train/grad_norm"] == pytest.approx((Norms.seen[0] + Norms.seen[50]) / 2, rel=1e-5)
+
+
+class Norms(Callback):
+    """Notes the norm of the gradient in each step."""
+
+    seen: ClassVar[list[float]] = []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
+        self.seen.append(grad_norm(pl_module, 2)["grad_2.0_norm_total"].item())
+
+
+NORMS = "trainer.callbacks=[{_target_: test_history.Norms}]"
+
+
+def test_few_classes_have_their_validation_accuracy_in_each_row(tiny_run):
+    run = tiny_run("trainer.max_epochs=2")
+    for row in metrics_csv(run.folder):
+        of_class = [row[f"val/accuracy/{number}"] for number in range(10)]
+        assert row["val/recall"] == pytest.approx(sum(of_class) / 10, abs=1e-6)

@@ -34,6 +34,23 @@ def devices(trainer: Trainer) -> str:
     return f"{trainer.world_size} × {name}"
 
 
+def gpu(trainer: Trainer) -> dict[str, str | int]:
+    """The name and memory of the GPU that this process trains on; empty without one of CUDA's."""
+    device = trainer.strategy.root_device
+    if device.type != "cuda":
+        return {}
+    found = torch.cuda.get_device_properties(device)
+    return {"gpu": found.name, "gpu_memory_bytes": found.total_memory}
+
+
+def gpu_memory_used(trainer: Trainer) -> dict[str, int]:
+    """The most bytes of the GPU's memory that tensors held at once; empty without one."""
+    device = trainer.strategy.root_device
+    if device.type != "cuda":
+        return {}
+    return {"gpu_memory_used_bytes": torch.cuda.max_memory_allocated(device)}
+
+
 def announce(cfg: DictConfig, facts: Mapping[str, Any], data: ImageDataModule) -> None:
     """Log the choices and settings of the run in a few lines."""
     images = facts["data"]["images"]

@@ -23,7 +23,7 @@ function shown(value) {
 }
 
 function percent(share) {
-  return share === null ? "nan" : `${(100 * share).toFixed(1)} %`;
+  return share === null ? "nan" : `${(100 * share).toFixed(1)}\u00a0%`;
 }
 
 // Okabe & Ito, in an order that keeps neighbours apart, for more than two series.
@@ -68,6 +68,13 @@ function base(unit) {
   };
 }
 
+// The label of a vertical line, above the chart and within its width.
+function above(x, points) {
+  const [low, high] = [points[0][0], points.at(-1)[0]];
+  const at = high > low ? (x - low) / (high - low) : 0.5;
+  return { color: colour("faint"), formatter: "{b}", position: "end", distance: 8, align: at < 0.2 ? "left" : at > 0.8 ? "right" : "center" };
+}
+
 const CHARTS = {
   // Lines over epochs: {series: [{name, points: [[x, y], …], band: [[x, low, high], …], dashed}], unit, axis, log, marks: [{x, name}]}
   lines(spec) {
@@ -80,14 +87,14 @@ const CHARTS = {
         type: "scroll", top: 0, textStyle: { color: colour("ink") }, show: spec.series.length > 1,
         pageTextStyle: { color: colour("ink") }, pageIconColor: colour("faint"),
       },
-      grid: { left: 12, right: 24, top: 40, bottom: 62, containLabel: true },
+      grid: { left: 12, right: 24, top: spec.marks && spec.marks.length ? 52 : 40, bottom: 62, containLabel: true },
       xAxis: {
         ...axis, type: spec.logx ? "log" : "value", name: spec.x || "epoch", nameLocation: "middle", nameGap: 26,
         min: "dataMin", max: "dataMax", minInterval: spec.fraction ? undefined : 1, splitLine: { show: false },
         axisLabel: { ...axis.axisLabel, formatter: shown },
         axisPointer: { label: { formatter: ({ value }) => `${spec.x || "epoch"} ${shown(value)}` } },
       },
-      yAxis: { ...axis, type: spec.log ? "log" : "value", scale: true, axisLabel: { ...axis.axisLabel, formatter: shown } },
+      yAxis: { ...axis, type: spec.log ? "log" : "value", scale: true, max: spec.top, axisLabel: { ...axis.axisLabel, formatter: shown } },
       dataZoom: [
         { type: "inside", zoomOnMouseWheel: "ctrl", moveOnMouseWheel: false, filterMode: "none" },
         { type: "slider", height: 16, bottom: 6, filterMode: "none", textStyle: { color: colour("faint") }, showDetail: false, brushSelect: false, borderColor: colour("line") },
@@ -100,8 +107,7 @@ const CHARTS = {
         emphasis: { focus: many ? "series" : "none" },
         markLine: index === 0 && spec.marks && spec.marks.length ? {
           symbol: "none", silent: true, lineStyle: { color: colour("faint"), type: "dotted" },
-          label: { color: colour("faint"), formatter: "{b}", position: "insideEndTop" },
-          data: spec.marks.map((mark) => ({ xAxis: mark.x, name: mark.name })),
+          data: spec.marks.map((mark) => ({ xAxis: mark.x, name: mark.name, label: above(mark.x, line.points) })),
         } : undefined,
       })).concat(...spec.series.map((line, index) => line.band && !spec.log ? band(line, index, spec.series.length) : [])),
     };
@@ -228,6 +234,9 @@ function heatCell(cell, spec, [low, high]) {
 
 const DRAWN = new Map();
 
+// The width of a chart on paper, in pixels; the style sheet has it too.
+const PAPER = 640;
+
 function draw() {
   for (const place of document.querySelectorAll("[data-chart]")) {
     const spec = DATA.charts[place.dataset.chart];
@@ -323,12 +332,24 @@ function picture(number) {
   const right = one.label === one.predicted;
   const predicted = `predicted ${names[one.predicted]} (${percent(one.top[0][1])})`;
   const others = one.top.slice(1).map(([which, share]) => `${names[which]} ${percent(share)}`).join(", ");
+  const caption = `true ${names[one.label]}, ${predicted}`;
+  const button = element("button", { type: "button", class: "enlarge" }, thumbnail(number, caption));
+  button.addEventListener("click", () => enlarge(button, caption));
   return element("li", {},
-    thumbnail(number, `true ${names[one.label]}, ${predicted}`),
-    element("span", {}, `true ${names[one.label]}`), element("br"),
-    element("span", { class: right ? "right" : "wrong" }, predicted), element("br"),
+    button,
+    element("span", {}, element("bdi", {}, `true ${names[one.label]}`), ", ", element("bdi", { class: right ? "right" : "wrong" }, predicted)), element("br"),
     element("span", {}, others), element("br"),
     element("span", { class: "name", title: one.name }, `loss ${one.loss === null ? "nan" : one.loss.toFixed(2)}, ${one.name}`));
+}
+
+// Shows a button's picture as large as it is, or as the window; Escape or a click closes it.
+function enlarge(button, caption) {
+  const close = element("button", { type: "button" }, "Close");
+  const shownPicture = element("dialog", { "aria-label": caption }, close, " ", caption, button.firstElementChild.cloneNode());
+  shownPicture.addEventListener("click", () => shownPicture.close());
+  shownPicture.addEventListener("close", () => shownPicture.remove());
+  document.body.append(shownPicture);
+  shownPicture.showModal();
 }
 
 function fillPictures(list) {
@@ -345,7 +366,7 @@ function makeCells(holder) {
       const found = DATA.pictures.flatMap((one, number) => one.label === label && one.predicted === predicted ? [number] : []);
       const names = DATA.classes;
       const count = Number(button.dataset.count);
-      const what = label === predicted ? `“${names[label]}”, predicted correctly` : `“${names[label]}”, predicted as “${names[predicted]}”`;
+      const what = `true ${names[label]}, predicted ${names[predicted]}`;
       const kept = found.length < count ? `; ${found.length} of them are shown` : "";
       panel.replaceChildren(
         element("h3", {}, what),
@@ -353,6 +374,29 @@ function makeCells(holder) {
         element("ul", { class: "pictures" }, ...found.map(picture)));
     });
   }
+}
+
+// Files beside the page are not there where a copy of it is opened, as from a mail.
+function checkLinks(links) {
+  let folder;
+  try {
+    folder = decodeURIComponent(location.pathname).split("/").at(-2);
+  } catch { /* an address that is not UTF-8 */ }
+  if (!links.length || folder === document.body.dataset.folder) return;
+  for (const link of links) link.replaceWith(...link.childNodes);
+  for (const note of document.querySelectorAll(".elsewhere")) note.hidden = false;
+}
+
+// A table wider than its box says so, and its edge shows on which side there is more.
+function makeHint(box) {
+  const hint = element("p", { class: "hint", hidden: "" }, "More columns: scroll the table sideways →");
+  box.before(hint);
+  const look = () => {
+    hint.hidden = box.scrollWidth <= box.clientWidth + 1;
+    box.classList.toggle("more", box.scrollLeft + box.clientWidth < box.scrollWidth - 1);
+  };
+  new ResizeObserver(look).observe(box);
+  box.addEventListener("scroll", look);
 }
 
 function fillContents() {
@@ -380,11 +424,13 @@ function makeTheme(button) {
     before = document.documentElement.dataset.theme;
     document.documentElement.dataset.theme = "light";
     draw();
+    for (const chart of DRAWN.values()) chart.resize({ width: PAPER });
   });
   addEventListener("afterprint", () => {
     if (before === undefined) delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = before;
     draw();
+    for (const chart of DRAWN.values()) chart.resize({ width: "auto" });
   });
 }
 
@@ -395,5 +441,10 @@ document.querySelectorAll("input[data-filters]").forEach(makeFilter);
 document.querySelectorAll(".copy").forEach(makeCopy);
 document.querySelectorAll("ul[data-pictures]").forEach(fillPictures);
 document.querySelectorAll(".cells").forEach(makeCells);
+document.querySelectorAll(".scroll:not(.matrix .scroll)").forEach(makeHint);
+document.querySelectorAll("figure > .enlarge").forEach((button) => {
+  button.addEventListener("click", () => enlarge(button, button.firstElementChild.alt));
+});
+checkLinks(document.querySelectorAll("a.beside"));
 draw();
-document.documentElement.dataset.ready = "true";
+addEventListener("DOMContentLoaded", () => { document.documentElement.dataset.ready = "true"; });
