@@ -70,15 +70,16 @@ def _narrowest(cells: Sequence[Sequence[str]], most: int = 10_000) -> int:
     return min(first, most) + sum(others) + 2 * len(others)
 
 
-SHORTEST_CELL = 12
-"""Characters below which the first column is not made narrower, nor its heading moved."""
+SHORTEST_CELL, SHORTEST_FOLD = 12, 4
+"""Characters of a heading up to which it stays in its column, and of a line of a folded cell."""
 
 
 def _drawn(cells: Sequence[Sequence[str]], width: int) -> list[str]:
     """The lines of a table; the first column has several for a cell that is too wide."""
     first, *others = _widths(cells)
     gap = 3 if first + sum(others) + 3 * len(others) <= width else 2
-    first = max(min(first, width - sum(others) - gap * len(others)), min(first, SHORTEST_CELL))
+    room = width - sum(others) - gap * len(others)
+    first = min(first, room if room >= SHORTEST_FOLD else SHORTEST_CELL)
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, gap - 2))
     for number, name in enumerate(cells[0]):
         justify: Literal["left", "right"] = "right" if number else "left"
