@@ -11,7 +11,8 @@ from discern.training.history import epoch_line
 from run_files import checkpoint, metrics_csv, summary
 
 
-def test_an_epoch_is_one_line_as_soon_as_it_is_over(tiny_run, caplog):
+def test_an_epoch_is_one_line_as_soon_as_it_is_over(tiny_run, caplog, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     with caplog.at_level(logging.INFO, "discern"):
         result = tiny_run("trainer.max_epochs=3")
     said = [line for line in caplog.messages if line.startswith("epoch ")]
