@@ -132,7 +132,7 @@ def test_no_number_is_cut_off_in_a_narrow_terminal(monkeypatch, columns):
     assert text.count("0.1234") == text.count("0.9876") == text.count("0.0000") == 2
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= columns
-    assert ("an [odd] title" in text) == (columns >= 80)
+    assert "an [odd] title" in " ".join(text.split())
 
 
 def test_the_metrics_of_the_default_command_are_a_table_in_80_columns(monkeypatch):

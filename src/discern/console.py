@@ -1,27 +1,27 @@
-"""Lines and tables for the terminal."""
+"""Lines for the terminal."""
 
 import functools
 import gc
 import logging
 import os
-import shutil
+import re
 import sys
 import sysconfig
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 from rich.tree import Tree
 from tqdm import tqdm
 
 from discern.errors import as_override, sanitize_message
 from discern.redaction import redacted, redacted_text
+from discern.tables import line_width, wrapped
 from discern.text import visible
 
 # tqdm's own lock is shared with forks. One that is killed while it prints would hold it for ever,
@@ -52,7 +52,7 @@ class ConsoleHandler(logging.Handler):
         """Print one record."""
         try:
             stream = sys.stdout if record.levelno < logging.WARNING else sys.stderr
-            tqdm.write(self.format(record), file=stream)
+            tqdm.write(_in_width(self.format(record), line_width()), file=stream)
             stream.flush()
         except BrokenPipeError:
             # The reader, such as `head`, is gone. The run and its log go on.
@@ -61,6 +61,24 @@ class ConsoleHandler(logging.Handler):
             os.close(silence)
         except Exception:
             self.handleError(record)
+
+
+_COMMAND = re.compile(r"\b(python train\.py|discern [a-z]+|pip install) ")
+_LABEL = re.compile(r"  (?=\S).{10} (?=\S)")  # of the lines at a run's beginning
+
+
+def _in_width(text: str, width: int) -> str:
+    """A text whose lines end between words; commands stay whole, to be copied."""
+    lines = []
+    for line in text.split("\n"):
+        if cell_len(line) <= width or _COMMAND.search(line):
+            lines.append(line)
+            continue
+        label = _LABEL.match(line)
+        first = label[0] if label else " " * (len(line) - len(line.lstrip()))
+        later = " " * (len(first) + (0 if label else 2))
+        lines += wrapped(line[len(first) :], width, first, later)
+    return "\n".join(lines)
 
 
 class OwnDebug(logging.Filter):
@@ -118,55 +136,17 @@ def loading(*packages: str) -> Iterator[None]:
             gc.enable()
 
 
+_JOINERS = "\u200c\u200d"  # which Persian, the scripts of India and emoji are written with
+
+
 def for_terminal(text: str) -> str:
     """A text from a file on one line, with ``?`` for what is not printable."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    return "".join(c if c.isprintable() or c in _JOINERS else "?" for c in text)
 
 
 def _cell(text: str) -> str:
     # To rich, brackets are markup.
     return escape(visible(text))
-
-
-def table_or_blocks(
-    header: Sequence[str], cells: Sequence[Sequence[str]], blocks: Sequence[str], width: int = 0
-) -> str:
-    """A table if each row fits into a line, else a block of lines for each row.
-
-    Args:
-        header, cells: of the table.
-        blocks: one for each row; empty for a table in any case.
-        width: characters of a line; 0 for the terminal's, 100 without a terminal.
-    """
-    ends = sum(cell.count("…") for line in [header, *cells] for cell in line)
-    for gap in (3, 2):
-        text = table(header, cells, width, gap)
-        # A table that is too wide wraps its cells, or cuts them with an ellipsis.
-        if len(text.splitlines()) == len(cells) + 2 and text.count("…") == ends:
-            return text
-    return "\n".join(blocks) if blocks else text
-
-
-def table(
-    header: Sequence[str], rows: Iterable[Sequence[str]], width: int = 0, gap: int = 3
-) -> str:
-    """A plain-text table: the first column is left-aligned, the others are right-aligned.
-
-    A width of 0 means the terminal's, 100 without a terminal; ``gap`` spaces separate columns.
-    """
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, gap - 2))
-    for number, name in enumerate(header):
-        grid.add_column(_cell(name), justify="left" if number == 0 else "right")
-    for row in rows:
-        grid.add_row(*map(_cell, row))
-    width = width or shutil.get_terminal_size(fallback=(100, 24)).columns
-    # In a notebook Rich would show an empty output for captured text.
-    console = Console(
-        width=width, color_system=None, force_terminal=False, force_jupyter=False, emoji=False
-    )
-    with console.capture() as capture:
-        console.print(grid)
-    return "\n".join(line.rstrip() for line in capture.get().rstrip("\n").splitlines())
 
 
 def print_tree(title: str, settings: Mapping[str, Any]) -> None:
@@ -182,8 +162,3 @@ def _grow(tree: Tree, settings: Mapping[str, Any]) -> None:
             _grow(tree.add(f"[bold]{_cell(str(name))}[/bold]"), part)
         else:
             tree.add(f"{_cell(str(name))}: [cyan]{_cell(as_override(part))}[/cyan]")
-
-
-def line_width() -> int:
-    """Characters of a line: the terminal's width, or more than any table has in a file or pipe."""
-    return shutil.get_terminal_size(fallback=(10_000, 24)).columns

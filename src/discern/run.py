@@ -51,7 +51,7 @@ from discern.training.result import Result
 from discern.training.resume import RngState
 from discern.training.seam import settings_of
 from discern.training.start import continue_from, find_checkpoints, known_of
-from discern.training.terminal import announce, conclude, devices, name_within
+from discern.training.terminal import announce, conclude, devices, gpu, name_within
 
 if TYPE_CHECKING:  # start-up time: a frozen backbone alone has features
     from discern.features.source import FeatureSource
@@ -197,7 +197,7 @@ def _check(cfg: DictConfig, run: _Run) -> None:
 def _announce(cfg: DictConfig, run: _Run) -> None:
     use_threads(run.model.network, run.data.input_shape, cfg.threads)
     machine = {"devices": devices(run.trainer), "threads": torch.get_num_threads()}
-    run.summary.facts["machine"] |= machine
+    run.summary.facts["machine"] |= machine | gpu(run.trainer)
     announce(cfg, run.summary.facts, run.data)
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from discern.reports.run_page import write_run_page
 from discern.runs.tested import read_tested, write_tested
 from discern.sweeps.page import write_sweep_page
+from made_runs import made_sweep
 from starter import invoke
 
 SIZES = [
@@ -133,6 +134,56 @@ def test_a_ranking_is_filtered_and_links_to_jobs(browser, sweep):
         rows.first.locator("a").click()
         page.wait_for_selector("html[data-ready]")
         assert "A run of discern" in page.inner_text("header")
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a sweep of twelve jobs, made without training."""
+    folder = made_sweep(tmp_path_factory.mktemp("many") / "swept", [n / 10 for n in range(12)])
+    for number in range(12):
+        rows = "".join(f"{epoch},{number + epoch / 10}\n" for epoch in (1, 2, 3))
+        (folder / f"lr={number}" / "metrics.csv").write_text(f"epoch,val/loss\n{rows}")
+    return write_sweep_page(folder)
+
+
+OPTION = "echarts.getInstanceByDom(document.getElementById('curves0')).getOption()"
+
+
+def test_many_curves_differ_and_say_their_names_between_their_points(browser, many):
+    with opened(browser, many) as page:
+        looks = page.evaluate(f"{OPTION}.series.map(one => one.color + one.lineStyle.type)")
+        assert len({*looks}) == len(looks) == 12
+        plot = page.locator("#curves0")
+        plot.scroll_into_view_if_needed()
+        box = plot.bounding_box()
+        x, y = page.evaluate(
+            "echarts.getInstanceByDom(document.getElementById('curves0'))"
+            ".convertToPixel({seriesIndex: 4}, [1.4, 4.14])"
+        )
+        page.mouse.move(box["x"] + x + 15, box["y"] + y + 25)
+        page.mouse.move(box["x"] + x, box["y"] + y)
+        # Elsewhere it is in the legend alone, if there is room.
+        plot.locator("text", has_text="4.1").first.wait_for()
+        assert plot.locator("text", has_text="lr=4").count() >= 1
+
+
+def test_a_line_and_its_band_are_hidden_together(browser, tmp_path):
+    folder = made_sweep(tmp_path / "swept", [0.1, 0.2, 0.3, 0.4])
+    content = json.loads((folder / "sweep.json").read_text())
+    for job in content["jobs"]:
+        job["overrides"] = {"lr": str(job["number"] // 2), "seed": str(job["number"] % 2)}
+    (folder / "sweep.json").write_text(json.dumps(content))
+    with opened(browser, write_sweep_page(folder)) as page:
+        plot = page.locator("#curves0")
+        plot.scroll_into_view_if_needed()
+        assert page.evaluate(f"{OPTION}.series.map(one => one.name)") == [
+            "lr=0", "lr=1", "lr=0", "lr=0", "lr=1", "lr=1",
+        ]  # fmt: skip
+        assert plot.locator("text", has_text="lr=0").count() == 1
+        before = plot.locator("path").count()
+        plot.locator("text", has_text="lr=0").click()
+        fewer = "most => document.querySelectorAll('#curves0 path').length <= most"
+        page.wait_for_function(fewer, arg=before - 3)
 
 
 def test_light_and_dark_are_switched(browser, report):

@@ -61,7 +61,7 @@ def lines(done: subprocess.CompletedProcess[str]) -> dict[str, list[str]]:
 def test_two_runs_on_the_same_images(run, two, tmp_path):
     done = run(*two, "out=here")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "A  worse  (mlp on MNIST, done)\nB  better  (mlp on MNIST, done)" in done.stdout
+    assert "A = worse (mlp on MNIST, done)\nB = better (mlp on MNIST, done)" in done.stdout
     told = lines(done)
     assert told["optimizer.lr"] == ["0.001", "0.01"]
     assert "data.dir" not in told  # each run's own folder
@@ -110,7 +110,7 @@ def test_the_default_folder_is_new_each_time(run, two):
 
 def called(done: subprocess.CompletedProcess[str]) -> list[str]:
     assert (done.returncode, done.stderr) == (0, "")
-    return [line.split()[1] for line in done.stdout.splitlines() if line.endswith(", done)")]
+    return [line.split()[2] for line in done.stdout.splitlines() if line.endswith(", done)")]
 
 
 def test_words_for_runs(run, two, tmp_path, monkeypatch):
@@ -129,6 +129,8 @@ def test_words_for_runs(run, two, tmp_path, monkeypatch):
         (["swept/best", "swept/lr=1", "swept/lr=0"], ["lr=1", "lr=0"]),
         (["swept/lr=0", "best", "dir=swept"], ["lr=0", "lr=1"]),
         (["**/third", "outputs/*/w*"], ["third", "worse"]),
+        (["swept/2", "swept/0"], ["lr=2", "lr=0"]),
+        (["swept", "top=2"], ["lr=1", "lr=2"]),
     ):
         assert called(run(*words, "out=here")) == names, words
 
@@ -146,6 +148,8 @@ def test_names_tell_folders_of_the_same_name_apart(run, tmp_path):
         (["outputs/day/worse"] * 2, "needs two runs or more, and this is one"),
         (["best"], "needs two runs or more, and this is one"),
         (["out=here"], "needs two runs or more"),
+        (["outputs", "swept/3"], "swept has no job 3; its jobs are 0 to 2."),
+        (["outputs", "test=yes"], "test=yes must be true or false."),
         (["outputs", "nowhere"], "nowhere does not exist; it must be the folder of a run"),
         (["outputs", "\x1b[31m"], "?[31m matches no folder of a run"),
         (["outputs", "\x1b31m"], "?31m does not exist"),
@@ -162,6 +166,7 @@ def test_names_tell_folders_of_the_same_name_apart(run, tmp_path):
 )  # fmt: skip
 def test_wrong_words_are_one_sentence(run, two, tmp_path, words, said):
     (tmp_path / "empty").mkdir()
+    made_sweep(tmp_path / "swept", [0.3, 0.1, 0.2])
     (tmp_path / "file").write_text("")
     done = run(*words)
     assert done.returncode == 1
@@ -285,9 +290,29 @@ def test_more_runs_than_letters(run, tmp_path):
     for number in range(28):
         made_run(tmp_path / "many" / f"run{number:02}")
     done = run("many", "out=here")
-    assert done.returncode == 0
-    assert "\nZ  run25" in done.stdout
-    assert "\nAB  run27" in done.stdout
+    assert len(called(done)) == 10
+    assert "\n… and 18 more: compare.html has all, and so has limit=0\n" in done.stdout
+    assert "A, B, C, D, E, F, G and 21 more have no predictions" in done.stdout
+    whole = run("many", "out=here", "limit=0").stdout
+    assert "\nZ = run25" in whole
+    assert "\nAB = run27" in whole
+    assert '<td class="long">run27</td>' in (tmp_path / "here" / "compare.html").read_text()
+
+
+def test_runs_without_a_test_are_tested_on_request(run, tiny_run):
+    whole = tiny_run(name="whole")
+    tiny_run("test=false", name="untested")
+    done = run("whole", "untested", "out=here")
+    assert "B has no predictions for the test images" in done.stdout
+    done = run("whole", "untested", "out=here", "test=true")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Testing untested …\n")
+    # The same training: the same model.
+    told = lines(done)
+    for name, value in whole.metrics["test"].items():
+        assert float(told[f"test/{name}"][1]) == pytest.approx(value, abs=1e-4)
+    assert "Their predictions agree on all 100 test images." in done.stdout
+    assert "Testing" not in run("whole", "untested", "out=here", "test=true").stdout
 
 
 # Names and terminals
@@ -312,7 +337,7 @@ def test_names_are_shown_and_do_nothing(run, tmp_path):
 
 
 @pytest.mark.parametrize("count", [2, 5])
-def test_a_narrow_terminal_has_lines_that_fit(run, tmp_path, monkeypatch, count):
+def test_a_narrow_terminal_has_tables_that_fit(run, tmp_path, monkeypatch, count):
     monkeypatch.setenv("COLUMNS", "44")
     for number in range(count):
         folder = made_run(tmp_path / f"{number}", config={"optimizer": {"lr": 0.1 * number}})
@@ -321,6 +346,7 @@ def test_a_narrow_terminal_has_lines_that_fit(run, tmp_path, monkeypatch, count)
     assert (done.returncode, done.stderr) == (0, "")
     assert max(map(len, done.stdout.splitlines())) <= 44
     assert "…" not in done.stdout
+    assert re.search(r"^(metric +A +B|  +val/loss +val/accuracy)", done.stdout, re.M)
 
 
 def test_a_pipe_gets_whole_tables(two, tmp_path):

@@ -228,7 +228,11 @@ def test_a_narrow_terminal_has_lines_that_fit(run, outputs, monkeypatch):
     done = run()
     assert listed(done) == ["third", "fourth", "second", "first"]
     assert max(map(len, done.stdout.splitlines())) <= 60
-    assert "val/loss 0.2000, val/accuracy 0.9000, 1 min 5 s" in done.stdout
+    head, rule, *_ = done.stdout.splitlines()
+    assert head.split() == ["run", "state", "val/loss", "val/accuracy", "test/accuracy"]
+    assert set(rule) == {"─"}
+    left_out = "Not shown on this narrow terminal: tags, size, time, began, data, model."
+    assert left_out in " ".join(done.stdout.split())
 
 
 def test_a_pipe_gets_a_line_a_run(outputs, tmp_path):

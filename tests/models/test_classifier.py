@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from discern.models.classifier import Classifier, count_parameters
+from discern.models.classifier import Classifier
+from discern.models.layers import count_parameters
 from discern.models.mlp import MLP
 from run_files import own_model
 
@@ -103,7 +104,7 @@ def test_validation_is_a_hand_made_pass_in_eval_mode_without_autograd(tiny_run, 
     monkeypatch.setattr(MLP, "forward", watched)
     graph = "callbacks.dashboard.graph=false"  # it is drawn from a pass of its own
     run = tiny_run("model.dropout=0.5", "trainer.max_epochs=1", "test=false", graph)
-    training, validation = seen[:6], seen[6:]
+    training, validation = seen[1:7], seen[7:]  # the first is that of the table of layers
     assert all(mode and graph for mode, graph, _, _ in training)
     assert not any(mode or graph for mode, graph, _, _ in validation)
     network = run.model.network.eval()

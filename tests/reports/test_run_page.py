@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from functools import partial
@@ -108,6 +109,43 @@ def test_a_failed_run_has_a_report_with_the_reason(tiny_run, tmp_path):
     assert 'class="state failed"' in (tmp_path / "run" / "report.html").read_text()
 
 
+def test_a_failed_run_keeps_its_traceback_without_secrets(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setenv("MY_TOKEN", "mistake-of-mine")
+    monkeypatch.setattr(Raises, "on_train_batch_end", _raise_secret)
+    with pytest.raises(RuntimeError):
+        tiny_run("trainer.callbacks=[{_target_: run_files.Raises}]")
+    kept = summary(tmp_path / "run")["traceback"]
+    assert kept.startswith("Traceback (most recent call last):")
+    assert "in _raise_secret" in kept
+    assert kept.rstrip().endswith("RuntimeError: of left-out-as-secret")
+    text = text_of(tmp_path / "run" / "report.html")
+    assert "in _raise_secret" in text
+    assert "mistake-of-mine" not in text
+
+
+def _raise_secret(*_: object) -> None:
+    raise RuntimeError(f"of {os.environ['MY_TOKEN']}")
+
+
+def test_a_sentence_needs_no_traceback(tiny_run, tmp_path):
+    with pytest.raises(DiscernError):
+        tiny_run("trainer.val_check_interval=1000")
+    assert "traceback" not in summary(tmp_path / "run")
+
+
+def test_the_page_says_what_it_was_run_on_and_links_to_what_lies_beside_it(whole):
+    text, facts = text_of(whole / "report.html"), summary(whole)
+    assert facts["machine"]["cpu"] in text
+    assert f"memory {facts['machine']['memory_bytes'] / 1e9:.1f} GB" in text
+    assert "hidden.0 Linear 8 6,280 0" in text
+    links = re.findall(r'class="beside" href="([^"]*)"', (whole / "report.html").read_text())
+    assert {"config.yaml", "metrics.csv", "checkpoints/best.safetensors"} <= set(links)
+    assert all((whole / link).is_file() for link in links)
+    charts = data_of(whole / "report.html")["charts"]
+    assert {"lr", "grad_norm", "seconds", "class_accuracy"} <= set(charts)
+    assert [line["name"] for line in charts["class_accuracy"]["series"]] == list("0123456789")
+
+
 def test_a_report_that_cannot_be_made_does_not_end_the_run(tiny_run, monkeypatch, caplog):
     def full(folder: Path) -> Path:
         raise OSError(28, "No space left on device")
@@ -157,7 +195,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
         write_run_page(tmp_path)
 
 
-def test_many_classes_are_a_list_of_confusions(tmp_path):
+def test_many_classes_have_a_list_of_confusions_too(tmp_path):
     names = [f"kind {number:02}" for number in range(35)]
     photo_folder(tmp_path / "photos", names, per_class=6, size=(24, 24))
     cfg = composed(
@@ -168,9 +206,14 @@ def test_many_classes_are_a_list_of_confusions(tmp_path):
     run = train(cfg)
     page = run.folder / "report.html"
     said = read_tested(run.folder).predictions
-    rows = re.findall(r'data-cell="(\d+),(\d+)" data-count="(\d+)"', page.read_text())
+    matrix, rows = (
+        re.findall(r'data-cell="(\d+),(\d+)" data-count="(\d+)"', part)
+        for part in page.read_text().split("Most frequent confusions</h3>")
+    )
     counts = [int(count) for _, _, count in rows]
     assert counts == sorted(counts, reverse=True)
+    assert sum(int(count) for _, _, count in matrix) == len(said)
+    assert set(rows) < set(matrix)
     for label, predicted, count in rows:
         cell = (said.labels == int(label)) & (said.predicted == int(predicted))
         assert cell.sum() == int(count)
@@ -205,7 +248,7 @@ def parts_of(facts: dict[str, Any], path: tuple[str, ...] = ()) -> list[tuple[st
 @pytest.mark.parametrize("odd", ["a word", None, [1, "a"], {"q": [1]}, True, 1e400, -1])
 def test_a_summary_may_say_anything(folder, monkeypatch, odd):
     """One of a stranger, or of a version that kept something else under that name."""
-    monkeypatch.setattr("discern.reports.run_page.read_tested", lambda folder: None)
+    monkeypatch.setattr("discern.reports.run_facts.read_tested", lambda folder: None)
     facts = summary(folder)
     facts["features"] = {"reused": 1, "computed": 2, "bytes": 3, "seconds_saved": 4.0}
     facts["changed"] = {"seed": {"default": 0, "value": 1}}

@@ -83,8 +83,15 @@ def test_reasons_are_complete_and_jobs_share_them(shown, columns):
     assert "did not get better" not in flat
 
 
-def test_a_narrow_terminal_has_lines_for_each_job(shown):
-    text = shown(ROWS, LOSS, ACCURACY, columns=60)
+def test_a_narrow_terminal_has_a_table_of_what_matters(shown):
+    head, _, first, *rest = words(shown(ROWS, LOSS, ACCURACY, columns=66))
+    assert head == ["rank", "job", "lr", "model", "val/loss", "val/accuracy", "state"]
+    assert first == ["1", "2", "0.01", "[relu,gelu]", "0.2500", "0.8000", "done"]
+    assert ["Not", "shown", "on", "this", "narrow", "terminal:", "seconds,", "epochs."] in rest
+
+
+def test_a_terminal_too_narrow_for_a_table_has_lines_for_each_job(shown):
+    text = shown(ROWS, LOSS, ACCURACY, columns=50)
     assert "…" not in text
     assert text.startswith(
         textwrap.dedent("""\
@@ -113,10 +120,9 @@ def test_seeds_are_summed_up(shown):
     assert other[:5] == ["2", "0.1", "0.5500", "±", "0.071"]
     assert other[5:] == ["2", "10", "12", "2", "done,", "1", "failed"]
     assert ["job", "2", "failed:", "CUDA"] in [line[:4] for line in rest]
-    narrow = shown(seeded(), columns=45)
-    assert (
-        "1. val/loss 0.2500 ± 0.050 (n = 3)\n   optimizer.lr=0.01\n   3 done, 10 epochs" in narrow
-    )
+    head, _, best, *_ = words(shown(seeded(), columns=50))
+    assert head == ["rank", "lr", "val/loss", "n", "state"]
+    assert best == ["1", "0.01", "0.2500", "±", "0.050", "3", "3", "done"]
 
 
 def test_seeds_alone_are_listed_and_summed_up(shown):

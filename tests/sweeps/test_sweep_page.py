@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +153,70 @@ def test_folds_alone_are_an_estimate(tmp_path):
     assert "Cross-validation estimate" in text
     assert "0.5500 ± 0.071" in text
     assert "Best" not in text
+
+
+def test_the_page_says_what_was_swept(tmp_path):
+    jobs = [{"optimizer.lr": str(lr), "seed": str(seed)} for lr in range(14) for seed in (1, 2)]
+    folder = sweep(tmp_path, jobs, [0.5] * 28)
+    for number in range(28):
+        path = folder / f"job{number}" / "summary.json"
+        facts = json.loads(path.read_text())
+        facts |= {"title": "mlp on MNIST", "began": f"2026-01-02T10:{59 - number}:00+00:00"}
+        path.write_text(json.dumps(facts))
+    text = write_sweep_page(folder).read_text()
+    assert "<h1>Sweep of lr and seed: mlp on MNIST</h1>" in text
+    began = datetime.fromisoformat("2026-01-02T10:32:00+00:00").astimezone()
+    assert f"{began:%Y-%m-%d %H:%M} · 28 done" in text
+    assert '<th scope="row">optimizer.lr</th><td>14 values, 0 to 13</td>' in text
+    assert '<th scope="row">seed</th><td>1, 2</td>' in text
+    assert "Ranked by val/loss (less is better)." in text
+
+
+def test_curves_over_seeds_are_a_mean_and_a_band(tmp_path):
+    jobs = [{"lr": lr, "seed": seed} for lr in ("1", "2") for seed in ("1", "2")]
+    found = charts(write_sweep_page(sweep(tmp_path, jobs, [0.5, 0.7, 0.25, 0.25])))
+    best, other = found["curves0"]["series"]
+    assert (best["name"], other["name"]) == ("lr=2", "lr=1")
+    assert other["points"] == [[1, pytest.approx(1.6)], [2, pytest.approx(0.6)]]
+    sd = 0.02**0.5
+    assert other["band"][1] == [2, pytest.approx(0.6 - sd), pytest.approx(0.6 + sd)]
+    assert "mean over seeds" in found["curves0"]["caption"]
+    assert found["effect"]["series"][0]["band"][1] == [2, pytest.approx(0.25), pytest.approx(0.25)]
+
+
+SPACE = {"optimizer.lr": {"low": 1e-4, "high": 1, "log": True}}
+
+
+def test_a_searched_setting_has_points_on_the_scale_that_it_was_searched_on(tmp_path):
+    jobs = [{"optimizer.lr": lr} for lr in ("0.12345678901", "0.2", "0.3")]
+    folder = sweep(tmp_path, jobs, [0.5, 0.7, 0.25])
+    (folder / "results.json").write_text(json.dumps({"format": 1, "space": SPACE}))
+    page = write_sweep_page(folder)
+    chart = charts(page)["effect"]
+    assert (chart["kind"], chart["x"]) == ("points", {"name": "lr", "log": True})
+    assert chart["dots"][0] == [0.3, 0.25, "lr=0.3\nval/loss 0.2500"]
+    assert "0.0001 to 1, on a log scale" in page.read_text()
+    assert ">0.1235</td>" in page.read_text()
+
+
+def test_two_searched_settings_are_points_of_a_plane(tmp_path):
+    jobs = [{"optimizer.lr": lr, "b": b} for lr, b in (("0.1", "4"), ("0.2", "5"), ("0.3", "6"))]
+    folder = sweep(tmp_path, jobs, [0.5, 0.7, 0.25])
+    (folder / "results.json").write_text(json.dumps({"format": 1, "space": SPACE}))
+    found = charts(write_sweep_page(folder))
+    assert list(found) == ["plane", "effect0", "effect1", "curves0"]
+    assert found["plane"]["dots"][0][:3] == [0.3, 6, 0.25]
+    assert (found["plane"]["x"]["log"], found["plane"]["y"]["log"]) == (True, False)
+
+
+@pytest.mark.parametrize("space", [None, [], {"optimizer.lr": 3}, {"optimizer.lr": {"low": "x"}}])
+def test_a_space_from_a_stranger_is_no_space(tmp_path, space):
+    jobs = [{"optimizer.lr": lr} for lr in ("1", "2")]
+    folder = sweep(tmp_path, jobs, [0.5, 0.7])
+    (folder / "results.json").write_text(json.dumps({"format": 1, "space": space}))
+    assert charts(write_sweep_page(folder))["effect"]["kind"] == "lines"
+
+
+def test_an_objective_of_many_sizes_is_on_a_logarithmic_axis(tmp_path):
+    jobs = [{"lr": lr} for lr in ("1", "2")]
+    assert charts(write_sweep_page(sweep(tmp_path, jobs, [0.001, 7000])))["effect"]["log"] is True

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import logging
+from typing import ClassVar
 
 import pytest
+from lightning.pytorch import Callback
+from lightning.pytorch.utilities import grad_norm
 
 from discern.training.history import epoch_line
 from run_files import checkpoint, metrics_csv, summary
 
 
-def test_an_epoch_is_one_line_as_soon_as_it_is_over(tiny_run, caplog):
+def test_an_epoch_is_one_line_as_soon_as_it_is_over(tiny_run, caplog, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     with caplog.at_level(logging.INFO, "discern"):
         result = tiny_run("trainer.max_epochs=3")
     said = [line for line in caplog.messages if line.startswith("epoch ")]
@@ -73,3 +77,51 @@ def test_an_epoch_without_validation_does_not_repeat_the_one_before(tiny_run, ca
     column = lines[0].split(",").index("val/loss")
     cells = [line.split(",")[column] for line in lines[1:]]
     assert [bool(cell) for cell in cells] == [False, True, False, True]
+
+
+def test_the_line_of_an_epoch_fits_into_the_terminal():
+    row = {
+        "epoch": 5.0, "train/loss": 0.12, "train/accuracy": 0.5, "val/loss": 0.3,
+        "val/accuracy": 0.75, "train/images_per_second": 900.0,
+    }  # fmt: skip
+    train, val = "train loss 0.1200 accuracy 0.5000", "val loss 0.3000 accuracy 0.7500"
+    for width, line in (
+        (200, f"epoch 5   {train}   {val}   900 images/s (features read)"),
+        (80, f"epoch 5  {train}  {val}"),
+        (50, f"epoch 5  {train}\n         {val}"),
+    ):
+        assert epoch_line(row, "features read", width) == line
+
+
+def test_the_gradient_norm_of_a_row_is_that_of_every_fiftieth_step(tiny_run):
+    """Lightning's own norm of each step's gradients is what ours is compared with."""
+    Norms.seen = []
+    run = tiny_run("trainer.max_epochs=2", "trainer.gradient_clip_val=0.1", NORMS)
+    epochs = [Norms.seen[:6], Norms.seen[6:]]  # of six steps, of which the first is measured
+    assert min(Norms.seen) > 0.1
+    for row, norms in zip(metrics_csv(run.folder), epochs, strict=True):
+        assert row["train/grad_norm"] == pytest.approx(norms[0], rel=1e-5)
+    Norms.seen = []
+    run = tiny_run("data.batch_size=4", "trainer.max_epochs=1", NORMS, name="long")
+    assert len(Norms.seen) == 60
+    (row,) = metrics_csv(run.folder)
+    assert row["train/grad_norm"] == pytest.approx((Norms.seen[0] + Norms.seen[50]) / 2, rel=1e-5)
+
+
+class Norms(Callback):
+    """Notes the norm of the gradient in each step."""
+
+    seen: ClassVar[list[float]] = []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
+        self.seen.append(grad_norm(pl_module, 2)["grad_2.0_norm_total"].item())
+
+
+NORMS = "trainer.callbacks=[{_target_: test_history.Norms}]"
+
+
+def test_few_classes_have_their_validation_accuracy_in_each_row(tiny_run):
+    run = tiny_run("trainer.max_epochs=2")
+    for row in metrics_csv(run.folder):
+        of_class = [row[f"val/accuracy/{number}"] for number in range(10)]
+        assert row["val/recall"] == pytest.approx(sum(of_class) / 10, abs=1e-6)

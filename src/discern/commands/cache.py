@@ -12,7 +12,7 @@ from typing import Annotated
 from tqdm import tqdm
 
 from discern.commands import words
-from discern.console import for_terminal, is_terminal, say, table
+from discern.console import for_terminal, is_terminal, say
 from discern.errors import DiscernError, did_you_mean
 from discern.features.chunks import SUFFIX, DamagedChunkError, open_chunk
 from discern.features.stores import (
@@ -32,6 +32,7 @@ from discern.files import derived as engines
 from discern.files.cache import cache_dir
 from discern.models import torch_file_folder
 from discern.runs.folder import mapping
+from discern.tables import line_width, table, wrapped
 from discern.text import printable
 
 HELP = """\
@@ -56,6 +57,9 @@ MAX_GB = 50.0
 """The default of a run's ``cache.max_gb``."""
 
 DAY = 86_400.0
+
+DISPENSABLE = ("engine", "precision", "image", "last used", "images")
+"""Columns that a narrow terminal does without, in the order in which it does."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,8 @@ def _list(asked: Chosen) -> int:
     if found:
         header = "name", "backbone", "image", "precision", "engine"
         facts = "images", "size", "last used", "in use"
-        say(f"\n{table((*header, *facts), map(_row, found))}\n")
+        rows = list(map(_row, found))
+        say(f"\n{table((*header, *facts), rows, dispensable=DISPENSABLE)}\n")
         say(f"{_count(found)}, {_size(sum(map(size_of, found)))}")
         say("Each view of an augmented image counts as an image.")
     if not asked.dir:
@@ -165,7 +170,8 @@ def _list_others(features: Path) -> None:
         size = sum(map(file_size, files))
         sqlite = path.suffix == ".sqlite"
         purpose = "facts about picture files" if sqlite else _PURPOSES.get(path.name, "")
-        say(f"  {_shown(printable(path.relative_to(folder)))}  {_size(size)}  {purpose}")
+        text = f"{_shown(printable(path.relative_to(folder)))}  {_size(size)}  {purpose}"
+        say("\n".join(wrapped(text, line_width(), "  ", "    ")))
 
 
 _PURPOSES = {

@@ -18,13 +18,15 @@ from pathlib import Path
 
 from discern.commands import words
 from discern.config.user_config import FOLDER, user_conf_dir
-from discern.console import line_width, say
+from discern.console import say
 from discern.data.published.publication import FASHION_MNIST, MNIST
 from discern.data.published.wanted import CATDOG_COURSE, FLOWERS, PETS
 from discern.files.cache import cache_dir
 from discern.files.places import expanded, hub_dir, hugging_face_dir
 from discern.redaction import redacted
 from discern.runs.folder import OUTPUTS
+from discern.runs.summary import cpu_name, memory_bytes
+from discern.tables import line_width
 from discern.text import printable
 
 HELP = """\
@@ -193,30 +195,14 @@ def devices() -> dict[str, str]:
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
     usable = "" if allowed == cores else f", {allowed} of them for this process"
     threads = os.environ.get("OMP_NUM_THREADS")
+    memory = memory_bytes()
     variable = f"OMP_NUM_THREADS={threads}" if threads else "OMP_NUM_THREADS is not set"
     return {
-        "CPU": f"{_processor()}, {_count(cores, 'core')}{usable}",
-        **_memory(),
+        "CPU": f"{cpu_name()}, {_count(cores, 'core')}{usable}",
+        **({"memory": f"{memory / GB:.1f} GB"} if memory else {}),
         **_gpus(),
         "threads": f"{variable}; threads=auto takes 1 for a small network, else one a core",
     }
-
-
-def _processor() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
-    match = re.search(r"^model name\s*: *(.+)$", text, re.MULTILINE)
-    return match[1].strip() if match else platform.processor() or platform.machine()
-
-
-def _memory() -> dict[str, str]:
-    try:
-        size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # not on this system
-        return {}
-    return {"memory": f"{size / GB:.1f} GB"}
 
 
 def _gpus() -> dict[str, str]:

@@ -7,14 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
 from discern.config.check import check, check_given
 from discern.config.schema import SCHEMAS
-from discern.config.user_config import choice_settings, choices
+from discern.config.user_config import choice_settings, choices, conf_dir
 from discern.config.values import plain
-from discern.console import table_or_blocks
 from discern.data.images import Images
 from discern.data.known import Rule
 from discern.data.module import ImageDataModule
@@ -38,13 +37,16 @@ from discern.reports.intervals import Estimate
 from discern.reports.measures import measure
 from discern.reports.samples import as_pixels, top_losses
 from discern.reports.sheet import save
-from discern.runs.folder import find_checkpoint, glance, is_run, mapping
+from discern.runs.folder import SUMMARY, find_checkpoint, glance, is_run, mapping
 from discern.runs.metric_table import metric_of
 from discern.runs.predictions import Predictions, warn_of_undefined, write_predictions
-from discern.runs.summary import trained_on_sentence
+from discern.runs.state import Ended, State
+from discern.runs.summary import Summary, trained_on_sentence
+from discern.tables import table
 from discern.training.build import build_data
 from discern.training.job import quiet_libraries, relative
 from discern.training.meeting import check_trained_on, say_what_is_measured
+from discern.training.outputs import keep_predictions
 
 log = logging.getLogger(__name__)
 
@@ -70,21 +72,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Estimate]:
     check(cfg, "evaluate")
     quiet_libraries()
     checkpoint, folder = find_checkpoint(cfg.ckpt_path), Path(cfg.folder)
-    content = read(checkpoint)
-    network = rebuilt(checkpoint, content)
-    card: Card = network.card  # type: ignore[assignment]
-    use_threads(network, card.input_shape)
-    known = known_images(checkpoint, content)
-    with open_dict(cfg):
-        cfg.data = data_settings(cfg, card, checkpoint, known.rule)
-    check(cfg, "evaluate")
-    write_config(cfg, folder / "config.yaml")
-    log_missing(missing(plain(cfg)))
-    data: ImageDataModule = build_data(cfg, known, measured=cfg.split)
-    check_fit(card, data, checkpoint)
-    say_what_is_measured(data, cfg.split)
+    network, card, data = _ready(cfg, checkpoint)
     trained_on = check_trained_on(data, [cfg.split])[cfg.split]
-    use_engine(network, card.input_shape, cfg.engine, data.num_images[cfg.split])
     predictions = classify(network, data, cfg.split)
     warn_of_undefined(predictions.undefined, len(predictions))
     metrics = measure(predictions, cfg.seed)
@@ -120,6 +109,52 @@ def evaluate(cfg: DictConfig) -> dict[str, Estimate]:
         log.info("%s\n", class_table(predictions))
     log.info("Results: %s", relative(folder))
     return metrics
+
+
+def _ready(cfg: DictConfig, checkpoint: Path) -> tuple[nn.Module, Card, ImageDataModule]:
+    """The network, the card and the data of an evaluation, whose config is written."""
+    content = read(checkpoint)
+    network = rebuilt(checkpoint, content)
+    card: Card = network.card  # type: ignore[assignment]
+    use_threads(network, card.input_shape)
+    known = known_images(checkpoint, content)
+    with open_dict(cfg):
+        cfg.data = data_settings(cfg, card, checkpoint, known.rule)
+    check(cfg, "evaluate")
+    write_config(cfg, Path(cfg.folder) / "config.yaml")
+    log_missing(missing(plain(cfg)))
+    data: ImageDataModule = build_data(cfg, known, measured=cfg.split)
+    check_fit(card, data, checkpoint)
+    say_what_is_measured(data, cfg.split)
+    use_engine(network, card.input_shape, cfg.engine, data.num_images[cfg.split])
+    return network, card, data
+
+
+def test_beside(run: Path) -> None:
+    """Test a run's best checkpoint; its folder ``test`` keeps the metrics and the predictions.
+
+    Raises:
+        DiscernError: the checkpoint or its data cannot be used.
+    """
+    folder = run / "test"
+    folder.mkdir(exist_ok=True)
+    cfg = OmegaConf.load(conf_dir() / "evaluate.yaml")
+    assert isinstance(cfg, DictConfig)
+    for name in ("defaults", "hydra"):
+        del cfg[name]
+    checkpoint = find_checkpoint(str(run))
+    cfg.ckpt_path, cfg.folder = str(checkpoint), str(folder)
+    quiet_libraries()
+    summary = Summary(folder / SUMMARY)
+    network, _, data = _ready(cfg, checkpoint)
+    check_trained_on(data, ["test"])
+    predictions = classify(network, data, "test")
+    keep_predictions(predictions, data, folder)
+    # The metrics that a run's own test has.
+    known = {name.partition("/")[2] for name in glance(run).metrics()}
+    measured = measure(predictions, cfg.seed).items()
+    summary.facts["metrics"]["test"] = {name: one.value for name, one in measured if name in known}
+    summary.write(Ended(State.DONE, "tested for a comparison"))
 
 
 # The settings of the data set
@@ -333,8 +368,7 @@ def metrics_table(metrics: Mapping[str, Estimate], title: str) -> str:
         [metric_of(name).title, *map(metric_of(name).text, (one.value, one.low, one.high))]
         for name, one in metrics.items()
     ]
-    blocks = [title, *(f"  {name} {value} ({low} to {high})" for name, value, low, high in rows)]
-    return table_or_blocks([title, "value", "95 % from", "to"], rows, blocks)
+    return table([title, "value", "95 % from", "to"], rows)
 
 
 def class_table(predictions: Predictions) -> str:
@@ -347,8 +381,4 @@ def class_table(predictions: Predictions) -> str:
         [name, *(metric.text(float(of[i])) for metric, of in scores.items()), f"{support:,}"]
         for i, (name, support) in enumerate(zip(names, matrix.sum(axis=1), strict=True))
     ]
-    blocks = [
-        f"{name}: " + ", ".join(map(" ".join, zip(columns, values, strict=True)))
-        for name, *values in rows
-    ]
-    return table_or_blocks(["Per-class results", *columns], rows, blocks)
+    return table(["Per-class results", *columns], rows)

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, open_dict
 
 from discern.config.check import check
-from discern.console import table
 from discern.data.images import Images, labels_of
 from discern.data.module import ImageDataModule
 from discern.files.csv_cells import write_csv
 from discern.files.writing import write_whole
+from discern.tables import table
 from discern.training.build import build_data
 from discern.training.job import quiet_libraries, relative
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from discern.config.check import check
-from discern.console import is_terminal, table, table_or_blocks
+from discern.console import is_terminal
 from discern.data.in_memory import InMemoryImages
 from discern.data.pictures import PictureError, dark_on_light, fit_picture
 from discern.errors import DiscernError, as_override
@@ -32,6 +32,7 @@ from discern.reports.classified import Classified, classified_sheet
 from discern.reports.explain import GradCam
 from discern.runs.folder import find_checkpoint
 from discern.runs.predictions import TOP, warn_of_undefined
+from discern.tables import table
 from discern.text import printable
 from discern.training.job import relative
 
@@ -309,8 +310,7 @@ def _predictions(outcome: Outcome, class_names: Sequence[str]) -> str:
             (printable(relative(path)), class_names[label], _percent(probability))
             for path, label, probability in outcome.first
         ]
-        blocks = [f"{file}\n  {name} {probability}" for file, name, probability in rows]
-        return table_or_blocks(["picture", "class", "probability"], rows, blocks)
+        return table(["picture", "class", "probability"], rows)
     common = outcome.counts.most_common(MAX_CLASSES)
     counted = [
         (class_names[label], f"{count:,}", _percent(count / outcome.counts.total()))

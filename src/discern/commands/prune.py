@@ -21,7 +21,7 @@ from discern.commands.filters import (
     name_in,
     size_of,
 )
-from discern.console import for_terminal, line_width, say, table_or_blocks
+from discern.console import for_terminal, say
 from discern.errors import DiscernError
 from discern.files.reading import is_regular
 from discern.files.removing import remove_tree
@@ -41,6 +41,7 @@ from discern.runs.folder import (
 from discern.runs.metric_table import LISTED, metric_of
 from discern.runs.state import State
 from discern.sweeps.ledger import LOCK, Ledger
+from discern.tables import line_width, table
 from discern.text import decoded
 
 RECENT = 86_400.0
@@ -240,8 +241,7 @@ def _show(asked: Pruning, by: str, to_delete: Sequence[Unit], units: Sequence[Un
         began = time.strftime("%Y-%m-%d %H:%M", time.localtime(unit.began))
         values = [metric_of(name).text(unit.value(name)) for name in metrics]
         rows.append([name_in(unit.folder, asked.dir), began, unit.state, *values, size(room)])
-    say(table_or_blocks(header, rows, ["\n  ".join((row[0], ", ".join(row[1:]))) for row in rows],
-                 line_width()))  # fmt: skip
+    say(table(header, rows, width=line_width(), dispensable=["began"]))
     say(f"\n{len(to_delete):,} of {len(units):,} in {where}, {size(total)}")
 
 

@@ -21,12 +21,13 @@ from discern.commands.filters import (
     name_in,
     size_of,
 )
-from discern.console import for_terminal, line_width, say, table_or_blocks
+from discern.console import for_terminal, say
 from discern.errors import DiscernError, did_you_mean
 from discern.reports.page import duration, size
 from discern.runs.folder import Run, glance, order_of_beginning, runs_below
 from discern.runs.metric_table import LISTED, metric_of
 from discern.runs.state import STANDINGS, State
+from discern.tables import line_width, table
 from discern.text import decoded, printable
 
 HELP = """\
@@ -68,6 +69,9 @@ PROPERTIES: dict[str, Callable[[Listed], float | str | None]] = {
     "data": lambda one: one.run.data,
 }
 """Properties besides metrics that runs can be sorted by."""
+
+DISPENSABLE = ("tags", "size", "time", "began", "data", "model", *reversed(LISTED[1:]))
+"""Columns that a narrow terminal does without, in the order in which it does."""
 
 LARGEST_FIRST = ("began", "seconds", "size")
 
@@ -194,8 +198,7 @@ def _show(asked: Listing, shown: Sequence[Listed], found: int, runs: int, sort: 
     metrics = dict.fromkeys([*LISTED, *([] if sort in PROPERTIES else [sort])])
     header = ["run", "began", "state", "model", "data", *metrics, "time", "size", "tags"]
     rows = [_row(one, metrics) for one in shown]
-    blocks = [_block(one, row, metrics) for one, row in zip(shown, rows, strict=True)]
-    say(table_or_blocks(header, rows, blocks, line_width()))
+    say(table(header, rows, width=line_width(), dispensable=DISPENSABLE))
     count = f"{len(shown):,} {'run' if len(shown) == 1 else 'runs'}"
     more = ""
     if len(shown) < found:
@@ -227,15 +230,6 @@ def _row(one: Listed, metrics: Iterable[str]) -> list[str]:
         ", ".join(run.tags),
     ]
     return list(map(for_terminal, row))
-
-
-def _block(one: Listed, row: Sequence[str], metrics: Iterable[str]) -> str:
-    """A run's lines on a narrow terminal."""
-    _, began, state, model, data, *_ = row
-    known = one.run.metrics()
-    values = [f"{name} {metric_of(name).text(known[name])}" for name in metrics if name in known]
-    tail = [*values, row[-3], row[-2], *([row[-1]] if row[-1] else [])]
-    return "\n  ".join([one.name, f"{began}  {state}  {model} on {data}", ", ".join(tail)])
 
 
 # For programs

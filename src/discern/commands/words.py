@@ -80,4 +80,11 @@ def count(name: str, value: str) -> int:
     return int(value)
 
 
+def switch(name: str, value: str) -> bool:
+    """True or false."""
+    if value not in ("true", "false"):
+        raise DiscernError(f"{name}={for_terminal(value)} must be true or false.")
+    return value == "true"
+
+
 Folder = Annotated[Path, folder]

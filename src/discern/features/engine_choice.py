@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from discern.files.derived import folder
 from discern.files.writing import write_whole
+from discern.runs.summary import cpu_name
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def fastest(
 def memory(backbone: str, threads: int, packages: tuple[str, ...]) -> Path:
     """The file for the choice between ``packages`` for a backbone on this machine."""
     versions = [(name, _version(name)) for name in packages]
-    facts = [FORMAT, backbone, threads, torch.get_num_threads(), _cpu(), versions]
+    facts = [FORMAT, backbone, threads, torch.get_num_threads(), cpu_name(), versions]
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
     return folder() / f"choice-{digest}.json"
 
@@ -81,13 +81,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _cpu() -> str:
-    """The processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())

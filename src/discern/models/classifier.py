@@ -286,11 +286,3 @@ def _put_back_network(
     given = {short: state.pop(key) for short, key in plain.items()}
     for key, value in with_backbone(module.network, given).items():
         state[f"{prefix}network.{key}"] = value
-
-
-def count_parameters(network: nn.Module) -> dict[str, int]:
-    """The numbers of trainable and of frozen parameters."""
-    counts = {"trainable": 0, "frozen": 0}
-    for parameter in network.parameters():
-        counts["trainable" if parameter.requires_grad else "frozen"] += parameter.numel()
-    return counts

@@ -65,6 +65,9 @@ class EpochMetrics(nn.Module):
         self.counts = MetricCollection(counted, compute_groups=False)
         # By default torchmetrics leaves NaN losses out, and the mean would look sound.
         self.loss = SumMetric(nan_strategy=math.nan)
+        self.class_accuracy: dict[int, float] = {}
+        """Class -> share of its images that are predicted as it, of the last epoch that was
+        computed; empty in a split that is not counted by class."""
         self._waiting = _Waiting()
 
     @property
@@ -96,6 +99,12 @@ class EpochMetrics(nn.Module):
         counted = {name: each.cpu().double() for name, each in self.counts.compute().items()}
         # A row per class, or one for all classes.
         correct, wrongly, _, _, support = counted["by_class"].reshape(-1, 5).T.numpy()
+        if len(support) > 1:
+            self.class_accuracy = {
+                number: float(right / images)
+                for number, (right, images) in enumerate(zip(correct, support, strict=True))
+                if images
+            }
         images = support.sum()
         sums = Sums(
             ClassCounts(correct, support, correct + wrongly),

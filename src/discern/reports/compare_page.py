@@ -29,7 +29,7 @@ def write_compare_page(compared: Comparison, path: Path) -> None:
     ]
     title = f"{len(compared.runs)} runs compared"
     if len(compared.runs) == 2:
-        title = " and ".join(compared.names)
+        title = " and ".join(map(_isolated, compared.names))
     write_page(
         "compare.html.j2",
         path,
@@ -45,6 +45,11 @@ def write_compare_page(compared: Comparison, path: Path) -> None:
         charts=charts,
         disputed=_disputed(compared.disagreement),
     )
+
+
+def _isolated(name: str) -> str:
+    """A name that does not turn its neighbours round where it is written from right to left."""
+    return name if name.isascii() else f"\u2068{name}\u2069"
 
 
 def _number_cell(text: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ import string
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,9 @@ from discern.runs.thumbnails import GALLERY, pixels_of
 MAX_ALL_PAIRS = 5
 """The most runs of which all pairs are compared; of more, each is compared with the first."""
 
+MAX_LISTED = 8
+"""The most runs whose letters stand in a sentence."""
+
 MAX_SPELT_OUT = 4
 """The most runs whose predictions of an image are listed one by one."""
 
@@ -42,6 +46,20 @@ Row = tuple[str, list[str]]
 """The name of a setting or metric, and its value in each run as text."""
 
 
+class Said(NamedTuple):
+    """What a run, or several, predict for an image: a class's name between other words."""
+
+    before: str
+    name: str
+    after: str
+    right: bool
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return f"{self.before}{self.name}{self.after}"
+
+
 @dataclass(frozen=True)
 class Disagreement:
     """Test images on which the runs' predictions differ.
@@ -51,14 +69,14 @@ class Disagreement:
         images: the number of all test images.
         pixels: M of these images, uint8 (M, C, S, S), the most disputed first.
         labels: M names of their true classes.
-        predictions: for each of the M images, the runs' predictions as text, and whether right.
+        predictions: for each of the M images, the runs' predictions.
     """
 
     count: int
     images: int
     pixels: NDArray[np.uint8]
     labels: list[str]
-    predictions: list[list[tuple[str, bool]]]
+    predictions: list[list[Said]]
 
 
 @dataclass(frozen=True)
@@ -230,7 +248,8 @@ def _notes(
     if without:
         notes.append(
             f"{_listed(without)} {'has' if len(without) == 1 else 'have'} no predictions for the "
-            "test images, and so no paired test."
+            "test images, and so no paired test; discern compare … test=true tests "
+            f"{'it' if len(without) == 1 else 'them'}."
         )
     if len(groups) > 1:
         which = "; ".join(_listed([letters[number] for number in group]) for group in groups)
@@ -244,6 +263,8 @@ def _notes(
 
 
 def _listed(words: Sequence[str]) -> str:
+    if len(words) > MAX_LISTED:
+        return f"{', '.join(words[: MAX_LISTED - 1])} and {len(words) - MAX_LISTED + 1} more"
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
@@ -274,13 +295,14 @@ def _disagreement(
     )
 
 
-def _predictions(row: int, found: Mapping[str, Predictions]) -> list[tuple[str, bool]]:
+def _predictions(row: int, found: Mapping[str, Predictions]) -> list[Said]:
     right = {letter: bool(each.correct[row]) for letter, each in found.items()}
     if len(found) <= MAX_SPELT_OUT:
         return [
-            (
-                f"{letter}: {for_terminal(each.class_names[each.predicted[row]])}, "
-                f"{percent(float(each.confidences[row]), 0)}",
+            Said(
+                f"{letter}: ",
+                for_terminal(each.class_names[each.predicted[row]]),
+                f", {percent(float(each.confidences[row]), 0)}",
                 right[letter],
             )
             for letter, each in found.items()
@@ -289,7 +311,7 @@ def _predictions(row: int, found: Mapping[str, Predictions]) -> list[tuple[str, 
         which: [letter for letter in right if right[letter] is which] for which in (True, False)
     }
     return [
-        (f"{'right' if which else 'wrong'}: {', '.join(these)}", which)
+        Said(f"{'right' if which else 'wrong'}: {', '.join(these)}", "", "", which)
         for which, these in parts.items()
         if these
     ]

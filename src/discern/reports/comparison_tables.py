@@ -30,20 +30,22 @@ CAUTION = (
 def metric_rows(compared: Comparison) -> list[Row]:
     """The metrics of each run as text, and its training's length and speed."""
     rows: list[Row] = []
+    runs = compared.runs
     for name in compared.metrics:
-        values = [run.metrics().get(name) for run in compared.runs]
+        values = [run.metrics().get(name) for run in runs]
         rows.append((for_terminal(name), list(map(metric_of(name).text, values))))
         if name == "test/accuracy" and any(compared.accuracies):
-            intervals = [NONE if one is None else one.ends(name) for one in compared.accuracies]
-            rows.append(("  95 % interval", intervals))
-    counts = [run.part("parameters").get("trainable") for run in compared.runs]
-    epochs = [run.facts.get("epochs") for run in compared.runs]
+            known, text = compared.accuracies, metric_of(name).text
+            rows.append(("  95 % from", [NONE if one is None else text(one.low) for one in known]))
+            rows.append(("  95 % to", [NONE if one is None else text(one.high) for one in known]))
+    counts = [run.part("parameters").get("trainable") for run in runs]
+    epochs = [run.facts.get("epochs") for run in runs]
     return [
         *rows,
         ("epochs", [str(count) if isinstance(count, int) else NONE for count in epochs]),
         ("trainable parameters", [f"{n:,}" if isinstance(n, int) else NONE for n in counts]),
-        ("training", [speed_of(run) or NONE for run in compared.runs]),
-        ("time", [duration(run.seconds) for run in compared.runs]),
+        ("training images/s", [(speed_of(run) or NONE).replace(" images/s", "") for run in runs]),
+        ("time", [duration(run.seconds) for run in runs]),
     ]
 
 
@@ -187,7 +189,7 @@ def _write(path: Path, rows: Sequence[Mapping[str, str | float | None]]) -> None
 def disputed_sheet(found: Disagreement) -> Sheet:
     """The images, the most disputed first."""
     captions = [
-        (f"true {label}", *(text for text, _ in predictions))
+        (f"true {label}", *(said.text for said in predictions))
         for label, predictions in zip(found.labels, found.predictions, strict=True)
     ]
     title = f"The most disputed of {found.count:,} of {found.images:,} test images"

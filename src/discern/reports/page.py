@@ -1,7 +1,7 @@
 """Self-contained HTML pages: no network, no server, no other file.
 
 Templates escape all text. A content security policy (CSP) in the page's head forbids connections
-and allows only discern's own two scripts, so that nothing in a name can run.
+and allows only discern's own scripts, so that nothing in a name can run.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 PAGES = Path(__file__).parent / "pages"
 
+SCRIPTS = ("echarts.min.js", "page.js", "matrix.js")
+
 
 def write_page(
     template: str, path: Path, *, title: str, kind: str, data: Mapping[str, object], **shown: object
@@ -47,9 +49,11 @@ def write_page(
         kind=kind,
         version=version("discern"),
         folder=printable(path.parent.resolve()),
+        folder_name=path.parent.resolve().name,
         policy=_policy(),
         library=_asset("echarts.min.js"),
         script=_asset("page.js"),
+        matrix_script=_asset("matrix.js"),
         style=_asset("style.css"),
         data=as_json(data),
         **shown,
@@ -90,7 +94,7 @@ def _asset(name: str) -> Markup:
 def _policy() -> str:
     scripts = " ".join(
         f"'sha256-{base64.b64encode(hashlib.sha256(_asset(name).encode()).digest()).decode()}'"
-        for name in ("echarts.min.js", "page.js")
+        for name in SCRIPTS
     )
     return (
         f"default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data:; "

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
@@ -18,50 +13,51 @@ from numpy.typing import NDArray
 from discern.config.check import as_typed_settings
 from discern.config.typed import command_line
 from discern.errors import as_override
-from discern.files.csv_cells import csv_text
-from discern.files.reading import read_bytes, read_text
+from discern.files.reading import read_bytes
 from discern.files.yaml_file import MAX_YAML
 from discern.redaction import redacted, redacted_text
 from discern.reports.calibration import BINS, reliability
-from discern.reports.confusion import class_scores, confusion_matrix
-from discern.reports.intervals import Estimate
-from discern.reports.measures import measure
+from discern.reports.confusion import class_scores
 from discern.reports.page import Tile, cell, data_url, duration, percent, tile, write_page
+from discern.reports.run_environment import (
+    bad_files,
+    environment,
+    failure,
+    files,
+    layers,
+    samples,
+    time,
+)
+from discern.reports.run_facts import RunFacts, Section, read_facts
 from discern.reports.speed import counted_in
 from discern.runs.folder import (
     CONFIG,
-    MAX_CSV,
-    MAX_PICTURE,
     REPORT,
     Run,
     finite,
     home,
     mapping,
     numbers,
-    read_run,
 )
-from discern.runs.metric_table import DRAWN, METRICS
+from discern.runs.metric_table import DRAWN, METRICS, SHARE
 from discern.runs.predictions import Predictions
 from discern.runs.state import State
 from discern.runs.summary import trained_on_sentence
-from discern.runs.tested import Tested, read_tested
-from discern.runs.thumbnails import GALLERY, LOSSLESS, Thumbnails, open_picture, side_of
-from discern.text import printable
+from discern.runs.tested import Tested
+from discern.runs.thumbnails import GALLERY, LOSSLESS, side_of
 
-MATRIX_UP_TO = 30
-"""The largest number of classes for which the confusions are a matrix; above it, a list."""
+MATRIX_UP_TO = 150
+"""The largest number of classes whose confusion matrix is shown, which has a cell for each pair."""
 
-MAX_CONFUSIONS, MAX_BAD_FILES = 100, 200
-"""Rows in the lists of confusions and of skipped files."""
+LISTED_FROM, MAX_CONFUSIONS = 21, (20, 100)
+"""The smallest number of classes with a list of confusions, and the most rows of it: beside a
+matrix and without one."""
 
-SAMPLES_BYTES, SAMPLES_WIDTH = 250_000, 1000
-"""A picture of samples with more bytes than this becomes a JPEG of this width in pixels."""
+COLOURS = 8
+"""Colours of a chart's lines in page.js; the lines after so many are dashed."""
 
 TOP = 3
 """Classes whose probabilities are shown beside a picture."""
-
-Section = dict[str, object]
-"""What a section's template shows, as ``this``; ``plots`` are charts: id -> :class:`Chart`."""
 
 
 class Line(TypedDict):
@@ -69,6 +65,7 @@ class Line(TypedDict):
 
     name: str
     points: list[list[float]]
+    dashed: NotRequired[bool]
 
 
 class Chart(TypedDict):
@@ -79,6 +76,7 @@ class Chart(TypedDict):
     series: list[Line]
     marks: NotRequired[list[dict[str, object]]]
     unit: NotRequired[str]
+    top: NotRequired[float]
 
 
 def write_run_page(folder: Path) -> Path:
@@ -90,7 +88,7 @@ def write_run_page(folder: Path) -> Path:
     Raises:
         DiscernError: it is not the folder of a run.
     """
-    facts = _Facts(read_run(folder), _without_bad_pictures(read_tested(folder)))
+    facts = read_facts(folder)
     sections = {name: made for name, section in SECTIONS.items() if (made := section(facts))}
     charts: dict[str, object] = {}
     for section in sections.values():
@@ -112,44 +110,6 @@ def write_run_page(folder: Path) -> Path:
         sections=sections,
     )
     return path
-
-
-@dataclass(frozen=True)
-class _Facts:
-    """The facts that sections are made from.
-
-    Attributes:
-        run: the contents of its folder.
-        tested: predictions on the test images; None if the folder has no such file.
-    """
-
-    run: Run
-    tested: Tested | None
-
-    @cached_property
-    def measured(self) -> dict[str, Estimate]:
-        """The test metrics with intervals; empty without predictions."""
-        seed = self.run.facts.get("seed")
-        seed = seed if isinstance(seed, int) and seed >= 0 else 0
-        return measure(self.tested.predictions, seed) if self.tested else {}
-
-    @cached_property
-    def confusions(self) -> NDArray[np.int64]:
-        """The confusion matrix of the test images, (K, K); empty without predictions."""
-        if self.tested is None:
-            return np.zeros((0, 0), np.int64)
-        found = self.tested.predictions
-        return confusion_matrix(found.labels, found.predicted, len(found.class_names))
-
-
-def _without_bad_pictures(tested: Tested | None) -> Tested | None:
-    """The predictions, without thumbnails if the file's picture is not a sheet of thumbnails."""
-    if tested is not None:
-        try:
-            side_of(tested.thumbnails)
-        except ValueError:
-            return replace(tested, thumbnails=Thumbnails(np.zeros(0, np.int64), b"", 1))
-    return tested
 
 
 # The head of the page
@@ -182,7 +142,7 @@ def _warnings(run: Run) -> list[str]:
     ]
 
 
-def _tiles(facts: _Facts) -> list[Tile]:
+def _tiles(facts: RunFacts) -> list[Tile]:
     run, tiles = facts.run, []
     if facts.tested is not None:
         images = f"of {len(facts.tested.predictions):,} test images"
@@ -208,7 +168,7 @@ def _most_frequent(predictions: Predictions) -> tuple[str, float]:
 # Configuration, curves and metrics
 
 
-def _configuration(facts: _Facts) -> Section:
+def _configuration(facts: RunFacts) -> Section:
     run = facts.run
     changed = redacted(run.facts.get("changed"))
     rows = [
@@ -234,11 +194,12 @@ def _as_typed(value: object) -> str:
         return str(value)
 
 
-def _curves(facts: _Facts) -> Section | None:
+def _curves(facts: RunFacts) -> Section | None:
     epochs = facts.run.epochs()
     if not epochs:
         return None
-    names = sorted({name for row in epochs for name in row} - {"epoch"})
+    logged = {name for row in epochs for name in row if not name.startswith(CLASS_ACCURACY)}
+    names = sorted(logged - {"epoch"})
     rows = [
         [int(row["epoch"]), *(cell(row.get(name), _brief(row.get(name))) for name in names)]
         for row in epochs
@@ -257,14 +218,34 @@ def _charts(run: Run, epochs: Sequence[Mapping[str, float]]) -> dict[str, Chart]
     for metric in DRAWN:
         splits = {"training": f"train/{metric.name}", "validation": f"val/{metric.name}"}
         charts[metric.name] = line_chart(metric.label(), [(epochs, splits)]) | {"marks": marks}
+        if metric.unit == SHARE:
+            charts[metric.name]["top"] = 1.0
+    charts["class_accuracy"] = _class_curves(run, epochs) | {"marks": marks, "top": 1.0}
     speed = "Training speed (images/s)" + (f": {counted}" if counted else "")
     for name, caption, unit in (
         ("lr", "Learning rate", ""),
+        ("grad_norm", "Gradient norm (before clipping, mean of every 50th step)", ""),
+        ("seconds", "Training time per epoch (s)", " s"),
         ("images_per_second", speed, " images/s"),
     ):
-        line = {caption.lower(): f"train/{name}"}
+        line = {caption.partition(" (")[0].lower(): f"train/{name}"}
         charts[name] = line_chart(caption, [(epochs, line)]) | {"unit": unit}
     return {name: chart for name, chart in charts.items() if chart["series"]}
+
+
+CLASS_ACCURACY = "val/accuracy/"
+"""What the columns of metrics.csv for single classes begin with; a class's number follows."""
+
+
+def _class_curves(run: Run, epochs: Sequence[Mapping[str, float]]) -> Chart:
+    """The validation accuracy of each class by epoch, where there are few."""
+    classes = run.part("data").get("classes")
+    names = classes if isinstance(classes, list) else []
+    columns = {str(name): f"{CLASS_ACCURACY}{number}" for number, name in enumerate(names)}
+    chart = line_chart("Validation accuracy of each class", [(epochs, columns)])
+    for line in chart["series"][COLOURS:]:
+        line["dashed"] = True
+    return chart
 
 
 def line_chart(
@@ -301,7 +282,7 @@ def points(epochs: Sequence[Mapping[str, float]], metric: str) -> list[list[floa
     ]
 
 
-def _metrics(facts: _Facts) -> Section | None:
+def _metrics(facts: RunFacts) -> Section | None:
     run, rows = facts.run, []
     for metric in METRICS:
         name, interval = metric.name, ""
@@ -326,25 +307,32 @@ def _metrics(facts: _Facts) -> Section | None:
 # The test
 
 
-def _confusions(facts: _Facts) -> Section | None:
+def _confusions(facts: RunFacts) -> Section | None:
     if facts.tested is None:
         return None
     names, matrix = facts.tested.predictions.class_names, facts.confusions
-    if len(names) <= MATRIX_UP_TO:
-        return {"classes": names, "matrix": matrix.tolist()}
+    return {
+        "classes": names,
+        "matrix": matrix.tolist() if len(names) <= MATRIX_UP_TO else None,
+        "pairs": _most_confused(matrix) if len(names) >= LISTED_FROM else None,
+    }
+
+
+def _most_confused(matrix: NDArray[np.int64]) -> list[tuple[int, int, int]]:
+    """The most frequent confusions: label, predicted class and number of images."""
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
-    most = np.argsort(-wrong, axis=None, kind="stable")[:MAX_CONFUSIONS]
-    pairs = [divmod(int(place), len(names)) for place in most]
-    found = [(*pair, int(wrong[pair])) for pair in pairs if wrong[pair]]
-    return {"classes": names, "matrix": None, "pairs": found}
+    shown = MAX_CONFUSIONS[len(matrix) > MATRIX_UP_TO]
+    most = np.argsort(-wrong, axis=None, kind="stable")[:shown]
+    pairs = [divmod(int(place), len(matrix)) for place in most]
+    return [(*pair, int(wrong[pair])) for pair in pairs if wrong[pair]]
 
 
-def _mistakes(facts: _Facts) -> Section | None:
+def _mistakes(facts: RunFacts) -> Section | None:
     return {"images": len(facts.tested.predictions)} if facts.tested else None
 
 
-def _classes(facts: _Facts) -> Section | None:
+def _classes(facts: RunFacts) -> Section | None:
     if facts.tested is None:
         return None
     scores = class_scores(facts.confusions)
@@ -359,7 +347,7 @@ def _classes(facts: _Facts) -> Section | None:
     return {"header": ["class", *(metric.title for metric in scores), "test images"], "rows": rows}
 
 
-def _calibration(facts: _Facts) -> Section | None:
+def _calibration(facts: RunFacts) -> Section | None:
     if facts.tested is None:
         return None
     found = facts.tested.predictions
@@ -414,108 +402,12 @@ def _image_name(predictions: Predictions, row: int) -> str:
     return "/".join(Path(predictions.files[row]).parts[-2:])
 
 
-def _untested(facts: _Facts) -> Section | None:
+def _untested(facts: RunFacts) -> Section | None:
     return {"missing": True} if not facts.tested and facts.run.state is State.DONE else None
 
 
-# Pictures and files
-
-
-PICTURES = {
-    "samples.png": "Training images as the network sees them",
-    "augmented.png": "Augmentation: some training images as they are, then in successive epochs",
-    "lr_find.png": "Learning rate finder",
-}
-
-
-def _samples(facts: _Facts) -> Section | None:
-    folder = facts.run.folder
-    found = {caption: _picture(folder / name) for name, caption in PICTURES.items()}
-    pictures = {caption: picture for caption, picture in found.items() if picture}
-    return {"pictures": pictures} if pictures else None
-
-
-def _picture(path: Path) -> str | None:
-    """A picture's file as a data URL, made smaller if it is large; None if there is none."""
-    try:
-        content = read_bytes(path, MAX_PICTURE, home(path.parent))
-        with open_picture(content) as image:
-            if len(content) > SAMPLES_BYTES:
-                image.thumbnail((SAMPLES_WIDTH, 2 * SAMPLES_WIDTH))
-                smaller = io.BytesIO()
-                image.convert("RGB").save(smaller, "JPEG", quality=80)
-                content = smaller.getvalue()
-    except (OSError, ValueError, SyntaxError):
-        return None
-    return data_url(content)
-
-
-def _bad_files(facts: _Facts) -> Section | None:
-    folder = facts.run.folder
-    try:
-        text = read_text(folder / "bad_files.csv", MAX_CSV, home(folder))
-        lines = csv.reader(io.StringIO(text, newline=""))
-        header, *rows = list(itertools.islice(lines, MAX_BAD_FILES + 2))
-    except (OSError, ValueError, csv.Error):
-        return None
-    shown = [list(map(csv_text, row)) for row in rows[:MAX_BAD_FILES]]
-    more = "the first " * (len(rows) > MAX_BAD_FILES)
-    return {"header": header, "rows": shown, "more": more} if rows else None
-
-
-# Time and environment
-
-
-PHASES = {
-    "import": "importing torch and Lightning",
-    "data": "finding and reading data",
-    "find": "finding settings",
-    "features": "features of the frozen backbone",
-    "fit": "training",
-    "validation": "validation",
-    "test": "test",
-    "figures": "pictures",
-}
-
-
-def _time(facts: _Facts) -> Section | None:
-    run = facts.run
-    seconds = numbers(run.part("seconds"))
-    total = seconds.pop("total", 0.0)
-    if not seconds or not total:
-        return None
-    parts = {PHASES.get(name, name): value for name, value in seconds.items()}
-    parts["everything else"] = max(0.0, total - sum(parts.values()))
-    return {
-        "parts": parts,
-        "longest": max(parts.values()) or 1.0,
-        "total": total,
-        "speed": finite(run.facts.get("images_per_second")),
-        "counted": counted_in(run),
-        "features": numbers(run.part("features")),
-    }
-
-
-def _environment(facts: _Facts) -> Section:
-    run = facts.run
-    data, commit = run.part("data"), str(run.part("git").get("commit", ""))
-    images, counts = numbers(data.get("images")), numbers(run.part("parameters"))
-    changes = ", with uncommitted changes" if run.part("git").get("dirty") else ""
-    rows = {
-        "data": f"{data.get('title', '')} ({data.get('source', '')})" if data else "",
-        "images": ", ".join(f"{count:,.0f} {split}" for split, count in images.items()),
-        "data fingerprint": str(data.get("fingerprint", "")),
-        "parameters": ", ".join(f"{count:,.0f} {kind}" for kind, count in counts.items()),
-        "seed": str(run.facts.get("seed", "")),
-        "commit": commit and commit + changes,
-        **{str(name): str(value) for name, value in run.part("machine").items()},
-        "versions": ", ".join(f"{name} {of}" for name, of in run.part("versions").items()),
-        "folder": printable(run.folder.resolve()),
-    }
-    return {"facts": {name: text for name, text in rows.items() if text}}
-
-
-SECTIONS: dict[str, Callable[[_Facts], Section | None]] = {
+SECTIONS: dict[str, Callable[[RunFacts], Section | None]] = {
+    "traceback": failure,
     "configuration": _configuration,
     "curves": _curves,
     "metrics": _metrics,
@@ -524,10 +416,12 @@ SECTIONS: dict[str, Callable[[_Facts], Section | None]] = {
     "classes": _classes,
     "calibration": _calibration,
     "test": _untested,
-    "samples": _samples,
-    "skipped": _bad_files,
-    "time": _time,
-    "environment": _environment,
+    "samples": samples,
+    "skipped": bad_files,
+    "layers": layers,
+    "time": time,
+    "environment": environment,
+    "files": files,
 }
 """The sections of the page in order: name of the template in ``pages/run`` and of the anchor ->
 what the template shows, or None to leave the section out."""

@@ -133,13 +133,16 @@ def _absolute_excess(sums: Sums) -> Array:
     return total
 
 
+SHARE = "fraction correct"
+"""The unit of a metric that is at most 1."""
+
 EVERY_SPLIT = ("train", "val", "test")
 
 METRICS = (
     Metric("loss", "loss", "min", total=lambda sums: sums.loss, splits=EVERY_SPLIT,
            unit="cross-entropy, nats", listed=("val",)),
     Metric("accuracy", "accuracy", "max", lambda of: (of.correct, of.support), splits=EVERY_SPLIT,
-           interval="wilson", unit="fraction correct", listed=("val", "test")),
+           interval="wilson", unit=SHARE, listed=("val", "test")),
     Metric("precision", "precision", "max", lambda of: (of.correct, of.predicted), average="macro"),
     Metric("recall", "recall", "max", lambda of: (of.correct, of.support), average="macro"),
     Metric("f1", "F1", "max", lambda of: (2 * of.correct, of.support + of.predicted),

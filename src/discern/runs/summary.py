@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -123,8 +123,32 @@ def git_state(folder: Path) -> dict[str, str | bool] | None:
 
 
 def machine() -> dict[str, str | int | None]:
-    """The operating system and the number of cores."""
-    return {"system": platform.platform(), "cores": os.cpu_count()}
+    """The operating system, the processor, its cores, and bytes of memory; None if unknown."""
+    return {
+        "system": platform.platform(),
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "memory_bytes": memory_bytes(),
+    }
+
+
+@functools.cache
+def cpu_name() -> str:
+    """The processor's name, or else its architecture."""
+    with suppress(OSError):  # Linux, where platform.processor() is the architecture
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        for line in text.splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def memory_bytes() -> int | None:
+    """Bytes of memory; None if unknown."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return None
 
 
 def versions() -> dict[str, str]:

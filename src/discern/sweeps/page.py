@@ -10,22 +10,24 @@ from urllib.parse import quote
 
 from discern.files.reading import check_format, read_json
 from discern.reports.page import cell, duration, write_page
-from discern.reports.run_page import points
-from discern.runs.folder import REPORT, is_run, mapping, numbers, read_run
+from discern.runs.folder import REPORT, Run, glance, mapping, numbers
 from discern.runs.metric_table import METRICS
 from discern.runs.state import State
+from discern.sweeps.charts import (
+    Interval,
+    curve_charts,
+    effect_charts,
+    importance_charts,
+    intervals,
+)
 from discern.sweeps.ledger import Ledger
-from discern.sweeps.names import short_names
+from discern.sweeps.names import short_names, short_number
 from discern.sweeps.ranking import (
-    Group,
     best_group,
     described,
     has_folds,
-    is_geometric,
     listed_rows,
     number_of,
-    numbers_of,
-    rank_rows,
     ranked_groups,
     repetitions,
     settings,
@@ -37,11 +39,11 @@ from discern.sweeps.results import FORMAT, NONE, group_results, mean_and_sd, rou
 from discern.sweeps.rows import Objective, Row
 from discern.text import printable
 
-MAX_CURVES = 200
-"""Maximum number of jobs whose curves are drawn, the best first."""
+MAX_VALUES = 12
+"""Values of a setting that the page lists; of more, their number and the ends."""
 
-MAX_HEAT_VALUES = 60
-"""Maximum number of values of each setting in a heat map."""
+MAX_READ = 200
+"""Jobs whose summaries are read for the model, the data and the time."""
 
 Part = dict[str, object]
 """A part of the page, for its template or for its script."""
@@ -63,8 +65,10 @@ def write_sweep_page(folder: Path) -> Path:
     rows, objectives = ledger.rows(), ledger.objectives
     results = _results(folder / "results.json")
     ranked = listed_rows(rows, objectives)
-    effects = _effects(rows, objectives) | _importance(results)
-    curves = _curves(ledger, rows)
+    space = intervals(results)
+    effects = effect_charts(rows, objectives, space) | importance_charts(results)
+    curves = curve_charts(ledger, rows)
+    runs = [glance(row.folder) for row in rows[:MAX_READ]]
     charts = effects | curves
     states = {row.state for row in rows}
     settled = all(state.is_settled for state in states)
@@ -72,10 +76,11 @@ def write_sweep_page(folder: Path) -> Path:
     write_page(
         "sweep.html.j2",
         path,
-        title=f"{objectives[0].metric} of {len(rows)} {'job' if len(rows) == 1 else 'jobs'}",
+        title=_title(rows, runs),
         kind="A sweep of discern",
         data={"charts": charts},
-        lead=_lead(rows),
+        lead=_lead(rows, runs),
+        swept=_swept(ledger, rows, space),
         state="failed" if State.FAILED in states else "done" if settled else "interrupted",
         best=_best(ranked, objectives, mapping(results.get("best")), folder),
         command=shlex.join(["python", "train.py", "-m", *ledger.arguments]),
@@ -103,11 +108,44 @@ def _results(path: Path) -> Part:
     return content
 
 
-def _lead(rows: Sequence[Row]) -> list[str]:
+def _title(rows: Sequence[Row], runs: Sequence[Run]) -> str:
+    """What was swept, and of which model on which data."""
+    names = short_names(settings(rows)) if len(rows) > 1 else []
+    what = few(names, 3) or f"{len(rows)} {'job' if len(rows) == 1 else 'jobs'}"
+    titles = list(dict.fromkeys(run.title for run in runs if run.facts.get("title")))
+    return f"Sweep of {what}" + (f": {few(titles, 2)}" if titles else "")
+
+
+def few(names: Sequence[str], most: int) -> str:
+    """Names in a list, as ``a, b and 3 more``."""
+    if len(names) > most:
+        return f"{', '.join(names[:most])} and {len(names) - most} more"
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def _lead(rows: Sequence[Row], runs: Sequence[Run]) -> list[str]:
+    began = min((run.began for run in runs if run.began is not None), default=None)
+    when = [f"{began:%Y-%m-%d %H:%M}"] if began else []
     counts = Counter(row.state for row in rows)
-    parts = [f"{counts[state]} {state}" for state in State if counts[state]]
+    parts = [*when, *(f"{counts[state]} {state}" for state in State if counts[state])]
     seconds = sum(row.seconds for row in rows if row.seconds is not None)
     return [*parts, f"{duration(seconds)} of jobs"] if seconds else parts
+
+
+def _swept(ledger: Ledger, rows: Sequence[Row], space: Mapping[str, Interval]) -> Part:
+    """The settings that differ with their values, what jobs are ranked by, and the search."""
+    told = []
+    for name in settings(rows) if len(rows) > 1 else []:
+        values = steps_of([row.overrides[name] for row in rows if name in row.overrides])[0]
+        listed = ", ".join(values)
+        if len(values) > MAX_VALUES:
+            listed = f"{len(values):,} values, {values[0]} to {values[-1]}"
+        told.append([name, str(space[name]) if name in space else listed])
+    ranked_by = [
+        f"{each.metric} ({'less' if each.sign > 0 else 'more'} is better)"
+        for each in ledger.objectives
+    ]
+    return {"settings": told, "by": ", ".join(ranked_by), "search": shlex.join(ledger.search or [])}
 
 
 # Tables
@@ -181,7 +219,7 @@ def _setting(text: str | None) -> object:
     if text is None:
         return NONE
     number = number_of(text)
-    return text if number is None else cell(number, text)
+    return text if number is None else cell(number, short_number(text))
 
 
 def _groups(rows: Sequence[Row], objectives: Sequence[Objective]) -> Part:
@@ -204,122 +242,3 @@ def _groups(rows: Sequence[Row], objectives: Sequence[Objective]) -> Part:
         if names or not has_folds(rows)
         else "",
     }
-
-
-# Charts, by their ids
-
-
-def _importance(results: Mapping[str, object]) -> dict[str, Part]:
-    found = {metric: numbers(of) for metric, of in mapping(results.get("importance")).items()}
-    return {
-        f"importance{number}": {
-            "kind": "bars",
-            "caption": f"Share of the variance of {metric} that each setting explains (fANOVA)",
-            "names": list(shares),
-            "values": list(shares.values()),
-            "x": "share of the variance",
-        }
-        for number, (metric, shares) in enumerate(found.items())
-        if shares
-    }
-
-
-def _effects(rows: Sequence[Row], objectives: Sequence[Objective]) -> dict[str, Part]:
-    """The objective over the settings: a line or bars, a heat map, or parallel coordinates."""
-    objective = objectives[0]
-    valued = [
-        (group, mean)
-        for rank, group in ranked_groups(rows, objectives)
-        if rank is not None and (mean := group.spreads[objective.metric].mean) is not None
-    ]
-    names = [n for n in varied(rows) if len({group.overrides.get(n) for group, _ in valued}) > 1]
-    if not names or len(valued) < 2:
-        return {}
-    short = short_names(names)
-    texts = [[group.overrides.get(name, NONE) for group, _ in valued] for name in names]
-    values = [mean for _, mean in valued]
-    if len(names) == 1:
-        return {"effect": _effect(short[0], texts[0], values, objective.metric)}
-    points = [_point(group, names, short, objective) for group, _ in valued]
-    if len(names) == 2 and all(len(set(one)) <= MAX_HEAT_VALUES for one in texts):
-        name, chart = "heat", _heat(short, texts, values, points)
-        caption = f"{objective.metric} by {short[0]} and {short[1]} (dark is good)"
-    else:
-        name, chart = "parallel", _parallel([*short, objective.metric], texts, values, points)
-        caption = (
-            f"Settings and {objective.metric}, one line per job (dark is good); drag along an axis "
-            "to select"
-        )
-    return {name: {"kind": name, "caption": caption, "less": objective.sign > 0, **chart}}
-
-
-def _point(group: Group, names: Sequence[str], short: Sequence[str], objective: Objective) -> str:
-    """The text that the script shows at the point of a group."""
-    pairs = zip(short, (group.overrides.get(name, NONE) for name in names), strict=True)
-    mean = f"{objective.metric} {mean_and_sd(group.spreads[objective.metric])}"
-    return "\n".join([*map("=".join, pairs), mean])
-
-
-def _effect(name: str, texts: Sequence[str], values: Sequence[float], metric: str) -> Part:
-    numbers, caption = numbers_of(texts), f"{metric} by {name}"
-    if numbers is None:
-        bars = {"names": list(texts), "values": list(values)}
-        return {"kind": "bars", "caption": caption, **bars, "x": metric}
-    points = sorted(map(list, zip(numbers, values, strict=True)))
-    return {
-        "kind": "lines", "caption": caption, "series": [{"name": metric, "points": points}],
-        "x": name, "fraction": True, "logx": is_geometric(numbers) and min(numbers) > 0,
-    }  # fmt: skip
-
-
-def _heat(
-    names: Sequence[str],
-    texts: Sequence[Sequence[str]],
-    values: Sequence[float],
-    points: Sequence[str],
-) -> Part:
-    (across, columns), (down, rows) = map(steps_of, texts)
-    return {
-        "x": {"name": names[0], "values": across},
-        "y": {"name": names[1], "values": down},
-        "cells": [list(each) for each in zip(columns, rows, values, points, strict=True)],
-    }
-
-
-def _parallel(
-    names: Sequence[str],
-    texts: Sequence[Sequence[str]],
-    values: Sequence[float],
-    points: Sequence[str],
-) -> Part:
-    axes: list[Part] = []
-    columns: list[Sequence[object]] = []
-    for name, given in zip(names, texts, strict=False):
-        numbers = numbers_of(given)
-        if numbers is None:
-            axes.append({"name": name, "values": steps_of(given)[0]})
-        else:
-            axes.append({"name": name, "log": is_geometric(numbers) and min(numbers) > 0})
-        columns.append(given if numbers is None else numbers)
-    rows = [
-        {"name": point, "values": list(each)}
-        for point, *each in zip(points, *columns, values, strict=True)
-    ]
-    return {"axes": [*axes, {"name": names[-1]}], "rows": rows}
-
-
-def _curves(ledger: Ledger, rows: Sequence[Row]) -> dict[str, Part]:
-    best = [row for _, row in rank_rows(rows, ledger.objectives)][:MAX_CURVES]
-    epochs = {row.folder.name: read_run(row.folder).epochs() for row in best if is_run(row.folder)}
-    charts: dict[str, Part] = {}
-    for number, objective in enumerate(ledger.objectives):
-        lines = [
-            {"name": printable(Path(name)), "points": drawn}
-            for name, of in epochs.items()
-            if (drawn := points(of, objective.metric))
-        ]
-        shown = "" if len(rows) <= MAX_CURVES else f", the best {MAX_CURVES} jobs"
-        caption = f"{objective.metric} by epoch{shown}"
-        if lines:
-            charts[f"curves{number}"] = {"kind": "lines", "caption": caption, "series": lines}
-    return charts

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from discern.console import table_or_blocks
 from discern.files.csv_cells import write_csv
 from discern.files.writing import as_json_values, write_whole
 from discern.runs.state import State
@@ -29,6 +26,7 @@ from discern.sweeps.ranking import (
     verdict,
 )
 from discern.sweeps.rows import Objective, Row
+from discern.tables import table, wrapped
 from discern.text import printable
 
 NONE = "–"
@@ -79,9 +77,10 @@ def results_table(rows: Sequence[Row], objectives: Sequence[Objective]) -> str:
         blocks.append(_block(rank, [*lines, *filter(None, [typed]), job]))
     header = ["rank", *([] if grouped else ["job"]), *short_names(names), *_metrics(objectives)]
     header += [*(["n"] if grouped else []), "epochs", "seconds", "state"]
-    parts = [table_or_blocks(header, cells, blocks)]
+    parts = [table(header, cells, dispensable=["seconds", "epochs"], blocks=blocks)]
     if repeated and not grouped:
-        parts += over_repetitions(rows, objectives)
+        for line in over_repetitions(rows, objectives):
+            parts += wrapped(line, later="  ")
     reasons = _reasons(rows, objectives)
     return "\n".join([*parts, *(["", *reasons] if reasons else [])])
 
@@ -158,21 +157,16 @@ def _block(rank: int | None, lines: Sequence[str]) -> str:
     lead = f"{NONE}  " if rank is None else f"{rank}. "
     indent = " " * len(lead)
     first, *others = lines
-    return "\n".join(
-        [_wrapped(first, lead, indent), *(_wrapped(o, indent, indent) for o in others)]
-    )
+    later = [line for other in others for line in wrapped(other, 0, indent, indent)]
+    return "\n".join([*wrapped(first, 0, lead, indent), *later])
 
 
 def over_repetitions(rows: Sequence[Row], objectives: Sequence[Objective]) -> list[str]:
     """Mean and standard deviation of each objective, where jobs differ in seed or fold alone."""
     (group,) = group_rows(rows, objectives)
     return [
-        _wrapped(
-            f"{metric}: {mean_and_sd(spread)} "
-            f"(mean ± sd over {group.counted(metric)} {repetitions(rows)})",
-            "",
-            "  ",
-        )
+        f"{metric}: {mean_and_sd(spread)} "
+        f"(mean ± sd over {group.counted(metric)} {repetitions(rows)})"
         for metric, spread in group.spreads.items()
         if spread.n > 1
     ]
@@ -186,25 +180,13 @@ def _reasons(rows: Sequence[Row], objectives: Sequence[Objective]) -> list[str]:
         if reason and any(value_of(row, objective) is None for objective in objectives):
             numbers.setdefault((row.state, reason), []).append(row.number)
     return [
-        _wrapped(
-            f"{'job' if len(jobs) == 1 else 'jobs'} {', '.join(map(str, jobs))} {state}: {reason}",
-            "",
-            "  ",
-        )
+        line
         for (state, reason), jobs in numbers.items()
+        for line in wrapped(
+            f"{'job' if len(jobs) == 1 else 'jobs'} {', '.join(map(str, jobs))} {state}: {reason}",
+            later="  ",
+        )
     ]
-
-
-def _wrapped(text: str, first: str, later: str) -> str:
-    # A word longer than a line, such as a path, stays whole so that it can be copied.
-    return textwrap.fill(
-        text,
-        width=shutil.get_terminal_size(fallback=(100, 24)).columns,
-        initial_indent=first,
-        subsequent_indent=later,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
 
 
 def _metrics(objectives: Sequence[Objective]) -> list[str]:

@@ -87,6 +87,7 @@ class SearchSweeper(JobsSweeper):
         self.storage = storage
         self.study_name = study_name
         self._study: optuna.Study | None = None
+        self._space: Mapping[str, BaseDistribution] = {}
 
     def _directions(self) -> list[Direction]:
         if self.direction is None:
@@ -115,6 +116,7 @@ class SearchSweeper(JobsSweeper):
                 "hydra/sweeper=optuna has nothing to search; give a setting several values, such "
                 "as 'optimizer.lr=tag(log,interval(1e-4,1e-1))'."
             )
+        self._space = space
         study = self._study = self._open(ledger)
         first = fixed | {key: _examples(values)[0] for key, values in space.items()}
         self._check([first | {key: value} for key in space for value in _examples(space[key])])
@@ -229,7 +231,11 @@ class SearchSweeper(JobsSweeper):
         from discern.sweeps.importance import importance_of
 
         importance = importance_of(self._study, ledger.objectives)
-        return {"study": redacted_setting(self._location(ledger)), "importance": importance}
+        return {
+            "study": redacted_setting(self._location(ledger)),
+            "importance": importance,
+            "space": _intervals(self._space),
+        }
 
 
 def search_space(
@@ -274,6 +280,15 @@ def _distribution(override: Override) -> BaseDistribution:
             text = f"{override.input_line} cannot be searched: {error}"
             raise DiscernError(text) from error
     return d.CategoricalDistribution([typed(each) for each in override.sweep_string_iterator()])
+
+
+def _intervals(space: Mapping[str, BaseDistribution]) -> dict[str, object]:
+    """Setting -> ends and scale of its interval, of the settings that have one."""
+    return {
+        name: {end: getattr(values, end) for end in ("low", "high", "log")}
+        for name, values in space.items()
+        if hasattr(values, "log")
+    }
 
 
 def _ends(

@@ -30,7 +30,8 @@ def selected(words: Iterable[str], outputs: Path) -> list[Run]:
 
     Args:
         words: folders of runs; of sweeps, whose jobs come best first by val/loss, or by the mean
-            objective of their setting where they are folds; other folders, for all runs below;
+            objective of their setting where they are folds; a sweep's folder and the number of a
+            job; other folders, for all runs below;
             glob patterns of folders; ``last`` and ``best``, the newest run in ``outputs`` and the
             one with the lowest val/loss.
         outputs: folder to look for ``last`` and ``best`` in.
@@ -52,9 +53,11 @@ def _meant(word: str, outputs: Path) -> list[Path]:
             return [run_meant(word, outputs)]
         if glob.has_magic(word):
             return _matching(word)
+        if path.name.isdecimal() and is_sweep(path.parent):
+            return [_job(path.parent, int(path.name))]
         raise DiscernError(
             f"{for_terminal(decoded(path))} does not exist; it must be the folder of a run or of a "
-            "sweep, a pattern, last or best."
+            "sweep, SWEEP/3 for job 3 of a sweep, a pattern, last or best."
         )
     folders = _inside(path)
     if not folders:
@@ -63,6 +66,24 @@ def _meant(word: str, outputs: Path) -> list[Path]:
             f"nor {OVERRIDES}, nor a run in it."
         )
     return folders
+
+
+def _job(sweep: Path, number: int) -> Path:
+    """The folder of a sweep's job.
+
+    Raises:
+        DiscernError: there is no such job, or it has not begun.
+    """
+    from discern.sweeps.ledger import Ledger  # numpy: start-up time
+
+    jobs = Ledger.load(sweep).jobs
+    where = for_terminal(decoded(sweep))
+    if number >= len(jobs):
+        raise DiscernError(f"{where} has no job {number}; its jobs are 0 to {len(jobs) - 1}.")
+    folder = sweep / jobs[number].name
+    if not is_run(folder):
+        raise DiscernError(f"Job {number} of {where} has not begun.")
+    return folder
 
 
 def _matching(pattern: str) -> list[Path]:

@@ -9,19 +9,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from pydantic import AfterValidator, Field
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
 
 from discern.files.csv_cells import csv_cell
 from discern.files.writing import write_whole
 from discern.models.classifier import Batch
-from discern.models.metrics import STEP_LOSS
+from discern.models.metrics import STEP_LOSS, EpochMetrics
 from discern.reports.speed import how_counted
 from discern.runs.metric_table import DRAWN
 from discern.schema import Strict
+from discern.tables import terminal_width
 from discern.training.seam import settings_of
 from discern.training.states import MAX_COUNT, check_count
 
@@ -29,6 +34,12 @@ if TYPE_CHECKING:  # start-up time: a frozen backbone alone has features
     from discern.features.source import FeatureSource
 
 log = logging.getLogger(__name__)
+
+NORM_EVERY = 50
+"""Optimizer steps from one measured gradient norm to the next, of which an epoch logs the mean."""
+
+MAX_CLASS_CURVES = 12
+"""The most classes for which an epoch records the validation accuracy of each class."""
 
 Row = dict[str, float]
 """Name -> value of the metrics of an epoch, and its ``epoch`` (from 1) and ``step``."""
@@ -55,6 +66,8 @@ class Epoch(Strict):
     """The current epoch: its initial learning rate, what it has seen, whether it is over.
 
     ``served``: it trains on features, of which ``computed`` were computed during the epoch.
+    ``norms`` is the number of gradient norms measured so far, ``norm_sum`` their sum, and
+    ``by_class`` the validation's accuracy for each class, by its column.
     """
 
     number: Annotated[int, Field(ge=0, lt=2**31)]
@@ -65,6 +78,10 @@ class Epoch(Strict):
     over: bool = False
     served: bool = False
     computed: _Count = 0
+    steps: _Count = 0
+    norms: _Count = 0
+    norm_sum: float = 0.0
+    by_class: dict[str, float] = Field(default_factory=dict, max_length=MAX_CLASS_CURVES)
 
     @property
     def counted(self) -> dict[str, int]:
@@ -117,6 +134,7 @@ class History(Callback):
         self._clock = 0.0
         self._source: FeatureSource | None = None
         self._known = 0
+        self._norms: list[Tensor] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Remember the trainer for its metrics."""
@@ -134,6 +152,17 @@ class History(Callback):
         self._epoch = Epoch(number=trainer.current_epoch, lr=rate)
         self._source = _source(trainer)
         self._clock, self._known = time.perf_counter(), self._computed()
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Measure the norm of the gradient, before clipping, in some steps."""
+        epoch = self._epoch
+        if epoch is None:  # Lightning's search of a batch size
+            return
+        if epoch.steps % NORM_EVERY == 0:
+            self._norms.append(gradient_norm(pl_module))
+        epoch.steps += 1
 
     def on_train_batch_end(
         self,
@@ -159,6 +188,7 @@ class History(Callback):
             self.validation_seconds += seconds
             self.totals.validation_seconds += seconds
             self._epoch.validated = True
+            self._epoch.by_class = _class_columns(pl_module)
             self._known = self._computed()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -175,6 +205,9 @@ class History(Callback):
         speed = epoch.images * trainer.world_size / epoch.fit_seconds
         pl_module.log("train/images_per_second", speed, sync_dist=True)
         pl_module.log("train/lr", epoch.lr, sync_dist=True)
+        self._add_norms()
+        if epoch.norms:
+            pl_module.log("train/grad_norm", epoch.norm_sum / epoch.norms, sync_dist=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the last epoch."""
@@ -190,6 +223,7 @@ class History(Callback):
     def state_dict(self) -> dict[str, Any]:
         """The rows so far and the epoch under way, as plain values."""
         row = self._row()
+        self._add_norms()
         epoch = None if self._epoch is None or self._epoch.over else self._epoch.model_dump()
         rows = [*self.rows, row] if row else list(self.rows)
         return {"rows": rows, "totals": self.totals.model_dump(), "epoch": epoch}
@@ -205,6 +239,15 @@ class History(Callback):
         # Not at the epoch's beginning: a callback may have unfrozen the backbone there.
         epoch.served = _source(trainer) is not None
         epoch.computed += self._computed() - self._known
+
+    def _add_norms(self) -> None:
+        """Add the latest gradient norms to the epoch's; asking for each would stop a GPU."""
+        norms, self._norms = self._norms, []
+        if self._epoch is not None:
+            values = torch.stack(norms).tolist() if norms else []
+            self._epoch.norms += len(values)
+            for value in values:
+                self._epoch.norm_sum += value
 
     def _computed(self) -> int:
         """Features that the source has computed so far."""
@@ -223,7 +266,7 @@ class History(Callback):
             kept = self._epoch.validated or not name.startswith("val/")
             if kept and name != STEP_LOSS:
                 row[name] = float(value)
-        return row
+        return row | self._epoch.by_class
 
     def _close_epoch(self) -> None:
         if (row := self._row()) and self._epoch is not None and self._trainer is not None:
@@ -232,8 +275,24 @@ class History(Callback):
                 if isinstance(logger, MetricsCSV):
                     logger.write(self.rows)
             counted = how_counted(**self._epoch.counted)
-            log.info(epoch_line(row) + (f" ({counted})" if counted else ""))
+            log.info(epoch_line(row, counted, terminal_width(10_000)))
         self._epoch = None
+
+
+def gradient_norm(module: nn.Module) -> Tensor:
+    """The L2 norm of all gradients of a module together, float32 ()."""
+    grads = [p.grad.detach() for p in module.parameters() if p.grad is not None]
+    dense = [grad.coalesce().values() if grad.is_sparse else grad for grad in grads]
+    # In half precision the sum of squares may be infinite.
+    return get_total_norm([grad.float() for grad in dense])
+
+
+def _class_columns(module: LightningModule) -> dict[str, float]:
+    """The last validation's accuracy for each class, as columns of a row."""
+    metrics = getattr(module, "val_metrics", None)
+    found = metrics.class_accuracy if isinstance(metrics, EpochMetrics) else {}
+    few = len(found) <= MAX_CLASS_CURVES
+    return {f"val/accuracy/{number}": value for number, value in found.items()} if few else {}
 
 
 def _source(trainer: Trainer) -> FeatureSource | None:
@@ -241,17 +300,29 @@ def _source(trainer: Trainer) -> FeatureSource | None:
     return getattr(settings_of(trainer).datamodule, "features", None)
 
 
-def epoch_line(row: Row) -> str:
-    """The line logged for an epoch."""
+def epoch_line(row: Row, counted: str = "", width: int = 10_000) -> str:
+    """The line logged for an epoch.
+
+    Args:
+        row: the epoch's metrics.
+        counted: what images/s count, see :func:`how_counted`.
+        width: characters of a line. If they are too few, images/s are left out, which metrics.csv
+            has too; then each split has a line of its own.
+    """
     parts = [f"epoch {row['epoch']:.0f}"]
     for split in ("train", "val"):
         values = [(each, row.get(f"{split}/{each.name}")) for each in DRAWN]
         shown = [f"{each.title} {each.text(x)}" for each, x in values if x is not None]
         if shown:
             parts.append(" ".join([split, *shown]))
+    speed = []
     if "train/images_per_second" in row:
-        parts.append(f"{row['train/images_per_second']:,.0f} images/s")
-    return "   ".join(parts)
+        of = f" ({counted})" if counted else ""
+        speed = [f"{row['train/images_per_second']:,.0f} images/s{of}"]
+    lines = ["   ".join([*parts, *speed]), "  ".join([*parts, *speed]), "  ".join(parts)]
+    indent = "\n" + " " * (len(parts[0]) + 2)
+    split_by_split = f"{parts[0]}  {indent.join(parts[1:])}"
+    return next((line for line in lines if len(line) <= width), split_by_split)
 
 
 class MetricsCSV(Logger):

@@ -95,10 +95,16 @@ def keep_test(outputs: TestOutputs, data: ImageDataModule, folder: Path) -> None
         None if files is None else files[:images],
     )
     warn_of_undefined(predictions.undefined, len(predictions))
-    rows = chosen(predictions, THUMBNAILS if files is None else THUMBNAILS_OF_FILES)
+    keep_predictions(predictions, data, folder)
+
+
+def keep_predictions(predictions: Predictions, data: ImageDataModule, folder: Path) -> None:
+    """Write predictions for the first test images, with thumbnails of some."""
+    tested = data.test_dataset
+    rows = chosen(predictions, THUMBNAILS_OF_FILES if predictions.files else THUMBNAILS)
     pictures, _ = tested.__getitems__(rows.tolist())
     shown = thumbnails(rows, pixels_of(pictures, data))
-    seen = digest_of(tested.identify()[:images], predictions.labels)
+    seen = digest_of(tested.identify()[: len(predictions)], predictions.labels)
     write_tested(Tested(predictions, seen, shown), folder)
 
 

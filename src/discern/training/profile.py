@@ -11,7 +11,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.profilers import AdvancedProfiler, SimpleProfiler
 
-from discern.console import line_width, table
+from discern.tables import line_width, table
 from discern.training.job import relative
 
 log = logging.getLogger(__name__)

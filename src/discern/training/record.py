@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,11 +14,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from discern.config.differences import as_facts, differences
 from discern.data.module import ImageDataModule
-from discern.errors import first_line, refusals_of, refusals_of_files
+from discern.errors import DiscernError, first_line, refusals_of, refusals_of_files
 from discern.files.places import started_in
 from discern.files.yaml_file import write_config
-from discern.models.classifier import Classifier, count_parameters
+from discern.models.classifier import Classifier
+from discern.models.layers import count_parameters, layer_table
 from discern.models.saved import Content, card_and_state, epoch_of
+from discern.redaction import redacted_text
 from discern.reports.curves import draw_curves
 from discern.runs.metric_table import METRICS
 from discern.runs.state import Ended, State
@@ -25,9 +28,12 @@ from discern.runs.summary import Summary, git_state, machine, versions
 from discern.runs.sweep_job import sweep_draws
 from discern.training.history import History
 from discern.training.interrupt import BY_CTRL_C, BY_SIGTERM
-from discern.training.terminal import way_on
+from discern.training.terminal import gpu_memory_used, way_on
 
 log = logging.getLogger(__name__)
+
+MAX_TRACEBACK = 20_000
+"""Characters of the traceback of a failed run that its summary keeps."""
 
 
 @contextmanager
@@ -65,6 +71,8 @@ def recorded(
         _say_way_on(summary)
         raise
     except BaseException as error:
+        if not isinstance(error, DiscernError):  # a sentence that needs none
+            summary.facts["traceback"] = _traceback(error)
         with suppress(OSError):  # a full disk, which is reported already
             write_summary(summary, failed(error), cfg)
         _say_way_on(summary)
@@ -80,6 +88,12 @@ def _say_way_on(summary: Summary) -> None:
 def failed(error: BaseException) -> Ended:
     """The end of a run that raised an error."""
     return Ended(State.FAILED, first_line(error))
+
+
+def _traceback(error: BaseException) -> str:
+    """The last part of an error's traceback, without secrets."""
+    text = "".join(traceback.format_exception(error))
+    return redacted_text(text)[-MAX_TRACEBACK:]
 
 
 # The state of the code that this process has imported, whatever becomes of the files.
@@ -98,6 +112,7 @@ def describe(model: Classifier, data: ImageDataModule) -> dict[str, Any]:
     backbone = model.card and model.card["backbone"]
     return {
         "parameters": count_parameters(model.network),
+        "layers": layer_table(model.network, data.input_shape),
         **({"backbone": backbone} if backbone else {}),
         "data": {
             "title": data.title,
@@ -126,6 +141,7 @@ def record_fit(
         names = {each.name: f"{split}/{each.name}" for each in METRICS}
         if known := {name: row[logged] for name, logged in names.items() if logged in row}:
             facts["metrics"][split] = known
+    facts["machine"] |= gpu_memory_used(trainer)
     facts["epochs"], facts["steps"] = len(history.rows), trainer.global_step
     facts["seconds"]["validation"] = history.validation_seconds
     facts["seconds"]["fit"] -= history.validation_seconds

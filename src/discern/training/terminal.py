@@ -14,13 +14,13 @@ from omegaconf import DictConfig
 from discern.config.check import as_typed_settings
 from discern.config.typed import command_line
 from discern.config.values import plain
-from discern.console import table_or_blocks
 from discern.data.module import ImageDataModule
 from discern.errors import as_override, shortened
 from discern.files.places import placed
 from discern.runs.folder import OUTPUTS, REPORT, is_sweep
 from discern.runs.state import Ended, State
 from discern.runs.summary import metric_cells, trained_on_sentence
+from discern.tables import fits, table
 from discern.text import printable
 from discern.training.job import relative
 
@@ -32,6 +32,23 @@ def devices(trainer: Trainer) -> str:
     device = trainer.strategy.root_device
     name = f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device
     return f"{trainer.world_size} × {name}"
+
+
+def gpu(trainer: Trainer) -> dict[str, str | int]:
+    """The name and memory of the GPU that this process trains on; empty without one of CUDA's."""
+    device = trainer.strategy.root_device
+    if device.type != "cuda":
+        return {}
+    found = torch.cuda.get_device_properties(device)
+    return {"gpu": found.name, "gpu_memory_bytes": found.total_memory}
+
+
+def gpu_memory_used(trainer: Trainer) -> dict[str, int]:
+    """The most bytes of the GPU's memory that tensors held at once; empty without one."""
+    device = trainer.strategy.root_device
+    if device.type != "cuda":
+        return {}
+    return {"gpu_memory_used_bytes": torch.cuda.max_memory_allocated(device)}
 
 
 def announce(cfg: DictConfig, facts: Mapping[str, Any], data: ImageDataModule) -> None:
@@ -71,13 +88,13 @@ OFF = (None, False, 0, "none")
 
 
 def metrics_table(title: str, metrics: Mapping[str, Mapping[str, float]]) -> str:
-    """A table of metrics with a row per split, or a list on a narrow terminal."""
+    """A table of metrics with a row per split, or a column per split on a narrow terminal."""
     names, rows = metric_cells(metrics)
-    blocks = [
-        "\n  ".join([f"{split}:", *(f"{n} {x}" for n, x in zip(names, values, strict=True) if x)])
-        for split, *values in rows
-    ]
-    return table_or_blocks([title, *names], rows, blocks)
+    header = [title, *names]
+    if not fits(header, rows):
+        header, *rows = map(list, zip(["", *names], *rows, strict=True))
+        header[0] = title
+    return table(header, rows)
 
 
 def measured(facts: Mapping[str, Any]) -> str:

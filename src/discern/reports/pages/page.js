@@ -23,11 +23,27 @@ function shown(value) {
 }
 
 function percent(share) {
-  return share === null ? "nan" : `${(100 * share).toFixed(1)} %`;
+  return share === null ? "nan" : `${(100 * share).toFixed(1)}\u00a0%`;
 }
 
 // Okabe & Ito, in an order that keeps neighbours apart, for more than two series.
 const SERIES = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f"];
+
+// Colours repeat after eight lines, with the next pattern.
+const DASHES = ["solid", "dashed", "dotted", [9, 3, 2, 3]];
+
+function dash(line, index) {
+  return line.dashed ? "dashed" : DASHES[Math.floor(index / SERIES.length) % DASHES.length];
+}
+
+// The area between the ends of a line's band: [[x, low, high], …]. Its name is the line's, with which it is hidden.
+function band(line, index, count) {
+  const side = { type: "line", name: line.name, symbol: "none", silent: true, stack: `band${index}`, stackStrategy: "all", lineStyle: { opacity: 0 }, tooltip: { show: false }, color: seriesColour(index, count) };
+  return [
+    { ...side, data: line.band.map(([x, low]) => [x, low]) },
+    { ...side, data: line.band.map(([x, low, high]) => [x, high - low]), areaStyle: { opacity: 0.15 } },
+  ];
+}
 
 function seriesColour(index, count) {
   return count <= 2 ? colour(["first", "second"][index]) : SERIES[index % SERIES.length];
@@ -52,8 +68,15 @@ function base(unit) {
   };
 }
 
+// The label of a vertical line, above the chart and within its width.
+function above(x, points) {
+  const [low, high] = [points[0][0], points.at(-1)[0]];
+  const at = high > low ? (x - low) / (high - low) : 0.5;
+  return { color: colour("faint"), formatter: "{b}", position: "end", distance: 8, align: at < 0.2 ? "left" : at > 0.8 ? "right" : "center" };
+}
+
 const CHARTS = {
-  // Lines over epochs: {series: [{name, points: [[x, y], …], dashed}], unit, axis, log, marks: [{x, name}]}
+  // Lines over epochs: {series: [{name, points: [[x, y], …], band: [[x, low, high], …], dashed}], unit, axis, log, marks: [{x, name}]}
   lines(spec) {
     const { axis, ...rest } = base(spec.unit);
     const many = spec.series.length > 8;
@@ -64,14 +87,14 @@ const CHARTS = {
         type: "scroll", top: 0, textStyle: { color: colour("ink") }, show: spec.series.length > 1,
         pageTextStyle: { color: colour("ink") }, pageIconColor: colour("faint"),
       },
-      grid: { left: 12, right: 24, top: 40, bottom: 62, containLabel: true },
+      grid: { left: 12, right: 24, top: spec.marks && spec.marks.length ? 52 : 40, bottom: 62, containLabel: true },
       xAxis: {
         ...axis, type: spec.logx ? "log" : "value", name: spec.x || "epoch", nameLocation: "middle", nameGap: 26,
         min: "dataMin", max: "dataMax", minInterval: spec.fraction ? undefined : 1, splitLine: { show: false },
         axisLabel: { ...axis.axisLabel, formatter: shown },
         axisPointer: { label: { formatter: ({ value }) => `${spec.x || "epoch"} ${shown(value)}` } },
       },
-      yAxis: { ...axis, type: spec.log ? "log" : "value", scale: true, axisLabel: { ...axis.axisLabel, formatter: shown } },
+      yAxis: { ...axis, type: spec.log ? "log" : "value", scale: true, max: spec.top, axisLabel: { ...axis.axisLabel, formatter: shown } },
       dataZoom: [
         { type: "inside", zoomOnMouseWheel: "ctrl", moveOnMouseWheel: false, filterMode: "none" },
         { type: "slider", height: 16, bottom: 6, filterMode: "none", textStyle: { color: colour("faint") }, showDetail: false, brushSelect: false, borderColor: colour("line") },
@@ -79,15 +102,14 @@ const CHARTS = {
       series: spec.series.map((line, index) => ({
         type: "line", name: line.name, data: line.points, symbol: index % 2 ? "rect" : "circle",
         symbolSize: 6, showSymbol: line.points.length <= 60,
-        lineStyle: { width: many ? 1.2 : 2, type: line.dashed ? "dashed" : "solid" },
+        lineStyle: { width: many ? 1.5 : 2, type: dash(line, index) }, triggerLineEvent: many,
         color: seriesColour(index, spec.series.length),
         emphasis: { focus: many ? "series" : "none" },
         markLine: index === 0 && spec.marks && spec.marks.length ? {
           symbol: "none", silent: true, lineStyle: { color: colour("faint"), type: "dotted" },
-          label: { color: colour("faint"), formatter: "{b}", position: "insideEndTop" },
-          data: spec.marks.map((mark) => ({ xAxis: mark.x, name: mark.name })),
+          data: spec.marks.map((mark) => ({ xAxis: mark.x, name: mark.name, label: above(mark.x, line.points) })),
         } : undefined,
-      })),
+      })).concat(...spec.series.map((line, index) => line.band && !spec.log ? band(line, index, spec.series.length) : [])),
     };
   },
 
@@ -142,7 +164,25 @@ const CHARTS = {
       xAxis: { ...axis, type: "category", data: spec.x.values, name: spec.x.name, nameLocation: "middle", nameGap: 26, splitArea: { show: false } },
       yAxis: { ...axis, type: "category", data: spec.y.values, name: spec.y.name },
       visualMap: scale(spec, values),
-      series: [{ type: "heatmap", data: spec.cells.map((cell) => cell.slice(0, 3)), itemStyle: { borderColor: colour("paper"), borderWidth: 2 }, label: { show: spec.cells.length <= 40, formatter: (at) => shown(at.value[2]), color: "#ffffff", textBorderColor: "#000000", textBorderWidth: 2 } }],
+      series: [{ type: "heatmap", data: spec.cells.map((cell) => heatCell(cell, spec, ends(values))), itemStyle: { borderColor: colour("paper"), borderWidth: 2 }, label: { show: spec.cells.length <= 40, formatter: (at) => shown(at.value[2]) } }],
+    };
+  },
+
+  // {x: axis, y: axis, dots: [[x, y, told] or, coloured, [x, y, value, told], …]}; an axis is {name, log, values of words}
+  points(spec) {
+    const { axis, ...rest } = base();
+    const side = (one) => ({
+      ...axis, type: one.values ? "category" : one.log ? "log" : "value", data: one.values, name: one.name, scale: true,
+      axisLabel: { ...axis.axisLabel, formatter: one.values ? undefined : shown },
+    });
+    return {
+      ...rest,
+      tooltip: { ...rest.tooltip, formatter: (at) => spec.dots[at.dataIndex].at(-1) },
+      grid: { left: 12, right: 24, top: 34, bottom: spec.coloured ? 84 : 34, containLabel: true },
+      xAxis: { ...side(spec.x), nameLocation: "middle", nameGap: 26 },
+      yAxis: { ...side(spec.y), nameTextStyle: { ...axis.nameTextStyle, align: "left" } },
+      visualMap: spec.coloured ? scale(spec, spec.dots.map((dot) => dot[2])) : undefined,
+      series: [{ type: "scatter", symbolSize: 10, color: colour("first"), itemStyle: { borderColor: colour("paper"), borderWidth: 1 }, data: spec.dots.map((dot) => dot.slice(0, -1)) }],
     };
   },
 
@@ -154,10 +194,10 @@ const CHARTS = {
     return {
       ...rest,
       tooltip: { ...rest.tooltip, formatter: (at) => at.name },
-      parallel: { left: 60, right: 70, top: 44, bottom: 70, parallelAxisDefault: { nameTextStyle: { color: colour("ink") }, axisLine: axis.axisLine, axisLabel: axis.axisLabel, areaSelectStyle: { width: 16 } } },
+      parallel: { left: 60, right: 70, top: 44, bottom: 70, parallelAxisDefault: { nameTextStyle: { color: colour("ink") }, axisLine: axis.axisLine, areaSelectStyle: { width: 16 } } },
       parallelAxis: spec.axes.map((one, dim) => ({
         dim, name: one.name, type: one.values ? "category" : one.log ? "log" : "value", data: one.values || undefined,
-        scale: true, axisLabel: { ...axis.axisLabel, formatter: one.values ? undefined : shown },
+        scale: true, axisLabel: { ...axis.axisLabel, formatter: one.values ? undefined : shown, backgroundColor: colour("paper"), padding: [1, 2] },
         nameTruncateLength: 18,
       })),
       visualMap: { ...scale(spec, values), dimension: last },
@@ -166,17 +206,36 @@ const CHARTS = {
   },
 };
 
-// Viridis; its dark end is for what is good.
+// Viridis, on dark paper without its darkest end, which is for what is good.
+function ramp(spec) {
+  const colours = ["#fde725", "#5ec962", "#21918c", ...(isDark() ? ["#4f7fd0", "#8e6ae0"] : ["#3b528b", "#440154"])];
+  return spec.less ? colours.reverse() : colours;
+}
+
 function scale(spec, values) {
-  const light = ["#fde725", "#5ec962", "#21918c", "#3b528b", "#440154"];
-  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const [low, high] = ends(values);
   return {
-    min: low, max: high > low ? high : low + 1e-9, calculable: true, orient: "horizontal", left: "center", bottom: 0,
-    inRange: { color: spec.less ? light.reverse() : light }, textStyle: { color: colour("ink") }, formatter: shown, precision: 6,
+    min: low, max: high, calculable: true, orient: "horizontal", left: "center", bottom: 0,
+    inRange: { color: ramp(spec) }, textStyle: { color: colour("ink") }, formatter: shown, precision: 6,
   };
 }
 
+function ends(values) {
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  return [low, high > low ? high : low + 1e-9];
+}
+
+// A cell of a heat map, with a text that is read on its colour.
+function heatCell(cell, spec, [low, high]) {
+  const share = (cell[2] - low) / (high - low);
+  const good = spec.less ? 1 - share : share;
+  return { value: cell.slice(0, 3), label: { color: good > 0.4 ? "#ffffff" : "#000000" } };
+}
+
 const DRAWN = new Map();
+
+// The width of a chart on paper, in pixels; the style sheet has it too.
+const PAPER = 640;
 
 function draw() {
   for (const place of document.querySelectorAll("[data-chart]")) {
@@ -186,9 +245,19 @@ function draw() {
       chart = echarts.init(place, null, { renderer: "svg" });
       DRAWN.set(place, chart);
       new ResizeObserver(() => chart.resize()).observe(place);
+      if (spec.kind === "lines" && spec.series.length > 8) tellLines(chart);
     }
     chart.setOption(CHARTS[spec.kind](spec), true);
   }
+}
+
+// Of many lines, the one that is pointed at says its name, also between its points.
+function tellLines(chart) {
+  chart.on("mouseover", { seriesType: "line" }, ({ seriesIndex, event }) => {
+    const [x] = chart.convertFromPixel({ seriesIndex }, [event.offsetX, event.offsetY]);
+    const away = chart.getOption().series[seriesIndex].data.map((point) => Math.abs(point[0] - x));
+    chart.dispatchAction({ type: "showTip", seriesIndex, dataIndex: away.indexOf(Math.min(...away)) });
+  });
 }
 
 function makeSortable(table) {
@@ -263,12 +332,24 @@ function picture(number) {
   const right = one.label === one.predicted;
   const predicted = `predicted ${names[one.predicted]} (${percent(one.top[0][1])})`;
   const others = one.top.slice(1).map(([which, share]) => `${names[which]} ${percent(share)}`).join(", ");
+  const caption = `true ${names[one.label]}, ${predicted}`;
+  const button = element("button", { type: "button", class: "enlarge" }, thumbnail(number, caption));
+  button.addEventListener("click", () => enlarge(button, caption));
   return element("li", {},
-    thumbnail(number, `true ${names[one.label]}, ${predicted}`),
-    element("span", {}, `true ${names[one.label]}`), element("br"),
-    element("span", { class: right ? "right" : "wrong" }, predicted), element("br"),
+    button,
+    element("span", {}, element("bdi", {}, `true ${names[one.label]}`), ", ", element("bdi", { class: right ? "right" : "wrong" }, predicted)), element("br"),
     element("span", {}, others), element("br"),
     element("span", { class: "name", title: one.name }, `loss ${one.loss === null ? "nan" : one.loss.toFixed(2)}, ${one.name}`));
+}
+
+// Shows a button's picture as large as it is, or as the window; Escape or a click closes it.
+function enlarge(button, caption) {
+  const close = element("button", { type: "button" }, "Close");
+  const shownPicture = element("dialog", { "aria-label": caption }, close, " ", caption, button.firstElementChild.cloneNode());
+  shownPicture.addEventListener("click", () => shownPicture.close());
+  shownPicture.addEventListener("close", () => shownPicture.remove());
+  document.body.append(shownPicture);
+  shownPicture.showModal();
 }
 
 function fillPictures(list) {
@@ -285,7 +366,7 @@ function makeCells(holder) {
       const found = DATA.pictures.flatMap((one, number) => one.label === label && one.predicted === predicted ? [number] : []);
       const names = DATA.classes;
       const count = Number(button.dataset.count);
-      const what = label === predicted ? `“${names[label]}”, predicted correctly` : `“${names[label]}”, predicted as “${names[predicted]}”`;
+      const what = `true ${names[label]}, predicted ${names[predicted]}`;
       const kept = found.length < count ? `; ${found.length} of them are shown` : "";
       panel.replaceChildren(
         element("h3", {}, what),
@@ -293,6 +374,29 @@ function makeCells(holder) {
         element("ul", { class: "pictures" }, ...found.map(picture)));
     });
   }
+}
+
+// Files beside the page are not there where a copy of it is opened, as from a mail.
+function checkLinks(links) {
+  let folder;
+  try {
+    folder = decodeURIComponent(location.pathname).split("/").at(-2);
+  } catch { /* an address that is not UTF-8 */ }
+  if (!links.length || folder === document.body.dataset.folder) return;
+  for (const link of links) link.replaceWith(...link.childNodes);
+  for (const note of document.querySelectorAll(".elsewhere")) note.hidden = false;
+}
+
+// A table wider than its box says so, and its edge shows on which side there is more.
+function makeHint(box) {
+  const hint = element("p", { class: "hint", hidden: "" }, "More columns: scroll the table sideways →");
+  box.before(hint);
+  const look = () => {
+    hint.hidden = box.scrollWidth <= box.clientWidth + 1;
+    box.classList.toggle("more", box.scrollLeft + box.clientWidth < box.scrollWidth - 1);
+  };
+  new ResizeObserver(look).observe(box);
+  box.addEventListener("scroll", look);
 }
 
 function fillContents() {
@@ -303,11 +407,14 @@ function fillContents() {
   }
 }
 
+function isDark() {
+  const { theme } = document.documentElement.dataset;
+  return theme ? theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
 function makeTheme(button) {
   button.addEventListener("click", () => {
-    const root = document.documentElement;
-    const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-    root.dataset.theme = dark ? "light" : "dark";
+    document.documentElement.dataset.theme = isDark() ? "light" : "dark";
     draw();
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
@@ -317,11 +424,13 @@ function makeTheme(button) {
     before = document.documentElement.dataset.theme;
     document.documentElement.dataset.theme = "light";
     draw();
+    for (const chart of DRAWN.values()) chart.resize({ width: PAPER });
   });
   addEventListener("afterprint", () => {
     if (before === undefined) delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = before;
     draw();
+    for (const chart of DRAWN.values()) chart.resize({ width: "auto" });
   });
 }
 
@@ -332,5 +441,10 @@ document.querySelectorAll("input[data-filters]").forEach(makeFilter);
 document.querySelectorAll(".copy").forEach(makeCopy);
 document.querySelectorAll("ul[data-pictures]").forEach(fillPictures);
 document.querySelectorAll(".cells").forEach(makeCells);
+document.querySelectorAll(".scroll:not(.matrix .scroll)").forEach(makeHint);
+document.querySelectorAll("figure > .enlarge").forEach((button) => {
+  button.addEventListener("click", () => enlarge(button, button.firstElementChild.alt));
+});
+checkLinks(document.querySelectorAll("a.beside"));
 draw();
-document.documentElement.dataset.ready = "true";
+addEventListener("DOMContentLoaded", () => { document.documentElement.dataset.ready = "true"; });
