@@ -14,6 +14,7 @@ COURSE = {
     "learning rate": "train/lr",
     "images per second": "train/images_per_second",
     "seconds an epoch": "train/seconds",
+    "gradient norm": "train/grad_norm",
     "loss of single steps": STEP_LOSS,
 }
 """Charts of training itself rather than of its metrics."""
