@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from discern.errors import DiscernError, did_you_mean, refuse
 from discern.text import visible
+from discern.version import __version__
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -69,9 +70,9 @@ def main(argv: list[str] | None = None) -> None:
 
 def _run(arguments: list[str]) -> None:
     if not arguments or arguments[0] in HELP_WORDS:
-        print(HELP.replace("{version}", _version()), end="")
+        print(HELP.replace("{version}", __version__), end="")
     elif arguments[0] in ("-V", "--version"):
-        print(f"discern {_version()}")
+        print(f"discern {__version__}")
     elif arguments[0] in ("-sc", "--shell_completion"):
         _complete(arguments)
     elif arguments[0] in COMMANDS:
@@ -89,12 +90,6 @@ def _read_env_file() -> None:
         read_env_file()
     except DiscernError as error:
         refuse(error)
-
-
-def _version() -> str:
-    from importlib.metadata import version  # start-up time
-
-    return version("discern")
 
 
 def train(arguments: list[str] | None = None) -> None:
