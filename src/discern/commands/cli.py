@@ -29,7 +29,7 @@ Usage: discern COMMAND [GROUP=CHOICE] [SETTING=VALUE] …
 
 Commands:
   train      train a model and measure it; -m sweeps over several values
-             discern train model.hidden=[256] optimizer.lr=3e-3
+             discern train 'model.hidden=[256]' optimizer.lr=3e-3
   inspect    look into a data set: classes, sizes, bad files, duplicate images
              discern inspect data=image_folder data.dir=photos
   evaluate   measure a saved model, with confidence intervals and pictures
