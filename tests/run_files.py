@@ -38,6 +38,10 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 TRAIN = [sys.executable, str(REPOSITORY / "train.py")]
 DISCERN = [str(Path(sys.executable).with_name("discern"))]
 
+DRAWN = f"++hydra.job.env_set.{DRAWS}=0"
+NOT_DRAWN = f"++hydra.job.env_set.{DRAWS}=1"
+"""Overrides of a run that draws its figures, as a run of a user does, or leaves them to a sweep."""
+
 # 300 digits: 240 in six batches, 60 held out; a network that takes no time. Of what a run shows
 # there is the csv alone: pictures take longer than its training.
 TINY = (
@@ -48,9 +52,9 @@ TINY = (
     "trainer.max_epochs=2",
     "trainer.accelerator=cpu",
     "logger=csv",
-    f"++hydra.job.env_set.{DRAWS}=1",
+    NOT_DRAWN,
 )
-SHOWN = ("logger=default", f"++hydra.job.env_set.{DRAWS}=0")
+SHOWN = ("logger=default", DRAWN)
 """Overrides with which it shows all that a run of a user shows."""
 
 STEPS_PER_EPOCH = 6

@@ -12,7 +12,7 @@ from discern.errors import DiscernError
 from discern.models.card import CARD
 from discern.models.checkpoint import write
 from discern.models.saved import read
-from run_files import DISCERN, command
+from run_files import DISCERN, NOT_DRAWN, command
 from starter import invoke
 
 MODEL = """
@@ -66,7 +66,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 OWN = [
     "model=own", "data=halves", "trainer.max_epochs=1", "trainer.accelerator=cpu", "logger=csv",
-    "sweep.draws=true",
+    NOT_DRAWN,
 ]  # fmt: skip
 
 

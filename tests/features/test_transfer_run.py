@@ -359,7 +359,7 @@ def test_inspect_counts_what_is_there(photos, tmp_path):
         "data.val_size=0", cwd=tmp_path, DISCERN_CACHE_DIR=str(tmp_path / "cache"),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "1 images are in train and test alike" in done.stderr
+    assert "1 images are in both train and test" in done.stderr
     assert "bad.jpg" in (tmp_path / "i" / "bad_files.csv").read_text()
     assert "again.jpg" in (tmp_path / "i" / "repeated.csv").read_text()
 
@@ -426,8 +426,8 @@ def test_class_weights_may_be_given_by_name(run, caplog):
 @pytest.mark.parametrize(
     ("value", "why"),
     [
-        ("{dog:3.0,cta:1.0}", "lacks cat and names cta, which is no class"),
-        ("{dog:3.0,cat:1.0,cow:1.0}", "names cow, which is no class"),
+        ("{dog:3.0,cta:1.0}", "lacks cat and names cta, which is not a class"),
+        ("{dog:3.0,cat:1.0,cow:1.0}", "names cow, which is not a class"),
         ("{cat:3.0,dog:0}", "is not allowed; it must be auto, a number above 0 for each class"),
     ],
 )

@@ -35,7 +35,7 @@ def commands(tiny_run, tiny_mnist, tmp_path, monkeypatch) -> dict[str, Command]:
     monkeypatch.setenv(SECRET, "a secret")
     for draws in ("confusion_figure", "save", "draw_reliability"):
         monkeypatch.setattr(evaluation, draws, lambda *_: None)
-    monkeypatch.setattr("discern.reports.sheet.Sheet.save", lambda *_: None)
+    monkeypatch.setattr("discern.reports.sheet.Sheet.save", lambda _, path: path.touch())
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     Image.new("L", (28, 28), 30).save(pictures / "a.png")

@@ -425,8 +425,9 @@ def test_a_size_that_a_network_does_not_take_is_said():
 
 
 def test_networks_that_give_no_features_of_the_whole_image_are_refused():
+    origin = Provenance(library="timm", name="a_map", weights=None, file_sha256=None)
     with pytest.raises(DiscernError, match=r"^model\.backbone=a_map gives no pooled features"):
-        Backbone(nn.Conv2d(3, 4, 3), Provenance("timm", "a_map", None, None), 8)
+        Backbone(nn.Conv2d(3, 4, 3), origin, 8)
 
 
 def test_files_from_another_architecture_name_the_setting(tmp_path: Path):

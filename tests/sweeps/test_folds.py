@@ -83,7 +83,7 @@ def test_best_yaml_trains_without_a_fold(cwd):
 
 
 def test_commands_that_rank_runs_call_no_fold_the_best(cwd):
-    with pytest.raises(DiscernError, match=r"^best needs a run in .* that is no fold"):
+    with pytest.raises(DiscernError, match=r"^best needs a run in .* that is not a fold"):
         run_meant("best", cwd / "two")
     names = [run.folder.name for run in selected([str(cwd / "two")], cwd)]
     assert names == [f"fold={n},lr={lr}" for lr in ("0.01", "1e-05") for n in range(3)]

@@ -11,6 +11,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from sweeping import begin, results, sweep
 
 from discern.errors import DiscernError
+from discern.runs.sweep_job import Trial
 from discern.sweeps.search import search_space
 from discern.training.pruning import Pruning
 from discern.training.study import PRUNER
@@ -175,7 +176,7 @@ def test_a_study_from_a_stranger_names_no_class_but_a_pruner(tmp_path):
     made.ask()
     for target in ("os.system", "optuna.pruners.json", "optuna.create_study", "builtins.eval"):
         made.set_user_attr(PRUNER, {"_target_": target, "command": "false"})
-        callback = Pruning(storage, "sweep", 0, "val/loss")
+        callback = Pruning(Trial(storage, "sweep", 0), "val/loss")
 
         class Zero:
             is_global_zero = True

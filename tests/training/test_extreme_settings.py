@@ -201,7 +201,7 @@ ONCE_ACCEPTED = {
     "+optimizer.capturable=abc": "true or false",
     "scheduler=plateau scheduler.monitor=nonsense": "^scheduler.monitor=nonsense is not logged",
     "scheduler=plateau +scheduler.cooldown=abc": "^scheduler.cooldown=abc .* a whole number",
-    "scheduler=plateau +scheduler.min_lr=abc": "a list of numbers or a number",
+    "scheduler=plateau +scheduler.min_lr=abc": "a list of numbers, or a number",
     "scheduler=onecycle +scheduler.three_phase=abc": "true or false",
     "scheduler._target_=torch.optim.lr_scheduler.MultiStepLR +scheduler.milestones=abc": "a list",
     "callbacks.early_stopping.check_finite=abc": "true or false",

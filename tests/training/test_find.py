@@ -27,7 +27,16 @@ from discern.training import find as finders
 from discern.training.build import build_data
 from discern.training.result import Result
 from photos import photo_folder
-from run_files import SHOWN, composed, metrics_csv, own_model, same_bits, summary, weights
+from run_files import (
+    NOT_DRAWN,
+    SHOWN,
+    composed,
+    metrics_csv,
+    own_model,
+    same_bits,
+    summary,
+    weights,
+)
 from starter import invoke
 
 SOURCE = "data.source=sample"
@@ -151,7 +160,7 @@ def test_a_frozen_backbone(photos, tmp_path, monkeypatch, mode):
             "engine=torch",
             "threads=1",
             "logger=csv",
-            "sweep.draws=true",
+            NOT_DRAWN,
         )
         folders = (f"data.dir={photos}", f"folder={tmp_path / name}", f"cache.mode={mode}")
         return train(composed(*transfer, *data, *small, *cpu, *folders, *overrides))

@@ -192,12 +192,12 @@ def devices() -> dict[str, str]:
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
     usable = "" if allowed == cores else f", {allowed} of them for this process"
     threads = os.environ.get("OMP_NUM_THREADS")
-    said = f"OMP_NUM_THREADS={threads}" if threads else "OMP_NUM_THREADS is not set"
+    variable = f"OMP_NUM_THREADS={threads}" if threads else "OMP_NUM_THREADS is not set"
     return {
         "CPU": f"{_processor()}, {_count(cores, 'core')}{usable}",
         **_memory(),
         **_gpus(),
-        "threads": f"{said}; threads=auto takes 1 for a small network, else one a core",
+        "threads": f"{variable}; threads=auto takes 1 for a small network, else one a core",
     }
 
 

@@ -72,7 +72,7 @@ def _is_of(value: object, default: object, declared: TypeAdapter[object]) -> boo
 def _declared(kind: Callable[..., object]) -> dict[str, tuple[object, object, TypeAdapter[object]]]:
     """Argument -> its type, its default and what validates it, for those of a plain type."""
     make = inspect.unwrap(kind.__init__ if inspect.isclass(kind) else kind)
-    names = vars(sys.modules.get(make.__module__, types))
+    names = vars(sys.modules.get(getattr(make, "__module__", ""), types))
     declared = {}
     for name, parameter in inspect.signature(make).parameters.items():
         one = types.SimpleNamespace(__annotations__={name: parameter.annotation})

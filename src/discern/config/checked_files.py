@@ -102,11 +102,12 @@ def read_checked(path: Path, source: str, group: str) -> tuple[DictConfig, dict[
 
 
 RETIRED = ("study", "name", "trial", "draws")
-"""Settings ``sweep.…`` that a config.yaml written by earlier versions holds."""
+"""Settings ``sweep.…``, null or false, in a config.yaml that an earlier version wrote."""
 
 
 def _drop_retired(config: DictConfig) -> None:
     sweep = config.get("sweep")
     if isinstance(sweep, DictConfig):
         for name in RETIRED:
-            sweep.pop(name, None)
+            if sweep.get(name) in (None, False):
+                sweep.pop(name, None)

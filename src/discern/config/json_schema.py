@@ -95,8 +95,8 @@ def _or_reference(schema: JSON) -> JSON:
     """A setting's schema, or an interpolation in its place."""
     plain = {key: part for key, part in schema.items() if key not in ("title", "default")}
     description = plain.pop("description", None)
-    said = {} if description is None else {"description": description}
-    return {"anyOf": [_with_references_inside(plain), _ANYWHERE], **said}
+    described = {} if description is None else {"description": description}
+    return {"anyOf": [_with_references_inside(plain), _ANYWHERE], **described}
 
 
 def _with_references_inside(schema: JSON) -> JSON:

@@ -503,7 +503,7 @@ class RunSettings(OpenSettings):
     test: bool
     print_config: bool = False
     report: bool
-    find_lr: Literal[True, "use", False]
+    find_lr: Annotated[bool | Literal["use"], Field(description="true, use or false")]
     ckpt_path: _Model | None
     tags: Annotated[list[str | int | float], Field(description="a list of words, such as [a,b]")]
     allow_targets: AllowTargets

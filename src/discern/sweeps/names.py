@@ -33,9 +33,9 @@ def job_name(overrides: Overrides, settings: Sequence[str]) -> str:
     exact = {key: overrides.get(key, "") for key in settings}
     short = dict(zip(settings, short_names(settings), strict=True))
     plain = ",".join(f"{short[key]}={value}" for key, value in exact.items()) or "job"
-    told = {key: short_number(value) for key, value in exact.items()}
+    rounded = {key: short_number(value) for key, value in exact.items()}
     name = (
-        ",".join(f"{_safe(short[key], '')}={_safe(value, '-')}" for key, value in told.items())
+        ",".join(f"{_safe(short[key], '')}={_safe(value, '-')}" for key, value in rounded.items())
         or "job"
     )
     if name == plain and len(name) <= LONGEST:

@@ -300,8 +300,8 @@ def _by_repetition(group: Group, objective: Objective) -> dict[tuple[str, str], 
     for row in group.rows:
         value = value_of(row, objective)
         if value is not None and row.state is State.DONE:
-            told = {_plain(name): text for name, text in row.overrides.items()}
-            values.setdefault((told.get(SEED, ""), told.get(FOLD, "")), []).append(value)
+            overrides = {_plain(name): text for name, text in row.overrides.items()}
+            values.setdefault((overrides.get(SEED, ""), overrides.get(FOLD, "")), []).append(value)
     return {key: statistics.fmean(each) for key, each in values.items()}
 
 

@@ -123,5 +123,5 @@ def objectives_of(
             f"hydra.sweeper.direction has {len(directions)} values, and objective "
             f"{len(metrics)}; each objective needs one."
         )
-    told = directions or [metric_of(metric).direction for metric in metrics]
-    return [Objective(*pair) for pair in zip(metrics, told, strict=True)]
+    each_direction = directions or [metric_of(metric).direction for metric in metrics]
+    return [Objective(*pair) for pair in zip(metrics, each_direction, strict=True)]

@@ -25,7 +25,7 @@ def say_what_differs(data: ImageDataModule) -> None:
         return
     source = relative(known.source)
     if known.rule is None and known.class_names is not None:
-        unknown = f"{source} does not say which images its model was trained on"
+        unknown = f"{source} does not record which images its model was trained on"
         if data.strict:
             raise DiscernError(f"data.strict=true: {unknown}.")
         log.warning("%s, so some of these may be among them.", unknown)
