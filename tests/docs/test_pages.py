@@ -186,7 +186,6 @@ def installs(text: str) -> list[str]:
     """The commands of other programs, in blocks and within lines."""
     lines = [line.strip() for _, block in blocks(text) for line in block.splitlines()]
     lines += re.findall(r"`([^`]+)`", prose(text))
-    lines = [line.partition(" && ")[0] for line in lines]
     return [line for line in lines if re.match(r"(make|docker|(\S*/)?pip install) \S", line)]
 
 
@@ -219,6 +218,40 @@ def test_a_shell_takes_commands_as_they_are_meant(tmp_path, shell):
     assert (done.returncode, done.stderr) == (0, "")
     found = [words.split("\0")[:-1] for words in done.stdout.split("\n")[:-1]]
     assert found == [shlex.split(line, comments=True) for line in lines]
+
+
+FIRST_SCREEN = 26
+"""Lines of a page that are seen without scrolling."""
+
+PICTURES = {
+    "evaluate": "confusion_matrix.png", "figures": "fashion_dropout.png", "index": "report.png",
+    "look": "report.png", "sweeps": "sweep.png", "train": "terminal.svg",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.glob("*.md")), ids=lambda path: path.stem)
+def test_the_first_screen_of_a_page_shows_a_command_and_its_picture(path):
+    page = (DOCS.parent / "SECURITY.md") if path.stem == "security" else path
+    top = "".join(page.read_text(encoding="utf-8").splitlines(keepends=True)[:FIRST_SCREEN])
+    shown = r"^(?: {4}|```.*\n)(python |discern |make |docker |import discern)"
+    assert re.search(shown, top, re.MULTILINE)
+    assert path.stem not in PICTURES or f"(images/{PICTURES[path.stem]})" in top
+
+
+def test_the_results_of_the_readme_are_among_all_that_is_measured():
+    row = re.compile(r"^\|.*\| `python .*` \|$", re.MULTILINE)
+    every = row.findall((DOCS / "measured.md").read_text(encoding="utf-8"))
+    few = row.findall((DOCS.parent / "README.md").read_text(encoding="utf-8"))
+    assert len(few) == 5
+    assert set(few) < set(every)
+    programs = {re.findall(r"`python (\S+?)[ `]", each.rpartition(" | ")[2])[0] for each in every}
+    assert all((DOCS.parent / program).is_file() for program in programs)
+
+
+def test_the_badges_are_those_of_the_project():
+    page = program("badges").picture()
+    same = (DOCS / "images" / "badges.svg").read_text(encoding="utf-8") == page
+    assert same, "docs/images/badges.svg is not as pyproject.toml is: make settings writes it anew"
 
 
 def test_each_habit_of_other_tools_has_an_answer():
