@@ -181,7 +181,7 @@ def test_a_study_from_a_stranger_names_no_class_but_a_pruner(tmp_path):
         class Zero:
             is_global_zero = True
 
-        with pytest.raises(DiscernError, match="no pruner"):
+        with pytest.raises(DiscernError, match="not a pruner"):
             callback.setup(Zero(), None, "fit")  # type: ignore[arg-type]
 
 

@@ -102,12 +102,11 @@ def read_checked(path: Path, source: str, group: str) -> tuple[DictConfig, dict[
 
 
 RETIRED = ("study", "name", "trial", "draws")
-"""Settings ``sweep.…``, null or false, in a config.yaml that an earlier version wrote."""
+"""Settings ``sweep.…`` in a config.yaml that an earlier version wrote."""
 
 
 def _drop_retired(config: DictConfig) -> None:
     sweep = config.get("sweep")
-    if isinstance(sweep, DictConfig):
+    if isinstance(sweep, DictConfig) and sweep.get("study") is None:  # of no search
         for name in RETIRED:
-            if sweep.get(name) in (None, False):
-                sweep.pop(name, None)
+            sweep.pop(name, None)

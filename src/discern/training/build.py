@@ -205,12 +205,6 @@ def build_trainer(cfg: DictConfig, always: list[Callback]) -> Trainer:
     unwanted += [ModelCheckpoint] if bare or settings["enable_checkpointing"] is False else []
     unwanted += [ProgressBar] if bare or settings["enable_progress_bar"] is False else []
     callbacks = [c for c in callbacks if not isinstance(c, tuple(unwanted))]
-    if settings["enable_checkpointing"] is False or settings["barebones"]:
-        callbacks = [c for c in callbacks if not isinstance(c, ModelCheckpoint)]
-    if settings["barebones"]:  # nothing is logged that it could watch
-        callbacks = [c for c in callbacks if not isinstance(c, EarlyStopping)]
-    if settings["enable_progress_bar"] is False or settings["barebones"]:
-        callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]
     if settings["profiler"] is not None:
         callbacks.append(ProfileTotals())
     if settings["profiler"] in (*PROFILERS,):
@@ -222,7 +216,7 @@ def build_trainer(cfg: DictConfig, always: list[Callback]) -> Trainer:
         # Lightning, which is given it as well, takes this one in the place of its own.
         callbacks.append(TimeLimit(settings["max_time"]))
     loggers = (
-        build_all("logger", cfg.logger)
+        build_all("logger", _installed(plain(cfg.logger)))
         if settings["logger"] in (None, True)
         else build_all("trainer.logger", settings["logger"])
     )
@@ -298,25 +292,18 @@ def _check_checkpoints(callbacks: Sequence[Callback]) -> None:
             )
 
 
-def _loggers(group: DictConfig, setting: Any) -> Any:
-    if setting in (None, True):
-        return build_all("logger", _installed(plain(group))) or False
-    return build_all("trainer.logger", setting) or False
-
-
-def _installed(loggers: Any) -> Any:
-    """Loggers without those that are left out where their package is missing."""
+def _installed(loggers: object) -> object:
+    """Loggers without those with ``if_installed`` whose package is missing."""
     if not isinstance(loggers, dict):
         return loggers
     kept, missing = {}, []
     for name, node in loggers.items():
-        optional = isinstance(node, dict) and node.get(IF_INSTALLED)
-        extra = EXTRAS.get(str(node.get("_target_"))) if optional else None
-        if extra is not None and find_spec(extra) is None:
+        settings = dict(node) if isinstance(node, dict) else {}
+        extra = EXTRAS.get(str(settings.get("_target_"))) if settings.pop(IF_INSTALLED, 0) else None
+        if extra is None or find_spec(extra) is not None:
+            kept[name] = settings or node
+        else:
             missing.append(extra)
-            continue
-        is_node = isinstance(node, dict)
-        kept[name] = {k: v for k, v in node.items() if k != IF_INSTALLED} if is_node else node
     if missing:
         log.info(
             "Loggers that are not installed: %s; pip install 'discern[%s]' brings them.",

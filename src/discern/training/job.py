@@ -96,6 +96,10 @@ def quiet_libraries() -> None:
         logger.setLevel(logging.WARNING)
         logger.handlers.clear()
         logger.propagate = True
+    fonts = logging.getLogger("matplotlib.font_manager")
+    if fonts.level == logging.NOTSET:  # hydra.verbose=matplotlib.font_manager sets another
+        # It logs that it has listed the fonts, in the first run on a machine.
+        fonts.setLevel(logging.WARNING)
     for message in NEEDLESS_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
 
