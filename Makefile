@@ -67,8 +67,9 @@ lint: setup  ## check style, types, and who imports whom
 docs: settings  ## build the pages of docs/ with the API reference, in docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going --quiet docs docs/_build/html
 
-settings: setup  ## write docs/settings.md anew, from conf/
+settings: setup  ## write docs/settings.md anew, from conf/, and the badges, from pyproject.toml
 	$(BIN)/python docs/settings_page.py
+	$(BIN)/python docs/badges.py
 
 tour: setup  ## execute docs/tour.ipynb and keep what it prints and draws
 	$(BIN)/python docs/tour.py

@@ -32,8 +32,12 @@ LIMITED = re.compile(r"NVIDIA|Proprietary", re.IGNORECASE)
 HEADER = """\
 # Licences
 
+```
+make licences
+```
+
 Of the packages in `requirements.lock` and `requirements-build.lock`, as they say themselves;
-`make licences` writes this page. discern contains none of them and hands none on: `pip` brings them
+and the command writes this page. discern contains none of them and hands none on: `pip` brings them
 from where their publishers put them. discern's own licence is Apache-2.0.
 
 **weak copyleft**: changes of the package itself stay under its licence; who uses it as it is, as

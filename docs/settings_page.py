@@ -29,8 +29,14 @@ TRAINER = "lightning.pytorch.Trainer"
 HEAD = """\
 # Settings
 
-Every setting with what it is unless said otherwise. `python train.py GROUP=CHOICE
-GROUP.SETTING=VALUE` sets it, `python train.py --cfg job` prints all of them as composed.
+Every setting with its default, what it means and what is allowed. `GROUP=CHOICE` chooses
+and `GROUP.SETTING=VALUE` sets.
+
+```
+python train.py model=dropout optimizer.lr=3e-3   # a choice and a setting
+python train.py --cfg job                         # all of them as composed
+discern schema                                    # for editors, which complete and check conf/
+```
 
 This page is written by `make settings` from the files in `conf/`, so that it is as they are.
 """
@@ -83,7 +89,7 @@ def table(settings: list[Setting], prefix: str, schemas: dict[str, Any]) -> Iter
     """
     if not settings:
         return
-    yield "| Setting | As it is | What it is | Allowed |"
+    yield "| Setting | Default | Meaning | Allowed |"
     yield "| --- | --- | --- | --- |"
     for setting in settings:
         for number, (name, value) in enumerate(setting.names.items()):

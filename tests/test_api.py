@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import json
 import logging
 import sys
+from dataclasses import asdict
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,6 +23,7 @@ import discern
 from discern.config.user_config import conf_dir
 from discern.data.published.mnist import read_sample
 from discern.errors import DiscernError
+from discern.files.writing import as_json_values
 from discern.runs.tested import read_tested
 from discern.training.result import Result
 from run_files import (
@@ -33,6 +37,12 @@ from run_files import (
     weights,
 )
 from starter import invoke
+
+FEW = (
+    "data.source=sample", "model.hidden=[8]", "trainer.max_epochs=1",
+    "trainer.limit_train_batches=5", "trainer.accelerator=cpu",
+)  # fmt: skip
+"""A process of its own has no data set of 300 digits: the sample, cut by the trainer."""
 
 
 @pytest.fixture
@@ -89,7 +99,7 @@ def test_hydra_that_is_in_use_stays_as_it_is(here):
         (["optimizer.lr=-1"], "optimizer.lr=-1 is not allowed; it must be a number above 0."),
         (["ckpt_path=no.safetensors"], "ckpt_path=no.safetensors does not exist; "),
         (["experiment=null"], "Config group override must be a string or a list."),
-        ("seed=3", 'compose takes a list of settings, as ["seed=3"].'),
+        ("seed=3", 'Settings are given as a list, as ["seed=3"].'),
     ],
 )
 def test_what_is_wrong_is_a_sentence(here, overrides, sentence):
@@ -100,7 +110,9 @@ def test_what_is_wrong_is_a_sentence(here, overrides, sentence):
 
 
 def test_the_names_of_the_package_are_a_handful_and_light():
-    assert set(discern.__all__) == {"__version__", "compare", "compose", "load", "predict", "train"}
+    assert set(discern.__all__) == {
+        "__version__", "compare", "compose", "evaluate", "load", "predict", "sweep", "train",
+    }  # fmt: skip
     code = (
         "import sys, discern; assert not {'torch', 'hydra', 'numpy'} & set(sys.modules);"
         "discern.compose(); assert not {'torch', 'lightning', 'matplotlib'} & set(sys.modules)"
@@ -130,12 +142,9 @@ def test_training_gives_metrics_a_model_and_a_folder(here, tiny):
     assert summary(result.folder)["name"] == "mlp"
 
 
-def test_it_is_the_run_of_the_command(here, tiny_mnist):
-    # A process of its own has no data set of 300 digits: the sample, cut by the trainer.
-    few = ["data.source=sample", "model.hidden=[8]", "trainer.max_epochs=1",
-           "trainer.limit_train_batches=5", "trainer.accelerator=cpu"]  # fmt: skip
-    result = discern.train(discern.compose(few))
-    done = invoke("train", *few, "hydra.run.dir=command", cwd=here)
+def test_it_is_the_run_of_the_command(here):
+    result = discern.train(discern.compose(FEW))
+    done = invoke("train", *FEW, "hydra.run.dir=command", cwd=here)
     assert done.returncode == 0, done.stderr
     assert same_bits(weights(result.folder), weights(here / "command"))
 
@@ -215,11 +224,16 @@ class Pictures(HTMLParser):
             assert dict(attrs)["alt"]
 
 
+def seen_in(html: str) -> Pictures:
+    seen = Pictures()
+    seen.feed(html)
+    return seen
+
+
 def test_a_result_shows_its_curves_and_metrics(here, tiny):
     result = discern.train(discern.compose([*tiny, *SHOWN, "trainer.max_epochs=1"]))
-    seen = Pictures()
     html = result._repr_html_()
-    seen.feed(html)
+    seen = seen_in(html)
     assert [source[:22] for source in seen.sources] == ["data:image/png;base64,"]
     assert f"{result.metrics['test']['accuracy']:.4f}" in html
     assert "\n" not in repr(result)
@@ -230,8 +244,7 @@ def test_what_a_result_shows_is_text_and_nothing_runs(tmp_path, tiny_run):
     hostile = tmp_path / "<script>alert(1)</script>"
     result = tiny_run("trainer.max_epochs=1")
     moved = Result({"test": {"<b>": 1.0}}, result.model, hostile, "<i>ended</i>")
-    seen = Pictures()
-    seen.feed(moved._repr_html_())
+    seen = seen_in(moved._repr_html_())
     assert not {"script", "b", "i"} & set(seen.tags)
     assert "<script>" not in moved._repr_html_()
 
@@ -249,7 +262,9 @@ def test_pixels_are_classified_as_the_model_sees_them(here, tiny):
         expected = result.model.network(normalised).softmax(1).numpy()
     np.testing.assert_allclose(found.probabilities, expected, atol=1e-6)
     assert found.labels == [str(number) for number in expected.argmax(1)]
-    assert found._repr_png_()[:4] == b"\x89PNG"
+    shown = seen_in(found._repr_html_())
+    assert [source[:22] for source in shown.sources] == ["data:image/png;base64,"]
+    assert shown.tags.count("tr") == 1 + len(found)
     # The same model by its other names.
     for model in (
         result.model,
@@ -259,7 +274,7 @@ def test_pixels_are_classified_as_the_model_sees_them(here, tiny):
         other = discern.predict(model, torch.from_numpy(images))
         np.testing.assert_array_equal(other.probabilities, found.probabilities)
     assert len(discern.predict(result, images[:0])) == 0
-    assert discern.predict(result, images[:0])._repr_png_() is None
+    assert "<img" not in discern.predict(result, images[:0])._repr_html_()
 
 
 def test_files_are_prepared_as_by_the_command(here, tiny):
@@ -271,6 +286,7 @@ def test_files_are_prepared_as_by_the_command(here, tiny):
     found = discern.predict(result, ["0.png", here / "*.png"], invert=False)
     assert [Path(name).name for name in found.names] == ["0.png", "0.png", "1.png"]
     assert [Path(name).name for name in found.unreadable] == ["broken.png"]
+    assert f"broken.png: {next(iter(found.unreadable.values()))}" in found._repr_html_()
     np.testing.assert_array_equal(found.pixels, pixels[[0, 0, 1]])
     inverted = discern.predict(result, "1.png", invert=True)
     np.testing.assert_array_equal(inverted.pixels, 255 - pixels[1:])
@@ -301,6 +317,120 @@ def test_a_network_in_training_is_not_left_otherwise(here, tiny_run):
     assert model.network.training
 
 
+# evaluate
+
+
+def test_it_is_the_evaluation_of_the_command_to_the_digit(here):
+    run = discern.train(discern.compose(FEW))
+    found = discern.evaluate(run, ["seed=3"], folder="python")
+    arguments = (f"ckpt_path={run.folder}", "seed=3", "hydra.run.dir=command")
+    done = invoke("evaluate", *arguments, cwd=here)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads((here / "command" / "metrics.json").read_text())
+    assert facts == json.loads((here / "python" / "metrics.json").read_text())
+    assert as_json_values({k: asdict(one) for k, one in found.metrics.items()}) == facts["metrics"]
+    table = (here / "command" / "predictions.csv").read_bytes()
+    assert (here / "python" / "predictions.csv").read_bytes() == table
+    kept = (here / "python" / "evaluate.log").read_text()
+    for line in done.stdout.splitlines():
+        assert line.replace("command", "python") in kept
+    assert found.confusion.sum() == len(found.predictions) == 1500
+    assert found.confusion.trace() / 1500 == found.metrics["accuracy"].value
+
+
+def test_an_evaluation_shows_intervals_and_confusion_matrix(here, tiny):
+    discern.train(discern.compose([*tiny, "trainer.max_epochs=1"]))
+    found = discern.evaluate("last", ["split=val"])
+    assert (found.split, len(found.predictions)) == ("val", 60)
+    accuracy = found.metrics["accuracy"]
+    html = found._repr_html_()
+    assert f"{accuracy.low:.4f} to {accuracy.high:.4f}" in html
+    assert [source[:22] for source in seen_in(html).sources] == ["data:image/png;base64,"]
+    assert repr(found).startswith("<Evaluation of mlp on MNIST, val: loss ")
+    assert f"accuracy {accuracy.value:.4f} ({accuracy.low:.4f} to" in repr(found)
+
+
+def test_evaluate_says_what_is_wrong_and_leaves_nothing(here, tiny_run):
+    run = tiny_run("trainer.max_epochs=1")
+    before = sorted(here.rglob("*"))
+    for model, overrides, sentence in (
+        ("no.safetensors", [], "ckpt_path=no.safetensors does not exist"),
+        (run, ["split=tset"], "split=tset is not allowed"),
+        (run, "split=val", r'given as a list, as \["split=val"\]'),
+        (run, ["-m"], "-m is an option of the command line, not a setting"),
+    ):
+        with pytest.raises(DiscernError, match=sentence):
+            discern.evaluate(model, overrides)
+    assert sorted(here.rglob("*")) == before
+
+
+# sweep
+
+SWEPT = (*FEW, "logger=csv", "report=false", "optimizer.lr=1e-3,3e-2")
+
+
+def test_a_sweep_has_the_ranking_of_the_command_to_the_digit(here):
+    found = discern.sweep([*SWEPT, "seed=0,1"], folder="it's mine")
+    done = invoke("train", "-m", *SWEPT, "seed=0,1", "hydra.sweep.dir=command", cwd=here)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads((here / "command" / "results.json").read_text())
+    assert [(rank, row.number, dict(row.values)) for rank, row in found.ranking] == [
+        (row["rank"], row["number"], row["values"]) for row in facts["rows"]
+    ]
+    assert [(rank, group.overrides) for rank, group in found.groups] == [
+        (group["rank"], group["overrides"]) for group in facts["groups"]
+    ]
+    assert found.verdict == facts["verdict"]
+    assert found.test == facts["best"]["test"]
+    assert found.best.folder.name == facts["best"]["folder"]
+    # It shows itself.
+    html = found._repr_html_()
+    seen = seen_in(html)
+    assert seen.tags.count("tr") == 3
+    assert [source[:22] for source in seen.sources] == ["data:image/png;base64,"]
+    assert found.verdict in unescape(html)
+    assert repr(found).startswith("<Sweep of 4 jobs: val/loss ")
+    with pytest.raises(DiscernError, match="folder=it's mine is not empty"):
+        discern.sweep([*SWEPT], folder="it's mine")
+
+
+def test_sweep_says_what_is_wrong(here):
+    cases = [
+        ("seed=1,2", r'given as a list, as \["seed=1,2"\]'),
+        (["-m", "seed=1,2"], "-m is an option of the command line, not a setting"),
+        (["sweep.resume=nowhere"], "resume=nowhere is not the folder of a sweep"),
+    ]
+    for overrides, sentence in cases:
+        with pytest.raises(DiscernError, match=sentence):
+            discern.sweep(overrides)
+    assert list(here.iterdir()) == []
+    with pytest.raises(DiscernError, match=r"optimizer\.lrs is not a setting; did you mean"):
+        discern.sweep(["optimizer.lrs=1,2"])
+
+
+STOPPED = """
+import discern, os, signal, threading, time
+from pathlib import Path
+def stop():
+    while not list(Path("stopped").glob("*/config.yaml")):
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=stop, daemon=True).start()
+found = discern.sweep(["data.source=sample", "logger=csv", "trainer.max_epochs=5000", "seed=0,1"],
+                      folder="stopped")
+print(found, [str(row.state) for _, row in found.ranking])
+"""
+
+
+def test_a_sweep_that_is_stopped_has_the_ranking_so_far(here):
+    done = invoke("-c", STOPPED, cwd=here)
+    assert done.returncode == 0, done.stderr
+    assert "Interrupted. Continue: python train.py -m" in done.stdout + done.stderr
+    states = done.stdout.splitlines()[-1]
+    assert states.startswith("<Sweep of 2 jobs")
+    assert "done" not in states
+
+
 # compare
 
 
@@ -314,6 +444,7 @@ def test_runs_are_compared_as_by_the_command(tiny_run):
     shown = found._repr_html_()
     assert "optimizer.lr" in shown
     assert "McNemar" in shown
+    assert repr(found) == "<Comparison of A one, B other>"
     assert shown.count("<img") == bool(found.disagreement.count)
 
 

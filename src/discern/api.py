@@ -1,12 +1,17 @@
-"""discern in a notebook or a script: train, predict and compare."""
+"""discern in a notebook or a script: train, evaluate, predict, compare and sweep."""
 
 from __future__ import annotations
 
 import copy
 import logging
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +20,13 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor, nn
 
+from discern.commands.evaluate import evaluate as measure
 from discern.commands.predict import BATCH, classify_files, probabilities_of, title_of
+from discern.config.compose import check_overrides_are_listed, compose_command
 from discern.config.experiment_file import name_of
 from discern.config.missing import check_all
 from discern.config.preflight import claim_folder
+from discern.config.typed import quoted
 from discern.console import ConsoleHandler, Formatter
 from discern.errors import DiscernError
 from discern.files.walk import find_files
@@ -28,16 +36,23 @@ from discern.models.saved import load
 from discern.models.threads import with_threads
 from discern.reports import comparison
 from discern.reports.classified import Classified, classified_sheet
-from discern.reports.notebook import comparison_html
+from discern.reports.evaluation import Evaluation
+from discern.reports.notebook import comparison_html, predictions_html
 from discern.run import train as run
-from discern.runs.folder import OUTPUTS
+from discern.runs.folder import OUTPUTS, SWEEP, find_sweep
+from discern.sweeps.outcome import Sweep, read_sweep
 from discern.sweeps.select import selected
 from discern.text import printable
 from discern.training.job import restore_torch_state
 from discern.training.result import Result
 
+log = logging.getLogger(__name__)
+
 SHOWN = 12
 """Pictures that predictions show in a notebook."""
+
+REFUSED = "Error: "
+"""What a command prints before the sentence with which it refuses a setting."""
 
 TIMED = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 """The format of a line of train.log."""
@@ -45,6 +60,10 @@ TIMED = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 class Comparison(comparison.Comparison):
     """A comparison of runs that a notebook shows as tables and pictures."""
+
+    def __repr__(self) -> str:
+        names = zip(self.letters, self.names, strict=True)
+        return f"<Comparison of {', '.join(map(' '.join, names))}>"
 
     def _repr_html_(self) -> str:
         return comparison_html(self)
@@ -88,31 +107,48 @@ def train(cfg: DictConfig) -> Result:
         DiscernError: a setting, a file or the machine does not allow the run.
     """
     check_all(cfg)
-    cfg = copy.deepcopy(cfg)
     if "hydra" not in cfg:
         raise DiscernError("train needs a config that discern.compose has composed.")
-    OmegaConf.clear_cache(cfg)  # such as the time of composition
-    named, wished = "folder" if cfg.folder else None, Path(cfg.folder or cfg.hydra.run.dir)
     choices, overrides = cfg.hydra.runtime.choices, list(cfg.hydra.overrides.task)
-    with open_dict(cfg):
-        del cfg["hydra"]
-    cfg.folder = str(claim_folder(wished, named, cfg.ckpt_path))
+    cfg = _in_folder(cfg, cfg.ckpt_path)
     name = name_of(choices.get("experiment") or choices.model)
-    with _shown(Path(cfg.folder)), restore_torch_state(), with_threads(torch.get_num_threads()):
+    with _as_command(Path(cfg.folder, "train.log")):
         return run(cfg, {"name": name, "overrides": overrides}, choices)
 
 
+def _in_folder(cfg: DictConfig, ckpt_path: str | None = None) -> DictConfig:
+    """A copy of a composed config without its part ``hydra``, and with a new folder.
+
+    A run that continues the checkpoint may share the checkpoint's folder.
+    """
+    cfg = copy.deepcopy(cfg)
+    OmegaConf.clear_cache(cfg)  # such as the time of composition
+    named, wished = "folder" if cfg.folder else None, Path(cfg.folder or cfg.hydra.run.dir)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    cfg.folder = str(claim_folder(wished, named, ckpt_path))
+    return cfg
+
+
 @contextmanager
-def _shown(folder: Path) -> Iterator[None]:
-    """Show discern's log and write it to train.log, within the block.
+def _as_command(file: Path) -> Iterator[None]:
+    """Run the block as a command does: its log is shown and kept, torch's state is restored."""
+    with _shown(file), restore_torch_state(), with_threads(torch.get_num_threads()):
+        yield
+
+
+@contextmanager
+def _shown(file: Path | None = None) -> Iterator[None]:
+    """Show discern's log and write it to a file, within the block.
 
     A program that has configured logging shows it in its own way.
     """
     logger = logging.getLogger("discern")
     level = logger.level
-    file = logging.FileHandler(folder / "train.log", encoding="utf-8")
-    file.setFormatter(Formatter(TIMED))
-    handlers: list[logging.Handler] = [file]
+    handlers: list[logging.Handler] = []
+    if file is not None:
+        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+        handlers[-1].setFormatter(Formatter(TIMED))
     if not logger.hasHandlers():
         handlers.append(ConsoleHandler())
         handlers[-1].setFormatter(Formatter())
@@ -125,11 +161,110 @@ def _shown(folder: Path) -> Iterator[None]:
     finally:
         for handler in handlers:
             logger.removeHandler(handler)
+            handler.close()
         logger.setLevel(level)
-        file.close()
 
 
-@dataclass(frozen=True, eq=False)
+def evaluate(
+    model: Result | str | Path, overrides: Sequence[str] = (), *, folder: str | Path | None = None
+) -> Evaluation:
+    """Measure a saved model on a split of a data set, as ``discern evaluate`` does.
+
+    Args:
+        model: a result of :func:`train`; or a checkpoint: its path, a run's folder, ``last`` for
+            the newest run or ``best`` for the best one.
+        overrides: settings and choices as one types them, such as ``["split=val",
+            "data.dir=photos"]``; by default the test split of the model's own data.
+        folder: where tables and pictures are written; None for a new folder in ``outputs``.
+
+    Returns:
+        Metrics with confidence intervals, the prediction for each image, and the confusion matrix.
+        A notebook shows them.
+
+    Raises:
+        DiscernError: a setting, the checkpoint or the data are wrong, or do not match.
+    """
+    check_overrides_are_listed(overrides)
+    path = model.folder if isinstance(model, Result) else model
+    cfg = _in_folder(compose_command("evaluate", [f"ckpt_path={path}", *overrides], folder))
+    with _as_command(Path(cfg.folder, "evaluate.log")):
+        return measure(cfg)
+
+
+def sweep(overrides: Sequence[str], *, folder: str | Path | None = None) -> Sweep:
+    """Train every combination of values and rank the jobs, as ``python train.py -m`` does.
+
+    The sweep runs in a process of its own, so that its jobs are independent of what this process
+    has imported or put on a GPU. Ctrl-C, or a notebook's stop button, ends it after the batches
+    that are being trained and returns the ranking so far; ``["sweep.resume=FOLDER"]`` goes on.
+
+    Args:
+        overrides: settings and choices as one types them after ``-m``, several values of one with
+            commas: ``["data=mnist", "optimizer.lr=1e-3,3e-3"]``.
+        folder: where the jobs are written; None for a new folder in ``outputs``.
+
+    Returns:
+        The jobs, best first. A job that failed is among them, without a rank. A notebook shows the
+        ranking and its picture.
+
+    Raises:
+        DiscernError: a setting does not exist or has a value that is not allowed.
+    """
+    check_overrides_are_listed(overrides)
+    resumed = [each.partition("=")[2] for each in overrides if each.startswith("sweep.resume=")]
+    if resumed and folder is None:
+        place = find_sweep(resumed[-1])
+        status, last = _run_sweep(overrides)
+    else:
+        named = [each for each in overrides if each.startswith("hydra.sweep.dir=")]
+        wished = Path(folder or compose_command("train", named).hydra.sweep.dir)
+        place = claim_folder(wished, "folder" if folder or named else None)
+        status, last = _run_sweep([*overrides, f"hydra.sweep.dir={quoted(str(place))}"])
+    refused = last.startswith(REFUSED)
+    if (place / SWEEP).is_file() and not refused:
+        return read_sweep(place)
+    if not any(place.iterdir()):
+        place.rmdir()
+    if refused:
+        raise DiscernError(last.removeprefix(REFUSED))
+    raise DiscernError(f"The sweep ended with status {status} before its first job.")
+
+
+def _run_sweep(overrides: Sequence[str]) -> tuple[int, str]:
+    """Run the command, showing its lines; its exit status and last line."""
+    last = ""
+    words = [sys.executable, "-m", "discern", "train", "-m", *overrides]
+    # What a notebook has added to the path can be imported there too.
+    path = os.pathsep.join(filter(None, sys.path))
+    with (
+        _shown(),
+        subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            env={**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"},
+            start_new_session=True,  # so that Ctrl-C reaches it once, through this process
+        ) as process,
+    ):
+        assert process.stdout is not None
+        while True:
+            try:
+                for line in process.stdout:
+                    log.info("%s", line.rstrip("\n"))
+                    last = line.strip() or last
+                return process.wait(), last
+            except KeyboardInterrupt:
+                process.send_signal(signal.SIGINT)
+            except BaseException:
+                process.terminate()
+                raise
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Predictions:
     """The predictions of a model for N pictures; a notebook shows the first ones with bar charts.
 
@@ -161,11 +296,16 @@ class Predictions:
         few = ", ".join(self.labels[:SHOWN]) + (", …" if len(self) > SHOWN else "")
         return f"<Predictions of {len(self)} pictures: {few}>"
 
-    def _repr_png_(self) -> bytes | None:
+    def _repr_html_(self) -> str:
+        found = zip(self.names, self.labels, self.probabilities.max(1, initial=0), strict=True)
+        few = [(name, label, float(top)) for name, label, top in islice(found, SHOWN)]
+        return predictions_html(self.title, few, len(self), self.unreadable, self._png())
+
+    def _png(self) -> bytes | None:
         if not len(self):
             return None
         rows = zip(self.names, self.pixels, self.probabilities, strict=True)
-        few = [Classified(*row) for row, _ in zip(rows, range(SHOWN), strict=False)]
+        few = [Classified(*row) for row in islice(rows, SHOWN)]
         return classified_sheet(few, self.class_names, self.title).png()
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -219,7 +220,8 @@ def test_the_commands_that_the_help_page_tries_compose(tmp_path):
     shown = re.findall(r"^  python train\.py(.*?)(?:  .*)?$", page, re.MULTILINE)
     assert shown
     for line in shown:
-        words = [word for word in line.split() if not word.startswith(("-", "ckpt_path", "job"))]
+        words = shlex.split(line)
+        words = [word for word in words if not word.startswith(("-", "ckpt_path", "job"))]
         words = [word.partition(",")[0] if "[" not in word else word for word in words]
         composed(*(word for word in words if "=" in word))
 

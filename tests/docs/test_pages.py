@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ from discern.commands.cli import COMMANDS
 from discern.config.check import as_typed_settings, check
 from discern.config.typed import for_hydra
 from discern.config.user_config import conf_dir
+from run_files import command as run_command
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -169,6 +171,87 @@ def test_the_pages_have_commands_and_a_wrong_one_would_be_found(whatever_files):
     ):
         with pytest.raises(Exception, match=r"."):
             composed(*words_of(line))
+
+
+QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+
+
+def unquoted(line: str) -> set[str]:
+    """The characters of a command that a shell would replace by names of files, or refuse."""
+    shown = re.sub(r"\s#.*", "", QUOTED.sub("", line))
+    return set("[]{}()*?~") & set(shown)
+
+
+def installs(text: str) -> list[str]:
+    """The commands of other programs, in blocks and within lines."""
+    lines = [line.strip() for _, block in blocks(text) for line in block.splitlines()]
+    lines += re.findall(r"`([^`]+)`", prose(text))
+    return [line for line in lines if re.match(r"(make|docker|(\S*/)?pip install) \S", line)]
+
+
+SHELL_COMMANDS = [
+    *COMMANDS_OF_PAGES,
+    *((name, line) for path, name in zip(PAGES, NAMES, strict=True)
+      for line in installs(path.read_text(encoding="utf-8"))),
+]  # fmt: skip
+
+
+def test_no_command_holds_what_zsh_takes_for_a_pattern():
+    found = [(page, line) for page, line in SHELL_COMMANDS if unquoted(line)]
+    assert found == []
+
+
+def test_a_bracket_without_quotes_would_be_found():
+    assert unquoted("python train.py model.hidden=[256]") == {"[", "]"}
+    assert unquoted("discern predict input=photos/*.jpg") == {"*"}
+    assert not unquoted("python train.py 'model.hidden=[256]' seed=1  # [any] seed?")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_shell_takes_commands_as_they_are_meant(tmp_path, shell):
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    lines = [line for _, line in SHELL_COMMANDS]
+    options = {"bash": [], "zsh": ["-f", "-o", "interactive_comments"]}[shell]
+    (tmp_path / "script").write_text("".join(f"printf '%s\\0' {line}\necho\n" for line in lines))
+    done = run_command([shell, *options, "script"], cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = [words.split("\0")[:-1] for words in done.stdout.split("\n")[:-1]]
+    assert found == [shlex.split(line, comments=True) for line in lines]
+
+
+FIRST_SCREEN = 26
+"""Lines of a page that are seen without scrolling."""
+
+PICTURES = {
+    "evaluate": "confusion_matrix.png", "figures": "fashion_dropout.png", "index": "report.png",
+    "look": "report.png", "sweeps": "sweep.png", "train": "terminal.svg",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.glob("*.md")), ids=lambda path: path.stem)
+def test_the_first_screen_of_a_page_shows_a_command_and_its_picture(path):
+    page = (DOCS.parent / "SECURITY.md") if path.stem == "security" else path
+    top = "".join(page.read_text(encoding="utf-8").splitlines(keepends=True)[:FIRST_SCREEN])
+    shown = r"^(?: {4}|```.*\n)(python |discern |make |docker |import discern)"
+    assert re.search(shown, top, re.MULTILINE)
+    assert path.stem not in PICTURES or f"(images/{PICTURES[path.stem]})" in top
+
+
+def test_the_results_of_the_readme_are_among_all_that_is_measured():
+    row = re.compile(r"^\|.*\| `python .*` \|$", re.MULTILINE)
+    every = row.findall((DOCS / "measured.md").read_text(encoding="utf-8"))
+    few = row.findall((DOCS.parent / "README.md").read_text(encoding="utf-8"))
+    assert len(few) == 5
+    assert set(few) < set(every)
+    programs = {re.findall(r"`python (\S+?)[ `]", each.rpartition(" | ")[2])[0] for each in every}
+    assert all((DOCS.parent / program).is_file() for program in programs)
+
+
+def test_the_badges_are_those_of_the_project():
+    page = program("badges").picture()
+    same = (DOCS / "images" / "badges.svg").read_text(encoding="utf-8") == page
+    assert same, "docs/images/badges.svg is not as pyproject.toml is: make settings writes it anew"
 
 
 def test_each_habit_of_other_tools_has_an_answer():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -47,7 +48,7 @@ def test_as_printed_it_trains_evaluates_and_loads(text, tmp_path):
         if name.startswith("make_"):
             subprocess.run([sys.executable, name], cwd=tmp_path, check=True, timeout=60)
     lines = [line.strip() for _, block in blocks(text) for line in block.splitlines()]
-    printed = [line.split() for line in lines if re.match(r"python train.py (?!-m)", line)]
+    printed = [shlex.split(line) for line in lines if re.match(r"python train.py (?!-m)", line)]
     assert printed
     own_data = any(name.startswith("conf/data/") for name in files)
     sample = [] if own_data else ["data.source=sample"]

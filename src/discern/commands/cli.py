@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from discern.errors import DiscernError, did_you_mean, refuse
 from discern.text import visible
+from discern.version import __version__
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -28,7 +29,7 @@ Usage: discern COMMAND [GROUP=CHOICE] [SETTING=VALUE] …
 
 Commands:
   train      train a model and measure it; -m sweeps over several values
-             discern train model.hidden=[256] optimizer.lr=3e-3
+             discern train 'model.hidden=[256]' optimizer.lr=3e-3
   inspect    look into a data set: classes, sizes, bad files, duplicate images
              discern inspect data=image_folder data.dir=photos
   evaluate   measure a saved model, with confidence intervals and pictures
@@ -69,9 +70,9 @@ def main(argv: list[str] | None = None) -> None:
 
 def _run(arguments: list[str]) -> None:
     if not arguments or arguments[0] in HELP_WORDS:
-        print(HELP.replace("{version}", _version()), end="")
+        print(HELP.replace("{version}", __version__), end="")
     elif arguments[0] in ("-V", "--version"):
-        print(f"discern {_version()}")
+        print(f"discern {__version__}")
     elif arguments[0] in ("-sc", "--shell_completion"):
         _complete(arguments)
     elif arguments[0] in COMMANDS:
@@ -89,12 +90,6 @@ def _read_env_file() -> None:
         read_env_file()
     except DiscernError as error:
         refuse(error)
-
-
-def _version() -> str:
-    from importlib.metadata import version  # start-up time
-
-    return version("discern")
 
 
 def train(arguments: list[str] | None = None) -> None:

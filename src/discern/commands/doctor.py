@@ -28,6 +28,7 @@ from discern.runs.folder import OUTPUTS
 from discern.runs.summary import cpu_name, memory_bytes
 from discern.tables import line_width
 from discern.text import printable
+from discern.version import __version__
 
 HELP = """\
 What discern finds on this machine: versions, devices, folders, free disk, extras. Nothing is
@@ -155,7 +156,7 @@ def _without_home(text: str) -> str:
 def versions() -> dict[str, str]:
     """Package -> version, and the system."""
     found = {
-        "discern": f"{_version('discern')}, in {Path(__file__).resolve().parents[1]}",
+        "discern": f"{__version__}, in {Path(__file__).resolve().parents[1]}",
         "python": f"{platform.python_version()}, {sys.executable}",
         "system": platform.platform(),
     }
@@ -340,6 +341,8 @@ def _free(folder: Path) -> str:
 def extras() -> dict[str, str]:
     """Extra -> what is installed of it, or the command that installs it."""
     needed = _needed()
+    if needed is None:
+        return {"unknown": "discern runs from a checkout that is not installed; pip install . does"}
     missing = [extra for extra, packages in needed.items() if not _all_installed(packages)]
     there = [extra for extra in needed if extra not in missing]
     found = {"installed": ", ".join(there) or "none", "missing": ", ".join(missing) or "none"}
@@ -348,10 +351,14 @@ def extras() -> dict[str, str]:
     return found
 
 
-def _needed() -> Mapping[str, list[str]]:
-    """Extra -> the packages that it brings, as discern's own metadata has them."""
+def _needed() -> Mapping[str, list[str]] | None:
+    """Extra -> the packages that it brings, as discern's own metadata has them; None without."""
     found: dict[str, list[str]] = {}
-    for requirement in importlib.metadata.requires("discern") or ():
+    try:
+        requirements = importlib.metadata.requires("discern") or ()
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    for requirement in requirements:
         match = re.fullmatch(r"([\w.-]+).*;.*\bextra == ['\"]([\w.-]+)['\"].*", requirement)
         if match and match[2] not in FOR_DEVELOPERS:
             found.setdefault(match[2], []).append(match[1])

@@ -33,6 +33,7 @@ from discern.reports.confusion import (
     confusion_matrix,
     write_class_scores,
 )
+from discern.reports.evaluation import CONFUSION, Evaluation
 from discern.reports.intervals import Estimate
 from discern.reports.measures import measure
 from discern.reports.samples import as_pixels, top_losses
@@ -57,14 +58,14 @@ MAX_CLASSES_PRINTED = 20
 """The most classes for which the terminal shows per-class results."""
 
 
-def evaluate(cfg: DictConfig) -> dict[str, Estimate]:
+def evaluate(cfg: DictConfig) -> Evaluation:
     """Measure the model in ``cfg.ckpt_path``; write and print the results.
 
     Args:
         cfg: conf/evaluate.yaml, composed; ``folder`` is set.
 
     Returns:
-        The metrics of the split.
+        The metrics of the split, and the predictions for its images.
 
     Raises:
         DiscernError: a setting, the checkpoint or the data are wrong, or do not match.
@@ -108,7 +109,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Estimate]:
     if len(data.class_names) <= MAX_CLASSES_PRINTED:
         log.info("%s\n", class_table(predictions))
     log.info("Results: %s", relative(folder))
-    return metrics
+    return Evaluation(title, cfg.split, metrics, predictions, folder)
 
 
 def _ready(cfg: DictConfig, checkpoint: Path) -> tuple[nn.Module, Card, ImageDataModule]:
@@ -352,7 +353,7 @@ def write_report(
     matrix = confusion_matrix(predictions.labels, predictions.predicted, len(names))
     write_class_scores(matrix, names, folder / "per_class.csv")
     figure = confusion_figure(matrix, names, f"Confusion matrix\n{title}")
-    save(figure, folder / "confusion_matrix.png")
+    save(figure, folder / CONFUSION)
     bins = reliability(predictions.confidences, predictions.correct)
     draw_reliability(bins, metrics["ece"], f"Calibration: {title}", folder / "reliability.png")
     worst = predictions.worst(WORST)

@@ -47,34 +47,62 @@ def compose(overrides: Sequence[str] = (), *, folder: str | Path | None = None) 
     Raises:
         DiscernError: a choice or a setting does not exist or has a value that is not allowed.
     """
-    if isinstance(overrides, str):
-        raise DiscernError(f'compose takes a list of settings, as ["{overrides}"].')
-    remember(list(overrides))
+    return compose_command(NAME, overrides, folder)
+
+
+def compose_command(
+    name: str, overrides: Sequence[str], folder: str | Path | None = None
+) -> DictConfig:
+    """The checked config of a command, with the part ``hydra`` of :func:`compose`.
+
+    Raises:
+        DiscernError: as :func:`compose` does.
+    """
+    check_overrides_are_listed(overrides)
     typed = for_hydra(overrides, as_typed_settings(), multirun=False)
     if folder is not None:
         typed.append(f"folder={quoted(str(folder))}")
     with _separate_hydra(), checked_files(typed):
         try:
             with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-                cfg = hydra.compose(NAME, typed, return_hydra_config=True)
+                cfg = hydra.compose(name, typed, return_hydra_config=True)
             HydraConfig.instance().set_config(cfg)
             if any(one.lstrip("+").startswith("hydra.run.dir=") for one in typed):
                 cfg.folder = cfg.hydra.run.dir
             # The time in the folder's name is that at which it is read.
-            named = str(cfg.hydra.run._get_node("dir")._value())
+            folders = {
+                kind: str(cfg.hydra[kind]._get_node("dir")._value()) for kind in ("run", "sweep")
+            }
             chosen = cfg.hydra.runtime.choices.items()
         except Exception as error:  # Hydra's errors have many types
-            raise DiscernError(explain(error, NAME, typed)) from error
+            raise DiscernError(explain(error, name, typed)) from error
     with open_dict(cfg):
         cfg.hydra = {
             # What Hydra's resolver reads from its own config is beside it here.
-            "run": {"dir": named.replace("${hydra:", "${hydra.")},
+            **{
+                kind: {"dir": named.replace("${hydra:", "${hydra.")}
+                for kind, named in folders.items()
+            },
             "runtime": {"choices": {str(g): choice for g, choice in chosen if "/" not in str(g)}},
             "overrides": {"task": typed[: len(overrides)]},
         }
-    check(cfg)
+    check(cfg, name)
     warn_of_unused(cfg.hydra.runtime.choices)
     return cfg
+
+
+def check_overrides_are_listed(overrides: Sequence[str]) -> None:
+    """Check that overrides are a list of texts, and keep secrets among them out of all output.
+
+    Raises:
+        DiscernError: they are one text, or an option such as ``-m``.
+    """
+    if isinstance(overrides, str):
+        raise DiscernError(f'Settings are given as a list, as ["{overrides}"].')
+    for override in overrides:
+        if override.startswith("-"):
+            raise DiscernError(f"{override} is an option of the command line, not a setting.")
+    remember(list(overrides))
 
 
 @contextmanager

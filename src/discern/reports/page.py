@@ -12,7 +12,6 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -20,6 +19,7 @@ from markupsafe import Markup
 
 from discern.files.writing import write_whole
 from discern.text import printable
+from discern.version import __version__
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -47,7 +47,7 @@ def write_page(
         template,
         title=title,
         kind=kind,
-        version=version("discern"),
+        version=__version__,
         folder=printable(path.parent.resolve()),
         folder_name=path.parent.resolve().name,
         policy=_policy(),

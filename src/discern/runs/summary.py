@@ -21,10 +21,11 @@ from discern.redaction import redacted
 from discern.runs.folder import FORMAT
 from discern.runs.metric_table import metric_of
 from discern.runs.state import Ended
+from discern.version import __version__
 
 log = logging.getLogger(__name__)
 
-PACKAGES = ("discern", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy")
+PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy")
 
 
 _version = functools.cache(importlib.metadata.version)
@@ -155,5 +156,6 @@ def versions() -> dict[str, str]:
     """The versions of Python and of the packages that a result depends on."""
     return {
         "python": platform.python_version(),
+        "discern": __version__,
         **{package: _version(package) for package in PACKAGES},
     }

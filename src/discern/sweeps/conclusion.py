@@ -35,11 +35,10 @@ from discern.sweeps.picture import draw_sweep
 from discern.sweeps.ranking import (
     Group,
     best_group,
-    best_row,
+    best_job,
     described,
     group_rows,
     has_folds,
-    has_seeds,
     repetitions,
     varied,
     verdict,
@@ -81,7 +80,7 @@ def conclude(ledger: Ledger, test: Tester | None, extra: Mapping[str, object]) -
         One row per job.
     """
     rows, objectives, folder = ledger.rows(), ledger.objectives, ledger.folder
-    folds, best, facts = has_folds(rows), _best(ledger, rows), dict(extra)
+    folds, best, facts = has_folds(rows), best_job(rows, objectives), dict(extra)
     setting = best_group(rows, objectives) if folds else None
     job = None if best is None else ledger.jobs[best.number]
     tested: dict[str, float] = {}
@@ -144,17 +143,6 @@ def _failures_logged(what: str) -> Iterator[None]:
 def _reports(folder: Path) -> bool:
     """Whether a run has a report (``report=true``)."""
     return read_run(folder).config.get("report", True) is not False
-
-
-def _best(ledger: Ledger, rows: list[Row]) -> Row | None:
-    """The best job; with seeds, that of the best mean; None for folds, which are not ranked."""
-    objectives = ledger.objectives
-    if has_folds(rows):
-        return None
-    if has_seeds(rows):
-        group = best_group(rows, objectives)
-        return None if group is None else best_row(group.rows, objectives)
-    return best_row(rows, objectives)
 
 
 def _keep_setting(ledger: Ledger, setting: Group) -> Job:

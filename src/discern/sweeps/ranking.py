@@ -213,6 +213,16 @@ def best_group(rows: Sequence[Row], objectives: Sequence[Objective]) -> Group | 
     return _first(ranked_groups(rows, objectives))
 
 
+def best_job(rows: Sequence[Row], objectives: Sequence[Objective]) -> Row | None:
+    """The best job; with seeds, that of the best mean; None for folds, which are not ranked."""
+    if has_folds(rows):
+        return None
+    if has_seeds(rows):
+        group = best_group(rows, objectives)
+        return None if group is None else best_row(group.rows, objectives)
+    return best_row(rows, objectives)
+
+
 def described(overrides: Mapping[str, str]) -> str:
     """The settings as typed on the command line."""
     return " ".join(f"{name}={value}" for name, value in overrides.items())
