@@ -29,7 +29,7 @@ def opened(browser: Any, path: Path, **context: Any) -> Iterator[Any]:
     page.wait_for_selector("html[data-ready]", timeout=20_000)
     yield page
     around.close()
-    assert faults == []
+    assert faults == [], faults
 
 
 def _is_remote(url: str) -> bool:

@@ -110,7 +110,7 @@ def see(page: Page, text: str, exact: bool = False) -> None:
 
 
 def test_a_port_in_use_is_told_and_the_next_taken_on_this_machine_alone(told, taken):
-    assert f"Port {taken} is in use; port " in told[0]
+    assert f"Port {taken} is in use; using port " in told[0]
     assert f"http://127.0.0.1:{taken}" not in told[1]
     assert "http://127.0.0.1:" in told[1]
 

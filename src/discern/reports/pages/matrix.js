@@ -9,7 +9,7 @@ const NAMED = 11; // pixels of the smallest cell that fits a name beside it
 const TINY_LABEL = 6; // pixels of the strip that stands for the rows' names beside tiny cells
 const FONT = 12.8; // pixels of the names' letters, and of the room above a column, as in style.css
 const HEAD = 172;
-const PAPER = 680; // pixels of a page's width, A4 or Letter with the usual margins
+const PAPER_WIDTH = 680; // pixels of a page's width, A4 or Letter with the usual margins
 
 function makeMatrix(holder) {
   const box = holder.querySelector(".scroll");
@@ -184,7 +184,7 @@ function makeMatrix(holder) {
   new ResizeObserver(() => {
     if (box.clientWidth !== width) resize((width = box.clientWidth));
   }).observe(box);
-  addEventListener("beforeprint", () => { zoom = 0; resize(PAPER); });
+  addEventListener("beforeprint", () => { zoom = 0; resize(PAPER_WIDTH); });
   addEventListener("afterprint", () => resize(width));
 }
 

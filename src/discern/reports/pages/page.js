@@ -235,7 +235,7 @@ function heatCell(cell, spec, [low, high]) {
 const DRAWN = new Map();
 
 // The width of a chart on paper, in pixels; the style sheet has it too.
-const PAPER = 640;
+const CHART_ON_PAPER = 640;
 
 function draw() {
   for (const place of document.querySelectorAll("[data-chart]")) {
@@ -424,7 +424,7 @@ function makeTheme(button) {
     before = document.documentElement.dataset.theme;
     document.documentElement.dataset.theme = "light";
     draw();
-    for (const chart of DRAWN.values()) chart.resize({ width: PAPER });
+    for (const chart of DRAWN.values()) chart.resize({ width: CHART_ON_PAPER });
   });
   addEventListener("afterprint", () => {
     if (before === undefined) delete document.documentElement.dataset.theme;
