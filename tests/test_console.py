@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discern.console import ConsoleHandler, Formatter, OwnDebug
-from discern.errors import DiscernError, refuse, sanitize_message
+from discern.errors import MAX_LINE_LENGTH, DiscernError, refuse, sanitize_message
 
 
 def test_log_lines_hold_nothing_that_a_terminal_obeys():
     record = logging.LogRecord("x", logging.INFO, "", 0, "%s\nnext", ("a\x1b]0;t\x07\u202e",), None)
     assert Formatter("%(message)s").format(record) == "a\\x1b]0;t\\x07\\u202e\nnext"
     warning = logging.LogRecord("x", logging.WARNING, "", 0, "y" * 5000, (), None)
-    assert len(Formatter("%(message)s").format(warning)) == 300
+    assert len(Formatter("%(message)s").format(warning)) == MAX_LINE_LENGTH
 
 
 def test_an_error_ends_with_its_beginning_and_its_end():
@@ -22,14 +22,14 @@ def test_an_error_ends_with_its_beginning_and_its_end():
         refuse(DiscernError(f"data.dir={'x' * 10_000}\x1b[2J is not allowed; it must be a folder."))
     assert str(ended.value).startswith("Error: data.dir=xxx")
     assert str(ended.value).endswith("xx\\x1b[2J is not allowed; it must be a folder.")
-    assert len(str(ended.value)) <= 310
+    assert len(str(ended.value)) <= MAX_LINE_LENGTH + len("Error: ")
 
 
 @given(st.text())
 def test_a_short_message_is_told_whole(text):
-    if text.isprintable() and len(text) <= 300:
+    if text.isprintable() and len(text) <= MAX_LINE_LENGTH:
         assert sanitize_message(text) == text
-    assert all(len(line) <= 300 for line in sanitize_message(text * 50).split("\n"))
+    assert all(len(line) <= MAX_LINE_LENGTH for line in sanitize_message(text * 50).split("\n"))
 
 
 def test_lines_of_a_log_end_between_words_and_commands_stay_whole(monkeypatch, capsys):
@@ -55,11 +55,13 @@ def test_lines_of_a_log_end_between_words_and_commands_stay_whole(monkeypatch, c
         ("matplotlib.font_manager", logging.INFO, True),
     ],
 )
-def test_debug_lines_of_libraries_are_shown_on_request(name, level, shown):
+def test_debug_lines_of_libraries_are_shown_on_request(name, level, shown, monkeypatch):
     import asyncio  # noqa: F401 - a library is one that has been imported
 
     import matplotlib  # noqa: F401
 
+    # Fonts that other tests have drawn with have set it.
+    monkeypatch.setattr(logging.getLogger("matplotlib.font_manager"), "level", logging.NOTSET)
     record = logging.LogRecord(name, level, "", 0, "x", (), None)
     assert OwnDebug().filter(record) is shown
     logger = logging.getLogger(name.partition(".")[0])

@@ -223,7 +223,7 @@ def sweep(overrides: Sequence[str], *, folder: str | Path | None = None) -> Swee
     refused = last.startswith(REFUSED)
     if (place / SWEEP).is_file() and not refused:
         return read_sweep(place)
-    if not any(place.iterdir()):
+    if place.is_dir() and not any(place.iterdir()):
         place.rmdir()
     if refused:
         raise DiscernError(last.removeprefix(REFUSED))

@@ -59,7 +59,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(photos: Path, tmp_path: Path) -> Callable[..., Result]:
+def run(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    monkeypatch.setenv("COLUMNS", "200")  # a narrow terminal has no images/s
+
     def run(*overrides: str, name: str = "run") -> Result:
         (tmp_path / name).mkdir(parents=True)
         folders = (f"data.dir={photos}", f"folder={tmp_path / name}")

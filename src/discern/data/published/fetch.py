@@ -124,6 +124,9 @@ REFUSED = "HTTP status"
 """Beginning of the reason where a server is there, and does not provide the file."""
 
 
+WITHOUT_SECRETS = "an address is kept without its secrets; type all of it again, as data.url=URL"
+
+
 def unavailable(urls: Sequence[str], seconds: float) -> dict[str, str]:
     """The addresses that do not provide their files, and why; they are asked at the same time.
 
@@ -134,6 +137,9 @@ def unavailable(urls: Sequence[str], seconds: float) -> dict[str, str]:
     answers: dict[str, str | None] = {}
 
     def ask(url: str) -> None:
+        if PLACEHOLDER in url:
+            answers[url] = WITHOUT_SECRETS
+            return
         try:
             request = urllib.request.Request(url, method="HEAD")
             with urllib.request.urlopen(request, timeout=seconds):
@@ -361,10 +367,7 @@ class _Download:
 def _download(url: str, path: Path, digests: Mapping[str, str]) -> None:
     """Download the file, and record its digest if none is expected."""
     if PLACEHOLDER in url:
-        raise DiscernError(
-            f"{url} cannot be downloaded: an address is kept without its secrets; type all of it "
-            "again, as data.url=URL."
-        )
+        raise DiscernError(f"{url} cannot be downloaded: {WITHOUT_SECRETS}.")
     download = _Download(url, path, digests or _recorded(path))
     part, begun = download.part, download.begun()
     if begun is None or part.stat().st_size != begun.total:
