@@ -46,7 +46,7 @@ Row = tuple[str, list[str]]
 """The name of a setting or metric, and its value in each run as text."""
 
 
-class Said(NamedTuple):
+class PredictedBy(NamedTuple):
     """What a run, or several, predict for an image: a class's name between other words."""
 
     before: str
@@ -76,7 +76,7 @@ class Disagreement:
     images: int
     pixels: NDArray[np.uint8]
     labels: list[str]
-    predictions: list[list[Said]]
+    predictions: list[list[PredictedBy]]
 
 
 @dataclass(frozen=True)
@@ -295,11 +295,11 @@ def _disagreement(
     )
 
 
-def _predictions(row: int, found: Mapping[str, Predictions]) -> list[Said]:
+def _predictions(row: int, found: Mapping[str, Predictions]) -> list[PredictedBy]:
     right = {letter: bool(each.correct[row]) for letter, each in found.items()}
     if len(found) <= MAX_SPELT_OUT:
         return [
-            Said(
+            PredictedBy(
                 f"{letter}: ",
                 for_terminal(each.class_names[each.predicted[row]]),
                 f", {percent(float(each.confidences[row]), 0)}",
@@ -311,7 +311,7 @@ def _predictions(row: int, found: Mapping[str, Predictions]) -> list[Said]:
         which: [letter for letter in right if right[letter] is which] for which in (True, False)
     }
     return [
-        Said(f"{'right' if which else 'wrong'}: {', '.join(these)}", "", "", which)
+        PredictedBy(f"{'right' if which else 'wrong'}: {', '.join(these)}", "", "", which)
         for which, these in parts.items()
         if these
     ]
