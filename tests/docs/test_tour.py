@@ -18,7 +18,8 @@ def _single_threaded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_every_cell_of_the_tour_runs(tmp_path):
+def test_every_cell_of_the_tour_runs(tmp_path, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)  # pytest's workers have it, and the lines are long
     notebook = program("tour").execute(TOUR, tmp_path)
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     pages = [

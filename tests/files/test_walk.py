@@ -4,7 +4,7 @@ import pytest
 
 from discern.errors import DiscernError
 from discern.files.removing import remove_tree
-from discern.files.walk import find_files
+from discern.files.walk import everything, find_files
 
 
 @pytest.fixture
@@ -57,6 +57,7 @@ def test_folders_may_be_nested_deeper_than_calls(tree):
     (deep / "x.png").write_bytes(b"")
     try:
         assert len(found(tree, ".")) == 6
+        assert sum(entry.name in "dx.png" for entry in everything(tree)) >= 1_200
     finally:
         remove_tree(tree / "empty")  # which pytest cannot
 

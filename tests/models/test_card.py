@@ -92,6 +92,7 @@ def nested(depth: int) -> list[Any]:
             "config.data._target_ is not the name of a class",
         ),
         ({"config": {"optimizer": {"_target_": "torch.optim.Adam", "lr": 0}}}, "optimizer.lr=0"),
+        ({"config": {"optimizer": {"_target_": "torch.optim.Adam", 7: 1}}}, "optimizer.7 is not"),
         (config({"_target_": "sympy.sympify"}), "config.data.x that is not a plain value"),
         (config([{"_target_": "sympy.sympify"}]), "config.data.x that is not a plain value"),
         (config("a ${oc.env:SECRET}"), "config.data.x that is not a plain value"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from discern.commands import words
 from discern.console import for_terminal
 from discern.errors import DiscernError, as_override, did_you_mean
 from discern.files.places import expanded
+from discern.files.walk import everything
 from discern.runs.folder import OUTPUTS, Run
 from discern.runs.metric_table import LISTED, metric_of
 from discern.text import decoded
@@ -103,10 +103,10 @@ def better_first(name: str, value: float | None) -> float:
 def size_of(folder: Path) -> int:
     """Bytes of all files in a folder; links are not followed."""
     total = 0
-    for inside, _, names in os.walk(folder):
-        for name in names:
+    for entry in everything(folder):
+        if not entry.is_dir(follow_symlinks=False):
             with suppress(OSError):  # it was removed meanwhile
-                total += Path(inside, name).lstat().st_size
+                total += entry.stat(follow_symlinks=False).st_size
     return total
 
 

@@ -25,6 +25,7 @@ from discern.console import for_terminal, say
 from discern.errors import DiscernError
 from discern.files.reading import is_regular
 from discern.files.removing import remove_tree
+from discern.files.walk import everything
 from discern.reports.page import size
 from discern.runs.folder import (
     CONFIG,
@@ -217,9 +218,9 @@ def _contains_other_runs(unit: Unit) -> bool:
 def _changed(folder: Path) -> float:
     """When anything in a folder was last written, in seconds since 1970."""
     latest = folder.lstat().st_mtime
-    for path in folder.rglob("*"):
+    for entry in everything(folder):
         with suppress(OSError):
-            latest = max(latest, path.lstat().st_mtime)
+            latest = max(latest, entry.stat(follow_symlinks=False).st_mtime)
     return latest
 
 

@@ -281,7 +281,7 @@ def _sentence(
 ) -> str:
     name = str(fault["loc"][0])
     setting = f"{prefix}{name}"
-    if fault["type"] == "extra_forbidden":
+    if name not in schema.model_fields:
         return f"{setting} is not a setting; {did_you_mean(name, schema.model_fields)}"
     hint = type_of(schema.model_fields[name])
     if fault["type"] == "missing":

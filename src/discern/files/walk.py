@@ -72,6 +72,21 @@ def walk(folder: Path, seen: set[tuple[int, int]] | None = None) -> Iterator[Pat
             yield path
 
 
+def everything(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """All that is below a folder, hidden or not; links are not followed."""
+    # No function that calls itself, as os.walk and rglob are before Python 3.12: see above.
+    left: list[str | Path] = [folder]
+    while left:
+        try:
+            entries = list(os.scandir(left.pop()))
+        except OSError:  # it was removed meanwhile, or its path is too long
+            continue
+        for entry in entries:
+            yield entry
+            if entry.is_dir(follow_symlinks=False):
+                left.append(entry.path)
+
+
 def _entries(folder: Path, seen: set[tuple[int, int]]) -> Iterator[tuple[Path, bool]]:
     """Files and folders in a folder, in the order of their names, and whether each is a folder."""
     try:
