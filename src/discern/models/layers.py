@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypedDict
 
 import torch
@@ -43,9 +43,8 @@ def layer_table(network: nn.Module, input_shape: tuple[int, int, int]) -> list[L
     handles = [module.register_forward_hook(remember) for module in blocks.values()]
     try:
         # A user's own network may fail; its training then says why.
-        with contextlib.suppress(Exception), _undisturbed(network):
-            parameter = next(network.parameters(), torch.empty(0))
-            network(torch.zeros(1, *input_shape, device=parameter.device, dtype=parameter.dtype))
+        with contextlib.suppress(Exception), undisturbed(network):
+            network(empty_image(network, input_shape))
     finally:
         for handle in handles:
             handle.remove()
@@ -68,12 +67,23 @@ def _blocks(network: nn.Module) -> dict[str, nn.Module]:
     return blocks
 
 
+def empty_image(network: nn.Module, input_shape: Sequence[int]) -> Tensor:
+    """An image of zeros, (1, C, H, W), of the type and on the device of a network's weights."""
+    weights = _weights(network)
+    return torch.zeros((1, *input_shape), device=weights.device, dtype=weights.dtype)
+
+
+def _weights(network: nn.Module) -> Tensor:
+    return next(network.parameters(), torch.empty(0))
+
+
 @contextlib.contextmanager
-def _undisturbed(network: nn.Module) -> Iterator[None]:
+def undisturbed(network: nn.Module) -> Iterator[None]:
     """Evaluation without gradients that leaves modes and random numbers as they were."""
     modes = {module: module.training for module in network.modules()}
+    device = _weights(network).device
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
             network.eval()
             yield
     finally:

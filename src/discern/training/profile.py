@@ -13,6 +13,7 @@ from lightning.pytorch.profilers import AdvancedProfiler, SimpleProfiler
 
 from discern.tables import line_width, table
 from discern.training.job import relative
+from discern.training.seam import callback_of, settings_of
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ PROFILERS = {
 """Value of ``trainer.profiler`` -> class."""
 
 FILE = "profile"
-"""What the names of the tables' files have in them."""
+"""Part of the names of the tables' files."""
 
 ROWS = 12
 """Rows that are printed; the file has all."""
@@ -33,7 +34,7 @@ MAX_WIDTH = 100
 
 
 class ProfileTotals(Callback):
-    """Adds up what a profiler has measured, which forgets some of it after each stage."""
+    """Adds up what a profiler measures; some profilers forget it after each stage."""
 
     def __init__(self) -> None:
         self.kept: dict[str, tuple[int, float]] = {}
@@ -47,7 +48,7 @@ class ProfileTotals(Callback):
         self._add(trainer)
 
     def _add(self, trainer: Trainer) -> None:
-        profiler: Any = trainer.profiler  # type: ignore[attr-defined]
+        profiler = settings_of(trainer).profiler
         if isinstance(profiler, SimpleProfiler):
             self.kept = {}  # it forgets nothing
             for action, each in profiler.recorded_durations.items():
@@ -62,7 +63,7 @@ class ProfileTotals(Callback):
 
 
 def _without_arguments(action: str) -> str:
-    """The name of an action without those of its callback, which Lightning puts in braces."""
+    """The name of an action without its callback's arguments, which Lightning puts in braces."""
     return re.sub(r"\{.*\}", "", action)
 
 
@@ -78,17 +79,12 @@ def _functions(profiler: AdvancedProfiler) -> Iterator[tuple[str, int, float]]:
 
 def say_profile(trainer: Trainer) -> None:
     """Print the rows that took longest, and name the files that have all."""
-    profiler: Any = trainer.profiler  # type: ignore[attr-defined]
-    totals = next((c for c in _callbacks(trainer) if isinstance(c, ProfileTotals)), None)
+    profiler, totals = settings_of(trainer).profiler, callback_of(trainer, ProfileTotals)
     if totals is not None and totals.kept:
         log.info("\n%s\n", _table(totals.kept, isinstance(profiler, AdvancedProfiler)))
     folder = getattr(profiler, "dirpath", None)
     for file in sorted(Path(folder).glob(f"*{FILE}*.txt")) if folder else ():
         log.info("Profile: %s", relative(file))
-
-
-def _callbacks(trainer: Trainer) -> list[Callback]:
-    return trainer.callbacks  # type: ignore[attr-defined,no-any-return]
 
 
 def _table(kept: dict[str, tuple[int, float]], of_functions: bool) -> str:

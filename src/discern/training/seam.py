@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol, TypeVar, cast
 
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.profilers import Profiler
 
 from discern.data.module import ImageDataModule
 
@@ -14,16 +15,14 @@ OneCallback = TypeVar("OneCallback", bound=Callback)
 class TrainerSettings(Protocol):
     """Settings that Lightning's connectors keep on the Trainer."""
 
-    callbacks: list[Callback]
     datamodule: ImageDataModule | None
     fast_dev_run: int | bool
     overfit_batches: int | float
     limit_train_batches: int | float
     limit_val_batches: int | float
-    limit_test_batches: int | float
     val_check_interval: int | float | None
     check_val_every_n_epoch: int | None
-    log_every_n_steps: int
+    profiler: Profiler
 
 
 def settings_of(trainer: Trainer) -> TrainerSettings:

@@ -191,9 +191,11 @@ def check_randomness(state: object, place: str) -> None:
     check_tensor(state["cpu"], torch.get_rng_state(), f"{place}.cpu")
     devices = state["cuda"] if isinstance(state["cuda"], list) else [None]
     for part in devices:
-        if not isinstance(part, Tensor) or part.ndim != 1 or len(part) > MAX_STATE:
-            raise ValueError(f"{place}.cuda is not a state of a device's generator")
-        if part.dtype != torch.uint8:
+        if not (
+            isinstance(part, Tensor)
+            and (part.ndim, part.dtype) == (1, torch.uint8)
+            and len(part) <= MAX_STATE
+        ):
             raise ValueError(f"{place}.cuda is not a state of a device's generator")
     try:
         torch.Generator().set_state(state["cpu"])

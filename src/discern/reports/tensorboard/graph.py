@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
-import torch
 from tensorboard.compat.proto.attr_value_pb2 import AttrValue
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.compat.proto.node_def_pb2 import NodeDef
@@ -17,6 +16,8 @@ from tensorboard.compat.proto.versions_pb2 import VersionDef
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
+
+from discern.models.layers import empty_image, undisturbed
 
 PRODUCER = 22
 """The version of the format, as torch.utils.tensorboard writes it."""
@@ -36,31 +37,16 @@ def graph_of(network: nn.Module, input_shape: Sequence[int]) -> GraphDef:
     watched = copy.copy(network)  # shallow: the parts are the network's own
     if hasattr(watched, "engine"):
         watched.__dict__["engine"] = None  # torch cannot see what another engine computes
-    weights = next(network.parameters(), torch.empty(0))
-    device = weights.device
     recorder = _Recorder()
     with ExitStack() as stack:
-        stack.enter_context(_in_eval_mode(watched))
-        stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
-        stack.enter_context(torch.no_grad())
+        stack.enter_context(undisturbed(watched))
         stack.enter_context(recorder.scopes(watched))
-        image = torch.zeros((1, *input_shape), device=device, dtype=weights.dtype)
+        image = empty_image(watched, input_shape)
         recorder.add("images", "input", [], image)
         stack.enter_context(recorder)
         output = watched(image)
     recorder.add("logits", "output", [output], output)
     return GraphDef(node=recorder.nodes, versions=VersionDef(producer=PRODUCER))
-
-
-@contextmanager
-def _in_eval_mode(network: nn.Module) -> Iterator[None]:
-    before = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, training in before:
-            module.training = training
 
 
 class _Recorder(TorchFunctionMode):
