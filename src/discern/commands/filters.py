@@ -122,12 +122,6 @@ def _text(name: str, value: str) -> str:
     return value
 
 
-def _yes(name: str, value: str) -> bool:
-    if value not in ("true", "false"):
-        raise DiscernError(f"{name}={for_terminal(value)} must be true or false.")
-    return value == "true"
-
-
 @dataclass(frozen=True)
 class Chosen:
     """A selection of runs.
@@ -156,4 +150,4 @@ class Pruning(Chosen):
 
     keep: Annotated[int | None, words.count] = None
     by: Annotated[str | None, _text] = None
-    yes: Annotated[bool, _yes] = False
+    yes: Annotated[bool, words.switch] = False
