@@ -79,7 +79,6 @@ PATIENCE = 10
 
 GB = 1e9
 
-
 AS_JSON = "--json"
 
 SYSTEM_DATA = {"fashion_mnist": FASHION_MNIST.system_folders[0]}
@@ -141,7 +140,6 @@ def _lines(facts: Facts, width: int) -> Iterator[str]:
                 max(width, indent + 10),
                 subsequent_indent=" " * indent,
                 break_on_hyphens=False,
-                drop_whitespace=True,
             )
 
 
