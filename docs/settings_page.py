@@ -12,7 +12,7 @@ import yaml
 from discern.config.allowed import allowed, type_of
 from discern.config.check import COMMANDS
 from discern.config.schema import PARTS, SCHEMAS
-from discern.config.user_config import conf_dir
+from discern.config.user_config import GLOBAL, conf_dir
 
 PAGE = Path(__file__).with_name("settings.md")
 
@@ -20,9 +20,6 @@ GROUPS = (
     "model", "data", "optimizer", "scheduler", "trainer", "accelerator", "callbacks", "logger",
     "debug", "experiment", "hparams_search",
 )  # fmt: skip
-
-AS_THEY_ARE = ("experiment", "debug", "hparams_search")
-"""Groups whose choices set what belongs to others."""
 
 TRAINER = "lightning.pytorch.Trainer"
 
@@ -126,7 +123,7 @@ def choice(group: str, path: Path) -> Iterator[str]:
     about = list(takewhile(lambda line: line.startswith("#"), lines))
     rest = lines[len(about) :]
     yield from (f"### `{group}={path.stem}`", "")
-    if group in AS_THEY_ARE:
+    if group in GLOBAL:
         yield from ("```yaml", *(line for line in lines if line.strip()), "```", "")
         return
     yield from (" ".join(line.removeprefix("#").strip() for line in about), "")

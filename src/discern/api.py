@@ -28,7 +28,7 @@ from discern.config.missing import check_all
 from discern.config.preflight import claim_folder
 from discern.config.typed import quoted
 from discern.console import ConsoleHandler, Formatter
-from discern.errors import DiscernError
+from discern.errors import REFUSED, DiscernError
 from discern.files.walk import find_files
 from discern.models.card import Card
 from discern.models.classifier import Classifier
@@ -50,9 +50,6 @@ log = logging.getLogger(__name__)
 
 SHOWN = 12
 """Pictures that predictions show in a notebook."""
-
-REFUSED = "Error: "
-"""What a command prints before the sentence with which it refuses a setting."""
 
 TIMED = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 """The format of a line of train.log."""

@@ -47,9 +47,13 @@ def refuse(error: DiscernError) -> NoReturn:
     raise SystemExit(said(error)) from error
 
 
+REFUSED = "Error: "
+"""The beginning of each of these lines."""
+
+
 def said(error: DiscernError) -> str:
     """What a terminal is told of an error, a line for each sentence."""
-    return "\n".join(f"Error: {line}" for line in sanitize_message(error).split("\n"))
+    return "\n".join(f"{REFUSED}{line}" for line in sanitize_message(error).split("\n"))
 
 
 MAX_LINE_LENGTH = 500

@@ -272,6 +272,7 @@ def test_completion_knows_commands_groups_choices_and_settings(tmp_path):
     }
     assert completions("discern train trainer.max_e", tmp_path) == {"trainer.max_epochs="}
     assert completions("discern train seed=3 model=m", tmp_path) == {"model=mlp"}
+    assert completions("discern schema o", tmp_path) == {"out="}
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -30,6 +30,7 @@ from discern.features.stores import (
 )
 from discern.files import derived as engines
 from discern.files.cache import cache_dir
+from discern.files.walk import file_sizes
 from discern.models import torch_file_folder
 from discern.runs.folder import mapping
 from discern.tables import line_width, table, wrapped
@@ -166,8 +167,7 @@ def _list_others(features: Path) -> None:
     if others:
         say(f"\nBesides, in {printable(folder)}:")
     for path in others:
-        files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-        size = sum(map(file_size, files))
+        size = file_size(path) if path.is_file() else sum(file_sizes(path))
         sqlite = path.suffix == ".sqlite"
         purpose = "facts about picture files" if sqlite else _PURPOSES.get(path.name, "")
         text = f"{_shown(printable(path.relative_to(folder)))}  {_size(size)}  {purpose}"

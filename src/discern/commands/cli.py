@@ -259,7 +259,7 @@ PLAIN = ("report", "compare", "runs", "cache", "dashboard", "doctor", "schema")
 WORDLESS = ("runs", "dashboard", "doctor", "schema")
 """Plain commands that work without arguments; the others print their help."""
 
-COMPLETED = ("runs", "cache", "dashboard", "doctor")
+COMPLETED = ("runs", "cache", "dashboard", "doctor", "schema")
 """Plain commands with shell completion of their own."""
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 
 from discern.commands import words
@@ -23,6 +24,7 @@ from discern.data.published.publication import FASHION_MNIST, MNIST
 from discern.data.published.wanted import CATDOG_COURSE, FLOWERS, PETS
 from discern.files.cache import cache_dir
 from discern.files.places import expanded, hub_dir, hugging_face_dir
+from discern.files.walk import file_sizes
 from discern.redaction import redacted
 from discern.runs.folder import OUTPUTS
 from discern.runs.summary import cpu_name, memory_bytes
@@ -76,7 +78,6 @@ PATIENCE = 10
 """Seconds that a driver may take to name its GPUs."""
 
 GB = 1e9
-
 
 AS_JSON = "--json"
 
@@ -139,7 +140,6 @@ def _lines(facts: Facts, width: int) -> Iterator[str]:
                 max(width, indent + 10),
                 subsequent_indent=" " * indent,
                 break_on_hyphens=False,
-                drop_whitespace=True,
             )
 
 
@@ -299,18 +299,9 @@ def _days_in(folder: Path) -> str:
 
 
 def _files_in(folder: Path) -> str:
-    sizes = [size for size, _ in zip(_sizes(folder), range(MAX_FILES), strict=False)]
+    sizes = list(islice(file_sizes(folder), MAX_FILES))
     at_least = "at least " if len(sizes) == MAX_FILES else ""
     return f"{at_least}{_count(len(sizes), 'file')}, {sum(sizes) / GB:.2f} GB"
-
-
-def _sizes(folder: Path) -> Iterator[int]:
-    for parent, _, files in os.walk(folder):
-        for name in files:
-            try:
-                yield (Path(parent) / name).lstat().st_size
-            except OSError:  # it has gone meanwhile
-                continue
 
 
 def free_disk() -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -13,7 +12,7 @@ from discern.commands import words
 from discern.console import for_terminal
 from discern.errors import DiscernError, as_override, did_you_mean
 from discern.files.places import expanded
-from discern.files.walk import everything
+from discern.files.walk import file_sizes
 from discern.runs.folder import OUTPUTS, Run
 from discern.runs.metric_table import LISTED, metric_of
 from discern.text import decoded
@@ -102,12 +101,7 @@ def better_first(name: str, value: float | None) -> float:
 
 def size_of(folder: Path) -> int:
     """Bytes of all files in a folder; links are not followed."""
-    total = 0
-    for entry in everything(folder):
-        if not entry.is_dir(follow_symlinks=False):
-            with suppress(OSError):  # it was removed meanwhile
-                total += entry.stat(follow_symlinks=False).st_size
-    return total
+    return sum(file_sizes(folder))
 
 
 def name_in(folder: Path, outputs: Path) -> str:
@@ -120,12 +114,6 @@ def _text(name: str, value: str) -> str:
     if not value:
         raise DiscernError(f"{name}= must have a value, such as {name}={LISTED[0]}.")
     return value
-
-
-def _yes(name: str, value: str) -> bool:
-    if value not in ("true", "false"):
-        raise DiscernError(f"{name}={for_terminal(value)} must be true or false.")
-    return value == "true"
 
 
 @dataclass(frozen=True)
@@ -156,4 +144,4 @@ class Pruning(Chosen):
 
     keep: Annotated[int | None, words.count] = None
     by: Annotated[str | None, _text] = None
-    yes: Annotated[bool, _yes] = False
+    yes: Annotated[bool, words.switch] = False

@@ -18,7 +18,7 @@ from discern.config.check import as_typed_settings, check
 from discern.config.checked_files import checked_files
 from discern.config.experiment_file import not_found
 from discern.config.missing import check_all
-from discern.config.typed import for_hydra, quoted
+from discern.config.typed import for_hydra, is_typed, quoted
 from discern.config.user_config import conf_dir, warn_of_unused
 from discern.errors import DiscernError, did_you_mean
 from discern.redaction import remember
@@ -67,7 +67,7 @@ def compose_command(
             with initialize_config_dir(str(conf_dir()), version_base="1.3"):
                 cfg = hydra.compose(name, typed, return_hydra_config=True)
             HydraConfig.instance().set_config(cfg)
-            if any(one.lstrip("+").startswith("hydra.run.dir=") for one in typed):
+            if is_typed("hydra.run.dir", typed):
                 cfg.folder = cfg.hydra.run.dir
             # The time in the folder's name is that at which it is read.
             folders = {
@@ -155,7 +155,7 @@ def _check_composed(config_name: str, overrides: list[str]) -> None:
 
 def _is_blamed(override: str, error: Exception) -> bool:
     """Whether an exception of Hydra's is about this override."""
-    key = override.lstrip("+~").partition("=")[0].partition("@")[0]
+    key = _key(override)
     if isinstance(error, MissingConfigException) and error.options is not None:
         return key == str(error.missing_cfg_file).rpartition("/")[0]
     if isinstance(error, OverrideParseException):
@@ -164,6 +164,11 @@ def _is_blamed(override: str, error: Exception) -> bool:
     if first.startswith("Could not override '"):
         return key == first.split("'")[1]
     return first.startswith("Ambiguous value for argument") and override == first.split("'")[1]
+
+
+def _key(override: str) -> str:
+    """The setting or the group that an override is about."""
+    return override.lstrip("+~").partition("=")[0].partition("@")[0]
 
 
 def explain(error: Exception, config_name: str, overrides: list[str]) -> str:
@@ -207,7 +212,7 @@ def _how_to_write(override: str) -> str:
 
 
 def _unknown_key(key: str, config_name: str, overrides: list[str]) -> str:
-    others = [o for o in overrides if o.lstrip("+~").partition("=")[0].partition("@")[0] != key]
+    others = [override for override in overrides if _key(override) != key]
     node: object
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         try:

@@ -8,13 +8,16 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from discern.config.user_config import choice_settings, choices, conf_dir, user_conf_dir
+from discern.config.user_config import (
+    GLOBAL,
+    choice_settings,
+    choices,
+    conf_dir,
+    user_conf_dir,
+)
 
 Differences = dict[str, tuple[object, object]]
 """Flat dotted name -> (default, value), in the order of the config; choices come first."""
-
-SEVERAL = ("experiment", "debug", "hparams_search")
-"""Groups whose choices change settings all over the config: each of these is listed by itself."""
 
 PACKAGES = {"accelerator": "trainer"}
 """Groups whose settings are not below their own name."""
@@ -36,7 +39,8 @@ def differences(cfg: DictConfig, chosen: Mapping[str, object]) -> Differences:
     usual = _default_choices()
     made = {group: chosen.get(group, choice) for group, choice in usual.items()}
     found: Differences = {g: (usual[g], made[g]) for g in usual if made[g] != usual[g]}
-    known = tuple((group, made[group]) for group in usual if group not in SEVERAL)
+    # What a choice of a group in GLOBAL changes is listed setting by setting.
+    known = tuple((group, made[group]) for group in usual if group not in GLOBAL)
     default, unknown = _defaults(known, user_conf_dir())
     values = dict(_flat(OmegaConf.to_container(cfg)))
     for name in dict.fromkeys((*values, *default)):

@@ -8,22 +8,15 @@ from the choices in the file's defaults list.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from discern.config.schema import (
-    PARTS,
-    SCHEMAS,
-    EvaluationSettings,
-    InspectionSettings,
-    PredictionSettings,
-    RunSettings,
-)
+from discern.config.check import COMMANDS
+from discern.config.schema import PARTS, SCHEMAS
 from discern.config.settle import LEFT_OUT
-from discern.config.user_config import choice_settings, choices, conf_dir
+from discern.config.user_config import GLOBAL, choice_settings, choices, conf_dir
 
 JSON = dict[str, Any]
 
@@ -33,17 +26,7 @@ OF_ONE = ("model", "data", "optimizer", "scheduler", "trainer")
 OF_MANY = ("callbacks", "logger")
 """Groups whose choice is several named classes."""
 
-GLOBAL = ("experiment", "debug", "hparams_search")
-"""Groups whose choices set what belongs to others."""
-
 TRAINER = "lightning.pytorch.Trainer"
-
-COMMANDS: Mapping[str, type[BaseModel]] = {
-    "train": RunSettings,
-    "evaluate": EvaluationSettings,
-    "predict": PredictionSettings,
-    "inspect": InspectionSettings,
-}
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
 """The version that the YAML extension of VS Code reads."""
@@ -62,9 +45,10 @@ def schemas() -> dict[str, JSON]:
     found = {group: _of_one(group) for group in OF_ONE}
     found["accelerator"] = _of_target(TRAINER)
     found |= {group: _of_many(group) for group in OF_MANY}
-    found |= {command: _global(settings) for command, settings in COMMANDS.items()}
+    found |= {command: _global(settings) for command, (settings, _) in COMMANDS.items()}
+    definitions = _definitions()
     return {
-        name: {"$schema": DRAFT, **schema, "definitions": _definitions()}
+        name: {"$schema": DRAFT, **schema, "definitions": definitions}
         for name, schema in found.items()
     }
 
@@ -175,10 +159,8 @@ def _of_one(group: str) -> JSON:
 
 def _of_many(group: str) -> JSON:
     """A file that has several classes under names of their own."""
-    return {
-        **_entries(group),
-        "properties": {"defaults": _DEFAULTS, **_entries(group)["properties"]},
-    }
+    entries = _entries(group)
+    return {**entries, "properties": {"defaults": _DEFAULTS, **entries["properties"]}}
 
 
 def _entries(group: str) -> JSON:
@@ -242,17 +224,21 @@ def _choosing() -> JSON:
         choice = {"anyOf": [known, {"type": "array", "items": known}, _ANYWHERE]}
         if group == "experiment":  # a file's path, too
             choice = {"anyOf": [*choice["anyOf"], {"type": "string", "pattern": "/|[.]yaml$"}]}
-        entries |= {f"{begin}{group}": choice for begin in ("", "/", "override /", "override ")}
+        entries |= dict.fromkeys(_keys(group), choice)
     object_of = {"type": "object", "properties": entries}
     return {**_DEFAULTS, "items": {"anyOf": [{"type": "string"}, object_of]}}
 
 
+def _keys(group: str) -> list[str]:
+    """The ways to name a group in a defaults list."""
+    return [f"{begin}{group}" for begin in ("", "/", "override /", "override ")]
+
+
 def _by_choice(group: str) -> list[JSON]:
     """Rules that check the settings of a group by the choice in the defaults list."""
-    keys = [f"{begin}{group}" for begin in ("", "/", "override /", "override ")]
     rules = []
     for name, path in choices(group).items():
-        chosen = {"contains": {"anyOf": [_has({key: {"const": name}}) for key in keys]}}
+        chosen = {"contains": {"anyOf": [_has({key: {"const": name}}) for key in _keys(group)]}}
         target = _target_of(path)
         unless_named = {"if": _WITHOUT_TARGET, "then": _of_target(target)}
         rules.append(

@@ -1,7 +1,6 @@
 """The steps between composing a config and running it: the check, and a new folder."""
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -10,7 +9,7 @@ from omegaconf import DictConfig, read_write
 
 from discern.config.missing import check_all
 from discern.config.settle import settle_sweep
-from discern.config.typed import as_value, quoted
+from discern.config.typed import as_value, is_typed, quoted
 from discern.config.user_config import warn_of_unused
 from discern.errors import DiscernError, refuse
 from discern.files.places import expanded
@@ -54,19 +53,15 @@ class Preflight(Callback):
 
 def _claim_for(command: str, config: DictConfig) -> Path:
     """The folder of one run of a command."""
-    if command == "predict" and _is_typed("out", config.hydra.overrides.task):
+    if command == "predict" and is_typed("out", config.hydra.overrides.task):
         return claim_folder(expanded(config.hydra.run.dir), "out", shared=True)
     return _claim(config, "run", config.ckpt_path if command == "train" else None)
 
 
 def _claim(config: DictConfig, kind: str, ckpt_path: str | None = None) -> Path:
     setting = f"hydra.{kind}.dir"
-    named = _is_typed(setting, config.hydra.overrides.hydra)
+    named = is_typed(setting, config.hydra.overrides.hydra)
     return claim_folder(expanded(config.hydra[kind].dir), setting if named else None, ckpt_path)
-
-
-def _is_typed(setting: str, overrides: Iterable[str]) -> bool:
-    return any(override.lstrip("+").startswith(f"{setting}=") for override in overrides)
 
 
 def claim_folder(

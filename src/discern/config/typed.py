@@ -94,6 +94,11 @@ def _as_typed(override: str, settings: Mapping[str, AsTyped]) -> str:
     return typed if for_hydra([typed], settings, multirun=False) == [override] else override
 
 
+def is_typed(setting: str, overrides: Iterable[str]) -> bool:
+    """Whether an override sets a setting."""
+    return any(override.lstrip("+").startswith(f"{setting}=") for override in overrides)
+
+
 def quoted(text: str) -> str:
     """A text as the value of an override, which Hydra reads as just this text."""
     return _in_quotes(as_value(text))

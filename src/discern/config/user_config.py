@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 FOLDER = "conf"
 """The name of the user's folder of choices, in the working directory."""
 
+GLOBAL = ("experiment", "debug", "hparams_search")
+"""Groups whose choices change settings all over the config."""
+
 
 def user_conf_dir() -> Path | None:
     """The user's folder of choices; None where it does not exist or is discern's own."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from discern.errors import DiscernError
@@ -85,6 +86,14 @@ def everything(folder: Path) -> Iterator[os.DirEntry[str]]:
             yield entry
             if entry.is_dir(follow_symlinks=False):
                 left.append(entry.path)
+
+
+def file_sizes(folder: Path) -> Iterator[int]:
+    """The bytes of each file below a folder, hidden or not; links are not followed."""
+    for entry in everything(folder):
+        if not entry.is_dir(follow_symlinks=False):
+            with suppress(OSError):  # it was removed meanwhile
+                yield entry.stat(follow_symlinks=False).st_size
 
 
 def _entries(folder: Path, seen: set[tuple[int, int]]) -> Iterator[tuple[Path, bool]]:
