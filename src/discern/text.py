@@ -17,6 +17,11 @@ _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _UNSEEN_IN_LINES = re.compile(f"(?![\n\t])[{_CONTROLLING}]")
 
 
+def counted(number: int, one: str, many: str) -> str:
+    """A number and the noun that goes with it, such as ``1 image is`` or ``1,234 images are``."""
+    return f"{number:,} {one if number == 1 else many}"
+
+
 def visible(text: str, *, lines: bool = False) -> str:
     """A text with escapes for the characters that a terminal would obey instead of showing.
 

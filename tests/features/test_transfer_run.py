@@ -361,7 +361,7 @@ def test_inspect_counts_what_is_there(photos, tmp_path):
         "data.val_size=0", cwd=tmp_path, DISCERN_CACHE_DIR=str(tmp_path / "cache"),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "1 images are in both train and test" in done.stderr
+    assert "1 image is in both train and test" in done.stderr
     assert "bad.jpg" in (tmp_path / "i" / "bad_files.csv").read_text()
     assert "again.jpg" in (tmp_path / "i" / "repeated.csv").read_text()
 

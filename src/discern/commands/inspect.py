@@ -17,6 +17,7 @@ from discern.data.module import ImageDataModule
 from discern.files.csv_cells import write_csv
 from discern.files.writing import write_whole
 from discern.tables import table
+from discern.text import counted
 from discern.training.build import build_data
 from discern.training.job import quiet_libraries, relative
 
@@ -173,12 +174,11 @@ def conclude(facts: Inspection, folder: Path) -> None:
     repeated = {where: n for where, n in facts["repeated"].items() if n}
     for where, count in repeated.items():
         if where == "within a split":
-            log.info("%s images are repeated within a split.", f"{count:,}")
+            log.info("%s repeated within a split.", counted(count, "image is", "images are"))
         else:
             log.warning(
-                "%s images are in both %s: metrics on the one are partly remembered from the "
-                "other.",
-                f"{count:,}",
+                "%s in both %s: metrics on the one are partly remembered from the other.",
+                counted(count, "image is", "images are"),
                 where,
             )
     if repeated:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -127,7 +127,8 @@ class AugmentedImages(Batched):
 
     def __init__(self, images: Augmentable, augmentation: object, seed: int) -> None:
         self.plain = images
-        self._first = View.of(augmentation, seed, 0)
+        self.augmentation = augmentation
+        self.seed = seed
 
     def __len__(self) -> int:
         return len(self.plain)
@@ -135,7 +136,7 @@ class AugmentedImages(Batched):
     def __getitems__(self, places: list[int]) -> Batch:
         """The images at places of one epoch."""
         epoch, indices = places[0] // len(self), np.array(places, dtype=np.int64) % len(self)
-        return self.plain.augmented(indices, self._first and replace(self._first, epoch=epoch))
+        return self.plain.augmented(indices, View.of(self.augmentation, self.seed, epoch))
 
 
 def as_batch(batch: Batch) -> Batch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from discern.reports.run_page import points
@@ -14,6 +15,7 @@ from discern.sweeps.names import short_names, short_number
 from discern.sweeps.ranking import (
     Group,
     is_geometric,
+    is_wide,
     numbers_of,
     rank_rows,
     ranked_groups,
@@ -31,13 +33,11 @@ MAX_CURVES = 200
 MAX_HEAT_VALUES = 60
 """Maximum number of values of each setting in a heat map."""
 
-MAX_LINEAR = 100
-"""The largest over the smallest objective on a linear axis."""
-
 Chart = dict[str, object]
 """A chart, for the page's script."""
 
 
+@dataclass(frozen=True)
 class Interval:
     """The values of a setting that a search drew from.
 
@@ -46,8 +46,9 @@ class Interval:
         log: whether it drew on a logarithmic scale.
     """
 
-    def __init__(self, low: float, high: float, log: bool) -> None:
-        self.low, self.high, self.log = low, high, log
+    low: float
+    high: float
+    log: bool
 
     def __str__(self) -> str:
         return f"{self.low:g} to {self.high:g}{', on a log scale' if self.log else ''}"
@@ -237,11 +238,6 @@ class _Seen:
             "axes": [*(axis.spec() for axis in self.axes), last],
             "rows": rows,
         }
-
-
-def is_wide(values: Sequence[float]) -> bool:
-    """Whether positive values span too much for a linear axis."""
-    return 0 < min(values) < max(values) / MAX_LINEAR
 
 
 # Curves

@@ -20,8 +20,6 @@ from discern.sweeps.rows import Objective, Row
 MAX_BARS, MAX_CELLS, MAX_JOINED, MAX_TICKS = 40, 20, 30, 10
 """Bars; values along a side of a heat map; points of a line; values that have their own tick."""
 
-MAX_LINEAR = 100  # the largest over the smallest objective on a linear scale
-
 
 def draw_sweep(rows: Sequence[Row], objective: Objective, title: str, path: Path) -> None:
     """Draw the objective of jobs over the settings that they differ in, and save a PNG file.
@@ -63,8 +61,7 @@ class _View:
         self.spreads = [group.spreads[objective.metric] for group in groups]
         self.means = np.array([spread.mean for spread in self.spreads], float)
         self.sds = np.array([spread.sd for spread in self.spreads], float)
-        low, high = self.means.min(initial=np.inf), self.means.max(initial=0.0)
-        self.scale = "log" if 0 < low < high / MAX_LINEAR else "linear"
+        self.scale = "log" if ranking.is_wide(self.means.tolist()) else "linear"
         better, self.colours = ("less", "viridis") if objective.sign > 0 else ("more", "viridis_r")
         self.metric = f"{shortened(objective.metric, 2.2, 10)} ({better} is better)"
         self.figure = Figure(figsize=(8, 5), layout="constrained")

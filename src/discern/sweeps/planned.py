@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 
 from hydra.core.config_loader import ConfigLoader
 from omegaconf import DictConfig
@@ -11,6 +12,7 @@ from discern.config.check import check_names, faults
 from discern.config.missing import missing
 from discern.config.settle import leave_out
 from discern.errors import DiscernError, as_override, raise_all
+from discern.sweeps.names import differing
 
 NOT_RANKABLE = {
     "find_lr": (
@@ -56,13 +58,12 @@ def check_jobs(
         DiscernError: a setting is unknown or wrong in all jobs, some have no objective, or the
             machine lacks what some need.
     """
+    decisive = {key for key in set(chain(*jobs)) if _is_decisive(key.lstrip("+~"), loader)}
     found: dict[Choices, list[str]] = {}
     wrong: list[dict[str, str]] = []
     tried: set[tuple[str, str]] = set()
     for job in jobs:
-        choices = frozenset(
-            (key, value) for key, value in job.items() if _is_decisive(key.lstrip("+~"), loader)
-        )
+        choices = frozenset((key, value) for key, value in job.items() if key in decisive)
         if tried and not choices - tried:
             continue
         tried |= choices or {("", "")}
@@ -76,17 +77,13 @@ def check_jobs(
         found[choices] = [wrong[-1][name] for name in OF_THE_MACHINE if name in wrong[-1]]
         if not elsewhere:
             found[choices] += missing(cfg, "train", wrong[-1])
-    raise_all([*_of_all(wrong, _varied(jobs)), *_with_choices(found)])
+    varied = {key.lstrip("+~") for key in differing(jobs)}
+    raise_all([*_of_all(wrong, varied), *_with_choices(found)])
 
 
 def _is_decisive(key: str, loader: ConfigLoader) -> bool:
     known = key in NOT_RANKABLE or key in OF_THE_MACHINE
     return known or bool(loader.get_group_options(key.partition("@")[0]))
-
-
-def _varied(jobs: Sequence[Mapping[str, str]]) -> set[str]:
-    """The settings whose values differ between jobs."""
-    return {key.lstrip("+~") for key in jobs[0] if len({job[key] for job in jobs}) > 1}
 
 
 def _of_all(wrong: Sequence[Mapping[str, str]], varied: set[str]) -> Iterable[str]:

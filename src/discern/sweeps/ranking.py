@@ -25,6 +25,9 @@ estimate: they are not ranked, and none is the best."""
 SIGNIFICANT = 0.05
 """Level of significance: a lead with a p-value from here on may be chance."""
 
+MAX_LINEAR = 100
+"""The largest over the smallest objective on a linear axis."""
+
 T = TypeVar("T")
 
 
@@ -385,6 +388,11 @@ def is_geometric(values: Sequence[float]) -> bool:
     if len(steps) == 2:
         return ratio >= 10
     return ratio >= 4 and _unevenness([math.log(step) for step in steps]) < _unevenness(steps)
+
+
+def is_wide(values: Sequence[float]) -> bool:
+    """Whether positive values span too much for a linear axis."""
+    return 0 < min(values, default=0) < max(values) / MAX_LINEAR
 
 
 def _unevenness(steps: Sequence[float]) -> float:

@@ -357,7 +357,7 @@ class JobsSweeper(Sweeper):
         objective = ledger.objectives[0]
         value = row.values.get(objective.metric)
         # Folds are recognized by the settings that differ; none of them is the best.
-        folds = FOLD in (name.lstrip("+") for name in ledger.settings)
+        folds = FOLD in (name.lstrip("+") for name in row.overrides)
         if row.state is State.DONE and value is not None and not folds:
             values = [value] if self._best is None else [value, self._best]
             self._best = min(values, key=lambda each: objective.sign * each)

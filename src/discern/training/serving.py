@@ -237,19 +237,24 @@ def prepare(
 
 def compute_share(source: FeatureSource, data: ImageDataModule) -> None:
     """Compute the part of all features that ``cache.shard`` names, and keep it."""
-    for view in range(source.views if data.augmentation is not None else 1):
-        for shown in _needed(data, train=True, test=view == 0, view=view):
-            source.compute_share(shown)
+    for shown in _needed(data, train=True, test=True, view=0):
+        source.compute_share(shown)
+    for view in range(1, source.views if data.augmentation is not None else 1):
+        source.compute_share(_trained_on(data, view))
 
 
 def _needed(data: ImageDataModule, train: bool, test: bool, view: int) -> Iterator[Shown]:
     """Each split as the network sees it: training images in a view, the others in evaluation."""
     if train:
-        yield Shown(data.train_dataset, View.of(data.augmentation, data.seed, view))
+        yield _trained_on(data, view)
     if train and data.has_validation:
         yield Shown(data.val_dataset)
     if test and len(data.test_dataset):
         yield Shown(data.test_dataset)
+
+
+def _trained_on(data: ImageDataModule, view: int) -> Shown:
+    return Shown(data.train_dataset, View.of(data.augmentation, data.seed, view))
 
 
 def report(source: FeatureSource) -> dict[str, Any]:

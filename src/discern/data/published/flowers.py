@@ -12,23 +12,13 @@ from torchvision import datasets
 
 from discern.data.folders import Labelled, Listing
 from discern.data.image_folder import ImageFolder
-from discern.data.published.fetch import fetch
-from discern.data.published.publication import (
-    Site,
-    download_hint,
-    fetch_folder,
-    published_bytes,
-    root_of,
-)
+from discern.data.published.publication import Site, published_bytes
 from discern.data.published.wanted import FLOWERS
 from discern.errors import DiscernError
 
-_ARCHIVE = "102flowers.tgz"
 _LABELS = "imagelabels.mat"
 _SPLIT = "setid.mat"
 _IMAGES = "jpg"
-# The pictures have 350 MB.
-_MAX_BYTES = 1_000_000_000
 # Part -> name of its list in setid.mat.
 _PARTS = {"train": "trnid", "val": "valid", "test": "tstid"}
 CLASS_NAMES = tuple(datasets.Flowers102.classes)
@@ -54,26 +44,13 @@ class Flowers102(ImageFolder):
         Raises:
             DiscernError: it cannot be downloaded.
         """
-        root = root_of(self.dir, FLOWERS.folder, _LABELS)
-        for name in (_LABELS, _SPLIT):
-            if not (root / name).exists():
-                with download_hint(
-                    root / name, f"{FLOWERS.title} is not in {self.dir}", FLOWERS.advice
-                ):
-                    fetch(self.published.url + name, root / name, md5=self.published.md5[name])
-        if not (root / _IMAGES).exists():
-            fetch_folder(
-                self.published.url + _ARCHIVE, root / _ARCHIVE, root / _IMAGES,
-                max_bytes=_MAX_BYTES, missing=f"{FLOWERS.title} is not in {self.dir}",
-                advice=FLOWERS.advice,
-                md5=self.published.md5[_ARCHIVE],
-            )  # fmt: skip
+        FLOWERS.download(self.dir, self.published)
 
     def _title(self) -> str:
         return FLOWERS.title
 
     def _listing(self) -> Listing:
-        root = root_of(self.dir, FLOWERS.folder, _LABELS)
+        root = FLOWERS.root(self.dir)
         split = self._read(root / _SPLIT)
         labels = self._read(root / _LABELS)["labels"].tolist()
         return Listing(
@@ -97,7 +74,7 @@ class Flowers102(ImageFolder):
         from scipy.io import loadmat
 
         if not path.exists():
-            raise DiscernError(f"{FLOWERS.title} is not in {self.dir}: {FLOWERS.advice}.")
+            raise DiscernError(f"{FLOWERS.is_not_in(self.dir)}: {FLOWERS.advice}.")
         content = published_bytes(path, self.published.md5[path.name])
         arrays: dict[str, NDArray[np.int64]] = loadmat(io.BytesIO(content), squeeze_me=True)
         return arrays

@@ -10,18 +10,15 @@ from typing import ClassVar
 
 from discern.data.folders import Labelled, Listing
 from discern.data.image_folder import ImageFolder
-from discern.data.published.publication import Site, fetch_folder, root_of
+from discern.data.published.publication import Site
 from discern.data.published.wanted import PETS
 from discern.errors import DiscernError, file_errors
 
 NUM_CLASSES = 37
 
 _IMAGES = "images"
-_ANNOTATIONS = "annotations"
-_TRAIN = Path(_ANNOTATIONS, "trainval.txt")
-_TEST = Path(_ANNOTATIONS, "test.txt")
-# The pictures have 800 MB.
-_MAX_BYTES = 2_000_000_000
+_TRAIN = PETS.sign
+_TEST = _TRAIN.with_name("test.txt")
 # A breed and a picture's number, the number of the breed, and two more numbers; no path separators.
 _LINE = re.compile(r"(([A-Za-z_]+)_\d+) (\d{1,2})(?: \d+)*")
 
@@ -44,22 +41,15 @@ class OxfordPets(ImageFolder):
         Raises:
             DiscernError: it cannot be downloaded.
         """
-        root = root_of(self.dir, PETS.folder, _TRAIN)
-        for name, md5 in self.published.md5.items():
-            target = root / name.removesuffix(".tar.gz")
-            if not target.exists():
-                fetch_folder(
-                    self.published.url + name, root / name, target, max_bytes=_MAX_BYTES,
-                    missing=f"{PETS.title} is not in {self.dir}", advice=PETS.advice, md5=md5,
-                )  # fmt: skip
+        PETS.download(self.dir, self.published)
 
     def _title(self) -> str:
         return PETS.title
 
     def _listing(self) -> Listing:
-        root = root_of(self.dir, PETS.folder, _TRAIN)
+        root = PETS.root(self.dir)
         if not root.exists():
-            raise DiscernError(f"{PETS.title} is not in {self.dir}: {PETS.advice}.")
+            raise DiscernError(f"{PETS.is_not_in(self.dir)}: {PETS.advice}.")
         entries = {"train": list(_entries(root / _TRAIN)), "test": list(_entries(root / _TEST))}
         self._breeds = _breeds(root / _TRAIN, entries["train"])
         if _breeds(root / _TEST, entries["test"]) != self._breeds:

@@ -19,6 +19,8 @@ from discern.data.published.publication import (
     MNIST,
     Publication,
     Site,
+    download_hint,
+    fetch_folder,
     not_downloaded,
     root_of,
 )
@@ -42,7 +44,8 @@ class Source:
         folder: its own in ``data.dir``.
         sign: a file in that folder, by which it is known.
         site: address and digests.
-        made: file of the site -> what is made of it.
+        made: file of the site -> what is made of it: a folder, or the file itself.
+        max_bytes: limit for the files of an archive.
         advice: the end of a sentence on what a user without the files can do.
     """
 
@@ -51,7 +54,45 @@ class Source:
     sign: Path
     site: Site
     made: Mapping[str, str]
+    max_bytes: int
     advice: str
+
+    def root(self, folder: Path) -> Path:
+        """The folder of its files, in or at ``folder``; see :func:`root_of`."""
+        return root_of(folder, self.folder, self.sign)
+
+    def lacking(self, root: Path) -> dict[str, Path]:
+        """File of the site -> what would be made of it, of all that is not in ``root``."""
+        paths = {name: root / made for name, made in self.made.items()}
+        return {name: path for name, path in paths.items() if not path.exists()}
+
+    def is_not_in(self, folder: Path) -> str:
+        """The beginning of a sentence on missing files."""
+        return f"{self.title} is not in {folder}"
+
+    def download(self, folder: Path, site: Site) -> None:
+        """Download and unpack what is missing.
+
+        Args:
+            folder: the setting ``data.dir``.
+            site: where the files are.
+
+        Raises:
+            DiscernError: it cannot be downloaded.
+        """
+        from discern.data.published.fetch import fetch  # start-up time
+
+        root = self.root(folder)
+        for name, target in self.lacking(root).items():
+            url, path, md5 = site.url + name, root / name, site.md5[name]
+            if target == path:
+                with download_hint(path, self.is_not_in(folder), self.advice):
+                    fetch(url, path, md5=md5)
+            else:
+                fetch_folder(
+                    url, path, target, max_bytes=self.max_bytes, md5=md5,
+                    missing=self.is_not_in(folder), advice=self.advice,
+                )  # fmt: skip
 
 
 FLOWERS = Source(
@@ -71,6 +112,7 @@ FLOWERS = Source(
         "setid.mat": "setid.mat",
         "102flowers.tgz": "jpg",
     },
+    max_bytes=1_000_000_000,  # the pictures have 350 MB
     advice="set data.dir or DISCERN_DATA_DIR to a folder that has flowers-102 with jpg, "
     "imagelabels.mat and setid.mat, or connect to the network",
 )
@@ -87,6 +129,7 @@ PETS = Source(
         },
     ),
     made={"annotations.tar.gz": "annotations", "images.tar.gz": "images"},
+    max_bytes=2_000_000_000,  # the pictures have 800 MB
     advice="set data.dir or DISCERN_DATA_DIR to a folder that has oxford-iiit-pet with images and "
     "annotations, or connect to the network",
 )
@@ -185,12 +228,11 @@ def cifar_advice(folder: str, archive: str) -> str:
 
 def _of_site(source: Source, settings: Settings) -> list[Download]:
     folder = _folder(settings)
-    root = root_of(folder, source.folder, source.sign)
-    missing = f"{source.title} is not in {folder}"
+    root = source.root(folder)
     return [
-        _archive(f"{source.site.url}{name}", missing, source.advice)
-        for name, made in source.made.items()
-        if not _is_there(root, name, made)
+        _archive(f"{source.site.url}{name}", source.is_not_in(folder), source.advice)
+        for name in source.lacking(root)
+        if not _is_there(root, name)
     ]
 
 
