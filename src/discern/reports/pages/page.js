@@ -32,8 +32,8 @@ const SERIES = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
 // Colours repeat after eight lines, with the next pattern.
 const DASHES = ["solid", "dashed", "dotted", [9, 3, 2, 3]];
 
-function dash(line, index) {
-  return line.dashed ? "dashed" : DASHES[Math.floor(index / SERIES.length) % DASHES.length];
+function dash(index) {
+  return DASHES[Math.floor(index / SERIES.length) % DASHES.length];
 }
 
 // The area between the ends of a line's band: [[x, low, high], …]. Its name is the line's, with which it is hidden.
@@ -76,7 +76,7 @@ function above(x, points) {
 }
 
 const CHARTS = {
-  // Lines over epochs: {series: [{name, points: [[x, y], …], band: [[x, low, high], …], dashed}], unit, axis, log, marks: [{x, name}]}
+  // Lines over epochs: {series: [{name, points: [[x, y], …], band: [[x, low, high], …]}], unit, axis, log, marks: [{x, name}]}
   lines(spec) {
     const { axis, ...rest } = base(spec.unit);
     const many = spec.series.length > 8;
@@ -102,7 +102,7 @@ const CHARTS = {
       series: spec.series.map((line, index) => ({
         type: "line", name: line.name, data: line.points, symbol: index % 2 ? "rect" : "circle",
         symbolSize: 6, showSymbol: line.points.length <= 60,
-        lineStyle: { width: many ? 1.5 : 2, type: dash(line, index) }, triggerLineEvent: many,
+        lineStyle: { width: many ? 1.5 : 2, type: dash(index) }, triggerLineEvent: many,
         color: seriesColour(index, spec.series.length),
         emphasis: { focus: many ? "series" : "none" },
         markLine: index === 0 && spec.marks && spec.marks.length ? {
@@ -113,7 +113,7 @@ const CHARTS = {
     };
   },
 
-  // Accuracy against confidence: {bins: [{from, to, count, confidence, accuracy}]}
+  // Accuracy against confidence: {bins: [{count, share, confidence, accuracy}]}
   calibration(spec) {
     const { axis, ...rest } = base();
     return {
