@@ -326,9 +326,14 @@ function thumbnail(number, text) {
   return made;
 }
 
+// A name to stand within a text, where it may be of a script from right to left.
+function isolated(name) {
+  return /^[\0-\x7f]*$/.test(name) ? name : `\u2068${name}\u2069`;
+}
+
 function picture(number) {
   const one = DATA.pictures[number];
-  const names = DATA.classes;
+  const names = DATA.classes.map(isolated);
   const right = one.label === one.predicted;
   const predicted = `predicted ${names[one.predicted]} (${percent(one.top[0][1])})`;
   const others = one.top.slice(1).map(([which, share]) => `${names[which]} ${percent(share)}`).join(", ");
@@ -337,9 +342,9 @@ function picture(number) {
   button.addEventListener("click", () => enlarge(button, caption));
   return element("li", {},
     button,
-    element("span", {}, element("bdi", {}, `true ${names[one.label]}`), ", ", element("bdi", { class: right ? "right" : "wrong" }, predicted)), element("br"),
+    element("span", {}, `true ${names[one.label]}, `, element("span", { class: right ? "right" : "wrong" }, predicted)), element("br"),
     element("span", {}, others), element("br"),
-    element("span", { class: "name", title: one.name }, `loss ${one.loss === null ? "nan" : one.loss.toFixed(2)}, ${one.name}`));
+    element("span", { class: "name", title: one.name }, `loss ${one.loss === null ? "nan" : one.loss.toFixed(2)}, ${one.name.split("/").map(isolated).join("/")}`));
 }
 
 // Shows a button's picture as large as it is, or as the window; Escape or a click closes it.
@@ -364,7 +369,7 @@ function makeCells(holder) {
       for (const other of buttons) other.setAttribute("aria-pressed", String(other === button));
       const [label, predicted] = button.dataset.cell.split(",").map(Number);
       const found = DATA.pictures.flatMap((one, number) => one.label === label && one.predicted === predicted ? [number] : []);
-      const names = DATA.classes;
+      const names = DATA.classes.map(isolated);
       const count = Number(button.dataset.count);
       const what = `true ${names[label]}, predicted ${names[predicted]}`;
       const kept = found.length < count ? `; ${found.length} of them are shown` : "";
