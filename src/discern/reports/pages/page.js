@@ -120,7 +120,7 @@ const CHARTS = {
       ...rest,
       tooltip: { ...rest.tooltip, trigger: "item", formatter: (at) => at.data.told || at.seriesName },
       legend: { top: 0, textStyle: { color: colour("ink") } },
-      grid: { left: 12, right: 24, top: 40, bottom: 34, containLabel: true },
+      grid: { left: 12, right: 24, top: 52, bottom: 34, containLabel: true },
       xAxis: { ...axis, type: "value", min: 0, max: 1, name: "confidence", nameLocation: "middle", nameGap: 26 },
       yAxis: { ...axis, type: "value", min: 0, max: 1, name: "accuracy" },
       series: [
