@@ -95,6 +95,18 @@ def test_numbers_can_be_read_on_every_cell(browser, pages, tmp_path, scheme):
             assert page.evaluate(CONTRAST) >= 4.5
 
 
+def test_a_name_from_right_to_left_turns_nothing_around_beside_it(browser, tmp_path):
+    folder = made_run(tmp_path / "run")
+    keep_test(folder, [0, 0, 1], [0, 1, 1], names=["cat", "قطة (3)"])
+    with opened(browser, write_run_page(folder), **WIDE) as page:
+        said = page.locator("[data-pictures=worst] .thumb").evaluate_all(
+            "all => all.map((one) => one.getAttribute('aria-label'))"
+        )
+        assert any("true cat, predicted \u2068قطة (3)\u2069 (" in each for each in said)
+        page.locator("[data-cell='0,1']").hover()
+        assert page.locator(".readout bdi").all_inner_texts() == ["cat", "قطة (3)"]
+
+
 def test_counts_and_shares_of_rows_and_of_columns_are_chosen_with_the_keyboard(browser, tmp_path):
     folder = made_run(tmp_path / "run")
     keep_test(folder, [0, 0, 0, 0, 1, 1, 2, 2], [0, 0, 0, 1, 1, 1, 2, 0])

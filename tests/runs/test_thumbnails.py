@@ -66,3 +66,10 @@ def test_a_wide_image_is_whole_in_its_square():
     assert tile.shape == (SIDE, SIDE)
     assert tile[SIDE // 2].min() > 190
     assert tile[2].max() < 20
+
+
+def test_an_image_between_the_two_sizes_fills_its_square():
+    shown = thumbnails(np.arange(1), np.full((1, 3, 60, 60), 200, np.uint8))
+    tile = np.asarray(Image.open(io.BytesIO(shown.picture)).convert("L"), np.float64)
+    assert tile.shape == (SIDE, SIDE)
+    assert tile.min() > 190

@@ -9,6 +9,7 @@ import numpy as np
 
 from discern.reports.comparison import Comparison, Disagreement
 from discern.reports.comparison_tables import gain, metric_rows, pair_table, verdicts
+from discern.reports.fonts import isolated
 from discern.reports.page import Tile, cell, data_url, tile, write_page
 from discern.reports.run_page import Chart, line_chart
 from discern.runs.metric_table import DRAWN
@@ -29,7 +30,7 @@ def write_compare_page(compared: Comparison, path: Path) -> None:
     ]
     title = f"{len(compared.runs)} runs compared"
     if len(compared.runs) == 2:
-        title = " and ".join(map(_isolated, compared.names))
+        title = " and ".join(map(isolated, compared.names))
     write_page(
         "compare.html.j2",
         path,
@@ -45,11 +46,6 @@ def write_compare_page(compared: Comparison, path: Path) -> None:
         charts=charts,
         disputed=_disputed(compared.disagreement),
     )
-
-
-def _isolated(name: str) -> str:
-    """A name that does not turn its neighbours round where it is written from right to left."""
-    return name if name.isascii() else f"\u2068{name}\u2069"
 
 
 def _number_cell(text: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from discern.console import for_terminal
 from discern.errors import as_override
+from discern.reports.fonts import isolated
 from discern.reports.intervals import Estimate, wilson
 from discern.reports.page import percent
 from discern.reports.paired import Paired, compare_pairs
@@ -56,8 +57,8 @@ class PredictedBy(NamedTuple):
 
     @property
     def text(self) -> str:
-        """All of it."""
-        return f"{self.before}{self.name}{self.after}"
+        """All of it, for where it is not marked up."""
+        return f"{self.before}{isolated(self.name)}{self.after}"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from discern.console import for_terminal
 from discern.files.csv_cells import write_csv
 from discern.files.writing import write_whole
 from discern.reports.comparison import NONE, Comparison, Disagreement, Row
+from discern.reports.fonts import isolated
 from discern.reports.page import duration
 from discern.reports.paired import Paired
 from discern.reports.samples import grid
@@ -189,8 +190,10 @@ def _write(path: Path, rows: Sequence[Mapping[str, str | float | None]]) -> None
 def disputed_sheet(found: Disagreement) -> Sheet:
     """The images, the most disputed first."""
     captions = [
-        (f"true {label}", *(said.text for said in predictions))
+        (f"true {isolated(label)}", *(said.text for said in predictions))
         for label, predictions in zip(found.labels, found.predictions, strict=True)
     ]
-    title = f"The most disputed of {found.count:,} of {found.images:,} test images"
+    title = (
+        f"The runs disagree on {found.count:,} of {found.images:,} test images: the most disputed"
+    )
     return grid(found.pixels, captions, title)

@@ -53,9 +53,6 @@ LISTED_FROM, MAX_CONFUSIONS = 21, (20, 100)
 """The smallest number of classes with a list of confusions, and the most rows of it: beside a
 matrix and without one."""
 
-COLOURS = 8
-"""Colours of a chart's lines in page.js; the lines after so many are dashed."""
-
 TOP = 3
 """Classes whose probabilities are shown beside a picture."""
 
@@ -65,7 +62,6 @@ class Line(TypedDict):
 
     name: str
     points: list[list[float]]
-    dashed: NotRequired[bool]
 
 
 class Chart(TypedDict):
@@ -242,10 +238,7 @@ def _class_curves(run: Run, epochs: Sequence[Mapping[str, float]]) -> Chart:
     classes = run.part("data").get("classes")
     names = classes if isinstance(classes, list) else []
     columns = {str(name): f"{CLASS_ACCURACY}{number}" for number, name in enumerate(names)}
-    chart = line_chart("Validation accuracy of each class", [(epochs, columns)])
-    for line in chart["series"][COLOURS:]:
-        line["dashed"] = True
-    return chart
+    return line_chart("Validation accuracy of each class", [(epochs, columns)])
 
 
 def line_chart(

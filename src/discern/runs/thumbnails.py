@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from discern.data.pictures import PictureError, opened
 from discern.runs.predictions import Predictions
@@ -87,6 +87,8 @@ def thumbnails(rows: NDArray[np.int64], pixels: NDArray[np.uint8]) -> Thumbnails
         picture = Image.fromarray(image[0] if channels == 1 else image.transpose(1, 2, 0), mode)
         if not small:
             picture.thumbnail((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
+            # One that was smaller fills its square too.
+            picture = ImageOps.contain(picture, (side, side), Image.Resampling.BILINEAR)
         left = column * side + (side - picture.width) // 2
         sheet.paste(picture, (left, row * side + (side - picture.height) // 2))
     content = io.BytesIO()

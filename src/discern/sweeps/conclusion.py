@@ -101,6 +101,8 @@ def conclude(ledger: Ledger, test: Tester | None, extra: Mapping[str, object]) -
         facts["best"] = {"folder": job.name, "command": _command(job), "test": tested}
     write_results(folder, rows, objectives, facts)
     title = f"{objectives[0].metric} of {len(rows)} jobs"
+    if varied(rows) and (over := repetitions(rows)):
+        title += f": mean ± standard deviation over {over}"
     draw_sweep(rows, objectives[0], title, folder / "sweep.png")
     if best is not None:
         write_job_report(best.folder)  # with the results of the test

@@ -26,6 +26,7 @@ from discern.sweeps.ranking import (
     best_group,
     described,
     has_folds,
+    has_seeds,
     listed_rows,
     number_of,
     ranked_groups,
@@ -168,6 +169,7 @@ def _best(
         ]
         return {
             "title": "Best setting" if varied(rows) else "Cross-validation estimate",
+            "why": "",
             "name": described(setting.overrides),
             "link": None,
             "tiles": tiles,
@@ -180,11 +182,14 @@ def _best(
         for objective in objectives
     ]
     tiles += [
-        {"name": f"Test {metric.title}", "value": rounded(test[metric.name])}
+        {"name": f"Test {metric.title}", "value": metric.text(test[metric.name])}
         for metric in METRICS
         if metric.average == "micro" and metric.name in test
     ]
-    return {"title": "Best job", "tiles": tiles, "command": command, **_named(row, folder)}
+    why = "The best seed of the setting with the best mean." if has_seeds(rows) else ""
+    return {
+        "title": "Best job", "why": why, "tiles": tiles, "command": command, **_named(row, folder)
+    }  # fmt: skip
 
 
 def _named(row: Row, folder: Path) -> Part:

@@ -156,8 +156,9 @@ def record_fit(
 
 @rank_zero_only
 def draw(history: History, facts: dict[str, Any], folder: Path) -> None:
-    """Draw curves.png."""
-    draw_curves(history.rows, facts["best_epoch"], facts["title"], folder / "curves.png")
+    """Draw curves.png; nothing without an epoch, as of a run that diverged in its first."""
+    if history.rows:
+        draw_curves(history.rows, facts["best_epoch"], facts["title"], folder / "curves.png")
 
 
 @rank_zero_only

@@ -111,10 +111,14 @@ function makeMatrix(holder) {
     }
   }
 
+  function named(number) {
+    return element("bdi", {}, names[number]);
+  }
+
   function tell(row, column) {
     const count = counts[row][column];
     const part = (whole) => (whole ? percent(count / whole) : "–");
-    readout.textContent = `true ${names[row]}, predicted ${names[column]}: ${shown(count)} ${count === 1 ? "image" : "images"} (${part(ofRow[row])} of the row, ${part(ofColumn[column])} of the column)`;
+    readout.replaceChildren("true ", named(row), ", predicted ", named(column), `: ${shown(count)} ${count === 1 ? "image" : "images"} (${part(ofRow[row])} of the row, ${part(ofColumn[column])} of the column)`);
   }
 
   // Marks the row and the column of a cell.
@@ -167,7 +171,7 @@ function makeMatrix(holder) {
     if (one < 0) return;
     rows[one].cells[one + 1].scrollIntoView({ block: "nearest", inline: "center" });
     mark(one, one);
-    readout.textContent = `${names[one]}: row and column ${one + 1} of ${size}; ${shown(ofRow[one])} images, ${shown(ofColumn[one])} predicted as it`;
+    readout.replaceChildren(named(one), `: row and column ${one + 1} of ${size}; ${shown(ofRow[one])} images, ${shown(ofColumn[one])} predicted as it`);
   });
   for (const button of holder.querySelectorAll("[data-zoom]")) {
     button.addEventListener("click", () => {

@@ -32,8 +32,8 @@ const SERIES = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
 // Colours repeat after eight lines, with the next pattern.
 const DASHES = ["solid", "dashed", "dotted", [9, 3, 2, 3]];
 
-function dash(line, index) {
-  return line.dashed ? "dashed" : DASHES[Math.floor(index / SERIES.length) % DASHES.length];
+function dash(index) {
+  return DASHES[Math.floor(index / SERIES.length) % DASHES.length];
 }
 
 // The area between the ends of a line's band: [[x, low, high], …]. Its name is the line's, with which it is hidden.
@@ -76,7 +76,7 @@ function above(x, points) {
 }
 
 const CHARTS = {
-  // Lines over epochs: {series: [{name, points: [[x, y], …], band: [[x, low, high], …], dashed}], unit, axis, log, marks: [{x, name}]}
+  // Lines over epochs: {series: [{name, points: [[x, y], …], band: [[x, low, high], …]}], unit, axis, log, marks: [{x, name}]}
   lines(spec) {
     const { axis, ...rest } = base(spec.unit);
     const many = spec.series.length > 8;
@@ -102,7 +102,7 @@ const CHARTS = {
       series: spec.series.map((line, index) => ({
         type: "line", name: line.name, data: line.points, symbol: index % 2 ? "rect" : "circle",
         symbolSize: 6, showSymbol: line.points.length <= 60,
-        lineStyle: { width: many ? 1.5 : 2, type: dash(line, index) }, triggerLineEvent: many,
+        lineStyle: { width: many ? 1.5 : 2, type: dash(index) }, triggerLineEvent: many,
         color: seriesColour(index, spec.series.length),
         emphasis: { focus: many ? "series" : "none" },
         markLine: index === 0 && spec.marks && spec.marks.length ? {
@@ -113,14 +113,14 @@ const CHARTS = {
     };
   },
 
-  // Accuracy against confidence: {bins: [{from, to, count, confidence, accuracy}]}
+  // Accuracy against confidence: {bins: [{count, share, confidence, accuracy}]}
   calibration(spec) {
     const { axis, ...rest } = base();
     return {
       ...rest,
       tooltip: { ...rest.tooltip, trigger: "item", formatter: (at) => at.data.told || at.seriesName },
       legend: { top: 0, textStyle: { color: colour("ink") } },
-      grid: { left: 12, right: 24, top: 40, bottom: 34, containLabel: true },
+      grid: { left: 12, right: 24, top: 52, bottom: 34, containLabel: true },
       xAxis: { ...axis, type: "value", min: 0, max: 1, name: "confidence", nameLocation: "middle", nameGap: 26 },
       yAxis: { ...axis, type: "value", min: 0, max: 1, name: "accuracy" },
       series: [
@@ -326,9 +326,14 @@ function thumbnail(number, text) {
   return made;
 }
 
+// A name to stand within a text, where it may be of a script from right to left.
+function isolated(name) {
+  return /^[\0-\x7f]*$/.test(name) ? name : `\u2068${name}\u2069`;
+}
+
 function picture(number) {
   const one = DATA.pictures[number];
-  const names = DATA.classes;
+  const names = DATA.classes.map(isolated);
   const right = one.label === one.predicted;
   const predicted = `predicted ${names[one.predicted]} (${percent(one.top[0][1])})`;
   const others = one.top.slice(1).map(([which, share]) => `${names[which]} ${percent(share)}`).join(", ");
@@ -337,9 +342,9 @@ function picture(number) {
   button.addEventListener("click", () => enlarge(button, caption));
   return element("li", {},
     button,
-    element("span", {}, element("bdi", {}, `true ${names[one.label]}`), ", ", element("bdi", { class: right ? "right" : "wrong" }, predicted)), element("br"),
+    element("span", {}, `true ${names[one.label]}, `, element("span", { class: right ? "right" : "wrong" }, predicted)), element("br"),
     element("span", {}, others), element("br"),
-    element("span", { class: "name", title: one.name }, `loss ${one.loss === null ? "nan" : one.loss.toFixed(2)}, ${one.name}`));
+    element("span", { class: "name", title: one.name }, `loss ${one.loss === null ? "nan" : one.loss.toFixed(2)}, ${one.name.split("/").map(isolated).join("/")}`));
 }
 
 // Shows a button's picture as large as it is, or as the window; Escape or a click closes it.
@@ -364,7 +369,7 @@ function makeCells(holder) {
       for (const other of buttons) other.setAttribute("aria-pressed", String(other === button));
       const [label, predicted] = button.dataset.cell.split(",").map(Number);
       const found = DATA.pictures.flatMap((one, number) => one.label === label && one.predicted === predicted ? [number] : []);
-      const names = DATA.classes;
+      const names = DATA.classes.map(isolated);
       const count = Number(button.dataset.count);
       const what = `true ${names[label]}, predicted ${names[predicted]}`;
       const kept = found.length < count ? `; ${found.length} of them are shown` : "";
