@@ -86,7 +86,7 @@ def faults(cfg: DictConfig, command: str) -> Faults:
     settings, checks = COMMANDS[command]
     written = _written(cfg)
     try:
-        read_interpolated(cfg, _validators(cfg, settings))
+        read_interpolated(cfg, _validators(written, settings))
         place_paths(cfg, as_typed_settings())
         values = {
             str(key): "???" if OmegaConf.is_missing(cfg, key) else plain(cfg[key])
@@ -151,12 +151,12 @@ def _restore_deleted_groups(cfg: DictConfig) -> None:
                 cfg[group] = {"_target_": None} if group == "scheduler" else {}
 
 
-def _validators(cfg: DictConfig, settings: type[BaseModel]) -> dict[str, Validator]:
+def _validators(written: Mapping[str, object], settings: type[BaseModel]) -> dict[str, Validator]:
     """Setting -> what raises ValueError for a value that is not allowed."""
     found: dict[str, Validator] = {
         name: adapter_of(settings, name).validate_python for name in settings.model_fields
     }
-    for part, values in _parts(_written(cfg)):
+    for part, values in _parts(written):
         schema = _schema_of(part, values)
         if schema is None:
             continue
