@@ -20,7 +20,7 @@ COMPILE = $(UV) pip compile --quiet --no-config --universal --python-version 3.1
 	--no-emit-index-url --annotation-style line --custom-compile-command 'make lock' $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: again setup train test test-all torture coverage lint docs settings tour bench recipes dashboard lock audit lowest licences clean help
+.PHONY: again setup train test test-all torture hostile coverage lint docs settings tour bench recipes dashboard lock audit lowest licences clean help
 
 # LOCKED=1: the versions in requirements.lock, each file checked by its hash.
 LOCKED ?=
@@ -52,8 +52,11 @@ test: setup  ## run the tests, on every core; ARGS='tests/models -x' for some
 test-all: setup  ## run also those that are slow by nature; ARGS='-m slow' for these alone
 	$(PYTEST) $(ARGS)
 
-torture: setup  ## try 50,000 hostile and damaged files (an hour); ARGS='--cases 2000 --seed 3'
-	$(BIN)/python tests/hostile/torture.py $(ARGS)
+torture: setup  ## break runs on purpose in 10,000 ways (hours); ARGS='kill --cases 200 --seed 3'
+	$(BIN)/python tests/torture $(ARGS)
+
+hostile: setup  ## try 50,000 hostile and damaged files (an hour); ARGS='--cases 2000 --seed 3'
+	$(BIN)/python tests/hostile/many.py $(ARGS)
 
 coverage: setup  ## run the tests and say which lines and branches of src/ they reach
 	$(PYTEST) -m 'not slow' --cov --cov-report=term:skip-covered $(ARGS)

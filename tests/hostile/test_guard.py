@@ -1,4 +1,4 @@
-"""A few of the cases of ``make torture``, and that what they must not do would be seen."""
+"""A few of the cases of ``make hostile``, and that what they must not do would be seen."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hostile.torture import KINDS, TINY
+from hostile.many import KINDS, TINY
 from starter import invoke
 
 PROGRAM = """
@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from discern.commands.cli import COMMANDS
 from hostile.guard import Case, allow, outcomes
-from hostile.torture import Honest, cases
+from hostile.many import Honest, cases
 
 folder, kinds, command = Path(sys.argv[1]), sys.argv[2].split(","), sys.argv[3:]
 run = folder / "sweep" / "optimizer.lr=0.001"

@@ -47,4 +47,4 @@ def test_hostile_folders_do_no_harm(tmp_path):
 
 @pytest.mark.slow
 def test_more_hostile_folders_do_no_harm(tmp_path):
-    look(tmp_path, seed=2, count=40)  # each kind once; `make torture` has the long form
+    look(tmp_path, seed=2, count=40)  # each kind once; `make hostile` has the long form

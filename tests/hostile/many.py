@@ -1,6 +1,6 @@
 """Try discern's commands on many hostile and damaged files, and say what went wrong.
 
-    python tests/hostile/torture.py [--cases 10500] [--seed 0] [--only checkpoints …]
+    python tests/hostile/many.py [--cases 10500] [--seed 0] [--only checkpoints …]
 
 What went wrong is printed, and its files are kept in the folder that the last line names.
 """
@@ -277,7 +277,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="torture-"))
+    folder = Path(tempfile.mkdtemp(prefix="hostile-"))
     cache = folder / "cache"
     os.environ |= {"DISCERN_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1", "HOME": str(folder)}
     honest = make_honest(folder)
