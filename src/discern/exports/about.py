@@ -20,7 +20,7 @@ from torch import nn
 
 from discern.data.known import KnownImages
 from discern.errors import DiscernError
-from discern.models.card import MAX_CLASSES, MAX_NAME_LENGTH, Card, parsed
+from discern.models.card import MAX_CLASSES, MAX_NAME_LENGTH, Card
 from discern.schema import Strict, first_fault
 from discern.version import __version__
 
@@ -136,35 +136,17 @@ def read_about(values: Mapping[str, str], path: Path) -> Facts:
     blank = dict.fromkeys(("data_title", "data_fingerprint", "checkpoint_sha256"), "")
     try:
         about = About.model_validate({**blank, **values})
-        temperature = float(about.temperature)
-        names = json.loads(about.class_names)
-        card_values = json.loads(about.card)
+        card = Card.model_validate_json(about.card)
+        temperature, names = float(about.temperature), json.loads(about.class_names)
     except ValidationError as error:
         raise DiscernError(f"{wrong}: {first_fault(error)}.") from error
     except (ValueError, RecursionError) as error:
         raise DiscernError(f"{wrong}: its description is not JSON.") from error
-    if not isinstance(card_values, dict):
-        raise DiscernError(f"{wrong}: its card is no description.")
-    card = _card(card_values, path)
     if names != card.class_names or not 1 <= len(names) <= MAX_CLASSES:
         raise DiscernError(f"{wrong}: it has two different lists of classes.")
     if not 0 < temperature < float("inf"):
         raise DiscernError(f"{wrong}: its temperature is not a number above 0.")
     return Facts(card, temperature, about.checkpoint_sha256, _unpacked(about, card, path))
-
-
-def _card(values: dict[str, object], path: Path) -> Card:
-    """The card in JSON, which has lists in the place of tuples."""
-    split = values.get("split")
-    if isinstance(split, dict):
-        for part in ("test", "val", "used"):
-            if isinstance(split.get(part), list):
-                split[part] = [
-                    [tuple(each) if isinstance(each, list) else each for each in intervals]
-                    if isinstance(intervals, list) else intervals
-                    for intervals in split[part]
-                ]  # fmt: skip
-    return parsed(values, path)
 
 
 # The images of a run decide which are tested where a data set has no part for the test.

@@ -33,6 +33,11 @@ class Exported:
     bundle: Bundle
     run: Run
 
+    @property
+    def temperature(self) -> float:
+        """What the logits are divided by."""
+        return self.bundle.temperature
+
 
 def export(
     network: nn.Module,

@@ -26,24 +26,17 @@ PREPARATION = "/prepare/"
 """What the names of the operators before the network begin with: they stay exact."""
 
 
-def write(
-    float32: Path, pictures: Sequence[Pixels], about: Mapping[str, str], folder: Path
-) -> Path:
-    """Write model.int8.onnx: static, one scale a channel.
+def write(float32: Path, pictures: Sequence[Pixels], about: Mapping[str, str]) -> Path:
+    """Write model.int8.onnx beside a model: static, one scale a channel.
 
     Args:
         float32: the exported model.
         pictures: images for calibration, each uint8 (H, W, C).
         about: the facts of the model.
-        folder: of the file.
 
     Raises:
-        DiscernError: there are no images, or the quantiser cannot quantise this model.
+        DiscernError: the quantiser cannot quantise this model.
     """
-    if not pictures:
-        raise DiscernError(
-            "quantize=int8 needs training images to calibrate with, and the data have none."
-        )
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType
     from onnxruntime.quantization import quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -72,7 +65,7 @@ def write(
                 f"quantize=int8 is not possible for this model: {first_line(error)}."
             ) from error
     onnx_file.describe(model, about)
-    path = folder / FILE
+    path = float32.with_name(FILE)
     with write_whole(path, "wb") as file:
         file.write(model.SerializeToString())
     return path

@@ -47,7 +47,11 @@ def write(bundle: Bundle, card: Card, about: Mapping[str, str], folder: Path) ->
 
 
 def describe(model: onnx.ModelProto, about: Mapping[str, str]) -> None:
-    """Put a model's facts in the place of its metadata."""
+    """Put a model's facts in the place of its metadata, and leave out what it does not use."""
+    used = {node.domain for node in model.graph.node}
+    opsets = [opset for opset in model.opset_import if opset.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(opsets)
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, dict(about))
     model.producer_name, model.producer_version = "discern", about["discern_version"]

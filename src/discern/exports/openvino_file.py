@@ -22,10 +22,9 @@ from discern.models.threads import all_threads
 FILE = "model.xml"
 
 
-def check_installed() -> None:
-    """Raise a DiscernError where OpenVINO is not installed."""
-    if importlib.util.find_spec("openvino") is None:
-        raise not_installed("format=openvino", "openvino", "openvino")
+def is_installed() -> bool:
+    """Whether OpenVINO is installed."""
+    return importlib.util.find_spec("openvino") is not None
 
 
 def write(bundle: Bundle, card: Card, about: Mapping[str, str], folder: Path) -> Path:
@@ -34,7 +33,8 @@ def write(bundle: Bundle, card: Card, about: Mapping[str, str], folder: Path) ->
     Raises:
         DiscernError: OpenVINO is not installed, or cannot read the model.
     """
-    check_installed()
+    if not is_installed():
+        raise not_installed("format=openvino", "openvino", "openvino")
     content = onnx_file.graph(bundle, card)
     path = folder / FILE
     openvino = _openvino()
@@ -52,7 +52,24 @@ def write(bundle: Bundle, card: Card, about: Mapping[str, str], folder: Path) ->
 
 
 def run(path: Path, bundle: Bundle) -> Run:
-    """The model in ``path``, compiled for the CPU in float32."""
+    """The model in ``path``, ready to run."""
+    return _compiled(str(path))
+
+
+def run_onnx(content: bytes) -> Run:
+    """An ONNX model, ready to run in OpenVINO.
+
+    Raises:
+        DiscernError: OpenVINO cannot run it.
+    """
+    try:
+        return _compiled(io.BytesIO(content))
+    except Exception as error:  # its errors have no common class
+        raise DiscernError(f"OpenVINO cannot run the model: {first_line(error)}.") from error
+
+
+def _compiled(source: str | io.BytesIO) -> Run:
+    """A model, compiled for the CPU in float32."""
     settings = {
         # The default is bfloat16 if the CPU has it.
         "INFERENCE_PRECISION_HINT": "f32",
@@ -61,7 +78,7 @@ def run(path: Path, bundle: Bundle) -> Run:
         "ENABLE_CPU_PINNING": False,
     }
     core = _openvino().Core()
-    request = core.compile_model(core.read_model(str(path)), "CPU", settings).create_infer_request()
+    request = core.compile_model(core.read_model(source), "CPU", settings).create_infer_request()
 
     def probabilities(pixels: Pixels) -> Floats:
         return np.array(request.infer([pixels])[0], np.float32)
