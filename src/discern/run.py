@@ -52,6 +52,7 @@ from discern.training.record import describe, draw, record_fit, recorded, save_c
 from discern.training.result import Result
 from discern.training.resume import RngState
 from discern.training.rollback import Rollbacks, check_rollback, keep_going
+from discern.training.run_folder import FolderWatch
 from discern.training.seam import callbacks_of, settings_of
 from discern.training.skipping import sentences_on_skipped
 from discern.training.start import continue_from, find_checkpoints, known_of
@@ -177,7 +178,8 @@ def _build(cfg: DictConfig, summary: Summary, start: Path | None) -> tuple[_Run,
 
 
 def _callbacks(cfg: DictConfig, history: History, stop: GracefulStop) -> list[Callback]:
-    return [*stopping_callbacks(cfg), history, RngState(), Diagnosis(), stop]
+    watch = FolderWatch(Path(cfg.folder))
+    return [watch, *stopping_callbacks(cfg), history, RngState(), Diagnosis(), stop]
 
 
 def _only_measured(cfg: DictConfig) -> str | None:
