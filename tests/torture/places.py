@@ -1,9 +1,9 @@
-"""Places and clocks that are not as usual: read-only, moved or removed folders, other homes, TMPDIR.
+"""Places that are not as usual: read-only, moved or removed folders, other homes, TMPDIR, clocks.
 
 A run there ends with the result of any other run, or with one sentence and a status other than 0.
-Root ignores modes: commands that are to be refused by them drop root's capabilities. A clock that is
-off is that of Python; libfaketime 0.9.10 breaks ``time.sleep``. Without the right to mount, the cases
-of a full file system are left out.
+Root ignores modes: commands that are to be refused by them drop root's capabilities. A clock that
+is off is Python's own, since libfaketime 0.9.10 breaks ``time.sleep``. Without the right to mount,
+the cases of a full file system are left out.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
 
-import starter
 import torch
-from run_files import TINY
 from torch import Tensor
 
+import starter
 from discern.models.saved import read
 from discern.runs.folder import read_run
+from run_files import TINY
 from torture.case import Case
 
 Said = subprocess.CompletedProcess[str]
@@ -267,9 +267,7 @@ def moved_between(to: Callable[[Path], Path], folder: Path) -> None:
 def moved_into_new(folder: Path) -> None:
     """Continued in a third place from where it was moved to."""
     shutil.move(first_part(folder), folder / "archive")
-    done = starter.invoke(
-        *TRAIN, "hydra.run.dir=run", "ckpt_path=archive", cwd=folder, draws=False
-    )
+    done = starter.invoke(*TRAIN, "hydra.run.dir=run", "ckpt_path=archive", cwd=folder, draws=False)
     assert done.returncode == 0, done.stderr
     assert_right(folder / "run")
 
@@ -353,8 +351,7 @@ def with_environment(env: dict[str, str], mounts: bool, folder: Path) -> None:
 
 def without_home(folder: Path) -> None:
     program = (
-        "import os; os.environ.pop('HOME', None)\n"
-        "from discern.commands.cli import main\nmain()"
+        "import os; os.environ.pop('HOME', None)\nfrom discern.commands.cli import main\nmain()"
     )
     done = starter.invoke("-c", program, *TRAIN, "hydra.run.dir=run", cwd=folder, draws=False)
     assert done.returncode == 0, done.stderr
@@ -480,7 +477,9 @@ def cases() -> Iterator[Case]:
     for parts in (("",), ("checkpoints",), ("", "checkpoints"), ("metrics.csv", "summary.json"),
                   ("checkpoints/last.safetensors", "checkpoints/best.safetensors")):  # fmt: skip
         name = " and ".join(part or "folder" for part in parts)
-        yield Case(f"continue with read-only {name}", guarded(partial(continue_in_read_only, parts)))
+        yield Case(
+            f"continue with read-only {name}", guarded(partial(continue_in_read_only, parts))
+        )
     yield Case("continue from a read-only run", guarded(continue_from_read_only))
     for part in ("", "checkpoints"):
         name = part or "the run's folder"
@@ -520,8 +519,8 @@ def cases() -> Iterator[Case]:
                  "rename checkpoints", "remove cwd", "rename parent"):  # fmt: skip
         yield Case(f"during the run: {what}", partial(moved_during, what))
     for arguments in (
-        (*TRAIN, "hydra.run.dir=RUN"), (*TRAIN, "hydra.run.dir=run"), ("runs", "dir=RUN"), ("runs",),
-        ("evaluate", "ckpt_path=RUN"), ("report", "RUN"),
+        (*TRAIN, "hydra.run.dir=RUN"), (*TRAIN, "hydra.run.dir=run"), ("runs", "dir=RUN"),
+        ("runs",), ("evaluate", "ckpt_path=RUN"), ("report", "RUN"),
     ):  # fmt: skip
         name = f"{arguments[0]} {arguments[-1]}" if len(arguments) > 1 else arguments[0]
         yield Case(f"without a working directory: {name}", partial(no_working_directory, arguments))

@@ -123,7 +123,7 @@ def newer(path: Path) -> None:
 
 def test_a_newer_run_says_what_to_do(left):
     newer(left / "run" / "summary.json")
-    with pytest.raises(DiscernError, match="of a newer version of discern: .* upgrade discern"):
+    with pytest.raises(DiscernError, match=r"of a newer version of discern: .* upgrade discern"):
         read_run(left / "run")
     listed = invoke("runs", "dir=.", cwd=left)
     assert listed.returncode == 0

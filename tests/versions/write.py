@@ -18,11 +18,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from photos import photos_in_turn  # noqa: E402
-from run_files import NOT_DRAWN  # noqa: E402
-
-from discern.commands.cli import main  # noqa: E402
-from discern.features.store import FeatureStore  # noqa: E402
+from discern.commands.cli import main
+from discern.features.store import FeatureStore
+from photos import photos_in_turn
+from run_files import NOT_DRAWN
 
 ARGUMENTS = (
     "data=image_folder", "data.dir=data", "data.image_size=4", "data.num_workers=0",
@@ -52,7 +51,8 @@ def write(folder: Path) -> None:
     for pattern in ("*.log", ".*", "*s.png", "sweep.png", "hydra.yaml", "multirun.yaml"):
         for path in Path().rglob(pattern):
             path.unlink()
-    shutil.rmtree(next(Path("sweep").glob("*/test")))
+    for tested in Path("sweep").glob("lr=*/test"):
+        shutil.rmtree(tested)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import math
 from collections.abc import Sequence
 
 import torch
@@ -18,8 +18,6 @@ from discern.runs.state import Ended, State
 from discern.training.history import Row
 from discern.training.seam import callback_of, settings_of
 
-log = logging.getLogger(__name__)
-
 SEEN, MIN_SEEN = 32, 8
 """Images of which not one differs from the first, before they are called the same; of a smaller
 training split so many suffice."""
@@ -28,8 +26,11 @@ SAME = 1e-5
 """The largest difference between features that are called the same, as a share of the largest."""
 
 UNMOVED = 1e-6
-"""The change of weights, as a share of their norm, below which training has not moved them. A step
-of a thousandth of a usual learning rate is larger; the precision of float32 is 6e-8."""
+"""The change of every parameter, as a share of its norm, below which training has not moved it. A
+step of a thousandth of a usual learning rate is larger; the precision of float32 is 6e-8."""
+
+SMALL = 1e-3
+"""The size of a weight that counts as small; the usual ones are ten times as large."""
 
 SAMPLE = 4096
 """Weights of each parameter that are compared."""
@@ -193,12 +194,16 @@ def _trained(module: nn.Module) -> list[Tensor]:
 
 
 def _moved(before: Sequence[Tensor], now: Sequence[Tensor]) -> float | None:
-    """The norm of the change of weights as a share of their norm; None if that is not known."""
+    """The largest change of a parameter as a share of its norm; None if that is not known."""
     if not before or [len(part) for part in before] != [len(part) for part in now]:
         return None
-    one, other = torch.cat(list(before)), torch.cat(list(now))
-    size = max(float(one.norm()), float(other.norm()))
-    return float((other - one).norm()) / size if 0 < size < float("inf") else None
+    changes = []
+    for one, other in zip(before, now, strict=True):
+        # Of one that began as zeros any change is as large as itself.
+        least = SMALL * math.sqrt(len(one))
+        size = max(float(one.norm()), float(other.norm()), least)
+        changes.append(float((other - one).norm()) / size if len(one) else 0.0)
+    return max(changes)
 
 
 def _loss_of_guessing(module: Classifier, trainer: Trainer) -> tuple[float, float] | None:
