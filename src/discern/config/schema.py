@@ -467,6 +467,11 @@ _Sweep = Annotated[
 ]
 
 
+class RollbackSettings(Strict):  # noqa: D101
+    factor: OpenFraction
+    times: PositiveInt
+
+
 class SweepSettings(Strict):
     """The settings ``sweep.…``."""
 
@@ -498,7 +503,8 @@ class RunSettings(OpenSettings):
     engine: Engine
     seed: Seed
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
-    on_nan: Literal["stop", "continue"]
+    on_nan: Literal["stop", "skip", "rollback", "continue"]
+    rollback: dict[str, object]
     train: bool
     test: bool
     print_config: bool = False
@@ -619,6 +625,7 @@ PARTS: dict[str, type[BaseModel]] = {
     "data": AnyDataSettings,
     "cache": CacheSettings,
     "checkpoint": CheckpointSettings,
+    "rollback": RollbackSettings,
     "sweep": SweepSettings,
 }
 """Part of a config -> the schema of its settings, unless its ``_target_`` has one."""

@@ -131,6 +131,19 @@ class Classifier(LightningModule):
             logits, targets, weight=self._class_weights, label_smoothing=self._label_smoothing
         )
 
+    def bounds_of_loss(self, counts: Tensor) -> tuple[float, float]:
+        """The lowest training loss of the same answer to all images, and the lowest of any answer.
+
+        Args:
+            counts: images of each class, float64 (num_classes,).
+        """
+        weights = 1.0 if self._class_weights is None else self._class_weights.to(counts)
+        share, smooth = counts * weights / (counts * weights).sum(), self._label_smoothing
+        mean = (1 - smooth) * share + smooth / len(share)
+        one = torch.full_like(share, smooth / len(share))
+        one[0] += 1 - smooth
+        return float(torch.special.entr(mean).sum()), float(torch.special.entr(one).sum())
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the validation metrics."""
         logits = self._measure(batch, self.val_metrics)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import TypedDict
 
 from torch import Tensor, cat, nn, stack
@@ -68,6 +69,9 @@ class EpochMetrics(nn.Module):
         self.class_accuracy: dict[int, float] = {}
         """Class -> share of its images that are predicted as it, of the last epoch that was
         computed; empty in a split that is not counted by class."""
+        self.omits_non_finite = False
+        """Whether batches whose loss is not finite are left out, as where no step is taken for
+        them."""
         self._waiting = _Waiting()
 
     @property
@@ -142,9 +146,15 @@ class EpochMetrics(nn.Module):
             return
         losses = stack(waiting.losses).float()
         sizes = losses.new_tensor([len(labels) for labels in waiting.labels])
-        self.loss.update(losses.where(sizes > 0, 0) * sizes)  # the mean over no image is NaN
-        if waiting.rows:
-            self.counts.update(cat(waiting.logits).float(), cat(waiting.labels))
+        kept = sizes > 0  # the mean over no image is NaN
+        logits, labels = waiting.logits, waiting.labels
+        if self.omits_non_finite:
+            kept &= losses.isfinite()
+            chosen = kept.tolist()
+            logits, labels = list(compress(logits, chosen)), list(compress(labels, chosen))
+        self.loss.update(losses.where(kept, 0) * sizes)
+        if any(map(len, labels)):
+            self.counts.update(cat(logits).float(), cat(labels))
 
 
 def _tensors(metric: Metric) -> dict[str, Tensor]:

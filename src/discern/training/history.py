@@ -125,10 +125,10 @@ class History(Callback):
         validation_seconds: of these, what this process took, and not the run it continues.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, validation_seconds: float = 0.0) -> None:
         self.rows: list[Row] = []
         self.totals = Totals()
-        self.validation_seconds = 0.0
+        self.validation_seconds = validation_seconds
         self._epoch: Epoch | None = None
         self._trainer: Trainer | None = None
         self._clock = 0.0
@@ -141,8 +141,11 @@ class History(Callback):
         self._trainer = trainer
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock; take out of metrics.csv what is not in the history."""
         self._clock = time.perf_counter()
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsCSV) and logger.path.exists():
+                logger.write(self.rows)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the previous epoch and open this one."""
@@ -159,6 +162,8 @@ class History(Callback):
         """Measure the norm of the gradient, before clipping, in some steps."""
         epoch = self._epoch
         if epoch is None:  # Lightning's search of a batch size
+            return
+        if all(p.grad is None for p in pl_module.parameters()):  # a step that is not taken
             return
         if epoch.steps % NORM_EVERY == 0:
             self._norms.append(gradient_norm(pl_module))
@@ -279,12 +284,12 @@ class History(Callback):
         self._epoch = None
 
 
-def gradient_norm(module: nn.Module) -> Tensor:
-    """The L2 norm of all gradients of a module together, float32 ()."""
+def gradient_norm(module: nn.Module, order: float = 2.0) -> Tensor:
+    """The norm of all gradients of a module together, float32 (): L2, or that of another order."""
     grads = [p.grad.detach() for p in module.parameters() if p.grad is not None]
     dense = [grad.coalesce().values() if grad.is_sparse else grad for grad in grads]
     # In half precision the sum of squares may be infinite.
-    return get_total_norm([grad.float() for grad in dense])
+    return get_total_norm([grad.float() for grad in dense], order)
 
 
 def _class_columns(module: LightningModule) -> dict[str, float]:

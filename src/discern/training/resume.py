@@ -106,7 +106,7 @@ class Continuation(Callback):
             if name == "lr" and trainer.lr_scheduler_configs:
                 if not isinstance(saved, int | float) or not saved > 0:
                     raise _refusal(f"optimizer.lr is {saved} there and {now} now")
-                self._rescale(trainer, now / saved)
+                scale_learning_rate(trainer, now / saved)
             else:
                 for group in trainer.optimizers[0].param_groups:
                     group[name] = tuple(now) if isinstance(now, list) else now
@@ -123,14 +123,16 @@ class Continuation(Callback):
                         "trainer.max_epochs, or start anew with model.init_from=FILE."
                     )
 
-    def _rescale(self, trainer: Trainer, factor: float) -> None:
-        for group in trainer.optimizers[0].param_groups:
-            for name in ("lr", "initial_lr", "max_lr", "min_lr"):
-                if name in group:
-                    group[name] *= factor
-        for config in trainer.lr_scheduler_configs:
-            if hasattr(scheduler := config.scheduler, "base_lrs"):
-                scheduler.base_lrs = [rate * factor for rate in scheduler.base_lrs]
+
+def scale_learning_rate(trainer: Trainer, factor: float) -> None:
+    """Multiply the learning rate of each parameter group, and those that its schedule goes by."""
+    for group in trainer.optimizers[0].param_groups:
+        for name in ("lr", "initial_lr", "max_lr", "min_lr"):
+            if name in group:
+                group[name] *= factor
+    for config in trainer.lr_scheduler_configs:
+        if hasattr(scheduler := config.scheduler, "base_lrs"):
+            scheduler.base_lrs = [rate * factor for rate in scheduler.base_lrs]
 
 
 ATTRIBUTES = {"min_lr": "min_lrs"}

@@ -51,6 +51,14 @@ class TensorBoard(TensorBoardLogger):
         FabricTensorBoardLogger.save(self)
 
     @rank_zero_only
+    def take_back(self, step: int) -> None:
+        """Have readers leave out what was written for this step and those after it.
+
+        The file must have been closed, as it is after a fit; the next one begins with the request.
+        """
+        self.experiment.purge_step = step
+
+    @rank_zero_only
     def log_graph_of(self, graph: "GraphDef") -> None:
         """Write a network's graph."""
         from tensorboard.compat.proto.event_pb2 import Event
