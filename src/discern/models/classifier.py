@@ -101,6 +101,10 @@ class Classifier(LightningModule):
         logits: Tensor = self.network(images)
         return logits
 
+    def on_train_start(self) -> None:
+        """Prepare the rest of an epoch that is continued, which has no start of its own."""
+        self.on_train_epoch_start()
+
     def on_train_epoch_start(self) -> None:
         """Look up the logging interval, which would take 3 us per step, and the repeated image."""
         self._log_every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]

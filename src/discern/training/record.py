@@ -27,7 +27,7 @@ from discern.runs.state import Ended, State
 from discern.runs.summary import Summary, git_state, machine, versions
 from discern.runs.sweep_job import sweep_draws
 from discern.training.history import History
-from discern.training.interrupt import BY_CTRL_C, BY_SIGTERM
+from discern.training.interrupt import BY_CTRL_C, BY_SIGNAL
 from discern.training.terminal import gpu_memory_used, way_on
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def recorded(
         _say_way_on(summary)
         raise
     except SystemExit as end:
-        signals = [each for each in (BY_CTRL_C, BY_SIGTERM) if each.status == end.code]
+        signals = [each for each in BY_SIGNAL.values() if each.status == end.code]
         signals += [Ended(State.FAILED, f"it ended with status {end.code}")]
         write_summary(summary, signals[0], cfg)
         _say_way_on(summary)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from discern.errors import DiscernError
 from discern.models.card import Card
+from discern.training.seam import callback_of
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,9 @@ class Continuation(Callback):
         self.changes = differences(card.config, config)
         for setting, (saved, now) in self.changes.items():
             log.info("  changed    %s=%s, was %s in the checkpoint", setting, now, saved)
+        self._metrics = card.metrics
+        self._place: list[dict[str, int]] = []
+        self._epoch_is_open = False
         self._patience: dict[EarlyStopping, int] = {}
         self._schedule: dict[str, object] = {}
 
@@ -83,16 +87,38 @@ class Continuation(Callback):
                     raise _refusal(f"scheduler.{name} is {saved} there and {now} now")
                 self._schedule[kept] = getattr(config.scheduler, kept)
 
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Take what Lightning does not restore, from a checkpoint that has been checked."""
+        progress = checkpoint["loops"]["fit_loop"]
+        self._place = progress.get("state_dict", {}).get("combined_loader", [])
+        epochs = progress["epoch_progress"]["current"]
+        self._epoch_is_open = epochs["completed"] < epochs["processed"]
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore the loader's position; apply the changed settings.
+        """Restore the loader's position, metrics and random numbers; apply the changed settings.
 
         Raises:
             DiscernError: the learning-rate schedule was planned for a run of another length.
         """
         # A schedule that asks for the run's length makes Lightning set up the loader before the
-        # checkpoint is read, and Lightning then forgets to tell the loader its place in the epoch.
-        trainer.fit_loop._load_combined_loader_states()
+        # checkpoint is read, a stage of fine-tuning sets up another one, and Lightning then forgets
+        # to tell the loader its place in the epoch.
+        loader = trainer.fit_loop._combined_loader
+        if loader is not None and trainer.fit_loop.restarting:
+            loader._load_state_dicts(self._place)
+        trainer.callback_metrics.update({k: torch.tensor(v) for k, v in self._metrics.items()})
         self._check_schedule(trainer, pl_module)
+        if self._epoch_is_open:
+            _close_epoch(trainer)
+        self._apply_changes(trainer)
+        # At last, since the callbacks before this one may draw random numbers.
+        state = callback_of(trainer, RngState)
+        if state is not None:
+            state.restore()
+
+    def _apply_changes(self, trainer: Trainer) -> None:
         for callback, patience in self._patience.items():
             callback.patience = patience
         for config in trainer.lr_scheduler_configs:
@@ -133,6 +159,19 @@ class Continuation(Callback):
                 scheduler.base_lrs = [rate * factor for rate in scheduler.base_lrs]
 
 
+def _close_epoch(trainer: Trainer) -> None:
+    """Take the step of a plateau's schedule at the end of the epoch that is over.
+
+    Lightning takes it after ``on_train_epoch_end``, in which checkpoints are made, and a continued
+    run goes on with the next epoch.
+    """
+    epoch = trainer.fit_loop.epoch_progress.current
+    epoch.completed -= 1  # whose number decides whether a step is due
+    if trainer.fit_loop.epoch_loop._num_ready_batches_reached():
+        trainer.fit_loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
+    epoch.completed += 1
+
+
 ATTRIBUTES = {"min_lr": "min_lrs"}
 """Arguments of a schedule -> what it keeps them as, where that has another name."""
 
@@ -160,10 +199,10 @@ class RngState(Callback):
         return {"cpu": torch.get_rng_state(), "cuda": cuda}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the states until training starts; setting up draws random numbers too."""
+        """Keep the states until :meth:`restore`; setting up draws random numbers too."""
         self._state = state_dict
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def restore(self) -> None:
         """Restore the states."""
         if self._state is None:
             return
