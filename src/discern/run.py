@@ -48,7 +48,7 @@ from discern.training.overfit import judge
 from discern.training.profile import say_profile
 from discern.training.record import describe, draw, record_fit, recorded, save_config, write_summary
 from discern.training.result import Result
-from discern.training.resume import RngState
+from discern.training.resume import RngState, resume_loggers
 from discern.training.seam import settings_of
 from discern.training.start import continue_from, find_checkpoints, known_of
 from discern.training.terminal import announce, conclude, devices, gpu, name_within
@@ -207,6 +207,7 @@ def _fit(
     """How training ended, the best checkpoint, and what is in it."""
     summary, facts, trainer = run.summary, run.summary.facts, run.trainer
     with summary.phase("fit"):
+        resume_loggers(trainer, run.folder, start)
         log_settings(trainer, run.folder / "config.yaml", facts["overrides"], facts["changed"])
         ended = fit(trainer, run.model, run.data, start, run.stop)
     if settings_of(trainer).overfit_batches and trainer.global_step:

@@ -125,8 +125,10 @@ class Classifier(LightningModule):
             self.train_metrics.update(measured, logits, labels)
         else:
             self.train_metrics.update(loss, logits, labels)
-        # The one value a step may log: each costs about 0.3 ms, as much as the step itself.
-        if self._log_every and (batch_idx + 1) % self._log_every == 0:
+        # The one value a step may log: each costs about 0.3 ms, as much as the step itself. Lightning
+        # passes it on to the loggers in the same steps; in others it would stay, and be passed on as
+        # that of a later step.
+        if self._log_every and (self.trainer.global_step + 1) % self._log_every == 0:
             self.log(STEP_LOSS, loss.detach(), on_step=True, on_epoch=False)
         return loss
 

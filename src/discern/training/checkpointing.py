@@ -135,6 +135,7 @@ class RunCheckpoint(ModelCheckpoint, BetweenBatches):
                 "last_model_path": "",
             }
         super().load_state_dict(state)
+        self.current_score = state["current_score"]
 
     def _fetch(self, path: str) -> str:
         """Copy a checkpoint of the continued run here, if there is one."""

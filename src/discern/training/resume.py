@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from discern.errors import DiscernError
 from discern.models.card import Card
+from discern.models.saved import read
+from discern.reports.tensorboard.logger import TensorBoard
 from discern.training.seam import callback_of
 
 log = logging.getLogger(__name__)
@@ -181,6 +184,21 @@ def _refusal(change: str) -> DiscernError:
         f"ckpt_path: {change}, which cannot change during a schedule; "
         "give the same, or start anew with model.init_from=FILE."
     )
+
+
+def resume_loggers(trainer: Trainer, folder: Path, start: Path | None) -> None:
+    """Have the loggers of a run in the folder of an earlier one go on where it goes on.
+
+    Args:
+        trainer: has the loggers; none of them has written anything.
+        folder: the run's.
+        start: the checkpoint that it continues from, which may be another run's; None for none.
+    """
+    inside = start is not None and folder.resolve() in start.resolve().parents
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoard):
+            steps = read(start).get("global_step") if start is not None and inside else 0
+            logger.go_on_from(steps if isinstance(steps, int) else 0)
 
 
 class RngState(Callback):
