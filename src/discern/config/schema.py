@@ -511,6 +511,7 @@ class RunSettings(OpenSettings):
     report: bool
     find_lr: Annotated[bool | Literal["use"], Field(description="true, use or false")]
     ckpt_path: _Model | None
+    auto_resume: bool = False
     tags: Annotated[list[str | int | float], Field(description="a list of words, such as [a,b]")]
     allow_targets: AllowTargets
     folder: _Folder | None

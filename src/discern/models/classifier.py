@@ -125,9 +125,9 @@ class Classifier(LightningModule):
             self.train_metrics.update(measured, logits, labels)
         else:
             self.train_metrics.update(loss, logits, labels)
-        # The one value a step may log: each costs about 0.3 ms, as much as the step itself. Lightning
-        # passes it on to the loggers in the same steps; in others it would stay, and be passed on as
-        # that of a later step.
+        # The one value a step may log: each costs about 0.3 ms, as much as the step itself. It is
+        # logged in those steps in which Lightning asks for it; one of others would stay, and pass
+        # for that of a later step.
         if self._log_every and (self.trainer.global_step + 1) % self._log_every == 0:
             self.log(STEP_LOSS, loss.detach(), on_step=True, on_epoch=False)
         return loss

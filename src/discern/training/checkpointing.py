@@ -71,8 +71,8 @@ class RunCheckpoint(ModelCheckpoint, BetweenBatches):
     Lightning forgets the best score when a run is continued in a new folder, and the continued run
     would call its first epoch the best. Here the checkpoints kept so far are copied along. And a
     model of weights that are not finite, or that the watched metric is not finite of, takes the
-    place of none that is. One that is due by steps or time is made between two batches, from where a
-    run goes on to the bit.
+    place of none that is. One that is due by steps or time is made between two batches, from where
+    a run goes on to the bit.
     """
 
     FILE_EXTENSION = SUFFIX

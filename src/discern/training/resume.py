@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from torch import Tensor
 
 from discern.errors import DiscernError
 from discern.models.card import Card
-from discern.models.saved import read
+from discern.models.metrics import STEP_LOSS
+from discern.models.saved import Content, card_and_state, read
 from discern.reports.tensorboard.logger import TensorBoard
 from discern.training.seam import callback_of
 
@@ -96,8 +98,7 @@ class Continuation(Callback):
         """Take what Lightning does not restore, from a checkpoint that has been checked."""
         progress = checkpoint["loops"]["fit_loop"]
         self._place = progress.get("state_dict", {}).get("combined_loader", [])
-        epochs = progress["epoch_progress"]["current"]
-        self._epoch_is_open = epochs["completed"] < epochs["processed"]
+        self._epoch_is_open = is_in_epoch_end(checkpoint)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore the loader's position, metrics and random numbers; apply the changed settings.
@@ -116,10 +117,18 @@ class Continuation(Callback):
         if self._epoch_is_open:
             _close_epoch(trainer)
         self._apply_changes(trainer)
+        self._stop_if_patience_is_over(trainer)
         # At last, since the callbacks before this one may draw random numbers.
         state = callback_of(trainer, RngState)
         if state is not None:
             state.restore()
+
+    def _stop_if_patience_is_over(self, trainer: Trainer) -> None:
+        """End a run that early stopping had ended, unless its patience is longer now."""
+        for callback in self._patience:
+            if callback.wait_count >= max(1, callback.patience):
+                callback.stopping_reason = EarlyStoppingReason.PATIENCE_EXHAUSTED
+                trainer.should_stop = True
 
     def _apply_changes(self, trainer: Trainer) -> None:
         for callback, patience in self._patience.items():
@@ -194,11 +203,37 @@ def resume_loggers(trainer: Trainer, folder: Path, start: Path | None) -> None:
         folder: the run's.
         start: the checkpoint that it continues from, which may be another run's; None for none.
     """
-    inside = start is not None and folder.resolve() in start.resolve().parents
+    folder = folder.resolve()
+    content = read(start) if start is not None and folder in start.resolve().parents else {}
     for logger in trainer.loggers:
-        if isinstance(logger, TensorBoard):
-            steps = read(start).get("global_step") if start is not None and inside else 0
-            logger.go_on_from(steps if isinstance(steps, int) else 0)
+        # Elsewhere there may be the events of other runs.
+        if not isinstance(logger, TensorBoard) or folder not in (
+            place := Path(logger.log_dir).resolve(),
+            *place.parents,
+        ):
+            continue
+        logger.go_on_from(steps_of(content))
+        if start is not None and is_in_epoch_end(content):
+            # Lightning logs them after the checkpoint, where the earlier part may have died.
+            metrics = card_and_state(start, content)[0].metrics
+            missed = {name: x for name, x in metrics.items() if name.startswith("train/")}
+            missed.pop(STEP_LOSS, None)
+            logger.log_metrics(missed, steps_of(content) - 1)
+            logger.save()
+
+
+def steps_of(content: Content) -> int:
+    """The optimizer steps that a checkpoint was made after."""
+    steps = content.get("global_step")
+    return steps if isinstance(steps, int) else 0
+
+
+def is_in_epoch_end(content: Content) -> bool:
+    """Whether a checkpoint was made by ``on_train_epoch_end``, before the epoch was closed."""
+    epochs: object = content
+    for part in ("loops", "fit_loop", "epoch_progress", "current"):
+        epochs = epochs.get(part) if isinstance(epochs, Mapping) else None
+    return isinstance(epochs, Mapping) and epochs.get("completed") != epochs.get("processed")
 
 
 class RngState(Callback):
