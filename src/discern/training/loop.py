@@ -293,7 +293,6 @@ class LeanEpochLoop(_TrainingEpochLoop):
         self._results: _Results = _Results(training=True)
         self._plan: _Plan | None = None
         self._called_between: list[BetweenBatches] = []
-        self._is_between = self._begins_between = False
         self.why_stock: str | None = "no epoch has been run"
 
     @property
@@ -381,38 +380,22 @@ class LeanEpochLoop(_TrainingEpochLoop):
             super().on_advance_end(data_fetcher)
             self._results.fresh = True  # a validation may have logged under the same names
         if not self._should_accumulate() and not self.done:
-            self._call_between_batches()
-
-    def _call_between_batches(self) -> None:
-        self._is_between = True
-        try:
             for callback in self._called_between:
                 callback.between_batches(self.trainer, self.trainer.lightning_module)
-        finally:
-            self._is_between = False
-
-    def on_save_checkpoint(self) -> dict[str, Any]:
-        """Lightning's state, and whether the batch is over with all that follows it."""
-        return {**super().on_save_checkpoint(), "between_batches": self._is_between}
-
-    def on_load_checkpoint(self, state_dict: dict[str, Any]) -> None:
-        """Take over the state of the continued run."""
-        super().on_load_checkpoint(state_dict)
-        self._begins_between = bool(state_dict.get("between_batches"))
 
     def reset(self) -> None:
         """Begin an epoch, or go on within one.
 
-        Lightning takes every checkpoint for one made while a batch is closed: in a continued epoch
-        it leaves out the validation that was due, counts a step twice for the loggers, and does not
-        tell a plateau's schedule of the metrics, which are restored here.
+        Lightning takes every checkpoint for one made while a batch is closed. After one made
+        between two batches it would close the batch once more, and count a step twice for the
+        loggers. And at the end of a continued epoch it does not tell a plateau's schedule of the
+        metrics, which are known here (:class:`discern.training.resume.Continuation`).
         """
         super().reset()
         if self.restarting:
             self.trainer.fit_loop._restarting = False
-            if self._begins_between:
+            if self.restarted_on_last and self._batches_that_stepped == self.global_step:
                 self.restarting = False
-        self._begins_between = False
 
     def _only_counts(self) -> bool:
         """Whether this batch only needs counting."""
