@@ -77,7 +77,7 @@ class RunCheckpoint(ModelCheckpoint, BetweenBatches):
 
     FILE_EXTENSION = SUFFIX
 
-    def on_train_batch_end(self, *_: object) -> None:  # type: ignore[override]
+    def on_train_batch_end(self, *_: object) -> None:
         """Nothing: see :meth:`between_batches`."""
 
     def between_batches(self, trainer: Trainer, pl_module: LightningModule) -> None:
