@@ -178,8 +178,13 @@ def _close_epoch(trainer: Trainer) -> None:
     run goes on with the next epoch.
     """
     epoch = trainer.fit_loop.epoch_progress.current
+    known = all(
+        config.monitor in trainer.callback_metrics
+        for config in trainer.lr_scheduler_configs
+        if config.reduce_on_plateau
+    )
     epoch.completed -= 1  # whose number decides whether a step is due
-    if trainer.fit_loop.epoch_loop._num_ready_batches_reached():
+    if known and trainer.fit_loop.epoch_loop._num_ready_batches_reached():
         trainer.fit_loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
     epoch.completed += 1
 
