@@ -392,10 +392,9 @@ class LeanEpochLoop(_TrainingEpochLoop):
         metrics, which are known here (:class:`discern.training.resume.Continuation`).
         """
         super().reset()
-        if self._restarting:
-            self.trainer.fit_loop._restarting = False
-            if self.restarted_on_last and self._batches_that_stepped == self.global_step:
-                self._restarting = self.val_loop._restarting = False
+        self.trainer.fit_loop._restarting = False
+        if self.restarted_on_last and self._batches_that_stepped == self.global_step:
+            self._restarting = self.val_loop._restarting = False
 
     def _only_counts(self) -> bool:
         """Whether this batch only needs counting."""
