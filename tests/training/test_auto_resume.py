@@ -110,4 +110,5 @@ def test_a_sweep_goes_on_too(tmp_path):
     for _ in range(2):
         done = train(tmp_path, *words)
         assert done.returncode == 0, done.stderr
-    assert visible(tmp_path / "sweep") >= {"0", "1", "results.json"}
+    assert visible(tmp_path / "sweep") >= {"seed=1", "seed=2", "results.json"}
+    assert visible(tmp_path) == {"sweep"}
