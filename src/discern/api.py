@@ -44,7 +44,7 @@ from discern.reports.classified import Classified, classified_sheet
 from discern.reports.evaluation import Evaluation
 from discern.reports.notebook import comparison_html, predictions_html
 from discern.run import train as run
-from discern.runs.folder import OUTPUTS, SWEEP, find_sweep
+from discern.runs.folder import OUTPUTS, SWEEP, find_sweep, is_run
 from discern.sweeps.outcome import Sweep, read_sweep
 from discern.sweeps.select import selected
 from discern.text import printable
@@ -112,23 +112,27 @@ def train(cfg: DictConfig) -> Result:
     if "hydra" not in cfg:
         raise DiscernError("train needs a config that discern.compose has composed.")
     choices, overrides = cfg.hydra.runtime.choices, list(cfg.hydra.overrides.task)
-    cfg = _in_folder(cfg, cfg.ckpt_path)
+    cfg = _in_folder(cfg, cfg.ckpt_path, again=cfg.auto_resume)
     name = name_of(choices.get("experiment") or choices.model)
     with _as_command(Path(cfg.folder, "train.log")):
         return run(cfg, {"name": name, "overrides": overrides}, choices)
 
 
-def _in_folder(cfg: DictConfig, ckpt_path: str | None = None) -> DictConfig:
+def _in_folder(cfg: DictConfig, ckpt_path: str | None = None, again: bool = False) -> DictConfig:
     """A copy of a composed config without its part ``hydra``, and with a new folder.
 
-    A run that continues the checkpoint may share the checkpoint's folder.
+    A run that continues the checkpoint may share the checkpoint's folder, and one that begins
+    ``again`` has its own.
     """
     cfg = copy.deepcopy(cfg)
     OmegaConf.clear_cache(cfg)  # such as the time of composition
     named, wished = "folder" if cfg.folder else None, Path(cfg.folder or cfg.hydra.run.dir)
     with open_dict(cfg):
         del cfg["hydra"]
-    cfg.folder = str(claim_folder(wished, named, ckpt_path))
+    shared = again and is_run(wished)
+    if again:
+        named = "folder"
+    cfg.folder = str(claim_folder(wished, named, ckpt_path, shared))
     return cfg
 
 

@@ -50,7 +50,7 @@ from discern.training.overfit import judge
 from discern.training.profile import say_profile
 from discern.training.record import describe, draw, record_fit, recorded, save_config, write_summary
 from discern.training.result import Result
-from discern.training.resume import RngState
+from discern.training.resume import RngState, resume_loggers
 from discern.training.rollback import Rollbacks, check_rollback, keep_going
 from discern.training.run_folder import FolderWatch
 from discern.training.seam import callbacks_of, settings_of
@@ -242,6 +242,7 @@ def _fit(
     """How training ended, the best checkpoint, and what is in it."""
     summary, facts = run.summary, run.summary.facts
     with summary.phase("fit"):
+        resume_loggers(run.trainer, run.folder, start)
         log_settings(run.trainer, run.folder / "config.yaml", facts["overrides"], facts["changed"])
         ended = fit(run.trainer, run.model, run.data, start, run.stop)
         while run.rollbacks is not None and run.rollbacks.is_due(run.trainer, ended):

@@ -241,3 +241,30 @@ def test_the_best_stays_where_a_run_goes_on_in_its_own_folder(tmp_path):
     done = invoke("train", *words, "trainer.max_epochs=3", last, cwd=tmp_path, draws=False)
     assert done.returncode == 0, done.stderr
     assert checkpoint(tmp_path / "run", "best")["epoch"] == 2
+
+
+def test_a_plateau_s_schedule_misses_no_epoch(tiny_run):
+    stays = ("optimizer=sgd", "optimizer.lr=1e-6", "callbacks.early_stopping=null")
+    settings = (*stays, "scheduler=plateau", "scheduler.patience=0")
+    whole = tiny_run(*settings, "trainer.max_epochs=4", name="whole")
+    first = tiny_run(*settings, "trainer.max_epochs=2", name="first")
+    rest = tiny_run(*settings, "trainer.max_epochs=4", f"ckpt_path={first.folder}", name="rest")
+    rates = [[row["train/lr"] for row in metrics_csv(run.folder)] for run in (whole, rest)]
+    assert rates[0] == rates[1]
+    assert len(set(rates[0])) > 2
+
+
+def test_a_run_that_early_stopping_has_ended_does_not_begin_another_epoch(tiny_run):
+    stays = ("optimizer=sgd", "optimizer.lr=1e-30", "trainer.max_epochs=9")
+    whole = tiny_run(*stays, "callbacks.early_stopping.patience=2", name="whole")
+    rest = tiny_run(
+        *stays, "callbacks.early_stopping.patience=2", f"ckpt_path={whole.folder}", name="rest"
+    )
+    assert rest.reason == whole.reason
+    assert len(metrics_csv(rest.folder)) == len(metrics_csv(whole.folder)) == 3
+
+
+def test_of_a_run_with_nothing_left_to_train_there_are_all_rows(tiny_run):
+    whole = tiny_run(name="whole")
+    rest = tiny_run(f"ckpt_path={whole.folder}", name="rest")
+    assert metrics_csv(rest.folder) == metrics_csv(whole.folder)

@@ -353,6 +353,12 @@ class ModelCheckpointSettings(OpenSettings):  # noqa: D101
     mode: Mode = None
 
 
+class CheckpointsSettings(Strict):  # noqa: D101
+    dirpath: _Folder
+    every_n_steps: PositiveInt | Annotated[None, Field(description="null for none")]
+    every_minutes: PositiveFloat | Annotated[None, Field(description="null for none")]
+
+
 _Batches = Annotated[
     NonNegativeInt | Annotated[float, Field(ge=0, le=1)],
     Field(description="a count of batches, 0 or above, or a fraction from 0.0 to 1.0"),
@@ -511,6 +517,7 @@ class RunSettings(OpenSettings):
     report: bool
     find_lr: Annotated[bool | Literal["use"], Field(description="true, use or false")]
     ckpt_path: _Model | None
+    auto_resume: bool = False
     tags: Annotated[list[str | int | float], Field(description="a list of words, such as [a,b]")]
     allow_targets: AllowTargets
     folder: _Folder | None
@@ -607,6 +614,7 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "lightning.pytorch.callbacks.EarlyStopping": EarlyStoppingSettings,
     "lightning.pytorch.callbacks.ModelCheckpoint": ModelCheckpointSettings,
     "discern.training.checkpointing.RunCheckpoint": ModelCheckpointSettings,
+    "discern.training.checkpointing.within_epochs": CheckpointsSettings,
 }
 """``_target_`` of a choice -> the schema of its settings."""
 
@@ -645,6 +653,7 @@ WITHOUT_SCHEMA = {
     "logger.mlflow.tracking_uri": AsTyped(is_path=False),
     "callbacks.best_checkpoint.dirpath": AsTyped(),
     "callbacks.last_checkpoint.dirpath": AsTyped(),
+    "callbacks.checkpoints.dirpath": AsTyped(),
     "trainer.profiler.dirpath": AsTyped(),
 }
 """Settings of Hydra's, and of classes without a schema, whose text is taken as typed."""

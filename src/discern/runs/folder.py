@@ -37,6 +37,9 @@ FORMAT = 1
 SUMMARY, CONFIG, OVERRIDES = "summary.json", "config.yaml", "overrides.yaml"
 """A run's results, written when it ends; its settings and the typed ones, when it starts."""
 
+HYDRA = "hydra.yaml"
+"""Hydra's own settings beside config.yaml: choices, launcher, folders."""
+
 REPORT = "report.html"
 
 FOLD = "data.fold"

@@ -135,6 +135,7 @@ class History(Callback):
         self._source: FeatureSource | None = None
         self._known = 0
         self._norms: list[Tensor] = []
+        self._is_written = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Remember the trainer for its metrics."""
@@ -225,6 +226,11 @@ class History(Callback):
         if self._epoch is not None and self._epoch.over:  # another goes into the checkpoint
             self._close_epoch()
 
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the rows of a continued run in which nothing is left to train."""
+        if stage == "fit" and self.rows and not self._is_written:
+            self._write(trainer)
+
     def state_dict(self) -> dict[str, Any]:
         """The rows so far and the epoch under way, as plain values."""
         row = self._row()
@@ -276,12 +282,16 @@ class History(Callback):
     def _close_epoch(self) -> None:
         if (row := self._row()) and self._epoch is not None and self._trainer is not None:
             self.rows.append(row)
-            for logger in self._trainer.loggers:
-                if isinstance(logger, MetricsCSV):
-                    logger.write(self.rows)
+            self._write(self._trainer)
             counted = how_counted(**self._epoch.counted)
             log.info(epoch_line(row, counted, terminal_width(10_000)))
         self._epoch = None
+
+    def _write(self, trainer: Trainer) -> None:
+        self._is_written = True
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsCSV):
+                logger.write(self.rows)
 
 
 def gradient_norm(module: nn.Module, order: float = 2.0) -> Tensor:

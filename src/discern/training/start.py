@@ -24,7 +24,7 @@ from discern.models.saved import (
     match_backbone,
     read,
 )
-from discern.runs.folder import WORDS, find_checkpoint
+from discern.runs.folder import WORDS, checkpoint_in, find_checkpoint
 from discern.training.build import portable
 from discern.training.job import relative
 from discern.training.resume import Continuation
@@ -36,8 +36,12 @@ log = logging.getLogger(__name__)
 def find_checkpoints(cfg: DictConfig) -> Path | None:
     """Resolve the checkpoints in the config, such as ``last``, to files; return ``ckpt_path``'s.
 
-    Only once, since ``last`` may be another file a moment later.
+    Only once, since ``last`` may be another file a moment later. With ``auto_resume`` the last
+    checkpoint of the run's own folder comes first.
     """
+    if cfg.get("auto_resume") and cfg.train and (own := checkpoint_in(Path(cfg.folder), True)):
+        cfg.ckpt_path = str(own)
+        _keep_what_was_found(cfg, own)
     start = find_checkpoint(cfg.ckpt_path, goes_on=cfg.train) if cfg.ckpt_path else None
     if start is not None:
         cfg.ckpt_path = str(start)
@@ -48,6 +52,16 @@ def find_checkpoints(cfg: DictConfig) -> Path | None:
     if weights not in (None, "default") and (weights in WORDS or placed(weights).is_dir()):
         model.weights = str(find_checkpoint(weights, "model.weights"))
     return start
+
+
+def _keep_what_was_found(cfg: DictConfig, start: Path) -> None:
+    """Take the learning rate and the batch size that the first part of the run has searched for."""
+    found = card_and_state(start, read(start))[0].config
+    if cfg.find_lr:
+        cfg.find_lr = False
+        cfg.optimizer.lr = found["optimizer"]["lr"]
+    if cfg.data.get("batch_size") == "auto":
+        cfg.data.batch_size = found["data"]["batch_size"]
 
 
 def known_of(cfg: DictConfig, start: Path | None) -> KnownImages | None:

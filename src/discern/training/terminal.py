@@ -122,7 +122,8 @@ def way_on(facts: Mapping[str, Any], folder: Path) -> str | None:
         return None
     among_all = folder.resolve().is_relative_to(placed(OUTPUTS).resolve())
     start = "last" if among_all else as_override(str(relative(folder)))
-    typed = [each for each in facts["overrides"] if not each.startswith("ckpt_path=")]
+    left_out = ("ckpt_path=", "auto_resume=")
+    typed = [each for each in facts["overrides"] if not each.startswith(left_out)]
     return command_line([*typed, f"ckpt_path={start}"], as_typed_settings())
 
 
