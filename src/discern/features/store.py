@@ -23,9 +23,8 @@ from discern.features.stores import (
     holding_alone,
     is_mark,
     read_json,
-    remove_leftovers,
 )
-from discern.files.writing import write_whole
+from discern.files.writing import remove_abandoned, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -190,7 +189,7 @@ class FeatureStore:
             log.info("Another process is computing these features: waiting for it.")
             lock.acquire()
         try:
-            remove_leftovers(self.folder)
+            remove_abandoned(self.folder)
             self.refresh()
             yield
         finally:

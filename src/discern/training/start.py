@@ -23,8 +23,9 @@ from discern.models.saved import (
     known_images,
     match_backbone,
     read,
+    undamaged_checkpoint,
 )
-from discern.runs.folder import WORDS, find_checkpoint
+from discern.runs.folder import WORDS
 from discern.training.build import portable
 from discern.training.job import relative
 from discern.training.resume import Continuation
@@ -38,15 +39,15 @@ def find_checkpoints(cfg: DictConfig) -> Path | None:
 
     Only once, since ``last`` may be another file a moment later.
     """
-    start = find_checkpoint(cfg.ckpt_path, goes_on=cfg.train) if cfg.ckpt_path else None
+    start = undamaged_checkpoint(cfg.ckpt_path, goes_on=cfg.train) if cfg.ckpt_path else None
     if start is not None:
         cfg.ckpt_path = str(start)
     model = cfg.model
     if (wanted := model.get("init_from")) is not None:
-        model.init_from = str(find_checkpoint(wanted, "model.init_from"))
+        model.init_from = str(undamaged_checkpoint(wanted, "model.init_from"))
     weights = model.get("weights") if model._target_ == MODELS["transfer"] else None
     if weights not in (None, "default") and (weights in WORDS or placed(weights).is_dir()):
-        model.weights = str(find_checkpoint(weights, "model.weights"))
+        model.weights = str(undamaged_checkpoint(weights, "model.weights"))
     return start
 
 
