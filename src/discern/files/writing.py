@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import functools
+import logging
 import math
 import os
 import re
@@ -15,7 +16,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from discern.errors import first_line
 from discern.text import printable
+
+log = logging.getLogger(__name__)
 
 UNFINISHED = ".unfinished"
 """What the name of a file ends with while it is written; it begins with a dot."""
@@ -89,6 +93,25 @@ def write_whole(
         raise
 
 
+@contextmanager
+def dispensable(name: str) -> Iterator[None]:
+    """Go on where a file cannot be written that a run can do without; one warning for each file.
+
+    Args:
+        name: what the block writes, where the error does not name a file.
+    """
+    try:
+        yield
+    except OSError as error:
+        warn_without(str(error.filename or name), error.strerror or first_line(error))
+
+
+@functools.cache
+def warn_without(name: str, why: str) -> None:
+    """Say once that a run goes on without a file."""
+    log.warning("%s cannot be written (%s): the run goes on without it.", name, why)
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder and its parents, where they are missing, and have their names on disk."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -103,10 +126,9 @@ def _sync_parents(folder: Path, device: int, number: int) -> None:
     Whoever made them, such as Hydra a run's folder, need not have.
     """
     for parent in folder.parents:
-        # Those made before discern may not be readable.
-        with suppress(OSError):
-            if parent.stat().st_dev != device:
-                return
+        if parent.stat().st_dev != device:
+            return
+        with suppress(PermissionError):  # to read a folder of somebody else's, who made it
             sync_folder(parent)
 
 

@@ -9,8 +9,10 @@ from lightning.fabric.loggers.tensorboard import TensorBoardLogger as FabricTens
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
+from torch.utils.tensorboard import SummaryWriter
 
 from discern.redaction import redacted_setting
+from discern.reports.tensorboard.events import EventWriter
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.graph_pb2 import GraphDef
@@ -32,8 +34,17 @@ def step_of(trainer: Trainer) -> int:
 class TensorBoard(TensorBoardLogger):
     """Lightning's TensorBoardLogger without its hparams.yaml, as the run has its config.yaml.
 
-    It leaves out ``epoch``, which is no metric, and groups the test's with other single values.
+    It leaves out ``epoch``, which is no metric, and groups the test's with other single values. A
+    full disk ends the events, and not the run.
     """
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> SummaryWriter:
+        """What writes the events."""
+        if self._experiment is None:
+            self._experiment = EventWriter(log_dir=self.log_dir, **self._kwargs)
+        return self._experiment
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
