@@ -172,6 +172,8 @@ class Undisturbed(NamedTuple):
 def undisturbed(situation: Situation) -> Undisturbed:
     """What a writer does where nothing disturbs it."""
     with tempfile.TemporaryDirectory(prefix="torture-") as name:
+        situation.of.write(Path(name, "first"), 0)  # what is imported late is imported by now
+        situation.of.states(Path(name, "first"))
         folder = Path(name, "run")
         situation.prepare(folder)
         old = situation.of.states(folder)

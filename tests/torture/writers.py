@@ -108,7 +108,8 @@ def _features(folder: Path) -> States:
     store = FeatureStore(folder / "cache", 16, "float32", {"generation": 1})
     assert not store.drop_damaged(list(store.chunks)), "a chunk is damaged"
     assert not store.damaged, "a chunk is damaged"
-    return {"cache": str(int((store.find(ids)[:, 0] >= 0).sum()))}
+    stored = int((store.find(ids)[:, 0] >= 0).sum())
+    return {"cache": f"{stored} images"} if stored else {}
 
 
 def _saved(name: str, numbers: int) -> Callable[[Path, int], None]:
