@@ -66,7 +66,8 @@ def _injected(call: str, error: str, when: str, situation: Situation, folder: Pa
     inject = f"inject={call}:error={error}:when={when}"
     done = write(situation, folder, "-e", f"trace={call}", "-e", inject)
     assert done.was_disturbed, f"{call} was not disturbed"
-    if error == "EINTR" and call != "flock":
+    # Python does not open a folder again, which on a disk of this machine is never interrupted.
+    if error == "EINTR" and call not in ("flock", "openat"):
         assert done.status == 0, f"what was interrupted was not done again: {done.said}"
     return done
 

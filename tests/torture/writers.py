@@ -96,6 +96,7 @@ def _tested(folder: Path, generation: int) -> None:
 def _cache(folder: Path, generation: int) -> None:
     ids = np.arange(2 * 50 * (generation + 1), dtype=np.uint64).reshape(-1, 2)
     store = FeatureStore(folder / "cache", 16, "float32", {"generation": 1})
+    store.hold()
     missing = store.find(ids)[:, 0] < 0
     if missing.any():
         store.add(ids[missing], torch.from_numpy(ids[missing].astype(np.float32)).repeat(1, 8))
