@@ -78,10 +78,13 @@ def share_of_a_run() -> float:
         job()
         seconds[name] += time.perf_counter() - began
 
-    def saved(self: WholeFileCheckpointIO, content: dict[str, Any], path: Path, *_: object) -> None:
+    def saved(self: WholeFileCheckpointIO, content: dict[str, Any], path: str, **_: object) -> None:
         nonlocal saving
         saving = True
-        jobs = {"safe": lambda: save(self, content, path), "plain": lambda: plain(content, path)}
+        jobs = {
+            "safe": lambda: save(self, content, path),
+            "plain": lambda: plain(content, Path(path)),
+        }
         # The first of two finds the state not yet in the caches of the processor.
         for name in sorted(jobs, reverse=bool(content["epoch"] % 2)):
             timed(name, jobs[name])
