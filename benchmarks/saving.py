@@ -112,6 +112,7 @@ def plain(content: dict[str, Any], path: Path) -> None:
     others = {key: value for key, value in content.items() if key != "state_dict"}
     encoder = checkpoint._Encoder(tensors)
     tree = json.dumps(encoder.encode(others, ()))
+    path.parent.mkdir(exist_ok=True)
     beside = path.with_name(f"{path.name}.plain")
     with beside.open("wb") as file:
         file.write(checkpoint._header(tensors, {checkpoint.TREE: tree}))
