@@ -90,6 +90,7 @@ def write(
             os.close(theirs_alone)
         os.read(ready, 5)
         tracer = _watch(number, log, *options) if watched else None
+        os.write(go, b"!")  # the writer has the other end too, so that closing it says nothing
         os.close(go)
         os.close(ready)
         status = os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
