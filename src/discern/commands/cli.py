@@ -36,6 +36,8 @@ Commands:
              discern evaluate ckpt_path=best split=test
   predict    classify pictures in files
              discern predict ckpt_path=best input=photos
+  export     write a saved model as ONNX and other formats, and prove that nothing was lost
+             discern export ckpt_path=best out=exported
   report     rebuild the report pages of runs and sweeps
              discern report outputs
   compare    show the differences between runs, and whether one is better
@@ -249,7 +251,9 @@ def _complete(arguments: list[str]) -> None:
     COMMANDS.get(command, train)(arguments)
 
 
-JOBS = {"train": "folder", "inspect": "folder", "evaluate": "folder", "predict": "out"}
+JOBS = {
+    "train": "folder", "inspect": "folder", "evaluate": "folder", "predict": "out", "export": "out",
+}  # fmt: skip
 """Commands that Hydra composes -> the setting that names the job's folder. Each is run by the
 function of its name in the module of its name."""
 
