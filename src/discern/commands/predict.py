@@ -137,7 +137,7 @@ def load_model(path: str | Path) -> nn.Module:
     Raises:
         DiscernError: as :func:`discern.load`.
     """
-    if not is_exported(file := find_checkpoint(str(path), "path")):
+    if not is_exported(file := undamaged_checkpoint(str(path), "path")):
         return load(file)
     from discern.exports.onnx_model import load_exported  # start-up time
 
