@@ -100,7 +100,9 @@ def digits(data_dir: Path, folder: Path) -> None:
     tell("Fashion-MNIST", np.concatenate(before), np.concatenate(after))
     program = FIRST.format(path=str(exported.path))
     times = [
-        float(subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout)
+        float(
+            subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout
+        )
         for _ in range(5)
     ]
     print(f"import onnxruntime to the first answer: {statistics.median(times):.2f} s")

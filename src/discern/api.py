@@ -33,7 +33,7 @@ from discern.config.experiment_file import name_of
 from discern.config.missing import check_all
 from discern.config.preflight import claim_folder
 from discern.config.typed import quoted
-from discern.console import ConsoleHandler, Formatter
+from discern.console import ConsoleHandler, Formatter, LogFile
 from discern.errors import REFUSED, DiscernError
 from discern.files.walk import find_files
 from discern.models.card import Card
@@ -153,7 +153,7 @@ def _shown(file: Path | None = None) -> Iterator[None]:
     level = logger.level
     handlers: list[logging.Handler] = []
     if file is not None:
-        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+        handlers.append(LogFile(file, encoding="utf-8", delay=True))
         handlers[-1].setFormatter(Formatter(TIMED))
     if not logger.hasHandlers():
         handlers.append(ConsoleHandler())

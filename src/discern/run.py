@@ -17,6 +17,7 @@ from discern.config.check import check
 from discern.config.values import plain
 from discern.console import print_tree
 from discern.data.module import ImageDataModule
+from discern.files.writing import dispensable
 from discern.models.classifier import Classifier
 from discern.models.saved import Content, fill, read
 from discern.models.threads import use_threads
@@ -98,7 +99,7 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, object]) -> 
         return _end(cfg, run, suggested)
     epoch = _set_out(cfg, run, start)
     if cfg.train:
-        with summary.phase("figures"):
+        with summary.phase("figures"), dispensable("samples.png"):
             show_samples(cfg, run.data, summary.facts, run.folder)
     with summary.phase("features") if hasattr(run.model.network, "backbone") else nullcontext():
         run.source = features.serve(cfg, run.model, run.data, run.trainer, epoch)
@@ -287,7 +288,7 @@ def _test(run: _Run) -> None:
     outputs = TestOutputs()
     with run.summary.phase("test"):
         run.summary.facts["metrics"]["test"] = test(run.trainer, run.model, run.data, outputs)
-    with run.summary.phase("figures"):
+    with run.summary.phase("figures"), dispensable("test_predictions.safetensors"):
         keep_test(outputs, run.data, run.folder)
 
 

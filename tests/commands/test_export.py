@@ -78,7 +78,8 @@ def test_evaluate_gives_the_checkpoints_numbers(run, exported, tiny_mnist, tmp_p
         cfg.folder = str(tmp_path / name)
         evaluate(cfg)
     one, other = (
-        json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("checkpoint", "file")
+        json.loads((tmp_path / name / "metrics.json").read_text())
+        for name in ("checkpoint", "file")
     )
     for metric, value in one["metrics"].items():
         assert other["metrics"][metric] == pytest.approx(value, abs=1e-5)

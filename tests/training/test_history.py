@@ -7,7 +7,8 @@ import pytest
 from lightning.pytorch import Callback
 from lightning.pytorch.utilities import grad_norm
 
-from discern.training.history import epoch_line
+from discern.training.history import MetricsCSV, epoch_line
+from disk import full_after
 from run_files import checkpoint, metrics_csv, summary
 
 
@@ -125,3 +126,17 @@ def test_few_classes_have_their_validation_accuracy_in_each_row(tiny_run):
     for row in metrics_csv(run.folder):
         of_class = [row[f"val/accuracy/{number}"] for number in range(10)]
         assert row["val/recall"] == pytest.approx(sum(of_class) / 10, abs=1e-6)
+
+
+def test_metrics_that_cannot_be_written_are_one_warning(tmp_path, caplog):
+    path = tmp_path / "metrics.csv"
+    MetricsCSV(path).write([{"epoch": 1, "step": 1, "train/loss": 0.5}])
+    before = path.read_text()
+    rows = [{"epoch": number, "step": number, "train/loss": 0.5} for number in range(1, 50)]
+    with full_after(100):
+        for _ in range(3):
+            MetricsCSV(path).write(rows)
+    assert path.read_text() == before
+    assert [record.message for record in caplog.records] == [
+        f"{path} cannot be written (File too large): the run goes on without it."
+    ]

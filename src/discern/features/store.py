@@ -23,9 +23,8 @@ from discern.features.stores import (
     holding_alone,
     is_mark,
     read_json,
-    remove_leftovers,
 )
-from discern.files.writing import write_whole
+from discern.files.writing import remove_abandoned, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -190,7 +189,6 @@ class FeatureStore:
             log.info("Another process is computing these features: waiting for it.")
             lock.acquire()
         try:
-            remove_leftovers(self.folder)
             self.refresh()
             yield
         finally:
@@ -202,6 +200,7 @@ class FeatureStore:
             return
         if self._use is None or not is_mark(self._use, self.folder):
             self._use = hold(self.folder)
+            remove_abandoned(self.folder)
         if read_json(self.folder / ABOUT) != self.about:
             with suppress(OSError), write_whole(self.folder / ABOUT) as file:
                 json.dump(self.about, file, indent=2, ensure_ascii=False)

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,9 +23,6 @@ MARK = ".use.lock"
 
 _NAME = re.compile(r"[0-9a-f]{32}")
 _MAX_JSON = 1 << 20
-
-STALE = 3600.0
-"""Age in seconds from which a half-written file counts as left by a killed process."""
 
 
 def name_of(about: object) -> str:
@@ -174,11 +170,3 @@ def make_room(folder: Path, needed: int, most: int, keep: Path | None = None) ->
             total -= sizes[path]
             removed.append(path)
     return removed
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove half-written files left by killed processes."""
-    for path in folder.glob(".*"):
-        with suppress(OSError):
-            if path.suffix != ".lock" and time.time() - path.lstat().st_mtime > STALE:
-                path.unlink()

@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -198,10 +198,13 @@ class Ledger:
 
     def resumption(self, job: Job) -> list[str]:
         """Prepare the folder of a job; the overrides that resume it from its checkpoint."""
+        from discern.models.saved import undamaged_checkpoint  # start-up time: torch
+
         folder = self.folder / job.name
-        last = folder / "checkpoints" / "last.safetensors"
-        if self.row(job).state in (State.INTERRUPTED, State.UNFINISHED) and last.is_file():
-            return [f"ckpt_path={quoted(str(last))}"]
+        if self.row(job).state in (State.INTERRUPTED, State.UNFINISHED):
+            with suppress(DiscernError):  # none, or all are damaged
+                last = undamaged_checkpoint(str(folder.absolute()), goes_on=True)
+                return [f"ckpt_path={quoted(str(last))}"]
         if os.path.lexists(folder):
             self._remove(folder)
         return []

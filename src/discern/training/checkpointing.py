@@ -15,10 +15,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
-from discern.errors import about
+from discern.errors import DiscernError, about, first_line
 from discern.files.writing import write_whole
-from discern.models.checkpoint import SUFFIX, write
+from discern.models.checkpoint import SUFFIX, flaw, write
 from discern.models.saved import read
+from discern.runs.folder import BEFORE_LAST, LAST_SAVED
 from discern.schema import Strict, check_schema
 from discern.training.between_batches import BetweenBatches
 from discern.training.divergence import divergence, finite_weights
@@ -30,8 +31,14 @@ State = dict[str, Any]
 """That of a ``ModelCheckpoint``, which a schema has checked."""
 
 
+PAUSES = (0.5, 2.0)
+"""Seconds after which a checkpoint that could not be written is tried again."""
+
+
 class WholeFileCheckpointIO(CheckpointIO):
     """Writes a checkpoint as safetensors, whole or not at all, and reads plain values only.
+
+    The last checkpoint of a run that a new one replaces stays beside it, as the one before.
 
     Lightning writes to the system's temporary folder and moves: killed in the middle across file
     systems it leaves an empty file, into a folder without write permission it returns as if all
@@ -41,13 +48,30 @@ class WholeFileCheckpointIO(CheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None
     ) -> None:
-        """Write ``checkpoint`` to ``path``.
+        """Write ``checkpoint`` to ``path``; what fails is tried again, see :data:`PAUSES`.
 
         Raises:
-            DiscernError: it holds what has no place in its file, such as a callback's object.
-            OSError: it cannot be written.
+            DiscernError: it cannot be written, or holds what has no place in its file, such as a
+                callback's object.
         """
-        write({"state_dict": {}, **checkpoint}, Path(path))
+        path = Path(path)
+        keep = path.with_name(BEFORE_LAST) if path.name == LAST_SAVED else None
+        for pause in (*PAUSES, None):
+            try:
+                write({"state_dict": {}, **checkpoint}, path, keep)
+            except OSError as error:
+                why = error.strerror or first_line(error)
+                if pause is None:
+                    raise DiscernError(
+                        f"{path} cannot be written, also when tried again: {why}; what was saved "
+                        "before is kept."
+                    ) from error
+                log.warning(
+                    "%s cannot be written (%s): it is tried again in %g s.", path, why, pause
+                )
+                time.sleep(pause)
+            else:
+                return
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove a checkpoint, if it is there."""
@@ -246,7 +270,10 @@ def state_beside(saved: State, callback: ModelCheckpoint, folder: Path, place: s
 
 
 def _beside(path: str, before: str, folder: Path, suffix: str) -> str:
-    """The file in ``folder`` for a path that was in the folder ``before``, or an empty text."""
+    """The file in ``folder`` for a path that was in the folder ``before``.
+
+    An empty text where there is none, or one that is damaged.
+    """
     within = path.removeprefix(before) if path.startswith((f"{before}/", f"{before}\\")) else ""
     parts = re.split(r"[/\\]", within.strip("/\\")) if within else re.split(r"[/\\]", path)[-1:]
     if {"", ".", ".."} & {*parts} or not parts[-1].endswith(suffix):
@@ -254,6 +281,7 @@ def _beside(path: str, before: str, folder: Path, suffix: str) -> str:
     file = folder.joinpath(*parts)
     try:
         inside = file.resolve(strict=True).is_relative_to(folder.resolve()) and file.is_file()
+        inside = inside and flaw(file) is None
     except (OSError, ValueError, RuntimeError):  # none, a name of NULs or of thousands, a loop
         return ""
     return str(file) if inside else ""

@@ -20,7 +20,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from discern.files.csv_cells import csv_cell
-from discern.files.writing import write_whole
+from discern.files.writing import dispensable, write_whole
 from discern.models.classifier import Batch
 from discern.models.metrics import STEP_LOSS, EpochMetrics
 from discern.reports.speed import how_counted
@@ -375,7 +375,7 @@ class MetricsCSV(Logger):
         """Write the training and validation metrics of all epochs so far."""
         logged = {name for row in rows for name in row if name.startswith(("train/", "val/"))}
         names = ["epoch", "step", *sorted(logged)]
-        with write_whole(self.path) as file:
+        with dispensable(self.path.name), write_whole(self.path) as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(map(csv_cell, names))
             for row in rows:

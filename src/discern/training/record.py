@@ -16,6 +16,7 @@ from discern.config.differences import as_facts, differences
 from discern.data.module import ImageDataModule
 from discern.errors import DiscernError, first_line, refusals_of, refusals_of_files
 from discern.files.places import started_in
+from discern.files.writing import dispensable
 from discern.files.yaml_file import write_config
 from discern.models.classifier import Classifier
 from discern.models.layers import count_parameters, layer_table
@@ -163,7 +164,8 @@ def record_fit(
 def draw(history: History, facts: dict[str, Any], folder: Path) -> None:
     """Draw curves.png; nothing without an epoch, as of a run that diverged in its first."""
     if history.rows:
-        draw_curves(history.rows, facts["best_epoch"], facts["title"], folder / "curves.png")
+        with dispensable("curves.png"):
+            draw_curves(history.rows, facts["best_epoch"], facts["title"], folder / "curves.png")
 
 
 @rank_zero_only

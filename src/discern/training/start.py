@@ -23,8 +23,9 @@ from discern.models.saved import (
     known_images,
     match_backbone,
     read,
+    undamaged_checkpoint,
 )
-from discern.runs.folder import WORDS, checkpoint_in, find_checkpoint
+from discern.runs.folder import WORDS, checkpoints_in
 from discern.training.build import portable
 from discern.training.job import relative
 from discern.training.resume import Continuation
@@ -39,18 +40,20 @@ def find_checkpoints(cfg: DictConfig) -> Path | None:
     Only once, since ``last`` may be another file a moment later. With ``auto_resume`` the last
     checkpoint of the run's own folder comes first.
     """
-    if cfg.get("auto_resume") and cfg.train and (own := checkpoint_in(Path(cfg.folder), True)):
-        cfg.ckpt_path = str(own)
-        _keep_what_was_found(cfg, own)
-    start = find_checkpoint(cfg.ckpt_path, goes_on=cfg.train) if cfg.ckpt_path else None
+    again = cfg.get("auto_resume") and cfg.train and checkpoints_in(Path(cfg.folder), True)
+    if again:
+        cfg.ckpt_path = cfg.folder
+    start = undamaged_checkpoint(cfg.ckpt_path, goes_on=cfg.train) if cfg.ckpt_path else None
+    if again and start is not None:
+        _keep_what_was_found(cfg, start)
     if start is not None:
         cfg.ckpt_path = str(start)
     model = cfg.model
     if (wanted := model.get("init_from")) is not None:
-        model.init_from = str(find_checkpoint(wanted, "model.init_from"))
+        model.init_from = str(undamaged_checkpoint(wanted, "model.init_from"))
     weights = model.get("weights") if model._target_ == MODELS["transfer"] else None
     if weights not in (None, "default") and (weights in WORDS or placed(weights).is_dir()):
-        model.weights = str(find_checkpoint(weights, "model.weights"))
+        model.weights = str(undamaged_checkpoint(weights, "model.weights"))
     return start
 
 

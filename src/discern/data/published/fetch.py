@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from discern.errors import DiscernError, file_errors, first_line
-from discern.files.writing import write_whole
+from discern.files.writing import sync_folder, write_whole
 from discern.redaction import PLACEHOLDER, redacted_setting
 
 log = logging.getLogger(__name__)
@@ -386,6 +386,7 @@ def _download(url: str, path: Path, digests: Mapping[str, str]) -> None:
     if not download.expected:
         _write_record(path, _digest(part, "sha256"))
     part.replace(path)
+    sync_folder(path.parent)
     download.sidecar.unlink(missing_ok=True)
 
 

@@ -10,9 +10,11 @@ from lightning.fabric.loggers.tensorboard import TensorBoardLogger as FabricTens
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
+from torch.utils.tensorboard import SummaryWriter
 
 from discern.files.writing import write_whole
 from discern.redaction import redacted_setting
+from discern.reports.tensorboard.events import EventWriter
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.graph_pb2 import GraphDef
@@ -34,7 +36,8 @@ def step_of(trainer: Trainer) -> int:
 class TensorBoard(TensorBoardLogger):
     """Lightning's TensorBoardLogger without its hparams.yaml, as the run has its config.yaml.
 
-    It leaves out ``epoch``, which is no metric, and groups the test's with other single values.
+    It leaves out ``epoch``, which is no metric, and groups the test's with other single values. A
+    full disk ends the events, and not the run.
     """
 
     _kept: frozenset[tuple[str, int]] = frozenset()
@@ -47,6 +50,13 @@ class TensorBoard(TensorBoardLogger):
             steps: optimizer steps of the run that is continued; 0 for a run that starts anew.
         """
         self._kept = frozenset(keep_events(Path(self.log_dir), steps))
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> SummaryWriter:
+        """What writes the events."""
+        if self._experiment is None:
+            self._experiment = EventWriter(log_dir=self.log_dir, **self._kwargs)
+        return self._experiment
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
