@@ -62,6 +62,6 @@ WAYS = {
     "kill": lambda module: os.kill(os.getpid(), signal.SIGKILL),
     "term": lambda module: os.kill(os.getpid(), signal.SIGTERM),
     "memory": _allocate,
-    "nan": _spoil,
+    "diverge": _spoil,
     "hang": _hang,
 }

@@ -1,4 +1,4 @@
-"""One job of a sweep of twelve dies, each in each way: the others finish, and a rerun does the rest."""
+"""One job of a sweep of twelve dies, in each way: the others finish, and a rerun does the rest."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SAYS = {
     "kill": "failed: its process was ended by SIGKILL",
     "term": "interrupted by SIGTERM",
     "memory": "failed: MemoryError",
-    "nan": "diverged",
+    "diverge": "diverged",
     "hang": "failed: it was ended after sweep.job_timeout=",
 }
 """Way -> what the line on the job says of it."""
@@ -47,13 +47,15 @@ def cases() -> Iterator[Case]:
     for way in WAYS:
         for number, job in enumerate(JOBS):
             # A network that is spoilt after its last step is noticed by nobody.
-            moment = "start" if way == "nan" else MOMENTS[number % 3]
-            check = functools.partial(_check, way=way, job=job, moment=moment, n_jobs=1 + number % 2)
+            moment = "start" if way == "diverge" else MOMENTS[number % 3]
+            check = functools.partial(
+                _check, way=way, job=job, moment=moment, n_jobs=1 + number % 2
+            )
             yield Case(f"{way} in {job} at its {moment}, {1 + number % 2} at a time", check)
 
 
 def _check(cwd: Path, way: str, job: str, moment: str, n_jobs: int) -> None:
-    limit = ("sweep.job_timeout=3",) if way == "hang" else ()
+    limit = ("sweep.job_timeout=20",) if way == "hang" else ()
     status = _sweep(cwd, *SWEEP, _dies(job, way, moment), f"hydra.launcher.n_jobs={n_jobs}", *limit)
     folder = cwd / "sweep"
     assert (folder / FIRED).read_text() == way
@@ -72,7 +74,7 @@ def _check(cwd: Path, way: str, job: str, moment: str, n_jobs: int) -> None:
     status = _sweep(cwd, "train", "-m", "sweep.resume=sweep", ALLOWED, *limit)
     after, again = _stamps(folder), starter.said(cwd).removeprefix(told)
     assert {name for name in JOBS if before[name] != after[name]} == {job} - _settled(way), again
-    if way == "nan":  # which running it again would not change
+    if way == "diverge":  # which running it again would not change
         assert (status, _rows(folder)) == (1, rows), again
     else:
         assert (status, _rows(folder)) == (0, _undisturbed()), again
@@ -80,7 +82,7 @@ def _check(cwd: Path, way: str, job: str, moment: str, n_jobs: int) -> None:
 
 
 def _settled(way: str) -> set[str]:
-    return {*JOBS} if way == "nan" else set()
+    return {*JOBS} if way == "diverge" else set()
 
 
 def _sweep(cwd: Path, *arguments: str) -> int:
@@ -105,8 +107,7 @@ def _rows(folder: Path) -> dict[str, dict[str, Any]]:
     names = ("rank", "values", "epochs", "state")
     rows = json.loads((folder / "results.json").read_text())["rows"]
     assert sorted(row["folder"] for row in rows) == sorted(JOBS)
-    ranks = {row["folder"]: {name: row[name] for name in names} for row in rows}
-    return ranks
+    return {row["folder"]: {name: row[name] for name in names} for row in rows}
 
 
 def _stamps(folder: Path) -> dict[str, tuple[int, ...]]:

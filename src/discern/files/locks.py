@@ -28,7 +28,7 @@ LACKING = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 STAND_IN = ".held"
 """Ending of the file that stands for a lock on such a file system."""
 
-SILENT_SECONDS = 2.0
+SILENT_SECONDS = 1.0
 """Time of waiting before the holder of a lock is named."""
 
 LOOK_SECONDS = 5.0
@@ -92,9 +92,9 @@ def _acquire_at_last(path: Path) -> BaseFileLock:
                 continue
             warned = process
             log.warning(
-                "%s has been stopped while others wait for it: `kill -CONT %d` lets it go on, "
+                "P%s has been stopped while others wait for it: `kill -CONT %d` lets it go on, "
                 "`kill -KILL %d` ends it.",
-                str(error).capitalize(),
+                str(error)[1:],
                 process,
                 process,
             )
@@ -108,7 +108,7 @@ def acquire(path: Path, patience: float = 0.0) -> BaseFileLock:
         OSError: the file cannot be created.
     """
     try:
-        lock: BaseFileLock = FileLock(path)
+        lock: BaseFileLock = FileLock(path, fallback_to_soft=False)
         try:
             lock.acquire(timeout=patience)
         except OSError as error:
