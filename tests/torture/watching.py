@@ -23,7 +23,6 @@ class Taken(NamedTuple):
         files: that are open.
         threads: that run.
         events: bytes of TensorBoard's files in the run's folder.
-        started: jobs, or epochs, before.
     """
 
     cpu: float
