@@ -87,7 +87,8 @@ def _run(
     launcher = BasicLauncher()
     launcher.hydra_context, launcher.config, launcher.task_function = setup
     over = threading.Event()
-    threading.Thread(target=_watch, args=(over, limit), daemon=True).start()
+    if math.isfinite(limit):
+        threading.Thread(target=_watch, args=(over, limit), daemon=True).start()
     begun = time.monotonic()
     try:
         result = launcher.launch([overrides], number)[0]
