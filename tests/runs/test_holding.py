@@ -84,7 +84,7 @@ def test_a_second_run_in_the_folder_says_who_has_it_and_touches_nothing(tmp_path
     kill(first)
     assert (tmp_path / "run" / LOCK).exists()
     last = tmp_path / "run" / "checkpoints" / "last.safetensors"
-    again = invoke(*RUN, f"ckpt_path={last}", cwd=tmp_path)
+    again = invoke(*RUN, f"ckpt_path={last}", "train=false", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert not (tmp_path / "run" / LOCK).exists()
 
