@@ -9,7 +9,6 @@ import contextlib
 import functools
 import logging
 import math
-import multiprocessing
 import os
 import signal
 import socket
@@ -29,8 +28,6 @@ from torture.case import SEED, Case
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "features"))
 
 from made_up import Counted, child, expected, images, rows, source
-
-FORK = multiprocessing.get_context("fork")
 
 COUNT = 24
 """Images whose features are computed, four at a time."""
@@ -118,7 +115,7 @@ def _check_folder(cwd: Path, processes: int, fault: str, seed: int) -> None:
     from discern.errors import DiscernError
     from discern.runs.holding import hold, is_in_use, release
 
-    folder, let_go = cwd / "run", FORK.Event()
+    folder, let_go = cwd / "run", cwd / "let go"
     folder.mkdir()
 
     def work(number: int) -> None:
@@ -128,7 +125,7 @@ def _check_folder(cwd: Path, processes: int, fault: str, seed: int) -> None:
             (cwd / f"refused{number}").write_text(str(error))
             return
         (cwd / f"holds{number}").write_text(str(os.getpid()))
-        assert let_go.wait(PATIENCE)
+        _until(let_go.exists)
         release(folder)
 
     with _started(processes, work) as started:
@@ -146,7 +143,7 @@ def _check_folder(cwd: Path, processes: int, fault: str, seed: int) -> None:
             _until(lambda: _is_stopped(_pid(holder)))
             assert is_in_use(folder)
             _signal(holder, signal.SIGCONT)
-        let_go.set()
+        let_go.touch()
         _end(started, [holder] if fault == "kill" else [])
     assert hold(folder)
     release(folder)
