@@ -14,7 +14,7 @@ FOLDER, PRUNER = "discern:folder", "discern:pruner"
 """User attributes that discern sets on a trial and on a study."""
 
 LOCKED_SECONDS = 300.0
-"""Time to wait for another process that writes to the study, of which SQLite's own 5 are too few."""
+"""Time to wait for another process that writes to the study; SQLite's own 5 are too few."""
 
 
 def open_storage(location: str) -> str | optuna.storages.BaseStorage:
