@@ -31,7 +31,7 @@ from discern.commands.predict import (
 from discern.config.compose import check_overrides_are_listed, compose_command
 from discern.config.experiment_file import name_of
 from discern.config.missing import check_all
-from discern.config.preflight import claim_folder
+from discern.config.preflight import claim_folder, take_folder
 from discern.config.typed import quoted
 from discern.console import ConsoleHandler, Formatter, LogFile
 from discern.errors import REFUSED, DiscernError
@@ -45,6 +45,7 @@ from discern.reports.evaluation import Evaluation
 from discern.reports.notebook import comparison_html, predictions_html
 from discern.run import train as run
 from discern.runs.folder import OUTPUTS, SWEEP, find_sweep, is_run
+from discern.runs.holding import release
 from discern.sweeps.outcome import Sweep, read_sweep
 from discern.sweeps.select import selected
 from discern.text import printable
@@ -132,15 +133,18 @@ def _in_folder(cfg: DictConfig, ckpt_path: str | None = None, again: bool = Fals
     shared = again and is_run(wished)
     if again:
         named = "folder"
-    cfg.folder = str(claim_folder(wished, named, ckpt_path, shared))
+    cfg.folder = str(take_folder(wished, named, ckpt_path, shared))
     return cfg
 
 
 @contextmanager
 def _as_command(file: Path) -> Iterator[None]:
     """Run the block as a command does: its log is shown and kept, torch's state is restored."""
-    with _shown(file), restore_torch_state(), with_threads(torch.get_num_threads()):
-        yield
+    try:
+        with _shown(file), restore_torch_state(), with_threads(torch.get_num_threads()):
+            yield
+    finally:
+        release(file.parent)
 
 
 @contextmanager

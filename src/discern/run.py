@@ -24,6 +24,7 @@ from discern.models.threads import use_threads
 from discern.redaction import log_missing, missing
 from discern.reports.tensorboard.hparams import log_row
 from discern.reports.tensorboard.settings import log_settings
+from discern.runs.holding import held
 from discern.runs.state import Ended, State
 from discern.runs.summary import Summary
 from discern.runs.sweep_job import sweep_draws
@@ -81,7 +82,7 @@ def train(
     """
     check(cfg)
     quiet_libraries()
-    with recorded(cfg, identity or {}, choices or {}) as summary:
+    with held(Path(cfg.folder)), recorded(cfg, identity or {}, choices or {}) as summary:
         return _train(cfg, summary, choices or {})
 
 

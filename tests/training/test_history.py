@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import ClassVar
 
 import pytest
 from lightning.pytorch import Callback
 from lightning.pytorch.utilities import grad_norm
 
-from discern.training.history import MetricsCSV, epoch_line
+from discern.training.history import ROWS_AT_ONCE, MetricsCSV, Row, epoch_line
 from disk import full_after
 from run_files import checkpoint, metrics_csv, summary
 
@@ -140,3 +141,30 @@ def test_metrics_that_cannot_be_written_are_one_warning(tmp_path, caplog):
     assert [record.message for record in caplog.records] == [
         f"{path} cannot be written (File too large): the run goes on without it."
     ]
+
+
+def test_a_long_table_is_written_in_a_hundredth_of_the_time_and_whole_at_the_end(
+    tmp_path, monkeypatch
+):
+    clock = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+    written = []
+    logger = MetricsCSV(tmp_path / "metrics.csv")
+    write = logger._write
+
+    def counted(rows: list[Row]) -> None:
+        nonlocal clock
+        clock += 0.1  # of which a hundred times are to pass
+        written.append(len(rows))
+        write(rows)
+
+    monkeypatch.setattr(logger, "_write", counted)
+    rows: list[Row] = []
+    for number in range(400):
+        clock += 1.0
+        rows.append({"epoch": number + 1, "step": number, "train/loss": 0.5})
+        logger.write(rows)
+    logger.finalize("success")
+    assert written[:ROWS_AT_ONCE] == list(range(1, ROWS_AT_ONCE + 1))
+    assert 25 < len(written) - ROWS_AT_ONCE < 35
+    assert (tmp_path / "metrics.csv").read_text().count("\n") == 401

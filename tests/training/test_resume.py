@@ -268,6 +268,8 @@ def test_of_a_run_with_nothing_left_to_train_there_are_all_rows(tiny_run):
     whole = tiny_run(name="whole")
     rest = tiny_run(f"ckpt_path={whole.folder}", name="rest")
     assert metrics_csv(rest.folder) == metrics_csv(whole.folder)
+
+
 def damage(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1

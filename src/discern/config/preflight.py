@@ -7,6 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, read_write
 
+from discern.config.check import check_sweep
 from discern.config.missing import check_all
 from discern.config.settle import settle_sweep
 from discern.config.typed import as_value, is_typed, quoted
@@ -15,6 +16,7 @@ from discern.config.values import plain
 from discern.errors import DiscernError, refuse
 from discern.files.places import expanded
 from discern.runs.folder import HYDRA, find_checkpoint, find_sweep, glance, is_run, is_sweep
+from discern.runs.holding import LOCKS, hold, is_in_use
 from discern.runs.state import State
 from discern.text import decoded
 
@@ -44,6 +46,8 @@ class Preflight(Callback):
         HydraConfig.instance().set_config(config)
         try:
             settle_sweep(config)
+            if "sweep" in config:
+                check_sweep(config)
             resumed = config.get("sweep") and (config.sweep.resume or _sweep_there(config))
             folder = find_sweep(resumed) if resumed else _claim(config, "sweep")
             # Hydra composes each job's config from the overrides, so that the folder must be one.
@@ -74,7 +78,7 @@ def _claim_again(config: DictConfig) -> Path:
     _check_is_named(config, "run")
     folder = expanded(config.hydra.run.dir)
     begun = is_run(folder) or (folder / HYDRA).is_file()
-    claimed = claim_folder(folder, "hydra.run.dir", shared=begun)
+    claimed = take_folder(folder, "hydra.run.dir", shared=begun)
     run = glance(claimed)
     if run.state.is_settled:
         done = run.state is not State.DIVERGED
@@ -107,7 +111,22 @@ def _check_is_named(config: DictConfig, kind: str) -> None:
 def _claim(config: DictConfig, kind: str, ckpt_path: str | None = None) -> Path:
     setting = f"hydra.{kind}.dir"
     named = is_typed(setting, config.hydra.overrides.hydra)
-    return claim_folder(expanded(config.hydra[kind].dir), setting if named else None, ckpt_path)
+    return take_folder(expanded(config.hydra[kind].dir), setting if named else None, ckpt_path)
+
+
+def take_folder(
+    folder: Path, named_by: str | None, ckpt_path: str | None = None, shared: bool = False
+) -> Path:
+    """Create a folder as :func:`claim_folder` does, and hold it until this process ends.
+
+    Raises:
+        DiscernError: as there, or another process is at work in it.
+    """
+    folder = claim_folder(folder, named_by, ckpt_path, shared)
+    hold(folder, named_by or "folder")
+    if named_by:  # another process may have had it, and have ended, in between
+        claim_folder(folder, named_by, ckpt_path, shared)
+    return folder
 
 
 def claim_folder(
@@ -154,7 +173,10 @@ def _share(folder: Path, setting: str, ckpt_path: str | None, shared: bool) -> P
     if not os.access(folder, os.W_OK | os.X_OK):
         raise DiscernError(f"{setting}={folder} cannot be written; choose another folder.")
     continues = ckpt_path and folder.resolve() in find_checkpoint(ckpt_path).resolve().parents
-    if any(folder.iterdir()) and not (continues or shared):
+    is_used = any(path.name not in LOCKS for path in folder.iterdir())
+    if is_used and not (continues or shared):
+        if is_in_use(folder):
+            hold(folder, setting)  # says who has it
         more = (
             ""
             if setting == "out"

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from discern.config.durations import seconds_of
 from discern.config.typed import AsTyped
 from discern.errors import as_override
 from discern.runs.folder import WORDS
@@ -478,10 +479,21 @@ class RollbackSettings(Strict):  # noqa: D101
     times: PositiveInt
 
 
+_Duration = Annotated[
+    PositiveFloat | _Time,
+    _where(lambda time: seconds_of(time) > 0),
+    Field(
+        description="a number of seconds above 0, a time DD:HH:MM:SS, or its parts such as "
+        "{minutes:5}"
+    ),
+]
+
+
 class SweepSettings(Strict):
     """The settings ``sweep.…``."""
 
     resume: _Sweep | None
+    job_timeout: _Duration | None
 
 
 AllowTargets = Annotated[

@@ -1,4 +1,4 @@
-"""``format=torch_export``: a ``torch.export`` program, which torch runs without the model's code."""
+"""``format=torch_export``: a ``torch.export`` program, which torch runs without our code."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ from typing import IO
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -24,6 +23,7 @@ from discern.features.stores import (
     is_mark,
     read_json,
 )
+from discern.files.locks import locked_in_turn
 from discern.files.writing import remove_abandoned, write_whole
 
 log = logging.getLogger(__name__)
@@ -182,17 +182,10 @@ class FeatureStore:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self.hold()
-        lock = FileLock(self.folder / f".writing-{part}.lock")
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            log.info("Another process is computing these features: waiting for it.")
-            lock.acquire()
-        try:
+        lock = self.folder / f".writing-{part}.lock"
+        with locked_in_turn(lock, "is computing these features"):
             self.refresh()
             yield
-        finally:
-            lock.release()
 
     def hold(self) -> None:
         """Mark the store as used now, and as in use until this process ends."""

@@ -14,10 +14,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from discern.config.typed import quoted
 from discern.errors import DiscernError, refusals_of_files
+from discern.files.locks import InUseError, acquire
 from discern.files.reading import check_format, inside, is_regular, read_json
 from discern.files.removing import remove_tree
 from discern.files.writing import write_whole
@@ -33,6 +32,7 @@ from discern.runs.folder import (
     mapping,
     read_facts,
 )
+from discern.runs.holding import held
 from discern.runs.state import State
 from discern.sweeps.names import differing, job_name
 from discern.sweeps.rows import Job, Objective, Row, shown
@@ -151,14 +151,15 @@ class Ledger:
             DiscernError: another sweep holds the lock.
         """
         try:
-            # A job may outlive a killed sweep by one batch.
-            lock = FileLock(self.folder / LOCK).acquire(timeout=PATIENCE)
-        except Timeout as error:
+            lock = acquire(self.folder / LOCK)
+        except InUseError as holder:
             raise DiscernError(
-                f"{self.folder} is in use: another sweep is at work in it."
-            ) from error
-        with lock:
+                f"{self.folder} is in use: another sweep, {holder}, is at work in it."
+            ) from holder
+        try:
             yield
+        finally:
+            lock.release()
 
     def rows(self) -> list[Row]:
         """The outcome of each job."""
@@ -201,6 +202,9 @@ class Ledger:
         from discern.models.saved import undamaged_checkpoint  # start-up time: torch
 
         folder = self.folder / job.name
+        if folder.is_dir():
+            with held(folder, PATIENCE):  # a job may outlive a killed sweep by one batch
+                pass
         if self.row(job).state in (State.INTERRUPTED, State.UNFINISHED):
             with suppress(DiscernError):  # none, or all are damaged
                 last = undamaged_checkpoint(str(folder.absolute()), goes_on=True)

@@ -41,6 +41,12 @@ NORM_EVERY = 50
 MAX_CLASS_CURVES = 12
 """The most classes for which an epoch records the validation accuracy of each class."""
 
+ROWS_AT_ONCE = 100
+"""Up to so many rows, metrics.csv is written after each epoch."""
+
+SHARE_OF_TIME = 0.01
+"""The most that writing a longer metrics.csv takes of a run."""
+
 Row = dict[str, float]
 """Name -> value of the metrics of an epoch, and its ``epoch`` (from 1) and ``step``."""
 
@@ -346,6 +352,9 @@ class MetricsCSV(Logger):
     Lightning's own CSVLogger writes a row a call, so that training and validation metrics of one
     epoch stand in different rows, each half empty. The rows are those of :class:`History`.
 
+    A file of many rows is not written in each epoch, since all of it is written, but so often that
+    this takes a hundredth of the time, and when training ends.
+
     Args:
         path: the file; it is replaced as a whole, so that a reader never sees half a row.
     """
@@ -353,6 +362,8 @@ class MetricsCSV(Logger):
     def __init__(self, path: str | Path) -> None:
         super().__init__()
         self.path = Path(path)
+        self._unwritten: Sequence[Row] = ()
+        self._next = 0.0
 
     @property
     def name(self) -> str:
@@ -371,8 +382,24 @@ class MetricsCSV(Logger):
         """Nothing: the history has them too, a row an epoch."""
 
     @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write the rows that were put off."""
+        if self._unwritten:
+            self._write(self._unwritten)
+
+    @rank_zero_only
     def write(self, rows: Sequence[Row]) -> None:
-        """Write the training and validation metrics of all epochs so far."""
+        """Write the training and validation metrics of all epochs so far, at once or later."""
+        begun = time.monotonic()
+        if len(rows) > ROWS_AT_ONCE and begun < self._next:
+            self._unwritten = rows
+            return
+        self._write(rows)
+        now = time.monotonic()
+        self._next = now + (now - begun) / SHARE_OF_TIME
+
+    def _write(self, rows: Sequence[Row]) -> None:
+        self._unwritten = ()
         logged = {name for row in rows for name in row if name.startswith(("train/", "val/"))}
         names = ["epoch", "step", *sorted(logged)]
         with dispensable(self.path.name), write_whole(self.path) as file:

@@ -24,10 +24,10 @@ from dataclasses import asdict, dataclass
 from email.message import Message
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from discern.errors import DiscernError, file_errors, first_line
+from discern.files.locks import locked_in_turn
 from discern.files.writing import sync_folder, write_whole
 from discern.redaction import PLACEHOLDER, redacted_setting
 
@@ -166,16 +166,8 @@ def alone(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from error
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        log.info("Waiting for another process, which is making %s.", path)
-        lock.acquire()
-    try:
+    with locked_in_turn(path.with_name(f".{path.name}.lock"), f"is making {path}"):
         yield
-    finally:
-        lock.release()
 
 
 # Digests

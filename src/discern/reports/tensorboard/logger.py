@@ -50,6 +50,7 @@ class TensorBoard(TensorBoardLogger):
             steps: optimizer steps of the run that is continued; 0 for a run that starts anew.
         """
         self._kept = frozenset(keep_events(Path(self.log_dir), steps))
+
     @property
     @rank_zero_experiment
     def experiment(self) -> SummaryWriter:
