@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from discern.config.allowed import allowed, options, type_of
+from discern.config.models_meant import check_models, is_ensemble
 from discern.config.schema import (
     EXTRAS,
     IF_INSTALLED,
@@ -33,7 +34,6 @@ from discern.config.schema import (
     RunSettings,
     TrainerSettings,
 )
-from discern.config.models_meant import check_models, is_ensemble
 from discern.config.settle import (
     Validator,
     leave_out,

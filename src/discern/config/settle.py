@@ -128,9 +128,11 @@ def _set(cfg: DictConfig, name: str, value: object) -> None:
     parent, _, key = name.rpartition(".")
     above: DictConfig = OmegaConf.select(cfg, parent) if parent else cfg
     with flag_override(above, ["struct", "readonly"], [False, False]):
-        several = isinstance(value, list)
-        texts = [as_value(v) if isinstance(v, str) else v for v in (value if several else [value])]
-        above[key] = texts if several else texts[0]
+        above[key] = list(map(_literal, value)) if isinstance(value, list) else _literal(value)
+
+
+def _literal(value: object) -> object:
+    return as_value(value) if isinstance(value, str) else value
 
 
 NUMBERS_OF_HYDRA = (

@@ -31,7 +31,7 @@ def measure(predictions: Predictions, seed: int) -> dict[str, Estimate]:
 
 
 def values_of(predictions: Predictions) -> dict[str, float]:
-    """The values that :func:`measure` has, without intervals, which take a thousand times as long."""
+    """The values of :func:`measure` without intervals, which take a thousand times as long."""
     found = _weighted(predictions, _existing(predictions), np.ones((1, len(predictions))))
     return {name: float(value[0]) for name, value in found.items()}
 

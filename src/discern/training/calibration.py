@@ -89,9 +89,7 @@ def changes(logits: Tensor, labels: Tensor, temperature: float) -> dict[str, lis
     return {name: [one[name] for one in found] for name in CHANGED}
 
 
-def _validated(
-    trainer: Trainer, model: Classifier, data: ImageDataModule
-) -> tuple[Tensor, Tensor]:
+def _validated(trainer: Trainer, model: Classifier, data: ImageDataModule) -> tuple[Tensor, Tensor]:
     """Logits float32 (N, K) and labels (N,) of the images that training was validated on.
 
     They are what :func:`discern.load` gives: in full precision, whatever that of training.
