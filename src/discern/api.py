@@ -180,7 +180,8 @@ def evaluate(
 
     Args:
         model: a result of :func:`train`; or a checkpoint: its path, a run's folder, ``last`` for
-            the newest run or ``best`` for the best one; or a list of checkpoints, for their ensemble.
+            the newest run or ``best`` for the best one; or a list of checkpoints,
+            for their ensemble.
         overrides: settings and choices as one types them, such as ``["split=val",
             "data.dir=photos"]``; by default the test split of the model's own data.
         folder: where tables and pictures are written; None for a new folder in ``outputs``.

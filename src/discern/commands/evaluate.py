@@ -107,7 +107,9 @@ def evaluate(cfg: DictConfig) -> Evaluation:
         "epoch": members[0].epoch if len(members) == 1 else None,
         "temperature": measured.temperature,
         "metrics": {name: asdict(estimate) for name, estimate in metrics.items()},
-        "before_temperature": before and {name: asdict(before[name]) for name in CHANGED},
+        "before_temperature": None
+        if before is None
+        else {name: asdict(before[name]) for name in CHANGED},
         "singles": [single.facts() for single in singles],
     }
     with write_whole(folder / "metrics.json") as file:
