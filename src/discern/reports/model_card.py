@@ -190,7 +190,7 @@ class ModelCard:
         counts = ", ".join(f"{int(n):,} for {split}" for split, n in images.items() if n)
         epoch, epochs = run.facts.get("best_epoch"), run.facts.get("epochs")
         rows: list[tuple[str, object]] = [
-            ("data", self.data),
+            ("data set", self.data),
             ("images", counts or "–"),
             ("fingerprint of the data", str(card.data.get("fingerprint", "–"))[:12]),
             *((name, text) for name, text in _settings(card)),
@@ -245,9 +245,9 @@ class ModelCard:
         shown = table(["expected calibration error", "of the logits", "calibrated"], rows)
         return (
             "## Calibration\n\nFor probabilities that are right as often as they say, divide the "
-            f"logits by the temperature **{temperature:.4g}** before the softmax (Guo et al., 2017). "
-            "It was fitted on the validation images, and discern applies it by itself."
-            + (f"\n\n{shown}" if rows else "")
+            f"logits by the temperature **{temperature:.4g}** before the softmax (Guo et al., "
+            "2017). It was fitted on the validation images, and discern applies it by itself; the "
+            "results above are without it." + (f"\n\n{shown}" if rows else "")
         )
 
     def _confusion(self) -> str:
@@ -257,8 +257,11 @@ class ModelCard:
         names, matrix = facts.tested.predictions.class_names, facts.confusions
         if len(names) <= MAX_MATRIX:
             rows = [(name, *map(int, row)) for name, row in zip(names, matrix, strict=True)]
-            shown = table(["true class \\ predicted as", *names], rows)
-            return f"## Confusion\n\nTest images of each class, by what they are predicted as.\n\n{shown}"
+            shown = table(["true class", *names], rows)
+            return (
+                "## Confusion\n\nTest images of each class, by the class that they are predicted "
+                f"as.\n\n{shown}"
+            )
         wrong = matrix.copy()
         np.fill_diagonal(wrong, 0)
         most = np.argsort(-wrong, axis=None, kind="stable")[:MAX_PAIRS]
