@@ -144,7 +144,8 @@ def test_evaluate_predict_and_the_module_say_the_same(tiny_run, tiny_mnist, pred
     measured = table(tmp_path / "evaluation")
     images = (torch.from_numpy(DIGITS[:100]).float().unsqueeze(1) / 255 - 0.1307) / 0.3081
     with torch.no_grad():
-        module = load(folder / "checkpoints" / "best.safetensors")(images).softmax(1).numpy()
+        network = load(folder / "checkpoints" / "best.safetensors")
+        module = (network(images) / network.card.temperature).softmax(1).numpy()
     for of_file, of_set, row in zip(rows, measured, module, strict=True):
         assert of_file["label"] == of_set["predicted"] == str(row.argmax())
         of_label = of_set[f"probability_{of_set['predicted']}"]

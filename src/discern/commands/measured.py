@@ -135,7 +135,7 @@ def _check_views(cfg: DictConfig, member: Member, data: ImageDataModule) -> None
         combined([member], cfg.tta)
     elif getattr(data, "augmentation", None) is None:  # not of a data module of the user's own
         choices = [name for name in getattr(data, "augmentations", {}) if name != "none"]
-        others = f"; data.augment may be {', '.join(choices)}" if choices else ""
+        others = f"; +data.augment=CHOICE says which: {', '.join(choices)}" if choices else ""
         raise DiscernError(
             f"tta={cfg.tta} shows views of the training augmentation, and the model was trained "
             f"without (data.augment=none){others}."
