@@ -23,8 +23,8 @@ from discern.data.published.mnist import read_sample
 from discern.errors import DiscernError
 from discern.models.card import CARD, Card
 from discern.models.checkpoint import write
-from discern.models.mlp import MLP
 from discern.models.combined import Model
+from discern.models.mlp import MLP
 from discern.models.saved import load
 from discern.models.transfer import TransferClassifier
 from discern.reports.classified import classified_sheet
@@ -537,8 +537,9 @@ def test_wide_layers_see_fewer_pictures_at_a_time(tmp_path):
     files = [tmp_path / f"{number}.png" for number in range(300)]
     for file in files:
         file.touch()
-    sizes = [len(batch.reasons) for batch in classify_files(files, Model(network, network.card), False)]
+    model = Model(network, network.card)
+    sizes = [len(batch.reasons) for batch in classify_files(files, model, False)]
     assert sizes == [256, 44]
     network.output = torch.nn.Linear(8, 2**20)
-    sizes = [len(b.reasons) for b in classify_files(files[:16], network, network.card, False)]
+    sizes = [len(b.reasons) for b in classify_files(files[:16], model, False)]
     assert sizes == [8, 8]
