@@ -25,6 +25,8 @@ from discern.commands.members import members_of
 from discern.commands.predict import (
     BATCH,
     classify_files,
+    is_exported_model,
+    load_model,
     probabilities_of,
     title_of,
     without_temperature,
@@ -32,22 +34,22 @@ from discern.commands.predict import (
 from discern.config.compose import check_overrides_are_listed, compose_command
 from discern.config.experiment_file import name_of
 from discern.config.missing import check_all
-from discern.config.preflight import claim_folder
+from discern.config.preflight import claim_folder, take_folder
 from discern.config.typed import quoted
-from discern.console import ConsoleHandler, Formatter
+from discern.console import ConsoleHandler, Formatter, LogFile
 from discern.errors import REFUSED, DiscernError, did_you_mean
 from discern.files.walk import find_files
 from discern.models.card import Card
 from discern.models.classifier import Classifier
 from discern.models.combined import Model, combined
-from discern.models.saved import load
 from discern.models.threads import with_threads
 from discern.reports import comparison
 from discern.reports.classified import Classified, classified_sheet
 from discern.reports.evaluation import Evaluation
 from discern.reports.notebook import comparison_html, predictions_html
 from discern.run import train as run
-from discern.runs.folder import OUTPUTS, SWEEP, find_sweep
+from discern.runs.folder import OUTPUTS, SWEEP, find_sweep, is_run
+from discern.runs.holding import release
 from discern.sweeps.outcome import Sweep, read_sweep
 from discern.sweeps.select import selected
 from discern.text import printable
@@ -115,31 +117,38 @@ def train(cfg: DictConfig) -> Result:
     if "hydra" not in cfg:
         raise DiscernError("train needs a config that discern.compose has composed.")
     choices, overrides = cfg.hydra.runtime.choices, list(cfg.hydra.overrides.task)
-    cfg = _in_folder(cfg, cfg.ckpt_path)
+    cfg = _in_folder(cfg, cfg.ckpt_path, again=cfg.auto_resume)
     name = name_of(choices.get("experiment") or choices.model)
     with _as_command(Path(cfg.folder, "train.log")):
         return run(cfg, {"name": name, "overrides": overrides}, choices)
 
 
-def _in_folder(cfg: DictConfig, ckpt_path: str | None = None) -> DictConfig:
+def _in_folder(cfg: DictConfig, ckpt_path: str | None = None, again: bool = False) -> DictConfig:
     """A copy of a composed config without its part ``hydra``, and with a new folder.
 
-    A run that continues the checkpoint may share the checkpoint's folder.
+    A run that continues the checkpoint may share the checkpoint's folder, and one that begins
+    ``again`` has its own.
     """
     cfg = copy.deepcopy(cfg)
     OmegaConf.clear_cache(cfg)  # such as the time of composition
     named, wished = "folder" if cfg.folder else None, Path(cfg.folder or cfg.hydra.run.dir)
     with open_dict(cfg):
         del cfg["hydra"]
-    cfg.folder = str(claim_folder(wished, named, ckpt_path))
+    shared = again and is_run(wished)
+    if again:
+        named = "folder"
+    cfg.folder = str(take_folder(wished, named, ckpt_path, shared))
     return cfg
 
 
 @contextmanager
 def _as_command(file: Path) -> Iterator[None]:
     """Run the block as a command does: its log is shown and kept, torch's state is restored."""
-    with _shown(file), restore_torch_state(), with_threads(torch.get_num_threads()):
-        yield
+    try:
+        with _shown(file), restore_torch_state(), with_threads(torch.get_num_threads()):
+            yield
+    finally:
+        release(file.parent)
 
 
 @contextmanager
@@ -152,7 +161,7 @@ def _shown(file: Path | None = None) -> Iterator[None]:
     level = logger.level
     handlers: list[logging.Handler] = []
     if file is not None:
-        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+        handlers.append(LogFile(file, encoding="utf-8", delay=True))
         handlers[-1].setFormatter(Formatter(TIMED))
     if not logger.hasHandlers():
         handlers.append(ConsoleHandler())
@@ -361,6 +370,11 @@ def predict(
                 f"{name}={value} is not allowed; {did_you_mean(str(value), allowed)}"
             )
     members = _members(model)
+    if is_exported_model(members[0]) and (tta, temperature) != ("none", "on"):
+        raise DiscernError(
+            f"tta={tta} and temperature={temperature} are not possible together with an exported "
+            "model, which is as it was exported; give the checkpoint."
+        )
     training = [member.network.training for member in members]
     try:
         for member in members:
@@ -387,12 +401,14 @@ def _members(model: nn.Module | Result | str | Path | Sequence[str | Path]) -> S
 
 def _model(model: object) -> Model:
     if isinstance(model, (str, Path)):
-        model = load(model)
+        model = load_model(model)
     if isinstance(model, Result):
         model = model.model
     if isinstance(model, Classifier):
         return Model(model.network, Card.model_validate(model.card))
     card = getattr(model, "card", None)
+    if isinstance(card, Card) and hasattr(model, "of_pictures"):  # its temperature is in its graph
+        card = card.model_copy(update={"temperature": None})
     if not isinstance(card, Card) or not isinstance(model, nn.Module):
         raise DiscernError(
             f"predict needs a model of discern.load or discern.train, not a {type(model).__name__}."

@@ -36,6 +36,8 @@ Commands:
              discern evaluate ckpt_path=best split=test
   predict    classify pictures in files
              discern predict ckpt_path=best input=photos
+  export     write a saved model as ONNX and other formats, and prove that nothing was lost
+             discern export ckpt_path=best out=exported
   report     rebuild the report pages of runs and sweeps
              discern report outputs
   compare    show the differences between runs, and whether one is better
@@ -171,6 +173,8 @@ def _hydra_command(name: str, arguments: list[str]) -> None:
                 DiscernError(f"{option}={value} names another command: discern {other} runs it.")
             )
     sys.argv = [sys.argv[0], *overrides, *options]
+    from discern.runs.holding import release_all
+
     # Hydra would print its exceptions in several lines; with this it raises them.
     try:
         with _environment("HYDRA_FULL_ERROR", "1"), checked_files(overrides):
@@ -186,6 +190,8 @@ def _hydra_command(name: str, arguments: list[str]) -> None:
         if options:
             refuse(DiscernError(explain(error, name, overrides)))
         refuse(DiscernError("\n".join(dict.fromkeys(explain_all(error, name, overrides)))))
+    finally:
+        release_all()
 
 
 def _split_hydra_options(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -251,7 +257,9 @@ def _complete(arguments: list[str]) -> None:
     COMMANDS.get(command, train)(arguments)
 
 
-JOBS = {"train": "folder", "inspect": "folder", "evaluate": "folder", "predict": "out"}
+JOBS = {
+    "train": "folder", "inspect": "folder", "evaluate": "folder", "predict": "out", "export": "out",
+}  # fmt: skip
 """Commands that Hydra composes -> the setting that names the job's folder. Each is run by the
 function of its name in the module of its name."""
 

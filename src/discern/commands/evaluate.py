@@ -24,9 +24,11 @@ from discern.data.images import Images
 from discern.data.known import Rule
 from discern.data.module import ImageDataModule
 from discern.errors import DiscernError, as_override
+from discern.exports.onnx_model import ExportedModel
 from discern.files.writing import as_json_values, write_whole
 from discern.files.yaml_file import write_config
 from discern.models.card import TARGET, Card, without_target
+from discern.models.saved import undamaged_checkpoint
 from discern.models.threads import use_threads
 from discern.redaction import log_missing, missing
 from discern.reports.calibration import draw_reliability, reliability
@@ -41,7 +43,7 @@ from discern.reports.intervals import Estimate
 from discern.reports.measures import measure
 from discern.reports.samples import as_pixels, top_losses
 from discern.reports.sheet import save
-from discern.runs.folder import SUMMARY, find_checkpoint, glance, is_run, mapping
+from discern.runs.folder import SUMMARY, glance, is_run, mapping
 from discern.runs.metric_table import metric_of
 from discern.runs.predictions import Predictions, warn_of_undefined, write_predictions
 from discern.runs.state import Ended, State
@@ -139,6 +141,8 @@ def _data(cfg: DictConfig, members: Sequence[Member]) -> ImageDataModule:
     first = members[0]
     for member in members:
         use_threads(member.network, member.card.input_shape)
+    if isinstance(first.network, ExportedModel):
+        _check_sides_are_known(cfg, first.network)
     known = known_to_any(members)
     with open_dict(cfg):
         cfg.data = data_settings(cfg, first.card, first.path, known.rule)
@@ -149,6 +153,15 @@ def _data(cfg: DictConfig, members: Sequence[Member]) -> ImageDataModule:
     check_fit(first.card, data, first.path)
     say_what_is_measured(data, cfg.split)
     return data
+
+
+def _check_sides_are_known(cfg: DictConfig, model: ExportedModel) -> None:
+    """Refuse a split of a run's own data that the exported file cannot tell from the others."""
+    if cfg.split != "test" and model.facts.known is None and "_target_" not in cfg.data:
+        raise DiscernError(
+            f"split={cfg.split} is not possible: {model.path} does not say which images its run "
+            "trained on; split=test, or the checkpoint, is."
+        )
 
 
 def test_beside(run: Path) -> None:
@@ -163,7 +176,7 @@ def test_beside(run: Path) -> None:
     assert isinstance(cfg, DictConfig)
     for name in ("defaults", "hydra"):
         del cfg[name]
-    checkpoint = find_checkpoint(str(run))
+    checkpoint = undamaged_checkpoint(str(run))
     cfg.ckpt_path, cfg.folder = str(checkpoint), str(folder)
     quiet_libraries()
     summary = Summary(folder / SUMMARY)
@@ -198,7 +211,7 @@ def data_settings(
     asked: dict[str, object] = {} if rule is None else {**rule.asked, "fraction": rule.fraction}
     if "_target_" not in settings:
         typed = {name: value for name, value in settings.items() if value is not None}
-        of_run = _settings_of_run(card, checkpoint, cfg.tta)
+        of_run = _settings_of_run(card, checkpoint, cfg.get("tta", "none"))
         asked = {name: value for name, value in asked.items() if name in of_run}
         settings = {**of_run, **asked, **typed}
     target = str(settings["_target_"])

@@ -18,6 +18,7 @@ from discern.data.augment import View
 from discern.data.images import Batch, Images
 from discern.data.module import ImageDataModule
 from discern.errors import DiscernError
+from discern.exports.onnx_model import ExportedModel
 from discern.features.engine import use_engine
 from discern.files.csv_cells import write_csv
 from discern.files.writing import write_whole
@@ -35,6 +36,12 @@ MAX_SINGLES = 10
 """The most single models that several together are compared with, the first or best ones."""
 
 SOUP = "soup.safetensors"
+
+EXPORTED_BATCH = 256
+"""Images that an exported model classifies at a time; photographs, of various sizes, one by one."""
+
+SMALLEST = 2.0**-149
+"""The smallest float32 above 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +137,13 @@ def check_has_images(split: str, data: ImageDataModule) -> None:
 
 
 def _check_views(cfg: DictConfig, member: Member, data: ImageDataModule) -> None:
-    """Raise a DiscernError where test-time augmentation would show nothing new."""
+    """Raise a DiscernError where test-time augmentation is not possible or shows nothing new."""
+    if isinstance(member.network, ExportedModel) and (cfg.tta, cfg.temperature) != ("none", "on"):
+        wrong = f"tta={cfg.tta}" if cfg.tta != "none" else "temperature=off"
+        raise DiscernError(
+            f"{wrong} is not possible: {relative(member.path)} is an exported model, which is as "
+            "it was exported; give the checkpoint."
+        )
     if not isinstance(cfg.tta, int):
         combined([member], cfg.tta)
     elif getattr(data, "augmentation", None) is None:  # not of a data module of the user's own
@@ -154,9 +167,21 @@ def predictions_of(member: Member, cfg: DictConfig, data: ImageDataModule) -> Pr
 
 
 def _logits(member: Member, cfg: DictConfig, data: ImageDataModule) -> Tensor:
+    if isinstance(member.network, ExportedModel):
+        return _of_pictures(member.network, _images(cfg, data))
     return _outputs(
         member.network, data.sequential_loader(_images(cfg, data), data.eval_batch_size)
     )
+
+
+def _of_pictures(model: ExportedModel, images: Images) -> Tensor:
+    """Logits of the probabilities of an exported model, which prepares the pictures itself."""
+    batch = EXPORTED_BATCH if images.names() is None else 1
+    found = [
+        model.of_pictures(images.pictures(np.arange(start, min(start + batch, len(images)))))
+        for start in range(0, len(images), batch)
+    ]
+    return torch.from_numpy(np.concatenate(found)).clamp(min=SMALLEST).log()
 
 
 def _images(cfg: DictConfig, data: ImageDataModule) -> Images:

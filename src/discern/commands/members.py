@@ -12,10 +12,11 @@ from discern.config.models_meant import check_models
 from discern.config.values import plain
 from discern.data.known import KnownImages, Side, same_classes
 from discern.errors import DiscernError
+from discern.exports.files import is_exported
 from discern.files.places import placed
 from discern.models.combined import Model
-from discern.models.saved import Content, known_images, read, rebuilt
-from discern.runs.folder import checkpoint_in, find_checkpoint, is_sweep
+from discern.models.saved import Content, known_images, read, rebuilt, undamaged_checkpoint
+from discern.runs.folder import checkpoint_in, is_sweep
 from discern.runs.state import State
 from discern.training.job import relative
 
@@ -39,6 +40,9 @@ class Member(Model):
     @property
     def known(self) -> KnownImages:
         """The images that its run knew."""
+        if is_exported(self.path):
+            known: KnownImages = self.network.known  # type: ignore[assignment]
+            return known
         return known_images(self.path, self.content)
 
 
@@ -51,12 +55,25 @@ def members_of(ckpt_path: str | list[str], ensemble: str | None) -> list[Member]
     ckpt_path = plain(ckpt_path)
     check_models(ckpt_path, ensemble)
     members = [_loaded(path) for path in _checkpoints(ckpt_path, ensemble)]
+    exported = next((one.path for one in members if is_exported(one.path)), None)
+    if exported is not None and len(members) > 1:
+        raise DiscernError(
+            f"{relative(exported)} is an exported model, and no part of an ensemble; give the "
+            "checkpoint."
+        )
     for other in members[1:]:
         _check_alike(members[0], other)
     return members
 
 
 def _loaded(path: Path) -> Member:
+    if is_exported(path):
+        from discern.exports.onnx_model import load_exported  # start-up time
+
+        exported = load_exported(path)
+        # Its temperature is in the file's own graph.
+        card = exported.card.model_copy(update={"temperature": None})
+        return Member(exported, card, path, {}, None)
     content = read(path)
     network = rebuilt(path, content)
     return Member(network, network.card, path, content, network.epoch)  # type: ignore[arg-type]
@@ -64,10 +81,10 @@ def _loaded(path: Path) -> Member:
 
 def _checkpoints(ckpt_path: str | list[str], ensemble: str | None) -> list[Path]:
     if isinstance(ckpt_path, list):
-        return [find_checkpoint(each) for each in ckpt_path]
+        return [undamaged_checkpoint(each) for each in ckpt_path]
     folder = placed(ckpt_path)
     if ensemble is None or not is_sweep(folder):
-        return [find_checkpoint(ckpt_path)]
+        return [undamaged_checkpoint(ckpt_path)]
     found = _of_sweep(folder)
     if not found:
         raise DiscernError(f"ckpt_path={ckpt_path} is a sweep without a job that is done.")

@@ -23,12 +23,13 @@ from discern.console import is_terminal
 from discern.data.in_memory import InMemoryImages
 from discern.data.pictures import PictureError, dark_on_light, fit_picture
 from discern.errors import DiscernError, as_override
+from discern.exports.files import is_exported
 from discern.files.csv_cells import write_csv
 from discern.files.walk import find_files
 from discern.files.writing import write_whole
 from discern.models.card import Card
 from discern.models.combined import Model, combined
-from discern.models.saved import model_name
+from discern.models.saved import load, model_name, undamaged_checkpoint
 from discern.models.threads import use_threads
 from discern.reports.classified import Classified, classified_sheet
 from discern.reports.explain import GradCam
@@ -105,6 +106,8 @@ def predict(cfg: DictConfig) -> Outcome:
             f"{members[0].path} takes images of {shape[0]} channels; pictures are read as grey (1) "
             "or colour (3)."
         )
+    if is_exported(members[0].path):
+        _check_is_as_exported(cfg, members[0].path)
     model = _model(members, cfg)
     card = model.card
     explainer = GradCam(model.network, shape, model_name(card)) if cfg.explain else None
@@ -143,6 +146,33 @@ def without_temperature(model: Model) -> Model:
     return Model(model.network, model.card.model_copy(update={"temperature": None}))
 
 
+def _check_is_as_exported(cfg: DictConfig, path: Path) -> None:
+    """Refuse what only a checkpoint can do."""
+    for wrong, asked in (
+        ("explain=true", cfg.explain),
+        (f"tta={cfg.tta}", cfg.tta != "none"),
+        ("temperature=off", cfg.temperature == "off"),
+    ):
+        if asked:
+            raise DiscernError(
+                f"{wrong} is not possible: {path} is an exported model, which is as it was "
+                "exported; give the checkpoint."
+            )
+
+
+def load_model(path: str | Path) -> nn.Module:
+    """The model in a checkpoint, or in a file of ``discern export``, which takes pictures.
+
+    Raises:
+        DiscernError: as :func:`discern.load`.
+    """
+    if not is_exported(file := undamaged_checkpoint(str(path), "path")):
+        return load(file)
+    from discern.exports.onnx_model import load_exported  # start-up time
+
+    return load_exported(file)
+
+
 def title_of(card: Card) -> str:
     """The title of a sheet of classified pictures."""
     model = f"{model_name(card)} trained on {card.data.get('title', 'unknown data')}"
@@ -161,7 +191,12 @@ def classify_files(files: list[Path], model: Model, invert: bool | str) -> Itera
             reasons, pixels = _read(files[start : start + size], card, pool)
             inverted = _to_invert(pixels, invert)
             pixels[inverted] = 255 - pixels[inverted]
-            yield Batch(reasons, pixels, inverted, *probabilities_of(model, pixels))
+            if takes_photographs(model):
+                probabilities = _of_photographs(network, card, reasons, inverted)
+                scores = probabilities, ranked(probabilities)
+            else:
+                scores = probabilities_of(model, pixels)
+            yield Batch(reasons, pixels, inverted, *scores)
             bar.update(len(reasons))
 
 
@@ -202,15 +237,10 @@ def _preparation(card: Card) -> Callable[[Path], NDArray[np.uint8]]:
     if known.resize is None or known.interpolation is None:
         return lambda path: fit_picture(path, card.input_shape)
     # torchvision takes half a second to import; a model of small images does not need it.
-    from discern.data.preprocessing import Preprocessing
+    from discern.exports.running import preprocessing_of
 
-    photos = Preprocessing(
-        card.input_shape[1],
-        known.resize,
-        known.interpolation,
-        tuple(known.mean) if isinstance(known.mean, list) else (known.mean,),
-        tuple(known.std) if isinstance(known.std, list) else (known.std,),
-    )
+    photos = preprocessing_of(card)
+    assert photos is not None
     return lambda path: photos.read(path).numpy()
 
 
@@ -220,6 +250,38 @@ def _to_invert(pixels: NDArray[np.uint8], invert: bool | str) -> NDArray[np.bool
         # Colour pictures are never inverted.
         return dark_on_light(pixels) if pixels.shape[1] == 1 else np.zeros(len(pixels), np.bool_)
     return np.full(len(pixels), invert)
+
+
+def takes_photographs(model: Model) -> bool:
+    """Whether a model resizes and cuts photographs itself, as an exported one does."""
+    return is_exported_model(model) and model.preprocessing.resize is not None
+
+
+def is_exported_model(model: Model) -> bool:
+    """Whether it is a model of ``discern export``, which takes pictures."""
+    return hasattr(model.network, "of_pictures")
+
+
+def _of_photographs(
+    network: nn.Module,
+    card: Card,
+    reasons: dict[Path, str | None],
+    inverted: NDArray[np.bool_],
+) -> NDArray[np.float32]:
+    """Class probabilities (M, K) of the files that are pictures, by an exported model."""
+    from discern.exports.running import preprocessing_of  # start-up time
+
+    photographs = preprocessing_of(card)
+    assert photographs is not None
+    found = [np.empty((0, len(card.class_names)), np.float32)]
+    read = (path for path, reason in reasons.items() if reason is None)
+    for path, invert in zip(read, inverted, strict=True):
+        try:
+            picture = photographs.picture(path)
+        except PictureError as error:
+            raise DiscernError(f"{printable(path)} can no longer be read: {error}.") from error
+        found.append(network.of_pictures([255 - picture if invert else picture]))
+    return np.concatenate(found)
 
 
 def probabilities_of(
@@ -233,11 +295,19 @@ def probabilities_of(
     classes, temperature = len(model.classes), model.card.temperature
     if not len(pixels):  # no file of a batch was a picture; few networks take none
         return np.empty((0, classes), np.float32), np.empty((0, min(TOP, classes)), np.int64)
+    if is_exported_model(model):  # an exported model; no small image is resized
+        found = model.network.of_pictures(list(pixels.transpose(0, 2, 3, 1)))
+        return found, ranked(found)
     with torch.inference_mode():
         logits = model.network(_normalised(model.card, pixels))
         scaled = logits if temperature is None else tempered(logits, temperature)
         probabilities: NDArray[np.float32] = scaled.softmax(1).float().numpy()
-    return probabilities, np.argsort(-logits.numpy(), axis=1, kind="stable")[:, :TOP]
+    return probabilities, ranked(logits.numpy())
+
+
+def ranked(scores: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The classes of the highest scores (M, K), (M, T), the first one first."""
+    return np.argsort(-scores, axis=1, kind="stable")[:, :TOP]
 
 
 def _normalised(card: Card, pixels: NDArray[np.uint8]) -> Tensor:

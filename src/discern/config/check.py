@@ -29,9 +29,11 @@ from discern.config.schema import (
     SCHEMAS,
     WITHOUT_SCHEMA,
     EvaluationSettings,
+    ExportSettings,
     InspectionSettings,
     PredictionSettings,
     RunSettings,
+    SweepSettings,
     TrainerSettings,
 )
 from discern.config.settle import (
@@ -226,6 +228,15 @@ def _is_built(part: object) -> bool:
     return isinstance(part, DictConfig) and part.get("_target_") is not None
 
 
+def check_sweep(cfg: DictConfig) -> None:
+    """Raise for the settings ``sweep.…`` of a sweep itself, which its jobs do not have.
+
+    Raises:
+        DiscernError: one has a value that is not allowed.
+    """
+    raise_all([sentence for _, sentence in _part_faults(SweepSettings, plain(cfg.sweep), "sweep.")])
+
+
 def _faults_of_parts(values: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     for name, part in _parts(values):
         schema, extra = _schema_of(name, part), EXTRAS.get(str(part.get("_target_")))
@@ -339,6 +350,10 @@ def _check_searches(cfg: DictConfig) -> None:
         raise DiscernError(f"{searches[0]} needs optimizer.lr, and {optimizer} is given none here.")
 
 
+def _check_model(cfg: DictConfig) -> None:
+    find_checkpoint(cfg.ckpt_path)
+
+
 def _check_models(cfg: DictConfig) -> None:
     check_models(plain(cfg.ckpt_path), cfg.ensemble)
 
@@ -368,6 +383,11 @@ def _check_explanation(cfg: DictConfig) -> None:
         _check_installed("explain=true", "captum", "explain")
 
 
+def _check_format(cfg: DictConfig) -> None:
+    if cfg.format == "openvino":
+        _check_installed("format=openvino", "openvino", "openvino")
+
+
 Check = tuple[tuple[str, ...], Callable[[DictConfig], None]]
 """The parts of a config that must be right, and what raises for what is wrong between them."""
 
@@ -386,6 +406,7 @@ COMMANDS: dict[str, tuple[type[BaseModel], tuple[Check, ...]]] = {
         EvaluationSettings,
         ((("ckpt_path", "ensemble"), _check_models), (("out", "ensemble"), _check_out)),
     ),
+    "export": (ExportSettings, ((("ckpt_path",), _check_model), (("format",), _check_format))),
     "inspect": (InspectionSettings, ()),
     "predict": (
         PredictionSettings,
