@@ -280,7 +280,7 @@ def _of_photographs(
             picture = photographs.picture(path)
         except PictureError as error:
             raise DiscernError(f"{printable(path)} can no longer be read: {error}.") from error
-        found.append(network.of_pictures([255 - picture if invert else picture]))
+        found.append(network.of_pictures([255 - picture if invert else picture]))  # type: ignore[operator]
     return np.concatenate(found)
 
 
@@ -296,7 +296,7 @@ def probabilities_of(
     if not len(pixels):  # no file of a batch was a picture; few networks take none
         return np.empty((0, classes), np.float32), np.empty((0, min(TOP, classes)), np.int64)
     if is_exported_model(model):  # an exported model; no small image is resized
-        found = model.network.of_pictures(list(pixels.transpose(0, 2, 3, 1)))
+        found = model.network.of_pictures(list(pixels.transpose(0, 2, 3, 1)))  # type: ignore[operator]
         return found, ranked(found)
     with torch.inference_mode():
         logits = model.network(_normalised(model.card, pixels))
