@@ -48,12 +48,12 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         return float(expected.mean() - target)
 
     coldest, hottest = -np.log(MIN_TEMPERATURE), -np.log(MAX_TEMPERATURE)
+    if slope(hottest) >= 0:
+        raise NoTemperatureError("on the validation images the network is no better than guessing")
     if target == 0:  # no logit is above the label's: the colder, the better
         raise NoTemperatureError(
             "every validation image is classified correctly, so that no temperature is the best"
         )
-    if slope(hottest) >= 0:
-        raise NoTemperatureError("on the validation images the network is no better than guessing")
     if slope(coldest) <= 0:
         raise NoTemperatureError(f"the best one is below {MIN_TEMPERATURE}")
     return float(np.exp(-brentq(slope, hottest, coldest, xtol=1e-10)))
