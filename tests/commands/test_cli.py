@@ -165,6 +165,7 @@ CHEAP = {
     "runs prune": (1, "Error: discern runs prune needs keep=N"),
     "cache list": (0, "Features in "),
     "compare a b": (1, "Error: a does not exist"),
+    "card a": (1, "Error: a does not exist"),
     "report x": (1, "Error: x is not a folder"),
     "dashboard --help": (0, "port="),
     "doctor": (0, "Versions"),
