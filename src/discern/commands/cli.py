@@ -36,6 +36,8 @@ Commands:
              discern evaluate ckpt_path=best split=test
   predict    classify pictures in files
              discern predict ckpt_path=best input=photos
+  serve      answer requests over HTTP with a saved model
+             discern serve ckpt_path=best port=8000
   report     rebuild the report pages of runs and sweeps
              discern report outputs
   compare    show the differences between runs, and whether one is better
@@ -253,13 +255,13 @@ JOBS = {"train": "folder", "inspect": "folder", "evaluate": "folder", "predict":
 """Commands that Hydra composes -> the setting that names the job's folder. Each is run by the
 function of its name in the module of its name."""
 
-PLAIN = ("report", "compare", "runs", "cache", "dashboard", "doctor", "schema")
+PLAIN = ("serve", "report", "compare", "runs", "cache", "dashboard", "doctor", "schema")
 """Commands whose module in ``discern.commands`` parses its own arguments, in ``run``."""
 
 WORDLESS = ("runs", "dashboard", "doctor", "schema")
 """Plain commands that work without arguments; the others print their help."""
 
-COMPLETED = ("runs", "cache", "dashboard", "doctor", "schema")
+COMPLETED = ("serve", "runs", "cache", "dashboard", "doctor", "schema")
 """Plain commands with shell completion of their own."""
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
 import numpy as np
 import torch
@@ -99,11 +99,7 @@ def predict(cfg: DictConfig) -> Outcome:
     network = load(checkpoint)
     card: Card = network.card  # type: ignore[assignment]
     use_threads(network, card.input_shape)
-    if card.input_shape[0] not in (1, 3):
-        raise DiscernError(
-            f"{checkpoint} takes images of {card.input_shape[0]} channels; pictures are read as "
-            "grey (1) or colour (3)."
-        )
+    check_channels(card, checkpoint)
     explainer = GradCam(network, card.input_shape, model_name(card)) if cfg.explain else None
     files = list(find_files(cfg.input))
     if hasattr(network, "backbone") or cfg.engine != "auto":
@@ -126,6 +122,15 @@ def predict(cfg: DictConfig) -> Outcome:
     return outcome
 
 
+def check_channels(card: Card, checkpoint: Path) -> None:
+    """Raise a DiscernError for a model of images that no picture can be read as."""
+    if card.input_shape[0] not in (1, 3):
+        raise DiscernError(
+            f"{checkpoint} takes images of {card.input_shape[0]} channels; pictures are read as "
+            "grey (1) or colour (3)."
+        )
+
+
 def title_of(card: Card) -> str:
     """The title of a sheet of classified pictures."""
     model = f"{model_name(card)} trained on {card.data.get('title', 'unknown data')}"
@@ -140,13 +145,18 @@ def classify_files(
         ThreadPoolExecutor(os.cpu_count()) as pool,
         _progress_bar("predict", len(files)) as bar,
     ):
-        size = max(1, min(BATCH, MAX_VALUES // max(math.prod(card.input_shape), _widest(network))))
+        size = batch_size(network, card)
         for start in range(0, len(files), size):
             reasons, pixels = _read(files[start : start + size], card, pool)
-            inverted = _to_invert(pixels, invert)
+            inverted = to_invert(pixels, invert)
             pixels[inverted] = 255 - pixels[inverted]
             yield Batch(reasons, pixels, inverted, probabilities_of(network, card, pixels))
             bar.update(len(reasons))
+
+
+def batch_size(network: nn.Module, card: Card) -> int:
+    """The most pictures that are classified at a time."""
+    return max(1, min(BATCH, MAX_VALUES // max(math.prod(card.input_shape), _widest(network))))
 
 
 def _widest(network: nn.Module) -> int:
@@ -166,7 +176,7 @@ def _read(
     files: list[Path], card: Card, pool: ThreadPoolExecutor
 ) -> tuple[dict[Path, str | None], NDArray[np.uint8]]:
     """Why each file cannot be read, or None, and the pixels of those that can."""
-    prepare = _preparation(card)
+    prepare = preparation(card)
 
     def read(path: Path) -> NDArray[np.uint8] | str:
         try:
@@ -180,11 +190,14 @@ def _read(
     return reasons, np.array(pictures, np.uint8).reshape(-1, *card.input_shape)
 
 
-def _preparation(card: Card) -> Callable[[Path], NDArray[np.uint8]]:
-    """The function from a file to the pixels, uint8 (C, H, W), that the model takes."""
+def preparation(card: Card) -> Callable[[Path | IO[bytes]], NDArray[np.uint8]]:
+    """The function from a file, its path or open, to the pixels, uint8 (C, H, W), for the model.
+
+    It raises PictureError for a file that cannot be read.
+    """
     known = card.preprocessing
     if known.resize is None or known.interpolation is None:
-        return lambda path: fit_picture(path, card.input_shape)
+        return lambda source: fit_picture(source, card.input_shape)
     # torchvision takes half a second to import; a model of small images does not need it.
     from discern.data.preprocessing import Preprocessing
 
@@ -195,10 +208,10 @@ def _preparation(card: Card) -> Callable[[Path], NDArray[np.uint8]]:
         tuple(known.mean) if isinstance(known.mean, list) else (known.mean,),
         tuple(known.std) if isinstance(known.std, list) else (known.std,),
     )
-    return lambda path: photos.read(path).numpy()
+    return lambda source: photos.read(source).numpy()
 
 
-def _to_invert(pixels: NDArray[np.uint8], invert: bool | str) -> NDArray[np.bool_]:
+def to_invert(pixels: NDArray[np.uint8], invert: bool | str) -> NDArray[np.bool_]:
     """Which pictures, uint8 (M, C, H, W), are to be inverted, bool (M,)."""
     if invert == "auto":
         # Colour pictures are never inverted.
