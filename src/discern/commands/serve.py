@@ -36,7 +36,8 @@ Settings:
   port=8000           the port; 0 for a free one
   engine=auto         the engine that computes a backbone's features, as of discern predict
   invert=auto         auto, true or false: swap dark and light, as of discern predict
-  batch=32            pictures that are classified at a time, at most
+  batch=auto          pictures that are classified at a time, at most; auto: the smallest number
+                      that is about as fast as more, measured at the start
   wait_ms=4           milliseconds that a picture waits for others, at most
   max_body_mb=32      megabytes of a request, at most
   max_files=64        pictures of a request, at most
@@ -85,6 +86,10 @@ def _one_of(*choices: str) -> Callable[[str, str], str]:
     return read
 
 
+def _batch(name: str, value: str) -> int | None:
+    return None if value == "auto" else _between(1, 1024)(name, value)
+
+
 def _inversion(name: str, value: str) -> bool | str:
     return value if value == "auto" else _one_of("auto", "true", "false")(name, value) == "true"
 
@@ -104,7 +109,7 @@ class Settings:
     port: Annotated[int, _between(0, 65_535)] = 8000
     engine: Annotated[str, _one_of(*get_args(Engine))] = "auto"
     invert: Annotated[bool | str, _inversion] = "auto"
-    batch: Annotated[int, _between(1, 1024)] = 32
+    batch: Annotated[int | None, _batch] = None
     wait_ms: Annotated[int, _between(0, 1000)] = 4
     max_body_mb: Annotated[int, _between(1, 1024)] = 32
     max_files: Annotated[int, _between(1, 1024)] = 64
@@ -172,13 +177,17 @@ def _serve(asked: Settings, listener: socket.socket) -> None:
     os.environ[SETTING] = str(asked.max_picture_mb)
     max_bytes()
     with loading("torch"):
+        import torch
         import uvicorn
 
         from discern.commands.service.application import Service
+        from discern.commands.service.batches import AT_ONCE
         from discern.commands.service.connection import connection_class
         from discern.commands.service.limits import MB, Limits
 
-    model = _model(asked)
+    model = model_of(asked)
+    # Batches that are classified at once share the cores, and do not wait for each other's threads.
+    torch.set_num_threads(max(1, torch.get_num_threads() // AT_ONCE))
     _allow_open_files()
     limits = Limits(
         body=asked.max_body_mb * MB,
@@ -195,7 +204,7 @@ def _serve(asked: Settings, listener: socket.socket) -> None:
             print(WARNING.format(host=for_terminal(asked.host)), file=sys.stderr)
         say(f"{model.name} answers at {url}/predict; {url}/docs says how.   (Ctrl-C ends it)")
 
-    batch = min(asked.batch, model.batch_size)
+    batch = asked.batch or model.fast_batch()
     service = Service(model, limits, batch, asked.wait_ms / 1000, asked.host, started)
     config = uvicorn.Config(
         service.application(),
@@ -211,7 +220,12 @@ def _serve(asked: Settings, listener: socket.socket) -> None:
     uvicorn.Server(config).run(sockets=[listener])
 
 
-def _model(asked: Settings) -> Model:
+def model_of(asked: Settings) -> Model:
+    """The model as it is served.
+
+    Raises:
+        DiscernError: there is none, or it cannot be served with these settings.
+    """
     from discern.commands.predict import check_channels
     from discern.commands.service.model import Model
     from discern.models.card import Card

@@ -23,6 +23,7 @@ from discern.commands.service.body import Body
 from discern.commands.service.description import openapi, page
 from discern.commands.service.limits import Limits, RefusedError, Room
 from discern.commands.service.model import Entry, Model
+from discern.data.costs import SETTING
 from discern.data.pictures import PictureError
 from discern.version import __version__
 
@@ -181,7 +182,7 @@ class Service:
             try:
                 return await loop.run_in_executor(self._decoders, self._model.decode, content)
             except PictureError as error:
-                return str(error)
+                return str(error).removesuffix(f"; {SETTING} allows more")  # not to the client
 
     async def _entry(self, pixels: NDArray[np.uint8] | str, top: int) -> Entry:
         if isinstance(pixels, str):

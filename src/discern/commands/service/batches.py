@@ -27,6 +27,10 @@ class Answer(NamedTuple):
 Classify = Callable[[NDArray[np.uint8]], list[Answer]]
 """From pixels, uint8 (M, C, H, W), to M answers."""
 
+AT_ONCE = 2
+"""Batches that are classified at a time: the second has begun when the first ends, and no core is
+idle while its answers are sent."""
+
 
 class Batches:
     """Has pictures of several requests classified together.
@@ -35,7 +39,7 @@ class Batches:
     are being received and decoded, the first of a batch waits for them, a few milliseconds at most.
 
     Args:
-        classify: called in one thread.
+        classify: called in ``AT_ONCE`` threads.
         size: the most pictures of a batch.
         seconds: the longest wait.
     """
@@ -48,7 +52,8 @@ class Batches:
             asyncio.Queue()
         )
         self._coming = 0
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._gathering = asyncio.Lock()
+        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="model")
 
     @contextmanager
     def coming(self) -> Iterator[None]:
@@ -67,12 +72,16 @@ class Batches:
 
     async def run(self) -> None:
         """Classify batches until cancelled."""
+        await asyncio.gather(*(self._classify_batches() for _ in range(AT_ONCE)))
+
+    async def _classify_batches(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            batch = await self._next()
+            async with self._gathering:
+                batch = await self._next()
             try:
                 pixels = np.stack([each for each, _ in batch])
-                answers = await loop.run_in_executor(self._thread, self._classify, pixels)
+                answers = await loop.run_in_executor(self._threads, self._classify, pixels)
             except Exception as error:
                 for _, future in batch:
                     if not future.done():

@@ -110,10 +110,8 @@ class Body:
                 async with asyncio.timeout_at(deadline):
                     message = await self._request.receive()
             except TimeoutError as error:
-                seconds = f"{self._limits.seconds:g}"
-                raise RefusedError(
-                    408, f"The body did not arrive within {seconds} seconds."
-                ) from error
+                sentence = f"The body did not arrive within {self._limits.seconds:g} seconds."
+                raise RefusedError(408, sentence, {"Connection": "close"}) from error
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
             chunk: bytes = message.get("body", b"")

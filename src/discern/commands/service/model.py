@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+import time
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,10 @@ Entry = dict[str, object]
 DIGITS = 7
 """Significant digits of a probability, as in predictions.csv: what a float32 has."""
 
+MAX_BATCH, MEASURED, ENOUGH = 64, 4, 1.1
+"""The largest batch that is measured, how often each is, and how many times as fast a batch must be
+to be preferred to a smaller one."""
+
 
 class Model:
     """A network with what is known of its images.
@@ -30,13 +36,11 @@ class Model:
 
     Attributes:
         name: in titles.
-        batch_size: the most pictures that are classified at a time.
     """
 
     def __init__(self, network: nn.Module, card: Card, invert: bool | str) -> None:
         self.card = card
         self.name = model_name(card)
-        self.batch_size = batch_size(network, card)
         self._network = network
         self._invert = invert
         self._prepare = preparation(card)
@@ -55,6 +59,31 @@ class Model:
         pixels[inverted] = 255 - pixels[inverted]
         probabilities = probabilities_of(self._network, self.card, pixels)
         return [*map(Answer, inverted.tolist(), probabilities)]
+
+    def fast_batch(self) -> int:
+        """The smallest batch that is about as fast as larger ones, an image, as measured now.
+
+        A network on one image a thread gains nothing from more, and its clients wait longer.
+        """
+        best, least, most = 1, math.inf, min(MAX_BATCH, batch_size(self._network, self.card))
+        size, none_better = 1, 0
+        while size <= most and none_better < 2:
+            took = self._seconds(size) / size
+            if took * ENOUGH < least:
+                best, least, none_better = size, took, 0
+            else:
+                none_better += 1
+            size *= 2
+        return best
+
+    def _seconds(self, images: int) -> float:
+        """The least that a batch takes of several."""
+        pixels, times = np.zeros((images, *self.card.input_shape), np.uint8), []
+        for _ in range(MEASURED):
+            begun = time.perf_counter()
+            self.classify(pixels)
+            times.append(time.perf_counter() - begun)
+        return min(times)
 
     def entry(self, answer: Answer, top: int) -> Entry | None:
         """What is said of a picture, with its ``top`` most probable classes.
