@@ -357,19 +357,22 @@ BAD = (
 """Bytes that a client sends, and whether it stays until the good ones are answered."""
 
 
-def test_a_thousand_at_once_are_all_answered(digits):
+def test_a_thousand_at_once_are_all_answered(tmp_path):
+    server = start(tmp_path, save_model(tmp_path / "model.safetensors"))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
     try:
-        expected = ask(digits, GOOD)[1]
-        found = asyncio.run(_many(digits))
+        expected = ask(server, GOOD)[1]
+        found = asyncio.run(_many(server))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     good = [json.loads(each) for each in found if each is not None]
     assert len(good) == REQUESTS // 2
     for each in good:
         assert each["predictions"][0]["label"] == expected["predictions"][0]["label"]
-    assert ask(digits, GOOD)[1] == expected
+    assert ask(server, GOOD)[1] == expected
+    kill(server.number)
+    assert said(tmp_path).count("\n") == 1
 
 
 async def _many(server: Server) -> list[bytes | None]:
