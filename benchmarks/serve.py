@@ -144,7 +144,7 @@ def in_process(model: Model, files: list[bytes], size: int, seconds: float) -> f
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         while time.perf_counter() - begun < seconds:
             batch = next(batches)
-            model.classify(np.stack([*pool.map(model.decode, batch)]))
+            model.classify(np.stack([*pool.map(model.decode, map(BytesIO, batch))]))
             count += len(batch)
     return count / (time.perf_counter() - begun)
 

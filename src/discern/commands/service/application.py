@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -166,13 +167,13 @@ class Service:
 
     # From files to entries
 
-    async def _pixels(self, content: bytes, request: Request) -> NDArray[np.uint8] | str:
+    async def _pixels(self, content: IO[bytes], request: Request) -> NDArray[np.uint8] | str:
         """The pixels of a picture, uint8 (C, H, W), or why it cannot be read.
 
         Raises:
             ClientDisconnect: the client has gone while others were in turn.
         """
-        if not content:
+        if not content.seek(0, os.SEEK_END):
             return "an empty file"
         waited = self._turns.locked()
         async with self._turns:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from io import BytesIO
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -51,8 +52,8 @@ class Body:
     ) -> None:
         self._room.give(self._taken)
 
-    async def pictures(self) -> list[tuple[str, bytes]]:
-        """Name and content of each file: of a form, or the body itself, which has no name.
+    async def pictures(self) -> list[tuple[str, IO[bytes]]]:
+        """Name and content, in memory, of each file; the name is empty for a body that is no form.
 
         Raises:
             RefusedError: there is none, or a limit is exceeded.
@@ -65,14 +66,16 @@ class Body:
             )
         if headers.get("content-type", "").lower().startswith("multipart/"):
             return await self._form()
-        content = b"".join([chunk async for chunk in self._chunks()])
-        if not content:
+        content = BytesIO()
+        async for chunk in self._chunks():
+            content.write(chunk)
+        if not content.tell():
             raise RefusedError(
                 400, "The body is empty; it must be a picture, or a form with files."
             )
         return [("", content)]
 
-    async def _form(self) -> list[tuple[str, bytes]]:
+    async def _form(self) -> list[tuple[str, IO[bytes]]]:
         parser = MultiPartParser(
             self._request.headers,
             self._chunks(),
@@ -94,7 +97,7 @@ class Body:
             raise self._too_many()
         if not files:
             raise RefusedError(400, "The form has no file; curl sends one with -F file=@photo.jpg.")
-        return [(visible(file.filename or "")[:MAX_NAME], file.file.read()) for file in files]
+        return [(visible(file.filename or "")[:MAX_NAME], file.file) for file in files]
 
     def _too_many(self) -> RefusedError:
         return RefusedError(413, f"A request may have {self._limits.files:,} files at most.")

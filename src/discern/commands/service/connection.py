@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from http import HTTPStatus
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -64,6 +65,7 @@ def connection_class(seconds: float) -> type[H11Protocol]:
 
         def _refuse(self, status: int, sentence: str) -> None:
             body = json.dumps({"error": sentence}).encode()
+            reason = HTTPStatus(status).phrase.encode()
             headers = [
                 ("content-type", "application/json"),
                 ("content-length", str(len(body))),
@@ -71,7 +73,7 @@ def connection_class(seconds: float) -> type[H11Protocol]:
             ]
             try:
                 for event in (
-                    h11.Response(status_code=status, headers=headers),
+                    h11.Response(status_code=status, headers=headers, reason=reason),
                     h11.Data(data=body),
                     h11.EndOfMessage(),
                 ):

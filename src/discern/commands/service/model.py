@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import math
 import time
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,13 +45,13 @@ class Model:
         self._invert = invert
         self._prepare = preparation(card)
 
-    def decode(self, content: bytes) -> NDArray[np.uint8]:
-        """The pixels of a picture in a file, uint8 (C, H, W).
+    def decode(self, content: IO[bytes]) -> NDArray[np.uint8]:
+        """The pixels of a picture in an open file, uint8 (C, H, W).
 
         Raises:
             PictureError: it cannot be read.
         """
-        return self._prepare(io.BytesIO(content))
+        return self._prepare(content)
 
     def classify(self, pixels: NDArray[np.uint8]) -> list[Answer]:
         """The answers to M pictures, uint8 (M, C, H, W)."""
