@@ -144,7 +144,8 @@ def in_process(model: Model, files: list[bytes], size: int, seconds: float) -> f
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         while time.perf_counter() - begun < seconds:
             batch = next(batches)
-            model.classify(np.stack([*pool.map(model.decode, map(BytesIO, batch))]))
+            read = pool.map(model.read, map(BytesIO, batch))
+            model.classify(np.stack([pixels for pixels in read if isinstance(pixels, np.ndarray)]))
             count += len(batch)
     return count / (time.perf_counter() - begun)
 

@@ -31,6 +31,8 @@ from discern.commands.service.batches import Answer, Batches
 from discern.commands.service.limits import Room
 from discern.data.published.mnist import read_sample
 from discern.errors import DiscernError
+from discern.exports.export import export
+from discern.models.saved import load
 from starter import begin, end, invoke, kill, said, until
 
 DIGITS = read_sample()["t10k-images-idx3-ubyte"]
@@ -139,7 +141,7 @@ def predicted(folder: Path, model: Path, files: dict[str, bytes]) -> list[dict[s
     (folder / "files").mkdir()
     for name, content in files.items():
         (folder / "files" / name).write_bytes(content)
-    words = (f"ckpt_path={model}", "input=files", "out=out", "engine=torch", "pictures=0")
+    words = (f"ckpt_path={model}", "input=files", "out=out", "pictures=0")
     done = invoke("predict", *words, cwd=folder)
     assert done.returncode == 0, done.stderr
     with (folder / "out" / "predictions.csv").open(newline="") as file:
@@ -176,13 +178,17 @@ def test_a_model_of_digits_says_what_predict_says(digits, tmp_path):
     assert len(found["predictions"][0]["top"]) == 5
 
 
-def test_a_model_of_photographs_says_what_predict_says(tmp_path):
+@pytest.mark.parametrize("form_of_model", ["checkpoint", "exported"])
+def test_a_model_of_photographs_says_what_predict_says(tmp_path, form_of_model):
     model = save_transfer_model(tmp_path / "model.safetensors")
+    if form_of_model == "exported":
+        model = export(load(model), tmp_path / "exported").path
+    engine = "engine=torch" if form_of_model == "checkpoint" else "engine=auto"
     random = np.random.default_rng(0)
     photograph = random.integers(0, 256, (300, 200, 3), np.uint8)
     files = {"a.jpg": picture(photograph, "jpeg"), "b.png": GOOD}  # and a grey one
     rows = predicted(tmp_path, model, files)
-    server = start(tmp_path, model, "engine=torch", "batch=2")
+    server = start(tmp_path, model, engine, "batch=2")
     status, found = ask(server, *form(*files.items()))
     kill(server.number)
     assert status == 200

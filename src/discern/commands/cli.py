@@ -36,6 +36,8 @@ Commands:
              discern evaluate ckpt_path=best split=test
   predict    classify pictures in files
              discern predict ckpt_path=best input=photos
+  export     write a saved model as ONNX and other formats, and prove that nothing was lost
+             discern export ckpt_path=best out=exported
   serve      answer requests over HTTP with a saved model
              discern serve ckpt_path=best port=8000
   report     rebuild the report pages of runs and sweeps
@@ -251,7 +253,9 @@ def _complete(arguments: list[str]) -> None:
     COMMANDS.get(command, train)(arguments)
 
 
-JOBS = {"train": "folder", "inspect": "folder", "evaluate": "folder", "predict": "out"}
+JOBS = {
+    "train": "folder", "inspect": "folder", "evaluate": "folder", "predict": "out", "export": "out",
+}  # fmt: skip
 """Commands that Hydra composes -> the setting that names the job's folder. Each is run by the
 function of its name in the module of its name."""
 

@@ -30,8 +30,8 @@ A saved model behind HTTP, until Ctrl-C: POST /predict takes pictures, /docs say
 Usage: discern serve ckpt_path=FILE [SETTING=VALUE] …
 
 Settings:
-  ckpt_path           the model: a checkpoint's path, a run's folder, last for the newest run or
-                      best for the best one
+  ckpt_path           the model: a checkpoint's path, a run's folder, last for the newest run, best
+                      for the best one, or model.onnx of discern export
   host=127.0.0.1      who may use it: only this machine; 0.0.0.0 for anyone who can reach it
   port=8000           the port; 0 for a free one
   engine=auto         the engine that computes a backbone's features, as of discern predict
@@ -231,14 +231,13 @@ def model_of(asked: Settings) -> Model:
     Raises:
         DiscernError: there is none, or it cannot be served with these settings.
     """
-    from discern.commands.predict import check_channels
+    from discern.commands.predict import check_channels, load_model
     from discern.commands.service.model import Model
     from discern.models.card import Card
-    from discern.models.saved import load
     from discern.models.threads import use_threads
 
     checkpoint = find_checkpoint(asked.ckpt_path)
-    network = load(checkpoint)
+    network = load_model(checkpoint)
     card: Card = network.card  # type: ignore[assignment]
     check_channels(card, checkpoint)
     use_threads(network, card.input_shape)

@@ -27,6 +27,7 @@ from discern.config.schema import (
     SCHEMAS,
     WITHOUT_SCHEMA,
     EvaluationSettings,
+    ExportSettings,
     InspectionSettings,
     PredictionSettings,
     RunSettings,
@@ -349,6 +350,11 @@ def _check_explanation(cfg: DictConfig) -> None:
         _check_installed("explain=true", "captum", "explain")
 
 
+def _check_format(cfg: DictConfig) -> None:
+    if cfg.format == "openvino":
+        _check_installed("format=openvino", "openvino", "openvino")
+
+
 Check = tuple[tuple[str, ...], Callable[[DictConfig], None]]
 """The parts of a config that must be right, and what raises for what is wrong between them."""
 
@@ -364,6 +370,7 @@ COMMANDS: dict[str, tuple[type[BaseModel], tuple[Check, ...]]] = {
         ),
     ),
     "evaluate": (EvaluationSettings, ((("ckpt_path",), _check_model),)),
+    "export": (ExportSettings, ((("ckpt_path",), _check_model), (("format",), _check_format))),
     "inspect": (InspectionSettings, ()),
     "predict": (
         PredictionSettings,

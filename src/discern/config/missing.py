@@ -133,6 +133,7 @@ ASKED: dict[str, dict[Callable[[DictConfig], Problems], tuple[str, ...]]] = {
         **_OF_DATA,
     },
     "evaluate": _OF_DATA,
+    "export": _OF_DATA,
     "inspect": _OF_DATA,
     "predict": {},
 }

@@ -53,8 +53,8 @@ class Preflight(Callback):
 
 def _claim_for(command: str, config: DictConfig) -> Path:
     """The folder of one run of a command."""
-    if command == "predict" and is_typed("out", config.hydra.overrides.task):
-        return claim_folder(expanded(config.hydra.run.dir), "out", shared=True)
+    if command in ("predict", "export") and is_typed("out", config.hydra.overrides.task):
+        return claim_folder(expanded(config.hydra.run.dir), "out", shared=command == "predict")
     return _claim(config, "run", config.ckpt_path if command == "train" else None)
 
 
@@ -109,8 +109,10 @@ def _share(folder: Path, setting: str, ckpt_path: str | None, shared: bool) -> P
         raise DiscernError(f"{setting}={folder} cannot be written; choose another folder.")
     continues = ckpt_path and folder.resolve() in find_checkpoint(ckpt_path).resolve().parents
     if any(folder.iterdir()) and not (continues or shared):
-        raise DiscernError(
-            f"{setting}={folder} is not empty; name a new folder, or continue the run in it "
-            "with discern train ckpt_path=FILE."
+        more = (
+            ""
+            if setting == "out"
+            else (", or continue the run in it with discern train ckpt_path=FILE")
         )
+        raise DiscernError(f"{setting}={folder} is not empty; name a new folder{more}.")
     return folder

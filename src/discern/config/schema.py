@@ -551,6 +551,29 @@ class PredictionSettings(Strict):
         return explain
 
 
+class ExportSettings(Strict):
+    """The settings of ``discern export``; ``data`` may be the model's own."""
+
+    ckpt_path: _Model
+    format: Literal["onnx", "torch_export", "torch", "openvino", "safetensors"]
+    quantize: Literal["none", "int8", "auto"]
+    out: _Folder
+    proof: bool
+    split: Literal["test", "val", "train"]
+    data: dict[str, object]
+    images: PositiveInt | None
+    seconds: NonNegativeFloat
+    seed: Seed
+    allow_targets: AllowTargets
+
+    @field_validator("quantize")
+    @classmethod
+    def _is_of_onnx(cls, quantize: str, info: ValidationInfo) -> str:
+        if quantize != "none" and info.data.get("format", "onnx") != "onnx":
+            raise ValueError(f", and none with format={info.data['format']}: ONNX alone has 8 bits")
+        return quantize
+
+
 SCHEMAS: dict[str, type[BaseModel]] = {
     "discern.models.mlp.MLP": MLPSettings,
     "discern.models.transfer.TransferClassifier": TransferSettings,

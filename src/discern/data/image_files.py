@@ -163,6 +163,19 @@ class ImageFiles(Images):
         """The images' files, as text."""
         return [printable(Path(os.fsdecode(file))) for file in self._own_files()]
 
+    def pictures(self, indices: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+        """The photographs at ``indices``, each uint8 (H, W, 3); large ones are reduced.
+
+        Raises:
+            UnreadableFileError: a file can no longer be read.
+        """
+        found = []
+        for index in self.of_all(indices).tolist():
+            path = self._path(index)
+            with _readable(path):
+                found.append(self.preprocessing.picture(path))
+        return found
+
     def name_keys(self) -> NDArray[np.int64]:
         """Numbers, int64 (M,), of the files' names below the folder of the data set."""
         names = (file.removeprefix(self.root) for file in self._own_files())

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from discern.data.augment import View, Words
+from discern.errors import DiscernError
 
 Batch = tuple[Tensor, Tensor]
 """Images, float32 (B, C, H, W), normalised, and labels, int64 (B,)."""
@@ -83,6 +84,17 @@ class Images(Augmentable):
     def names(self) -> list[str] | None:
         """The images' files; None for images without files."""
         return None
+
+    def pictures(self, indices: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+        """The pictures at ``indices`` before any preprocessing, each uint8 (H, W, C).
+
+        Raises:
+            DiscernError: an image can no longer be read, or this data set keeps no pictures.
+        """
+        raise DiscernError(
+            f"{type(self).__name__} has no method `pictures`, which an exported model needs: it "
+            "takes pictures as they were before any preprocessing."
+        )
 
     @abstractmethod
     def identify(self, view: View | None = None) -> Words:

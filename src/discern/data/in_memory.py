@@ -83,6 +83,11 @@ class InMemoryImages(Images):
         chosen = self.of_all(indices)
         return self.images.index_select(0, chosen), self.labels.index_select(0, chosen)
 
+    def pictures(self, indices: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+        """The images at ``indices``, each uint8 (H, W, C)."""
+        pixels, _ = self.cut(indices)
+        return list(pixels.permute(0, 2, 3, 1).numpy())
+
     def normalised(self, pixels: Tensor) -> Tensor:
         """Pixels, uint8 (B, C, H, W), as the network sees them, float32."""
         return pixels.to(torch.float32).mul_(self._scale).add_(self._shift)

@@ -64,6 +64,24 @@ class Preprocessing:
         picture = read_whole(source, CHANNELS, self.reduction)
         return self.centre(picture.image, picture.full)
 
+    def picture(self, source: Path | IO[bytes]) -> NDArray[np.uint8]:
+        """The pixels of a file before any preprocessing, uint8 (H, W, 3).
+
+        A large JPEG is reduced as by :meth:`read`, but only to a whole number of pixels a side,
+        since what is left of a part of a pixel is not in the pixels.
+
+        Raises:
+            PictureError: it cannot be read.
+        """
+
+        def reduction(width: int, height: int) -> int:
+            most = self.reduction(width, height)
+            fits = (p for p in (8, 4, 2) if p <= most and width % p == 0 == height % p)
+            return next(fits, 1)
+
+        pixels: NDArray[np.uint8] = np.array(read_whole(source, CHANNELS, reduction).image)
+        return pixels
+
     def centre(self, image: Image.Image, full: tuple[int, int] | None = None) -> Tensor:
         """The pixels of a picture in evaluation, uint8 (3, image_size, image_size).
 

@@ -121,7 +121,7 @@ def _onnxruntime(model: bytes, threads: int) -> Run:
 
 
 def _openvino(model: bytes, threads: int) -> Run:
-    with _no_telemetry():
+    with no_telemetry():
         openvino = importlib.import_module("openvino")
     core = openvino.Core()
     settings = {
@@ -146,7 +146,7 @@ def _openvino(model: bytes, threads: int) -> Run:
 
 
 @contextmanager
-def _no_telemetry() -> Iterator[None]:
+def no_telemetry() -> Iterator[None]:
     """Hide the package by which importing openvino reports to Google Analytics."""
     package = "openvino_telemetry"
     absent = package not in sys.modules

@@ -19,7 +19,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from discern.commands.hosts import is_loopback, is_own
-from discern.commands.service.batches import Batches
+from discern.commands.service.batches import Answer, Batches
 from discern.commands.service.body import Body
 from discern.commands.service.description import openapi, page
 from discern.commands.service.limits import Limits, RefusedError, Room
@@ -27,6 +27,9 @@ from discern.commands.service.model import Entry, Model
 from discern.data.costs import SETTING
 from discern.data.pictures import PictureError
 from discern.version import __version__
+
+Read = NDArray[np.uint8] | Answer | str
+"""The pixels of a picture, uint8 (C, H, W), or what the model says of it, or why neither is had."""
 
 ROOM = 2**28
 """Bytes of the bodies that are in memory at a time, unless a single one may have more."""
@@ -167,8 +170,8 @@ class Service:
 
     # From files to entries
 
-    async def _pixels(self, content: IO[bytes], request: Request) -> NDArray[np.uint8] | str:
-        """The pixels of a picture, uint8 (C, H, W), or why it cannot be read.
+    async def _pixels(self, content: IO[bytes], request: Request) -> Read:
+        """What was read of a picture, or why it cannot be read.
 
         Raises:
             ClientDisconnect: the client has gone while others were in turn.
@@ -181,14 +184,15 @@ class Service:
                 raise ClientDisconnect
             loop = asyncio.get_running_loop()
             try:
-                return await loop.run_in_executor(self._decoders, self._model.decode, content)
+                return await loop.run_in_executor(self._decoders, self._model.read, content)
             except PictureError as error:
                 return str(error).removesuffix(f"; {SETTING} allows more")  # not to the client
 
-    async def _entry(self, pixels: NDArray[np.uint8] | str, top: int) -> Entry:
-        if isinstance(pixels, str):
-            return {"error": f"{pixels[:1].upper()}{pixels[1:].rstrip('.')}."}
-        entry = self._model.entry(await self._batches.answer(pixels), top)
+    async def _entry(self, read: Read, top: int) -> Entry:
+        if isinstance(read, str):
+            return {"error": f"{read[:1].upper()}{read[1:].rstrip('.')}."}
+        answer = read if isinstance(read, Answer) else await self._batches.answer(read)
+        entry = self._model.entry(answer, top)
         return {"error": "The model's outputs are not finite."} if entry is None else entry
 
     def _answer(self, names: list[str], entries: list[Entry]) -> Response:

@@ -10,8 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from discern.commands.predict import batch_size, preparation, probabilities_of, to_invert
+from discern.commands.predict import (
+    batch_size,
+    preparation,
+    probabilities_of,
+    takes_photographs,
+    to_invert,
+)
 from discern.commands.service.batches import Answer
+from discern.data.pictures import PictureError
+from discern.errors import DiscernError
+from discern.exports.onnx_model import ExportedModel
+from discern.exports.running import preprocessing_of
 from discern.models.card import Card
 from discern.models.saved import model_name
 
@@ -44,14 +54,25 @@ class Model:
         self._network = network
         self._invert = invert
         self._prepare = preparation(card)
+        self._photographs = preprocessing_of(card) if takes_photographs(network) else None
 
-    def decode(self, content: IO[bytes]) -> NDArray[np.uint8]:
-        """The pixels of a picture in an open file, uint8 (C, H, W).
+    def read(self, file: IO[bytes]) -> NDArray[np.uint8] | Answer:
+        """The pixels of a picture in an open file, uint8 (C, H, W), for a batch.
+
+        An exported model of photographs takes whole ones, of any size, and answers here.
 
         Raises:
             PictureError: it cannot be read.
         """
-        return self._prepare(content)
+        if self._photographs is None:
+            return self._prepare(file)
+        assert isinstance(self._network, ExportedModel)
+        picture, inverted = self._photographs.picture(file), self._invert is True
+        try:
+            found = self._network.of_pictures([255 - picture if inverted else picture])
+        except DiscernError as error:  # it names the model's file
+            raise PictureError("the model cannot be run on it") from error
+        return Answer(inverted, found[0])
 
     def classify(self, pixels: NDArray[np.uint8]) -> list[Answer]:
         """The answers to M pictures, uint8 (M, C, H, W)."""
@@ -65,6 +86,8 @@ class Model:
 
         A network on one image a thread gains nothing from more, and its clients wait longer.
         """
+        if self._photographs is not None:
+            return 1
         best, least, most = 1, math.inf, min(MAX_BATCH, batch_size(self._network, self.card))
         size, none_better = 1, 0
         while size <= most and none_better < 2:

@@ -1,0 +1,1 @@
+"""Models that leave discern: files of other formats, with preprocessing inside, and their proof."""

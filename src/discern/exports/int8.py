@@ -1,0 +1,87 @@
+"""Weights and activations of 8 bits, by ONNX Runtime's own quantiser."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+
+from discern.errors import DiscernError, first_line
+from discern.exports import onnx_file
+from discern.exports.about import PIXELS
+from discern.exports.running import Pixels
+from discern.files.writing import write_whole
+
+FILE = "model.int8.onnx"
+
+IMAGES = 128
+"""Training images that the ranges of the activations are read off."""
+
+PREPARATION = "/prepare/"
+"""What the names of the operators before the network begin with: they stay exact."""
+
+
+def write(float32: Path, pictures: Sequence[Pixels], about: Mapping[str, str]) -> Path:
+    """Write model.int8.onnx beside a model: static, one scale a channel.
+
+    Args:
+        float32: the exported model.
+        pictures: images for calibration, each uint8 (H, W, C).
+        about: the facts of the model.
+
+    Raises:
+        DiscernError: the quantiser cannot quantise this model.
+    """
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._left = iter(pictures)
+
+        def get_next(self) -> dict[str, Pixels] | None:
+            picture = next(self._left, None)
+            return None if picture is None else {PIXELS: picture[None]}
+
+    with tempfile.TemporaryDirectory() as temporary, _quiet():
+        ready, made = Path(temporary, "ready.onnx"), Path(temporary, "made.onnx")
+        try:
+            quant_pre_process(float32, ready, skip_symbolic_shape=True)
+            names = [node.name for node in onnx.load(ready).graph.node]
+            quantize_static(
+                ready, made, Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
+                activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+                nodes_to_exclude=[name for name in names if name.startswith(PREPARATION)],
+            )  # fmt: skip
+            model = onnx.load(made)
+        except Exception as error:  # it has no errors of its own
+            raise DiscernError(
+                f"quantize=int8 is not possible for this model: {first_line(error)}."
+            ) from error
+    onnx_file.describe(model, about)
+    path = float32.with_name(FILE)
+    with write_whole(path, "wb") as file:
+        file.write(model.SerializeToString())
+    return path
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the quantiser's advice on its own use from the log."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)

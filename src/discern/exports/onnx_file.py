@@ -1,0 +1,125 @@
+"""``format=onnx``: one file that ONNX Runtime runs by itself."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+import torch
+
+from discern.errors import DiscernError, first_line
+from discern.exports.about import PIXELS, PROBABILITIES
+from discern.exports.bundle import Bundle, example, traceable
+from discern.exports.onnx_model import load_exported
+from discern.exports.running import Run
+from discern.features.engine_export import MAX_WEIGHT_BYTES, weight_bytes
+from discern.files.writing import write_whole
+from discern.models.card import Card
+
+FILE = "model.onnx"
+
+OPSET = 18
+"""The version of the operators, which every ONNX Runtime since 1.14 (2023) has."""
+
+
+def write(bundle: Bundle, card: Card, about: Mapping[str, str], folder: Path) -> Path:
+    """Write model.onnx.
+
+    Returns:
+        The file.
+
+    Raises:
+        DiscernError: the network has an operator that ONNX lacks, or more weights than fit.
+    """
+    content = graph(bundle, card)
+    described = onnx.load_model_from_string(content)
+    describe(described, about)
+    path = folder / FILE
+    with write_whole(path, "wb") as file:
+        file.write(described.SerializeToString())
+    return path
+
+
+def describe(model: onnx.ModelProto, about: Mapping[str, str]) -> None:
+    """Put a model's facts in the place of its metadata, and leave out what it does not use."""
+    used = {node.domain for node in model.graph.node}
+    opsets = [opset for opset in model.opset_import if opset.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(opsets)
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, dict(about))
+    model.producer_name, model.producer_version = "discern", about["discern_version"]
+    for node in model.graph.node:
+        # Names of this machine's source files, line by line.
+        node.doc_string = ""
+
+
+def graph(bundle: Bundle, card: Card) -> bytes:
+    """The ONNX model of a bundle, without metadata.
+
+    Raises:
+        DiscernError: as :func:`write`.
+    """
+    if weight_bytes(bundle) > MAX_WEIGHT_BYTES:
+        raise DiscernError(
+            f"format=onnx is not possible: the weights take {weight_bytes(bundle):,} bytes, more "
+            f"than the {MAX_WEIGHT_BYTES:,} that one ONNX file has room for; format=safetensors "
+            "has no such limit."
+        )
+    model = io.BytesIO()
+    with traceable(), _silent(), warnings.catch_warnings():
+        # The tracer warns of constants and of its deprecation.
+        warnings.simplefilter("ignore")
+        try:
+            torch.onnx.export(
+                bundle,
+                (example(card),),
+                model,  # type: ignore[arg-type] # it takes open files as well
+                # torch.export, which the newer exporter builds on, takes 38 s for DenseNet-121 and
+                # onnxscript besides.
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=[PIXELS],
+                output_names=[PROBABILITIES],
+                dynamic_axes={
+                    PIXELS: {0: "images", 1: "height", 2: "width"},
+                    PROBABILITIES: {0: "images"},
+                },
+            )
+        except Exception as error:  # the exporter has many kinds
+            raise DiscernError(_reason(error)) from error
+    return model.getvalue()
+
+
+def _reason(error: Exception) -> str:
+    """One sentence on a network that cannot be exported; names the operator."""
+    if isinstance(error, torch.onnx.errors.UnsupportedOperatorError):
+        found = re.search(r"[\w]+::[\w.]+", str(error))
+        name = found[0] if found else first_line(error)
+        return (
+            f"format=onnx is not possible: the model uses {name}, an operator that ONNX "
+            f"(opset {OPSET}) does not have; format=torch_export keeps it."
+        )
+    return f"format=onnx is not possible for this model: {first_line(error).removesuffix('.')}."
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Print no graph on failure: the exporter enables this log by mistake."""
+    log_graph = torch._C._jit_onnx_log
+    torch._C._jit_onnx_log = lambda *_: None
+    try:
+        yield
+    finally:
+        torch._C._jit_onnx_log = log_graph
+
+
+def run(path: Path, bundle: Bundle) -> Run:
+    """The file that was just written to ``path``, checked as a stranger's and ready to run."""
+    model = load_exported(path, torch.get_num_threads())
+    return lambda pixels: model(pixels).numpy()
