@@ -78,7 +78,8 @@ def test_evaluate_gives_the_checkpoints_numbers(run, exported, tiny_mnist, tmp_p
         cfg.folder = str(tmp_path / name)
         evaluate(cfg)
     one, other = (
-        json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("checkpoint", "file")
+        json.loads((tmp_path / name / "metrics.json").read_text())
+        for name in ("checkpoint", "file")
     )
     for metric, value in one["metrics"].items():
         assert other["metrics"][metric] == pytest.approx(value, abs=1e-5)
@@ -215,11 +216,15 @@ def test_eight_bits_are_written_when_asked_for_and_say_what_they_cost(run, expor
     assert float32["proof"]["flipped"] == 0
 
 
-@pytest.mark.parametrize(("is_faster", "kept"), [(True, True), (False, False)])
-def test_eight_bits_are_kept_only_where_they_are_faster(
-    run, exported, monkeypatch, is_faster, kept
+@pytest.mark.parametrize(
+    ("is_faster", "loses", "kept"),
+    [(True, False, True), (False, False, False), (True, True, False)],
+)
+def test_eight_bits_are_kept_only_where_they_are_faster_and_as_accurate(
+    run, exported, monkeypatch, is_faster, loses, kept
 ):
     monkeypatch.setattr(command, "faster", lambda *_: is_faster)
+    monkeypatch.setattr("discern.exports.proof.Proof.loses", loses)
     folder = exported(run, "quantize=auto")
     small = facts(folder)["files"][1]
     assert (folder / "model.int8.onnx").exists() == kept

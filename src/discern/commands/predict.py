@@ -27,11 +27,10 @@ from discern.files.csv_cells import write_csv
 from discern.files.walk import find_files
 from discern.files.writing import write_whole
 from discern.models.card import Card
-from discern.models.saved import load, model_name
+from discern.models.saved import load, model_name, undamaged_checkpoint
 from discern.models.threads import use_threads
 from discern.reports.classified import Classified, classified_sheet
 from discern.reports.explain import GradCam
-from discern.runs.folder import find_checkpoint
 from discern.runs.predictions import TOP, warn_of_undefined
 from discern.tables import table
 from discern.text import printable
@@ -96,7 +95,7 @@ def predict(cfg: DictConfig) -> Outcome:
         DiscernError: a setting or the checkpoint is wrong, or no file could be read as a picture.
     """
     check(cfg, "predict")
-    checkpoint, folder = find_checkpoint(cfg.ckpt_path), Path(cfg.out)
+    checkpoint, folder = undamaged_checkpoint(cfg.ckpt_path), Path(cfg.out)
     network = load_model(checkpoint)
     card: Card = network.card  # type: ignore[assignment]
     use_threads(network, card.input_shape)
@@ -143,7 +142,7 @@ def load_model(path: str | Path) -> nn.Module:
     Raises:
         DiscernError: as :func:`discern.load`.
     """
-    if not is_exported(file := find_checkpoint(str(path), "path")):
+    if not is_exported(file := undamaged_checkpoint(str(path), "path")):
         return load(file)
     from discern.exports.onnx_model import load_exported  # start-up time
 
