@@ -168,6 +168,8 @@ CHEAP = {
     "card a": (1, "Error: a does not exist"),
     "report x": (1, "Error: x is not a folder"),
     "dashboard --help": (0, "port="),
+    "serve --help": (0, "port="),
+    "serve ckpt_path=x": (1, "Error: ckpt_path=x does not exist"),
     "doctor": (0, "Versions"),
     "schema": (0, "schemas"),
 }

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import IO, TYPE_CHECKING, NoReturn, cast
 
 import numpy as np
 import torch
@@ -106,11 +106,7 @@ def predict(cfg: DictConfig) -> Outcome:
     check(cfg, "predict")
     members, folder = members_of(cfg.ckpt_path, cfg.ensemble), Path(cfg.out)
     shape = members[0].card.input_shape
-    if shape[0] not in (1, 3):
-        raise DiscernError(
-            f"{members[0].path} takes images of {shape[0]} channels; pictures are read as grey (1) "
-            "or colour (3)."
-        )
+    check_channels(members[0].card, members[0].path)
     if is_exported(members[0].path):
         _check_is_as_exported(cfg, members[0].path)
     model = _model(members, cfg)
@@ -165,6 +161,15 @@ def _check_is_as_exported(cfg: DictConfig, path: Path) -> None:
             )
 
 
+def check_channels(card: Card, checkpoint: Path) -> None:
+    """Raise a DiscernError for a model of images that no picture can be read as."""
+    if card.input_shape[0] not in (1, 3):
+        raise DiscernError(
+            f"{checkpoint} takes images of {card.input_shape[0]} channels; pictures are read as "
+            "grey (1) or colour (3)."
+        )
+
+
 def load_model(path: str | Path) -> nn.Module:
     """The model in a checkpoint, or in a file of ``discern export``, which takes pictures.
 
@@ -191,10 +196,10 @@ def classify_files(files: list[Path], model: Model, invert: bool | str) -> Itera
         ThreadPoolExecutor(os.cpu_count()) as pool,
         _progress_bar("predict", len(files)) as bar,
     ):
-        size = max(1, min(BATCH, MAX_VALUES // max(math.prod(card.input_shape), _widest(network))))
+        size = batch_size(network, card)
         for start in range(0, len(files), size):
             reasons, pixels = _read(files[start : start + size], card, pool)
-            inverted = _to_invert(pixels, invert)
+            inverted = to_invert(pixels, invert)
             pixels[inverted] = 255 - pixels[inverted]
             exported = as_exported(network)
             if exported is not None and card.preprocessing.resize is not None:
@@ -204,6 +209,11 @@ def classify_files(files: list[Path], model: Model, invert: bool | str) -> Itera
                 scores = probabilities_of(model, pixels)
             yield Batch(reasons, pixels, inverted, *scores)
             bar.update(len(reasons))
+
+
+def batch_size(network: nn.Module, card: Card) -> int:
+    """The most pictures that are classified at a time."""
+    return max(1, min(BATCH, MAX_VALUES // max(math.prod(card.input_shape), _widest(network))))
 
 
 def _widest(network: nn.Module) -> int:
@@ -223,7 +233,7 @@ def _read(
     files: list[Path], card: Card, pool: ThreadPoolExecutor
 ) -> tuple[dict[Path, str | None], NDArray[np.uint8]]:
     """Why each file cannot be read, or None, and the pixels of those that can."""
-    prepare = _preparation(card)
+    prepare = preparation(card)
 
     def read(path: Path) -> NDArray[np.uint8] | str:
         try:
@@ -237,20 +247,23 @@ def _read(
     return reasons, np.array(pictures, np.uint8).reshape(-1, *card.input_shape)
 
 
-def _preparation(card: Card) -> Callable[[Path], NDArray[np.uint8]]:
-    """The function from a file to the pixels, uint8 (C, H, W), that the model takes."""
+def preparation(card: Card) -> Callable[[Path | IO[bytes]], NDArray[np.uint8]]:
+    """The function from a file, its path or open, to the pixels, uint8 (C, H, W), for the model.
+
+    It raises PictureError for a file that cannot be read.
+    """
     known = card.preprocessing
     if known.resize is None or known.interpolation is None:
-        return lambda path: fit_picture(path, card.input_shape)
+        return lambda source: fit_picture(source, card.input_shape)
     # torchvision takes half a second to import; a model of small images does not need it.
     from discern.exports.running import preprocessing_of
 
     photos = preprocessing_of(card)
     assert photos is not None
-    return lambda path: photos.read(path).numpy()
+    return lambda source: photos.read(source).numpy()
 
 
-def _to_invert(pixels: NDArray[np.uint8], invert: bool | str) -> NDArray[np.bool_]:
+def to_invert(pixels: NDArray[np.uint8], invert: bool | str) -> NDArray[np.bool_]:
     """Which pictures, uint8 (M, C, H, W), are to be inverted, bool (M,)."""
     if invert == "auto":
         # Colour pictures are never inverted.

@@ -51,10 +51,10 @@ def write_page(
         folder=printable(path.parent.resolve()),
         folder_name=path.parent.resolve().name,
         policy=_policy(),
-        library=_asset("echarts.min.js"),
-        script=_asset("page.js"),
-        matrix_script=_asset("matrix.js"),
-        style=_asset("style.css"),
+        library=asset("echarts.min.js"),
+        script=asset("page.js"),
+        matrix_script=asset("matrix.js"),
+        style=asset("style.css"),
         data=as_json(data),
         **shown,
     )
@@ -84,7 +84,8 @@ def _environment() -> Environment:
 
 
 @functools.cache
-def _asset(name: str) -> Markup:
+def asset(name: str) -> Markup:
+    """A style sheet or a script of ``pages``, to be put into a page."""
     text = (PAGES / name).read_text(encoding="utf-8")
     assert "</script" not in text.lower()
     return Markup(text)
@@ -93,7 +94,7 @@ def _asset(name: str) -> Markup:
 @functools.cache
 def _policy() -> str:
     scripts = " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(_asset(name).encode()).digest()).decode()}'"
+        f"'sha256-{base64.b64encode(hashlib.sha256(asset(name).encode()).digest()).decode()}'"
         for name in SCRIPTS
     )
     return (
