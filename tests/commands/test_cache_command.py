@@ -339,7 +339,7 @@ def test_the_command_imports_nothing_heavy(kept, tmp_path):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("discern ca", {"cache"}),
+        ("discern ca", {"cache", "card"}),
         ("discern cache ", {"list", "verify", "prune", "clear"}),
         ("discern cache pr", {"prune"}),
         ("discern cache list ", {"dir="}),
