@@ -37,8 +37,12 @@ def write(float32: Path, pictures: Sequence[Pixels], about: Mapping[str, str]) -
     Raises:
         DiscernError: the quantiser cannot quantise this model.
     """
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType
-    from onnxruntime.quantization import quantize_static
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]

@@ -51,10 +51,10 @@ def write_page(
         folder=printable(path.parent.resolve()),
         folder_name=path.parent.resolve().name,
         policy=_policy(),
-        library=_asset("echarts.min.js"),
-        script=_asset("page.js"),
-        matrix_script=_asset("matrix.js"),
-        style=_asset("style.css"),
+        library=asset("echarts.min.js"),
+        script=asset("page.js"),
+        matrix_script=asset("matrix.js"),
+        style=asset("style.css"),
         data=as_json(data),
         **shown,
     )
@@ -84,7 +84,8 @@ def _environment() -> Environment:
 
 
 @functools.cache
-def _asset(name: str) -> Markup:
+def asset(name: str) -> Markup:
+    """A script or style sheet in ``pages``, which a template takes as it is."""
     text = (PAGES / name).read_text(encoding="utf-8")
     assert "</script" not in text.lower()
     return Markup(text)
@@ -92,14 +93,16 @@ def _asset(name: str) -> Markup:
 
 @functools.cache
 def _policy() -> str:
-    scripts = " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(_asset(name).encode()).digest()).decode()}'"
-        for name in SCRIPTS
-    )
+    scripts = " ".join(source_of(asset(name)) for name in SCRIPTS)
     return (
         f"default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
+
+
+def source_of(text: str) -> str:
+    """What a policy calls a script or style sheet that it allows by its digest."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def as_json(data: object) -> Markup:
