@@ -21,7 +21,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor, nn
 
 from discern.commands.evaluate import evaluate as measure
-from discern.commands.predict import BATCH, classify_files, probabilities_of, title_of
+from discern.commands.predict import (
+    BATCH,
+    classify_files,
+    load_model,
+    probabilities_of,
+    takes_photographs,
+    title_of,
+)
 from discern.config.compose import check_overrides_are_listed, compose_command
 from discern.config.experiment_file import name_of
 from discern.config.missing import check_all
@@ -32,7 +39,6 @@ from discern.errors import REFUSED, DiscernError
 from discern.files.walk import find_files
 from discern.models.card import Card
 from discern.models.classifier import Classifier
-from discern.models.saved import load
 from discern.models.threads import with_threads
 from discern.reports import comparison
 from discern.reports.classified import Classified, classified_sheet
@@ -345,7 +351,7 @@ def predict(
 
 def _network_and_card(model: nn.Module | Result | str | Path) -> tuple[nn.Module, Card]:
     if isinstance(model, (str, Path)):
-        model = load(model)
+        model = load_model(model)
     if isinstance(model, Result):
         model = model.model
     if isinstance(model, Classifier):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
@@ -14,10 +15,12 @@ from discern.config.check import check, check_given
 from discern.config.schema import SCHEMAS
 from discern.config.user_config import choice_settings, choices, conf_dir
 from discern.config.values import plain
-from discern.data.images import Images
-from discern.data.known import Rule
+from discern.data.images import Images, labels_of
+from discern.data.known import KnownImages, Rule
 from discern.data.module import ImageDataModule
 from discern.errors import DiscernError, as_override
+from discern.exports.files import is_exported
+from discern.exports.onnx_model import ExportedModel, load_exported
 from discern.features.engine import use_engine
 from discern.files.writing import as_json_values, write_whole
 from discern.files.yaml_file import write_config
@@ -53,6 +56,12 @@ log = logging.getLogger(__name__)
 
 WORST = 25
 """Images in top_losses.png."""
+
+EXPORTED_BATCH = 256
+"""Images that an exported model classifies at a time; photographs, of various sizes, one by one."""
+
+SMALLEST = 2.0**-149
+"""The smallest float32 above 0."""
 
 MAX_CLASSES_PRINTED = 20
 """The most classes for which the terminal shows per-class results."""
@@ -114,11 +123,11 @@ def evaluate(cfg: DictConfig) -> Evaluation:
 
 def _ready(cfg: DictConfig, checkpoint: Path) -> tuple[nn.Module, Card, ImageDataModule]:
     """The network, the card and the data of an evaluation, whose config is written."""
-    content = read(checkpoint)
-    network = rebuilt(checkpoint, content)
+    network, known = _model(checkpoint)
     card: Card = network.card  # type: ignore[assignment]
     use_threads(network, card.input_shape)
-    known = known_images(checkpoint, content)
+    if isinstance(network, ExportedModel):
+        _check_sides_are_known(cfg, network)
     with open_dict(cfg):
         cfg.data = data_settings(cfg, card, checkpoint, known.rule)
     check(cfg, "evaluate")
@@ -129,6 +138,24 @@ def _ready(cfg: DictConfig, checkpoint: Path) -> tuple[nn.Module, Card, ImageDat
     say_what_is_measured(data, cfg.split)
     use_engine(network, card.input_shape, cfg.engine, data.num_images[cfg.split])
     return network, card, data
+
+
+def _model(checkpoint: Path) -> tuple[nn.Module, KnownImages]:
+    """The model in a checkpoint or an exported file, and the images of its run."""
+    if is_exported(checkpoint):
+        model = load_exported(checkpoint)
+        return model, model.known
+    content = read(checkpoint)
+    return rebuilt(checkpoint, content), known_images(checkpoint, content)
+
+
+def _check_sides_are_known(cfg: DictConfig, model: ExportedModel) -> None:
+    """Refuse a split of a run's own data that the exported file cannot tell from the others."""
+    if cfg.split != "test" and model.facts.known is None and "_target_" not in cfg.data:
+        raise DiscernError(
+            f"split={cfg.split} is not possible: {model.path} does not say which images its run "
+            "trained on; split=test, or the checkpoint, is."
+        )
 
 
 def test_beside(run: Path) -> None:
@@ -327,6 +354,8 @@ def classify(network: nn.Module, data: ImageDataModule, split: str) -> Predictio
         raise DiscernError(
             f"split={split} has no images: with data.{size}={value} none are held out."
         )
+    if isinstance(network, ExportedModel):
+        return _classify_pictures(network, data, dataset)
     logits, labels = [], []
     with torch.inference_mode():
         for images, truth in data.sequential_loader(dataset, data.eval_batch_size):
@@ -337,6 +366,20 @@ def classify(network: nn.Module, data: ImageDataModule, split: str) -> Predictio
     return Predictions.of(
         torch.cat(logits), torch.cat(labels), indices, names, files=dataset.names()
     )
+
+
+def _classify_pictures(model: ExportedModel, data: ImageDataModule, dataset: Images) -> Predictions:
+    """As :func:`classify`, of an exported model, which prepares the pictures itself."""
+    batch = EXPORTED_BATCH if dataset.names() is None else 1
+    found = [
+        model.of_pictures(dataset.pictures(np.arange(start, min(start + batch, len(dataset)))))
+        for start in range(0, len(dataset), batch)
+    ]
+    # Logits of these probabilities, none of which is so small that it has none.
+    logits = torch.from_numpy(np.concatenate(found)).clamp(min=SMALLEST).log()
+    indices = torch.arange(len(dataset)) if dataset.indices is None else dataset.indices
+    names = list(data.class_names)
+    return Predictions.of(logits, labels_of(dataset), indices, names, files=dataset.names())
 
 
 def write_report(

@@ -19,9 +19,8 @@ from discern.data.known import KnownImages
 from discern.data.module import ImageDataModule
 from discern.errors import DiscernError
 from discern.exports import int8, onnx_file, openvino_file
-from discern.exports.export import Exported
-from discern.exports.export import export as export_model
-from discern.exports.onnx_model import is_exported
+from discern.exports.export import Exported, export as export_model
+from discern.exports.files import is_exported
 from discern.exports.proof import MAX_FLIPPED, prove
 from discern.exports.report import (
     PAGE,
@@ -108,9 +107,7 @@ def export(cfg: DictConfig) -> Report:
     return report
 
 
-def _data(
-    cfg: DictConfig, card: Card, checkpoint: Path, known: KnownImages
-) -> ImageDataModule:
+def _data(cfg: DictConfig, card: Card, checkpoint: Path, known: KnownImages) -> ImageDataModule:
     """The data set of the proof, set up."""
     try:
         with open_dict(cfg):
@@ -125,9 +122,7 @@ def _data(
     data = build_data(cfg, known, measured=cfg.split)
     check_fit(card, data, checkpoint)
     if not data.num_images[cfg.split]:
-        raise DiscernError(
-            f"split={cfg.split} has no images; proof=false exports without them."
-        )
+        raise DiscernError(f"split={cfg.split} has no images; proof=false exports without them.")
     say_what_is_measured(data, cfg.split)
     return data
 
@@ -180,8 +175,7 @@ def _measured(
         machine=_machine(),
         speeds=speeds,
         sizes={
-            path.name: path.stat().st_size
-            for path in sorted(exported.path.parent.glob("model.*"))
+            path.name: path.stat().st_size for path in sorted(exported.path.parent.glob("model.*"))
         },
     )
 
@@ -211,9 +205,7 @@ def _decided(made: Measured, quantize: str, speeds: Speeds) -> Measured:
         for batch in BATCHES
         if speeds
     ]
-    numbers = ", ".join(
-        [*ratios, f"accuracy {change:+.2f} points (McNemar p = {proof.p:.3g})"]
-    )
+    numbers = ", ".join([*ratios, f"accuracy {change:+.2f} points (McNemar p = {proof.p:.3g})"])
     name = made.path.name
     if quantize == "int8":
         return replace(made, verdict=f"{name}, 8 bits as asked for: {numbers}.")
@@ -221,9 +213,7 @@ def _decided(made: Measured, quantize: str, speeds: Speeds) -> Measured:
     if not slower and not loses:
         return replace(made, verdict=f"{name}, 8 bits, is kept: {numbers}.")
     why = " and ".join(
-        reason
-        for reason, holds in (("not faster here", slower), ("less accurate", loses))
-        if holds
+        reason for reason, holds in (("not faster here", slower), ("less accurate", loses)) if holds
     )
     made.path.unlink()
     return replace(made, verdict=f"{name}, 8 bits, is not kept, for it is {why}: {numbers}.")

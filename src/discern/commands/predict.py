@@ -22,6 +22,7 @@ from discern.console import is_terminal
 from discern.data.in_memory import InMemoryImages
 from discern.data.pictures import PictureError, dark_on_light, fit_picture
 from discern.errors import DiscernError, as_override
+from discern.exports.files import is_exported
 from discern.files.csv_cells import write_csv
 from discern.files.walk import find_files
 from discern.files.writing import write_whole
@@ -96,13 +97,18 @@ def predict(cfg: DictConfig) -> Outcome:
     """
     check(cfg, "predict")
     checkpoint, folder = find_checkpoint(cfg.ckpt_path), Path(cfg.out)
-    network = load(checkpoint)
+    network = load_model(checkpoint)
     card: Card = network.card  # type: ignore[assignment]
     use_threads(network, card.input_shape)
     if card.input_shape[0] not in (1, 3):
         raise DiscernError(
             f"{checkpoint} takes images of {card.input_shape[0]} channels; pictures are read as "
             "grey (1) or colour (3)."
+        )
+    if cfg.explain and is_exported(checkpoint):
+        raise DiscernError(
+            f"explain=true is not possible: {checkpoint} is an exported model, without the layers "
+            "that Grad-CAM looks at; give the checkpoint."
         )
     explainer = GradCam(network, card.input_shape, model_name(card)) if cfg.explain else None
     files = list(find_files(cfg.input))
@@ -126,6 +132,19 @@ def predict(cfg: DictConfig) -> Outcome:
     return outcome
 
 
+def load_model(path: str | Path) -> nn.Module:
+    """The model in a checkpoint, or in a file of ``discern export``, which takes pictures.
+
+    Raises:
+        DiscernError: as :func:`discern.load`.
+    """
+    if not is_exported(file := find_checkpoint(str(path), "path")):
+        return load(file)
+    from discern.exports.onnx_model import load_exported  # start-up time
+
+    return load_exported(file)
+
+
 def title_of(card: Card) -> str:
     """The title of a sheet of classified pictures."""
     model = f"{model_name(card)} trained on {card.data.get('title', 'unknown data')}"
@@ -145,7 +164,11 @@ def classify_files(
             reasons, pixels = _read(files[start : start + size], card, pool)
             inverted = _to_invert(pixels, invert)
             pixels[inverted] = 255 - pixels[inverted]
-            yield Batch(reasons, pixels, inverted, probabilities_of(network, card, pixels))
+            if takes_photographs(network):
+                probabilities = _of_photographs(network, card, reasons, inverted)
+            else:
+                probabilities = probabilities_of(network, card, pixels)
+            yield Batch(reasons, pixels, inverted, probabilities)
             bar.update(len(reasons))
 
 
@@ -186,15 +209,10 @@ def _preparation(card: Card) -> Callable[[Path], NDArray[np.uint8]]:
     if known.resize is None or known.interpolation is None:
         return lambda path: fit_picture(path, card.input_shape)
     # torchvision takes half a second to import; a model of small images does not need it.
-    from discern.data.preprocessing import Preprocessing
+    from discern.exports.running import preprocessing_of
 
-    photos = Preprocessing(
-        card.input_shape[1],
-        known.resize,
-        known.interpolation,
-        tuple(known.mean) if isinstance(known.mean, list) else (known.mean,),
-        tuple(known.std) if isinstance(known.std, list) else (known.std,),
-    )
+    photos = preprocessing_of(card)
+    assert photos is not None
     return lambda path: photos.read(path).numpy()
 
 
@@ -206,12 +224,42 @@ def _to_invert(pixels: NDArray[np.uint8], invert: bool | str) -> NDArray[np.bool
     return np.full(len(pixels), invert)
 
 
+def takes_photographs(network: nn.Module) -> bool:
+    """Whether a model resizes and cuts photographs itself, as an exported one does."""
+    card: Card = network.card  # type: ignore[assignment]
+    return hasattr(network, "of_pictures") and card.preprocessing.resize is not None
+
+
+def _of_photographs(
+    network: nn.Module,
+    card: Card,
+    reasons: dict[Path, str | None],
+    inverted: NDArray[np.bool_],
+) -> NDArray[np.float32]:
+    """Class probabilities (M, K) of the files that are pictures, by an exported model."""
+    from discern.exports.running import preprocessing_of  # start-up time
+
+    photographs = preprocessing_of(card)
+    assert photographs is not None
+    found = [np.empty((0, len(card.class_names)), np.float32)]
+    read = (path for path, reason in reasons.items() if reason is None)
+    for path, invert in zip(read, inverted, strict=True):
+        try:
+            picture = photographs.picture(path)
+        except PictureError as error:
+            raise DiscernError(f"{printable(path)} can no longer be read: {error}.") from error
+        found.append(network.of_pictures([255 - picture if invert else picture]))
+    return np.concatenate(found)
+
+
 def probabilities_of(
     network: nn.Module, card: Card, pixels: NDArray[np.uint8]
 ) -> NDArray[np.float32]:
     """Class probabilities (M, K) of pixels, uint8 (M, C, H, W)."""
     if not len(pixels):  # no file of a batch was a picture; few networks take none
         return np.empty((0, len(card.class_names)), np.float32)
+    if hasattr(network, "of_pictures"):  # an exported model; no small image is resized
+        return network.of_pictures(list(pixels.transpose(0, 2, 3, 1)))
     images = _normalised(card, pixels)
     with torch.inference_mode():
         probabilities: NDArray[np.float32] = network(images).softmax(1).numpy()

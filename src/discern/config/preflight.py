@@ -109,8 +109,10 @@ def _share(folder: Path, setting: str, ckpt_path: str | None, shared: bool) -> P
         raise DiscernError(f"{setting}={folder} cannot be written; choose another folder.")
     continues = ckpt_path and folder.resolve() in find_checkpoint(ckpt_path).resolve().parents
     if any(folder.iterdir()) and not (continues or shared):
-        more = "" if setting == "out" else (
-            ", or continue the run in it with discern train ckpt_path=FILE"
+        more = (
+            ""
+            if setting == "out"
+            else (", or continue the run in it with discern train ckpt_path=FILE")
         )
         raise DiscernError(f"{setting}={folder} is not empty; name a new folder{more}.")
     return folder

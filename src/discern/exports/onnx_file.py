@@ -28,7 +28,6 @@ OPSET = 18
 """The version of the operators, which every ONNX Runtime since 1.14 (2023) has."""
 
 
-
 def write(bundle: Bundle, card: Card, about: Mapping[str, str], folder: Path) -> Path:
     """Write model.onnx.
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,13 @@ import torch
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
+from discern.data.known import KnownImages, unknown
 from discern.errors import DiscernError, first_line
 from discern.exports.about import PIXELS, PROBABILITIES, Facts, read_about
-from discern.exports.running import Pixels
+from discern.exports.running import Floats, Pixels, run_pictures
 from discern.files.reading import open_regular
 from discern.models.card import Card
 from discern.models.threads import all_threads
-
-SUFFIX = ".onnx"
 
 MAX_BYTES = 2**31 - 1
 """Of a file: what a protobuf message may have."""
@@ -59,6 +59,7 @@ class ExportedModel(nn.Module):
     """
 
     epoch: int | None = None
+    """Of the checkpoint; the file does not say it."""
 
     def __init__(self, path: Path, content: bytes, facts: Facts, threads: int = 0) -> None:
         super().__init__()
@@ -71,6 +72,21 @@ class ExportedModel(nn.Module):
             raise DiscernError(
                 f"{path} cannot be run by ONNX Runtime: {first_line(error)}."
             ) from error
+
+    @property
+    def known(self) -> KnownImages:
+        """The images of the model's run, as far as the file says."""
+        if self.facts.known is not None:
+            return self.facts.known
+        return replace(
+            unknown(self.card.class_names if self.card.data else None, self.path),
+            rule=self.card.split,
+            fingerprint=self.card.data.get("fingerprint"),
+        )
+
+    def of_pictures(self, pictures: Sequence[Pixels]) -> Floats:
+        """Probabilities, float32 (N, K), of pictures, each uint8 (H, W, C), of any sizes."""
+        return run_pictures(lambda pixels: self(pixels).numpy(), pictures)
 
     def forward(self, pixels: Pixels) -> Tensor:
         """Probabilities, float32 (N, K), of pixels, uint8 (N, H, W, C).
@@ -104,11 +120,6 @@ def session(content: bytes, threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what is fatal is raised as well
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-
-
-def is_exported(path: Path) -> bool:
-    """Whether a file is an exported model by its name."""
-    return path.suffix.lower() == SUFFIX
 
 
 def load_exported(path: Path, threads: int = 0) -> ExportedModel:

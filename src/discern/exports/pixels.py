@@ -93,11 +93,18 @@ class Prepare(nn.Module):
         across = self._weights(columns, pixels.shape[2], places[1]).T
         down = self._weights(rows, pixels.shape[1], places[0])
 
+        def in_height(images: Tensor) -> Tensor:
+            # ONNX Runtime up to 1.30 refuses `down @ images` for an empty batch.
+            return _rounded((images.transpose(2, 3) @ down.T).transpose(2, 3), places[0])
+
+        def in_width(images: Tensor) -> Tensor:
+            return _rounded(images @ across, places[1])
+
         def rows_first(images: Tensor) -> Tensor:
-            return _rounded(down @ _rounded(images @ across, places[1]), places[0])
+            return in_height(in_width(images))
 
         def columns_first(images: Tensor) -> Tensor:
-            return _rounded(_rounded(down @ images, places[0]) @ across, places[1])
+            return in_width(in_height(images))
 
         if not VERTICAL_FIRST:
             return rows_first(images)

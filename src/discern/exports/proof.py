@@ -16,8 +16,8 @@ from discern.models.card import Card
 from discern.reports.paired import mcnemar
 from discern.text import printable
 
-BATCH = 64
-"""Images in memory at a time."""
+BATCH, PHOTOGRAPHS = 256, 8
+"""Images in memory at a time; of files, each of which may have many megapixels."""
 
 MAX_FLIPPED = 0.001
 """The share of labels that an export in float32 may change."""
@@ -110,8 +110,9 @@ def _classified(
     network: nn.Module, temperature: float, images: Images, count: int
 ) -> Iterator[tuple[NDArray[np.int64], Floats]]:
     """Rows of the images and the checkpoint's probabilities for them, as of `discern predict`."""
-    for start in range(0, count, BATCH):
-        rows = np.arange(start, min(start + BATCH, count))
+    batch = BATCH if images.names() is None else PHOTOGRAPHS
+    for start in range(0, count, batch):
+        rows = np.arange(start, min(start + batch, count))
         seen, _ = images.__getitems__(rows.tolist())
         with torch.inference_mode():
             logits = network(seen)

@@ -56,7 +56,9 @@ def prepared(card: Card, pictures: Sequence[Pixels]) -> Tensor:
     photographs = preprocessing_of(card)
     if photographs is not None:
         cut = [photographs.centre(Image.fromarray(picture)) for picture in pictures]
-        return photographs.normalised(torch.stack(cut).contiguous(memory_format=torch.channels_last))
+        return photographs.normalised(
+            torch.stack(cut).contiguous(memory_format=torch.channels_last)
+        )
     channels, height, width = card.input_shape
     fitted = [
         np.asarray(
