@@ -166,7 +166,6 @@ def write_page(model: Path, name: str, card: Card) -> None:
         worker=worker,
         data=as_json(data),
         drawing=drawing,
-        grey=card.input_shape[0] == 1,
     )
     with write_whole(folder / PAGE, "wb") as file:
         # A name that is not UTF-8 has lone surrogates.

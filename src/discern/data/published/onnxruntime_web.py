@@ -23,9 +23,7 @@ log = logging.getLogger(__name__)
 
 VERSION = "1.30.0"
 
-INTEGRITY = (
-    "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
-)
+INTEGRITY = "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
 """Of the package, as npm writes it."""
 
 SCRIPT, BINARY = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
@@ -153,6 +151,5 @@ def _check_integrity(package: Path) -> None:
         digest = hashlib.file_digest(file, algorithm).digest()
     if base64.b64encode(digest).decode() != expected:
         raise DiscernError(
-            f"{package.name} is not the {PACKAGE} expected: its SHA-512 is another; "
-            f"{_by_hand()}."
+            f"{package.name} is not the {PACKAGE} expected: its SHA-512 is another; {_by_hand()}."
         )

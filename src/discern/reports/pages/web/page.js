@@ -73,7 +73,7 @@ function showSeen({ seen, inverted, coloured, size, isDrawing, seconds }) {
   $("seen-pixels").classList.toggle("tiny", width < 100);
   const said = [`${width} × ${height} pixels, ${channels === 1 ? "grey" : "in colour"}`];
   if (isDrawing) said.push(DATA.drawing.told);
-  else said.push(`of the picture’s ${size.map((side) => side.toLocaleString("en")).join(" × ")}`);
+  else if (size[0] !== width || size[1] !== height) said.push(`scaled and cut at the centre from ${size.map((side) => side.toLocaleString("en")).join(" × ")}`);
   if (coloured && channels === 1) said.push("its colours as grey, for the model knows no colours");
   if (inverted) said.push($("invert").value === "auto" ? "inverted, for it is dark on light" : "inverted");
   $("seen-text").textContent = `${said.join("; ")}. Classified in ${seconds.toFixed(seconds < 1 ? 2 : 1)} s on this device.`;
