@@ -151,7 +151,7 @@ def page() -> str:
         lines += [f"## `{group}`", ""]
         for path in sorted((conf_dir() / group).glob("*.yaml")):
             lines += choice(group, path)
-    for name in ("evaluate", "predict", "inspect"):
+    for name in ("evaluate", "predict", "export", "inspect"):
         lines += command(name)
     return "\n".join(lines).rstrip() + "\n"
 

@@ -26,7 +26,6 @@ from discern.commands.predict import (
     classify_files,
     load_model,
     probabilities_of,
-    takes_photographs,
     title_of,
 )
 from discern.config.compose import check_overrides_are_listed, compose_command

@@ -212,4 +212,4 @@ def test_a_mark_is_of_a_setting_that_there_is():
             parent = OmegaConf.select(cfg, name.rpartition(".")[0] or "seed") or cfg
             last = name.rpartition(".")[2]
             assert last in (parent if OmegaConf.is_dict(parent) else cfg), name
-    assert set(COMMANDS) == {"train", "evaluate", "inspect", "predict"}
+    assert set(COMMANDS) == {"train", "evaluate", "export", "inspect", "predict"}

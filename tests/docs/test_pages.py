@@ -157,7 +157,11 @@ def test_every_command_is_one(page, line, whatever_files):
         if {override.partition("=")[2] for override in overrides} & OWN:
             return
         # What is said of a setting in passing leaves out what the command cannot do without.
-        needed = {"predict": ["ckpt_path=best", "input=photos"], "evaluate": ["ckpt_path=best"]}
+        needed = {
+            "predict": ["ckpt_path=best", "input=photos"],
+            "evaluate": ["ckpt_path=best"],
+            "export": ["ckpt_path=best"],
+        }
         composed(command, [*needed.get(command, []), *overrides])
 
 

@@ -19,7 +19,8 @@ from discern.data.known import KnownImages
 from discern.data.module import ImageDataModule
 from discern.errors import DiscernError
 from discern.exports import int8, onnx_file, openvino_file
-from discern.exports.export import Exported, export as export_model
+from discern.exports.export import Exported
+from discern.exports.export import export as export_model
 from discern.exports.files import is_exported
 from discern.exports.proof import MAX_FLIPPED, prove
 from discern.exports.report import (

@@ -210,10 +210,10 @@ def _check_shape(tensor: onnx.TensorProto) -> None:
     """Refuse a constant that, as the shape of a tensor to be made, would fill the memory."""
     if tensor.dims and math.prod(tensor.dims) <= 8:
         values = onnx.numpy_helper.to_array(tensor).ravel().tolist()
-        if all(value > 0 for value in values) and math.prod(values) > MAX_VALUES:
-            # The largest index, which stands for the end of an axis, is no shape.
-            if max(values) < 2**31 - 1:
-                raise ValueError(f"it makes a tensor of more than {MAX_VALUES:,} numbers")
+        # The largest index, which stands for the end of an axis, is no shape.
+        is_shape = all(0 < value < 2**31 - 1 for value in values)
+        if is_shape and math.prod(values) > MAX_VALUES:
+            raise ValueError(f"it makes a tensor of more than {MAX_VALUES:,} numbers")
 
 
 def _graphs(graph: onnx.GraphProto, depth: int) -> Iterator[onnx.GraphProto]:

@@ -1,4 +1,4 @@
-"""``format=torch_export``: a program of ``torch.export``, which torch runs without the model's code."""
+"""``format=torch_export``: a ``torch.export`` program, which torch runs without the model's code."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ CARD = "model.json"
 
 
 def write_torch(bundle: Bundle, card: Card, about: Mapping[str, str], folder: Path) -> Path:
-    """Write model.pt, a state dict that ``torch.load(…, weights_only=True)`` reads, and its card."""
+    """Write model.pt, a state dict for ``torch.load(…, weights_only=True)``, and its card."""
     path = folder / "model.pt"
     with write_whole(path, "wb") as file:
         torch.save(_state(bundle), file)

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import run_files
+from discern.commands import export as command
+from discern.commands.evaluate import evaluate
+from discern.commands.export import export
+from discern.commands.predict import predict
+from discern.errors import DiscernError
+from discern.exports import int8
+from discern.exports.running import Floats, Pixels
+from discern.models.torch_file import sha256_of
+from starter import invoke
+
+
+@pytest.fixture
+def run(tiny_run) -> Path:
+    return tiny_run().folder
+
+
+@pytest.fixture
+def exported(tiny_mnist, tmp_path):
+    """Exports a checkpoint, with the proof on ``tiny_mnist``; returns the folder."""
+
+    def run(checkpoint: Path, *overrides: str, name: str = "exported") -> Path:
+        overrides = (f"ckpt_path='{checkpoint}'", f"data.dir='{tiny_mnist}'", *overrides)
+        cfg = run_files.composed(*overrides, command="export")
+        cfg.out = str(tmp_path / name)
+        if not any(each.startswith("seconds=") for each in overrides):
+            cfg.seconds = 0
+        export(cfg)
+        return tmp_path / name
+
+    return run
+
+
+def facts(folder: Path) -> dict:
+    return json.loads((folder / "export.json").read_text())
+
+
+def rows(path: Path) -> list[list[str]]:
+    with path.open(newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_the_proof_says_that_nothing_was_lost(run, exported):
+    folder = exported(run)
+    (file,) = facts(folder)["files"]
+    assert file["file"] == "model.onnx"
+    assert file["bytes"] == (folder / "model.onnx").stat().st_size
+    proof = file["proof"]
+    assert (proof["images"], proof["flipped"], proof["differences"]) == (100, 0, [])
+    assert proof["difference"] <= 1e-5
+    assert proof["accuracy_before"] == proof["accuracy_after"]
+    assert proof["p"] == 1.0
+    checkpoint = run / "checkpoints" / "best.safetensors"
+    assert facts(folder)["about"]["checkpoint_sha256"] == sha256_of(checkpoint)
+    page = (folder / "export.html").read_text()
+    assert "Labels that differ" in page
+    assert {path.name for path in folder.iterdir()} == {"model.onnx", "export.json", "export.html"}
+
+
+def test_evaluate_gives_the_checkpoints_numbers(run, exported, tiny_mnist, tmp_path, no_pictures):
+    model = exported(run, "proof=false") / "model.onnx"
+    for name, path in (("checkpoint", run), ("file", model)):
+        cfg = run_files.composed(
+            f"ckpt_path='{path}'", f"data.dir='{tiny_mnist}'", command="evaluate"
+        )
+        cfg.folder = str(tmp_path / name)
+        evaluate(cfg)
+    one, other = (
+        json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("checkpoint", "file")
+    )
+    for metric, value in one["metrics"].items():
+        assert other["metrics"][metric] == pytest.approx(value, abs=1e-5)
+    assert other["data"]["as_in_training"]
+    before, after = (rows(tmp_path / name / "predictions.csv") for name in ("checkpoint", "file"))
+    assert [row[:4] for row in before] == [row[:4] for row in after]
+
+
+def test_a_split_that_the_file_does_not_know_is_refused(run, exported, tiny_mnist, tmp_path):
+    model = exported(run, "proof=false") / "model.onnx"
+    cfg = run_files.composed(
+        f"ckpt_path='{model}'", f"data.dir='{tiny_mnist}'", "split=val", command="evaluate"
+    )
+    cfg.folder = str(tmp_path / "evaluation")
+    with pytest.raises(DiscernError, match="split=val is not possible"):
+        evaluate(cfg)
+
+
+def test_predict_gives_the_checkpoints_numbers(run, exported, tmp_path, monkeypatch):
+    monkeypatch.setattr("discern.reports.sheet.Sheet.save", lambda _, path: path.touch())
+    model = exported(run, "proof=false") / "model.onnx"
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    generator = np.random.default_rng(0)
+    for number, (height, width) in enumerate([(28, 28), (100, 40), (9, 60), (1, 1)]):
+        pixels = generator.integers(0, 256, (height, width), dtype=np.uint8)
+        Image.fromarray(pixels).save(pictures / f"{number}.png")
+    (pictures / "broken.png").write_bytes(b"no picture")
+    for name, path in (("checkpoint", run), ("file", model)):
+        overrides = (f"ckpt_path='{path}'", f"input='{pictures}'")
+        cfg = run_files.composed(*overrides, command="predict")
+        cfg.out = str(tmp_path / name)
+        predict(cfg)
+    before, after = (rows(tmp_path / name / "predictions.csv") for name in ("checkpoint", "file"))
+    for one, other in zip(before, after, strict=True):
+        assert one[:2] == other[:2]
+        if one[2].startswith("0."):
+            assert float(one[2]) == pytest.approx(float(other[2]), abs=1e-5)
+
+
+def test_an_exported_model_is_not_explained_or_exported_again(run, exported, tmp_path):
+    model = exported(run, "proof=false") / "model.onnx"
+    Image.new("L", (28, 28)).save(tmp_path / "a.png")
+    overrides = (f"ckpt_path='{model}'", f"input='{tmp_path}/a.png'", "explain=true")
+    cfg = run_files.composed(*overrides, command="predict")
+    cfg.out = str(tmp_path / "prediction")
+    with pytest.raises(DiscernError, match="explain=true is not possible"):
+        predict(cfg)
+    with pytest.raises(DiscernError, match="is an exported model"):
+        exported(model, name="again")
+
+
+def test_an_export_that_changes_labels_fails_with_the_images(run, exported, tmp_path, monkeypatch):
+    """The negative control: a file that gives other labels is found, named and removed."""
+    original = command.export_model
+
+    def turned(*arguments, **settings):
+        made = original(*arguments, **settings)
+
+        def other(pixels: Pixels) -> Floats:
+            return made.run(pixels)[:, ::-1].copy()
+
+        return type(made)(made.path, made.format, made.about, made.bundle, other)
+
+    monkeypatch.setattr(command, "export_model", turned)
+    with pytest.raises(DiscernError, match=r"of 100 labels differ .* export\.html shows"):
+        exported(run)
+    folder = tmp_path / "exported"
+    assert not (folder / "model.onnx").exists()
+    assert facts(folder)["files"][0]["proof"]["differences"]
+
+
+def test_eight_bits_are_written_when_asked_for_and_say_what_they_cost(run, exported):
+    folder = exported(run, "quantize=int8", "images=50")
+    float32, small = facts(folder)["files"]
+    assert small["file"] == "model.int8.onnx"
+    assert small["proof"]["images"] == 50
+    assert "8 bits as asked for" in small["verdict"]
+    assert "McNemar" in small["verdict"]
+    assert float32["proof"]["flipped"] == 0
+
+
+@pytest.mark.parametrize(("is_faster", "kept"), [(True, True), (False, False)])
+def test_eight_bits_are_kept_only_where_they_are_faster(
+    run, exported, monkeypatch, is_faster, kept
+):
+    monkeypatch.setattr(command, "faster", lambda *_: is_faster)
+    folder = exported(run, "quantize=auto")
+    small = facts(folder)["files"][1]
+    assert (folder / "model.int8.onnx").exists() == kept
+    assert ("is kept" in small["verdict"]) == kept
+    assert "as fast with a batch of 32" in small["verdict"]
+    speeds = facts(folder)["speeds"]
+    assert {"PyTorch", "ONNX Runtime float32", "ONNX Runtime int8"} <= speeds.keys()
+    assert all({"1", "32"} == set(each) for each in speeds.values())
+
+
+def test_eight_bits_without_training_images_are_one_sentence(run, exported, monkeypatch):
+    monkeypatch.setattr(
+        "discern.data.module.ImageDataModule.train_dataset",
+        property(lambda self: self.test_dataset.subset(self.test_dataset.labels[:0])),
+    )
+    with pytest.raises(DiscernError, match=r"quantize=int8 needs training images"):
+        exported(run, "quantize=int8")
+
+
+def test_calibration_takes_training_images(run, exported, monkeypatch):
+    seen: list[int] = []
+    write = int8.write
+
+    def counted(float32, pictures, about):
+        seen.append(len(pictures))
+        return write(float32, pictures, about)
+
+    monkeypatch.setattr(int8, "write", counted)
+    exported(run, "quantize=int8", "images=10")
+    assert seen == [int8.IMAGES]
+
+
+def test_what_is_wrong_is_said_before_anything_is_written(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "photo.jpg").touch()
+    (tmp_path / "none.safetensors").write_bytes(b"none")
+    cases = {
+        ("ckpt_path=none.safetensors", "format=onx"): "did you mean onnx?",
+        ("ckpt_path=none.safetensors", "out=there"): "out=there is not empty; name a new folder.",
+        ("ckpt_path=none.safetensors",): "none.safetensors",
+        ("ckpt_path=missing",): "ckpt_path=missing does not exist",
+        ("ckpt_path=none.safetensors", "format=torch", "quantize=int8"): "ONNX alone has 8 bits",
+    }
+    for arguments, sentence in cases.items():
+        done = invoke("export", *arguments, cwd=tmp_path)
+        assert done.returncode == 1
+        assert sentence in done.stderr
+        assert "Traceback" not in done.stderr
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["photo.jpg"]

@@ -1,0 +1,65 @@
+"""Small models of every registered kind, as `discern.load` returns them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from discern.models.card import written
+from discern.models.mlp import MLP
+from discern.models.transfer import TransferClassifier
+from run_files import Convolution
+
+CLASSES = ["cat", "dog", "a, \"b\"", "猫"]
+PHOTOS = {"resize": 40, "interpolation": "bilinear"}
+
+
+def with_card(network: nn.Module, shape: tuple[int, int, int], name: str, **photos: Any) -> nn.Module:
+    """The network in eval mode with a card of its own."""
+    channels = shape[0]
+    network.card = written(
+        model={"name": name, "settings": {}},
+        class_names=CLASSES,
+        input_shape=shape,
+        preprocessing={
+            "mean": [0.485, 0.456, 0.406][:channels], "std": [0.229, 0.224, 0.225][:channels],
+            **photos,
+        },
+        data={"title": "made up", "fingerprint": "0" * 64},
+    )  # fmt: skip
+    return network.eval()
+
+
+def mlp(**settings: Any) -> nn.Module:
+    torch.manual_seed(0)
+    return with_card(MLP((1, 28, 28), 4, (16,), **settings), (1, 28, 28), "mlp")
+
+
+def own() -> nn.Module:
+    torch.manual_seed(0)
+    return with_card(Convolution((3, 32, 32), 4, 4), (3, 32, 32), "", **PHOTOS)
+
+
+def transfer(library: str, backbone: str, side: int = 64, **settings: Any) -> nn.Module:
+    torch.manual_seed(0)
+    network = TransferClassifier((3, side, side), 4, library, backbone, weights=None, **settings)
+    photos = {"resize": side + side // 8, "interpolation": "bicubic"}
+    return with_card(network, (3, side, side), "transfer", **photos)
+
+
+class Inverse(nn.Module):
+    """A user's network with an operator that ONNX does not have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.output = nn.Linear(28 * 28, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.output(torch.linalg.inv(images + 100 * torch.eye(28)).flatten(1))
+
+
+def inverse() -> nn.Module:
+    torch.manual_seed(0)
+    return with_card(Inverse(), (1, 28, 28), "")

@@ -1,0 +1,115 @@
+"""Every registered model in every format gives the checkpoint's probabilities."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+import safetensors
+import torch
+from models_to_export import CLASSES, inverse, mlp, own, transfer
+from torch import nn
+
+from discern.errors import DiscernError
+from discern.exports.export import export
+from discern.exports.running import runs_in_torch
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "mlp": mlp,
+    "mlp with dropout and norm": lambda: mlp(dropout=0.5, norm="batch", activation="gelu"),
+    "a user's own": own,
+    "torchvision": lambda: transfer("torchvision", "resnet18"),
+    "torchvision, small pictures": lambda: transfer("torchvision", "mobilenet_v3_small", side=32),
+    "timm": lambda: transfer("timm", "mobilenetv3_small_050", unfreeze="all"),
+    "timm, attention": lambda: transfer("timm", "vit_tiny_patch16_224", side=224),
+    "efficientnet_lite": lambda: transfer("efficientnet_lite", "efficientnet_lite0"),
+}
+
+
+def pictures(channels: int, count: int, height: int, width: int) -> np.ndarray:
+    shape = (count, height, width, channels)
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_onnx_gives_the_checkpoints_probabilities(name, tmp_path):
+    network = MODELS[name]()
+    exported = export(network, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+    expected = runs_in_torch(network)
+    for count, height, width in ((1, 30, 41), (3, 64, 64), (1, 9, 100)):
+        pixels = pictures(network.card.input_shape[0], count, height, width)
+        found = exported.run(pixels)
+        assert found.dtype == np.float32
+        assert found.shape == (count, len(CLASSES))
+        assert found == pytest.approx(expected(pixels), abs=1e-6)
+
+
+@pytest.mark.parametrize("format_name", ["torch_export", "torch", "safetensors"])
+def test_other_formats_give_the_checkpoints_probabilities(format_name, tmp_path):
+    network = own()
+    exported = export(network, tmp_path, format=format_name)
+    for size in ((1, 30, 41), (2, 64, 64), (1, 1, 1)):
+        pixels = pictures(3, *size)
+        expected = runs_in_torch(network)(pixels)
+        assert exported.run(pixels) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_temperature_is_in_the_file(tmp_path):
+    network = mlp()
+    found = export(network, tmp_path, temperature=2.5).run(pictures(1, 2, 28, 28))
+    expected = runs_in_torch(network, 2.5)(pictures(1, 2, 28, 28))
+    assert found == pytest.approx(expected, abs=1e-6)
+    assert not np.allclose(found, runs_in_torch(network)(pictures(1, 2, 28, 28)))
+
+
+def test_the_onnx_file_describes_the_model(tmp_path):
+    path = export(mlp(), tmp_path, sha256="ab" * 32).path
+    said = {prop.key: prop.value for prop in onnx.load(path).metadata_props}
+    assert json.loads(said["class_names"]) == CLASSES
+    assert said["discern_format"] == "1"
+    assert said["checkpoint_sha256"] == "ab" * 32
+    assert said["data_fingerprint"] == "0" * 64
+    assert said["weights_licence"] == "not stated"
+
+
+def test_the_onnx_file_names_no_file_of_the_machine(tmp_path):
+    content = export(own(), tmp_path).path.read_bytes()
+    assert b"/src/" not in content
+    assert b".py" not in content
+
+
+def test_torch_reads_the_state_dict_without_pickle(tmp_path):
+    network = mlp()
+    export(network, tmp_path, format="torch")
+    state = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert state.keys() == network.state_dict().keys()
+    assert json.loads((tmp_path / "model.json").read_text())["class_names"] == CLASSES
+
+
+def test_safetensors_alone_reads_weights_and_card(tmp_path):
+    network = mlp()
+    export(network, tmp_path, format="safetensors")
+    with safetensors.safe_open(tmp_path / "model.safetensors", "np") as file:
+        assert set(file.keys()) == set(network.state_dict())
+        assert json.loads(file.metadata()["card"])["class_names"] == CLASSES
+
+
+def test_an_operator_that_onnx_lacks_is_named(tmp_path):
+    with pytest.raises(DiscernError, match=r"linalg_inv.*, an operator that ONNX"):
+        export(inverse(), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_format_that_does_not_exist_has_a_neighbour(tmp_path):
+    with pytest.raises(DiscernError, match="did you mean onnx"):
+        export(mlp(), tmp_path, format="onx")
+
+
+def test_openvino_that_is_not_installed_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr("discern.exports.openvino_file.is_installed", lambda: False)
+    with pytest.raises(DiscernError, match=r"discern\[openvino\]"):
+        export(mlp(), tmp_path, format="openvino")
