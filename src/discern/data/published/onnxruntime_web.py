@@ -50,9 +50,14 @@ def archive() -> Path:
     return cache_dir(make=False) / f"onnxruntime-web-{VERSION}.tgz"
 
 
+def is_kept() -> bool:
+    """Whether the files are there."""
+    return _is_whole(_folder())
+
+
 def check_available() -> None:
     """Raise a DiscernError where the files are neither kept nor can be fetched for want of npm."""
-    if not _is_whole(_folder()) and not archive().is_file() and shutil.which("npm") is None:
+    if not is_kept() and not archive().is_file() and shutil.which("npm") is None:
         raise DiscernError(
             f"{_NEEDED}, which npm fetches once, and npm is not installed; install it (it comes "
             f"with Node.js), or {_by_hand()}."
