@@ -1,4 +1,4 @@
-"""The page of `format=web`: its answers are those of `discern predict`, and what it does with the rest."""
+"""The page of `format=web`: its answers are those of `discern predict`, and what else it does."""
 
 from __future__ import annotations
 

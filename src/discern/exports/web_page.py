@@ -65,7 +65,7 @@ DIGIT = Drawing(
     "Draw a digit",
     20 / 28,
     True,
-    "drawn white on black, scaled to a box of 20 × 20 and centred by its mass, as MNIST’s digits are",
+    "drawn white on black, scaled to a box of 20 × 20 and centred by its mass, as MNIST’s are",
 )
 
 PLAIN = Drawing("Draw", 0, False, "drawn white on black, and used as it is drawn")
