@@ -399,7 +399,9 @@ def test_the_policy_forbids_requests_to_other_hosts_also_to_the_worker(browser, 
     refused = """(url) => new Promise((done) => {
       const tell = (what) => `() => postMessage("${what}")`;
       const code = `fetch("${url}").then(${tell("sent")}, ${tell("refused")})`;
-      const worker = new Worker(URL.createObjectURL(new Blob([code])), { type: "module" });
+      const blob = new Blob([code], { type: "text/javascript" });
+      const worker = new Worker(URL.createObjectURL(blob), { type: "module" });
+      worker.onerror = () => done("broken");
       worker.onmessage = ({ data }) => done(data);
     })"""
     assert page.evaluate(refused, other) == "refused"

@@ -90,8 +90,7 @@ $("more").addEventListener("click", () => { allShown = !allShown; showAnswer(ans
 
 // The worker
 
-const worker = new Worker(URL.createObjectURL(new Blob([$("worker").textContent], { type: "text/javascript" })), { type: "module" });
-let latest = 0, isReady = false, waiting = null;
+let worker, latest = 0, isReady = false, waiting = null;
 
 const HANDLERS = {
   progress({ loaded, total }) {
@@ -119,8 +118,15 @@ const HANDLERS = {
     HANDLERS.refused({ id: isReady ? id : undefined, message: `${what}: ${message}` });
   },
 };
-worker.addEventListener("message", ({ data }) => HANDLERS[data.kind](data));
-worker.addEventListener("error", (event) => HANDLERS.failed({ message: event.message || "its worker does not start" }));
+
+function start() {
+  const code = new Blob([$("worker").textContent], { type: "text/javascript" });
+  worker = new Worker(URL.createObjectURL(code), { type: "module" });
+  worker.addEventListener("message", ({ data }) => HANDLERS[data.kind](data));
+  worker.addEventListener("error", (event) => HANDLERS.failed({ message: event.message || "its worker does not start" }));
+  const files = Object.entries(DATA.files).map(([name, file]) => [name, { ...file, url: beside(file.name) }]);
+  worker.postMessage({ kind: "load", card: DATA.card, files: Object.fromEntries(files) });
+}
 
 let asked = null;
 
@@ -278,9 +284,5 @@ if (location.protocol === "file:") {
   refuse("This page works from a web server, not from a file: run `python -m http.server` in its folder and open http://localhost:8000.");
 } else {
   $("noisy").hidden = !isNoisy();
-  worker.postMessage({
-    kind: "load",
-    card: DATA.card,
-    files: Object.fromEntries(Object.entries(DATA.files).map(([name, file]) => [name, { ...file, url: beside(file.name) }])),
-  });
+  start();
 }
