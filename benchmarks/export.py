@@ -6,8 +6,8 @@ For Fashion-MNIST it trains an MLP for an epoch, and compares model.onnx with it
 images, which both are given as they are in the file. For photographs it takes a backbone with its
 published weights and a head of random ones, whose probabilities are closer to each other than those
 of a trained one, so that a label flips more easily; the photographs are read as `discern predict`
-reads them, and as `model.onnx` is given them. Then 8 bits against float32, in turns, in one process.
-The first answer is that of a new process with onnxruntime, numpy and the exported MLP.
+reads them, and as `model.onnx` is given them. Then 8 bits against float32, in turns, in one
+process. The first answer is that of a new process with onnxruntime, numpy and the exported MLP.
 """
 
 from __future__ import annotations
@@ -100,7 +100,9 @@ def digits(data_dir: Path, folder: Path) -> None:
     tell("Fashion-MNIST", np.concatenate(before), np.concatenate(after))
     program = FIRST.format(path=str(exported.path))
     times = [
-        float(subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout)
+        float(
+            subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout
+        )
         for _ in range(5)
     ]
     print(f"import onnxruntime to the first answer: {statistics.median(times):.2f} s")

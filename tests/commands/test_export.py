@@ -17,6 +17,8 @@ from discern.errors import DiscernError
 from discern.exports import int8
 from discern.exports.running import Floats, Pixels
 from discern.models.torch_file import sha256_of
+from discern.run import train
+from photos import ORIENTATION, photo, photo_folder
 from starter import invoke
 
 
@@ -76,7 +78,8 @@ def test_evaluate_gives_the_checkpoints_numbers(run, exported, tiny_mnist, tmp_p
         cfg.folder = str(tmp_path / name)
         evaluate(cfg)
     one, other = (
-        json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("checkpoint", "file")
+        json.loads((tmp_path / name / "metrics.json").read_text())
+        for name in ("checkpoint", "file")
     )
     for metric, value in one["metrics"].items():
         assert other["metrics"][metric] == pytest.approx(value, abs=1e-5)
@@ -115,6 +118,60 @@ def test_predict_gives_the_checkpoints_numbers(run, exported, tmp_path, monkeypa
         assert one[:2] == other[:2]
         if one[2].startswith("0."):
             assert float(one[2]) == pytest.approx(float(other[2]), abs=1e-5)
+
+
+@pytest.fixture
+def photographs(tmp_path) -> tuple[Path, Path]:
+    """A folder of photographs of several sizes, and the run of an MLP on them."""
+    folder = photo_folder(tmp_path / "photos", per_class=20)
+    for number, path in enumerate(sorted(folder.rglob("*.jpg"))[::3]):
+        image = photo(number / 14, path.name, (30 + 11 * number, 90 - 5 * number))
+        exif = image.getexif()
+        exif[ORIENTATION] = 1 + number % 8
+        image.save(path, exif=exif)
+    cfg = run_files.composed(
+        "data=image_folder", f"data.dir={folder}", "data.image_size=24", "data.resize=27",
+        "data.test_size=0.3", "data.val_size=0.2", "data.batch_size=10", "data.num_workers=0",
+        "data.interpolation=bicubic", "model.hidden=[8]", "trainer.max_epochs=1",
+        "trainer.accelerator=cpu", "logger=csv", run_files.NOT_DRAWN,
+    )  # fmt: skip
+    cfg.folder = str(tmp_path / "run")
+    return folder, train(cfg).folder
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_photographs_that_were_divided_by_chance(
+    photographs, tmp_path, no_pictures, monkeypatch, split
+):
+    monkeypatch.setattr("discern.reports.sheet.Sheet.save", lambda _, path: path.touch())
+    folder, run = photographs
+    cfg = run_files.composed(
+        f"ckpt_path='{run}'", f"data.dir='{folder}'", f"split={split}", command="export"
+    )
+    cfg.out, cfg.seconds = str(tmp_path / "exported"), 0
+    proof = export(cfg).files[0].proof
+    assert proof is not None
+    assert (proof.flipped, proof.difference) == (0, pytest.approx(0, abs=1e-5))
+    model = tmp_path / "exported" / "model.onnx"
+    for name, path in (("checkpoint", run), ("file", model)):
+        cfg = run_files.composed(
+            f"ckpt_path='{path}'", f"data.dir='{folder}'", f"split={split}", command="evaluate"
+        )
+        cfg.folder = str(tmp_path / name)
+        evaluate(cfg)
+        cfg = run_files.composed(f"ckpt_path='{path}'", f"input='{folder}'", command="predict")
+        cfg.out = str(tmp_path / f"{name} predicts")
+        predict(cfg)
+    one, other = (rows(tmp_path / name / "predictions.csv") for name in ("checkpoint", "file"))
+    assert len(one) == proof.images + 1
+    assert [row[:4] for row in one] == [row[:4] for row in other]
+    one, other = (
+        rows(tmp_path / f"{name} predicts" / "predictions.csv") for name in ("checkpoint", "file")
+    )
+    assert len(one) == 41
+    for before, after in zip(one[1:], other[1:], strict=True):
+        assert before[:2] == after[:2]
+        assert float(before[2]) == pytest.approx(float(after[2]), abs=1e-5)
 
 
 def test_an_exported_model_is_not_explained_or_exported_again(run, exported, tmp_path):
@@ -159,11 +216,15 @@ def test_eight_bits_are_written_when_asked_for_and_say_what_they_cost(run, expor
     assert float32["proof"]["flipped"] == 0
 
 
-@pytest.mark.parametrize(("is_faster", "kept"), [(True, True), (False, False)])
-def test_eight_bits_are_kept_only_where_they_are_faster(
-    run, exported, monkeypatch, is_faster, kept
+@pytest.mark.parametrize(
+    ("is_faster", "loses", "kept"),
+    [(True, False, True), (False, False, False), (True, True, False)],
+)
+def test_eight_bits_are_kept_only_where_they_are_faster_and_as_accurate(
+    run, exported, monkeypatch, is_faster, loses, kept
 ):
     monkeypatch.setattr(command, "faster", lambda *_: is_faster)
+    monkeypatch.setattr("discern.exports.proof.Proof.loses", loses)
     folder = exported(run, "quantize=auto")
     small = facts(folder)["files"][1]
     assert (folder / "model.int8.onnx").exists() == kept

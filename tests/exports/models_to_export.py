@@ -12,11 +12,13 @@ from discern.models.mlp import MLP
 from discern.models.transfer import TransferClassifier
 from run_files import Convolution
 
-CLASSES = ["cat", "dog", "a, \"b\"", "猫"]
+CLASSES = ["cat", "dog", 'a, "b"', "猫"]
 PHOTOS = {"resize": 40, "interpolation": "bilinear"}
 
 
-def with_card(network: nn.Module, shape: tuple[int, int, int], name: str, **photos: Any) -> nn.Module:
+def with_card(
+    network: nn.Module, shape: tuple[int, int, int], name: str, **photos: Any
+) -> nn.Module:
     """The network in eval mode with a card of its own."""
     channels = shape[0]
     network.card = written(

@@ -21,10 +21,10 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "mlp": mlp,
     "mlp with dropout and norm": lambda: mlp(dropout=0.5, norm="batch", activation="gelu"),
     "a user's own": own,
-    "torchvision": lambda: transfer("torchvision", "resnet18"),
+    "torchvision": lambda: transfer("torchvision", "shufflenet_v2_x0_5"),
     "torchvision, small pictures": lambda: transfer("torchvision", "mobilenet_v3_small", side=32),
-    "timm": lambda: transfer("timm", "mobilenetv3_small_050", unfreeze="all"),
-    "timm, attention": lambda: transfer("timm", "vit_tiny_patch16_224", side=224),
+    "timm": lambda: transfer("timm", "test_efficientnet.r160_in1k", unfreeze="all"),
+    "timm, attention": lambda: transfer("timm", "test_vit.r160_in1k", side=160),
     "efficientnet_lite": lambda: transfer("efficientnet_lite", "efficientnet_lite0"),
 }
 

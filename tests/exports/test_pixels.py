@@ -11,10 +11,10 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from models_to_export import with_card
 from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from models_to_export import with_card
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from discern.training.outputs import TestOutputs
+from discern.training.outputs import SAMPLES, TestOutputs, spread
 
 
 class Rank:
@@ -66,3 +66,12 @@ def test_a_test_without_batches_has_no_outputs():
     outputs.on_test_epoch_end(SimpleNamespace(), SimpleNamespace())  # type: ignore[arg-type]
     assert outputs.logits is None
     assert outputs.labels is None
+
+
+@pytest.mark.parametrize("length", [1, SAMPLES - 1, SAMPLES, 49, 194, 10_000])
+def test_a_sample_is_spread_over_all_of_a_split(length: int) -> None:
+    places = spread(length, SAMPLES)
+    assert len(set(places)) == len(places) == min(length, SAMPLES)
+    gaps = [b - a for a, b in zip(places, [*places[1:], length], strict=True)]
+    assert max(gaps) - min(gaps) <= 1
+    assert spread(0, SAMPLES) == []

@@ -251,8 +251,9 @@ def _complete(arguments: list[str]) -> None:
     COMMANDS.get(command, train)(arguments)
 
 
-JOBS = {"train": "folder", "inspect": "folder", "evaluate": "folder", "predict": "out",
-        "export": "out"}  # fmt: skip
+JOBS = {
+    "train": "folder", "inspect": "folder", "evaluate": "folder", "predict": "out", "export": "out",
+}  # fmt: skip
 """Commands that Hydra composes -> the setting that names the job's folder. Each is run by the
 function of its name in the module of its name."""
 

@@ -152,7 +152,9 @@ def read(path: Path) -> tuple[bytes, Facts]:
     try:
         values = _checked(model)
     except ValueError as error:
-        raise DiscernError(f"{path} is not run: {error}.") from error
+        raise DiscernError(f"{path} is not run: {first_line(error)}.") from error
+    except TypeError as error:  # protobuf gives bytes where a text is not UTF-8
+        raise DiscernError(f"{path} is damaged: it has a name that is not a text.") from error
     facts = read_about(values, path)
     _check_ends(model, facts.card, path)
     return content, facts
@@ -182,6 +184,8 @@ def _checked(model: onnx.ModelProto) -> dict[str, str]:
         _check_tensor(tensor)
     values: dict[str, str] = {}
     for prop in model.metadata_props:
+        if not (isinstance(prop.key, str) and isinstance(prop.value, str)):
+            raise ValueError("its metadata are not texts")
         if prop.key in values:
             raise ValueError(f"it says {_shown(prop.key)} twice")
         values[prop.key] = prop.value
@@ -189,6 +193,8 @@ def _checked(model: onnx.ModelProto) -> dict[str, str]:
 
 
 def _check_node(node: onnx.NodeProto) -> None:
+    if not isinstance(node.op_type, str):
+        raise ValueError("an operator has a name that is not a text")
     if node.domain not in ("", "ai.onnx"):
         raise ValueError(f"it uses {_shown(node.op_type)} of {_shown(node.domain)}")
     if node.op_type in _LOOPS:
@@ -261,5 +267,5 @@ def _ends(values: Any) -> Iterator[tuple[str, int, list[int]]]:
         yield value.name, tensor.elem_type, [dim.dim_value for dim in tensor.shape.dim]
 
 
-def _shown(text: str) -> str:
-    return text[:60] or "an unnamed domain"
+def _shown(text: str | bytes) -> str:
+    return str(text)[:60] or "an unnamed domain"

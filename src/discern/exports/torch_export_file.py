@@ -1,4 +1,4 @@
-"""``format=torch_export``: a ``torch.export`` program, which torch runs without the model's code."""
+"""``format=torch_export``: a ``torch.export`` program, which needs no code of the model's."""
 
 from __future__ import annotations
 

@@ -129,8 +129,7 @@ def show_samples(
     if copied(key, folder):
         return
     drawn = [folder / "samples.png"]
-    step = max(1, len(train) // SAMPLES)
-    few = list(range(0, len(train), step))[:SAMPLES]
+    few = spread(len(train), SAMPLES)
     images, labels = data.seen_in_epoch(few, 0)
     names = distinct(list(data.class_names), CAPTION, FONT)
     shown = f"{isolated(title)}: training images as the network sees them"
@@ -150,6 +149,12 @@ def show_samples(
         drawn.append(folder / "augmented.png")
         draw_grid(pixels_of(images, data), captions, shown, drawn[1], 1 + len(views))
     remember(key, drawn)
+
+
+def spread(length: int, number: int) -> list[int]:
+    """At most ``number`` positions, evenly from all of a list, which may be sorted by class."""
+    taken = min(number, length)
+    return [place * length // taken for place in range(taken)]
 
 
 def pixels_of(images: Tensor, data: ImageDataModule) -> NDArray[np.uint8]:
