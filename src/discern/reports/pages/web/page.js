@@ -47,6 +47,8 @@ function showAnswer(answer) {
   $("more").textContent = allShown ? `The first ${SHOWN}` : `All ${order.length.toLocaleString("en")} classes`;
   $("more").setAttribute("aria-expanded", String(allShown));
   showSeen(answer);
+  // On a phone it may be above; a drawing, of which more lines may follow, stays in view.
+  if (!answer.isDrawing) $("answer").scrollIntoView({ block: "nearest" });
   if (isDefined) say(`${DATA.classes[order[0]]}, ${percent(answer.probabilities[order[0]])}`, "answered");
   else say("The model’s output is undefined (NaN) for this picture.", "refused");
 }
