@@ -22,3 +22,8 @@ def full_after(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def hidden(folder: Path) -> list[Path]:
+    """The files below a folder whose names begin with a dot, as those of unfinished writes do."""
+    return [path for path in folder.rglob(".*") if path.is_file()]

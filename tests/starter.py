@@ -61,9 +61,9 @@ def begin(
         return _begin(cwd, arguments, streams, env, **more)
 
 
-def end(number: int) -> int:
+def end(number: int, patience: float = PATIENCE) -> int:
     """Wait for the process; its exit status. One that does not end is killed."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while _ask({"runs": number}):
         if time.monotonic() > deadline:
             os.killpg(number, signal.SIGKILL)

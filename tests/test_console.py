@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discern.console import ConsoleHandler, Formatter, OwnDebug
+from discern.console import ConsoleHandler, Formatter, LogFile, OwnDebug
 from discern.errors import MAX_LINE_LENGTH, DiscernError, refuse, sanitize_message
+from disk import full_after
 
 
 def test_log_lines_hold_nothing_that_a_terminal_obeys():
@@ -71,3 +72,17 @@ def test_debug_lines_of_libraries_are_shown_on_request(name, level, shown, monke
         assert OwnDebug().filter(record)
     finally:
         logger.setLevel(before)
+
+
+def test_a_log_on_a_full_disk_is_one_warning_and_no_traceback(tmp_path, caplog, capsys):
+    handler = LogFile(tmp_path / "train.log", encoding="utf-8", delay=True)
+    record = logging.LogRecord("discern", logging.INFO, "", 1, "x" * 100, None, None)
+    with full_after(250):
+        for _ in range(5):
+            handler.emit(record)
+    handler.close()
+    assert (tmp_path / "train.log").read_text().startswith("x" * 100)
+    assert [each.message for each in caplog.records] == [
+        f"{tmp_path / 'train.log'} cannot be written (File too large)."
+    ]
+    assert "Traceback" not in capsys.readouterr().err

@@ -363,10 +363,10 @@ def test_a_full_disk_is_said_and_leaves_the_checkpoint_before(tiny_mnist, tmp_pa
     )
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr + (folder / "train.log").read_text()
-    assert re.search(
-        r"Error: \S+\.safetensors cannot be used: File too large\.$", ended.stderr.strip()
-    )
-    assert summary(folder)["reason"].endswith(".safetensors cannot be used: File too large")
+    sentence = r"\S+\.safetensors cannot be written, also when tried again: File too large; what "
+    sentence += "was saved before is kept"
+    assert re.search(rf"\nError: {sentence}\.$", ended.stderr.strip())
+    assert re.fullmatch(sentence, summary(folder)["reason"])
     names = {path.name for path in (folder / "checkpoints").iterdir()}
     assert names == {"best.safetensors", "last.safetensors"}
     assert checkpoint(folder)["epoch"] == checkpoint(folder, "best")["epoch"] == 0

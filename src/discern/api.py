@@ -31,9 +31,9 @@ from discern.commands.predict import (
 from discern.config.compose import check_overrides_are_listed, compose_command
 from discern.config.experiment_file import name_of
 from discern.config.missing import check_all
-from discern.config.preflight import claim_folder
+from discern.config.preflight import claim_folder, take_folder
 from discern.config.typed import quoted
-from discern.console import ConsoleHandler, Formatter
+from discern.console import ConsoleHandler, Formatter, LogFile
 from discern.errors import REFUSED, DiscernError
 from discern.files.walk import find_files
 from discern.models.card import Card
@@ -44,7 +44,8 @@ from discern.reports.classified import Classified, classified_sheet
 from discern.reports.evaluation import Evaluation
 from discern.reports.notebook import comparison_html, predictions_html
 from discern.run import train as run
-from discern.runs.folder import OUTPUTS, SWEEP, find_sweep
+from discern.runs.folder import OUTPUTS, SWEEP, find_sweep, is_run
+from discern.runs.holding import release
 from discern.sweeps.outcome import Sweep, read_sweep
 from discern.sweeps.select import selected
 from discern.text import printable
@@ -112,31 +113,38 @@ def train(cfg: DictConfig) -> Result:
     if "hydra" not in cfg:
         raise DiscernError("train needs a config that discern.compose has composed.")
     choices, overrides = cfg.hydra.runtime.choices, list(cfg.hydra.overrides.task)
-    cfg = _in_folder(cfg, cfg.ckpt_path)
+    cfg = _in_folder(cfg, cfg.ckpt_path, again=cfg.auto_resume)
     name = name_of(choices.get("experiment") or choices.model)
     with _as_command(Path(cfg.folder, "train.log")):
         return run(cfg, {"name": name, "overrides": overrides}, choices)
 
 
-def _in_folder(cfg: DictConfig, ckpt_path: str | None = None) -> DictConfig:
+def _in_folder(cfg: DictConfig, ckpt_path: str | None = None, again: bool = False) -> DictConfig:
     """A copy of a composed config without its part ``hydra``, and with a new folder.
 
-    A run that continues the checkpoint may share the checkpoint's folder.
+    A run that continues the checkpoint may share the checkpoint's folder, and one that begins
+    ``again`` has its own.
     """
     cfg = copy.deepcopy(cfg)
     OmegaConf.clear_cache(cfg)  # such as the time of composition
     named, wished = "folder" if cfg.folder else None, Path(cfg.folder or cfg.hydra.run.dir)
     with open_dict(cfg):
         del cfg["hydra"]
-    cfg.folder = str(claim_folder(wished, named, ckpt_path))
+    shared = again and is_run(wished)
+    if again:
+        named = "folder"
+    cfg.folder = str(take_folder(wished, named, ckpt_path, shared))
     return cfg
 
 
 @contextmanager
 def _as_command(file: Path) -> Iterator[None]:
     """Run the block as a command does: its log is shown and kept, torch's state is restored."""
-    with _shown(file), restore_torch_state(), with_threads(torch.get_num_threads()):
-        yield
+    try:
+        with _shown(file), restore_torch_state(), with_threads(torch.get_num_threads()):
+            yield
+    finally:
+        release(file.parent)
 
 
 @contextmanager
@@ -149,7 +157,7 @@ def _shown(file: Path | None = None) -> Iterator[None]:
     level = logger.level
     handlers: list[logging.Handler] = []
     if file is not None:
-        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+        handlers.append(LogFile(file, encoding="utf-8", delay=True))
         handlers[-1].setFormatter(Formatter(TIMED))
     if not logger.hasHandlers():
         handlers.append(ConsoleHandler())

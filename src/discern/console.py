@@ -24,6 +24,8 @@ from discern.redaction import redacted, redacted_text
 from discern.tables import line_width, wrapped
 from discern.text import visible
 
+log = logging.getLogger(__name__)
+
 # tqdm's own lock is shared with forks. One that is killed while it prints would hold it for ever,
 # and the other jobs of a sweep would wait.
 tqdm.set_lock(threading.RLock())
@@ -61,6 +63,28 @@ class ConsoleHandler(logging.Handler):
             os.close(silence)
         except Exception:
             self.handleError(record)
+
+
+class LogFile(logging.FileHandler):
+    """Writes log records to a file; where it cannot, one warning on the terminal says so."""
+
+    _failed = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        try:
+            super().emit(record)
+        except OSError:  # it cannot be opened
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Warn of a disk that is full, lost or read-only; print the traceback of anything else."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._failed:
+            self._failed = True
+            log.warning("%s cannot be written (%s).", self.baseFilename, error.strerror or error)
 
 
 _COMMAND = re.compile(r"\b(python train\.py|discern [a-z]+|pip install) ")

@@ -9,19 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 from omegaconf import DictConfig
+from torch import Tensor
 
 from discern.config.check import check
 from discern.config.values import plain
 from discern.console import print_tree
 from discern.data.module import ImageDataModule
+from discern.files.writing import dispensable
 from discern.models.classifier import Classifier
 from discern.models.saved import Content, fill, read
 from discern.models.threads import use_threads
 from discern.redaction import log_missing, missing
 from discern.reports.tensorboard.hparams import log_row
 from discern.reports.tensorboard.settings import log_settings
+from discern.runs.holding import held
 from discern.runs.state import Ended, State
 from discern.runs.summary import Summary
 from discern.runs.sweep_job import sweep_draws
@@ -29,6 +32,7 @@ from discern.training import find as finders
 from discern.training import serving as features
 from discern.training.batches import omit_single_images, say_what_is_omitted
 from discern.training.build import build_data, build_model, build_trainer
+from discern.training.diagnosis import Diagnosis, diagnosis, warnings_about
 from discern.training.divergence import divergence
 from discern.training.fit import (
     best_checkpoint,
@@ -48,10 +52,13 @@ from discern.training.overfit import judge
 from discern.training.profile import say_profile
 from discern.training.record import describe, draw, record_fit, recorded, save_config, write_summary
 from discern.training.result import Result
-from discern.training.resume import RngState
-from discern.training.seam import settings_of
+from discern.training.resume import RngState, resume_loggers
+from discern.training.rollback import Rollbacks, check_rollback, keep_going
+from discern.training.run_folder import FolderWatch
+from discern.training.seam import callbacks_of, settings_of
+from discern.training.skipping import sentences_on_skipped
 from discern.training.start import continue_from, find_checkpoints, known_of
-from discern.training.terminal import announce, conclude, devices, gpu, name_within
+from discern.training.terminal import announce, conclude, devices, gpu, name_within, warn
 
 if TYPE_CHECKING:  # start-up time: a frozen backbone alone has features
     from discern.features.source import FeatureSource
@@ -75,7 +82,7 @@ def train(
     """
     check(cfg)
     quiet_libraries()
-    with recorded(cfg, identity or {}, choices or {}) as summary:
+    with held(Path(cfg.folder)), recorded(cfg, identity or {}, choices or {}) as summary:
         return _train(cfg, summary, choices or {})
 
 
@@ -91,9 +98,9 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, object]) -> 
     _announce(cfg, run)
     if suggested is not None:
         return _end(cfg, run, suggested)
-    epoch = 1 if start is None else continue_from(start, cfg, run.trainer, run.model)
+    epoch = _set_out(cfg, run, start)
     if cfg.train:
-        with summary.phase("figures"):
+        with summary.phase("figures"), dispensable("samples.png"):
             show_samples(cfg, run.data, summary.facts, run.folder)
     with summary.phase("features") if hasattr(run.model.network, "backbone") else nullcontext():
         run.source = features.serve(cfg, run.model, run.data, run.trainer, epoch)
@@ -128,6 +135,8 @@ class _Run:
         validated: whether training measures itself on held-out images.
         history: the metrics of each epoch.
         stop: ends training after a batch when the user or the system asks.
+        rng: torch's generator before the model was built, to build the same one again.
+        rollbacks: of training that diverges, where ``on_nan=rollback``.
         source: serves a frozen backbone's features; None where there are none.
     """
 
@@ -139,6 +148,8 @@ class _Run:
     validated: bool
     history: History
     stop: GracefulStop
+    rng: Tensor
+    rollbacks: Rollbacks | None = None
     source: FeatureSource | None = None
 
 
@@ -146,9 +157,10 @@ def _build(cfg: DictConfig, summary: Summary, start: Path | None) -> tuple[_Run,
     """The parts of the run; and its end, where it only looks for a learning rate."""
     folder, history = Path(cfg.folder), History()
     stop = GracefulStop(folder / "checkpoints" / "last.safetensors")
-    callbacks = [*stopping_callbacks(cfg), history, RngState(), stop]
+    callbacks = _callbacks(cfg, history, stop)
     # Before the data: a missing device is reported before a file is read.
     trainer = build_trainer(cfg, callbacks)
+    check_rollback(cfg, trainer)
     with summary.phase("data"):
         data = build_data(cfg, known_of(cfg, start), _only_measured(cfg))
     suggested = None
@@ -159,8 +171,17 @@ def _build(cfg: DictConfig, summary: Summary, start: Path | None) -> tuple[_Run,
         # Its settings may refer to those that have been found.
         trainer = build_trainer(cfg, callbacks)
     validated = data.has_validation and trainer.limit_val_batches != 0
+    rng = torch.get_rng_state()
     model = build_model(cfg, data, validated)
-    return _Run(summary, folder, trainer, data, model, validated, history, stop), suggested
+    run = _Run(summary, folder, trainer, data, model, validated, history, stop, rng)
+    if cfg.on_nan == "rollback":
+        run.rollbacks = Rollbacks(cfg.rollback.factor, cfg.rollback.times)
+    return run, suggested
+
+
+def _callbacks(cfg: DictConfig, history: History, stop: GracefulStop) -> list[Callback]:
+    watch = FolderWatch(Path(cfg.folder))
+    return [watch, *stopping_callbacks(cfg), history, RngState(), Diagnosis(), stop]
 
 
 def _only_measured(cfg: DictConfig) -> str | None:
@@ -180,11 +201,7 @@ def _check(cfg: DictConfig, run: _Run) -> None:
     measured = ["val"] if cfg.train and data.has_validation else []
     measured += ["test"] if cfg.test and len(data.test_dataset) else []
     trained_on = check_trained_on(data, measured, trains=cfg.train)
-    splits = {"train", "val"} if cfg.train else set()
-    take_some_batches(trainer, data, splits | ({"test"} if cfg.test else set()))
-    if cfg.train:
-        check_validation_interval(trainer, data)
-        check_monitors(trainer, run.model, run.validated)
+    _settle(cfg, run)
     facts = run.summary.facts
     facts |= {
         "title": f"{facts['name']} on {data.title}",
@@ -192,6 +209,26 @@ def _check(cfg: DictConfig, run: _Run) -> None:
         **describe(run.model, data),
     }
     facts["data"]["trained_on"] = trained_on
+    facts["warnings"] = []
+    if cfg.train:
+        warn(facts, warnings_about(data, run.validated))
+
+
+def _settle(cfg: DictConfig, run: _Run) -> None:
+    """Adapt a new trainer's settings to the data, and refuse what does not suit them."""
+    splits = {"train", "val"} if cfg.train else set()
+    take_some_batches(run.trainer, run.data, splits | ({"test"} if cfg.test else set()))
+    if cfg.train:
+        check_validation_interval(run.trainer, run.data)
+        check_monitors(run.trainer, run.model, run.validated)
+
+
+def _set_out(cfg: DictConfig, run: _Run, start: Path | None) -> int:
+    """Prepare the trainer to go on from a checkpoint, if there is one; the epoch, from 1."""
+    epoch = 1 if start is None else continue_from(start, cfg, run.trainer, run.model)
+    if run.rollbacks is not None:  # after what applies settings that have changed since
+        callbacks_of(run.trainer).append(run.rollbacks)
+    return epoch
 
 
 def _announce(cfg: DictConfig, run: _Run) -> None:
@@ -205,10 +242,16 @@ def _fit(
     cfg: DictConfig, run: _Run, start: Path | None
 ) -> tuple[Ended, Path | None, Content | None]:
     """How training ended, the best checkpoint, and what is in it."""
-    summary, facts, trainer = run.summary, run.summary.facts, run.trainer
+    summary, facts = run.summary, run.summary.facts
     with summary.phase("fit"):
-        log_settings(trainer, run.folder / "config.yaml", facts["overrides"], facts["changed"])
-        ended = fit(trainer, run.model, run.data, start, run.stop)
+        resume_loggers(run.trainer, run.folder, start)
+        log_settings(run.trainer, run.folder / "config.yaml", facts["overrides"], facts["changed"])
+        ended = fit(run.trainer, run.model, run.data, start, run.stop)
+        while run.rollbacks is not None and run.rollbacks.is_due(run.trainer, ended):
+            back = run.rollbacks.begin(run.trainer, start)
+            _begin_anew(cfg, run, back)
+            ended = fit(run.trainer, run.model, run.data, back, run.stop)
+    trainer = run.trainer
     if settings_of(trainer).overfit_batches and trainer.global_step:
         facts["overfit"] = judge(trainer, run.model, run.data).facts()
     best = best_checkpoint(trainer)
@@ -217,17 +260,36 @@ def _fit(
     found = divergence(trainer)
     if found is not None:
         facts["diverged"] = asdict(found)
+    if run.rollbacks is not None:
+        ended = run.rollbacks.ended(ended)
+        facts["rollbacks"] = [asdict(each) for each in run.rollbacks.made]
+        warn(facts, run.rollbacks.sentences)
+    warn(facts, sentences_on_skipped(trainer) + diagnosis(trainer, run.history.rows, ended))
     if not sweep_draws():
         with summary.phase("figures"):
             draw(run.history, facts, run.folder)
     return ended, best, content
 
 
+def _begin_anew(cfg: DictConfig, run: _Run, start: Path | None) -> None:
+    """Build again what a fit has changed, to go on from a checkpoint or from the beginning."""
+    before, history = run.trainer, run.history
+    run.history = History(history.validation_seconds)
+    run.trainer = build_trainer(cfg, _callbacks(cfg, run.history, run.stop))
+    keep_going(before, run.trainer)
+    run.data.features = None
+    torch.set_rng_state(run.rng)
+    run.model = build_model(cfg, run.data, run.validated)
+    _settle(cfg, run)
+    epoch = _set_out(cfg, run, start)
+    run.source = features.serve(cfg, run.model, run.data, run.trainer, epoch)
+
+
 def _test(run: _Run) -> None:
     outputs = TestOutputs()
     with run.summary.phase("test"):
         run.summary.facts["metrics"]["test"] = test(run.trainer, run.model, run.data, outputs)
-    with run.summary.phase("figures"):
+    with run.summary.phase("figures"), dispensable("test_predictions.safetensors"):
         keep_test(outputs, run.data, run.folder)
 
 

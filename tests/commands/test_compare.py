@@ -203,7 +203,7 @@ def test_a_run_of_another_version_is_one_sentence(run, two, tmp_path):
     made_run(tmp_path / "other", format=2)
     done = run(*two, "other")
     assert done.returncode == 1
-    assert done.stderr.startswith("Error: other/summary.json is of another version of discern: ")
+    assert done.stderr.startswith("Error: other/summary.json is of a newer version of discern: ")
 
 
 def test_a_digest_that_lies_about_the_images_is_no_crash(run, two, tmp_path):

@@ -199,7 +199,7 @@ def test_an_export_that_changes_labels_fails_with_the_images(run, exported, tmp_
         return type(made)(made.path, made.format, made.about, made.bundle, other)
 
     monkeypatch.setattr(command, "export_model", turned)
-    with pytest.raises(DiscernError, match=r"of 100 labels differ .* export\.html shows"):
+    with pytest.raises(DiscernError, match=r"of 100 labels differ .*export\.html shows"):
         exported(run)
     folder = tmp_path / "exported"
     assert not (folder / "model.onnx").exists()

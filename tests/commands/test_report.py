@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from discern.version import __version__
 from made_runs import made_run
 from starter import invoke
 
@@ -32,8 +33,9 @@ def test_of_another_version_a_sentence_says_so(tmp_path):
     done = invoke("report", "run", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr == (
-        "Error: run/summary.json is of another version of discern: it has format 2, and this "
-        "version reads format 1.\n"
+        "Error: run/summary.json is of a newer version of discern: it has format 2, and this "
+        "version reads format 1; upgrade discern (pip install --upgrade discern) to read it; you "
+        f"have {__version__}.\n"
     )
 
 

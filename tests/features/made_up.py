@@ -32,10 +32,10 @@ FORK = multiprocessing.get_context("fork")
 @contextmanager
 def told_when_waiting(event: Any) -> Iterator[None]:
     """Set the event as soon as this process says that it waits for another's features."""
-    logger = logging.getLogger("discern.features.store")
+    logger = logging.getLogger("discern.files.locks")
 
     def look(record: logging.LogRecord) -> bool:
-        if "waiting for it" in record.getMessage():
+        if "Waiting for" in record.getMessage():
             event.set()
         return True
 

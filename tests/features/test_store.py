@@ -310,7 +310,7 @@ def test_a_second_writer_waits_says_so_and_sees_what_the_first_wrote(folder, cap
     with told_when_waiting(awaited), store.writing():
         assert (store.find(ids(9)) >= 0).all()
     process.join()
-    assert caplog.text.count("waiting for it") == 1
+    assert caplog.text.count(", which is computing these features.") == 1
 
 
 def test_a_turn_ends_with_an_error_too(folder):

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import csv
+import errno
+import fcntl
 import io
 import os
 import stat
+import time
 import unicodedata
 from pathlib import Path
 
@@ -59,6 +62,50 @@ def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path):
         file.flush()
         assert path.read_text() == "old"
     assert path.read_text() == "new"
+
+
+def unfinished(folder, name="file"):
+    return folder / f".{name}.{'0f' * 8}.unfinished"
+
+
+def test_what_a_dead_writer_left_goes_and_nothing_else(tmp_path):
+    outside = tmp_path / "outside"
+    outside.write_text("kept")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    unfinished(folder).write_text("half")
+    unfinished(folder, "link").symlink_to(outside)
+    unfinished(folder, "folder").mkdir()
+    others = ["file.0f0f.unfinished", ".file.unfinished", ".file.abcdefgh", "x.unfinished", ".part"]
+    for name in others:
+        (folder / name).write_text("a user's")
+    with write_whole(folder / "file") as file:
+        file.write("new")
+    assert outside.read_text() == "kept"
+    kept = {unfinished(folder, "link").name, unfinished(folder, "folder").name, *others, "file"}
+    assert {path.name for path in folder.iterdir()} == kept
+
+
+def test_what_another_writer_is_writing_stays(tmp_path):
+    with write_whole(tmp_path / "one") as one:
+        with write_whole(tmp_path / "other") as other:
+            other.write("other")
+        one.write("one")
+    assert (tmp_path / "one").read_text() == "one"
+    assert {path.name for path in tmp_path.iterdir()} == {"one", "other"}
+
+
+@pytest.mark.parametrize(("age", "left"), [(0, True), (90_000, False)])
+def test_without_locks_the_age_says_what_is_abandoned(tmp_path, monkeypatch, age, left):
+    def none(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    unfinished(tmp_path).write_text("half")
+    os.utime(unfinished(tmp_path), (time.time() - age,) * 2)
+    with write_whole(tmp_path / "file") as file:
+        file.write("new")
+    assert unfinished(tmp_path).exists() == left
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])

@@ -112,14 +112,17 @@ def test_what_a_card_may_not_say_is_named(changes, told):
 
 
 @pytest.mark.parametrize(
-    ("other", "told"), [(2, "format 2"), (True, "no format"), ("1", "no format")]
-)
+    ("other", "told"),
+    [(2, "a newer version of discern: it has format 2"),
+     (0, "another version of discern: it has format 0"),
+     (True, "another version of discern: it has no format"),
+     ("1", "another version of discern: it has no format")],
+)  # fmt: skip
 def test_a_card_of_another_version_is_one_sentence(other, told):
-    with pytest.raises(
-        DiscernError, match=r"^x is of another version of discern: it has "
-    ) as error:
+    with pytest.raises(DiscernError) as error:
         parsed(card(format=other, unknown=[]), Path("x"))
-    assert str(error.value).endswith(f"{told}, and this version reads format 1.")
+    assert str(error.value).startswith(f"x is of {told}, and this version reads format 1; ")
+    assert ("upgrade discern" in str(error.value)) == (other == 2)
 
 
 @pytest.mark.parametrize("value", [None, 3, [], "card", {}])

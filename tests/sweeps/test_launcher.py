@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import math
 import multiprocessing
+import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from multiprocessing import connection
+from pathlib import Path
 
 import pytest
 from hydra.core.utils import JobReturn
+from omegaconf import OmegaConf
 
 from discern.errors import DiscernError
 from discern.sweeps import launcher
@@ -14,9 +22,11 @@ from discern.sweeps.launcher import (
     JobDiedError,
     JobsLauncher,
     JobStoppedError,
+    JobTimeoutError,
     _Rate,
     _result,
     _serve,
+    _Worker,
 )
 
 
@@ -98,3 +108,62 @@ def test_a_job_that_ends_when_its_sweep_has_been_killed_ends_quietly(capfd):
     worker.join()
     assert worker.exitcode == 0
     assert "Traceback" not in capfd.readouterr().err
+
+
+class Overdue:
+    """A worker whose job goes on until it is ended."""
+
+    def __init__(self, run: Callable[[object, int], JobReturn], limit: float) -> None:
+        self.worker = _Worker(run, None, None, True)
+        self.worker.begin(0, [], 0, limit)
+
+    def done(self) -> Done:
+        while not connection.wait([self.worker.pipe, self.worker.sentinel], 0.01):
+            self.worker.end_if_overdue()
+        return self.worker.end()
+
+
+def pauses(overrides: object, number: int) -> JobReturn:
+    while True:
+        signal.pause()
+
+
+def swallows_signals(overrides: object, number: int) -> JobReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return pauses(overrides, number)
+
+
+@pytest.mark.parametrize("run", [pauses, swallows_signals])
+def test_a_job_that_hangs_is_ended_and_said_to_be(run, monkeypatch):
+    monkeypatch.setattr(launcher, "GRACE_SECONDS", 0.05)
+    overdue = Overdue(run, 0.3)
+    error = overdue.done().result._return_value
+    assert isinstance(error, JobTimeoutError)
+    assert str(error) == "it was ended after sweep.job_timeout=0.3 s"
+    if overdue.worker.alive:
+        overdue.worker.close()
+
+
+def test_what_a_killed_job_has_started_is_killed_with_it(tmp_path):
+    def run(overrides: object, number: int) -> JobReturn:
+        child = subprocess.Popen(["sleep", "1000"])
+        (tmp_path / "child").write_text(str(child.pid))
+        os._exit(3)
+
+    worker = _Worker(run, None, None, True)
+    worker.begin(0, [], 0, math.inf)
+    connection.wait([worker.sentinel])
+    done = worker.end()
+    assert str(done.result._return_value) == "its process ended with status 3 during the job"
+    started = Path("/proc", (tmp_path / "child").read_text())
+    while started.exists() and "(sleep) Z" not in (started / "stat").read_text():
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("limit", "seconds"),
+    [(None, math.inf), (90, 90.0), ("00:02:00:00", 7200.0), ({"minutes": 5}, 300.0)],
+)
+def test_the_time_of_a_job_is_given_as_other_times_are(limit, seconds):
+    config = OmegaConf.create({"sweep": {"job_timeout": limit}})
+    assert launcher.job_timeout(config) == seconds

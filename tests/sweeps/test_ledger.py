@@ -95,7 +95,7 @@ def test_of_another_version_a_sentence_says_so(tmp_path, name):
     planned(tmp_path, "0.1", "0.2")
     write(tmp_path / "lr=0.1")
     (tmp_path / name).write_text('{"format": 2}')
-    sentence = rf"{name} is of another version of discern: it has format 2, and .* format 1\.$"
+    sentence = rf"{name} is of a newer version of discern: it has format 2, and .* format 1; upg"
     with pytest.raises(DiscernError, match=sentence):
         write_sweep_page(tmp_path)
 
@@ -117,7 +117,7 @@ def test_without_validation_images_jobs_are_ranked_by_training(tmp_path):
     [
         ("no JSON", "cannot be read"),
         ("[]", "cannot be read"),
-        ('{"format": 99}', "is of another version of discern: it has format 99"),
+        ('{"format": 99}', "is of a newer version of discern: it has format 99"),
         (
             '{"format": 1, "arguments": [], "objectives": [],'
             ' "search": null, "jobs": [{"number": 0, "name": "../../home", "overrides": {}}]}',

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import stat
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import torch
 from lightning.pytorch import Callback
 
 from discern.errors import DiscernError
+from discern.training import checkpointing
 from discern.training.checkpointing import WholeFileCheckpointIO
+from disk import visible
 from run_files import checkpoint
 
 CHECKPOINTS = WholeFileCheckpointIO()
@@ -44,10 +47,73 @@ def test_a_save_that_fails_leaves_the_checkpoint_before(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_that_cannot_be_written_is_not_passed_over(tmp_path):
+def test_a_folder_that_cannot_be_written_is_not_passed_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpointing, "PAUSES", ())
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="file"):
+    with pytest.raises(DiscernError, match=r"file/x\.safetensors cannot be written.*: File exists"):
         CHECKPOINTS.save_checkpoint({"state_dict": {}}, tmp_path / "file" / "x.safetensors")
+
+
+def saved(path: Path, epoch: int) -> bytes:
+    CHECKPOINTS.save_checkpoint({"state_dict": {"weight": torch.ones(3)}, "epoch": epoch}, path)
+    return path.read_bytes()
+
+
+def test_what_cannot_be_written_is_tried_again(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(checkpointing, "PAUSES", (0.0, 0.0))
+    failures = [OSError(28, "No space left on device")] * 2
+    fsync = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda file: (_ for _ in ()).throw(failures.pop()) if failures else fsync(file)
+    )
+    saved(tmp_path / "last.safetensors", 1)
+    assert CHECKPOINTS.load_checkpoint(tmp_path / "last.safetensors")["epoch"] == 1
+    assert [record.message.partition("safetensors ")[2] for record in caplog.records] == [
+        "cannot be written (No space left on device): it is tried again in 0 s."
+    ] * 2
+    assert visible(tmp_path) == {"last.safetensors"} == {p.name for p in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_the_checkpoint_before_the_last_is_kept(tmp_path, monkeypatch, links):
+    if not links:  # as on exFAT
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(PermissionError(1, "no")))
+    last, previous = tmp_path / "last.safetensors", tmp_path / "previous.safetensors"
+    first = saved(last, 1)
+    assert visible(tmp_path) == {"last.safetensors"}
+    second = saved(last, 2)
+    assert (last.read_bytes(), previous.read_bytes()) == (second, first)
+    third = saved(last, 3)
+    assert (last.read_bytes(), previous.read_bytes()) == (third, second)
+    assert {path.name for path in tmp_path.iterdir()} == {last.name, previous.name}
+
+
+def test_a_damaged_last_one_does_not_take_the_place_of_the_one_before(tmp_path):
+    last, previous = tmp_path / "last.safetensors", tmp_path / "previous.safetensors"
+    first = saved(last, 1)
+    saved(last, 2)
+    last.write_bytes(last.read_bytes()[:-1])
+    third = saved(last, 3)
+    assert (last.read_bytes(), previous.read_bytes()) == (third, first)
+
+
+def test_what_is_not_read_back_as_it_was_written_replaces_nothing(tmp_path, monkeypatch):
+    """As of a disk that loses what it was given."""
+    monkeypatch.setattr(checkpointing, "PAUSES", ())
+    last = tmp_path / "last.safetensors"
+    first = saved(last, 1)
+    fsync = os.fsync
+
+    def lose(file: int) -> None:
+        fsync(file)
+        if stat.S_ISREG(os.fstat(file).st_mode):
+            os.pwrite(file, b"\xff", os.fstat(file).st_size - 1)
+
+    monkeypatch.setattr(os, "fsync", lose)
+    with pytest.raises(DiscernError, match=r"what was written is not what is read back"):
+        saved(last, 2)
+    assert last.read_bytes() == first
+    assert [path.name for path in tmp_path.iterdir()] == [last.name]
 
 
 @pytest.mark.parametrize("weights_only", [True, False, None])

@@ -183,14 +183,15 @@ def test_a_sweep_goes_on_ranks_the_others_and_leaves_the_job_alone_later(tmp_pat
              *FEW, "hydra.sweep.dir=sweep")  # fmt: skip
     sweep = tuple(each for each in sweep if not each.startswith("trainer.max_epochs=2"))
     done = invoke("train", *sweep, cwd=tmp_path, draws=False)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
+    assert "1 of 3 jobs diverged: the loss was not finite." in done.stdout + done.stderr
     with (tmp_path / "sweep" / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["state"] for row in rows] == ["done", "done", "diverged"]
     assert [row["rank"] for row in rows] == ["1", "2", ""]
     assert "in epoch 1" in rows[2]["reason"]
     again = invoke("train", "-m", "sweep.resume=sweep", cwd=tmp_path, draws=False)
-    assert again.returncode == 0
+    assert again.returncode == 1
     assert "1/3" not in again.stdout  # nothing is run again
 
 

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import ClassVar
 
 import pytest
 from lightning.pytorch import Callback
 from lightning.pytorch.utilities import grad_norm
 
-from discern.training.history import epoch_line
+from discern.training.history import ROWS_AT_ONCE, MetricsCSV, Row, epoch_line
+from disk import full_after
 from run_files import checkpoint, metrics_csv, summary
 
 
@@ -125,3 +127,44 @@ def test_few_classes_have_their_validation_accuracy_in_each_row(tiny_run):
     for row in metrics_csv(run.folder):
         of_class = [row[f"val/accuracy/{number}"] for number in range(10)]
         assert row["val/recall"] == pytest.approx(sum(of_class) / 10, abs=1e-6)
+
+
+def test_metrics_that_cannot_be_written_are_one_warning(tmp_path, caplog):
+    path = tmp_path / "metrics.csv"
+    MetricsCSV(path).write([{"epoch": 1, "step": 1, "train/loss": 0.5}])
+    before = path.read_text()
+    rows = [{"epoch": number, "step": number, "train/loss": 0.5} for number in range(1, 50)]
+    with full_after(100):
+        for _ in range(3):
+            MetricsCSV(path).write(rows)
+    assert path.read_text() == before
+    assert [record.message for record in caplog.records] == [
+        f"{path} cannot be written (File too large): the run goes on without it."
+    ]
+
+
+def test_a_long_table_is_written_in_a_hundredth_of_the_time_and_whole_at_the_end(
+    tmp_path, monkeypatch
+):
+    clock = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+    written = []
+    logger = MetricsCSV(tmp_path / "metrics.csv")
+    write = logger._write
+
+    def counted(rows: list[Row]) -> None:
+        nonlocal clock
+        clock += 0.1  # of which a hundred times are to pass
+        written.append(len(rows))
+        write(rows)
+
+    monkeypatch.setattr(logger, "_write", counted)
+    rows: list[Row] = []
+    for number in range(400):
+        clock += 1.0
+        rows.append({"epoch": number + 1, "step": number, "train/loss": 0.5})
+        logger.write(rows)
+    logger.finalize("success")
+    assert written[:ROWS_AT_ONCE] == list(range(1, ROWS_AT_ONCE + 1))
+    assert 25 < len(written) - ROWS_AT_ONCE < 35
+    assert (tmp_path / "metrics.csv").read_text().count("\n") == 401

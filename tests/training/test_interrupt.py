@@ -9,7 +9,7 @@ import pytest
 from lightning.pytorch import Callback
 
 from discern.runs.state import State
-from discern.training.interrupt import BY_CTRL_C, BY_SIGTERM, GracefulStop
+from discern.training.interrupt import BY_CTRL_C, BY_SIGNAL, GracefulStop
 from run_files import SHOWN, STEPS_PER_EPOCH, checkpoint, metrics_csv, same_bits, summary, weights
 from starter import invoke
 
@@ -20,7 +20,8 @@ def sends(step: int, number: int = signal.SIGINT, during: str = "step") -> str:
 
 
 @pytest.mark.parametrize(
-    ("number", "reason"), [(signal.SIGINT, "by Ctrl-C"), (signal.SIGTERM, "by SIGTERM")]
+    ("number", "reason"),
+    [(signal.SIGINT, "by Ctrl-C"), (signal.SIGTERM, "by SIGTERM"), (signal.SIGUSR1, "by SIGUSR1")],
 )
 def test_a_signal_ends_training_after_the_step_under_way(tiny_run, number, reason):
     step = STEPS_PER_EPOCH + 3
@@ -69,7 +70,9 @@ def test_the_command_that_continues_a_failed_run_is_told(tiny_run, tmp_path, cap
 
 
 def test_statuses_are_those_of_shells():
-    assert (BY_CTRL_C.status, BY_SIGTERM.status) == (128 + 2, 128 + 15)
+    assert {number: ended.status for number, ended in BY_SIGNAL.items()} == {
+        signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 138,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("scheduler", ["none", "cosine"])
@@ -132,3 +135,20 @@ def test_a_run_in_another_thread_works_without_handlers(tiny_run):
 
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(tiny_run).result().reason == "2 of 2 epochs"
+
+
+def test_without_a_last_checkpoint_a_signal_at_an_epoch_s_end_saves_after_the_next_batch(tiny_run):
+    at_end = sends(STEPS_PER_EPOCH, signal.SIGTERM)
+    part = tiny_run("callbacks.last_checkpoint=null", at_end, name="part")
+    assert part.state is State.INTERRUPTED
+    assert checkpoint(part.folder)["global_step"] == STEPS_PER_EPOCH + 1
+
+
+def test_within_accumulated_batches_a_run_stops_after_the_step(tiny_run):
+    settings = ("trainer.accumulate_grad_batches=4", "trainer.max_epochs=3")
+    whole = tiny_run(*settings, name="whole")
+    part = tiny_run(*settings, sends(3), name="part")
+    assert checkpoint(part.folder)["global_step"] == 3
+    rest = tiny_run(*settings, f"ckpt_path={part.folder}", name="rest")
+    assert same_bits(weights(rest.folder), weights(whole.folder))
+    assert rest.metrics == whole.metrics

@@ -241,3 +241,67 @@ def test_the_best_stays_where_a_run_goes_on_in_its_own_folder(tmp_path):
     done = invoke("train", *words, "trainer.max_epochs=3", last, cwd=tmp_path, draws=False)
     assert done.returncode == 0, done.stderr
     assert checkpoint(tmp_path / "run", "best")["epoch"] == 2
+
+
+def test_a_plateau_s_schedule_misses_no_epoch(tiny_run):
+    stays = ("optimizer=sgd", "optimizer.lr=1e-6", "callbacks.early_stopping=null")
+    settings = (*stays, "scheduler=plateau", "scheduler.patience=0")
+    whole = tiny_run(*settings, "trainer.max_epochs=4", name="whole")
+    first = tiny_run(*settings, "trainer.max_epochs=2", name="first")
+    rest = tiny_run(*settings, "trainer.max_epochs=4", f"ckpt_path={first.folder}", name="rest")
+    rates = [[row["train/lr"] for row in metrics_csv(run.folder)] for run in (whole, rest)]
+    assert rates[0] == rates[1]
+    assert len(set(rates[0])) > 2
+
+
+def test_a_run_that_early_stopping_has_ended_does_not_begin_another_epoch(tiny_run):
+    stays = ("optimizer=sgd", "optimizer.lr=1e-30", "trainer.max_epochs=9")
+    whole = tiny_run(*stays, "callbacks.early_stopping.patience=2", name="whole")
+    rest = tiny_run(
+        *stays, "callbacks.early_stopping.patience=2", f"ckpt_path={whole.folder}", name="rest"
+    )
+    assert rest.reason == whole.reason
+    assert len(metrics_csv(rest.folder)) == len(metrics_csv(whole.folder)) == 3
+
+
+def test_of_a_run_with_nothing_left_to_train_there_are_all_rows(tiny_run):
+    whole = tiny_run(name="whole")
+    rest = tiny_run(f"ckpt_path={whole.folder}", name="rest")
+    assert metrics_csv(rest.folder) == metrics_csv(whole.folder)
+
+
+def damage(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("named", ["", "/checkpoints/last.safetensors"])
+def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(tiny_run, caplog, named):
+    whole = tiny_run("trainer.max_epochs=3", name="whole")
+    first = tiny_run("trainer.max_epochs=2", name="first")
+    damage(first.folder / "checkpoints" / "last.safetensors")
+    rest = tiny_run("trainer.max_epochs=3", f"ckpt_path={first.folder}{named}", name="rest")
+    assert same_bits(weights(rest.folder), weights(whole.folder))
+    said = [record.getMessage() for record in caplog.records if "cannot be used" in record.msg]
+    assert said == [
+        f"{first.folder}/checkpoints/last.safetensors cannot be used (its SHA-256 is not what it "
+        "says): the checkpoint previous.safetensors beside it is used."
+    ]
+
+
+def test_of_checkpoints_that_are_all_damaged_each_is_listed_with_its_reason(tiny_run, tmp_path):
+    first = tiny_run(name="first")
+    kept = first.folder / "checkpoints"
+    load(first.folder)
+    damage(kept / "best.safetensors")
+    assert load(first.folder).epoch == 2  # type: ignore[comparison-overlap]
+    damage(kept / "last.safetensors")
+    (kept / "previous.safetensors").write_bytes(b"")
+    with pytest.raises(DiscernError) as error:
+        tiny_run(f"ckpt_path={first.folder}", name="rest")
+    assert str(error.value) == (
+        f"ckpt_path={first.folder} has no checkpoint that can be used (last.safetensors: its "
+        "SHA-256 is not what it says; previous.safetensors: it is empty; best.safetensors: its "
+        "SHA-256 is not what it says)."
+    )

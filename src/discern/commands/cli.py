@@ -171,6 +171,8 @@ def _hydra_command(name: str, arguments: list[str]) -> None:
                 DiscernError(f"{option}={value} names another command: discern {other} runs it.")
             )
     sys.argv = [sys.argv[0], *overrides, *options]
+    from discern.runs.holding import release_all
+
     # Hydra would print its exceptions in several lines; with this it raises them.
     try:
         with _environment("HYDRA_FULL_ERROR", "1"), checked_files(overrides):
@@ -186,6 +188,8 @@ def _hydra_command(name: str, arguments: list[str]) -> None:
         if options:
             refuse(DiscernError(explain(error, name, overrides)))
         refuse(DiscernError("\n".join(dict.fromkeys(explain_all(error, name, overrides)))))
+    finally:
+        release_all()
 
 
 def _split_hydra_options(arguments: list[str]) -> tuple[list[str], list[str]]:

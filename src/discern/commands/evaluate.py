@@ -25,7 +25,7 @@ from discern.features.engine import use_engine
 from discern.files.writing import as_json_values, write_whole
 from discern.files.yaml_file import write_config
 from discern.models.card import TARGET, Card, without_target
-from discern.models.saved import known_images, model_name, read, rebuilt
+from discern.models.saved import known_images, model_name, read, rebuilt, undamaged_checkpoint
 from discern.models.threads import use_threads
 from discern.models.torch_file import sha256_of
 from discern.redaction import log_missing, missing
@@ -41,7 +41,7 @@ from discern.reports.intervals import Estimate
 from discern.reports.measures import measure
 from discern.reports.samples import as_pixels, top_losses
 from discern.reports.sheet import save
-from discern.runs.folder import SUMMARY, find_checkpoint, glance, is_run, mapping
+from discern.runs.folder import SUMMARY, glance, is_run, mapping
 from discern.runs.metric_table import metric_of
 from discern.runs.predictions import Predictions, warn_of_undefined, write_predictions
 from discern.runs.state import Ended, State
@@ -81,7 +81,7 @@ def evaluate(cfg: DictConfig) -> Evaluation:
     """
     check(cfg, "evaluate")
     quiet_libraries()
-    checkpoint, folder = find_checkpoint(cfg.ckpt_path), Path(cfg.folder)
+    checkpoint, folder = undamaged_checkpoint(cfg.ckpt_path), Path(cfg.folder)
     network, card, data = _ready(cfg, checkpoint)
     trained_on = check_trained_on(data, [cfg.split])[cfg.split]
     predictions = classify(network, data, cfg.split)
@@ -170,7 +170,7 @@ def test_beside(run: Path) -> None:
     assert isinstance(cfg, DictConfig)
     for name in ("defaults", "hydra"):
         del cfg[name]
-    checkpoint = find_checkpoint(str(run))
+    checkpoint = undamaged_checkpoint(str(run))
     cfg.ckpt_path, cfg.folder = str(checkpoint), str(folder)
     quiet_libraries()
     summary = Summary(folder / SUMMARY)

@@ -150,7 +150,8 @@ def _measured(
     calibration: list[Pixels],
 ) -> Report:
     """The report of an export; where 8 bits are asked for, their file is written here."""
-    title, speeds, files = model_name(network.card), Speeds(), [Measured(exported.path, None)]
+    card: Card = network.card  # type: ignore[assignment]
+    title, speeds, files = model_name(card), Speeds(), [Measured(exported.path, None)]
     if data is not None:
         images: Images = getattr(data, f"{cfg.split}_dataset")
         title = f"{title} on {data.title}, {cfg.split}"

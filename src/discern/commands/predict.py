@@ -1,5 +1,7 @@
 """``discern predict``: classify pictures in files with a saved model."""
 
+from __future__ import annotations
+
 import logging
 import math
 import os
@@ -8,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn, cast
 
 import numpy as np
 import torch
@@ -27,15 +29,17 @@ from discern.files.csv_cells import write_csv
 from discern.files.walk import find_files
 from discern.files.writing import write_whole
 from discern.models.card import Card
-from discern.models.saved import load, model_name
+from discern.models.saved import load, model_name, undamaged_checkpoint
 from discern.models.threads import use_threads
 from discern.reports.classified import Classified, classified_sheet
 from discern.reports.explain import GradCam
-from discern.runs.folder import find_checkpoint
 from discern.runs.predictions import TOP, warn_of_undefined
 from discern.tables import table
 from discern.text import printable
 from discern.training.job import relative
+
+if TYPE_CHECKING:
+    from discern.exports.onnx_model import ExportedModel
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +100,7 @@ def predict(cfg: DictConfig) -> Outcome:
         DiscernError: a setting or the checkpoint is wrong, or no file could be read as a picture.
     """
     check(cfg, "predict")
-    checkpoint, folder = find_checkpoint(cfg.ckpt_path), Path(cfg.out)
+    checkpoint, folder = undamaged_checkpoint(cfg.ckpt_path), Path(cfg.out)
     network = load_model(checkpoint)
     card: Card = network.card  # type: ignore[assignment]
     use_threads(network, card.input_shape)
@@ -138,7 +142,7 @@ def load_model(path: str | Path) -> nn.Module:
     Raises:
         DiscernError: as :func:`discern.load`.
     """
-    if not is_exported(file := find_checkpoint(str(path), "path")):
+    if not is_exported(file := undamaged_checkpoint(str(path), "path")):
         return load(file)
     from discern.exports.onnx_model import load_exported  # start-up time
 
@@ -164,8 +168,9 @@ def classify_files(
             reasons, pixels = _read(files[start : start + size], card, pool)
             inverted = _to_invert(pixels, invert)
             pixels[inverted] = 255 - pixels[inverted]
-            if takes_photographs(network):
-                probabilities = _of_photographs(network, card, reasons, inverted)
+            exported = as_exported(network)
+            if exported is not None and card.preprocessing.resize is not None:
+                probabilities = _of_photographs(exported, card, reasons, inverted)
             else:
                 probabilities = probabilities_of(network, card, pixels)
             yield Batch(reasons, pixels, inverted, probabilities)
@@ -178,7 +183,7 @@ def _widest(network: nn.Module) -> int:
     return max((module.out_features for module in linear), default=1)
 
 
-def _progress_bar(doing: str, files: int) -> "tqdm[NoReturn]":
+def _progress_bar(doing: str, files: int) -> tqdm[NoReturn]:
     return tqdm(
         desc=doing, total=files, unit=" files", leave=False, dynamic_ncols=True,
         disable=not is_terminal(),
@@ -224,14 +229,14 @@ def _to_invert(pixels: NDArray[np.uint8], invert: bool | str) -> NDArray[np.bool
     return np.full(len(pixels), invert)
 
 
-def takes_photographs(network: nn.Module) -> bool:
-    """Whether a model resizes and cuts photographs itself, as an exported one does."""
-    card: Card = network.card  # type: ignore[assignment]
-    return hasattr(network, "of_pictures") and card.preprocessing.resize is not None
+def as_exported(network: nn.Module) -> ExportedModel | None:
+    """The network if it is that of an exported file, which takes pictures as they are."""
+    # onnx, which the module imports, is not for whoever has a checkpoint.
+    return cast("ExportedModel", network) if hasattr(network, "of_pictures") else None
 
 
 def _of_photographs(
-    network: nn.Module,
+    network: ExportedModel,
     card: Card,
     reasons: dict[Path, str | None],
     inverted: NDArray[np.bool_],
@@ -258,8 +263,13 @@ def probabilities_of(
     """Class probabilities (M, K) of pixels, uint8 (M, C, H, W)."""
     if not len(pixels):  # no file of a batch was a picture; few networks take none
         return np.empty((0, len(card.class_names)), np.float32)
-    if hasattr(network, "of_pictures"):  # an exported model; no small image is resized
-        return network.of_pictures(list(pixels.transpose(0, 2, 3, 1)))
+    exported = as_exported(network)
+    if exported is not None:
+        if card.preprocessing.resize is not None:
+            raise DiscernError(
+                f"{exported.path} resizes and cuts photographs itself; give files, not pixels."
+            )
+        return exported.of_pictures(list(pixels.transpose(0, 2, 3, 1)))
     images = _normalised(card, pixels)
     with torch.inference_mode():
         probabilities: NDArray[np.float32] = network(images).softmax(1).numpy()

@@ -10,8 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from discern.commands.filters import (
     Pruning,
     better_first,
@@ -23,6 +21,7 @@ from discern.commands.filters import (
 )
 from discern.console import for_terminal, say
 from discern.errors import DiscernError
+from discern.files.locks import is_held
 from discern.files.reading import is_regular
 from discern.files.removing import remove_tree
 from discern.files.walk import everything
@@ -39,6 +38,7 @@ from discern.runs.folder import (
     order_of_beginning,
     runs_below,
 )
+from discern.runs.holding import is_in_use
 from discern.runs.metric_table import LISTED, metric_of
 from discern.runs.state import State
 from discern.sweeps.ledger import LOCK, Ledger
@@ -163,8 +163,10 @@ def _reason_to_keep(unit: Unit) -> str | None:
         age = time.time() - _changed(unit.folder)
         if age < RECENT:
             return "it has not ended, and was written to in the last 24 hours"
-    if _in_use(unit.folder):
+    if is_held(unit.folder / LOCK):
         return "its sweep is running"
+    if any(is_in_use(run.folder) for run in unit.runs):
+        return "it is running"
     if not _is_discerns(unit):
         return f"it does not hold the {CONFIG} and {OVERRIDES} that a run writes"
     if any(run.state is State.UNKNOWN for run in unit.runs):
@@ -191,18 +193,6 @@ def _is_discerns(unit: Unit) -> bool:
 def _lacks_jobs(unit: Unit) -> bool:
     ledger = _ledger(unit)
     return ledger is not None and len(ledger.jobs) > len(unit.runs)
-
-
-def _in_use(folder: Path) -> bool:
-    if not is_regular(folder / LOCK, folder):
-        return False
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    lock.release()
-    return False
 
 
 def _contains_other_runs(unit: Unit) -> bool:

@@ -15,6 +15,7 @@ from discern.config.experiment_file import name_of
 from discern.errors import refusals_of_files
 from discern.files.yaml_file import write_config
 from discern.run import train
+from discern.runs.folder import HYDRA
 from discern.runs.state import State
 from discern.runs.summary import Summary
 from discern.training.job import as_job
@@ -22,9 +23,6 @@ from discern.training.record import failed
 from discern.training.result import Result
 
 Objective = float | None | list[float | None]
-
-HYDRA = "hydra.yaml"
-"""Hydra's own settings beside config.yaml: choices, launcher, folders."""
 
 
 def job(cfg: DictConfig, import_seconds: float) -> Objective:

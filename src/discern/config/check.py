@@ -31,6 +31,7 @@ from discern.config.schema import (
     InspectionSettings,
     PredictionSettings,
     RunSettings,
+    SweepSettings,
     TrainerSettings,
 )
 from discern.config.settle import (
@@ -223,6 +224,15 @@ def _unknown_names(cfg: DictConfig) -> Iterator[tuple[str, str]]:
 
 def _is_built(part: object) -> bool:
     return isinstance(part, DictConfig) and part.get("_target_") is not None
+
+
+def check_sweep(cfg: DictConfig) -> None:
+    """Raise for the settings ``sweep.…`` of a sweep itself, which its jobs do not have.
+
+    Raises:
+        DiscernError: one has a value that is not allowed.
+    """
+    raise_all([sentence for _, sentence in _part_faults(SweepSettings, plain(cfg.sweep), "sweep.")])
 
 
 def _faults_of_parts(values: Mapping[str, object]) -> Iterator[tuple[str, str]]:

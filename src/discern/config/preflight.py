@@ -7,13 +7,18 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, read_write
 
+from discern.config.check import check_sweep
 from discern.config.missing import check_all
 from discern.config.settle import settle_sweep
 from discern.config.typed import as_value, is_typed, quoted
 from discern.config.user_config import warn_of_unused
+from discern.config.values import plain
 from discern.errors import DiscernError, refuse
 from discern.files.places import expanded
-from discern.runs.folder import find_checkpoint, find_sweep
+from discern.runs.folder import HYDRA, find_checkpoint, find_sweep, glance, is_run, is_sweep
+from discern.runs.holding import LOCKS, hold, is_in_use
+from discern.runs.state import State
+from discern.text import decoded
 
 
 class Preflight(Callback):
@@ -41,11 +46,15 @@ class Preflight(Callback):
         HydraConfig.instance().set_config(config)
         try:
             settle_sweep(config)
-            resumed = config.get("sweep") and config.sweep.resume
+            if "sweep" in config:
+                check_sweep(config)
+            resumed = config.get("sweep") and (config.sweep.resume or _sweep_there(config))
             folder = find_sweep(resumed) if resumed else _claim(config, "sweep")
             # Hydra composes each job's config from the overrides, so that the folder must be one.
-            with read_write(config.hydra):
+            with read_write(config):
                 config.hydra.sweep.dir = as_value(str(folder))
+                if resumed:
+                    config.sweep.resume = as_value(str(resumed))
                 config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(str(folder))}")
         except DiscernError as error:
             refuse(error)
@@ -55,13 +64,69 @@ def _claim_for(command: str, config: DictConfig) -> Path:
     """The folder of one run of a command."""
     if command in ("predict", "export") and is_typed("out", config.hydra.overrides.task):
         return claim_folder(expanded(config.hydra.run.dir), "out", shared=command == "predict")
+    if command == "train" and config.auto_resume:
+        return _claim_again(config)
     return _claim(config, "run", config.ckpt_path if command == "train" else None)
+
+
+def _claim_again(config: DictConfig) -> Path:
+    """The folder of a run that may have begun in it before; ends the process if it is finished.
+
+    Raises:
+        DiscernError: the command names no folder, or that of something else.
+    """
+    _check_is_named(config, "run")
+    folder = expanded(config.hydra.run.dir)
+    begun = is_run(folder) or (folder / HYDRA).is_file()
+    claimed = take_folder(folder, "hydra.run.dir", shared=begun)
+    run = glance(claimed)
+    if run.state.is_settled:
+        done = run.state is not State.DIVERGED
+        print(
+            f"The run in {decoded(claimed)} is finished, and auto_resume=true has nothing to do: "
+            f"{run.ended}."
+        )
+        raise SystemExit(0 if done else 1)
+    return claimed
+
+
+def _sweep_there(config: DictConfig) -> str | None:
+    """The folder of the sweep that ``auto_resume`` goes on with; None where it begins."""
+    if not config.get("auto_resume"):
+        return None
+    _check_is_named(config, "sweep")
+    folder = expanded(config.hydra.sweep.dir)
+    return str(folder) if is_sweep(folder) else None
+
+
+def _check_is_named(config: DictConfig, kind: str) -> None:
+    written = plain(config.hydra[kind]._get_node("dir"), resolve=False)
+    if "${now:" in str(written):
+        raise DiscernError(
+            f"auto_resume=true needs hydra.{kind}.dir=FOLDER, the same each time; without it each "
+            f"{kind} has a new folder, named after the time."
+        )
 
 
 def _claim(config: DictConfig, kind: str, ckpt_path: str | None = None) -> Path:
     setting = f"hydra.{kind}.dir"
     named = is_typed(setting, config.hydra.overrides.hydra)
-    return claim_folder(expanded(config.hydra[kind].dir), setting if named else None, ckpt_path)
+    return take_folder(expanded(config.hydra[kind].dir), setting if named else None, ckpt_path)
+
+
+def take_folder(
+    folder: Path, named_by: str | None, ckpt_path: str | None = None, shared: bool = False
+) -> Path:
+    """Create a folder as :func:`claim_folder` does, and hold it until this process ends.
+
+    Raises:
+        DiscernError: as there, or another process is at work in it.
+    """
+    folder = claim_folder(folder, named_by, ckpt_path, shared)
+    hold(folder, named_by or "folder")
+    if named_by:  # another process may have had it, and have ended, in between
+        claim_folder(folder, named_by, ckpt_path, shared)
+    return folder
 
 
 def claim_folder(
@@ -108,7 +173,10 @@ def _share(folder: Path, setting: str, ckpt_path: str | None, shared: bool) -> P
     if not os.access(folder, os.W_OK | os.X_OK):
         raise DiscernError(f"{setting}={folder} cannot be written; choose another folder.")
     continues = ckpt_path and folder.resolve() in find_checkpoint(ckpt_path).resolve().parents
-    if any(folder.iterdir()) and not (continues or shared):
+    is_used = any(path.name not in LOCKS for path in folder.iterdir())
+    if is_used and not (continues or shared):
+        if is_in_use(folder):
+            hold(folder, setting)  # says who has it
         more = (
             ""
             if setting == "out"

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from discern.config.durations import seconds_of
 from discern.config.typed import AsTyped
 from discern.errors import as_override
 from discern.runs.folder import WORDS
@@ -353,6 +354,12 @@ class ModelCheckpointSettings(OpenSettings):  # noqa: D101
     mode: Mode = None
 
 
+class CheckpointsSettings(Strict):  # noqa: D101
+    dirpath: _Folder
+    every_n_steps: PositiveInt | Annotated[None, Field(description="null for none")]
+    every_minutes: PositiveFloat | Annotated[None, Field(description="null for none")]
+
+
 _Batches = Annotated[
     NonNegativeInt | Annotated[float, Field(ge=0, le=1)],
     Field(description="a count of batches, 0 or above, or a fraction from 0.0 to 1.0"),
@@ -467,10 +474,26 @@ _Sweep = Annotated[
 ]
 
 
+class RollbackSettings(Strict):  # noqa: D101
+    factor: OpenFraction
+    times: PositiveInt
+
+
+_Duration = Annotated[
+    PositiveFloat | _Time,
+    _where(lambda time: seconds_of(time) > 0),
+    Field(
+        description="a number of seconds above 0, a time DD:HH:MM:SS, or its parts such as "
+        "{minutes:5}"
+    ),
+]
+
+
 class SweepSettings(Strict):
     """The settings ``sweep.…``."""
 
     resume: _Sweep | None
+    job_timeout: _Duration | None
 
 
 AllowTargets = Annotated[
@@ -498,13 +521,15 @@ class RunSettings(OpenSettings):
     engine: Engine
     seed: Seed
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
-    on_nan: Literal["stop", "continue"]
+    on_nan: Literal["stop", "skip", "rollback", "continue"]
+    rollback: dict[str, object]
     train: bool
     test: bool
     print_config: bool = False
     report: bool
     find_lr: Annotated[bool | Literal["use"], Field(description="true, use or false")]
     ckpt_path: _Model | None
+    auto_resume: bool = False
     tags: Annotated[list[str | int | float], Field(description="a list of words, such as [a,b]")]
     allow_targets: AllowTargets
     folder: _Folder | None
@@ -601,6 +626,7 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "lightning.pytorch.callbacks.EarlyStopping": EarlyStoppingSettings,
     "lightning.pytorch.callbacks.ModelCheckpoint": ModelCheckpointSettings,
     "discern.training.checkpointing.RunCheckpoint": ModelCheckpointSettings,
+    "discern.training.checkpointing.within_epochs": CheckpointsSettings,
 }
 """``_target_`` of a choice -> the schema of its settings."""
 
@@ -619,6 +645,7 @@ PARTS: dict[str, type[BaseModel]] = {
     "data": AnyDataSettings,
     "cache": CacheSettings,
     "checkpoint": CheckpointSettings,
+    "rollback": RollbackSettings,
     "sweep": SweepSettings,
 }
 """Part of a config -> the schema of its settings, unless its ``_target_`` has one."""
@@ -638,6 +665,7 @@ WITHOUT_SCHEMA = {
     "logger.mlflow.tracking_uri": AsTyped(is_path=False),
     "callbacks.best_checkpoint.dirpath": AsTyped(),
     "callbacks.last_checkpoint.dirpath": AsTyped(),
+    "callbacks.checkpoints.dirpath": AsTyped(),
     "trainer.profiler.dirpath": AsTyped(),
 }
 """Settings of Hydra's, and of classes without a schema, whose text is taken as typed."""

@@ -123,11 +123,12 @@ def _set(cfg: DictConfig, name: str, value: object) -> None:
         above[key] = as_value(value) if isinstance(value, str) else value
 
 
-NUMBERS_OF_HYDRA = (
+NUMBERS_OF_SWEEPS = (
     "hydra.launcher.n_jobs",
     "hydra.sweeper.max_batch_size",
     "hydra.sweeper.n_jobs",
     "hydra.sweeper.n_trials",
+    "sweep.job_timeout",
 )
 """Settings of sweeps that are numbers, or words."""
 
@@ -136,4 +137,4 @@ number_or_word = adapter(int | float | bool).validate_python
 
 def settle_sweep(cfg: DictConfig) -> None:
     """Read the results of interpolations in the settings of a sweep itself."""
-    read_interpolated(cfg, dict.fromkeys(NUMBERS_OF_HYDRA, number_or_word))
+    read_interpolated(cfg, dict.fromkeys(NUMBERS_OF_SWEEPS, number_or_word))

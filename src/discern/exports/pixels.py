@@ -9,6 +9,7 @@ resize is a matrix product for each axis.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import PIL
 import torch
@@ -57,6 +58,9 @@ class Prepare(nn.Module):
     Args:
         card: of the model.
     """
+
+    scale: Tensor
+    shift: Tensor
 
     def __init__(self, card: Card) -> None:
         super().__init__()
@@ -244,8 +248,8 @@ def _number(length: int | Tensor) -> Tensor:
     return known.double().reshape(1)
 
 
-def _least(one: int | Tensor, other: int | Tensor) -> int | Tensor:
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
+def _least(one: Any, other: Any) -> Any:
+    """The least of two lengths of a shape: numbers, tensors while traced, or symbols of export."""
+    if isinstance(one, Tensor):
         return torch.minimum(one, other)
-    least: int = torch.sym_min(one, other)  # type: ignore[no-untyped-call]
-    return least
+    return torch.sym_min(one, other)

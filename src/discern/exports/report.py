@@ -10,7 +10,7 @@ from pathlib import Path
 from discern.exports.proof import MAX_LISTED, Difference, Proof
 from discern.exports.speed import BATCHES, Speeds
 from discern.files.writing import as_json_values, write_whole
-from discern.reports.page import percent, size, tile, write_page
+from discern.reports.page import Tile, percent, size, tile, write_page
 
 FACTS, PAGE = "export.json", "export.html"
 
@@ -108,12 +108,12 @@ def _facts(report: Report) -> dict[str, object]:
     }
 
 
-def _tiles(proof: Proof) -> list[dict[str, str]]:
+def _tiles(proof: Proof) -> list[Tile]:
     images = f"of {proof.images:,} images"
     return [
-        dict(tile("Labels that differ", f"{proof.flipped:,}", images)),
-        dict(tile("Largest difference", _small(proof.difference), "in a probability")),
-        dict(tile("Accuracy", percent(proof.accuracy_after), "of the file")),
+        tile("Labels that differ", f"{proof.flipped:,}", images),
+        tile("Largest difference", _small(proof.difference), "in a probability"),
+        tile("Accuracy", percent(proof.accuracy_after), "of the file"),
     ]
 
 

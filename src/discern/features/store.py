@@ -11,7 +11,6 @@ from typing import IO
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,9 +22,9 @@ from discern.features.stores import (
     holding_alone,
     is_mark,
     read_json,
-    remove_leftovers,
 )
-from discern.files.writing import write_whole
+from discern.files.locks import locked_in_turn
+from discern.files.writing import remove_abandoned, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -183,18 +182,10 @@ class FeatureStore:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self.hold()
-        lock = FileLock(self.folder / f".writing-{part}.lock")
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            log.info("Another process is computing these features: waiting for it.")
-            lock.acquire()
-        try:
-            remove_leftovers(self.folder)
+        lock = self.folder / f".writing-{part}.lock"
+        with locked_in_turn(lock, "is computing these features"):
             self.refresh()
             yield
-        finally:
-            lock.release()
 
     def hold(self) -> None:
         """Mark the store as used now, and as in use until this process ends."""
@@ -202,6 +193,7 @@ class FeatureStore:
             return
         if self._use is None or not is_mark(self._use, self.folder):
             self._use = hold(self.folder)
+            remove_abandoned(self.folder)
         if read_json(self.folder / ABOUT) != self.about:
             with suppress(OSError), write_whole(self.folder / ABOUT) as file:
                 json.dump(self.about, file, indent=2, ensure_ascii=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -15,6 +16,9 @@ from pathlib import Path
 from typing import IO
 
 from discern.files import reading
+from discern.files.locks import SILENT_SECONDS
+
+log = logging.getLogger(__name__)
 
 ABOUT = "about.json"
 """File with a description of the features in a folder."""
@@ -25,8 +29,8 @@ MARK = ".use.lock"
 _NAME = re.compile(r"[0-9a-f]{32}")
 _MAX_JSON = 1 << 20
 
-STALE = 3600.0
-"""Age in seconds from which a half-written file counts as left by a killed process."""
+POLL_SECONDS = 0.05
+"""Time between two tries to lock a mark."""
 
 
 def name_of(about: object) -> str:
@@ -93,12 +97,25 @@ def hold(folder: Path) -> IO[bytes] | None:
         except OSError:  # a read-only folder
             descriptor = os.open(path, os.O_RDONLY | link)
         file = os.fdopen(descriptor, "rb")
-        fcntl.flock(file, fcntl.LOCK_SH)
+        _share(file, folder)
         with suppress(OSError):
             os.utime(file.fileno())
         return file
     except OSError:
         return None
+
+
+def _share(file: IO[bytes], folder: Path) -> None:
+    """Lock a mark together with others, after who removes features from the folder."""
+    begun, told = time.monotonic(), False
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not told and time.monotonic() - begun > SILENT_SECONDS:
+                log.info("Waiting for another process, which removes features from %s.", folder)
+                told = True
+            time.sleep(POLL_SECONDS)
 
 
 @contextmanager
@@ -174,11 +191,3 @@ def make_room(folder: Path, needed: int, most: int, keep: Path | None = None) ->
             total -= sizes[path]
             removed.append(path)
     return removed
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove half-written files left by killed processes."""
-    for path in folder.glob(".*"):
-        with suppress(OSError):
-            if path.suffix != ".lock" and time.time() - path.lstat().st_mtime > STALE:
-                path.unlink()

@@ -21,7 +21,7 @@ def started_in() -> Path:
     With ``hydra.job.chdir=true`` Hydra runs a job in the job's own folder.
     """
     hydra_config = sys.modules.get("hydra.core.hydra_config")
-    here = Path.cwd()
+    here = _working_directory()
     if hydra_config is None or hydra_config.HydraConfig.instance().cfg is None:
         return here
     hydra = hydra_config.HydraConfig.get()
@@ -37,7 +37,15 @@ def placed(text: str | Path) -> Path:
     It stays relative as long as that folder is the working directory.
     """
     path, start = expanded(text), started_in()
-    return path if start == Path.cwd() else start / path
+    return path if start.exists() and start == _working_directory() else start / path
+
+
+def _working_directory() -> Path:
+    """The working directory; where it has been removed since, the path that a shell had for it."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return Path(os.environ.get("PWD") or os.sep)
 
 
 def hub_dir() -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from discern.errors import DiscernError
+from discern.version import __version__
 
 MAX_JSON = 1 << 24
 """Bytes of a JSON file: Python takes up to 24 times as much for what is in it."""
@@ -107,13 +108,19 @@ def read_json(path: Path, within: Path | None = None, limit: int = MAX_JSON) -> 
 
 
 def check_format(path: Path, found: Any, known: int) -> None:
-    """Raise a DiscernError unless a file's format version is the known one."""
-    if type(found) is not int or found != known:
-        has = f"format {found}" if type(found) is int else "no format"
-        raise DiscernError(
-            f"{path} is of another version of discern: it has {has}, and this version reads "
-            f"format {known}."
-        )
+    """Raise a DiscernError unless a file's format version is the known one; it says what to do."""
+    if type(found) is int and found == known:
+        return
+    if type(found) is int and found > known:
+        version, has = "a newer", f"format {found}"
+        way = f"upgrade discern (pip install --upgrade discern) to read it; you have {__version__}"
+    else:
+        version, has = "another", f"format {found}" if type(found) is int else "no format"
+        way = "read it with the version that wrote it"
+    raise DiscernError(
+        f"{path} is of {version} version of discern: it has {has}, and this version reads format "
+        f"{known}; {way}."
+    )
 
 
 def check_plain(content: Any) -> None:

@@ -8,15 +8,18 @@ a SHA-256 of the whole file, so that no damage goes unnoticed.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
 import os
 import struct
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from io import FileIO
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +43,9 @@ TREE, DIGEST = "discern", "sha256"
 CHUNK = 1 << 22
 """Bytes that are hashed at a time; several at once."""
 
+AHEAD = 16
+"""Chunks that are read before they are hashed."""
+
 MAX_DEPTH, MAX_VALUES = 40, 1_000_000
 """Nesting depth and number of values that a file may have at most."""
 
@@ -60,13 +66,16 @@ class UnwritableError(DiscernError):
     """A checkpoint holds something that its file format cannot store."""
 
 
-def write(content: dict[str, Any], path: Path) -> None:
+def write(content: dict[str, Any], path: Path, keep: Path | None = None) -> None:
     """Write a checkpoint whole or not at all.
+
+    It is read back from the disk, and its SHA-256 compared, before it takes the place of another.
 
     Args:
         content: has the network's tensors under ``state_dict``; beside tensors it may hold None,
             truths, numbers, texts, and lists, tuples, sets, dictionaries and counters of them.
         path: the file; it may be there.
+        keep: the name beside it that the checkpoint replaced gets, unless that is damaged.
 
     Raises:
         UnwritableError: it holds anything else; says where.
@@ -79,14 +88,73 @@ def write(content: dict[str, Any], path: Path) -> None:
     }
     tree = json.dumps(_Encoder(tensors).encode(others, ()), separators=(",", ":"), allow_nan=False)
     header = _header(tensors, {TREE: tree, DIGEST: _NO_DIGEST.decode()})
-    with write_whole(path, "wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
+    if keep is not None and not _is_worth_keeping(path):
+        keep = None  # what has been kept before is
+    with (
+        write_whole(path, "wb", prove=_prove, keep=keep) as file,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
         digests = []
         for chunk in _chunks([memoryview(header), *map(_bytes_of, tensors.values())]):
             digests.append(pool.submit(_digest, chunk))
             for part in chunk:
                 file.write(part)
         file.seek(_place_of_digest(header))
-        file.write(_digest_of(digests))
+        file.write(_digest_of(each.result() for each in digests))
+    _PROVEN[path] = _stamp(path)
+
+
+def flaw(path: Path, from_disk: bool = False) -> str | None:
+    """Why the bytes of a checkpoint's file are not those that were written; None if they are.
+
+    Args:
+        path: the file.
+        from_disk: read it from the disk, and not from the memory that the system keeps of it.
+    """
+    try:
+        with path.open("rb", buffering=0) as file, ThreadPoolExecutor(os.cpu_count()) as pool:
+            if not os.fstat(file.fileno()).st_size:
+                return "it is empty"
+            if from_disk and hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            header = _read_header(file)
+            place = _place_of_digest(header)
+            end = place + len(_NO_DIGEST)
+            blank = header[:place] + _NO_DIGEST + header[end:]
+            pieces = iter(lambda: file.read(CHUNK), b"")
+            chunks = _chunks(memoryview(piece) for piece in chain([blank], pieces))
+            if _digest_of(_hashed(chunks, pool)) != header[place:end]:
+                return "its SHA-256 is not what it says"
+    except OSError as error:
+        return f"it cannot be read: {error.strerror or error}"
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+_PROVEN: dict[Path, tuple[int, ...]] = {}
+"""Checkpoint that this process has written and read back -> what tells whether it still is it."""
+
+
+def _is_worth_keeping(path: Path) -> bool:
+    return (_stamp(path) or None) == _PROVEN.get(path) or flaw(path) is None
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    with suppress(OSError):
+        status = path.stat()
+        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    return ()
+
+
+def _prove(path: Path) -> None:
+    """Read a checkpoint back that was just written.
+
+    Raises:
+        OSError: it is another.
+    """
+    if (why := flaw(path, from_disk=True)) is not None:
+        raise OSError(errno.EIO, f"what was written is not what is read back, {why}", str(path))
 
 
 def is_one(path: Path) -> bool:
@@ -417,7 +485,7 @@ def _fill(file: FileIO, header: bytes, tensors: dict[str, Tensor]) -> bytes:
                         raise ValueError("it ends too early")
                     read += count
             digests.append(pool.submit(_digest, chunk))
-        digest = _digest_of(digests)
+        digest = _digest_of(each.result() for each in digests)
     if any(
         tensor.dtype == torch.bool and tensor.numel() and tensor.view(torch.uint8).max() > 1
         for tensor in tensors.values()
@@ -459,6 +527,16 @@ def _digest(chunk: list[memoryview]) -> bytes:
     return total.digest()
 
 
-def _digest_of(digests: list[Future[bytes]]) -> bytes:
+def _hashed(chunks: Iterable[list[memoryview]], pool: ThreadPoolExecutor) -> Iterator[bytes]:
+    """The digests of chunks, of which a few are in memory at a time."""
+    waiting = deque[Future[bytes]]()
+    for chunk in chunks:
+        waiting.append(pool.submit(_digest, chunk))
+        if len(waiting) > AHEAD:
+            yield waiting.popleft().result()
+    yield from (each.result() for each in waiting)
+
+
+def _digest_of(digests: Iterable[bytes]) -> bytes:
     """Hex SHA-256 of the digests of a file's chunks, the digest in its header taken as zeros."""
-    return hashlib.sha256(b"".join(each.result() for each in digests)).hexdigest().encode()
+    return hashlib.sha256(b"".join(digests)).hexdigest().encode()

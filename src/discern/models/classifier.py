@@ -101,6 +101,10 @@ class Classifier(LightningModule):
         logits: Tensor = self.network(images)
         return logits
 
+    def on_train_start(self) -> None:
+        """Prepare the rest of an epoch that is continued, which has no start of its own."""
+        self.on_train_epoch_start()
+
     def on_train_epoch_start(self) -> None:
         """Look up the logging interval, which would take 3 us per step, and the repeated image."""
         self._log_every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -121,8 +125,10 @@ class Classifier(LightningModule):
             self.train_metrics.update(measured, logits, labels)
         else:
             self.train_metrics.update(loss, logits, labels)
-        # The one value a step may log: each costs about 0.3 ms, as much as the step itself.
-        if self._log_every and (batch_idx + 1) % self._log_every == 0:
+        # The one value a step may log: each costs about 0.3 ms, as much as the step itself. It is
+        # logged in those steps in which Lightning asks for it; one of others would stay, and pass
+        # for that of a later step.
+        if self._log_every and (self.trainer.global_step + 1) % self._log_every == 0:
             self.log(STEP_LOSS, loss.detach(), on_step=True, on_epoch=False)
         return loss
 
@@ -130,6 +136,19 @@ class Classifier(LightningModule):
         return cross_entropy(
             logits, targets, weight=self._class_weights, label_smoothing=self._label_smoothing
         )
+
+    def bounds_of_loss(self, counts: Tensor) -> tuple[float, float]:
+        """The lowest training loss of the same answer to all images, and the lowest of any answer.
+
+        Args:
+            counts: images of each class, float64 (num_classes,).
+        """
+        weights = 1.0 if self._class_weights is None else self._class_weights.to(counts)
+        share, smooth = counts * weights / (counts * weights).sum(), self._label_smoothing
+        mean = (1 - smooth) * share + smooth / len(share)
+        one = torch.full_like(share, smooth / len(share))
+        one[0] += 1 - smooth
+        return float(torch.special.entr(mean).sum()), float(torch.special.entr(one).sum())
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the validation metrics."""

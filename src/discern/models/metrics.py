@@ -3,9 +3,10 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import TypedDict
 
-from torch import Tensor, cat, nn, stack
+from torch import Tensor, cat, int64, nn, stack, tensor, zeros
 from torchmetrics import Metric, MetricCollection, SumMetric
 from torchmetrics.classification import MulticlassStatScores
 
@@ -13,6 +14,10 @@ from discern.runs.metric_table import METRICS, ClassCounts, Sums
 
 STEP_LOSS = "train/step_loss"
 """The loss of single steps, for TensorBoard's curve; every other metric is one an epoch."""
+
+WAITING = "waiting"
+"""The part of a snapshot with the losses of batches that are not summed yet: ``losses`` float32 and
+``sizes`` int64, both (N,)."""
 
 ROWS_AT_ONCE = 16_384
 """Images whose logits wait before they are counted: 66 MB of float32 for 1,000 classes."""
@@ -30,6 +35,7 @@ class _Waiting:
     """Batches not counted yet. Kept outside the module, whose attributes cost 3 us."""
 
     losses: list[Tensor] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
     logits: list[Tensor] = field(default_factory=list)
     labels: list[Tensor] = field(default_factory=list)
     rows: int = 0
@@ -68,6 +74,9 @@ class EpochMetrics(nn.Module):
         self.class_accuracy: dict[int, float] = {}
         """Class -> share of its images that are predicted as it, of the last epoch that was
         computed; empty in a split that is not counted by class."""
+        self.omits_non_finite = False
+        """Whether batches whose loss is not finite are left out, as where no step is taken for
+        them."""
         self._waiting = _Waiting()
 
     @property
@@ -83,6 +92,7 @@ class EpochMetrics(nn.Module):
         """
         waiting = self._waiting
         waiting.losses.append(loss.detach())
+        waiting.sizes.append(labels.shape[0])
         waiting.logits.append(logits.detach())
         waiting.labels.append(labels)
         waiting.rows += labels.shape[0]
@@ -119,11 +129,18 @@ class EpochMetrics(nn.Module):
 
     def snapshot(self) -> dict[str, Snapshot]:
         """The counts so far, for a checkpoint made in the middle of an epoch."""
-        self._count()
-        return {
+        self._count_labels()
+        parts: dict[str, Snapshot] = {
             name: {"updates": metric._update_count, "states": _tensors(metric)}
             for name, metric in self._parts()
         }
+        # Losses that wait are not summed for it: in float32 another order is another sum.
+        losses, sizes = self._waiting.losses, self._waiting.sizes
+        states = {
+            "losses": stack(losses).float() if losses else zeros(0),
+            "sizes": tensor(sizes, dtype=int64),
+        }
+        return {**parts, WAITING: {"updates": 0, "states": states}}
 
     def restore(self, snapshot: dict[str, Snapshot]) -> None:
         """Go on from a snapshot."""
@@ -131,20 +148,37 @@ class EpochMetrics(nn.Module):
             metric._update_count = snapshot[name]["updates"]
             for state, value in snapshot[name]["states"].items():
                 setattr(metric, state, value.to(metric.device))
+        if WAITING in snapshot:
+            states = snapshot[WAITING]["states"]
+            losses = [*states["losses"].to(self.loss.device).unbind()]
+            sizes = states["sizes"].tolist()
+            self._waiting = _Waiting(losses, sizes, rows=sum(sizes))
 
     def _parts(self) -> Iterator[tuple[str, Metric]]:
         yield "loss", self.loss
         yield from self.counts.items(keep_base=True, copy_state=False)
 
     def _count(self) -> None:
+        self._count_labels()
         waiting, self._waiting = self._waiting, _Waiting()
-        if not waiting.labels:
+        if not waiting.losses:
             return
         losses = stack(waiting.losses).float()
-        sizes = losses.new_tensor([len(labels) for labels in waiting.labels])
-        self.loss.update(losses.where(sizes > 0, 0) * sizes)  # the mean over no image is NaN
-        if waiting.rows:
-            self.counts.update(cat(waiting.logits).float(), cat(waiting.labels))
+        sizes = losses.new_tensor(waiting.sizes)
+        kept = sizes > 0  # the mean over no image is NaN
+        if self.omits_non_finite:
+            kept &= losses.isfinite()
+        self.loss.update(losses.where(kept, 0) * sizes)
+
+    def _count_labels(self) -> None:
+        """Count the images of waiting batches: sums of whole numbers, in any order the same."""
+        waiting = self._waiting
+        logits, labels, waiting.logits, waiting.labels = waiting.logits, waiting.labels, [], []
+        if self.omits_non_finite and logits:
+            chosen = stack(waiting.losses[-len(logits) :]).isfinite().tolist()
+            logits, labels = list(compress(logits, chosen)), list(compress(labels, chosen))
+        if sum(map(len, labels)):
+            self.counts.update(cat(logits).float(), cat(labels))
 
 
 def _tensors(metric: Metric) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ tensors and plain values are read.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +18,18 @@ from torch import Tensor, nn
 
 from discern.data.known import KnownImages, from_tensors, unknown
 from discern.errors import DiscernError, first_line
+from discern.files.places import placed
 from discern.models import checkpoint, torch_file
 from discern.models.card import CARD, MAX_CLASSES, Card, parsed
 from discern.models.registry import model_class
 from discern.models.shapes import check_shapes
 from discern.models.torch_file import check_state
-from discern.runs.folder import find_checkpoint
+from discern.runs.folder import CHECKPOINTS, LAST_SAVED, checkpoints_in, find_checkpoint
 
 if TYPE_CHECKING:  # it imports this module's own parts
     from discern.models.backbones import Backbone
+
+log = logging.getLogger(__name__)
 
 Content = dict[str, Any]
 """What a checkpoint holds: plain values, and tensors, the network's under ``state_dict``."""
@@ -57,8 +61,38 @@ def load(path: str | Path) -> nn.Module:
     Raises:
         DiscernError: there is no such file, or it is not a checkpoint of a registered model.
     """
-    file = find_checkpoint(str(path), "path")
+    file = undamaged_checkpoint(str(path), "path")
     return rebuilt(file, read(file))
+
+
+def undamaged_checkpoint(wanted: str, setting: str = "ckpt_path", *, goes_on: bool = False) -> Path:
+    """As :func:`discern.runs.folder.find_checkpoint`, of the run's checkpoints that are whole.
+
+    A damaged one gives way to the run's next, with a warning: the last to the one before it. So
+    does the path of a run's ``last.safetensors`` where training goes on; any other file that is
+    named is the one that is meant.
+
+    Raises:
+        DiscernError: there is none, or all of them are damaged; gives the reason of each.
+    """
+    found = find_checkpoint(wanted, setting, goes_on=goes_on)
+    named = placed(wanted).is_file()
+    if named and not (goes_on and found.name == LAST_SAVED and found.parent.name == CHECKPOINTS):
+        return found
+    flaws: dict[str, str] = {}
+    for path in checkpoints_in(found.parent.parent, goes_on):
+        if (why := checkpoint.flaw(path)) is None:
+            if flaws:
+                log.warning(
+                    "%s cannot be used (%s): the checkpoint %s beside it is used.",
+                    *(found, flaws[found.name], path.name),
+                )
+            return path
+        flaws[path.name] = why
+    if named:
+        return found
+    reasons = "; ".join(f"{name}: {why}" for name, why in flaws.items())
+    raise DiscernError(f"{setting}={wanted} has no checkpoint that can be used ({reasons}).")
 
 
 def rebuilt(path: Path, content: Content) -> nn.Module:

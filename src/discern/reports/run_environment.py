@@ -179,6 +179,7 @@ FILES = {
     "test_predictions.safetensors": "predictions for the test images",
     "checkpoints/best.safetensors": "the best checkpoint",
     "checkpoints/last.safetensors": "the last checkpoint",
+    "checkpoints/previous.safetensors": "the checkpoint before the last",
 }
 """Files in a run's folder, and what they hold."""
 

@@ -53,6 +53,9 @@ LISTED_FROM, MAX_CONFUSIONS = 21, (20, 100)
 """The smallest number of classes with a list of confusions, and the most rows of it: beside a
 matrix and without one."""
 
+MAX_WARNINGS, MAX_WARNING = 20, 2000
+"""Sentences on what to look at that are shown, and characters of each."""
+
 TOP = 3
 """Classes whose probabilities are shown beside a picture."""
 
@@ -128,10 +131,12 @@ def _reason(run: Run) -> str:
 
 
 def _warnings(run: Run) -> list[str]:
-    """Sentences on metrics measured on images that the model was trained on."""
+    """Sentences on what to look at, and on metrics of images that the model was trained on."""
     data = run.part("data")
     images, trained_on = numbers(data.get("images")), numbers(data.get("trained_on"))
-    return [
+    noticed = run.facts.get("warnings")
+    found = noticed[:MAX_WARNINGS] if isinstance(noticed, list) else []
+    return [each[:MAX_WARNING] for each in found if isinstance(each, str)] + [
         f"{trained_on_sentence(split, int(count), int(images.get(split, 0)))}."
         for split, count in trained_on.items()
         if count > 0

@@ -37,7 +37,18 @@ FORMAT = 1
 SUMMARY, CONFIG, OVERRIDES = "summary.json", "config.yaml", "overrides.yaml"
 """A run's results, written when it ends; its settings and the typed ones, when it starts."""
 
+HYDRA = "hydra.yaml"
+"""Hydra's own settings beside config.yaml: choices, launcher, folders."""
+
 REPORT = "report.html"
+
+CHECKPOINTS = "checkpoints"
+"""The folder of a run's checkpoints, in its own."""
+
+LAST_SAVED, BEFORE_LAST, BEST_SAVED = (
+    f"{name}.safetensors" for name in ("last", "previous", "best")
+)
+"""The checkpoints in it: the last one, the one before it, and the best one."""
 
 FOLD = "data.fold"
 """The setting that selects the held-out part of the training images, of ``data.folds`` parts."""
@@ -434,8 +445,21 @@ def find_checkpoint(wanted: str, setting: str = "ckpt_path", *, goes_on: bool = 
 
 def checkpoint_in(folder: Path, goes_on: bool = False) -> Path | None:
     """The checkpoint in a run's folder that :func:`find_checkpoint` takes, if there is one."""
-    files = [folder / "checkpoints" / f"{name}.safetensors" for name in ("best", "last")]
-    return next((file for file in files[goes_on:] if file.is_file()), None)
+    return next(iter(checkpoints_in(folder, goes_on)), None)
+
+
+def checkpoints_in(folder: Path, goes_on: bool = False) -> list[Path]:
+    """The checkpoints in a run's folder, the one that is wanted first.
+
+    Args:
+        folder: the run's folder.
+        goes_on: whether training continues from it, which the best alone does not allow.
+    """
+    names = (
+        (LAST_SAVED, BEFORE_LAST, BEST_SAVED) if goes_on else (BEST_SAVED, LAST_SAVED, BEFORE_LAST)
+    )
+    files = [file for name in names if (file := folder / CHECKPOINTS / name).is_file()]
+    return [] if goes_on and [file.name for file in files] == [BEST_SAVED] else files
 
 
 def short_names(folders: Iterable[Path]) -> list[str]:

@@ -23,7 +23,7 @@ from discern.config.user_config import conf_dir
 from discern.errors import first_line
 from discern.files.places import expanded
 from discern.files.removing import remove_tree
-from discern.files.writing import write_whole
+from discern.files.writing import is_unfinished, write_whole
 from discern.files.yaml_file import dumper
 from discern.reports.curves import draw_curves_of
 from discern.reports.run_page import write_run_page
@@ -291,7 +291,7 @@ def _link(folder: Path, name: str) -> None:
         return
     folder.mkdir()
     for path in sorted((folder.parent / name).iterdir()):
-        if path.name.startswith(EVENTS) or path.is_symlink():
+        if path.name.startswith(EVENTS) or path.is_symlink() or is_unfinished(path.name):
             continue
         try:
             (folder / path.name).symlink_to(Path("..") / name / path.name)

@@ -7,6 +7,7 @@ in a new one.
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import os
 import pickle
@@ -23,8 +24,10 @@ from typing import TYPE_CHECKING
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobReturn, JobStatus, run_job
-from omegaconf import open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
+from discern.config.durations import seconds_of
+from discern.config.values import plain
 from discern.errors import DiscernError
 
 if TYPE_CHECKING:
@@ -33,7 +36,10 @@ if TYPE_CHECKING:
     from discern.sweeps.screen import Screen
 
 GRACE_SECONDS = 10.0
-"""Time for a job to end by itself after the sweep was killed."""
+"""Time for a job to end by itself after it was asked to, or the sweep was killed."""
+
+MAX_WAIT_SECONDS = 3600.0
+"""Upper bound on a wait for the end of a job, which the system limits."""
 
 MAX_START_SECONDS = 1.0
 """Upper bound on the start-up of a worker after the first."""
@@ -62,6 +68,13 @@ class JobDiedError(Exception):
 
 class JobStoppedError(JobDiedError):
     """Ctrl-C or SIGTERM ended a job, perhaps before it could write its summary."""
+
+
+class JobTimeoutError(JobDiedError):
+    """A job was ended since it took longer than ``sweep.job_timeout``."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"it was ended after sweep.job_timeout={seconds:g} s")
 
 
 class InterruptedSweepError(KeyboardInterrupt):
@@ -140,7 +153,7 @@ class JobsLauncher(BasicLauncher):
         try:
             with _Signals(self._workers) as signals:
                 import_for_jobs()
-                self._run(batch, signals)
+                self._run(batch, signals, job_timeout(self.config))
         finally:
             if not self._open:
                 self._close()
@@ -148,13 +161,13 @@ class JobsLauncher(BasicLauncher):
             raise InterruptedSweepError(signals.number)
         return batch.results
 
-    def _run(self, batch: _Batch, signals: _Signals) -> None:
+    def _run(self, batch: _Batch, signals: _Signals, limit: float) -> None:
         ended: list[int] = []
         while True:
             self._start_workers(batch)
             for worker in self._workers:
                 if worker.place is None and batch.waiting and signals.number is None:
-                    worker.begin(*batch.next())
+                    worker.begin(*batch.next(), limit)
             # After the next jobs were started: none waits for the report of the one before.
             for place in ended:
                 if self.ended is not None:
@@ -164,14 +177,18 @@ class JobsLauncher(BasicLauncher):
                 return
             signals.pass_on()
             ended = [self._end(worker, batch) for worker in self._ready(busy)]
+            for worker in busy:
+                worker.end_if_overdue()
 
     def _ready(self, busy: Sequence[_Worker]) -> list[_Worker]:
         """The workers whose job or process has ended, perhaps none."""
         handles = {each: worker for worker in busy for each in (worker.pipe, worker.sentinel)}
+        left = max(0.0, min(worker.deadline for worker in busy) - time.monotonic())
         if self.screen is None:
-            found = connection.wait(list(handles))
+            found = connection.wait(list(handles), min(left, MAX_WAIT_SECONDS))
         else:
-            found = connection.wait([*handles, self.screen.fileno()], self.screen.seconds)
+            seconds = min(left, self.screen.seconds)
+            found = connection.wait([*handles, self.screen.fileno()], seconds)
             self.screen.refresh()
         return list(dict.fromkeys(handles[handle] for handle in found if handle in handles))
 
@@ -275,6 +292,12 @@ def import_for_jobs() -> None:
     freeze_imports()
 
 
+def job_timeout(config: DictConfig | None) -> float:
+    """The seconds that a job of a sweep may take; infinite without a limit."""
+    limit = None if config is None else plain(OmegaConf.select(config, "sweep.job_timeout"))
+    return math.inf if limit is None else seconds_of(limit)
+
+
 def cpus() -> int:
     """Number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -287,6 +310,7 @@ class _Worker:
         pipe: readable when a job has ended.
         place: index of the running job in its batch; None while idle.
         alive: whether it can run another job.
+        deadline: when the job is to be ended, on the monotonic clock; infinite without a limit.
     """
 
     def __init__(
@@ -306,6 +330,9 @@ class _Worker:
         theirs.close()
         self.place: int | None = None
         self.alive = True
+        self.deadline = math.inf
+        self._limit = math.inf
+        self._is_overdue = False
 
     @property
     def sentinel(self) -> int:
@@ -322,29 +349,68 @@ class _Worker:
         assert self._process.pid is not None
         return self._process.pid
 
-    def begin(self, place: int, overrides: Overrides, number: int) -> None:
+    def begin(self, place: int, overrides: Overrides, number: int, limit: float) -> None:
         self.place = place
+        self._limit, self._is_overdue = limit, False
+        self.deadline = time.monotonic() + limit
         with contextlib.suppress(OSError):  # it has died, which end() reports
             self.pipe.send((list(overrides), number))
+
+    def end_if_overdue(self) -> None:
+        """Ask a job that takes too long to end, and kill it if it does not."""
+        if self.place is None or time.monotonic() < self.deadline:
+            return
+        if not self._is_overdue:
+            self._is_overdue = True
+            self.deadline = time.monotonic() + GRACE_SECONDS
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
+        else:
+            self.deadline = math.inf
+            self._kill()
 
     def end(self) -> Done:
         """The report of the job, or of the process's death."""
         self.place = None
+        self.deadline = math.inf
+        done = self._received() or self._died()
+        if self._is_overdue and done.result.status == JobStatus.FAILED:
+            done.result.return_value = JobTimeoutError(self._limit)
+        return done
+
+    def _received(self) -> Done | None:
         try:
             if self.pipe.poll():
                 done: Done = self.pipe.recv()
                 return done
         except (EOFError, OSError):
             pass
+        return None
+
+    def _died(self) -> Done:
+        self._kill()  # also what the job has started
         self._process.join()
         self.alive = False
+        self.pipe.close()
         error = JobDiedError(_how_it_ended(self._process.exitcode or 0))
+        self._process.close()
         return Done(JobReturn(status=JobStatus.FAILED, _return_value=error), 0.0, 0)
+
+    def _kill(self) -> None:
+        """Kill the process, and those that it has started."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.kill()
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self.pipe.send(None)
-        self._process.join()
+        self._process.join(GRACE_SECONDS)
+        if self._process.is_alive():  # a thread of a job goes on
+            self._kill()
+            self._process.join()
+        self.pipe.close()
+        self._process.close()
 
 
 def _how_it_ended(status: int) -> str:

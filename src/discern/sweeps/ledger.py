@@ -10,14 +10,13 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from discern.config.typed import quoted
 from discern.errors import DiscernError, refusals_of_files
+from discern.files.locks import InUseError, acquire
 from discern.files.reading import check_format, inside, is_regular, read_json
 from discern.files.removing import remove_tree
 from discern.files.writing import write_whole
@@ -33,6 +32,7 @@ from discern.runs.folder import (
     mapping,
     read_facts,
 )
+from discern.runs.holding import held
 from discern.runs.state import State
 from discern.sweeps.names import differing, job_name
 from discern.sweeps.rows import Job, Objective, Row, shown
@@ -151,14 +151,15 @@ class Ledger:
             DiscernError: another sweep holds the lock.
         """
         try:
-            # A job may outlive a killed sweep by one batch.
-            lock = FileLock(self.folder / LOCK).acquire(timeout=PATIENCE)
-        except Timeout as error:
+            lock = acquire(self.folder / LOCK)
+        except InUseError as holder:
             raise DiscernError(
-                f"{self.folder} is in use: another sweep is at work in it."
-            ) from error
-        with lock:
+                f"{self.folder} is in use: another sweep, {holder}, is at work in it."
+            ) from holder
+        try:
             yield
+        finally:
+            lock.release()
 
     def rows(self) -> list[Row]:
         """The outcome of each job."""
@@ -198,10 +199,16 @@ class Ledger:
 
     def resumption(self, job: Job) -> list[str]:
         """Prepare the folder of a job; the overrides that resume it from its checkpoint."""
+        from discern.models.saved import undamaged_checkpoint  # start-up time: torch
+
         folder = self.folder / job.name
-        last = folder / "checkpoints" / "last.safetensors"
-        if self.row(job).state in (State.INTERRUPTED, State.UNFINISHED) and last.is_file():
-            return [f"ckpt_path={quoted(str(last))}"]
+        if folder.is_dir():
+            with held(folder, PATIENCE):  # a job may outlive a killed sweep by one batch
+                pass
+        if self.row(job).state in (State.INTERRUPTED, State.UNFINISHED):
+            with suppress(DiscernError):  # none, or all are damaged
+                last = undamaged_checkpoint(str(folder.absolute()), goes_on=True)
+                return [f"ckpt_path={quoted(str(last))}"]
         if os.path.lexists(folder):
             self._remove(folder)
         return []

@@ -5,7 +5,11 @@ Every machine writes to the sweep's folder, which has to be on a shared file sys
 
 from __future__ import annotations
 
+import math
 import os
+import signal
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +20,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from discern.errors import DiscernError, first_line
-from discern.sweeps.launcher import JobDiedError
+from discern.sweeps.launcher import GRACE_SECONDS, JobDiedError, JobTimeoutError, job_timeout
 
 
 class RayLauncher(BasicLauncher):
@@ -53,10 +57,10 @@ class RayLauncher(BasicLauncher):
         threads = max(1, int(self._remote.get("num_cpus") or 1))
         environment = {"env_vars": {"OMP_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"}}
         task: Any = ray.remote(max_retries=0, runtime_env=environment, **self._remote)(_run)
-        state = Singleton.get_state()
+        state, limit = Singleton.get_state(), job_timeout(self.config)
         setup = self.hydra_context, self.config, self.task_function
         pending = [
-            task.remote(setup, state, list(overrides), initial_job_idx + place)
+            task.remote(setup, state, list(overrides), initial_job_idx + place, limit)
             for place, overrides in enumerate(job_overrides)
         ]
         results: list[JobReturn] = []
@@ -64,7 +68,8 @@ class RayLauncher(BasicLauncher):
             try:
                 results.append(ray.get(each))
             except ray.exceptions.RayError as error:
-                died = JobDiedError(f"its process has died: {first_line(error)}")
+                within = f" (sweep.job_timeout={limit:g} s)" if math.isfinite(limit) else ""
+                died = JobDiedError(f"its process has died{within}: {first_line(error)}")
                 results.append(JobReturn(status=JobStatus.FAILED, _return_value=died))
         return results
 
@@ -74,14 +79,31 @@ def _run(
     state: object,
     overrides: list[str],
     number: int,
+    limit: float,
 ) -> JobReturn:
-    """Run a job in a process of Ray."""
+    """Run a job in a process of Ray, which ends after ``limit`` seconds."""
     Singleton.set_state(state)
     setup_globals()
     launcher = BasicLauncher()
     launcher.hydra_context, launcher.config, launcher.task_function = setup
+    over = threading.Event()
+    if math.isfinite(limit):
+        threading.Thread(target=_watch, args=(over, limit), daemon=True).start()
+    begun = time.monotonic()
     try:
         result = launcher.launch([overrides], number)[0]
     except SystemExit as end:  # interrupted, as its summary says
-        return JobReturn(status=JobStatus.FAILED, _return_value=JobDiedError(repr(end)))
+        late = time.monotonic() - begun >= limit
+        error = JobTimeoutError(limit) if late else JobDiedError(repr(end))
+        return JobReturn(status=JobStatus.FAILED, _return_value=error)
+    finally:
+        over.set()
     return result
+
+
+def _watch(over: threading.Event, limit: float) -> None:
+    """Ask this process to end after a job's time, and end it if it does not."""
+    if not over.wait(min(limit, threading.TIMEOUT_MAX)):
+        os.kill(os.getpid(), signal.SIGTERM)
+        if not over.wait(GRACE_SECONDS):
+            os._exit(128 + signal.SIGKILL)

@@ -12,7 +12,7 @@ from annotated_types import Ge, Len
 from discern.errors import DiscernError
 from discern.redaction import redacted_setting
 from discern.runs.metric_table import metric_of
-from discern.runs.state import State
+from discern.runs.state import Ended, State
 
 Direction = Literal["minimize", "maximize"]
 Name = Annotated[str, Len(1, 1000)]
@@ -90,6 +90,11 @@ class Row:
     epochs: int | None = None
     seconds: float | None = None
     reason: str = ""
+
+    @property
+    def outcome(self) -> str:
+        """Its state and the reason, as in ``failed: a mistake``."""
+        return str(Ended(self.state, self.reason))
 
 
 SPLITS = ("val", "train")

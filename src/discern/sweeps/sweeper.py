@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from discern.config.checked_files import CheckedLoader
 from discern.config.foreign import SETTING, check_overrides
 from discern.config.typed import quoted, without_escapes
+from discern.config.values import plain
 from discern.errors import DiscernError, as_override, first_line, refuse
 from discern.redaction import log_missing, redacted, redacted_setting
 from discern.runs.folder import FOLD, WORDS, checkpoint_in, find_checkpoint, glance, numbers
@@ -34,7 +35,9 @@ from discern.sweeps.launcher import (
     InterruptedSweepError,
     JobsLauncher,
     JobStoppedError,
+    JobTimeoutError,
     check_count,
+    job_timeout,
 )
 from discern.sweeps.ledger import Ledger
 from discern.sweeps.names import differing
@@ -52,6 +55,9 @@ MAX_JOBS = 10_000
 
 ELSEWHERE = ("SlurmLauncher", "RayTasks")
 """Launchers whose jobs may run on other machines."""
+
+TIMED = (".Jobs", ".RayTasks")
+"""Launchers that end a job which takes longer than ``sweep.job_timeout``."""
 
 SUBMITIT = ".submitit"
 """Folder of submitit's files, in the folder of a sweep."""
@@ -128,6 +134,7 @@ class JobsSweeper(Sweeper):
                 path.rmdir()
 
     def _sweep(self, arguments: list[str]) -> list[Row]:
+        self._check_timeout()
         folder = Path(self.config.hydra.sweep.dir)
         own = [a for a in arguments if not a.lstrip("+~").startswith(OWN)]
         ledger = self._ledger(folder, [_with_checkpoints(argument) for argument in own])
@@ -145,16 +152,11 @@ class JobsSweeper(Sweeper):
             from discern.sweeps.conclusion import conclude  # matplotlib
 
             rows = conclude(ledger, self._run_best if not stopped else None, self._extras(ledger))
-        failed = sum(not row.state.is_settled for row in rows)
         if stopped:
             again = shlex.quote(f"sweep.resume={relative(folder)}")
             log.warning("Interrupted. Continue: python train.py -m %s", again)
             raise SystemExit(stopped)
-        if failed:
-            log.error("%d of %d jobs failed.", failed, len(rows))
-            raise SystemExit(1)
-        if rows and all(row.state is State.DIVERGED for row in rows):
-            log.error("All %d jobs diverged: the loss was not finite.", len(rows))
+        if _say_what_died(rows, is_search=ledger.search is not None):
             raise SystemExit(1)
         return rows
 
@@ -248,6 +250,16 @@ class JobsSweeper(Sweeper):
 
     # Running jobs
 
+    def _check_timeout(self) -> None:
+        """Refuse a ``sweep.job_timeout`` that the launcher does not keep."""
+        target = str(self.config.hydra.launcher._target_)
+        if math.isfinite(job_timeout(self.config)) and not target.endswith(TIMED):
+            raise DiscernError(
+                f"sweep.job_timeout={as_override(plain(self.config.sweep.job_timeout))} is kept by "
+                f"hydra/launcher=jobs and ray, and not by {target.rpartition('.')[2]}; submitit "
+                "has hydra.launcher.timeout_min for it."
+            )
+
     def _check(self, jobs: Sequence[Mapping[str, str]]) -> None:
         """Refuse what no job could do, before any runs.
 
@@ -285,8 +297,7 @@ class JobsSweeper(Sweeper):
         def ended(place: int, result: JobReturn) -> None:
             job = jobs[place]
             error = result._return_value if result.status == JobStatus.FAILED else None
-            silent = ledger.row(job).state in (State.WAITING, State.UNFINISHED)
-            if error is not None and silent and not isinstance(error, JobStoppedError):
+            if error is not None and _says_more(error, ledger.row(job).state):
                 ledger.reasons[job.number] = first_line(error)
             self._show(ledger, job, settings)
             if own is not None:
@@ -348,7 +359,7 @@ class JobsSweeper(Sweeper):
         if row.seconds:
             parts.append(f"{row.seconds:.1f} s")
         if row.state is not State.DONE:
-            parts.append(f"{row.state}: {row.reason}" if row.reason else str(row.state))
+            parts.append(row.outcome)
         log.info("  ".join(parts))
         self._keep_best(ledger, row)
         self._draw(ledger)
@@ -393,6 +404,32 @@ class JobsSweeper(Sweeper):
         if glance(ledger.folder / name).state is not State.DONE:
             self._launched(ledger, [overrides], len(ledger.jobs))
         return numbers(glance(ledger.folder / name).part("metrics").get("test"))
+
+
+def _say_what_died(rows: Sequence[Row], *, is_search: bool) -> bool:
+    """Log a line on each job that failed or diverged; whether the sweep has failed by them.
+
+    A search tries values with which training diverges, and goes on from there.
+    """
+    failed = [row for row in rows if not row.state.is_settled]
+    diverged = [row for row in rows if row.state is State.DIVERGED]
+    for row in (*failed, *diverged):
+        log.error("  %s  %s", row.folder.name, row.outcome)
+    if len(diverged) == len(rows) > 0:
+        log.error("All %d jobs diverged: the loss was not finite.", len(rows))
+    elif diverged:
+        log.error("%d of %d jobs diverged: the loss was not finite.", len(diverged), len(rows))
+    if failed:
+        log.error("%d of %d jobs failed.", len(failed), len(rows))
+    return bool(failed) or (bool(diverged) and (not is_search or len(diverged) == len(rows)))
+
+
+def _says_more(error: Exception, state: State) -> bool:
+    """Whether the launcher knows more of a job's end than the job's folder."""
+    if isinstance(error, JobTimeoutError):
+        return not state.is_settled
+    silent = state in (State.WAITING, State.UNFINISHED)
+    return silent and not isinstance(error, JobStoppedError)
 
 
 class GridSweeper(JobsSweeper):

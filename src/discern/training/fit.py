@@ -24,6 +24,7 @@ from discern.training.outputs import TestOutputs
 from discern.training.pruning import Pruning
 from discern.training.restoring import check_before_restoring
 from discern.training.seam import callback_of, callbacks_of, settings_of
+from discern.training.skipping import SkipNonFinite
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +32,10 @@ log = logging.getLogger(__name__)
 def stopping_callbacks(cfg: DictConfig) -> list[Callback]:
     """Callbacks that end training: why it ended, divergence, and pruning of a search trial."""
     callbacks: list[Callback] = [Ending()]
-    if cfg.on_nan == "stop":
+    if cfg.on_nan in ("stop", "rollback"):
         callbacks.append(StopOnDivergence())
+    elif cfg.on_nan == "skip":
+        callbacks.append(SkipNonFinite())
     if (trial := current_trial()) is not None:
         callbacks.append(Pruning(trial, cfg.objective))
     return callbacks

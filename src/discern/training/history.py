@@ -20,7 +20,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from discern.files.csv_cells import csv_cell
-from discern.files.writing import write_whole
+from discern.files.writing import dispensable, write_whole
 from discern.models.classifier import Batch
 from discern.models.metrics import STEP_LOSS, EpochMetrics
 from discern.reports.speed import how_counted
@@ -40,6 +40,12 @@ NORM_EVERY = 50
 
 MAX_CLASS_CURVES = 12
 """The most classes for which an epoch records the validation accuracy of each class."""
+
+ROWS_AT_ONCE = 100
+"""Up to so many rows, metrics.csv is written after each epoch."""
+
+SHARE_OF_TIME = 0.01
+"""The most that writing a longer metrics.csv takes of a run."""
 
 Row = dict[str, float]
 """Name -> value of the metrics of an epoch, and its ``epoch`` (from 1) and ``step``."""
@@ -125,24 +131,28 @@ class History(Callback):
         validation_seconds: of these, what this process took, and not the run it continues.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, validation_seconds: float = 0.0) -> None:
         self.rows: list[Row] = []
         self.totals = Totals()
-        self.validation_seconds = 0.0
+        self.validation_seconds = validation_seconds
         self._epoch: Epoch | None = None
         self._trainer: Trainer | None = None
         self._clock = 0.0
         self._source: FeatureSource | None = None
         self._known = 0
         self._norms: list[Tensor] = []
+        self._is_written = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Remember the trainer for its metrics."""
         self._trainer = trainer
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock; take out of metrics.csv what is not in the history."""
         self._clock = time.perf_counter()
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsCSV) and logger.path.exists():
+                logger.write(self.rows)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the previous epoch and open this one."""
@@ -159,6 +169,8 @@ class History(Callback):
         """Measure the norm of the gradient, before clipping, in some steps."""
         epoch = self._epoch
         if epoch is None:  # Lightning's search of a batch size
+            return
+        if all(p.grad is None for p in pl_module.parameters()):  # a step that is not taken
             return
         if epoch.steps % NORM_EVERY == 0:
             self._norms.append(gradient_norm(pl_module))
@@ -220,6 +232,11 @@ class History(Callback):
         if self._epoch is not None and self._epoch.over:  # another goes into the checkpoint
             self._close_epoch()
 
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the rows of a continued run in which nothing is left to train."""
+        if stage == "fit" and self.rows and not self._is_written:
+            self._write(trainer)
+
     def state_dict(self) -> dict[str, Any]:
         """The rows so far and the epoch under way, as plain values."""
         row = self._row()
@@ -271,20 +288,24 @@ class History(Callback):
     def _close_epoch(self) -> None:
         if (row := self._row()) and self._epoch is not None and self._trainer is not None:
             self.rows.append(row)
-            for logger in self._trainer.loggers:
-                if isinstance(logger, MetricsCSV):
-                    logger.write(self.rows)
+            self._write(self._trainer)
             counted = how_counted(**self._epoch.counted)
             log.info(epoch_line(row, counted, terminal_width(10_000)))
         self._epoch = None
 
+    def _write(self, trainer: Trainer) -> None:
+        self._is_written = True
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsCSV):
+                logger.write(self.rows)
 
-def gradient_norm(module: nn.Module) -> Tensor:
-    """The L2 norm of all gradients of a module together, float32 ()."""
+
+def gradient_norm(module: nn.Module, order: float = 2.0) -> Tensor:
+    """The norm of all gradients of a module together, float32 (): L2, or that of another order."""
     grads = [p.grad.detach() for p in module.parameters() if p.grad is not None]
     dense = [grad.coalesce().values() if grad.is_sparse else grad for grad in grads]
     # In half precision the sum of squares may be infinite.
-    return get_total_norm([grad.float() for grad in dense])
+    return get_total_norm([grad.float() for grad in dense], order)
 
 
 def _class_columns(module: LightningModule) -> dict[str, float]:
@@ -331,6 +352,9 @@ class MetricsCSV(Logger):
     Lightning's own CSVLogger writes a row a call, so that training and validation metrics of one
     epoch stand in different rows, each half empty. The rows are those of :class:`History`.
 
+    A file of many rows is not written in each epoch, since all of it is written, but so often that
+    this takes a hundredth of the time, and when training ends.
+
     Args:
         path: the file; it is replaced as a whole, so that a reader never sees half a row.
     """
@@ -338,6 +362,8 @@ class MetricsCSV(Logger):
     def __init__(self, path: str | Path) -> None:
         super().__init__()
         self.path = Path(path)
+        self._unwritten: Sequence[Row] = ()
+        self._next = 0.0
 
     @property
     def name(self) -> str:
@@ -356,11 +382,27 @@ class MetricsCSV(Logger):
         """Nothing: the history has them too, a row an epoch."""
 
     @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write the rows that were put off."""
+        if self._unwritten:
+            self._write(self._unwritten)
+
+    @rank_zero_only
     def write(self, rows: Sequence[Row]) -> None:
-        """Write the training and validation metrics of all epochs so far."""
+        """Write the training and validation metrics of all epochs so far, at once or later."""
+        begun = time.monotonic()
+        if len(rows) > ROWS_AT_ONCE and begun < self._next:
+            self._unwritten = rows
+            return
+        self._write(rows)
+        now = time.monotonic()
+        self._next = now + (now - begun) / SHARE_OF_TIME
+
+    def _write(self, rows: Sequence[Row]) -> None:
+        self._unwritten = ()
         logged = {name for row in rows for name in row if name.startswith(("train/", "val/"))}
         names = ["epoch", "step", *sorted(logged)]
-        with write_whole(self.path) as file:
+        with dispensable(self.path.name), write_whole(self.path) as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(map(csv_cell, names))
             for row in rows:

@@ -1,4 +1,6 @@
-"""Ctrl-C and SIGTERM: stop between two batches, keep everything."""
+"""Ctrl-C, SIGTERM and SIGUSR1: stop between two batches, keep everything."""
+
+from __future__ import annotations
 
 import signal
 import threading
@@ -6,23 +8,32 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.types import STEP_OUTPUT
+from lightning.pytorch import LightningModule, Trainer
 
 from discern.runs.state import Ended, State
+from discern.training.between_batches import BetweenBatches
+from discern.training.checkpointing import RunCheckpoint
 from discern.training.divergence import finite_weights
+from discern.training.seam import callbacks_of
 
 Handler = Callable[[int, FrameType | None], object] | int | None
 
-BY_CTRL_C, BY_SIGTERM = (
-    Ended(State.INTERRUPTED, f"by {name}", status=128 + number)  # as shells count
-    for name, number in (("Ctrl-C", signal.SIGINT), ("SIGTERM", signal.SIGTERM))
-)
-"""How a run ends that a signal has stopped."""
+NAMES = {"SIGINT": "Ctrl-C", "SIGTERM": "SIGTERM", "SIGUSR1": "SIGUSR1"}
+"""Signals that stop a run -> what its end is said to be by. SLURM sends SIGUSR1 before the time is
+over, where it is asked to; Windows has none."""
+
+BY_SIGNAL = {
+    int(number): Ended(State.INTERRUPTED, f"by {shown}", status=128 + number)  # as shells count
+    for name, shown in NAMES.items()
+    if (number := getattr(signal, name, None)) is not None
+}
+"""Signal -> how a run ends that it has stopped."""
+
+BY_CTRL_C, BY_SIGTERM = BY_SIGNAL[signal.SIGINT], BY_SIGNAL[signal.SIGTERM]
 
 
-class GracefulStop(Callback):
-    """Stops training after the current batch on the first Ctrl-C or SIGTERM.
+class GracefulStop(BetweenBatches):
+    """Stops training after the current batch on the first Ctrl-C, SIGTERM or SIGUSR1.
 
     In the middle of an optimizer step some parameters are new and others old; between batches the
     saved checkpoint is one that training passed through. A second signal ends at once.
@@ -40,12 +51,11 @@ class GracefulStop(Callback):
         self.ended: Ended | None = None
         self._checkpoint = checkpoint
         self._found: dict[int, Handler] = {}
-        self._midway = False
 
-    def __enter__(self) -> "GracefulStop":
+    def __enter__(self) -> GracefulStop:
         # Python allows handlers in the main thread only.
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in BY_SIGNAL:
                 self._found[number] = signal.signal(number, self._on_signal)
         return self
 
@@ -69,31 +79,33 @@ class GracefulStop(Callback):
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         again = self.ended is not None
-        self.ended = BY_CTRL_C if number == signal.SIGINT else BY_SIGTERM
+        self.ended = BY_SIGNAL[number]
         if again:
             raise KeyboardInterrupt
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: STEP_OUTPUT,
-        batch: object,
-        batch_idx: int,
-    ) -> None:
-        """Stop here, unless the epoch is over: then its validation and checkpoint come first."""
-        if self.ended is not None and not trainer.is_last_batch:
-            self._midway = True
+    def between_batches(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the state and stop here."""
+        if self._is_asked(trainer):
+            if self._checkpoint is not None and finite_weights(pl_module):
+                trainer.save_checkpoint(self._checkpoint)
             raise KeyboardInterrupt
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop between two epochs."""
-        if self.ended is not None:
+        """Stop between two epochs if the state was saved there; else after the next batch."""
+        if self._is_asked(trainer) and self._is_saved(trainer):
             raise KeyboardInterrupt
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Save the state within an epoch; at an epoch's end the checkpoint callbacks have."""
-        if self._midway and self._checkpoint is not None and finite_weights(pl_module):
-            trainer.save_checkpoint(self._checkpoint)
+    def _is_asked(self, trainer: Trainer) -> bool:
+        """Whether a signal has come, to whichever process."""
+        if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(
+            self.ended is not None, all=False
+        ):
+            self.ended = self.ended or BY_CTRL_C
+        return self.ended is not None
+
+    def _is_saved(self, trainer: Trainer) -> bool:
+        path, step = self._checkpoint, trainer.global_step
+        return path is None or any(
+            isinstance(callback, RunCheckpoint) and callback.has_saved(path, step)
+            for callback in callbacks_of(trainer)
+        )

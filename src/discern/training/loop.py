@@ -45,6 +45,7 @@ from lightning.pytorch.trainer.connectors.logger_connector.result import _VALUE,
 from torch import Tensor
 from torch.optim import Optimizer
 
+from discern.training.between_batches import BetweenBatches
 from discern.training.seam import callbacks_of
 
 Outputs = dict[str, Any]
@@ -291,6 +292,7 @@ class LeanEpochLoop(_TrainingEpochLoop):
         super().__init__(trainer, min_steps, max_steps)
         self._results: _Results = _Results(training=True)
         self._plan: _Plan | None = None
+        self._called_between: list[BetweenBatches] = []
         self.why_stock: str | None = "no epoch has been run"
 
     @property
@@ -301,6 +303,8 @@ class LeanEpochLoop(_TrainingEpochLoop):
     def on_run_start(self, data_fetcher: _DataFetcher) -> None:
         """Look at what the epoch's batches will have in common."""
         super().on_run_start(data_fetcher)
+        callbacks = callbacks_of(self.trainer)
+        self._called_between = [each for each in callbacks if isinstance(each, BetweenBatches)]
         self._plan, self.why_stock = None, _why_stock(self, data_fetcher)
         if self.lean:
             trainer, hooks = self.trainer, _Hooks(self.trainer)
@@ -375,6 +379,22 @@ class LeanEpochLoop(_TrainingEpochLoop):
         else:
             super().on_advance_end(data_fetcher)
             self._results.fresh = True  # a validation may have logged under the same names
+        if not self._should_accumulate() and not self.done:
+            for callback in self._called_between:
+                callback.between_batches(self.trainer, self.trainer.lightning_module)
+
+    def reset(self) -> None:
+        """Begin an epoch, or go on within one.
+
+        Lightning takes every checkpoint for one made while a batch is closed. After one made
+        between two batches it would close the batch once more, and count a step twice for the
+        loggers. And at the end of a continued epoch it does not tell a plateau's schedule of the
+        metrics, which are known here (:class:`discern.training.resume.Continuation`).
+        """
+        super().reset()
+        self.trainer.fit_loop._restarting = False
+        if self.restarted_on_last and self._batches_that_stepped == self.global_step:
+            self._restarting = self.val_loop._restarting = False
 
     def _only_counts(self) -> bool:
         """Whether this batch only needs counting."""

@@ -16,18 +16,20 @@ from discern.config.differences import as_facts, differences
 from discern.data.module import ImageDataModule
 from discern.errors import DiscernError, first_line, refusals_of, refusals_of_files
 from discern.files.places import started_in
+from discern.files.writing import dispensable
 from discern.files.yaml_file import write_config
 from discern.models.classifier import Classifier
 from discern.models.layers import count_parameters, layer_table
 from discern.models.saved import Content, card_and_state, epoch_of
 from discern.redaction import redacted_text
 from discern.reports.curves import draw_curves
+from discern.runs.folder import SUMMARY
 from discern.runs.metric_table import METRICS
 from discern.runs.state import Ended, State
 from discern.runs.summary import Summary, git_state, machine, versions
 from discern.runs.sweep_job import sweep_draws
 from discern.training.history import History
-from discern.training.interrupt import BY_CTRL_C, BY_SIGTERM
+from discern.training.interrupt import BY_CTRL_C, BY_SIGNAL
 from discern.training.terminal import gpu_memory_used, way_on
 
 log = logging.getLogger(__name__)
@@ -48,7 +50,7 @@ def recorded(
         choices: Hydra's groups and what was chosen of each.
     """
     summary = Summary(
-        Path(cfg.folder) / "summary.json",
+        Path(cfg.folder) / SUMMARY,
         **{"name": cfg.model._target_.rpartition(".")[2].lower(), "overrides": [], **identity},
         tags=list(cfg.tags),
         seed=cfg.seed,
@@ -65,7 +67,7 @@ def recorded(
         _say_way_on(summary)
         raise
     except SystemExit as end:
-        signals = [each for each in (BY_CTRL_C, BY_SIGTERM) if each.status == end.code]
+        signals = [each for each in BY_SIGNAL.values() if each.status == end.code]
         signals += [Ended(State.FAILED, f"it ended with status {end.code}")]
         write_summary(summary, signals[0], cfg)
         _say_way_on(summary)
@@ -102,7 +104,11 @@ git_state_once = functools.cache(git_state)
 
 @rank_zero_only
 def save_config(cfg: DictConfig, overrides: list[str]) -> None:
-    """Write config.yaml (every interpolation resolved) and overrides.yaml (what was typed)."""
+    """Write config.yaml (every interpolation resolved) and overrides.yaml (what was typed).
+
+    The summary of an earlier part of the run would say how that one ended, and goes.
+    """
+    Path(cfg.folder, SUMMARY).unlink(missing_ok=True)
     for name, content in (("config", cfg), ("overrides", OmegaConf.create(overrides))):
         write_config(content, Path(cfg.folder) / f"{name}.yaml")
 
@@ -158,7 +164,8 @@ def record_fit(
 def draw(history: History, facts: dict[str, Any], folder: Path) -> None:
     """Draw curves.png; nothing without an epoch, as of a run that diverged in its first."""
     if history.rows:
-        draw_curves(history.rows, facts["best_epoch"], facts["title"], folder / "curves.png")
+        with dispensable("curves.png"):
+            draw_curves(history.rows, facts["best_epoch"], facts["title"], folder / "curves.png")
 
 
 @rank_zero_only

@@ -28,6 +28,7 @@ from discern.training.seam import callbacks_of, settings_of
 from discern.training.states import (
     check_averaging,
     check_like,
+    check_metrics,
     check_place_in_data,
     check_progress,
     check_randomness,
@@ -108,7 +109,7 @@ def _checked(content: Content, trainer: Trainer, path: Path) -> Content:
     if isinstance(settings_of(trainer).datamodule, ImageDataModule):
         check_place_in_data(progress, "loops.fit_loop")
     if isinstance(module, Classifier):
-        check_like(content["train_metrics"], module.train_metrics.snapshot(), "train_metrics")
+        check_metrics(content["train_metrics"], module.train_metrics.snapshot(), "train_metrics")
         if "current_model_state" in content:
             with about("ckpt_path"):
                 check_fits(module.network, _tensors(content["current_model_state"]), path)

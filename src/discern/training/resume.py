@@ -2,15 +2,21 @@
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from torch import Tensor
 
 from discern.errors import DiscernError
 from discern.models.card import Card
+from discern.models.metrics import STEP_LOSS
+from discern.models.saved import Content, card_and_state, read
+from discern.reports.tensorboard.logger import TensorBoard
+from discern.training.seam import callback_of
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +53,9 @@ class Continuation(Callback):
         self.changes = differences(card.config, config)
         for setting, (saved, now) in self.changes.items():
             log.info("  changed    %s=%s, was %s in the checkpoint", setting, now, saved)
+        self._metrics = card.metrics
+        self._place: list[dict[str, int]] = []
+        self._epoch_is_open = False
         self._patience: dict[EarlyStopping, int] = {}
         self._schedule: dict[str, object] = {}
 
@@ -83,16 +92,45 @@ class Continuation(Callback):
                     raise _refusal(f"scheduler.{name} is {saved} there and {now} now")
                 self._schedule[kept] = getattr(config.scheduler, kept)
 
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Take what Lightning does not restore, from a checkpoint that has been checked."""
+        progress = checkpoint["loops"]["fit_loop"]
+        self._place = progress.get("state_dict", {}).get("combined_loader", [])
+        self._epoch_is_open = is_in_epoch_end(checkpoint)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore the loader's position; apply the changed settings.
+        """Restore the loader's position, metrics and random numbers; apply the changed settings.
 
         Raises:
             DiscernError: the learning-rate schedule was planned for a run of another length.
         """
         # A schedule that asks for the run's length makes Lightning set up the loader before the
-        # checkpoint is read, and Lightning then forgets to tell the loader its place in the epoch.
-        trainer.fit_loop._load_combined_loader_states()
+        # checkpoint is read, a stage of fine-tuning sets up another one, and Lightning then forgets
+        # to tell the loader its place in the epoch.
+        loader = trainer.fit_loop._combined_loader
+        if loader is not None and trainer.fit_loop.restarting:
+            loader._load_state_dicts(self._place)
+        trainer.callback_metrics.update({k: torch.tensor(v) for k, v in self._metrics.items()})
         self._check_schedule(trainer, pl_module)
+        if self._epoch_is_open:
+            _close_epoch(trainer)
+        self._apply_changes(trainer)
+        self._stop_if_patience_is_over(trainer)
+        # At last, since the callbacks before this one may draw random numbers.
+        state = callback_of(trainer, RngState)
+        if state is not None:
+            state.restore()
+
+    def _stop_if_patience_is_over(self, trainer: Trainer) -> None:
+        """End a run that early stopping had ended, unless its patience is longer now."""
+        for callback in self._patience:
+            if callback.wait_count >= max(1, callback.patience):
+                callback.stopping_reason = EarlyStoppingReason.PATIENCE_EXHAUSTED
+                trainer.should_stop = True
+
+    def _apply_changes(self, trainer: Trainer) -> None:
         for callback, patience in self._patience.items():
             callback.patience = patience
         for config in trainer.lr_scheduler_configs:
@@ -106,7 +144,7 @@ class Continuation(Callback):
             if name == "lr" and trainer.lr_scheduler_configs:
                 if not isinstance(saved, int | float) or not saved > 0:
                     raise _refusal(f"optimizer.lr is {saved} there and {now} now")
-                self._rescale(trainer, now / saved)
+                scale_learning_rate(trainer, now / saved)
             else:
                 for group in trainer.optimizers[0].param_groups:
                     group[name] = tuple(now) if isinstance(now, list) else now
@@ -123,14 +161,34 @@ class Continuation(Callback):
                         "trainer.max_epochs, or start anew with model.init_from=FILE."
                     )
 
-    def _rescale(self, trainer: Trainer, factor: float) -> None:
-        for group in trainer.optimizers[0].param_groups:
-            for name in ("lr", "initial_lr", "max_lr", "min_lr"):
-                if name in group:
-                    group[name] *= factor
-        for config in trainer.lr_scheduler_configs:
-            if hasattr(scheduler := config.scheduler, "base_lrs"):
-                scheduler.base_lrs = [rate * factor for rate in scheduler.base_lrs]
+
+def scale_learning_rate(trainer: Trainer, factor: float) -> None:
+    """Multiply the learning rate of each parameter group, and those that its schedule goes by."""
+    for group in trainer.optimizers[0].param_groups:
+        for name in ("lr", "initial_lr", "max_lr", "min_lr"):
+            if name in group:
+                group[name] *= factor
+    for config in trainer.lr_scheduler_configs:
+        if hasattr(scheduler := config.scheduler, "base_lrs"):
+            scheduler.base_lrs = [rate * factor for rate in scheduler.base_lrs]
+
+
+def _close_epoch(trainer: Trainer) -> None:
+    """Take the step of a plateau's schedule at the end of the epoch that is over.
+
+    Lightning takes it after ``on_train_epoch_end``, in which checkpoints are made, and a continued
+    run goes on with the next epoch.
+    """
+    epoch = trainer.fit_loop.epoch_progress.current
+    known = all(
+        config.monitor in trainer.callback_metrics
+        for config in trainer.lr_scheduler_configs
+        if config.reduce_on_plateau
+    )
+    epoch.completed -= 1  # whose number decides whether a step is due
+    if known and trainer.fit_loop.epoch_loop._num_ready_batches_reached():
+        trainer.fit_loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
+    epoch.completed += 1
 
 
 ATTRIBUTES = {"min_lr": "min_lrs"}
@@ -142,6 +200,47 @@ def _refusal(change: str) -> DiscernError:
         f"ckpt_path: {change}, which cannot change during a schedule; "
         "give the same, or start anew with model.init_from=FILE."
     )
+
+
+def resume_loggers(trainer: Trainer, folder: Path, start: Path | None) -> None:
+    """Have the loggers of a run in the folder of an earlier one go on where it goes on.
+
+    Args:
+        trainer: has the loggers; none of them has written anything.
+        folder: the run's.
+        start: the checkpoint that it continues from, which may be another run's; None for none.
+    """
+    folder = folder.resolve()
+    content = read(start) if start is not None and folder in start.resolve().parents else {}
+    for logger in trainer.loggers:
+        # Elsewhere there may be the events of other runs.
+        if not isinstance(logger, TensorBoard) or folder not in (
+            place := Path(logger.log_dir).resolve(),
+            *place.parents,
+        ):
+            continue
+        logger.go_on_from(steps_of(content))
+        if start is not None and is_in_epoch_end(content):
+            # Lightning logs them after the checkpoint, where the earlier part may have died.
+            metrics = card_and_state(start, content)[0].metrics
+            missed = {name: x for name, x in metrics.items() if name.startswith("train/")}
+            missed.pop(STEP_LOSS, None)
+            logger.log_metrics(missed, steps_of(content) - 1)
+            logger.save()
+
+
+def steps_of(content: Content) -> int:
+    """The optimizer steps that a checkpoint was made after."""
+    steps = content.get("global_step")
+    return steps if isinstance(steps, int) else 0
+
+
+def is_in_epoch_end(content: Content) -> bool:
+    """Whether a checkpoint was made by ``on_train_epoch_end``, before the epoch was closed."""
+    epochs: object = content
+    for part in ("loops", "fit_loop", "epoch_progress", "current"):
+        epochs = epochs.get(part) if isinstance(epochs, Mapping) else None
+    return isinstance(epochs, Mapping) and epochs.get("completed") != epochs.get("processed")
 
 
 class RngState(Callback):
@@ -160,10 +259,10 @@ class RngState(Callback):
         return {"cpu": torch.get_rng_state(), "cuda": cuda}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the states until training starts; setting up draws random numbers too."""
+        """Keep the states until :meth:`restore`; setting up draws random numbers too."""
         self._state = state_dict
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def restore(self) -> None:
         """Restore the states."""
         if self._state is None:
             return

@@ -23,8 +23,9 @@ from discern.models.saved import (
     known_images,
     match_backbone,
     read,
+    undamaged_checkpoint,
 )
-from discern.runs.folder import WORDS, find_checkpoint
+from discern.runs.folder import WORDS, checkpoints_in
 from discern.training.build import portable
 from discern.training.job import relative
 from discern.training.resume import Continuation
@@ -36,18 +37,34 @@ log = logging.getLogger(__name__)
 def find_checkpoints(cfg: DictConfig) -> Path | None:
     """Resolve the checkpoints in the config, such as ``last``, to files; return ``ckpt_path``'s.
 
-    Only once, since ``last`` may be another file a moment later.
+    Only once, since ``last`` may be another file a moment later. With ``auto_resume`` the last
+    checkpoint of the run's own folder comes first.
     """
-    start = find_checkpoint(cfg.ckpt_path, goes_on=cfg.train) if cfg.ckpt_path else None
+    again = cfg.get("auto_resume") and cfg.train and checkpoints_in(Path(cfg.folder), True)
+    if again:
+        cfg.ckpt_path = cfg.folder
+    start = undamaged_checkpoint(cfg.ckpt_path, goes_on=cfg.train) if cfg.ckpt_path else None
+    if again and start is not None:
+        _keep_what_was_found(cfg, start)
     if start is not None:
         cfg.ckpt_path = str(start)
     model = cfg.model
     if (wanted := model.get("init_from")) is not None:
-        model.init_from = str(find_checkpoint(wanted, "model.init_from"))
+        model.init_from = str(undamaged_checkpoint(wanted, "model.init_from"))
     weights = model.get("weights") if model._target_ == MODELS["transfer"] else None
     if weights not in (None, "default") and (weights in WORDS or placed(weights).is_dir()):
-        model.weights = str(find_checkpoint(weights, "model.weights"))
+        model.weights = str(undamaged_checkpoint(weights, "model.weights"))
     return start
+
+
+def _keep_what_was_found(cfg: DictConfig, start: Path) -> None:
+    """Take the learning rate and the batch size that the first part of the run has searched for."""
+    found = card_and_state(start, read(start))[0].config
+    if cfg.find_lr:
+        cfg.find_lr = False
+        cfg.optimizer.lr = found["optimizer"]["lr"]
+    if cfg.data.get("batch_size") == "auto":
+        cfg.data.batch_size = found["data"]["batch_size"]
 
 
 def known_of(cfg: DictConfig, start: Path | None) -> KnownImages | None:

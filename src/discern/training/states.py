@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.optim import SGD
 from torch.optim.swa_utils import SWALR
 
+from discern.models.metrics import WAITING
+
 MAX_COUNT = 2**53
 """A count of anything; larger ones are not exact in the float64 of a table or a logger."""
 
@@ -161,6 +163,28 @@ def _check_counts(value: object, place: str) -> None:
             raise ValueError(f"{place} has ended more than it has begun")
     elif not isinstance(value, bool):
         check_count(value, place)
+
+
+def check_metrics(saved: object, live: Mapping[str, Any], place: str) -> None:
+    """Check a snapshot of an epoch's metrics, of which any number of batches may be waiting.
+
+    Raises:
+        ValueError: it has another form; names the part.
+    """
+    if not isinstance(saved, dict):
+        raise ValueError(f"{place} has no parts")
+    here = f"{place}.{WAITING}"
+    check_like({k: v for k, v in saved.items() if k != WAITING}, live, place)
+    states = saved[WAITING].get("states") if isinstance(saved.get(WAITING), dict) else {}
+    if WAITING in saved:
+        if not isinstance(states, dict) or states.keys() != {"losses", "sizes"}:
+            raise ValueError(f"{here} is not of losses and sizes")
+        losses, sizes = states["losses"], states["sizes"]
+        for part, dtype in ((losses, torch.float32), (sizes, torch.int64)):
+            if not isinstance(part, Tensor) or part.ndim != 1 or part.dtype != dtype:
+                raise ValueError(f"{here} is not of losses and sizes")
+        if len(losses) != len(sizes) or bool((sizes < 0).any()):
+            raise ValueError(f"{here} is not a size for each loss")
 
 
 def check_averaging(state: Mapping[str, object], live: Mapping[str, object], place: str) -> None:

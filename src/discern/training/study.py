@@ -13,6 +13,9 @@ if TYPE_CHECKING:  # start-up time: a search alone has Optuna
 FOLDER, PRUNER = "discern:folder", "discern:pruner"
 """User attributes that discern sets on a trial and on a study."""
 
+LOCKED_SECONDS = 300.0
+"""Time to wait for another process that writes to the study; SQLite's own 5 are too few."""
+
 
 def open_storage(location: str) -> str | optuna.storages.BaseStorage:
     """Optuna's storage at a URL or in a journal file.
@@ -27,6 +30,9 @@ def open_storage(location: str) -> str | optuna.storages.BaseStorage:
             f"{location} is kept without what may be secret; type hydra.sweeper.storage again."
         )
 
+    if location.startswith(("sqlite:", "sqlite+")):
+        waits = {"connect_args": {"timeout": LOCKED_SECONDS}}
+        return optuna.storages.RDBStorage(location, engine_kwargs=waits)
     if "://" in location:
         return location
     from optuna.storages.journal import JournalFileBackend

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +122,16 @@ def way_on(facts: Mapping[str, Any], folder: Path) -> str | None:
         return None
     among_all = folder.resolve().is_relative_to(placed(OUTPUTS).resolve())
     start = "last" if among_all else as_override(str(relative(folder)))
-    typed = [each for each in facts["overrides"] if not each.startswith("ckpt_path=")]
+    left_out = ("ckpt_path=", "auto_resume=")
+    typed = [each for each in facts["overrides"] if not each.startswith(left_out)]
     return command_line([*typed, f"ckpt_path={start}"], as_typed_settings())
+
+
+def warn(facts: dict[str, Any], sentences: Sequence[str]) -> None:
+    """Log sentences on what to look at, and keep them for the summary and the report."""
+    for sentence in sentences:
+        log.warning("%s", sentence)
+    facts["warnings"] += sentences
 
 
 def conclude(facts: dict[str, Any], ended: Ended, folder: Path) -> None:

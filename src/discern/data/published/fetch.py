@@ -24,11 +24,11 @@ from dataclasses import asdict, dataclass
 from email.message import Message
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from discern.errors import DiscernError, file_errors, first_line
-from discern.files.writing import write_whole
+from discern.files.locks import locked_in_turn
+from discern.files.writing import sync_folder, write_whole
 from discern.redaction import PLACEHOLDER, redacted_setting
 
 log = logging.getLogger(__name__)
@@ -166,16 +166,8 @@ def alone(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from error
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        log.info("Waiting for another process, which is making %s.", path)
-        lock.acquire()
-    try:
+    with locked_in_turn(path.with_name(f".{path.name}.lock"), f"is making {path}"):
         yield
-    finally:
-        lock.release()
 
 
 # Digests
@@ -386,6 +378,7 @@ def _download(url: str, path: Path, digests: Mapping[str, str]) -> None:
     if not download.expected:
         _write_record(path, _digest(part, "sha256"))
     part.replace(path)
+    sync_folder(path.parent)
     download.sidecar.unlink(missing_ok=True)
 
 

@@ -23,6 +23,7 @@ from typing import IO, TYPE_CHECKING
 
 from discern.data.published.fetch import alone
 from discern.errors import DiscernError, file_errors, first_line
+from discern.files.writing import sync_folder
 
 if TYPE_CHECKING:
     from _typeshed import SupportsRead
@@ -94,7 +95,9 @@ def _extract(archive: Path, target: Path, max_bytes: int, folder: str | None) ->
         source = temporary if folder is None else temporary / folder
         if not source.is_dir():
             raise _RefusedError(f"it has no folder {folder}")
+        os.sync()  # thousands of files: one after the other would take minutes
         source.rename(target)
+        sync_folder(target.parent)
     except _RefusedError as error:
         raise DiscernError(f"{archive} cannot be extracted: {error}.") from error
     finally:

@@ -1,7 +1,8 @@
 """The loggers for TensorBoard and Weights & Biases."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
@@ -9,8 +10,11 @@ from lightning.fabric.loggers.tensorboard import TensorBoardLogger as FabricTens
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
+from torch.utils.tensorboard import SummaryWriter
 
+from discern.files.writing import write_whole
 from discern.redaction import redacted_setting
+from discern.reports.tensorboard.events import EventWriter
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.graph_pb2 import GraphDef
@@ -32,23 +36,52 @@ def step_of(trainer: Trainer) -> int:
 class TensorBoard(TensorBoardLogger):
     """Lightning's TensorBoardLogger without its hparams.yaml, as the run has its config.yaml.
 
-    It leaves out ``epoch``, which is no metric, and groups the test's with other single values.
+    It leaves out ``epoch``, which is no metric, and groups the test's with other single values. A
+    full disk ends the events, and not the run.
     """
+
+    _kept: frozenset[tuple[str, int]] = frozenset()
+
+    @rank_zero_only
+    def go_on_from(self, steps: int) -> None:
+        """Take back what the folder's events hold of later steps, before this run writes any.
+
+        Args:
+            steps: optimizer steps of the run that is continued; 0 for a run that starts anew.
+        """
+        self._kept = frozenset(keep_events(Path(self.log_dir), steps))
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> SummaryWriter:
+        """What writes the events."""
+        if self._experiment is None:
+            self._experiment = EventWriter(log_dir=self.log_dir, **self._kwargs)
+        return self._experiment
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Write scalars."""
+        """Write scalars, but those that the events of the continued run hold."""
         tags = {
             f"{RESULT}/{name}" if name.startswith("test/") else name: value
             for name, value in metrics.items()
             if name != "epoch"
         }
-        super().log_metrics(tags, step)
+        new = {tag: value for tag, value in tags.items() if (tag, step) not in self._kept}
+        super().log_metrics(new, step)
 
     @rank_zero_only
     def save(self) -> None:
         """Flush the events."""
         FabricTensorBoardLogger.save(self)
+
+    @rank_zero_only
+    def take_back(self, step: int) -> None:
+        """Have readers leave out what was written for this step and those after it.
+
+        The file must have been closed, as it is after a fit; the next one begins with the request.
+        """
+        self.experiment.purge_step = step
 
     @rank_zero_only
     def log_graph_of(self, graph: "GraphDef") -> None:
@@ -92,6 +125,49 @@ class TensorBoard(TensorBoardLogger):
             writer.add_summary(event, step)
         # Lightning has closed the file after the fit and may not close this one.
         FabricTensorBoardLogger.finalize(self, "success")
+
+
+def keep_events(folder: Path, steps: int) -> Iterator[tuple[str, int]]:
+    """Take back what the event files of a folder hold of later steps.
+
+    What each part of a run writes anew is left out as well: the settings, the graph, the layout of
+    charts, the row of the HParams tab. A file that is damaged is kept up to there.
+
+    Args:
+        folder: with the event files.
+        steps: optimizer steps that count; events count from 0, and the last of them is one less.
+
+    Yields:
+        Tag and step of each value of the last step that is kept.
+    """
+    from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    for file in sorted(folder.glob("events.out.tfevents.*")):
+        kept = []
+        for record in RawEventFileLoader(str(file)).Load():
+            event = Event.FromString(record)
+            values = [each for each in event.summary.value if not each.tag.startswith(WRITTEN_ANEW)]
+            of_a_step = bool(values) and event.step < steps
+            if of_a_step:
+                del event.summary.value[:]
+                event.summary.value.extend(values)
+                if event.step == steps - 1:
+                    yield from ((value.tag, event.step) for value in values)
+            if of_a_step or event.HasField("file_version"):
+                kept.append(event.SerializeToString())
+        if len(kept) < 2:
+            file.unlink()
+            continue
+        with write_whole(file, "wb") as new:
+            writer = RecordWriter(new)
+            for record in kept:
+                writer.write(record)
+
+
+WRITTEN_ANEW = (f"{RESULT}/", "_hparams_/", "settings/", "custom_scalars__config__")
+"""Beginnings of the tags of what each part of a run writes."""
 
 
 class WeightsAndBiases(WandbLogger):

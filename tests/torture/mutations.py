@@ -1,0 +1,118 @@
+"""Removes each sync, lock and check of a digest in turn, and sees whether a short test fails.
+
+    python tests/torture/mutations.py [WORD]
+
+With a word: only the mutations with it in their name. It ends with 1 if one survives.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+class Mutation(NamedTuple):
+    """A change of the source that must be found.
+
+    Attributes:
+        file: below ``src/discern``.
+        text: what is there, once.
+        instead: what is put there.
+        tests: the tests that are to fail.
+    """
+
+    file: str
+    text: str
+    instead: str
+    tests: tuple[str, ...]
+
+
+POWER, KILL = ("tests/torture/test_power_loss.py",), ("tests/torture/test_kill.py",)
+CHECKPOINTS = ("tests/training/test_checkpointing.py",)
+WRITING, CHECKPOINT = "files/writing.py", "models/checkpoint.py"
+
+MUTATIONS = {
+    "sync of the file": Mutation(WRITING, "            os.fsync(file.fileno())\n", "", POWER),
+    "sync of the folder": Mutation(
+        WRITING, "            sync_folder(path.parent)\n", "", POWER
+    ),
+    "sync of new folders": Mutation(
+        WRITING, "            sync_folder(parent)\n", "            pass\n", POWER
+    ),
+    "flush before the sync": Mutation(WRITING, "            file.flush()\n", "", POWER),
+    "a name of its own until it is whole": Mutation(
+        WRITING,
+        'name = f".{path.name[:_NAME_SHOWN]}.{secrets.token_hex(8)}{UNFINISHED}"\n'
+        "        temporary",
+        'path.unlink(missing_ok=True)\n        name = path.name\n        temporary',
+        KILL,
+    ),
+    "removal of what is unfinished": Mutation(
+        WRITING, "        remove_abandoned(path.parent)\n", "", KILL
+    ),
+    "lock of what is unfinished": Mutation(
+        WRITING, "if _lock(descriptor) is not False and", "if", ("tests/files/test_files.py",)
+    ),
+    "check of the lock": Mutation(
+        WRITING, "if alone and _is_at(", "if _is_at(", ("tests/files/test_files.py",)
+    ),
+    "the checkpoint before": Mutation(
+        WRITING, "                _keep(path, keep)\n", "                pass\n", CHECKPOINTS
+    ),
+    "proof of a checkpoint": Mutation(WRITING, "prove(temporary)", "pass", CHECKPOINTS),
+    "digest of a proof": Mutation(
+        CHECKPOINT, "if _digest_of(_hashed(chunks, pool)) != header[place:end]:",
+        "if _digest_of(_hashed(chunks, pool)) is None:", CHECKPOINTS,
+    ),
+    "digest when reading": Mutation(
+        CHECKPOINT, "if _fill(file, blank, tensors) != header[place:end]:",
+        "if _fill(file, blank, tensors) is None:", ("tests/models/test_checkpoint.py",),
+    ),
+    "worth of the one before": Mutation(
+        CHECKPOINT, "keep is not None and not _is_worth_keeping(path)", "False", CHECKPOINTS
+    ),
+}  # fmt: skip
+
+
+def main() -> int:
+    """Try the mutations; 1 if one survives."""
+    survived = []
+    for name, mutation in MUTATIONS.items():
+        if sys.argv[1:] and sys.argv[1] not in name:
+            continue
+        found = is_found(mutation)
+        print(f"{name:40} {'found' if found else 'SURVIVED'} ({mutation.file})", flush=True)
+        survived += [] if found else [name]
+    return 1 if survived else 0
+
+
+def is_found(mutation: Mutation) -> bool:
+    """Whether a test fails where the source is changed."""
+    with tempfile.TemporaryDirectory(prefix="torture-") as folder:
+        for part in ("src", "tests", "conf"):
+            shutil.copytree(REPOSITORY / part, Path(folder, part))
+        shutil.copy(REPOSITORY / "pyproject.toml", folder)
+        path = Path(folder, "src", "discern", mutation.file)
+        source = path.read_text(encoding="utf-8")
+        assert source.count(mutation.text) == 1, f"not once in {mutation.file}: {mutation.text}"
+        path.write_text(source.replace(mutation.text, mutation.instead), encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-x", "-o", "addopts=", *mutation.tests],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(Path(folder, "src")), "CI": "true"},
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode in (0, 1), done.stdout.decode()[-2000:]
+        return done.returncode == 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
