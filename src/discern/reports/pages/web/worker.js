@@ -108,7 +108,7 @@ function pixelsOf(bitmap, channels, isJpeg) {
   const most = isJpeg && !card.fitted ? Math.floor(Math.min(width, height) / (2 * card.resize)) : 1;
   const factor = [8, 4, 2].find((each) => each <= most && width % each === 0 && height % each === 0) ?? 1;
   if ((width * height) / factor ** 2 > MAX_MODEL_PIXELS) {
-    throw new Refused(`The picture has ${shown}, more than the ${Math.floor(MAX_MODEL_PIXELS / 1e6)} million that this page takes of a picture that is not a JPEG; make it smaller.`);
+    throw new Refused(`The picture has ${shown}, more than the ${Math.floor(MAX_MODEL_PIXELS / 1e6)} million that this page takes of a picture that it does not reduce; make it smaller.`);
   }
   const rows = Math.min(height, factor * Math.max(1, Math.floor(STRIP / width / factor)));
   const canvas = new OffscreenCanvas(width, rows);
