@@ -28,6 +28,7 @@ PHONE = {"viewport": {"width": 390, "height": 844}}
 WIDE = {"viewport": {"width": 1280, "height": 900}}
 CLASSES = ["cat", HOSTILE, "قطة صغيرة", *(f"a rather long name of class {n}" for n in range(9))]
 ANSWERED, REFUSED = (f"#answer[data-state={state}]" for state in ("answered", "refused"))
+LARGE = "large.jpg"
 DONE = f":is({ANSWERED}, {REFUSED})"
 
 
@@ -140,9 +141,9 @@ def smooth(width: int, height: int) -> Image.Image:
 
 
 @pytest.fixture(scope="module")
-def exact(tmp_path_factory) -> Path:
-    """Pictures of which browsers and Pillow read the same pixels."""
-    folder = tmp_path_factory.mktemp("exact")
+def pictures(tmp_path_factory) -> Path:
+    """Pictures of every kind, of which Chromium and discern read the same pixels but for one."""
+    folder = tmp_path_factory.mktemp("pictures")
     Image.fromarray(noise(70, 45)).save(folder / "colour.png")
     Image.fromarray(noise(28, 28)[..., 0]).save(folder / "grey.png")
     smooth(300, 40).save(folder / "long.png")
@@ -157,22 +158,14 @@ def exact(tmp_path_factory) -> Path:
     turned[ORIENTATION] = 6
     smooth(60, 30).save(folder / "turned.png", exif=turned)
     smooth(31, 17).save(folder / "lossless.webp", lossless=True)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def near(tmp_path_factory) -> Path:
-    """Pictures of which they read pixels that differ by a level or two."""
-    folder = tmp_path_factory.mktemp("near")
     for orientation in (1, 3, 5, 6, 8):
-        turned = Image.Exif()
         turned[ORIENTATION] = orientation
         smooth(96, 64).save(folder / f"{orientation}.jpg", quality=95, exif=turned)
-    smooth(1600, 800).save(folder / "large.jpg", quality=95)
     smooth(64, 64).convert("L").save(folder / "grey.jpg", quality=95)
     half = smooth(60, 60)
     half.putalpha(Image.fromarray(np.tile(np.arange(60, dtype=np.uint8) * 4, (60, 1))))
     half.save(folder / "transparent.png")
+    smooth(1600, 800).save(folder / LARGE, quality=95)
     return folder
 
 
@@ -184,16 +177,14 @@ def predicted(network: Any, folder: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("kind", ["grey", "colour", "photos"])
-@pytest.mark.parametrize(("pictures", "most"), [("exact", 1e-5), ("near", 0.02)])
-def test_the_answers_are_those_of_discern_predict(browser, sites, request, kind, pictures, most):
+def test_the_answers_are_those_of_discern_predict(browser, sites, pictures, kind):
     network, address = sites[kind]
-    folder = request.getfixturevalue(pictures)
-    expected = predicted(network, folder)
     with ready(browser, address) as page:
-        for name, probabilities in expected.items():
-            found = classified(page, folder / name)
+        for name, probabilities in predicted(network, pictures).items():
+            found = classified(page, pictures / name)
             gaps = [abs(found[label] - p) for label, p in zip(CLASSES, probabilities, strict=True)]
-            assert max(gaps) < most, name
+            # Both reduce it, each in its own way.
+            assert max(gaps) < (0.02 if (kind, name) == ("photos", LARGE) else 1e-5), name
 
 
 # What is not classified
@@ -370,9 +361,9 @@ def test_a_digit_is_drawn_with_keys_alone(browser, sites):
 # What a page promises
 
 
-def test_names_are_shown_and_never_run(browser, sites, exact):
+def test_names_are_shown_and_never_run(browser, sites, pictures):
     with ready(browser, sites["colour"][1]) as page:
-        page.set_input_files("#file", exact / "colour.png")
+        page.set_input_files("#file", pictures / "colour.png")
         page.wait_for_selector(ANSWERED, timeout=60_000)
         assert page.locator("#bars li").count() == 10
         page.click("#more")
@@ -409,21 +400,21 @@ def test_the_policy_forbids_requests_to_other_hosts_also_to_the_worker(browser, 
     around.close()
 
 
-def test_it_works_without_a_connection_once_it_was_loaded(browser, sites, exact):
+def test_it_works_without_a_connection_once_it_was_loaded(browser, sites, pictures):
     network, address = sites["grey"]
-    expected = predicted(network, exact)["colour.png"]
+    expected = predicted(network, pictures)["colour.png"]
     around = browser.new_context()
     page = around.new_page()
     page.goto(address)
     page.wait_for_selector("#answer[data-state=ready]", timeout=60_000)
     page.evaluate("() => navigator.serviceWorker.ready.then(() => true)")
     around.set_offline(True)
-    assert classified(page, exact / "colour.png")[CLASSES[0]] == pytest.approx(
+    assert classified(page, pictures / "colour.png")[CLASSES[0]] == pytest.approx(
         expected[0], abs=1e-5
     )
     page.reload()
     page.wait_for_selector("#answer[data-state=ready]", timeout=60_000)
-    assert classified(page, exact / "colour.png")[CLASSES[0]] == pytest.approx(
+    assert classified(page, pictures / "colour.png")[CLASSES[0]] == pytest.approx(
         expected[0], abs=1e-5
     )
     around.close()
@@ -431,9 +422,9 @@ def test_it_works_without_a_connection_once_it_was_loaded(browser, sites, exact)
 
 @pytest.mark.parametrize("size", [PHONE, {**WIDE, "color_scheme": "dark"}])
 @pytest.mark.parametrize("kind", ["grey", "photos"])
-def test_nothing_sticks_out_and_keys_reach_everything(browser, sites, near, kind, size):
+def test_nothing_sticks_out_and_keys_reach_everything(browser, sites, pictures, kind, size):
     with ready(browser, sites[kind][1], reduced_motion="reduce", **size) as page:
-        page.set_input_files("#file", near / "large.jpg")
+        page.set_input_files("#file", pictures / LARGE)
         page.wait_for_selector(ANSWERED, timeout=60_000)
         assert page.evaluate(CLIPPED) == []
         width = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
