@@ -83,6 +83,8 @@ bench: setup  ## measure what the README claims (two hours)
 	$(BIN)/python benchmarks/mlp_epoch.py
 	$(BIN)/python benchmarks/recipe_epoch.py
 	$(BIN)/python benchmarks/evaluate.py
+	$(BIN)/python benchmarks/calibration.py
+	$(BIN)/python benchmarks/serve.py
 	$(BIN)/python benchmarks/loading.py
 	$(BIN)/python benchmarks/engine.py
 	$(BIN)/python benchmarks/frozen_step.py

@@ -259,8 +259,23 @@ def test_pixels_are_classified_as_the_model_sees_them(here, tiny):
     assert (len(found), found.probabilities.shape) == (7, (7, 10))
     normalised = (torch.from_numpy(images).float() / 255 - 0.5) / 0.5
     with torch.inference_mode():
-        expected = result.model.network(normalised).softmax(1).numpy()
+        logits = result.model.network(normalised)
+        expected = (logits / result.model.card["temperature"]).softmax(1).numpy()
     np.testing.assert_allclose(found.probabilities, expected, atol=1e-6)
+    raw = discern.predict(result, images, temperature="off")
+    np.testing.assert_allclose(raw.probabilities, logits.softmax(1).numpy(), atol=1e-6)
+    assert raw.labels == found.labels
+    mirrored = discern.predict(result, images[..., ::-1].copy())
+    both = discern.predict(result, images, tta="flip")
+    mean = (found.probabilities + mirrored.probabilities) / 2
+    np.testing.assert_allclose(both.probabilities, mean, atol=1e-6)
+    checkpoints = [result.folder / f"checkpoints/{name}.safetensors" for name in ("best", "last")]
+    each = [discern.predict(path, images).probabilities for path in checkpoints]
+    together = discern.predict(checkpoints, images).probabilities
+    np.testing.assert_allclose(together, np.mean(each, axis=0), atol=1e-6)
+    for wrong in ({"tta": "flop"}, {"temperature": "of"}):
+        with pytest.raises(DiscernError, match=r"is not allowed; did you mean"):
+            discern.predict(result, images, **wrong)
     assert found.labels == [str(number) for number in expected.argmax(1)]
     shown = seen_in(found._repr_html_())
     assert [source[:22] for source in shown.sources] == ["data:image/png;base64,"]

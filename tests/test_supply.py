@@ -18,9 +18,10 @@ LOCKS = ("requirements.lock", "requirements-build.lock")
 
 # Releases with known holes end below these; docs/supply-chain.md has the reasons.
 WITHOUT_HOLES = {
-    "filelock": "4.3", "hydra-core": "1.3.6", "jinja2": "3.1.6", "lightning": "2.6.6",
-    "mlflow": "3.11", "onnx": "1.21", "pillow": "12.3", "playwright": "1.56", "protobuf": "6.33.5",
-    "pytest": "9.0.3", "ray": "2.54", "setuptools": "78.1.1", "torch": "2.10", "tqdm": "4.66.3",
+    "filelock": "4.3", "h11": "0.16", "hydra-core": "1.3.6", "jinja2": "3.1.6",
+    "lightning": "2.6.6", "mlflow": "3.11", "onnx": "1.21", "pillow": "12.3", "playwright": "1.56",
+    "protobuf": "6.33.5", "pytest": "9.0.3", "python-multipart": "0.0.30", "ray": "2.54",
+    "setuptools": "78.1.1", "starlette": "1.3.1", "torch": "2.10", "tqdm": "4.66.3",
     "werkzeug": "3.1.6",
 }  # fmt: skip
 

@@ -21,12 +21,15 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor, nn
 
 from discern.commands.evaluate import evaluate as measure
+from discern.commands.members import members_of
 from discern.commands.predict import (
     BATCH,
+    as_exported,
     classify_files,
     load_model,
     probabilities_of,
     title_of,
+    without_temperature,
 )
 from discern.config.compose import check_overrides_are_listed, compose_command
 from discern.config.experiment_file import name_of
@@ -34,10 +37,11 @@ from discern.config.missing import check_all
 from discern.config.preflight import claim_folder, take_folder
 from discern.config.typed import quoted
 from discern.console import ConsoleHandler, Formatter, LogFile
-from discern.errors import REFUSED, DiscernError
+from discern.errors import REFUSED, DiscernError, did_you_mean
 from discern.files.walk import find_files
 from discern.models.card import Card
 from discern.models.classifier import Classifier
+from discern.models.combined import Model, combined
 from discern.models.threads import with_threads
 from discern.reports import comparison
 from discern.reports.classified import Classified, classified_sheet
@@ -176,13 +180,17 @@ def _shown(file: Path | None = None) -> Iterator[None]:
 
 
 def evaluate(
-    model: Result | str | Path, overrides: Sequence[str] = (), *, folder: str | Path | None = None
+    model: Result | str | Path | Sequence[str | Path],
+    overrides: Sequence[str] = (),
+    *,
+    folder: str | Path | None = None,
 ) -> Evaluation:
     """Measure a saved model on a split of a data set, as ``discern evaluate`` does.
 
     Args:
         model: a result of :func:`train`; or a checkpoint: its path, a run's folder, ``last`` for
-            the newest run or ``best`` for the best one.
+            the newest run or ``best`` for the best one; or a list of checkpoints,
+            for their ensemble.
         overrides: settings and choices as one types them, such as ``["split=val",
             "data.dir=photos"]``; by default the test split of the model's own data.
         folder: where tables and pictures are written; None for a new folder in ``outputs``.
@@ -195,7 +203,9 @@ def evaluate(
         DiscernError: a setting, the checkpoint or the data are wrong, or do not match.
     """
     check_overrides_are_listed(overrides)
-    path = model.folder if isinstance(model, Result) else model
+    path: object = model.folder if isinstance(model, Result) else model
+    if isinstance(model, (list, tuple)):
+        path = f"[{','.join(quoted(str(each)) for each in model)}]"
     cfg = _in_folder(compose_command("evaluate", [f"ckpt_path={path}", *overrides], folder))
     with _as_command(Path(cfg.folder, "evaluate.log")):
         return measure(cfg)
@@ -284,6 +294,7 @@ class Predictions:
         names: N names of the pictures.
         pixels: as the model sees them, uint8 (N, C, H, W).
         probabilities: of the classes, float32 (N, K).
+        top: the most probable classes of each, int64 (N, T), the first one first.
         unreadable: file -> why it could not be read; not among the N pictures.
     """
 
@@ -292,12 +303,13 @@ class Predictions:
     names: list[str]
     pixels: NDArray[np.uint8]
     probabilities: NDArray[np.float32]
+    top: NDArray[np.int64]
     unreadable: dict[str, str]
 
     @property
     def labels(self) -> list[str]:
         """The most probable class of each picture, N names."""
-        return [self.class_names[number] for number in self.probabilities.argmax(1)]
+        return [self.class_names[number] for number in self.top[:, 0]]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -320,22 +332,28 @@ class Predictions:
 
 
 def predict(
-    model: nn.Module | Result | str | Path,
+    model: nn.Module | Result | str | Path | Sequence[str | Path],
     pictures: str | Path | Sequence[str | Path] | NDArray[np.uint8] | Tensor,
     *,
     invert: bool | str = "auto",
+    tta: str = "none",
+    temperature: str = "on",
 ) -> Predictions:
     """Classify pictures.
 
     Args:
         model: the result of :func:`discern.load` or :func:`discern.train`, on the CPU; or a
             checkpoint: its path, a run's folder, ``last`` for the newest run or ``best`` for the
-            best one.
+            best one; or a list of checkpoints, for the mean of their probabilities.
         pictures: a file, a folder with everything in it, a pattern such as ``photos/*.jpg``, or
             several of these, preprocessed as by ``discern predict``; or pixels as in the data set,
             uint8 (N, C, H, W).
         invert: whether dark and light are swapped in files; ``auto`` swaps them in dark-on-light
             pictures if the model was trained on light-on-dark ones.
+        tta: test-time augmentation: ``flip``, the mean over a picture and its mirror image;
+            ``five_crop``, over its corners and its centre; ``none``.
+        temperature: ``on`` for probabilities that are calibrated by the model's temperature, where
+            it has one; ``off`` for those of the network.
 
     Raises:
         DiscernError: the checkpoint cannot be read, there is no such picture, or the pixels have
@@ -343,50 +361,77 @@ def predict(
     """
     if invert not in ("auto", True, False):
         raise DiscernError(f"invert={invert} is not allowed; it must be auto, True or False.")
-    network, card = _network_and_card(model)
-    training = network.training
+    for name, value, allowed in (
+        ("tta", tta, ("none", "flip", "five_crop")),
+        ("temperature", temperature, ("on", "off")),
+    ):
+        if value not in allowed:
+            raise DiscernError(
+                f"{name}={value} is not allowed; {did_you_mean(str(value), allowed)}"
+            )
+    members = _members(model)
+    if as_exported(members[0].network) is not None and (tta, temperature) != ("none", "on"):
+        raise DiscernError(
+            f"tta={tta} and temperature={temperature} are not possible together with an exported "
+            "model, which is as it was exported; give the checkpoint."
+        )
+    training = [member.network.training for member in members]
     try:
-        network.eval()
+        for member in members:
+            member.network.eval()
+        if len(members) > 1 or tta != "none":
+            shown = combined(members, tta, calibrated=temperature == "on")
+        else:
+            shown = members[0] if temperature == "on" else without_temperature(members[0])
         if isinstance(pictures, (np.ndarray, Tensor)):
-            return _of_pixels(np.asarray(pictures), network, card)
+            return _of_pixels(np.asarray(pictures), shown)
         wanted = [pictures] if isinstance(pictures, (str, Path)) else pictures
         files = [file for one in wanted for file in find_files(str(one))]
-        return _of_files(files, network, card, invert)
+        return _of_files(files, shown, invert)
     finally:
-        network.train(training)
+        for member, before in zip(members, training, strict=True):
+            member.network.train(before)
 
 
-def _network_and_card(model: nn.Module | Result | str | Path) -> tuple[nn.Module, Card]:
+def _members(model: nn.Module | Result | str | Path | Sequence[str | Path]) -> Sequence[Model]:
+    if isinstance(model, (list, tuple)):
+        return members_of([str(each) for each in model], None)
+    return [_model(model)]
+
+
+def _model(model: object) -> Model:
     if isinstance(model, (str, Path)):
         model = load_model(model)
     if isinstance(model, Result):
         model = model.model
     if isinstance(model, Classifier):
-        return model.network, Card.model_validate(model.card)
+        return Model(model.network, Card.model_validate(model.card))
     card = getattr(model, "card", None)
-    if not isinstance(card, Card):
+    if isinstance(card, Card) and hasattr(model, "of_pictures"):  # its temperature is in its graph
+        card = card.model_copy(update={"temperature": None})
+    if not isinstance(card, Card) or not isinstance(model, nn.Module):
         raise DiscernError(
             f"predict needs a model of discern.load or discern.train, not a {type(model).__name__}."
         )
-    return model, card
+    return Model(model, card)
 
 
-def _of_pixels(pixels: NDArray[np.uint8], network: nn.Module, card: Card) -> Predictions:
+def _of_pixels(pixels: NDArray[np.uint8], model: Model) -> Predictions:
+    card = model.card
     if pixels.dtype != np.uint8 or pixels.shape[1:] != card.input_shape:
         raise DiscernError(
             f"predict needs pixels of type uint8 and shape (N, {_shape(card.input_shape)}), and "
             f"got {pixels.dtype} ({_shape(pixels.shape)})."
         )
-    parts = [
-        probabilities_of(network, card, pixels[start : start + BATCH])
-        for start in range(0, len(pixels), BATCH)
-    ]
+    starts = range(0, max(1, len(pixels)), BATCH)  # of no picture one batch, which is empty
+    parts = [probabilities_of(model, pixels[start : start + BATCH]) for start in starts]
     return Predictions(
         title_of(card),
         card.class_names,
         [f"picture {number}" for number in range(len(pixels))],
         pixels,
-        np.concatenate([np.zeros((0, len(card.class_names)), np.float32), *parts]),
+        np.concatenate([probabilities for probabilities, _ in parts]),
+        np.concatenate([top for _, top in parts]),
         {},
     )
 
@@ -395,14 +440,15 @@ def _shape(shape: Sequence[int]) -> str:
     return ", ".join(map(str, shape))
 
 
-def _of_files(files: list[Path], network: nn.Module, card: Card, invert: bool | str) -> Predictions:
-    batches = list(classify_files(files, network, card, invert))
+def _of_files(files: list[Path], model: Model, invert: bool | str) -> Predictions:
+    batches = list(classify_files(files, model, invert))
     reasons = {path: reason for batch in batches for path, reason in batch.reasons.items()}
     return Predictions(
-        title_of(card),
-        card.class_names,
+        title_of(model.card),
+        model.classes,
         [printable(path) for path, reason in reasons.items() if reason is None],
         np.concatenate([batch.pixels for batch in batches]),
         np.concatenate([batch.probabilities for batch in batches]),
+        np.concatenate([batch.top for batch in batches]),
         {printable(path): reason for path, reason in reasons.items() if reason is not None},
     )

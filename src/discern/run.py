@@ -32,6 +32,7 @@ from discern.training import find as finders
 from discern.training import serving as features
 from discern.training.batches import omit_single_images, say_what_is_omitted
 from discern.training.build import build_data, build_model, build_trainer
+from discern.training.calibration import calibrate, changes_of_test
 from discern.training.diagnosis import Diagnosis, diagnosis, warnings_about
 from discern.training.divergence import divergence
 from discern.training.fit import (
@@ -117,6 +118,10 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, object]) -> 
     log_row(run.trainer, cfg, choices, summary.facts["metrics"], ended=came_to_its_end)
     if best is not None:
         fill(run.model.network, (content or read(best))["state_dict"], best)
+    if best is not None and content is not None and came_to_its_end and run.trainer.is_global_zero:
+        with summary.phase("calibration"):
+            calibration = calibrate(run.trainer, run.model, run.data, best, content)
+        summary.facts["calibration"] = calibration
     if cfg.test and len(run.data.test_dataset) and came_to_its_end:
         _test(run)
     return _end(cfg, run, ended)
@@ -291,6 +296,8 @@ def _test(run: _Run) -> None:
         run.summary.facts["metrics"]["test"] = test(run.trainer, run.model, run.data, outputs)
     with run.summary.phase("figures"), dispensable("test_predictions.safetensors"):
         keep_test(outputs, run.data, run.folder)
+    facts = run.summary.facts.get("calibration", {})
+    facts |= changes_of_test(outputs, facts)
 
 
 def _end(cfg: DictConfig, run: _Run, ended: Ended) -> Result:

@@ -165,8 +165,11 @@ CHEAP = {
     "runs prune": (1, "Error: discern runs prune needs keep=N"),
     "cache list": (0, "Features in "),
     "compare a b": (1, "Error: a does not exist"),
+    "card a": (1, "Error: a does not exist"),
     "report x": (1, "Error: x is not a folder"),
     "dashboard --help": (0, "port="),
+    "serve --help": (0, "port="),
+    "serve ckpt_path=x": (1, "Error: ckpt_path=x does not exist"),
     "doctor": (0, "Versions"),
     "schema": (0, "schemas"),
 }

@@ -23,6 +23,7 @@ from discern.data.published.mnist import read_sample
 from discern.errors import DiscernError
 from discern.models.card import CARD, Card
 from discern.models.checkpoint import write
+from discern.models.combined import Model
 from discern.models.mlp import MLP
 from discern.models.saved import load
 from discern.models.transfer import TransferClassifier
@@ -144,7 +145,8 @@ def test_evaluate_predict_and_the_module_say_the_same(tiny_run, tiny_mnist, pred
     measured = table(tmp_path / "evaluation")
     images = (torch.from_numpy(DIGITS[:100]).float().unsqueeze(1) / 255 - 0.1307) / 0.3081
     with torch.no_grad():
-        module = load(folder / "checkpoints" / "best.safetensors")(images).softmax(1).numpy()
+        network = load(folder / "checkpoints" / "best.safetensors")
+        module = (network(images) / network.card.temperature).softmax(1).numpy()
     for of_file, of_set, row in zip(rows, measured, module, strict=True):
         assert of_file["label"] == of_set["predicted"] == str(row.argmax())
         of_label = of_set[f"probability_{of_set['predicted']}"]
@@ -535,8 +537,9 @@ def test_wide_layers_see_fewer_pictures_at_a_time(tmp_path):
     files = [tmp_path / f"{number}.png" for number in range(300)]
     for file in files:
         file.touch()
-    sizes = [len(batch.reasons) for batch in classify_files(files, network, network.card, False)]
+    model = Model(network, network.card)
+    sizes = [len(batch.reasons) for batch in classify_files(files, model, False)]
     assert sizes == [256, 44]
     network.output = torch.nn.Linear(8, 2**20)
-    sizes = [len(b.reasons) for b in classify_files(files[:16], network, network.card, False)]
+    sizes = [len(b.reasons) for b in classify_files(files[:16], model, False)]
     assert sizes == [8, 8]

@@ -134,6 +134,8 @@ def composed(command: str, overrides: list[str]) -> None:
 def whatever_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """The files that commands name are taken to be there."""
     monkeypatch.setattr("discern.config.check.find_checkpoint", lambda wanted, **_: Path(wanted))
+    monkeypatch.setattr("discern.config.models_meant.find_checkpoint", lambda one: Path(one))
+    monkeypatch.setattr("discern.config.models_meant.is_sweep", lambda one: "sweep" in one.name)
     monkeypatch.setattr("discern.config.check.find_files", lambda wanted: iter([Path(wanted)]))
 
 
@@ -246,7 +248,7 @@ def test_the_results_of_the_readme_are_among_all_that_is_measured():
     row = re.compile(r"^\|.*\| `python .*` \|$", re.MULTILINE)
     every = row.findall((DOCS / "measured.md").read_text(encoding="utf-8"))
     few = row.findall((DOCS.parent / "README.md").read_text(encoding="utf-8"))
-    assert len(few) == 5
+    assert 5 <= len(few) <= 10
     assert set(few) < set(every)
     programs = {re.findall(r"`python (\S+?)[ `]", each.rpartition(" | ")[2])[0] for each in every}
     assert all((DOCS.parent / program).is_file() for program in programs)

@@ -209,6 +209,10 @@ def named(content: Content) -> Iterator[tuple[str, Content]]:
         "a wide layer": ((*settings, "hidden"), [2**20]),
         "classes": ((*card, "class_names"), [str(number % 10) for number in range(2**20)]),
         "a resize": ((*card, "preprocessing", "resize"), 65536),
+        "no temperature": ((*card, "temperature"), 0.0),
+        "a temperature that is none": ((*card, "temperature"), float("nan")),
+        "an endless temperature": ((*card, "temperature"), float("inf")),
+        "a temperature from there": ((*card, "temperature"), f"${{oc.env:{SECRET}}}"),
         "a huge backbone": ((*card, "model"), {
             "name": "transfer",
             "settings": {"library": "torchvision", "backbone": "regnet_y_128gf", "weights": None},

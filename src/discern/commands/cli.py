@@ -38,10 +38,14 @@ Commands:
              discern predict ckpt_path=best input=photos
   export     write a saved model as ONNX and other formats, and prove that nothing was lost
              discern export ckpt_path=best out=exported
+  serve      answer requests over HTTP with a saved model
+             discern serve ckpt_path=best port=8000
   report     rebuild the report pages of runs and sweeps
              discern report outputs
   compare    show the differences between runs, and whether one is better
              discern compare last best
+  card       write a model's README and weights as a folder for a model hub
+             discern card best out=my-model license=mit
   runs       list, filter and sort what is in outputs; keep the best
              discern runs model=mlp sort=val/accuracy
   cache      list, verify and clear the cached features of frozen backbones
@@ -261,13 +265,13 @@ JOBS = {
 """Commands that Hydra composes -> the setting that names the job's folder. Each is run by the
 function of its name in the module of its name."""
 
-PLAIN = ("report", "compare", "runs", "cache", "dashboard", "doctor", "schema")
+PLAIN = ("serve", "report", "compare", "card", "runs", "cache", "dashboard", "doctor", "schema")
 """Commands whose module in ``discern.commands`` parses its own arguments, in ``run``."""
 
 WORDLESS = ("runs", "dashboard", "doctor", "schema")
 """Plain commands that work without arguments; the others print their help."""
 
-COMPLETED = ("runs", "cache", "dashboard", "doctor", "schema")
+COMPLETED = ("serve", "card", "runs", "cache", "dashboard", "doctor", "schema")
 """Plain commands with shell completion of their own."""
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {

@@ -2,32 +2,34 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
-from torch import nn
 
+from discern.commands.measured import (
+    against_singles,
+    measured_as,
+    predictions_of,
+    singles_table,
+    write_singles,
+)
+from discern.commands.members import Member, known_to_any, members_of
 from discern.config.check import check, check_given
 from discern.config.schema import SCHEMAS
 from discern.config.user_config import choice_settings, choices, conf_dir
 from discern.config.values import plain
-from discern.data.images import Images, labels_of
-from discern.data.known import KnownImages, Rule
+from discern.data.images import Images
+from discern.data.known import Rule
 from discern.data.module import ImageDataModule
 from discern.errors import DiscernError, as_override
-from discern.exports.files import is_exported
-from discern.exports.onnx_model import ExportedModel, load_exported
-from discern.features.engine import use_engine
+from discern.exports.onnx_model import ExportedModel
 from discern.files.writing import as_json_values, write_whole
 from discern.files.yaml_file import write_config
 from discern.models.card import TARGET, Card, without_target
-from discern.models.saved import known_images, model_name, read, rebuilt, undamaged_checkpoint
+from discern.models.saved import undamaged_checkpoint
 from discern.models.threads import use_threads
-from discern.models.torch_file import sha256_of
 from discern.redaction import log_missing, missing
 from discern.reports.calibration import draw_reliability, reliability
 from discern.reports.confusion import (
@@ -48,6 +50,7 @@ from discern.runs.state import Ended, State
 from discern.runs.summary import Summary, trained_on_sentence
 from discern.tables import table
 from discern.training.build import build_data
+from discern.training.calibration import CHANGED
 from discern.training.job import quiet_libraries, relative
 from discern.training.meeting import check_trained_on, say_what_is_measured
 from discern.training.outputs import keep_predictions
@@ -57,18 +60,12 @@ log = logging.getLogger(__name__)
 WORST = 25
 """Images in top_losses.png."""
 
-EXPORTED_BATCH = 256
-"""Images that an exported model classifies at a time; photographs, of various sizes, one by one."""
-
-SMALLEST = 2.0**-149
-"""The smallest float32 above 0."""
-
 MAX_CLASSES_PRINTED = 20
 """The most classes for which the terminal shows per-class results."""
 
 
 def evaluate(cfg: DictConfig) -> Evaluation:
-    """Measure the model in ``cfg.ckpt_path``; write and print the results.
+    """Measure the model in ``cfg.ckpt_path``, or several together; write and print the results.
 
     Args:
         cfg: conf/evaluate.yaml, composed; ``folder`` is set.
@@ -77,17 +74,20 @@ def evaluate(cfg: DictConfig) -> Evaluation:
         The metrics of the split, and the predictions for its images.
 
     Raises:
-        DiscernError: a setting, the checkpoint or the data are wrong, or do not match.
+        DiscernError: a setting, a checkpoint or the data are wrong, or do not match.
     """
     check(cfg, "evaluate")
     quiet_libraries()
-    checkpoint, folder = undamaged_checkpoint(cfg.ckpt_path), Path(cfg.folder)
-    network, card, data = _ready(cfg, checkpoint)
+    members, folder = members_of(cfg.ckpt_path, cfg.ensemble), Path(cfg.folder)
+    data = _data(cfg, members)
     trained_on = check_trained_on(data, [cfg.split])[cfg.split]
-    predictions = classify(network, data, cfg.split)
+    measured = measured_as(cfg, members, data)
+    predictions = measured.predictions
     warn_of_undefined(predictions.undefined, len(predictions))
     metrics = measure(predictions, cfg.seed)
-    title = f"{model_name(card)} on {data.title}, {cfg.split}"
+    before = None if measured.before is None else measure(measured.before, cfg.seed)
+    title = f"{measured.name} on {data.title}, {cfg.split}"
+    singles = against_singles(measured, cfg.seed)
     changes = getattr(data, "changes", None)  # not of a data module of the user's own
     facts = {
         "title": title,
@@ -96,23 +96,38 @@ def evaluate(cfg: DictConfig) -> Evaluation:
         "data": {
             "title": data.title,
             "fingerprint": data.fingerprint,
-            "as_in_training": data.fingerprint == card.data.get("fingerprint"),
+            "as_in_training": data.fingerprint == members[0].card.data.get("fingerprint"),
             # Images that are new, gone or changed since training.
             "changes": asdict(changes) if changes else None,
         },
         "trained_on": trained_on,
         "images": len(predictions),
-        "checkpoint": {"path": str(checkpoint), "sha256": sha256_of(checkpoint)},
-        "epoch": network.epoch,
+        "checkpoint": measured.checkpoints[0],
+        "checkpoints": measured.checkpoints,
+        "ensemble": cfg.ensemble or ("mean" if len(members) > 1 else None),
+        "tta": cfg.tta,
+        "epoch": members[0].epoch if len(members) == 1 else None,
+        "temperature": measured.temperature,
         "metrics": {name: asdict(estimate) for name, estimate in metrics.items()},
+        "before_temperature": None
+        if before is None
+        else {name: asdict(before[name]) for name in CHANGED},
+        "singles": [single.facts() for single in singles],
     }
     with write_whole(folder / "metrics.json") as file:
         json.dump(as_json_values(facts), file, indent=2, ensure_ascii=False, allow_nan=False)
         file.write("\n")
     write_report(predictions, metrics, title, getattr(data, f"{cfg.split}_dataset"), data, folder)
-    of_epoch = "" if network.epoch is None else f", of epoch {network.epoch}"
-    log.info("Measured: %s%s", relative(checkpoint), of_epoch)
-    log.info("\n%s\n", metrics_table(metrics, f"{title}: {len(predictions):,} images"))
+    log.info("Measured: %s", measured.said)
+    log.info(
+        "\n%s\n",
+        metrics_table(
+            metrics, f"{title}: {len(predictions):,} images", before, measured.temperature
+        ),
+    )
+    if singles:
+        write_singles(singles, folder / "singles.csv")
+        log.info("%s\n", singles_table(singles))
     if trained_on and cfg.split != "train":
         log.warning("%s.", trained_on_sentence(cfg.split, trained_on, len(predictions)))
     if len(data.class_names) <= MAX_CLASSES_PRINTED:
@@ -121,32 +136,23 @@ def evaluate(cfg: DictConfig) -> Evaluation:
     return Evaluation(title, cfg.split, metrics, predictions, folder)
 
 
-def _ready(cfg: DictConfig, checkpoint: Path) -> tuple[nn.Module, Card, ImageDataModule]:
-    """The network, the card and the data of an evaluation, whose config is written."""
-    network, known = _model(checkpoint)
-    card: Card = network.card  # type: ignore[assignment]
-    use_threads(network, card.input_shape)
-    if isinstance(network, ExportedModel):
-        _check_sides_are_known(cfg, network)
+def _data(cfg: DictConfig, members: Sequence[Member]) -> ImageDataModule:
+    """The data of an evaluation, whose config is written; the models are ready to see them."""
+    first = members[0]
+    for member in members:
+        use_threads(member.network, member.card.input_shape)
+    if isinstance(first.network, ExportedModel):
+        _check_sides_are_known(cfg, first.network)
+    known = known_to_any(members)
     with open_dict(cfg):
-        cfg.data = data_settings(cfg, card, checkpoint, known.rule)
+        cfg.data = data_settings(cfg, first.card, first.path, known.rule)
     check(cfg, "evaluate")
     write_config(cfg, Path(cfg.folder) / "config.yaml")
     log_missing(missing(plain(cfg)))
     data: ImageDataModule = build_data(cfg, known, measured=cfg.split)
-    check_fit(card, data, checkpoint)
+    check_fit(first.card, data, first.path)
     say_what_is_measured(data, cfg.split)
-    use_engine(network, card.input_shape, cfg.engine, data.num_images[cfg.split])
-    return network, card, data
-
-
-def _model(checkpoint: Path) -> tuple[nn.Module, KnownImages]:
-    """The model in a checkpoint or an exported file, and the images of its run."""
-    if is_exported(checkpoint):
-        model = load_exported(checkpoint)
-        return model, model.known
-    content = read(checkpoint)
-    return rebuilt(checkpoint, content), known_images(checkpoint, content)
+    return data
 
 
 def _check_sides_are_known(cfg: DictConfig, model: ExportedModel) -> None:
@@ -174,9 +180,11 @@ def test_beside(run: Path) -> None:
     cfg.ckpt_path, cfg.folder = str(checkpoint), str(folder)
     quiet_libraries()
     summary = Summary(folder / SUMMARY)
-    network, _, data = _ready(cfg, checkpoint)
+    members = members_of(cfg.ckpt_path, None)
+    data = _data(cfg, members)
     check_trained_on(data, ["test"])
-    predictions = classify(network, data, "test")
+    # Without a temperature, as a run's own test.
+    predictions = predictions_of(members[0], cfg, data)
     keep_predictions(predictions, data, folder)
     # The metrics that a run's own test has.
     known = {name.partition("/")[2] for name in glance(run).metrics()}
@@ -203,7 +211,7 @@ def data_settings(
     asked: dict[str, object] = {} if rule is None else {**rule.asked, "fraction": rule.fraction}
     if "_target_" not in settings:
         typed = {name: value for name, value in settings.items() if value is not None}
-        of_run = _settings_of_run(card, checkpoint)
+        of_run = _settings_of_run(card, checkpoint, cfg.get("tta", "none"))
         asked = {name: value for name, value in asked.items() if name in of_run}
         settings = {**of_run, **asked, **typed}
     target = str(settings["_target_"])
@@ -240,7 +248,7 @@ def _folder_of_run(checkpoint: Path, target: str, own: Mapping[str, object]) -> 
     )
 
 
-def _settings_of_run(card: Card, checkpoint: Path) -> dict[str, object]:
+def _settings_of_run(card: Card, checkpoint: Path, tta: str | int) -> dict[str, object]:
     """The settings of the run's data set, as far as an untrusted file may set them.
 
     The class is looked up among the known data sets, never imported by its name. The settings are
@@ -265,11 +273,13 @@ def _settings_of_run(card: Card, checkpoint: Path) -> dict[str, object]:
             check_given(target, given, "data")
         except ValueError as error:
             raise DiscernError(f"{error}, in {checkpoint}.") from error
+    # Random views of the training augmentation are a choice of the run's; nothing else uses it.
+    left = NOT_FROM_FILES - ({"augment"} if isinstance(tta, int) else set())
     # A nested setting, which a user's data set may build an object from, is the choice's.
     believed = {
         name: value
         for name, value in given.items()
-        if name not in NOT_FROM_FILES and (name == "parts" or not isinstance(value, dict))
+        if name not in left and (name == "parts" or not isinstance(value, dict))
     }
     for name, value in believed.items():
         if not _is_plain(name, value):
@@ -341,47 +351,6 @@ def _shape(shape: tuple[int, ...]) -> str:
 # The results
 
 
-def classify(network: nn.Module, data: ImageDataModule, split: str) -> Predictions:
-    """The predictions of a network in eval mode for a split, in the order of its images.
-
-    Raises:
-        DiscernError: the split is empty.
-    """
-    dataset = getattr(data, f"{split}_dataset")
-    if not len(dataset):
-        size = "test_size" if split == "test" and hasattr(data, "test_size") else "val_size"
-        value = getattr(data, size)
-        raise DiscernError(
-            f"split={split} has no images: with data.{size}={value} none are held out."
-        )
-    if isinstance(network, ExportedModel):
-        return _classify_pictures(network, data, dataset)
-    logits, labels = [], []
-    with torch.inference_mode():
-        for images, truth in data.sequential_loader(dataset, data.eval_batch_size):
-            logits.append(network(images))
-            labels.append(truth)
-    indices = torch.arange(len(dataset)) if dataset.indices is None else dataset.indices
-    names = list(data.class_names)
-    return Predictions.of(
-        torch.cat(logits), torch.cat(labels), indices, names, files=dataset.names()
-    )
-
-
-def _classify_pictures(model: ExportedModel, data: ImageDataModule, dataset: Images) -> Predictions:
-    """As :func:`classify`, of an exported model, which prepares the pictures itself."""
-    batch = EXPORTED_BATCH if dataset.names() is None else 1
-    found = [
-        model.of_pictures(dataset.pictures(np.arange(start, min(start + batch, len(dataset)))))
-        for start in range(0, len(dataset), batch)
-    ]
-    # Logits of these probabilities, none of which is so small that it has none.
-    logits = torch.from_numpy(np.concatenate(found)).clamp(min=SMALLEST).log()
-    indices = torch.arange(len(dataset)) if dataset.indices is None else dataset.indices
-    names = list(data.class_names)
-    return Predictions.of(logits, labels_of(dataset), indices, names, files=dataset.names())
-
-
 def write_report(
     predictions: Predictions,
     metrics: Mapping[str, Estimate],
@@ -406,13 +375,26 @@ def write_report(
     top_losses(predictions, worst, pixels, heading).save(folder / "top_losses.png")
 
 
-def metrics_table(metrics: Mapping[str, Estimate], title: str) -> str:
-    """Each metric with its interval, for the terminal."""
-    rows = [
-        [metric_of(name).title, *map(metric_of(name).text, (one.value, one.low, one.high))]
-        for name, one in metrics.items()
-    ]
+def metrics_table(
+    metrics: Mapping[str, Estimate],
+    title: str,
+    before: Mapping[str, Estimate] | None,
+    temperature: float | None,
+) -> str:
+    """Each metric with its interval, for the terminal; and what the temperature has changed."""
+    rows = [_row(metric_of(name).title, name, one) for name, one in metrics.items()]
+    if before is not None and temperature is not None:
+        rows += [
+            _row(
+                f"{metric_of(name).title} before temperature {temperature:.4g}", name, before[name]
+            )
+            for name in CHANGED
+        ]
     return table([title, "value", "95 % from", "to"], rows)
+
+
+def _row(title: str, metric: str, one: Estimate) -> list[str]:
+    return [title, *map(metric_of(metric).text, (one.value, one.low, one.high))]
 
 
 def class_table(predictions: Predictions) -> str:

@@ -90,7 +90,12 @@ def export(cfg: DictConfig) -> Report:
     data = _data(cfg, card, checkpoint, known) if needed else None
     calibration = _calibration(data, cfg.quantize)
     exported = export_model(
-        network, folder, format=cfg.format, sha256=sha256_of(checkpoint), known=known
+        network,
+        folder,
+        format=cfg.format,
+        temperature=card.temperature or 1.0,
+        sha256=sha256_of(checkpoint),
+        known=known,
     )
     log.info("Exported: %s", relative(exported.path))
     report = _measured(cfg, network, exported, data, calibration)

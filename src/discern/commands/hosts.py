@@ -1,4 +1,4 @@
-"""The dashboard's check of the Host header: only names of this machine are served.
+"""The check of the Host header by dashboard and service: only names of this machine are served.
 
 Otherwise a web page whose host name is made to resolve to 127.0.0.1 could read all runs through its
 visitor's browser (DNS rebinding).

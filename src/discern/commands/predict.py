@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import IO, TYPE_CHECKING, NoReturn, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from discern.commands.members import members_of
 from discern.config.check import check
 from discern.console import is_terminal
 from discern.data.in_memory import InMemoryImages
@@ -29,11 +30,12 @@ from discern.files.csv_cells import write_csv
 from discern.files.walk import find_files
 from discern.files.writing import write_whole
 from discern.models.card import Card
+from discern.models.combined import Model, combined
 from discern.models.saved import load, model_name, undamaged_checkpoint
 from discern.models.threads import use_threads
 from discern.reports.classified import Classified, classified_sheet
 from discern.reports.explain import GradCam
-from discern.runs.predictions import TOP, warn_of_undefined
+from discern.runs.predictions import TOP, tempered, warn_of_undefined
 from discern.tables import table
 from discern.text import printable
 from discern.training.job import relative
@@ -82,12 +84,14 @@ class Batch:
         pixels: of the pictures, as the network sees them, uint8 (M, C, H, W).
         inverted: whether each of these was inverted, bool (M,).
         probabilities: of their classes, float32 (M, K).
+        top: the most probable classes of each, int64 (M, T), the first one first.
     """
 
     reasons: dict[Path, str | None]
     pixels: NDArray[np.uint8]
     inverted: NDArray[np.bool_]
     probabilities: NDArray[np.float32]
+    top: NDArray[np.int64]
 
 
 def predict(cfg: DictConfig) -> Outcome:
@@ -100,31 +104,26 @@ def predict(cfg: DictConfig) -> Outcome:
         DiscernError: a setting or the checkpoint is wrong, or no file could be read as a picture.
     """
     check(cfg, "predict")
-    checkpoint, folder = undamaged_checkpoint(cfg.ckpt_path), Path(cfg.out)
-    network = load_model(checkpoint)
-    card: Card = network.card  # type: ignore[assignment]
-    use_threads(network, card.input_shape)
-    if card.input_shape[0] not in (1, 3):
-        raise DiscernError(
-            f"{checkpoint} takes images of {card.input_shape[0]} channels; pictures are read as "
-            "grey (1) or colour (3)."
-        )
-    if cfg.explain and is_exported(checkpoint):
-        raise DiscernError(
-            f"explain=true is not possible: {checkpoint} is an exported model, without the layers "
-            "that Grad-CAM looks at; give the checkpoint."
-        )
-    explainer = GradCam(network, card.input_shape, model_name(card)) if cfg.explain else None
+    members, folder = members_of(cfg.ckpt_path, cfg.ensemble), Path(cfg.out)
+    shape = members[0].card.input_shape
+    check_channels(members[0].card, members[0].path)
+    if is_exported(members[0].path):
+        _check_is_as_exported(cfg, members[0].path)
+    model = _model(members, cfg)
+    card = model.card
+    explainer = GradCam(model.network, shape, model_name(card)) if cfg.explain else None
     files = list(find_files(cfg.input))
-    if hasattr(network, "backbone") or cfg.engine != "auto":
-        # torchvision takes half a second to import; other models do not need it.
-        from discern.features.engine import use_engine
+    for network in [member.network for member in members]:
+        use_threads(network, shape)
+        if hasattr(network, "backbone") or cfg.engine != "auto":
+            # torchvision takes half a second to import; other models do not need it.
+            from discern.features.engine import use_engine
 
-        use_engine(network, card.input_shape, cfg.engine, len(files))
+            use_engine(network, shape, cfg.engine, len(files))
     outcome = Outcome()
     with write_whole(folder / "predictions.csv") as file:
         write_csv(file, [_columns(card)])
-        for batch in classify_files(files, network, card, cfg.invert):
+        for batch in classify_files(files, model, cfg.invert):
             write_csv(file, _rows(batch, card.class_names))
             _count(outcome, batch, cfg.pictures)
     if explainer is not None:
@@ -134,6 +133,41 @@ def predict(cfg: DictConfig) -> Outcome:
         sheet.save(folder / "predictions.png")
     _conclude(outcome, cfg, card)
     return outcome
+
+
+def _model(members: Sequence[Model], cfg: DictConfig) -> Model:
+    """The model that pictures are shown to."""
+    if len(members) > 1 or cfg.tta != "none":
+        return combined(members, cfg.tta, calibrated=cfg.temperature == "on")
+    return members[0] if cfg.temperature == "on" else without_temperature(members[0])
+
+
+def without_temperature(model: Model) -> Model:
+    """A model whose probabilities are as its network gives them."""
+    return Model(model.network, model.card.model_copy(update={"temperature": None}))
+
+
+def _check_is_as_exported(cfg: DictConfig, path: Path) -> None:
+    """Refuse what only a checkpoint can do."""
+    for wrong, asked in (
+        ("explain=true", cfg.explain),
+        (f"tta={cfg.tta}", cfg.tta != "none"),
+        ("temperature=off", cfg.temperature == "off"),
+    ):
+        if asked:
+            raise DiscernError(
+                f"{wrong} is not possible: {path} is an exported model, which is as it was "
+                "exported; give the checkpoint."
+            )
+
+
+def check_channels(card: Card, checkpoint: Path) -> None:
+    """Raise a DiscernError for a model of images that no picture can be read as."""
+    if card.input_shape[0] not in (1, 3):
+        raise DiscernError(
+            f"{checkpoint} takes images of {card.input_shape[0]} channels; pictures are read as "
+            "grey (1) or colour (3)."
+        )
 
 
 def load_model(path: str | Path) -> nn.Module:
@@ -155,26 +189,31 @@ def title_of(card: Card) -> str:
     return f"{model}: class probabilities of each picture, shown as the model sees it"
 
 
-def classify_files(
-    files: list[Path], network: nn.Module, card: Card, invert: bool | str
-) -> Iterator[Batch]:
+def classify_files(files: list[Path], model: Model, invert: bool | str) -> Iterator[Batch]:
     """Read and classify the files in batches, with a progress bar on a terminal."""
+    network, card = model.network, model.card
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
         _progress_bar("predict", len(files)) as bar,
     ):
-        size = max(1, min(BATCH, MAX_VALUES // max(math.prod(card.input_shape), _widest(network))))
+        size = batch_size(network, card)
         for start in range(0, len(files), size):
             reasons, pixels = _read(files[start : start + size], card, pool)
-            inverted = _to_invert(pixels, invert)
+            inverted = to_invert(pixels, invert)
             pixels[inverted] = 255 - pixels[inverted]
             exported = as_exported(network)
             if exported is not None and card.preprocessing.resize is not None:
                 probabilities = _of_photographs(exported, card, reasons, inverted)
+                scores = probabilities, ranked(probabilities)
             else:
-                probabilities = probabilities_of(network, card, pixels)
-            yield Batch(reasons, pixels, inverted, probabilities)
+                scores = probabilities_of(model, pixels)
+            yield Batch(reasons, pixels, inverted, *scores)
             bar.update(len(reasons))
+
+
+def batch_size(network: nn.Module, card: Card) -> int:
+    """The most pictures that are classified at a time."""
+    return max(1, min(BATCH, MAX_VALUES // max(math.prod(card.input_shape), _widest(network))))
 
 
 def _widest(network: nn.Module) -> int:
@@ -194,7 +233,7 @@ def _read(
     files: list[Path], card: Card, pool: ThreadPoolExecutor
 ) -> tuple[dict[Path, str | None], NDArray[np.uint8]]:
     """Why each file cannot be read, or None, and the pixels of those that can."""
-    prepare = _preparation(card)
+    prepare = preparation(card)
 
     def read(path: Path) -> NDArray[np.uint8] | str:
         try:
@@ -208,20 +247,23 @@ def _read(
     return reasons, np.array(pictures, np.uint8).reshape(-1, *card.input_shape)
 
 
-def _preparation(card: Card) -> Callable[[Path], NDArray[np.uint8]]:
-    """The function from a file to the pixels, uint8 (C, H, W), that the model takes."""
+def preparation(card: Card) -> Callable[[Path | IO[bytes]], NDArray[np.uint8]]:
+    """The function from a file, its path or open, to the pixels, uint8 (C, H, W), for the model.
+
+    It raises PictureError for a file that cannot be read.
+    """
     known = card.preprocessing
     if known.resize is None or known.interpolation is None:
-        return lambda path: fit_picture(path, card.input_shape)
+        return lambda source: fit_picture(source, card.input_shape)
     # torchvision takes half a second to import; a model of small images does not need it.
     from discern.exports.running import preprocessing_of
 
     photos = preprocessing_of(card)
     assert photos is not None
-    return lambda path: photos.read(path).numpy()
+    return lambda source: photos.read(source).numpy()
 
 
-def _to_invert(pixels: NDArray[np.uint8], invert: bool | str) -> NDArray[np.bool_]:
+def to_invert(pixels: NDArray[np.uint8], invert: bool | str) -> NDArray[np.bool_]:
     """Which pictures, uint8 (M, C, H, W), are to be inverted, bool (M,)."""
     if invert == "auto":
         # Colour pictures are never inverted.
@@ -258,22 +300,34 @@ def _of_photographs(
 
 
 def probabilities_of(
-    network: nn.Module, card: Card, pixels: NDArray[np.uint8]
-) -> NDArray[np.float32]:
-    """Class probabilities (M, K) of pixels, uint8 (M, C, H, W)."""
+    model: Model, pixels: NDArray[np.uint8]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Class probabilities (M, K) of pixels, uint8 (M, C, H, W), and the top classes (M, T).
+
+    The classes are ranked by the logits: rounding could make probabilities equal whose logits are
+    not, and then a temperature would change a label.
+    """
+    classes, temperature = len(model.classes), model.card.temperature
     if not len(pixels):  # no file of a batch was a picture; few networks take none
-        return np.empty((0, len(card.class_names)), np.float32)
-    exported = as_exported(network)
+        return np.empty((0, classes), np.float32), np.empty((0, min(TOP, classes)), np.int64)
+    exported = as_exported(model.network)
     if exported is not None:
-        if card.preprocessing.resize is not None:
+        if model.preprocessing.resize is not None:
             raise DiscernError(
                 f"{exported.path} resizes and cuts photographs itself; give files, not pixels."
             )
-        return exported.of_pictures(list(pixels.transpose(0, 2, 3, 1)))
-    images = _normalised(card, pixels)
+        found = exported.of_pictures(list(pixels.transpose(0, 2, 3, 1)))
+        return found, ranked(found)
     with torch.inference_mode():
-        probabilities: NDArray[np.float32] = network(images).softmax(1).numpy()
-    return probabilities
+        logits = model.network(_normalised(model.card, pixels))
+        scaled = logits if temperature is None else tempered(logits, temperature)
+        probabilities: NDArray[np.float32] = scaled.softmax(1).float().numpy()
+    return probabilities, ranked(logits.numpy())
+
+
+def ranked(scores: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The classes of the highest scores (M, K), (M, T), the first one first."""
+    return np.argsort(-scores, axis=1, kind="stable")[:, :TOP]
 
 
 def _normalised(card: Card, pixels: NDArray[np.uint8]) -> Tensor:
@@ -303,7 +357,7 @@ def _columns(card: Card) -> list[str]:
 
 def _rows(batch: Batch, class_names: list[str]) -> Iterator[list[str]]:
     """A row per file; one that could not be read has only its name and the reason."""
-    top = np.argsort(-batch.probabilities, axis=1, kind="stable")[:, :TOP]
+    top = batch.top
     read = 0
     for path, reason in batch.reasons.items():
         if reason is not None:
@@ -326,7 +380,7 @@ def _count(outcome: Outcome, batch: Batch, pictures: int) -> None:
         note = " (inverted)" if batch.inverted[number] else ""
         outcome.shown.append(Classified(f"{printable(path)}{note}", pixels, probabilities))
     defined = np.isfinite(batch.probabilities).all(axis=1)
-    labels = batch.probabilities.argmax(1)
+    labels = batch.top[:, 0]
     for number in np.flatnonzero(defined)[: MAX_LISTED - len(outcome.first)]:
         label = int(labels[number])
         outcome.first.append((read[number], label, float(batch.probabilities[number, label])))

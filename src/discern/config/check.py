@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import itertools
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import get_args
@@ -19,6 +20,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from discern.config.allowed import allowed, options, type_of
+from discern.config.models_meant import check_models, is_ensemble
 from discern.config.schema import (
     EXTRAS,
     IF_INSTALLED,
@@ -54,6 +56,7 @@ from discern.errors import (
     not_installed,
     raise_all,
 )
+from discern.files.places import placed
 from discern.files.walk import find_files
 from discern.redaction import remember
 from discern.runs.folder import find_checkpoint
@@ -352,12 +355,32 @@ def _check_model(cfg: DictConfig) -> None:
     find_checkpoint(cfg.ckpt_path)
 
 
+def _check_models(cfg: DictConfig) -> None:
+    check_models(plain(cfg.ckpt_path), cfg.ensemble)
+
+
+def _check_out(cfg: DictConfig) -> None:
+    if cfg.out is None:
+        return
+    if cfg.ensemble != "soup":
+        raise DiscernError(f"out={cfg.out} is the checkpoint of a soup: it needs ensemble=soup.")
+    if os.path.lexists(placed(cfg.out)):
+        raise DiscernError(f"out={cfg.out} exists; it must be a new file's path.")
+
+
 def _check_input(cfg: DictConfig) -> None:
     next(find_files(cfg.input))
 
 
 def _check_explanation(cfg: DictConfig) -> None:
     if cfg.explain:
+        several = cfg.tta != "none" or is_ensemble(plain(cfg.ckpt_path))
+        if several:
+            other = f"tta={cfg.tta}" if cfg.tta != "none" else "several models"
+            raise DiscernError(
+                f"explain=true is not possible together with {other}: it explains one answer of "
+                "one model."
+            )
         _check_installed("explain=true", "captum", "explain")
 
 
@@ -382,15 +405,18 @@ COMMANDS: dict[str, tuple[type[BaseModel], tuple[Check, ...]]] = {
             (SEARCHED, _check_searches),
         ),
     ),
-    "evaluate": (EvaluationSettings, ((("ckpt_path",), _check_model),)),
+    "evaluate": (
+        EvaluationSettings,
+        ((("ckpt_path", "ensemble"), _check_models), (("out", "ensemble"), _check_out)),
+    ),
     "export": (ExportSettings, ((("ckpt_path",), _check_model), (("format",), _check_format))),
     "inspect": (InspectionSettings, ()),
     "predict": (
         PredictionSettings,
         (
-            (("ckpt_path",), _check_model),
+            (("ckpt_path", "ensemble"), _check_models),
             (("input",), _check_input),
-            (("explain",), _check_explanation),
+            (("explain", "tta", "ckpt_path"), _check_explanation),
         ),
     ),
 }

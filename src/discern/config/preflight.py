@@ -51,7 +51,7 @@ class Preflight(Callback):
             resumed = config.get("sweep") and (config.sweep.resume or _sweep_there(config))
             folder = find_sweep(resumed) if resumed else _claim(config, "sweep")
             # Hydra composes each job's config from the overrides, so that the folder must be one.
-            with read_write(config):
+            with read_write(config), read_write(config.hydra):
                 config.hydra.sweep.dir = as_value(str(folder))
                 if resumed:
                     config.sweep.resume = as_value(str(resumed))

@@ -34,6 +34,16 @@ _Path = Annotated[str, AsTyped(), Field(min_length=1)]
 _Checkpoint = Annotated[str, AsTyped(words=WORDS), Field(min_length=1)]
 CHECKPOINT = "a checkpoint's path, a run's folder, last for the newest run or best for the best one"
 _Model = Annotated[_Checkpoint, Field(description=CHECKPOINT)]
+_OneOfSeveral = Annotated[str, AsTyped(words=WORDS, several=True), Field(min_length=1)]
+_Models = Annotated[
+    _OneOfSeveral | Annotated[list[_OneOfSeveral], Field(min_length=1, max_length=1000)],
+    Field(description=f"{CHECKPOINT}, or a list of these such as [RUN,RUN]"),
+]
+_Best = Annotated[
+    str,
+    Field(pattern="^top[1-9][0-9]{0,3}$", description="top3 for the three best jobs of a sweep"),
+]
+_Views = Annotated[int, Field(ge=1, le=1000, description="a number of random views, 1 to 1000")]
 _Folder = Annotated[_Path, Field(description="a folder's path")]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Engine = Literal["auto", "torch", "onnxruntime", "openvino"]
@@ -547,7 +557,11 @@ class InspectionSettings(Strict):
 class EvaluationSettings(InspectionSettings):
     """The settings of ``discern evaluate``; ``data`` may be the model's own."""
 
-    ckpt_path: _Model
+    ckpt_path: _Models
+    ensemble: Literal["mean", "soup"] | _Best | Annotated[None, Field(description="null")]
+    out: Annotated[_Path, Field(description="a file's path")] | None
+    tta: Literal["none", "flip", "five_crop"] | _Views
+    temperature: Literal["on", "off"]
     split: Literal["test", "val", "train"]
     data: dict[str, object]
     engine: Engine
@@ -556,7 +570,10 @@ class EvaluationSettings(InspectionSettings):
 class PredictionSettings(Strict):
     """The settings of ``discern predict``."""
 
-    ckpt_path: _Model
+    ckpt_path: _Models
+    ensemble: Literal["mean"] | _Best | Annotated[None, Field(description="null")]
+    tta: Literal["none", "flip", "five_crop"]
+    temperature: Literal["on", "off"]
     input: Annotated[
         _Path,
         Field(description="a picture, a folder of pictures, or a pattern such as 'photos/*.png'"),

@@ -38,10 +38,18 @@ def place_paths(cfg: DictConfig, settings: Mapping[str, AsTyped]) -> None:
     """Resolve ``~`` and relative paths against the home folder and the working directory."""
     for name, setting in settings.items():
         value = _value(cfg, name)
-        if isinstance(value, str) and value not in ("", *setting.words):
-            path = _placed(value, setting)
-            if path != value:
-                _set(cfg, name, path)
+        if setting.several and isinstance(value, list):
+            paths: object = [_placed_text(each, setting) for each in value]
+        else:
+            paths = _placed_text(value, setting)
+        if paths != value:
+            _set(cfg, name, paths)
+
+
+def _placed_text(value: object, setting: AsTyped) -> object:
+    if not isinstance(value, str) or value in ("", *setting.words):
+        return value
+    return _placed(value, setting)
 
 
 def _placed(value: str, setting: AsTyped) -> str:
@@ -120,7 +128,11 @@ def _set(cfg: DictConfig, name: str, value: object) -> None:
     parent, _, key = name.rpartition(".")
     above: DictConfig = OmegaConf.select(cfg, parent) if parent else cfg
     with flag_override(above, ["struct", "readonly"], [False, False]):
-        above[key] = as_value(value) if isinstance(value, str) else value
+        above[key] = list(map(_literal, value)) if isinstance(value, list) else _literal(value)
+
+
+def _literal(value: object) -> object:
+    return as_value(value) if isinstance(value, str) else value
 
 
 NUMBERS_OF_SWEEPS = (

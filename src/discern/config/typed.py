@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,12 +36,14 @@ class AsTyped:
         from_start: whether a relative path starts in the working directory.
         is_choice: whether it may also be a choice of its group, or a list of choices.
         words: values that are not paths.
+        several: whether it may also be a list of such texts, ``[a,b]``.
     """
 
     is_path: bool = True
     from_start: bool = True
     is_choice: bool = False
     words: tuple[str, ...] = ()
+    several: bool = False
 
 
 ONE_VALUE = ("hydra.", "sweep.")
@@ -150,6 +152,10 @@ def _for_hydra(text: str, setting: AsTyped, multirun: bool) -> str:
         return _quoted_if_needed(_expanded(text, setting))
     if _is_quoted(text) or (setting.is_choice and text.startswith("[")):
         return text
+    if setting.several and text.startswith("[") and text.endswith("]"):
+        one = replace(setting, several=False)
+        each = [_for_hydra(value, one, multirun=False) for value in _values(text[1:-1], setting)]
+        return f"[{','.join(each)}]"
     if multirun:
         if _FUNCTION.fullmatch(text):
             return text

@@ -260,16 +260,20 @@ def check_picture(source: Path | IO[bytes]) -> tuple[int, int, float]:
     return *picture.full, picture.white
 
 
-def fit_picture(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+def fit_picture(source: Path | IO[bytes], shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     """The picture in a file, cut at the centre and scaled to ``shape`` (C, H, W), uint8.
 
     Scaling averages over what a pixel covers; a picture that has the shape keeps its pixels.
+
+    Args:
+        source: the file's path, or the file, open.
+        shape: of the result.
 
     Raises:
         PictureError: as :func:`read_picture`.
     """
     channels, height, width = shape
-    image = read_picture(path, channels)
+    image = read_picture(source, channels)
     pixels = np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR))
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 

@@ -43,6 +43,9 @@ MAX_SETTING_DEPTH = 8
 MAX_LIST_LENGTH = 1000
 """Values in a list of a model's settings: a million layers would take a minute to build."""
 
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
+"""Of a card; networks that were trained with cross-entropy have 0.5 to 5."""
+
 Settings = dict[str, Any]
 
 _Name = Annotated[str, Field(max_length=MAX_NAME_LENGTH)]
@@ -186,6 +189,8 @@ class Card(Strict):
         backbone: of a model that has one, as it was before any training.
         data: title and fingerprint of the data set.
         split: how its images were divided, for whoever meets new ones.
+        temperature: what the logits are divided by for calibrated probabilities, fitted on the
+            validation images when the run ended; None where it has none.
         metrics: the latest when the checkpoint was written.
         versions: of the packages that wrote it.
         config: the run's settings, without its paths.
@@ -199,6 +204,7 @@ class Card(Strict):
     backbone: BackboneCard | None = None
     data: Annotated[dict[_Name, _Name], Field(max_length=100)]
     split: Rule | None = None
+    temperature: Annotated[float, Field(ge=MIN_TEMPERATURE, le=MAX_TEMPERATURE)] | None = None
     metrics: dict[_Name, float] = Field({}, max_length=MAX_LIST_LENGTH)
     versions: dict[_Name, _Name] = Field({}, max_length=MAX_LIST_LENGTH)
     config: Annotated[dict[str, Any], AfterValidator(_config)] = Field({})

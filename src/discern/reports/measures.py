@@ -16,8 +16,7 @@ def measure(predictions: Predictions, seed: int) -> dict[str, Estimate]:
 
     Their intervals come from a bootstrap over images, which ``seed`` determines.
     """
-    total, classes = len(predictions), len(predictions.class_names)
-    metrics = [metric for metric in METRICS if classes > metric.more_classes_than]
+    total, metrics = len(predictions), _existing(predictions)
     values = _weighted(predictions, metrics, np.ones((1, total)))
     resampled = _resampled(predictions, [m for m in metrics if m.interval != "wilson"], seed)
     estimates = {}
@@ -29,6 +28,17 @@ def measure(predictions: Predictions, seed: int) -> dict[str, Estimate]:
             interval = reflected if metric.interval == "reflected" else percentile
             estimates[name] = interval(value, resampled[name])
     return estimates
+
+
+def values_of(predictions: Predictions) -> dict[str, float]:
+    """The values of :func:`measure` without intervals, which take a thousand times as long."""
+    found = _weighted(predictions, _existing(predictions), np.ones((1, len(predictions))))
+    return {name: float(value[0]) for name, value in found.items()}
+
+
+def _existing(predictions: Predictions) -> list[Metric]:
+    classes = len(predictions.class_names)
+    return [metric for metric in METRICS if classes > metric.more_classes_than]
 
 
 def _resampled(

@@ -85,7 +85,7 @@ def _environment() -> Environment:
 
 @functools.cache
 def asset(name: str) -> Markup:
-    """A script or style sheet in ``pages``, which a template takes as it is."""
+    """A style sheet or a script of ``pages``, to be put into a page."""
     text = (PAGES / name).read_text(encoding="utf-8")
     assert "</script" not in text.lower()
     return Markup(text)

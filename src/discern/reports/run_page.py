@@ -362,8 +362,18 @@ def _calibration(facts: RunFacts) -> Section | None:
     ]
     return {
         "error": facts.measured["ece"],
+        "temperature": _temperature(facts.run),
         "plots": {"calibration": {"kind": "calibration", "bins": shown}},
     }
+
+
+def _temperature(run: Run) -> dict[str, float] | None:
+    """The temperature of the model, and the calibration error on test images with it."""
+    found = run.part("calibration")
+    pair = mapping(found.get("test")).get("ece")
+    value = finite(found.get("temperature"))
+    after = finite(pair[1]) if isinstance(pair, list) and len(pair) == 2 else None
+    return None if value is None or after is None else {"value": value, "error": after}
 
 
 def _gallery(tested: Tested) -> dict[str, object]:

@@ -57,18 +57,24 @@ class Predictions:
         indices: Tensor,
         class_names: list[str],
         files: list[str] | None = None,
+        temperature: float | None = None,
     ) -> Predictions:
-        """From logits (N, K) float32, with labels and indices int64 (N,)."""
+        """From logits (N, K) float32, with labels and indices int64 (N,).
+
+        A temperature changes probabilities and losses. The classes are ranked by the logits, since
+        rounding could make probabilities equal whose logits are not.
+        """
         from torch.nn.functional import cross_entropy  # start-up time
 
+        scaled = logits if temperature is None else tempered(logits, temperature)
         top = logits.topk(min(TOP, logits.shape[1]), dim=1).indices
         return cls(
             class_names,
             indices=indices.numpy(),
             labels=labels.numpy(),
             predicted=logits.argmax(dim=1).numpy(),
-            probabilities=logits.softmax(dim=1).numpy(),
-            losses=cross_entropy(logits, labels, reduction="none").numpy(),
+            probabilities=scaled.softmax(dim=1).float().numpy(),
+            losses=cross_entropy(scaled, labels, reduction="none").float().numpy(),
             in_top=(top == labels[:, None]).any(dim=1).numpy(),
             files=files,
         )
@@ -108,6 +114,13 @@ class Predictions:
     def worst(self, count: int) -> NDArray[np.int64]:
         """Rows with the highest losses, NaN first, then the highest."""
         return np.argsort(-np.nan_to_num(self.losses, nan=np.inf), kind="stable")[:count]
+
+
+def tempered(logits: Tensor, temperature: float) -> Tensor:
+    """Logits (N, K) divided by a temperature, float64, the highest of each row at 0."""
+    exact = logits.double()
+    # The difference first: the quotient of a large logit and a low temperature may be infinite.
+    return (exact - exact.amax(dim=1, keepdim=True)) / temperature
 
 
 def warn_of_undefined(undefined: int, images: int) -> None:

@@ -225,7 +225,8 @@ def _stays_at(rows: Sequence[Row], guess: float, least: float) -> bool:
     losses = [row.get("train/loss", float("nan")) for row in rows]
     if len(losses) < MIN_EPOCHS:
         return False
-    later = losses[1:] if len(losses) > MIN_EPOCHS else losses
+    # At first the loss falls to that of guessing.
+    later = losses[len(losses) // 2 :] if len(losses) > MIN_EPOCHS else losses
     gain = guess - least
     return guess - min(losses) <= LEARNT * gain and later[0] - later[-1] <= FALLEN * gain
 
