@@ -20,6 +20,7 @@ from discern.commands.predict import classify_files
 from discern.data.published import onnxruntime_web
 from discern.exports.export import export
 from discern.models.card import written
+from discern.models.combined import Model
 from discern.models.mlp import MLP
 from photos import ORIENTATION
 from run_files import Convolution
@@ -171,7 +172,7 @@ def pictures(tmp_path_factory) -> Path:
 
 def predicted(network: Any, folder: Path) -> dict[str, np.ndarray]:
     files = sorted(folder.iterdir())
-    (batch,) = classify_files(files, network, network.card, "auto")
+    (batch,) = classify_files(files, Model(network, network.card), "auto")
     assert set(batch.reasons.values()) == {None}
     return dict(zip([path.name for path in files], batch.probabilities, strict=True))
 
