@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 if "DISCERN_TESTS_HOME" not in os.environ:
     # No test sees what its user has kept or configured. The processes that pytest-xdist starts, and
     # all that tests start, have the same empty home.
+    from discern.files.cache import cache_dir
+
+    # Files that no test fetches, and some take from there.
+    os.environ["DISCERN_TESTS_KEPT"] = str(cache_dir(make=False))
     home = tempfile.mkdtemp(prefix="home-of-tests-")
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     os.environ |= {"DISCERN_TESTS_HOME": home, "HOME": home}

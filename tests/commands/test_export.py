@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from discern.commands import export as command
 from discern.commands.evaluate import evaluate
 from discern.commands.export import export
 from discern.commands.predict import predict
+from discern.data.published import onnxruntime_web
 from discern.errors import DiscernError
 from discern.exports import int8
 from discern.exports.running import Floats, Pixels
@@ -274,3 +276,33 @@ def test_what_is_wrong_is_said_before_anything_is_written(tmp_path):
         assert sentence in done.stderr
         assert "Traceback" not in done.stderr
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["photo.jpg"]
+
+
+def test_a_page_is_proven_as_the_file_that_it_runs(run, exported, tmp_path, monkeypatch):
+    cache, files = tmp_path / "cache" / "onnxruntime-web" / onnxruntime_web.VERSION, {}
+    cache.mkdir(parents=True)
+    for name in onnxruntime_web.FILES:
+        (cache / name).write_text(name)
+        files[name] = hashlib.sha256(name.encode()).hexdigest()
+    monkeypatch.setattr(onnxruntime_web, "FILES", files)
+    monkeypatch.setenv("DISCERN_CACHE_DIR", str(tmp_path / "cache"))
+    folder = exported(run, "format=web", "images=50")
+    (file,) = facts(folder)["files"]
+    assert (file["file"], file["proof"]["flipped"]) == ("model.onnx", 0)
+    assert (folder / "index.html").exists()
+
+
+def test_a_page_without_npm_and_in_eight_bits_is_refused_in_one_sentence(tmp_path):
+    (tmp_path / "none.safetensors").write_bytes(b"none")
+    cases = {
+        (): f"format=web needs onnxruntime-web {onnxruntime_web.VERSION}, which npm fetches once",
+        ("quantize=int8",): "ONNX alone has 8 bits",
+    }
+    for arguments, sentence in cases.items():
+        done = invoke(
+            "export", "ckpt_path=none.safetensors", "format=web", *arguments, cwd=tmp_path,
+            PATH="", DISCERN_CACHE_DIR=str(tmp_path / "cache"),
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert sentence in done.stderr
+        assert "Traceback" not in done.stderr

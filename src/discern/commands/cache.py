@@ -177,6 +177,7 @@ def _list_others(features: Path) -> None:
 _PURPOSES = {
     "engines": "backbones as other engines run them",
     "weights": "files of torch.save, converted once",
+    "onnxruntime-web": "runs models in the pages of format=web",
 }
 
 

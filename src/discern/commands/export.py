@@ -56,7 +56,7 @@ SPREAD = ["p99 ms, batch 32", "p50 ms, batch 32", "p99 ms, batch 1", "p50 ms, ba
 SHOWN = 10
 """Images whose labels differ that the terminal shows."""
 
-RUN_BY = {"onnx": FLOAT32, "torch_export": "torch.export", "openvino": OPENVINO}
+RUN_BY = {"onnx": FLOAT32, "web": FLOAT32, "torch_export": "torch.export", "openvino": OPENVINO}
 """Format -> what runs its file; the others are weights for PyTorch."""
 
 LONG_FACTS = ("class_names", "card", "known_images")

@@ -46,6 +46,7 @@ from discern.config.settle import (
 from discern.config.typed import AsTyped
 from discern.config.user_config import conf_dir
 from discern.config.values import adapter_of, plain
+from discern.data.published import onnxruntime_web
 from discern.errors import (
     DiscernError,
     as_override,
@@ -386,6 +387,8 @@ def _check_explanation(cfg: DictConfig) -> None:
 def _check_format(cfg: DictConfig) -> None:
     if cfg.format == "openvino":
         _check_installed("format=openvino", "openvino", "openvino")
+    if cfg.format == "web":
+        onnxruntime_web.check_available()
 
 
 Check = tuple[tuple[str, ...], Callable[[DictConfig], None]]

@@ -597,7 +597,7 @@ class ExportSettings(Strict):
     """The settings of ``discern export``; ``data`` may be the model's own."""
 
     ckpt_path: _Model
-    format: Literal["onnx", "torch_export", "torch", "openvino", "safetensors"]
+    format: Literal["onnx", "torch_export", "torch", "openvino", "safetensors", "web"]
     quantize: Literal["none", "int8", "auto"]
     out: _Folder
     proof: bool

@@ -35,6 +35,7 @@ _FUNCTIONS = {
     "torch": ("weights_file", "write_torch", "run_torch"),
     "openvino": ("openvino_file", "write", "run"),
     "safetensors": ("weights_file", "write_safetensors", "run_safetensors"),
+    "web": ("web_page", "write", "run"),
 }
 
 FORMATS = tuple(_FUNCTIONS)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import onnx
 import torch
+from torch import nn
 
 from discern.errors import DiscernError, first_line
 from discern.exports.about import PIXELS, PROBABILITIES
@@ -71,13 +72,27 @@ def graph(bundle: Bundle, card: Card) -> bytes:
             f"than the {MAX_WEIGHT_BYTES:,} that one ONNX file has room for; format=safetensors "
             "has no such limit."
         )
+    return traced(bundle, card, PROBABILITIES)
+
+
+def traced(module: nn.Module, card: Card, output: str) -> bytes:
+    """The ONNX model of a module that takes pixels, uint8 (N, H, W, C), without metadata.
+
+    Args:
+        module: gives one tensor, (N, …).
+        card: of the model whose pixels it takes.
+        output: the tensor's name.
+
+    Raises:
+        DiscernError: the module has an operator that ONNX lacks.
+    """
     model = io.BytesIO()
     with traceable(), _silent(), warnings.catch_warnings():
         # The tracer warns of constants and of its deprecation.
         warnings.simplefilter("ignore")
         try:
             torch.onnx.export(
-                bundle,
+                module,
                 (example(card),),
                 model,  # type: ignore[arg-type] # it takes open files as well
                 # torch.export, which the newer exporter builds on, takes 38 s for DenseNet-121 and
@@ -85,10 +100,10 @@ def graph(bundle: Bundle, card: Card) -> bytes:
                 dynamo=False,
                 opset_version=OPSET,
                 input_names=[PIXELS],
-                output_names=[PROBABILITIES],
+                output_names=[output],
                 dynamic_axes={
                     PIXELS: {0: "images", 1: "height", 2: "width"},
-                    PROBABILITIES: {0: "images"},
+                    output: {0: "images"},
                 },
             )
         except Exception as error:  # the exporter has many kinds

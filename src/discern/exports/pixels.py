@@ -97,21 +97,27 @@ class Prepare(nn.Module):
         across = self._weights(columns, pixels.shape[2], places[1]).T
         down = self._weights(rows, pixels.shape[1], places[0])
 
-        def rows_first(images: Tensor) -> Tensor:
+        def rows_first(images: Tensor, down: Tensor, across: Tensor) -> Tensor:
             return _rounded(down @ _rounded(images @ across, places[1]), places[0])
 
-        def columns_first(images: Tensor) -> Tensor:
+        def columns_first(images: Tensor, down: Tensor, across: Tensor) -> Tensor:
             return _rounded(_rounded(down @ images, places[0]) @ across, places[1])
 
         if not VERTICAL_FIRST:
-            return rows_first(images)
+            return rows_first(images, down, across)
         turned = by_pillow & (height > self.height)
         turned = turned & (height - self.height > 2 * (width - self.width))
-        if torch.onnx.is_in_onnx_export():
-            # A batch is resized in one order, and an empty one in the other, which takes no time.
-            count = pixels.shape[0] * (1 - turned.long())
-            return torch.cat([rows_first(images[:count]), columns_first(images[count:])])
-        return torch.where(turned, columns_first(images), rows_first(images))
+        if not torch.onnx.is_in_onnx_export():
+            one, other = columns_first(images, down, across), rows_first(images, down, across)
+            return torch.where(turned, one, other)
+
+        def part(used: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            # The order that is not used is given one pixel, which takes no time. ONNX Runtime up to
+            # 1.30 cannot multiply an empty batch.
+            rows, columns = (1 + (pixels.shape[axis] - 1) * used.long() for axis in (1, 2))
+            return images[:, :, :rows, :columns], down[:, :rows], across[:columns]
+
+        return torch.where(turned, columns_first(*part(turned)), rows_first(*part(~turned)))
 
     # Where an output pixel lies in the picture
 
