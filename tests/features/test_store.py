@@ -19,6 +19,7 @@ from discern.features import stores as folders
 from discern.features.arrays import Ids, write_chunk
 from discern.features.store import FeatureStore, FeatureTable
 from discern.features.stores import MARK, hold, in_use, last_used, make_room, remove, stores
+from discern.files.writing import UNFINISHED
 
 NAME = "0123456789abcdef" * 2
 WIDTH = 3
@@ -358,18 +359,15 @@ def test_a_mark_that_leads_elsewhere_is_not_followed(folder, tmp_path):
     assert in_use(folder), "it cannot be known"
 
 
-def test_what_killed_processes_left_is_removed_when_it_is_old(folder, monkeypatch):
-    for name in (".1.safetensors.abc", ".about.json.xyz"):
+def test_what_killed_processes_left_is_removed_and_nothing_else(folder):
+    left = f".1.safetensors.{'0f' * 8}{UNFINISHED}"
+    for name in (left, ".1.safetensors.abc", f"1.safetensors{UNFINISHED}"):
         (folder / name).write_text("half")
     before = {path.name for path in folder.iterdir()}
-    with opened(folder).writing():
-        pass
-    assert before <= {path.name for path in folder.iterdir()}
-    os.utime(folder / ".1.safetensors.abc", (1e9, 1e9))
     os.utime(folder / MARK, (1e9, 1e9))
     with opened(folder).writing():
         pass
-    assert before - {path.name for path in folder.iterdir()} == {".1.safetensors.abc"}
+    assert before - {path.name for path in folder.iterdir()} == {left}
 
 
 # What goes when there is no room

@@ -108,10 +108,12 @@ def test_validation_is_a_hand_made_pass_in_eval_mode_without_autograd(tiny_run, 
     assert all(mode and graph for mode, graph, _, _ in training)
     assert not any(mode or graph for mode, graph, _, _ in validation)
     network = run.model.network.eval()
-    for _, _, images, logits in validation:
-        assert torch.equal(forward(network, images), logits), "the best weights, nothing dropped"
+    with torch.no_grad():
+        for _, _, images, logits in validation:
+            assert torch.equal(forward(network, images), logits), "the best, nothing dropped"
     before = torch.get_rng_state()
-    assert torch.equal(network(images), network(images))
+    with torch.no_grad():
+        assert torch.equal(network(images), network(images))
     assert torch.equal(torch.get_rng_state(), before)
     network.train()
     assert not torch.equal(network(images), network(images))
