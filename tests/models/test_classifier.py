@@ -116,4 +116,5 @@ def test_validation_is_a_hand_made_pass_in_eval_mode_without_autograd(tiny_run, 
         assert torch.equal(network(images), network(images))
     assert torch.equal(torch.get_rng_state(), before)
     network.train()
-    assert not torch.equal(network(images), network(images))
+    with torch.no_grad():
+        assert not torch.equal(network(images), network(images))

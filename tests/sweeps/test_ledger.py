@@ -8,6 +8,7 @@ import pytest
 from filelock import FileLock
 
 from discern.errors import DiscernError
+from discern.models.checkpoint import write as write_checkpoint
 from discern.runs.state import State
 from discern.sweeps import ledger as ledgers
 from discern.sweeps.ledger import Ledger
@@ -84,7 +85,7 @@ def test_an_interrupted_job_goes_on_from_its_checkpoint_and_another_begins_anew(
         (tmp_path / job.name / "checkpoints").mkdir(parents=True)
         (tmp_path / job.name / "config.yaml").touch()
     last = tmp_path / "lr=0.1" / "checkpoints" / "last.safetensors"
-    last.touch()
+    write_checkpoint({"state_dict": {}}, last)
     assert ledger.resumption(ledger.jobs[0]) == [f"ckpt_path='{last}'"]
     assert ledger.resumption(ledger.jobs[1]) == []
     assert not (tmp_path / "lr=0.2").exists()

@@ -125,7 +125,7 @@ def test_a_file_that_a_state_names_is_none_but_a_checkpoint_beside(
     tiny_run(*ARMED, f"ckpt_path={last}", "trainer.max_epochs=3", name="first")
 
     for path in (elsewhere.folder / "checkpoints").iterdir():
-        assert path.name in ("best.safetensors", "last.safetensors")
+        assert path.name in ("best.safetensors", "last.safetensors", "previous.safetensors")
         assert path.read_bytes() != b"a secret"
     assert all(path.exists() for path in before), "something was removed"
     assert secret.read_text() == "a secret"

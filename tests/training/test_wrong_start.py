@@ -82,7 +82,9 @@ def test_a_folder_whose_checkpoints_are_all_damaged(tiny_run, begun):
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
-    assert "damaged" in refused(tiny_run, f"ckpt_path='{begun}'")
+    said = refused(tiny_run, f"ckpt_path='{begun}'")
+    for name in ("last", "best"):
+        assert f"{name}.safetensors: its SHA-256 is not what it says" in said
 
 
 @pytest.mark.parametrize("loop", ["a", "begun/checkpoints/last.safetensors"])

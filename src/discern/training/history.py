@@ -357,11 +357,16 @@ class MetricsCSV(Logger):
 
     Args:
         path: the file; it is replaced as a whole, so that a reader never sees half a row.
+
+    Raises:
+        OSError: its folder cannot be made.
     """
 
     def __init__(self, path: str | Path) -> None:
         super().__init__()
         self.path = Path(path)
+        # Now: a path that never could be written is a mistake, a full disk later is bad luck.
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         self._unwritten: Sequence[Row] = ()
         self._next = 0.0
 

@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.tensorboard import SummaryWriter
 
+from discern.errors import DiscernError
 from discern.files.writing import write_whole
 from discern.redaction import redacted_setting
 from discern.reports.tensorboard.events import EventWriter
@@ -54,8 +55,16 @@ class TensorBoard(TensorBoardLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> SummaryWriter:
-        """What writes the events."""
+        """What writes the events.
+
+        Raises:
+            DiscernError: the logger was given settings that would have no effect.
+        """
         if self._experiment is None:
+            if idle := sorted({"flush_secs", "max_queue"} & self._kwargs.keys()):
+                raise DiscernError(
+                    f"logger: {' and '.join(idle)} cannot be set, as each event is written at once."
+                )
             self._experiment = EventWriter(log_dir=self.log_dir, **self._kwargs)
         return self._experiment
 
