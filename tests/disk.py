@@ -7,6 +7,8 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
+from discern.runs.holding import LOCKS
+
 
 def visible(folder: Path) -> set[str]:
     """The names in a folder that do not begin with a dot."""
@@ -25,5 +27,8 @@ def full_after(size: int) -> Iterator[None]:
 
 
 def hidden(folder: Path) -> list[Path]:
-    """The files below a folder whose names begin with a dot, as those of unfinished writes do."""
-    return [path for path in folder.rglob(".*") if path.is_file()]
+    """The files below a folder whose names begin with a dot, as those of unfinished writes do.
+
+    A lock's file is none of them: one that a killed process has left locks nothing.
+    """
+    return [path for path in folder.rglob(".*") if path.is_file() and path.name not in LOCKS]

@@ -89,6 +89,7 @@ def test_the_folder_is_named_for_the_run_and_holds_what_it_was(finished):
         "samples.png",
         "checkpoints/best.safetensors",
         "checkpoints/last.safetensors",
+        "checkpoints/previous.safetensors",
         "config.yaml",
         "curves.png",
         "hydra.yaml",
@@ -210,7 +211,7 @@ def test_summary_says_where_the_time_went(finished):
     facts, rows = summary(folder), metrics_csv(folder)
     seconds = facts["seconds"]
     assert seconds.keys() == {
-        "import", "data", "figures", "fit", "validation", "test", "total",
+        "import", "data", "figures", "fit", "validation", "calibration", "test", "total",
     }  # fmt: skip
     assert all(value > 0 for value in seconds.values())
     assert sum(seconds.values()) - seconds["total"] <= seconds["total"]

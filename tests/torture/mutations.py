@@ -34,7 +34,7 @@ class Mutation(NamedTuple):
     tests: tuple[str, ...]
 
 
-POWER, KILL = ("tests/torture/test_power_loss.py",), ("tests/torture/test_kill.py",)
+POWER, KILL = ("tests/torture/test_torture_power_loss.py",), ("tests/torture/test_torture_kill.py",)
 CHECKPOINTS = ("tests/training/test_checkpointing.py",)
 WRITING, CHECKPOINT = "files/writing.py", "models/checkpoint.py"
 

@@ -79,6 +79,7 @@ PHASES = {
     "features": "features of the frozen backbone",
     "fit": "training",
     "validation": "validation",
+    "calibration": "calibration",
     "test": "test",
     "figures": "pictures",
 }

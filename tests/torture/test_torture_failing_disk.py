@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from torture.case import SEED, assert_holds, sample, try_case
-from torture.disk import cases
 from torture.disturb import may_watch
+from torture.failing_disk import cases
 from torture.writers import Situation
 
 pytestmark = pytest.mark.skipif(bool(may_watch()), reason=may_watch())
