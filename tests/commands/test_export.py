@@ -90,6 +90,38 @@ def test_evaluate_gives_the_checkpoints_numbers(run, exported, tiny_mnist, tmp_p
     assert [row[:4] for row in before] == [row[:4] for row in after]
 
 
+@pytest.mark.parametrize("tta", ["none", "flip"])
+def test_several_models_and_views_are_one_file(tiny_run, tiny_mnist, tmp_path, no_pictures, tta):
+    runs = [tiny_run(f"seed={seed}", "data.seed=0", name=f"run{seed}").folder for seed in (0, 1)]
+    meant = f"[{runs[0]},{runs[1]}]"
+    cfg = run_files.composed(f"ckpt_path={meant}", "proof=true", f"tta={tta}",
+                             f"data.dir='{tiny_mnist}'", command="export")  # fmt: skip
+    cfg.out, cfg.seconds = str(tmp_path / "exported"), 0
+    export(cfg)
+    (file,) = facts(tmp_path / "exported")["files"]
+    assert (file["proof"]["flipped"], file["proof"]["images"]) == (0, 100)
+    for name, path in (("several", meant), ("file", tmp_path / "exported" / "model.onnx")):
+        cfg = run_files.composed(
+            f"ckpt_path={path}", f"data.dir='{tiny_mnist}'",
+            f"tta={tta if name == 'several' else 'none'}", command="evaluate",
+        )  # fmt: skip
+        cfg.folder = str(tmp_path / name)
+        evaluate(cfg)
+    one, other = (
+        json.loads((tmp_path / name / "metrics.json").read_text())["metrics"]
+        for name in ("several", "file")
+    )
+    for metric, value in one.items():
+        assert other[metric] == pytest.approx(value, abs=1e-5)
+
+
+@pytest.mark.parametrize("said", ["tta=flip", "several models"])
+def test_weights_alone_are_of_one_model_that_sees_a_picture_once(run, exported, said):
+    asked = ["tta=flip"] if said == "tta=flip" else [f"ckpt_path=[{run},{run}]"]
+    with pytest.raises(DiscernError, match=f"format=torch is not possible together with {said}"):
+        exported(run, "format=torch", *asked)
+
+
 def test_a_split_that_the_file_does_not_know_is_refused(run, exported, tiny_mnist, tmp_path):
     model = exported(run, "proof=false") / "model.onnx"
     cfg = run_files.composed(

@@ -16,6 +16,7 @@ from torch import nn
 from discern.errors import DiscernError
 from discern.exports.export import export
 from discern.exports.running import runs_in_torch
+from discern.models.combined import Model, combined
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "mlp": mlp,
@@ -45,6 +46,20 @@ def test_onnx_gives_the_checkpoints_probabilities(name, tmp_path):
         assert found.dtype == np.float32
         assert found.shape == (count, len(CLASSES))
         assert found == pytest.approx(expected(pixels), abs=1e-6)
+
+
+@pytest.mark.parametrize("tta", ["flip", "five_crop"])
+def test_several_networks_and_views_of_a_picture_are_one_graph(tta, tmp_path):
+    networks = [transfer("torchvision", name) for name in ("mobilenet_v3_small", "squeezenet1_1")]
+    models = [
+        Model(each, each.card.model_copy(update={"temperature": 1.5}))  # type: ignore[union-attr]
+        for each in networks
+    ]
+    model = combined(models, tta)
+    model.network.card = model.card  # type: ignore[assignment]
+    exported = export(model.network, tmp_path)
+    pixels = pictures(3, 2, 90, 71)
+    assert exported.run(pixels) == pytest.approx(runs_in_torch(model.network)(pixels), abs=1e-6)
 
 
 @pytest.mark.parametrize("format_name", ["torch_export", "torch", "safetensors"])

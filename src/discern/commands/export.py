@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import platform
+from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from omegaconf import DictConfig, open_dict
 from torch import nn
 
 from discern.commands.evaluate import check_fit, data_settings
+from discern.commands.members import known_to_any, members_of
 from discern.config.check import check
 from discern.data.images import Images
 from discern.data.known import KnownImages
@@ -35,10 +38,10 @@ from discern.exports.report import (
 from discern.exports.running import Pixels, Run, runs_in_torch
 from discern.exports.speed import BATCHES, Speeds, faster, measure
 from discern.models.card import Card
-from discern.models.saved import known_images, model_name, read, rebuilt
+from discern.models.combined import Model, combined
+from discern.models.saved import model_name
 from discern.models.threads import use_threads
 from discern.models.torch_file import sha256_of
-from discern.runs.folder import find_checkpoint
 from discern.runs.summary import versions
 from discern.tables import table
 from discern.training.build import build_data
@@ -75,30 +78,33 @@ def export(cfg: DictConfig) -> Report:
     """
     check(cfg, "export")
     quiet_libraries()
-    checkpoint, folder = find_checkpoint(cfg.ckpt_path), Path(cfg.out)
+    members, folder = members_of(cfg.ckpt_path, cfg.ensemble), Path(cfg.out)
+    checkpoint = members[0].path
     if is_exported(checkpoint):
         raise DiscernError(
             f"ckpt_path={cfg.ckpt_path} is an exported model; give the checkpoint that it was "
             "exported from."
         )
-    content = read(checkpoint)
-    network = rebuilt(checkpoint, content)
-    card: Card = network.card  # type: ignore[assignment]
+    model: Model = members[0]
+    if len(members) > 1 or cfg.tta != "none":
+        model = combined(members, cfg.tta)
+    network, card = model.network, model.card
+    network.card = card  # type: ignore[assignment]
     use_threads(network, card.input_shape)
-    known = known_images(checkpoint, content)
+    known = known_to_any(members)
     needed = cfg.proof or cfg.quantize != "none"
-    data = _data(cfg, card, checkpoint, known) if needed else None
+    data = _data(cfg, members[0].card, checkpoint, known) if needed else None
     calibration = _calibration(data, cfg.quantize)
     exported = export_model(
         network,
         folder,
         format=cfg.format,
         temperature=card.temperature or 1.0,
-        sha256=sha256_of(checkpoint),
+        sha256=_digest([member.path for member in members]),
         known=known,
     )
     log.info("Exported: %s", relative(exported.path))
-    report = _measured(cfg, network, exported, data, calibration)
+    report = _measured(cfg, network, exported, data, calibration, checkpoint)
     write(report, folder)
     _show(report)
     proof = report.files[0].proof
@@ -111,6 +117,12 @@ def export(cfg: DictConfig) -> Report:
         )
     log.info("Report: %s", relative(folder / PAGE))
     return report
+
+
+def _digest(checkpoints: Sequence[Path]) -> str:
+    """The SHA-256 of a checkpoint; of several, that of theirs in hexadecimal digits, in order."""
+    digests = [sha256_of(path) for path in checkpoints]
+    return digests[0] if len(digests) == 1 else sha256("".join(digests).encode()).hexdigest()
 
 
 def _data(cfg: DictConfig, card: Card, checkpoint: Path, known: KnownImages) -> ImageDataModule:
@@ -153,6 +165,7 @@ def _measured(
     exported: Exported,
     data: ImageDataModule | None,
     calibration: list[Pixels],
+    checkpoint: Path,
 ) -> Report:
     """The report of an export; where 8 bits are asked for, their file is written here."""
     card: Card = network.card  # type: ignore[assignment]
@@ -178,7 +191,7 @@ def _measured(
         format=exported.format,
         files=files,
         about={key: value for key, value in exported.about.items() if key not in LONG_FACTS},
-        checkpoint=find_checkpoint(cfg.ckpt_path),
+        checkpoint=checkpoint,
         machine=_machine(),
         speeds=speeds,
         sizes={

@@ -351,10 +351,6 @@ def _check_searches(cfg: DictConfig) -> None:
         raise DiscernError(f"{searches[0]} needs optimizer.lr, and {optimizer} is given none here.")
 
 
-def _check_model(cfg: DictConfig) -> None:
-    find_checkpoint(cfg.ckpt_path)
-
-
 def _check_models(cfg: DictConfig) -> None:
     check_models(plain(cfg.ckpt_path), cfg.ensemble)
 
@@ -384,7 +380,17 @@ def _check_explanation(cfg: DictConfig) -> None:
         _check_installed("explain=true", "captum", "explain")
 
 
+WEIGHTS_ALONE = ("torch", "safetensors")
+"""Formats of ``discern export`` that hold a network's weights, and not what is done with them."""
+
+
 def _check_format(cfg: DictConfig) -> None:
+    if cfg.format in WEIGHTS_ALONE and (cfg.tta != "none" or is_ensemble(plain(cfg.ckpt_path))):
+        other = f"tta={cfg.tta}" if cfg.tta != "none" else "several models"
+        raise DiscernError(
+            f"format={cfg.format} is not possible together with {other}: it holds the weights of "
+            "one network alone; format=onnx is."
+        )
     if cfg.format == "openvino":
         _check_installed("format=openvino", "openvino", "openvino")
     if cfg.format == "web":
@@ -409,7 +415,13 @@ COMMANDS: dict[str, tuple[type[BaseModel], tuple[Check, ...]]] = {
         EvaluationSettings,
         ((("ckpt_path", "ensemble"), _check_models), (("out", "ensemble"), _check_out)),
     ),
-    "export": (ExportSettings, ((("ckpt_path",), _check_model), (("format",), _check_format))),
+    "export": (
+        ExportSettings,
+        (
+            (("ckpt_path", "ensemble"), _check_models),
+            (("format", "tta", "ckpt_path"), _check_format),
+        ),
+    ),
     "inspect": (InspectionSettings, ()),
     "predict": (
         PredictionSettings,

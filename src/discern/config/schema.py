@@ -596,7 +596,9 @@ class PredictionSettings(Strict):
 class ExportSettings(Strict):
     """The settings of ``discern export``; ``data`` may be the model's own."""
 
-    ckpt_path: _Model
+    ckpt_path: _Models
+    ensemble: Literal["mean"] | _Best | Annotated[None, Field(description="null")]
+    tta: Literal["none", "flip", "five_crop"]
     format: Literal["onnx", "torch_export", "torch", "openvino", "safetensors", "web"]
     quantize: Literal["none", "int8", "auto"]
     out: _Folder

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from discern.exports.pixels import Prepare
 from discern.models.card import Card
+from discern.models.combined import Calibrated, Ensemble, FiveCrop, Flip
 from discern.models.transfer import TransferClassifier
 
 
@@ -25,24 +26,44 @@ class Bundle(nn.Module):
         super().__init__()
         card: Card = network.card  # type: ignore[assignment]
         self.prepare = Prepare(card)
-        self.network = network
+        self.network = _traceable(network)
         self.temperature = temperature
         self.eval()
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Class probabilities."""
-        logits = self._logits(self.prepare(pixels))
+        logits: Tensor = self.network(self.prepare(pixels))
         if self.temperature != 1:
             logits = logits / self.temperature
         return logits.softmax(1)
 
-    def _logits(self, images: Tensor) -> Tensor:
-        network = self.network
-        if isinstance(network, TransferClassifier):
-            # Without the engine and the inference mode of a frozen backbone, which leave no graph.
-            return network.head(network.backbone(network._prepared(images)))  # type: ignore[no-any-return]
-        logits: Tensor = network(images)
+
+class _Transfer(nn.Module):
+    """A backbone and its head, without engine and inference mode, which leave no graph."""
+
+    def __init__(self, network: TransferClassifier) -> None:
+        super().__init__()
+        self.backbone, self.head = network.backbone, network.head
+        self._prepared = network._prepared
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.backbone(self._prepared(images)))
         return logits
+
+
+def _traceable(network: nn.Module) -> nn.Module:
+    """A network, or one made of several, of whose forward pass a graph can be made."""
+    if isinstance(network, TransferClassifier):
+        return _Transfer(network)
+    if isinstance(network, Ensemble):
+        return Ensemble([_traceable(member) for member in network.members])
+    if isinstance(network, Calibrated):
+        return Calibrated(_traceable(network.network), network.temperature)
+    if isinstance(network, Flip):
+        return Flip(_traceable(network.network))
+    if isinstance(network, FiveCrop):
+        return FiveCrop(_traceable(network.network), network.height, network.width)
+    return network
 
 
 @contextmanager
