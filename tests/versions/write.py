@@ -53,6 +53,7 @@ def write(folder: Path) -> None:
             path.unlink()
     for tested in Path("sweep").glob("lr=*/test"):
         shutil.rmtree(tested)
+    Path("sweep", "best", "test").unlink(missing_ok=True)  # a link to one of them
 
 
 if __name__ == "__main__":
