@@ -20,6 +20,8 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from discern.errors import DiscernError, refusals_of_files
 from discern.errors import said as sentence
 from discern.files import writing
@@ -28,7 +30,10 @@ from discern.training import checkpointing
 from torture.writers import Situation, States
 
 PATIENCE = 30.0
-"""Seconds after which strace counts as one that may not watch."""
+"""Seconds after which strace counts as one that may not watch, and a writer as one that hangs."""
+
+# OpenMP's threads do not survive a fork.
+torch.set_num_threads(1)
 
 PR_SET_PTRACER = 0x59616D61
 """Lets any process watch this one, where that needs to be allowed (Linux's Yama)."""
@@ -93,11 +98,25 @@ def write(
         os.write(go, b"!")  # the writer has the other end too, so that closing it says nothing
         os.close(go)
         os.close(ready)
-        status = os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
+        status = _ended(number)
         if tracer is not None:
             tracer.wait()
         with os.fdopen(said) as file:
             return Outcome(status, file.read(), log.read_text(errors="replace"))
+
+
+def _ended(number: int) -> int:
+    """The exit status of a writer, which is killed if it hangs."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        found, status = os.waitpid(number, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > deadline:
+            os.kill(number, signal.SIGKILL)
+            os.waitpid(number, 0)
+            raise AssertionError("the writer hangs")
+        time.sleep(0.001)
 
 
 def _write(situation: Situation, folder: Path, limit: int) -> int:

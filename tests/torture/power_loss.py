@@ -149,11 +149,29 @@ def recorded(situation: Situation) -> tuple[Disk, list[Call]]:
 _LINE = re.compile(r"^\d+ +(\w+)\((.*)\) += (-?\d+)", re.MULTILINE)
 
 
+_BEGUN = re.compile(r"^(\d+) +(\w+\(.*) <unfinished \.\.\.>$")
+_ENDED = re.compile(r"^(\d+) +<\.\.\. \w+ resumed>(.*)$")
+
+
+def _joined(log: str) -> str:
+    """The log with each call on one line, also where two threads were in one at a time."""
+    begun: dict[str, str] = {}
+    lines = []
+    for line in log.splitlines():
+        if found := _BEGUN.match(line):
+            begun[found[1]] = found[2]
+        elif found := _ENDED.match(line):
+            lines.append(f"{found[1]} {begun.pop(found[1], '')}{found[2]}")
+        else:
+            lines.append(line)
+    return "\n".join(lines)
+
+
 def _calls(log: str, place: str) -> Iterator[Call]:
     """The calls in the log of strace that concern the folder ``place``."""
     opened: dict[int, str] = {}
     position: dict[int, int] = {}
-    for kind, arguments, result in _LINE.findall(log):
+    for kind, arguments, result in _LINE.findall(_joined(log)):
         texts = [
             bytes.fromhex(text.replace("\\x", "")) for text in re.findall('"(.*?)"', arguments)
         ]

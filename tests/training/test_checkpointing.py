@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import stat
@@ -12,6 +13,7 @@ import torch
 from lightning.pytorch import Callback
 
 from discern.errors import DiscernError
+from discern.files import writing
 from discern.training import checkpointing
 from discern.training.checkpointing import WholeFileCheckpointIO
 from disk import visible
@@ -192,3 +194,23 @@ def test_a_callback_whose_state_has_no_place_in_a_file_is_told(tiny_run):
         DiscernError, match=r"seen\.1\.when of the checkpoint is a datetime\.datetime"
     ):
         tiny_run(f"trainer.callbacks=[{own}]")
+
+
+def test_a_try_that_fails_after_the_rename_costs_not_the_checkpoint_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpointing, "PAUSES", (0.0, 0.0))
+    last = tmp_path / "last.safetensors"
+    CHECKPOINTS.save_checkpoint({"epoch": 1}, last)
+    sync, failures = writing.sync_folder, [OSError(errno.ENOSPC, "full")]
+
+    def sometimes(folder: Path) -> None:
+        if failures:
+            raise failures.pop()
+        sync(folder)
+
+    monkeypatch.setattr(writing, "sync_folder", sometimes)
+    CHECKPOINTS.save_checkpoint({"epoch": 2}, last)
+    found = [
+        CHECKPOINTS.load_checkpoint(tmp_path / f"{name}.safetensors")["epoch"]
+        for name in ("last", "previous")
+    ]
+    assert found == [2, 1]

@@ -134,7 +134,11 @@ def proof_table(report: Report) -> Table:
             ["labels that differ", "", *(f"{p.flipped:,}" for p in known)],
             ["largest difference in probability", "", *(_small(p.difference) for p in known)],
             ["accuracy", before, *(percent(p.accuracy_after) for p in known)],
-            ["right in the checkpoint alone : in the file alone", "", *(f"{p.only_before:,} : {p.only_after:,}" for p in known)],
+            [
+                "right in the checkpoint alone : in the file alone",
+                "",
+                *(f"{p.only_before:,} : {p.only_after:,}" for p in known),
+            ],
             ["p of McNemar's test", "", *(f"{p.p:.3g}" for p in known)],
         ]
     return ["", "checkpoint", *names], rows

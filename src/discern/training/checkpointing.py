@@ -55,8 +55,11 @@ class WholeFileCheckpointIO(CheckpointIO):
                 callback's object.
         """
         path = Path(path)
-        keep = path.with_name(BEFORE_LAST) if path.name == LAST_SAVED else None
+        beside = path.with_name(BEFORE_LAST) if path.name == LAST_SAVED else None
+        replaced = _number_of(path)
         for pause in (*PAUSES, None):
+            # A try may fail after the new file has its name, which is not the one before then.
+            keep = beside if _number_of(path) == replaced else None
             try:
                 write({"state_dict": {}, **checkpoint}, path, keep)
             except OSError as error:
@@ -87,6 +90,14 @@ class WholeFileCheckpointIO(CheckpointIO):
         """
         with about("ckpt_path"):
             return read(path)
+
+
+def _number_of(path: Path) -> int | None:
+    """The inode number of a file; None if there is none."""
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None
 
 
 class RunCheckpoint(ModelCheckpoint, BetweenBatches):
