@@ -60,3 +60,12 @@ def hugging_face_dir() -> Path:
 
 def _cache() -> str:
     return os.environ.get("XDG_CACHE_HOME", "~/.cache")
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """The numbers of a file system and of a file or folder on it; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

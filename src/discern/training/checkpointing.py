@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from discern.errors import DiscernError, about, first_line
+from discern.files.places import identity
 from discern.files.writing import write_whole
 from discern.models.checkpoint import SUFFIX, flaw, write
 from discern.models.saved import read
@@ -56,10 +57,10 @@ class WholeFileCheckpointIO(CheckpointIO):
         """
         path = Path(path)
         beside = path.with_name(BEFORE_LAST) if path.name == LAST_SAVED else None
-        replaced = _number_of(path)
+        replaced = identity(path)
         for pause in (*PAUSES, None):
             # A try may fail after the new file has its name, which is not the one before then.
-            keep = beside if _number_of(path) == replaced else None
+            keep = beside if identity(path) == replaced else None
             try:
                 write({"state_dict": {}, **checkpoint}, path, keep)
             except OSError as error:
@@ -90,14 +91,6 @@ class WholeFileCheckpointIO(CheckpointIO):
         """
         with about("ckpt_path"):
             return read(path)
-
-
-def _number_of(path: Path) -> int | None:
-    """The inode number of a file; None if there is none."""
-    try:
-        return path.stat().st_ino
-    except OSError:
-        return None
 
 
 class RunCheckpoint(ModelCheckpoint, BetweenBatches):

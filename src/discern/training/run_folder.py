@@ -7,6 +7,7 @@ from pathlib import Path
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from discern.errors import DiscernError
+from discern.files.places import identity
 
 
 class FolderWatch(Callback):
@@ -20,11 +21,11 @@ class FolderWatch(Callback):
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.absolute()
-        self._identity = _identity(self._folder)
+        self._identity = identity(self._folder)
 
     def check(self) -> None:
         """Raise a DiscernError unless the folder is still the one that the run began in."""
-        if self._identity is not None and _identity(self._folder) != self._identity:
+        if self._identity is not None and identity(self._folder) != self._identity:
             raise DiscernError(
                 f"{self._folder}, the run's folder, was moved, removed or replaced while the run "
                 "was going on; continue from the last checkpoint, where it is now (ckpt_path=FILE)."
@@ -45,12 +46,3 @@ class FolderWatch(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look before the results are written."""
         self.check()
-
-
-def _identity(folder: Path) -> tuple[int, int] | None:
-    """The numbers of a folder and its file system; None where there is none."""
-    try:
-        status = folder.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
