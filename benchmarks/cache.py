@@ -117,7 +117,7 @@ class Epochs:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             cfg = compose("train", list(settings))
         self.data.features = self.source
-        built = patch("discern.run.build_data", lambda cfg: self.data)
+        built = patch("discern.training.parts.build_data", lambda cfg: self.data)
         hidden = io.StringIO()  # the bars are drawn, but not shown
         with tempfile.TemporaryDirectory() as cfg.folder, built:
             with contextlib.redirect_stdout(hidden), contextlib.redirect_stderr(hidden):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from pathlib import Path
 
 import numpy as np
 import pytest
+from lightning.pytorch import Callback
 
 from discern.runs.tested import Tested, read_tested
 from photos import photos_in_turn
-from run_files import DISCERN, command, metrics_csv, summary
+from run_files import DISCERN, command, metrics_csv, summary, weights
 from starter import begin, end, invoke, kill, said, until
 
 
@@ -159,6 +161,30 @@ def test_two_processes_end_whatever_the_settings(pictures, tmp_path, overrides):
     count = 17 if "trainer.limit_test_batches=0.4" not in overrides else 8
     assert len(tested(two).predictions.labels) == count
     assert summary(two)["reason"] == "2 of 2 epochs"
+
+
+class BadBatchOfOneProcess(Callback):
+    """Makes a batch of the second process NaN, and checks that all weights agree."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        if trainer.global_rank == 1 and (trainer.current_epoch, batch_idx) == (0, 2):
+            batch[0].fill_(math.nan)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        total = sum(weight.detach().sum() for weight in pl_module.parameters())
+        assert (trainer.strategy.reduce(total, reduce_op="mean") - total).abs() < 1e-6
+
+
+def test_two_processes_leave_a_step_out_together(pictures, tmp_path):
+    """One alone has met the batch that is not finite, and the weights of both stay the same."""
+    poison = "{_target_: training.test_processes.BadBatchOfOneProcess}"
+    clean = run(tmp_path, 2, "on_nan=skip", name="clean")
+    two = run(tmp_path, 2, "on_nan=skip", f"trainer.callbacks=[{poison}]", name="two")
+    facts = summary(two)
+    assert facts["reason"] == "2 of 2 epochs"
+    assert facts["steps"] == summary(clean)["steps"] - 1
+    assert facts["warnings"][-1].startswith("1 of ")
+    assert all(weight.isfinite().all() for weight in weights(two).values())
 
 
 def test_the_other_processes_are_started_with_the_command_that_was_typed(tmp_path):
