@@ -73,14 +73,15 @@ def files(folder: Path) -> dict[str, int]:
 def test_a_second_run_in_the_folder_says_who_has_it_and_touches_nothing(tmp_path):
     first = begin(tmp_path, *LONG)
     until((tmp_path / "run" / "metrics.csv").exists, first)
-    before = files(tmp_path)
+    before = files(tmp_path / "run")
+    assert len(before) > 2
     second = invoke(*RUN, cwd=tmp_path)
     assert second.returncode == 1
     assert second.stderr == (
         f"Error: hydra.run.dir=run is in use: process {first} on "
         f"{socket.gethostname()} is at work in it; name another folder, or wait for its end.\n"
     )
-    assert files(tmp_path) == before
+    assert files(tmp_path / "run") == before
     kill(first)
     assert (tmp_path / "run" / LOCK).exists()
     last = tmp_path / "run" / "checkpoints" / "last.safetensors"

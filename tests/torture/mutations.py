@@ -112,7 +112,7 @@ MUTATIONS = {
     ),
     "lock of a folder that a command takes": Mutation(
         "config/preflight.py", '    hold(folder, named_by or "folder")\n', "",
-        ("tests/config/test_preflight.py",),
+        ("tests/runs/test_holding.py",),
     ),
     "lock of a run's folder": Mutation(
         "run.py", "with held(Path(cfg.folder)), recorded(", "with recorded(",
