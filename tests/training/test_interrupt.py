@@ -89,6 +89,16 @@ def test_an_interrupted_run_that_is_continued_is_the_undisturbed_run(tiny_run, s
         assert [row["epoch"] for row in metrics_csv(rest.folder)] == [1, 2, 3], step
 
 
+def test_a_run_that_overfits_goes_on_within_its_few_batches(tiny_run):
+    settings = ("trainer.overfit_batches=4", "trainer.max_epochs=2")
+    whole = tiny_run(*settings, name="whole")
+    part = tiny_run(*settings, sends(3), name="part")
+    last = part.folder / "checkpoints" / "last.safetensors"
+    rest = tiny_run(*settings, f"ckpt_path={last}", name="rest")
+    assert same_bits(weights(rest.folder), weights(whole.folder))
+    assert rest.metrics == whole.metrics
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("during", ["step", "validation", "epoch end"])
 def test_a_signal_at_the_end_of_an_epoch_lets_it_end(tiny_run, number, during):

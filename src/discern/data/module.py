@@ -30,7 +30,7 @@ from discern.data.images import (
 from discern.data.in_memory import InMemoryImages
 from discern.data.known import Changes, KnownImages, Rule, Side, check_classes
 from discern.data.loader import ImageLoader, ResumableDataLoader
-from discern.data.sampler import EpochSampler, ShareSampler, mixed_order
+from discern.data.sampler import EpochSampler, InOrderSampler, ShareSampler, mixed_order
 from discern.data.served import Features, ServedFeatures
 from discern.errors import DiscernError
 
@@ -342,34 +342,39 @@ class ImageDataModule(LightningDataModule, ABC):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches in an order given by seed and epoch; it resumes within an epoch."""
         trainer = self.trainer
-        if trainer is not None and trainer.overfit_batches:  # type: ignore[attr-defined]
-            # Lightning overfits on batches in a fixed order, and would replace the sampler. Images
-            # may be sorted by class, and a batch of one class is learnt without looking at it.
-            mixed = mixed_order(labels_of(self.train_dataset))
-            indices = self.train_dataset.indices
-            return self.sequential_loader(
-                self.train_dataset.subset(mixed if indices is None else indices[mixed]),
-                self.batch_size,
+        overfits = trainer is not None and trainer.overfit_batches  # type: ignore[attr-defined]
+        dataset = self._in_mixed_order() if overfits else self._seen_in_training()
+        share = (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
+        if overfits:
+            sampler: EpochSampler = InOrderSampler(dataset, self.seed, *share)
+        else:
+            sampler = EpochSampler(
+                dataset,
+                self.seed,
+                *share,
+                labels=labels_of(self.train_dataset) if self.sampler == "balanced" else None,
+                places=isinstance(dataset, AugmentedImages),
             )
-        dataset = self._seen_in_training()
-        sampler = EpochSampler(
-            dataset,
-            self.seed,
-            num_replicas=1 if trainer is None else trainer.world_size,
-            rank=0 if trainer is None else trainer.global_rank,
-            labels=labels_of(self.train_dataset) if self.sampler == "balanced" else None,
-            places=isinstance(dataset, AugmentedImages),
-        )
         return ResumableDataLoader(
             dataset,
             sampler=sampler,
             batch_size=self.batch_size,
             batches_done=self._batches_done,
-            drop_last=self.omits_single_images
+            drop_last=not overfits
+            and self.omits_single_images
             and len(sampler) > self.batch_size
             and len(sampler) % self.batch_size == 1,
             **self._loader_options(),
         )
+
+    def _in_mixed_order(self) -> Augmentable:
+        """The images trained on, for a run that overfits on the first few batches.
+
+        They may be sorted by class, and a batch of one class is learnt without looking at it.
+        """
+        mixed = mixed_order(labels_of(self.train_dataset))
+        indices = self.train_dataset.indices
+        return self._served(self.train_dataset.subset(mixed if indices is None else indices[mixed]))
 
     def _seen_in_training(self) -> Batched:
         """The images trained on, as training sees them."""

@@ -77,6 +77,16 @@ class EpochSampler(DistributedSampler[int]):
         return order
 
 
+class InOrderSampler(EpochSampler, SequentialSampler):
+    """The indices in their own order in every epoch.
+
+    It is a ``SequentialSampler`` because Lightning replaces any other if it overfits.
+    """
+
+    def _order(self) -> NDArray[np.int64]:
+        return np.arange(len(self.dataset))  # type: ignore[arg-type]
+
+
 class ShareSampler(DistributedSampler[int], SequentialSampler):
     """Every n-th index, in order, so that no two processes have the same index.
 
