@@ -218,6 +218,10 @@ class Signal(Callback):
             os.kill(os.getpid(), self.number)
             self.during = "over"
 
+    def on_test_batch_start(self, *rest: Any) -> None:
+        if self.during == "test":
+            os.kill(os.getpid(), self.number)
+
     def on_train_epoch_end(self, trainer, pl_module) -> None:
         if self.during == "epoch end" and trainer.global_step == self.step:
             os.kill(os.getpid(), self.number)

@@ -30,6 +30,7 @@ from discern.training.calibration import calibrate, changes_of_test
 from discern.training.diagnosis import diagnosis, warnings_about
 from discern.training.divergence import divergence
 from discern.training.fit import best_checkpoint, fit, test
+from discern.training.interrupt import ends_at_once
 from discern.training.job import quiet_libraries
 from discern.training.meeting import check_trained_on, say_what_is_measured
 from discern.training.outputs import TestOutputs, keep_test, show_samples
@@ -63,7 +64,11 @@ def train(
     """
     check(cfg)
     quiet_libraries()
-    with held(Path(cfg.folder)), recorded(cfg, identity or {}, choices or {}) as summary:
+    with (
+        held(Path(cfg.folder)),
+        recorded(cfg, identity or {}, choices or {}) as summary,
+        ends_at_once(),
+    ):
         return _train(cfg, summary, choices or {})
 
 

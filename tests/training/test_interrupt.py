@@ -8,8 +8,9 @@ import signal
 import pytest
 from lightning.pytorch import Callback
 
+from discern.runs.signals import BY_CTRL_C, BY_SIGNAL
 from discern.runs.state import State
-from discern.training.interrupt import BY_CTRL_C, BY_SIGNAL, GracefulStop
+from discern.training.interrupt import GracefulStop
 from run_files import SHOWN, STEPS_PER_EPOCH, checkpoint, metrics_csv, same_bits, summary, weights
 from starter import invoke
 
@@ -21,7 +22,12 @@ def sends(step: int, number: int = signal.SIGINT, during: str = "step") -> str:
 
 @pytest.mark.parametrize(
     ("number", "reason"),
-    [(signal.SIGINT, "by Ctrl-C"), (signal.SIGTERM, "by SIGTERM"), (signal.SIGUSR1, "by SIGUSR1")],
+    [
+        (signal.SIGINT, "by Ctrl-C"),
+        (signal.SIGTERM, "by SIGTERM"),
+        (signal.SIGUSR1, "by SIGUSR1"),
+        (signal.SIGHUP, "by SIGHUP"),
+    ],
 )
 def test_a_signal_ends_training_after_the_step_under_way(tiny_run, number, reason):
     step = STEPS_PER_EPOCH + 3
@@ -71,8 +77,33 @@ def test_the_command_that_continues_a_failed_run_is_told(tiny_run, tmp_path, cap
 
 def test_statuses_are_those_of_shells():
     assert {number: ended.status for number, ended in BY_SIGNAL.items()} == {
-        signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 138,
+        signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 138, signal.SIGHUP: 129,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("number", BY_SIGNAL)
+def test_a_signal_in_the_test_ends_the_run_at_once(tmp_path, number):
+    words = ("data.source=sample", "data.fraction=0.1", "model.hidden=[8]", "logger=csv")
+    words += ("trainer.accelerator=cpu", "trainer.max_epochs=1", "hydra.run.dir=run", "threads=1")
+    first = ("train", *words, sends(1, number, "test"), "auto_resume=true")
+    ended = invoke(*first, cwd=tmp_path, draws=False)
+    assert ended.returncode == BY_SIGNAL[number].status, ended.stderr
+    facts = summary(tmp_path / "run")
+    assert (facts["state"], facts["reason"]) == ("interrupted", BY_SIGNAL[number].reason)
+    assert "test" not in facts["metrics"]
+    again = invoke("train", *words, "auto_resume=true", cwd=tmp_path, draws=False)
+    assert again.returncode == 0, again.stderr
+    facts = summary(tmp_path / "run")
+    assert (facts["state"], facts["epochs"]) == ("done", 1)
+    assert "test" in facts["metrics"]
+
+
+def test_a_run_that_nohup_began_heeds_no_closed_terminal(tiny_run):
+    found = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert tiny_run(sends(2, signal.SIGHUP)).state is State.DONE
+    finally:
+        signal.signal(signal.SIGHUP, found)
 
 
 @pytest.mark.parametrize("scheduler", ["none", "cosine"])

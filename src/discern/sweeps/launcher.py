@@ -29,6 +29,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from discern.config.durations import seconds_of
 from discern.config.values import plain
 from discern.errors import DiscernError
+from discern.runs.signals import BY_SIGNAL, heeded
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -67,7 +68,7 @@ class JobDiedError(Exception):
 
 
 class JobStoppedError(JobDiedError):
-    """Ctrl-C or SIGTERM ended a job, perhaps before it could write its summary."""
+    """A signal ended a job, perhaps before it could write its summary."""
 
 
 class JobTimeoutError(JobDiedError):
@@ -78,7 +79,7 @@ class JobTimeoutError(JobDiedError):
 
 
 class InterruptedSweepError(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM was received, and the running jobs have ended.
+    """A signal that ends a sweep was received, and the running jobs have ended.
 
     Attributes:
         number: of the signal.
@@ -141,7 +142,7 @@ class JobsLauncher(BasicLauncher):
         """Run jobs and return the result or exception of each.
 
         Raises:
-            InterruptedSweepError: Ctrl-C or SIGTERM was received; no further job was started.
+            InterruptedSweepError: a signal that ends a sweep was received; no further job was started.
         """
         if not hasattr(os, "fork"):  # Windows: in this process
             results: Sequence[JobReturn] = super().launch(job_overrides, initial_job_idx)
@@ -422,7 +423,7 @@ def _how_it_ended(status: int) -> str:
 
 
 class _Signals:
-    """Passes Ctrl-C and SIGTERM on to the running jobs, once.
+    """Passes a signal that ends a sweep on to the running jobs, once.
 
     Jobs are in process groups of their own: a terminal would also send them Ctrl-C, and the second
     one ends a job at once.
@@ -437,7 +438,7 @@ class _Signals:
 
     def __enter__(self) -> _Signals:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in heeded():
                 self._found[number] = signal.signal(number, self._on_signal)
         return self
 
@@ -476,7 +477,9 @@ def _serve(
     others.close()
     os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in heeded():
+        if number != signal.SIGINT:
+            signal.signal(number, _terminate)
     threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
     if threads is not None:
         from discern.models.threads import limit_threads  # torch
@@ -520,7 +523,8 @@ def _result(
         return run(overrides, number)
     except (KeyboardInterrupt, SystemExit) as end:
         # The run has written why it ended, if it had started.
-        stopped = isinstance(end, KeyboardInterrupt) or end.code in (130, 143)
+        by_signal = end.code in {ended.status for ended in BY_SIGNAL.values()}
+        stopped = isinstance(end, KeyboardInterrupt) or by_signal
         error = JobStoppedError if stopped else JobDiedError
         return JobReturn(status=JobStatus.FAILED, _return_value=error(repr(end)))
     except Exception as error:  # its folder could not be made, or its config not be composed

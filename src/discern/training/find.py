@@ -11,9 +11,7 @@ import copy
 import io
 import logging
 import math
-import signal
 import statistics
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr
@@ -48,7 +46,6 @@ from discern.runs.state import Ended, State
 from discern.training import serving as features
 from discern.training.batches import omit_single_images, refusals_of_training
 from discern.training.build import build_model, build_trainer
-from discern.training.interrupt import BY_SIGTERM
 
 log = logging.getLogger(__name__)
 
@@ -203,32 +200,6 @@ def _trainer(cfg: DictConfig, *callbacks: Callback, **changes: object) -> Traine
     return build_trainer(cfg, list(callbacks))
 
 
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the search at once, with the same status as a run.
-
-    Lightning would end with status 1, and leave Ctrl-C switched off.
-    """
-    # Python allows handlers in the main thread only.
-    main = threading.current_thread() is threading.main_thread()
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    if main:
-        signal.signal(signal.SIGTERM, _terminate)
-    try:
-        yield
-    except SystemExit as error:
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from error
-        raise
-    finally:
-        for number, handler in handlers.items() if main else ():
-            signal.signal(number, handler)
-
-
-def _terminate(*_: object) -> None:
-    raise SystemExit(BY_SIGTERM.status)
-
-
 # The learning rate.
 
 
@@ -257,7 +228,7 @@ def find_lr(cfg: DictConfig, data: ImageDataModule) -> Curve:
         _keep_proportions(model)
         # Lightning's progress bar is not to be asked whether there is a terminal.
         quiet = nullcontext() if is_terminal() else redirect_stderr(io.StringIO())
-        with quiet, _interruptible():
+        with quiet:
             finder = Tuner(trainer).lr_find(
                 model,
                 datamodule=its_data,
@@ -397,10 +368,9 @@ def _largest_in_memory(
     """The power of two that Lightning's search comes to; it may be above ``largest``."""
     data.batch_size = SMALLEST_BATCH
     most = max(largest, SMALLEST_BATCH)
-    with _interruptible():
-        size = Tuner(_trainer(cfg)).scale_batch_size(
-            model, datamodule=data, init_val=SMALLEST_BATCH, max_val=most
-        )
+    size = Tuner(_trainer(cfg)).scale_batch_size(
+        model, datamodule=data, init_val=SMALLEST_BATCH, max_val=most
+    )
     return size or largest
 
 
@@ -415,8 +385,7 @@ def images_per_second(
     data.batch_size = size
     clock = _Clock(head_start=1 + 2 * data.num_workers)
     trainer = _trainer(cfg, clock, max_steps=TRIAL_STEPS[1] + clock.head_start)
-    with _interruptible():
-        trainer.fit(model, datamodule=data)
+    trainer.fit(model, datamodule=data)
     if not clock.rates:
         raise DiscernError("data.batch_size=auto finds no batch to try: the run sees none.")
     return statistics.median(clock.rates)

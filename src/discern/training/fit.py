@@ -13,13 +13,14 @@ from discern.data.module import ImageDataModule
 from discern.errors import DiscernError, did_you_mean
 from discern.models.classifier import Classifier
 from discern.runs.metric_table import check_mode
+from discern.runs.signals import BY_CTRL_C
 from discern.runs.state import Ended
 from discern.runs.sweep_job import current_trial
 from discern.training.batches import batches_of, refusals_of_training
 from discern.training.build import train_metric_for
 from discern.training.divergence import DivergedError, StopOnDivergence, divergence
 from discern.training.ending import Ending
-from discern.training.interrupt import BY_CTRL_C, GracefulStop
+from discern.training.interrupt import GracefulStop
 from discern.training.outputs import TestOutputs
 from discern.training.pruning import Pruning
 from discern.training.restoring import check_before_restoring

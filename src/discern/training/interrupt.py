@@ -1,16 +1,18 @@
-"""Ctrl-C, SIGTERM and SIGUSR1: stop between two batches, keep everything."""
+"""Ctrl-C, SIGTERM, SIGUSR1 and SIGHUP: stop between two batches, keep everything."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 
 from lightning.pytorch import LightningModule, Trainer
 
-from discern.runs.state import Ended, State
+from discern.runs.signals import BY_CTRL_C, BY_SIGNAL, heeded
+from discern.runs.state import Ended
 from discern.training.between_batches import BetweenBatches
 from discern.training.checkpointing import RunCheckpoint
 from discern.training.divergence import finite_weights
@@ -18,22 +20,42 @@ from discern.training.seam import callbacks_of
 
 Handler = Callable[[int, FrameType | None], object] | int | None
 
-NAMES = {"SIGINT": "Ctrl-C", "SIGTERM": "SIGTERM", "SIGUSR1": "SIGUSR1"}
-"""Signals that stop a run -> what its end is said to be by. SLURM sends SIGUSR1 before the time is
-over, where it is asked to; Windows has none."""
+@contextmanager
+def ends_at_once() -> Iterator[None]:
+    """Within the block each signal that stops a run ends it at once, with its exit status.
 
-BY_SIGNAL = {
-    int(number): Ended(State.INTERRUPTED, f"by {shown}", status=128 + number)  # as shells count
-    for name, shown in NAMES.items()
-    if (number := getattr(signal, name, None)) is not None
-}
-"""Signal -> how a run ends that it has stopped."""
+    Left alone, Lightning goes on to the end of a test after SIGTERM, and after Ctrl-C ends with
+    status 1 and Ctrl-C switched off. A handler of the caller's own is kept. Training itself is within
+    a :class:`GracefulStop`.
 
-BY_CTRL_C, BY_SIGTERM = BY_SIGNAL[signal.SIGINT], BY_SIGNAL[signal.SIGTERM]
+    Raises:
+        KeyboardInterrupt: Ctrl-C.
+        SystemExit: another one of these signals.
+    """
+    found: dict[int, Handler] = {}
+    # Python allows handlers in the main thread only.
+    if threading.current_thread() is threading.main_thread():
+        found = {number: signal.getsignal(number) for number in heeded()}
+        for number, handler in found.items():
+            if handler is signal.SIG_DFL:
+                signal.signal(number, _end)
+    try:
+        yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning's own end after it
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        for number, handler in found.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(BY_SIGNAL[number].status)
 
 
 class GracefulStop(BetweenBatches):
-    """Stops training after the current batch on the first Ctrl-C, SIGTERM or SIGUSR1.
+    """Stops training after the current batch on the first signal of :data:`BY_SIGNAL`.
 
     In the middle of an optimizer step some parameters are new and others old; between batches the
     saved checkpoint is one that training passed through. A second signal ends at once.
@@ -55,7 +77,7 @@ class GracefulStop(BetweenBatches):
     def __enter__(self) -> GracefulStop:
         # Python allows handlers in the main thread only.
         if threading.current_thread() is threading.main_thread():
-            for number in BY_SIGNAL:
+            for number in heeded():
                 self._found[number] = signal.signal(number, self._on_signal)
         return self
 

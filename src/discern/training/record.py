@@ -25,11 +25,11 @@ from discern.redaction import redacted_text
 from discern.reports.curves import draw_curves
 from discern.runs.folder import SUMMARY
 from discern.runs.metric_table import METRICS
+from discern.runs.signals import BY_CTRL_C, BY_SIGNAL
 from discern.runs.state import Ended, State
 from discern.runs.summary import Summary, git_state, machine, versions
 from discern.runs.sweep_job import sweep_draws
 from discern.training.history import History
-from discern.training.interrupt import BY_CTRL_C, BY_SIGNAL
 from discern.training.terminal import gpu_memory_used, way_on
 
 log = logging.getLogger(__name__)
@@ -67,9 +67,12 @@ def recorded(
         _say_way_on(summary)
         raise
     except SystemExit as end:
-        signals = [each for each in BY_SIGNAL.values() if each.status == end.code]
-        signals += [Ended(State.FAILED, f"it ended with status {end.code}")]
-        write_summary(summary, signals[0], cfg)
+        ended = Ended(State.FAILED, f"it ended with status {end.code}")
+        for each in BY_SIGNAL.values():
+            if each.status == end.code:
+                ended = each
+                log.warning("Interrupted %s.", ended.reason)
+        write_summary(summary, ended, cfg)
         _say_way_on(summary)
         raise
     except BaseException as error:
