@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import logging
+import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from discern.console import ConsoleHandler, Formatter, LogFile, OwnDebug
 from discern.errors import MAX_LINE_LENGTH, DiscernError, refuse, sanitize_message
 from disk import full_after
+from starter import begin, end
 
 
 def test_log_lines_hold_nothing_that_a_terminal_obeys():
@@ -86,3 +89,17 @@ def test_a_log_on_a_full_disk_is_one_warning_and_no_traceback(tmp_path, caplog, 
         f"{tmp_path / 'train.log'} cannot be written (File too large)."
     ]
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_run_whose_output_cannot_be_written_goes_on_with_its_log(tmp_path):
+    words = ("data.source=sample", "data.fraction=0.1", "model.hidden=[8]", "logger=csv")
+    words += ("trainer.accelerator=cpu", "trainer.max_epochs=1", "hydra.run.dir=run", "threads=1")
+    with Path(os.devnull).open() as nothing, Path("/dev/full").open("w") as full:
+        with (tmp_path / "err").open("w") as err:
+            streams = nothing.fileno(), full.fileno(), err.fileno()
+            assert end(begin(tmp_path, "train", *words, streams=streams, draws=False)) == 0
+    assert (tmp_path / "err").read_text() == (
+        "<stdout> cannot be written (No space left on device); the lines to come are in the log "
+        "alone.\n"
+    )
+    assert "top-5 error" in (tmp_path / "run" / "train.log").read_text()  # the table at its end

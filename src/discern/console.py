@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -52,17 +52,35 @@ class ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record."""
+        stream = sys.stdout if record.levelno < logging.WARNING else sys.stderr
         try:
-            stream = sys.stdout if record.levelno < logging.WARNING else sys.stderr
             tqdm.write(_in_width(self.format(record), line_width()), file=stream)
             stream.flush()
-        except BrokenPipeError:
-            # The reader, such as `head`, is gone. The run and its log go on.
-            silence = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(silence, stream.fileno())
-            os.close(silence)
+        except OSError as error:
+            if not _silence(stream):
+                self.handleError(record)
+            elif not isinstance(error, BrokenPipeError):  # as of `head`, which has read enough
+                log.warning(
+                    "%s cannot be written (%s); the lines to come are in the log alone.",
+                    *(stream.name, error.strerror or error),
+                )
         except Exception:
             self.handleError(record)
+
+
+def _silence(stream: TextIO) -> bool:
+    """Let what is printed go nowhere, also what waits to be; whether the stream is of a file.
+
+    A terminal that was closed or a full disk behind it is not worth the run, which has its log.
+    """
+    try:
+        number = stream.fileno()
+    except (OSError, ValueError):  # as of a notebook
+        return False
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, number)
+    os.close(silence)
+    return True
 
 
 class LogFile(logging.FileHandler):

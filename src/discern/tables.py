@@ -1,5 +1,6 @@
 """Plain-text tables and lines that fit into the width of a terminal."""
 
+import io
 import re
 import shutil
 from collections.abc import Iterable, Sequence
@@ -86,13 +87,12 @@ def _drawn(cells: Sequence[Sequence[str]], width: int) -> list[str]:
         grid.add_column(Text(name), justify=justify, overflow="fold")
     for name, *values in cells[1:]:
         grid.add_row(Text("\n".join(_folded(name, first))), *map(Text, values))
-    # In a notebook Rich would show an empty output for captured text.
-    console = Console(
-        width=width, color_system=None, force_terminal=False, force_jupyter=False, emoji=False
-    )
-    with console.capture() as capture:
-        console.print(grid)
-    return [line.rstrip() for line in capture.get().rstrip("\n").splitlines()]
+    # Rich would write to standard output even where it captures, which may be closed, and in a
+    # notebook show an empty output.
+    text = io.StringIO()
+    console = Console(file=text, width=width, color_system=None, force_jupyter=False, emoji=False)
+    console.print(grid)
+    return [line.rstrip() for line in text.getvalue().rstrip("\n").splitlines()]
 
 
 def _folded(text: str, width: int) -> list[str]:
