@@ -464,3 +464,21 @@ def test_the_entry_points_are_one(tmp_path):
     assert one == command(DISCERN, "train", "--cfg", "job", cwd=tmp_path).stdout
     module = [sys.executable, "-m", "discern", "train"]
     assert one == command(module, "--cfg", "job", cwd=tmp_path).stdout
+
+
+CLOSED = """
+import os, sys
+from discern.commands.cli import main
+os.close(1), os.close(2)
+sys.stdout = sys.stderr = None
+main(sys.argv[1:])
+"""
+
+
+def test_a_run_needs_no_standard_streams(tmp_path):
+    words = ("data.source=sample", "data.fraction=0.1", "model.hidden=[8]", "logger=csv")
+    words += ("trainer.accelerator=cpu", "trainer.max_epochs=1", "hydra.run.dir=run", "threads=1")
+    done = invoke("-c", CLOSED, "train", *words, cwd=tmp_path, draws=False)
+    assert done.returncode == 0
+    assert summary(tmp_path / "run")["state"] == "done"
+    assert "Traceback" not in (tmp_path / "run" / "train.log").read_text()

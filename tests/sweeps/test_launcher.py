@@ -12,13 +12,14 @@ from multiprocessing import connection
 from pathlib import Path
 
 import pytest
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from discern.errors import DiscernError
 from discern.sweeps import launcher
 from discern.sweeps.launcher import (
     Done,
+    InterruptedSweepError,
     JobDiedError,
     JobsLauncher,
     JobStoppedError,
@@ -167,3 +168,37 @@ def test_what_a_killed_job_has_started_is_killed_with_it(tmp_path):
 def test_the_time_of_a_job_is_given_as_other_times_are(limit, seconds):
     config = OmegaConf.create({"sweep": {"job_timeout": limit}})
     assert launcher.job_timeout(config) == seconds
+
+
+def test_no_job_runs_in_the_process_of_one_that_failed():
+    # Its memory may be gone, or a device of no use.
+    def run(overrides: object, number: int) -> JobReturn:
+        status = JobStatus.FAILED if number == 1 else JobStatus.COMPLETED
+        return JobReturn(status=status, _return_value=MemoryError() if number == 1 else os.getpid())
+
+    jobs = JobsLauncher(n_jobs=1)
+    jobs._one = run  # type: ignore[method-assign]
+    jobs.config = OmegaConf.create()
+    results = jobs.launch([["a"], ["b"], ["c"], ["d"]], 0)
+    processes = [one._return_value for one in results]
+    assert isinstance(processes.pop(1), MemoryError)
+    assert processes[0] != processes[1] == processes[2]
+
+
+def test_a_signal_of_a_cluster_ends_a_sweep_and_its_jobs_in_good_order():
+    def run(overrides: object, number: int) -> JobReturn:
+        if number == 1:
+            os.kill(os.getppid(), signal.SIGUSR1)
+            time.sleep(60)
+        return JobReturn(status=JobStatus.COMPLETED, _return_value=0.0)
+
+    jobs = JobsLauncher(n_jobs=1)
+    jobs._one = run  # type: ignore[method-assign]
+    jobs.config = OmegaConf.create()
+    ended: dict[int, JobReturn] = {}
+    jobs.ended = ended.__setitem__
+    with pytest.raises(InterruptedSweepError) as caught:
+        jobs.launch([["a"], ["b"], ["c"]], 0)
+    assert caught.value.number == signal.SIGUSR1
+    assert ended.keys() == {0, 1}
+    assert isinstance(ended[1]._return_value, JobStoppedError)

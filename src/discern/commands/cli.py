@@ -67,11 +67,27 @@ HELP_WORDS = {"-h", "--help", "help"}
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command that ``argv`` (default: the process's arguments) names."""
+    _open_closed_streams()
     try:
         _run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt as interrupt:  # most likely while packages are imported
         print("Interrupted.", file=sys.stderr)
         raise SystemExit(130) from interrupt
+
+
+def _open_closed_streams() -> None:
+    """Have standard streams that are closed lead nowhere.
+
+    The next file to be opened would else be given the number of one, and have in it what a library
+    prints.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 def _run(arguments: list[str]) -> None:

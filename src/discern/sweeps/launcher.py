@@ -63,6 +63,10 @@ def check_count(setting: str, value: object, others: str = "") -> None:
         )
 
 
+STOPPED = {ended.status for ended in BY_SIGNAL.values()}
+"""Exit statuses of a job that a signal has stopped."""
+
+
 class JobDiedError(Exception):
     """The process of a job ended before the job did."""
 
@@ -201,8 +205,12 @@ class JobsLauncher(BasicLauncher):
         batch.results[place] = done.result
         if worker.alive:
             self._rate.learn(done)
-        else:
+        if done.result.status == JobStatus.FAILED:
+            # The next job gets a process of its own: what has failed may have taken the memory of
+            # this one, or left a device of no use.
             self._workers.remove(worker)
+            if worker.alive:
+                worker.close()
         return place
 
     def _start_workers(self, batch: _Batch) -> None:
@@ -523,8 +531,7 @@ def _result(
         return run(overrides, number)
     except (KeyboardInterrupt, SystemExit) as end:
         # The run has written why it ended, if it had started.
-        by_signal = end.code in {ended.status for ended in BY_SIGNAL.values()}
-        stopped = isinstance(end, KeyboardInterrupt) or by_signal
+        stopped = isinstance(end, KeyboardInterrupt) or end.code in STOPPED
         error = JobStoppedError if stopped else JobDiedError
         return JobReturn(status=JobStatus.FAILED, _return_value=error(repr(end)))
     except Exception as error:  # its folder could not be made, or its config not be composed

@@ -20,6 +20,7 @@ from discern.training.seam import callbacks_of
 
 Handler = Callable[[int, FrameType | None], object] | int | None
 
+
 @contextmanager
 def ends_at_once() -> Iterator[None]:
     """Within the block each signal that stops a run ends it at once, with its exit status.
