@@ -94,10 +94,13 @@ def test_a_log_on_a_full_disk_is_one_warning_and_no_traceback(tmp_path, caplog, 
 def test_a_run_whose_output_cannot_be_written_goes_on_with_its_log(tmp_path):
     words = ("data.source=sample", "data.fraction=0.1", "model.hidden=[8]", "logger=csv")
     words += ("trainer.accelerator=cpu", "trainer.max_epochs=1", "hydra.run.dir=run", "threads=1")
-    with Path(os.devnull).open() as nothing, Path("/dev/full").open("w") as full:
-        with (tmp_path / "err").open("w") as err:
-            streams = nothing.fileno(), full.fileno(), err.fileno()
-            assert end(begin(tmp_path, "train", *words, streams=streams, draws=False)) == 0
+    with (
+        Path(os.devnull).open() as nothing,
+        Path("/dev/full").open("w") as full,
+        (tmp_path / "err").open("w") as err,
+    ):
+        streams = nothing.fileno(), full.fileno(), err.fileno()
+        assert end(begin(tmp_path, "train", *words, streams=streams, draws=False)) == 0
     assert (tmp_path / "err").read_text() == (
         "<stdout> cannot be written (No space left on device); the lines to come are in the log "
         "alone.\n"

@@ -226,7 +226,7 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = closest(wrong, names)
     if close is None:
-        return f"there are {shortened(names)}."
+        return f"there are {shortened(names)}." if names else "there are none."
     choice = f" (there are {', '.join(names)})" if 1 < len(names) <= MAX_LISTED else ""
     return f"did you mean {close}{choice}?"
 

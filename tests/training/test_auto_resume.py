@@ -44,10 +44,15 @@ def test_a_killed_run_goes_on_and_a_finished_one_does_nothing(tmp_path):
         row["train/loss"] for row in metrics_csv(tmp_path / "whole")
     ]
 
+    other = train(tmp_path, "hydra.run.dir=run", "optimizer.lr=0.1", "trainer.max_epochs=9")
+    assert other.returncode == 0
+    assert "2 of 2 epochs. It ran without optimizer.lr=0.1 trainer.max_epochs=9;" in other.stdout
+    assert "ckpt_path=run goes on with other settings" in other.stdout
+
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
     again = train(tmp_path, "hydra.run.dir=run")
     assert again.returncode == 0
-    assert "run is finished, and auto_resume=true has nothing to do: 2 of 2 epochs" in again.stdout
+    assert again.stdout.endswith("auto_resume=true has nothing to do: 2 of 2 epochs.\n")
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
 
 

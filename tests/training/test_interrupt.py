@@ -11,6 +11,7 @@ from lightning.pytorch import Callback
 from discern.runs.signals import BY_CTRL_C, BY_SIGNAL
 from discern.runs.state import State
 from discern.training.interrupt import GracefulStop
+from discern.training.terminal import way_on
 from run_files import SHOWN, STEPS_PER_EPOCH, checkpoint, metrics_csv, same_bits, summary, weights
 from starter import invoke
 
@@ -73,6 +74,15 @@ def test_the_command_that_continues_a_failed_run_is_told(tiny_run, tmp_path, cap
     assert told == [f"{begin}ckpt_path={tmp_path / 'run'}"]
     monkeypatch.delenv("FAILS")
     assert tiny_run(f"ckpt_path={tmp_path / 'run'}", name="rest").state is State.DONE
+
+
+def test_no_command_is_told_that_begins_with_damaged_checkpoints(tiny_run):
+    folder = tiny_run("trainer.max_epochs=1").folder
+    assert way_on({"overrides": []}, folder) is not None
+    (folder / "checkpoints" / "last.safetensors").write_bytes(b"")
+    assert way_on({"overrides": []}, folder) is not None  # from the best
+    (folder / "checkpoints" / "best.safetensors").write_bytes(b"")
+    assert way_on({"overrides": []}, folder) is None
 
 
 def test_statuses_are_those_of_shells():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -228,6 +229,41 @@ def test_a_schedule_that_cannot_be_gone_on_with_is_refused(tiny_run, before, aft
     first = tiny_run(f"scheduler={before}", name="first")
     with pytest.raises(DiscernError, match=said):
         tiny_run(*after, f"ckpt_path={first.folder}", name="rest")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kinds"), [("adam", "sgd", "Adam there and SGD"), ("sgd", "adam", "SGD")]
+)
+def test_an_optimizer_that_cannot_go_on_from_the_state_of_another_is_refused(
+    tiny_run, before, after, kinds
+):
+    settings = ["optimizer.momentum=0.9"] if before == "sgd" else []
+    first = tiny_run(f"optimizer={before}", *settings, name="first")
+    with pytest.raises(DiscernError, match=f"optimizer is {kinds}.*give the same, or start anew"):
+        tiny_run(f"optimizer={after}", f"ckpt_path={first.folder}", name="rest")
+
+
+def test_what_a_checkpoint_says_of_the_best_is_that_of_the_undisturbed_run(tiny_run):
+    settings = ("callbacks.best_checkpoint.save_top_k=3", "trainer.val_check_interval=2")
+    settings += ("callbacks.best_checkpoint.filename='step{step}'", "trainer.max_epochs=1")
+    whole = tiny_run(*settings, name="whole").folder
+    stop = "trainer.callbacks=[{_target_: run_files.Signal, step: 3, number: 15}]"
+    part = tiny_run(*settings, stop, name="part").folder
+    rest = tiny_run(*settings, f"ckpt_path={part}", name="rest").folder
+    for name in ("step4", "step6", "last"):  # there are fewer than three until then
+        one, other = checkpoint(rest, name), checkpoint(whole, name)
+        kept, usual = _best(one), _best(other)
+        assert Path(kept["kth_best_model_path"]).name == Path(usual["kth_best_model_path"]).name
+        assert kept["kth_value"].equal(usual["kth_value"])
+        for part_of, metric in other["train_metrics"].items():
+            assert one["train_metrics"][part_of]["updates"] == metric["updates"]
+
+
+def _best(content: dict[str, Any]) -> dict[str, Any]:
+    """The state of the callback that keeps the best checkpoints."""
+    states = content["callbacks"].items()
+    (state,) = (s for key, s in states if key.startswith("RunCheckpoint{'monitor': 'val/loss'"))
+    return dict(state)
 
 
 def test_the_best_stays_where_a_run_goes_on_in_its_own_folder(tmp_path):

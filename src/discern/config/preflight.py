@@ -1,6 +1,7 @@
 """The steps between composing a config and running it: the check, and a new folder."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -13,12 +14,13 @@ from discern.config.settle import settle_sweep
 from discern.config.typed import as_value, is_typed, quoted
 from discern.config.user_config import warn_of_unused
 from discern.config.values import plain
-from discern.errors import DiscernError, refuse
+from discern.errors import DiscernError, as_override, refuse
 from discern.files.places import expanded
-from discern.runs.folder import HYDRA, find_checkpoint, find_sweep, glance, is_run, is_sweep
+from discern.redaction import redacted_setting
+from discern.runs.folder import HYDRA, Run, find_checkpoint, find_sweep, glance, is_run, is_sweep
 from discern.runs.holding import LOCKS, hold, is_in_use
 from discern.runs.state import State
-from discern.text import decoded
+from discern.text import decoded, visible
 
 
 class Preflight(Callback):
@@ -84,10 +86,21 @@ def _claim_again(config: DictConfig) -> Path:
         done = run.state is not State.DIVERGED
         print(
             f"The run in {decoded(claimed)} is finished, and auto_resume=true has nothing to do: "
-            f"{run.ended}."
+            f"{run.ended}.{_on_other_settings(run, config.hydra.overrides.task)}"
         )
         raise SystemExit(0 if done else 1)
     return claimed
+
+
+def _on_other_settings(run: Run, typed: Sequence[str]) -> str:
+    """A sentence on settings that a finished run was not begun with; empty where there are none."""
+    begin = ("auto_resume=", "ckpt_path=")
+    others = [each for each in map(redacted_setting, typed) if each not in run.overrides]
+    others = [visible(each) for each in others if not each.startswith(begin)]
+    if not others:
+        return ""
+    start = as_override(decoded(run.folder))
+    return f" It ran without {' '.join(others)}; ckpt_path={start} goes on with other settings."
 
 
 def _sweep_there(config: DictConfig) -> str | None:

@@ -24,7 +24,10 @@ ROWS_AT_ONCE = 16_384
 
 
 class Snapshot(TypedDict):
-    """The state of one torchmetrics metric: how often it was updated, and its tensors."""
+    """The state of one torchmetrics metric: whether it was updated (1) or not (0), its tensors.
+
+    How often depends on the checkpoints made on the way.
+    """
 
     updates: int
     states: dict[str, Tensor]
@@ -131,7 +134,7 @@ class EpochMetrics(nn.Module):
         """The counts so far, for a checkpoint made in the middle of an epoch."""
         self._count_labels()
         parts: dict[str, Snapshot] = {
-            name: {"updates": metric._update_count, "states": _tensors(metric)}
+            name: {"updates": min(1, metric._update_count), "states": _tensors(metric)}
             for name, metric in self._parts()
         }
         # Losses that wait are not summed for it: in float32 another order is another sum.

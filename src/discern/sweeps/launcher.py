@@ -146,7 +146,7 @@ class JobsLauncher(BasicLauncher):
         """Run jobs and return the result or exception of each.
 
         Raises:
-            InterruptedSweepError: a signal that ends a sweep was received; no further job was started.
+            InterruptedSweepError: a signal that ends a sweep came; no further job was started.
         """
         if not hasattr(os, "fork"):  # Windows: in this process
             results: Sequence[JobReturn] = super().launch(job_overrides, initial_job_idx)

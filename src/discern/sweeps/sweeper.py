@@ -112,7 +112,7 @@ class JobsSweeper(Sweeper):
         """Run the jobs and return their results.
 
         Raises:
-            SystemExit: 1 if a job failed or all of them diverged; 128 and its number after a signal.
+            SystemExit: 1 if a job failed or all of them diverged; 128 plus the number of a signal.
         """
         try:
             return self._sweep([f"{key}={value}" for key, value in self.params.items()] + arguments)

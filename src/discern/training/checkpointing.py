@@ -260,14 +260,15 @@ def state_beside(saved: State, callback: ModelCheckpoint, folder: Path, place: s
     # The last and the best of them follow from the scores, whatever the file says.
     order = sorted(best, key=lambda path: float(best[path]), reverse=callback.mode == "max")
     alone = found(saved["best_model_path"]) if callback.monitor is None else ""
+    full = len(order) == callback.save_top_k  # from then on the last of them has to be beaten
     return {
         **saved,
         "dirpath": str(folder) if moved else callback.dirpath,
         "best_k_models": best,
         "best_model_path": order[0] if order else alone,
         "best_model_score": best[order[0]] if order else None,
-        "kth_best_model_path": order[-1] if order else "",
-        "kth_value": best[order[-1]] if order else callback.kth_value,
+        "kth_best_model_path": order[-1] if full else "",
+        "kth_value": best[order[-1]] if full else callback.kth_value,
         "last_model_path": found(saved["last_model_path"]),
         "lost": lost,
     }

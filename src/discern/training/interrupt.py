@@ -26,8 +26,8 @@ def ends_at_once() -> Iterator[None]:
     """Within the block each signal that stops a run ends it at once, with its exit status.
 
     Left alone, Lightning goes on to the end of a test after SIGTERM, and after Ctrl-C ends with
-    status 1 and Ctrl-C switched off. A handler of the caller's own is kept. Training itself is within
-    a :class:`GracefulStop`.
+    status 1 and Ctrl-C switched off. A handler of the caller's own is kept. Training itself is
+    within a :class:`GracefulStop`.
 
     Raises:
         KeyboardInterrupt: Ctrl-C.

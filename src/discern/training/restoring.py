@@ -17,6 +17,7 @@ from torch import Tensor
 
 from discern.data.module import ImageDataModule
 from discern.errors import DiscernError, about, first_line
+from discern.models.card import CARD
 from discern.models.classifier import Classifier
 from discern.models.saved import Content, check_fits
 from discern.schema import check_schema
@@ -184,7 +185,13 @@ def _with_checked_optimizers(content: Content, trainer: Trainer) -> Content:
             optimizers.append(checked_state(state, optimizer, module.another_optimizer))
         except ValueError as error:
             name = type(optimizer).__name__
-            raise ValueError(f"the state of {name} is not its own: {error}") from error
+            before = _optimizer_of(content)
+            if before in ("", name):
+                raise ValueError(f"the state of {name} is not its own: {error}") from error
+            raise ValueError(
+                f"the optimizer is {before} there and {name} now, which cannot go on from its "
+                "state; give the same, or start anew with model.init_from=FILE"
+            ) from error
     # Another number of them means another schedule, which was reported before.
     for state, config in zip(schedules, trainer.lr_scheduler_configs, strict=False):
         schedule = config.scheduler
@@ -193,3 +200,11 @@ def _with_checked_optimizers(content: Content, trainer: Trainer) -> Content:
             raise ValueError("lr_schedulers is of no states")
         check_like(state, schedule.state_dict(), f"the state of {type(schedule).__name__}", own)
     return {**content, "optimizer_states": optimizers}
+
+
+def _optimizer_of(content: Content) -> str:
+    """The class of the optimizer that a checkpoint is of; empty if it does not say."""
+    node: object = content
+    for key in (CARD, "config", "optimizer", "_target_"):
+        node = node.get(key) if isinstance(node, Mapping) else None
+    return node.rpartition(".")[2] if isinstance(node, str) else ""

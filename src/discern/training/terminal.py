@@ -17,7 +17,8 @@ from discern.config.values import plain
 from discern.data.module import ImageDataModule
 from discern.errors import as_override, shortened
 from discern.files.places import placed
-from discern.runs.folder import OUTPUTS, REPORT, is_sweep
+from discern.models.checkpoint import flaw
+from discern.runs.folder import OUTPUTS, REPORT, checkpoints_in, is_sweep
 from discern.runs.state import Ended, State
 from discern.runs.summary import metric_cells, trained_on_sentence
 from discern.tables import fits, table
@@ -117,8 +118,8 @@ def name_within(path: Path, folder: Path) -> str:
 
 def way_on(facts: Mapping[str, Any], folder: Path) -> str | None:
     """The command that continues a run that did not come to its end; None where there is none."""
-    last = folder / "checkpoints" / "last.safetensors"
-    if is_sweep(folder.parent) or not last.is_file():
+    whole = (flaw(path) is None for path in checkpoints_in(folder, goes_on=True))
+    if is_sweep(folder.parent) or not any(whole):
         return None
     among_all = folder.resolve().is_relative_to(placed(OUTPUTS).resolve())
     start = "last" if among_all else as_override(str(relative(folder)))
