@@ -125,6 +125,10 @@ def test_the_lower_rate_and_the_count_go_on_in_a_continued_run(tiny_run):
     after = tiny_run(*ROLLBACK, "trainer.max_epochs=3", "rollback.times=1", spoils(15),
                      "scheduler=step", f"ckpt_path='{first.folder}'", name="after")  # fmt: skip
     # Its one rollback was made before.
+    rate = "the learning rate is now 0.5 times the set one"
+    assert summary(after.folder)["warnings"][0] == (
+        f"This run was continued after one rollback (on_nan=rollback); {rate}."
+    )
     assert after.state is State.DIVERGED
     assert after.reason.endswith("after one rollback")
     assert Events.of("lr")[0] == pytest.approx(5e-4)

@@ -138,6 +138,33 @@ def test_the_count_goes_on_in_a_continued_run(tiny_run):
     assert summary(after.folder)["warnings"][0].startswith("3 of 12 steps were left out")
 
 
+@pytest.mark.parametrize(("accumulate", "every"), [(1, 1), (2, 1), (1, 2)])
+def test_a_continued_run_has_each_point_of_the_undisturbed_one(tiny_run, accumulate, every):
+    spoilt = f"{bad(1, 2)},{bad(2, 1)}"
+    settings = ("on_nan=skip", "logger=default", "callbacks.dashboard.sparing=true", "test=false")
+    settings += (
+        f"trainer.accumulate_grad_batches={accumulate}",
+        f"trainer.log_every_n_steps={every}",
+    )
+    whole = tiny_run(*settings, callbacks(spoilt), name="whole").folder
+    start = "null"
+    for step in (2, 4, 99):
+        stop = f"{{_target_: run_files.Signal, step: {step}, number: 15}}"
+        part = tiny_run(*settings, callbacks(spoilt, stop), f"ckpt_path={start}").folder
+        start = part / "checkpoints" / "last.safetensors"
+    assert same_bits(weights(part), weights(whole))
+    for tag in ("train/step_loss", "train/loss", "val/loss"):
+        assert points(part, tag) == points(whole, tag)
+    assert len(points(whole, "train/step_loss")) == 12 / accumulate / every
+
+
+def points(folder: Path, tag: str) -> list[tuple[int, str]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder)).Reload()
+    return [(each.step, f"{each.value:.6g}") for each in events.Scalars(tag)]
+
+
 def test_healthy_training_is_the_same(tiny_run):
     one, other = tiny_run("on_nan=skip", name="one"), tiny_run(name="other")
     assert same_bits(weights(one.folder), weights(other.folder))

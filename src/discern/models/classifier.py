@@ -127,9 +127,11 @@ class Classifier(LightningModule):
             self.train_metrics.update(loss, logits, labels)
         # The one value a step may log: each costs about 0.3 ms, as much as the step itself. It is
         # logged in those steps in which Lightning asks for it; one of others would stay, and pass
-        # for that of a later step.
-        if self._log_every and (self.trainer.global_step + 1) % self._log_every == 0:
-            self.log(STEP_LOSS, loss.detach(), on_step=True, on_epoch=False)
+        # for that of a later step. Lightning also counts a step that is left out (on_nan=skip).
+        if self._log_every:
+            steps = self.trainer.fit_loop.epoch_loop._batches_that_stepped
+            if (steps + 1) % self._log_every == 0:
+                self.log(STEP_LOSS, loss.detach(), on_step=True, on_epoch=False)
         return loss
 
     def _training_loss(self, logits: Tensor, targets: Tensor) -> Tensor:

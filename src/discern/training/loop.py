@@ -393,7 +393,8 @@ class LeanEpochLoop(_TrainingEpochLoop):
         """
         super().reset()
         self.trainer.fit_loop._restarting = False
-        if self.restarted_on_last and self._batches_that_stepped == self.global_step:
+        begun = self.automatic_optimization.optim_progress.optimizer.zero_grad.total.completed
+        if self.restarted_on_last and self._batches_that_stepped in (self.global_step, begun):
             self._restarting = self.val_loop._restarting = False
 
     def _only_counts(self) -> bool:

@@ -15,7 +15,7 @@ from discern.errors import DiscernError
 from discern.models.card import Card
 from discern.models.metrics import STEP_LOSS
 from discern.models.saved import Content, card_and_state, read
-from discern.reports.tensorboard.logger import TensorBoard
+from discern.reports.tensorboard.logger import TensorBoard, logged_steps
 from discern.training.seam import callback_of
 
 log = logging.getLogger(__name__)
@@ -230,9 +230,20 @@ def resume_loggers(trainer: Trainer, folder: Path, start: Path | None) -> None:
 
 
 def steps_of(content: Content) -> int:
-    """The optimizer steps that a checkpoint was made after."""
-    steps = content.get("global_step")
-    return steps if isinstance(steps, int) else 0
+    """The optimizer steps that a checkpoint was made after, as loggers count them."""
+    loop = ("loops", "fit_loop")
+    optimizer = "epoch_loop.automatic_optimization.optim_progress", "optimizer"
+    taken = _count(content, "global_step")
+    begun = _count(content, *loop, *optimizer, "zero_grad", "total", "completed")
+    counted = _count(content, *loop, "epoch_loop.state_dict", "_batches_that_stepped")
+    return logged_steps(counted, taken, begun) if taken else 0
+
+
+def _count(content: Content, *keys: str) -> int:
+    node: object = content
+    for key in keys:
+        node = node.get(key) if isinstance(node, Mapping) else None
+    return node if isinstance(node, int) else 0
 
 
 def is_in_epoch_end(content: Content) -> bool:

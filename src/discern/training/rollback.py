@@ -16,7 +16,7 @@ from discern.models.saved import epoch_of, read
 from discern.reports.tensorboard.logger import TensorBoard
 from discern.runs.state import Ended, State
 from discern.training.divergence import divergence
-from discern.training.resume import scale_learning_rate
+from discern.training.resume import scale_learning_rate, steps_of
 from discern.training.seam import callback_of
 
 log = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ class Rollbacks(Callback):
         self.count, self._in_rate = self.count + 1, 0
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoard):
-                logger.take_back(to_step)
+                logger.take_back(0 if back is None else steps_of(read(back)))
         log.warning(
             "Diverged %s; rollback %d of %d: training goes on from %s with %g times the learning "
             "rate.",
@@ -134,17 +134,17 @@ class Rollbacks(Callback):
     @property
     def sentences(self) -> list[str]:
         """What the run says of its rollbacks at its end."""
+        rate = f"the learning rate is now {self.factor**self.count:.3g} times the set one"
         if not self.made:
-            return []
+            before = f"This run was continued after {_times(self.count)} (on_nan=rollback); {rate}."
+            return [before] if self.count else []
         parts = [
             f"in epoch {each.epoch} (step {each.step}, learning rate {each.learning_rate:.3g}) to "
             f"{_place(each.to_epoch)}"
             for each in self.made
         ]
-        rate = self.factor**self.count
         return [
-            f"Training diverged and was rolled back (on_nan=rollback) {', '.join(parts)}; the "
-            f"learning rate is now {rate:.3g} times the set one."
+            f"Training diverged and was rolled back (on_nan=rollback) {', '.join(parts)}; {rate}."
         ]
 
 

@@ -31,7 +31,20 @@ columns of its HParams tab it sorts by the whole tag, where this comes before ``
 
 def step_of(trainer: Trainer) -> int:
     """The step of the scalars that Lightning logs now, in which it counts from 0."""
-    return max(0, trainer.global_step - 1)
+    loop = trainer.fit_loop.epoch_loop
+    begun = loop.automatic_optimization.optim_progress.optimizer.zero_grad.total.completed
+    return max(0, logged_steps(loop._batches_that_stepped, trainer.global_step, begun) - 1)
+
+
+def logged_steps(counted: int, taken: int, begun: int) -> int:
+    """Optimizer steps as loggers count them: with those that were left out (``on_nan=skip``).
+
+    Args:
+        counted: Lightning's count, which lacks a step until the validation after it is over.
+        taken: steps that changed the weights.
+        begun: steps for which gradients were set to zero.
+    """
+    return counted if counted in (taken, begun) else counted + 1
 
 
 class TensorBoard(TensorBoardLogger):
