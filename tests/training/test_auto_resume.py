@@ -65,6 +65,17 @@ def test_where_there_is_no_checkpoint_it_starts_anew(tmp_path):
     assert summary(tmp_path / "run")["epochs"] == 1
 
 
+def test_a_folder_that_cannot_be_written_to_is_one_sentence(tmp_path):
+    stopped = train(tmp_path, "hydra.run.dir=run", sends(3, signal.SIGTERM))
+    assert stopped.returncode == 143, stopped.stderr
+    (tmp_path / "run" / "hydra.yaml").unlink()
+    (tmp_path / "run" / "hydra.yaml").mkdir()
+    again = train(tmp_path, "hydra.run.dir=run")
+    assert again.returncode == 1
+    (sentence,) = again.stderr.splitlines()
+    assert sentence.startswith(f"Error: {tmp_path}/run/hydra.yaml cannot be used: Is a directory")
+
+
 def test_both_it_and_ckpt_path_begin_with_the_checkpoint_of_the_folder(tmp_path):
     assert train(tmp_path, "hydra.run.dir=first", "trainer.max_epochs=1").returncode == 0
     both = ("ckpt_path=first", "hydra.run.dir=run", "callbacks.checkpoints.every_n_steps=1")

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback
 
 from discern.runs.signals import BY_CTRL_C, BY_SIGNAL
 from discern.runs.state import State
+from discern.training.fit import fit
 from discern.training.interrupt import GracefulStop
 from discern.training.terminal import way_on
 from run_files import SHOWN, STEPS_PER_EPOCH, checkpoint, metrics_csv, same_bits, summary, weights
@@ -172,6 +173,20 @@ def test_a_second_signal_ends_at_once():
         assert stop.ended is BY_CTRL_C
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+class InterruptedAtItsEnd:
+    """A trainer that a second signal meets when Lightning no longer catches it."""
+
+    def fit(self, *_: object, **settings: object) -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_second_signal_at_the_end_of_a_fit_is_told_as_what_it_was():
+    with pytest.raises(SystemExit) as ended:
+        fit(InterruptedAtItsEnd(), None, None, None, GracefulStop(None))  # type: ignore[arg-type]
+    assert ended.value.code == 143
 
 
 def test_an_error_is_no_interruption(tiny_run, tmp_path):

@@ -31,8 +31,6 @@ def job(cfg: DictConfig, import_seconds: float) -> Objective:
     if getattr(rank_zero_only, "rank", 0):
         # One of several processes of the run: only the first one logs.
         logging.getLogger().setLevel(logging.ERROR)
-    elif hydra.mode == RunMode.RUN:
-        _write_hydra_settings(Path(cfg.folder) / HYDRA)
     choices = hydra.runtime.choices
     identity = {
         # A list of several experiments has no entry in Hydra's choices.
@@ -42,6 +40,8 @@ def job(cfg: DictConfig, import_seconds: float) -> Objective:
     }
     try:
         with as_job():
+            if not getattr(rank_zero_only, "rank", 0) and hydra.mode == RunMode.RUN:
+                _write_hydra_settings(Path(cfg.folder) / HYDRA)
             result = train(cfg, identity, choices)
     except Exception as error:
         # The settings of a sweep's job are checked only here.

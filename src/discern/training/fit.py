@@ -137,6 +137,11 @@ def fit(
             if not trainer.interrupted:
                 raise
             return stop.ended or BY_CTRL_C
+        except KeyboardInterrupt as error:
+            # A second signal, after Lightning has ended the fit.
+            if stop.ended is None:
+                raise
+            raise SystemExit(stop.ended.status) from error
     if stop.ended is not None:
         return stop.ended
     if (found := divergence(trainer)) is not None:
