@@ -4,8 +4,8 @@ import multiprocessing
 import os
 import signal
 import socket
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -54,11 +54,18 @@ def test_a_folder_is_held_by_one_process_until_it_lets_go(tmp_path):
 
 
 def test_who_looks_whether_a_folder_is_in_use_keeps_no_run_out(tmp_path):
-    with ThreadPoolExecutor(1) as pool:
+    looks = threading.Event()
+
+    def look() -> None:
         with locked(tmp_path / LOCK):
-            waiting = pool.submit(in_another_process, lambda: hold(tmp_path))
+            looks.set()
             time.sleep(0.05)
-        assert waiting.result()
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    looks.wait()
+    assert in_another_process(lambda: hold(tmp_path))
+    looker.join()
 
 
 def test_the_processes_of_one_run_share_its_folder(tmp_path, monkeypatch):
