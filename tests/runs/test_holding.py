@@ -59,7 +59,7 @@ def test_who_looks_whether_a_folder_is_in_use_keeps_no_run_out(tmp_path):
     def look() -> None:
         with locked(tmp_path / LOCK):
             looks.set()
-            time.sleep(0.05)
+            time.sleep(0.15)
 
     looker = threading.Thread(target=look)
     looker.start()
