@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from discern.config.preflight import take_folder
 from discern.errors import DiscernError
 from discern.files.locks import locked
 from discern.runs.holding import LOCK, held, hold, is_in_use, release
@@ -66,6 +67,12 @@ def test_who_looks_whether_a_folder_is_in_use_keeps_no_run_out(tmp_path):
     looks.wait()
     assert in_another_process(lambda: hold(tmp_path))
     looker.join()
+
+
+def test_a_folder_that_a_command_takes_is_its_own_to_its_end(tmp_path):
+    folder = take_folder(tmp_path / "out", "out")
+    assert not in_another_process(lambda: hold(folder))
+    release(folder)
 
 
 def test_the_processes_of_one_run_share_its_folder(tmp_path, monkeypatch):
