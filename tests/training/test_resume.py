@@ -16,6 +16,7 @@ from discern.errors import DiscernError
 from discern.models.checkpoint import write
 from discern.models.saved import load
 from discern.training.resume import differences
+from photos import photo_folder
 from run_files import SHOWN, checkpoint, metrics_csv, same_bits, summary, weights
 from starter import invoke
 
@@ -264,6 +265,26 @@ def _best(content: dict[str, Any]) -> dict[str, Any]:
     states = content["callbacks"].items()
     (state,) = (s for key, s in states if key.startswith("RunCheckpoint{'monitor': 'val/loss'"))
     return dict(state)
+
+
+def test_features_are_of_the_backbone_and_not_of_its_average(tmp_path):
+    photo_folder(tmp_path / "photos", per_class=8)
+    words = (
+        "data=image_folder", "data.dir=photos", "data.image_size=32", "data.batch_size=3",
+        "data.val_size=4", "data.test_size=2", "model=densenet_transfer", "model.weights=null",
+        "model.backbone=squeezenet1_1", "model.head=[4]", "callbacks.ema.decay=0.9", "test=false",
+        "engine=torch", "trainer.accelerator=cpu", "trainer.max_epochs=2", "threads=1",
+        "report=false", "logger=csv", "hydra.run.dir=run", "auto_resume=true",
+    )  # fmt: skip
+    stop = "trainer.callbacks=[{_target_: run_files.Signal, step: 3, number: 15}]"
+    cache = {"DISCERN_CACHE_DIR": str(tmp_path / "cache")}
+    part = invoke("train", *words, stop, cwd=tmp_path, draws=False, **cache)
+    assert part.returncode == 143, part.stderr
+    before = summary(tmp_path / "run")["features"]
+    rest = invoke("train", *words, cwd=tmp_path, draws=False, **cache)
+    assert rest.returncode == 0, rest.stderr
+    after = summary(tmp_path / "run")["features"]
+    assert (after["store"], after["computed"]) == (before["store"], 0)
 
 
 def test_the_best_stays_where_a_run_goes_on_in_its_own_folder(tmp_path):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
@@ -104,8 +105,14 @@ def continue_from(start: Path, cfg: DictConfig, trainer: Trainer, model: Classif
     with about("ckpt_path"):
         content = read(start)
         card, state = card_and_state(start, content)
-        check_fits(model.network, state, start)
-        match_backbone(model.network, card, state, start)
+        # Beside averaged weights (callbacks.ema) there are those that training goes on with: of a
+        # frozen backbone the average is not the same to the last digit, nor are its features.
+        current = content.get("current_model_state", state)
+        if not isinstance(current, dict) or not all(map(torch.is_tensor, current.values())):
+            current = state  # which is refused when it is loaded
+        for each in (state, current):
+            check_fits(model.network, each, start)
+        match_backbone(model.network, card, current, start)
     log.info("  %-10s %s", "from", relative(start))
     callbacks_of(trainer).append(Continuation(card, portable(cfg)))
     return (epoch_of(content) or 1) + _ends_an_epoch(content)
