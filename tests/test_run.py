@@ -377,8 +377,7 @@ def test_a_full_disk_is_said_and_leaves_the_checkpoint_before(tiny_mnist, tmp_pa
 FULL_DISK = """
 import resource, signal, sys
 from lightning.pytorch import Callback
-from discern import run
-from discern.training import build
+from discern.training import parts
 from discern.commands.cli import train
 
 class FillsUp(Callback):
@@ -387,8 +386,8 @@ class FillsUp(Callback):
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write fails instead
             resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
 
-build_trainer = run.build_trainer
-run.build_trainer = lambda cfg, always: build_trainer(cfg, [*always, FillsUp()])
+build_trainer = parts.build_trainer
+parts.build_trainer = lambda cfg, always: build_trainer(cfg, [*always, FillsUp()])
 train(sys.argv[1:])
 """
 """A disk on which a checkpoint has no room once the first epoch is over."""
