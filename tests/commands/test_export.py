@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import importlib.util
 import json
 from pathlib import Path
 
@@ -22,6 +23,10 @@ from discern.models.torch_file import sha256_of
 from discern.run import train
 from photos import ORIENTATION, photo, photo_folder
 from starter import invoke
+
+needs_openvino = pytest.mark.skipif(
+    importlib.util.find_spec("openvino") is None, reason="openvino is not installed"
+)
 
 
 @pytest.fixture
@@ -220,7 +225,16 @@ def test_an_exported_model_is_not_explained_or_exported_again(run, exported, tmp
         exported(model, name="again")
 
 
-def test_an_export_that_changes_labels_fails_with_the_images(run, exported, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "quantize=int8", "format=web", "format=safetensors",
+        pytest.param("format=openvino", marks=needs_openvino),
+    ],
+)  # fmt: skip
+def test_an_export_that_changes_labels_fails_with_the_images_and_leaves_nothing_else(
+    run, exported, tmp_path, monkeypatch, web_runtime, setting
+):
     """The negative control: a file that gives other labels is found, named and removed."""
     original = command.export_model
 
@@ -234,10 +248,20 @@ def test_an_export_that_changes_labels_fails_with_the_images(run, exported, tmp_
 
     monkeypatch.setattr(command, "export_model", turned)
     with pytest.raises(DiscernError, match=r"of 100 labels differ .*export\.html shows"):
-        exported(run)
+        exported(run, setting)
     folder = tmp_path / "exported"
-    assert not (folder / "model.onnx").exists()
+    assert sorted(path.name for path in folder.iterdir()) == ["export.html", "export.json"]
     assert facts(folder)["files"][0]["proof"]["differences"]
+
+
+def test_an_export_that_breaks_off_leaves_nothing(run, exported, tmp_path, monkeypatch):
+    def fails(*_):
+        raise DiscernError("quantize=int8 is not possible for this model: no reason.")
+
+    monkeypatch.setattr(int8, "write", fails)
+    with pytest.raises(DiscernError, match="not possible for this model"):
+        exported(run, "quantize=int8")
+    assert not list((tmp_path / "exported").iterdir())
 
 
 def test_eight_bits_are_written_when_asked_for_and_say_what_they_cost(run, exported):
@@ -310,7 +334,9 @@ def test_what_is_wrong_is_said_before_anything_is_written(tmp_path):
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["photo.jpg"]
 
 
-def test_a_page_is_proven_as_the_file_that_it_runs(run, exported, tmp_path, monkeypatch):
+@pytest.fixture
+def web_runtime(tmp_path, monkeypatch) -> None:
+    """A cache with files in the place of onnxruntime-web's."""
     cache, files = tmp_path / "cache" / "onnxruntime-web" / onnxruntime_web.VERSION, {}
     cache.mkdir(parents=True)
     for name in onnxruntime_web.FILES:
@@ -318,10 +344,31 @@ def test_a_page_is_proven_as_the_file_that_it_runs(run, exported, tmp_path, monk
         files[name] = hashlib.sha256(name.encode()).hexdigest()
     monkeypatch.setattr(onnxruntime_web, "FILES", files)
     monkeypatch.setenv("DISCERN_CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.mark.usefixtures("web_runtime")
+def test_a_page_is_proven_as_the_file_that_it_runs(run, exported):
     folder = exported(run, "format=web", "images=50")
     (file,) = facts(folder)["files"]
     assert (file["file"], file["proof"]["flipped"]) == ("model.onnx", 0)
     assert (folder / "index.html").exists()
+
+
+@needs_openvino
+def test_openvino_is_proven_and_measured_and_its_size_is_of_both_files(run, exported):
+    folder = exported(run, "format=openvino", "seconds=0.01")
+    (file,) = facts(folder)["files"]
+    assert (file["file"], file["proof"]["flipped"]) == ("model.xml", 0)
+    assert file["proof"]["difference"] <= 1e-5
+    both = sum((folder / name).stat().st_size for name in ("model.xml", "model.bin"))
+    assert file["bytes"] == both
+    assert facts(folder)["speeds"].keys() == {"PyTorch", "OpenVINO"}
+
+
+@needs_openvino
+def test_an_onnx_model_is_measured_in_openvino_too(run, exported):
+    speeds = facts(exported(run, "seconds=0.01"))["speeds"]
+    assert speeds.keys() == {"PyTorch", "ONNX Runtime float32", "OpenVINO"}
 
 
 def test_a_page_without_npm_and_in_eight_bits_is_refused_in_one_sentence(tmp_path):
