@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
@@ -127,13 +128,42 @@ def test_weights_alone_are_of_one_model_that_sees_a_picture_once(run, exported, 
         exported(run, "format=torch", *asked)
 
 
-def test_a_split_that_the_file_does_not_know_is_refused(run, exported, tiny_mnist, tmp_path):
+@pytest.mark.parametrize("split", ["val", "train"])
+def test_evaluate_gives_the_checkpoints_numbers_on_what_its_run_held_out_and_trained_on(
+    run, exported, tiny_mnist, tmp_path, no_pictures, split
+):
     model = exported(run, "proof=false") / "model.onnx"
-    cfg = run_files.composed(
-        f"ckpt_path='{model}'", f"data.dir='{tiny_mnist}'", "split=val", command="evaluate"
-    )
+    found = []
+    for name, path in (("checkpoint", run), ("file", model)):
+        cfg = run_files.composed(
+            f"ckpt_path='{path}'", f"data.dir='{tiny_mnist}'", f"split={split}", command="evaluate"
+        )
+        cfg.folder = str(tmp_path / name)
+        evaluate(cfg)
+        found.append(json.loads((tmp_path / name / "metrics.json").read_text()))
+    one, other = found
+    for key in ("images", "trained_on", "data", "split"):
+        assert one[key] == other[key]
+    assert one["trained_on"] == (one["images"] if split == "train" else 0)
+    for metric, value in one["metrics"].items():
+        assert other["metrics"][metric] == pytest.approx(value, abs=1e-5)
+
+
+def test_a_file_that_does_not_say_what_its_run_trained_on_measures_the_part_for_the_test_alone(
+    run, exported, tiny_mnist, tmp_path, no_pictures, caplog
+):
+    model = exported(run, "proof=false") / "model.onnx"
+    content = onnx.load(model)
+    said = {each.key: each.value for each in content.metadata_props}
+    del said["known_images"]
+    onnx.helper.set_model_props(content, said)
+    onnx.save(content, model)
+    cfg = run_files.composed(f"ckpt_path='{model}'", f"data.dir='{tiny_mnist}'", command="evaluate")
     cfg.folder = str(tmp_path / "evaluation")
-    with pytest.raises(DiscernError, match="split=val is not possible"):
+    evaluate(cfg)
+    assert "does not record which images its model was trained on" in caplog.text
+    cfg.split = "val"
+    with pytest.raises(DiscernError, match="split=val is not"):
         evaluate(cfg)
 
 
