@@ -1,4 +1,4 @@
-"""`format=openvino`, where OpenVINO is installed; test_formats.py has what is said where it is not."""
+"""`format=openvino`, where OpenVINO is installed."""
 
 from __future__ import annotations
 

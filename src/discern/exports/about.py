@@ -35,7 +35,7 @@ MAX_TEXT = 2**25
 """Characters of one fact."""
 
 MAX_IMAGES_TEXT, MAX_IMAGES_BYTES = 2**29, 2**29
-"""Characters of the images of a run, and their bytes when unpacked, which 25 million images take."""
+"""Characters of the images of a run, and their bytes when unpacked: those of 25 million images."""
 
 NOT_STATED = "not stated"
 

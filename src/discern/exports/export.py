@@ -15,7 +15,7 @@ from discern.exports.running import Run
 from discern.models.card import Card
 
 READ_BACK = ("onnx", "web")
-"""Formats whose file ``discern evaluate`` takes, and which therefore say what its run trained on."""
+"""Formats whose file ``discern evaluate`` takes, and which say what their run trained on."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ def is_exported(path: Path) -> bool:
 
 @contextmanager
 def all_or_none(folder: Path) -> Iterator[Path]:
-    """A folder to write to, whose files move to ``folder`` when the block ends without an exception.
+    """A folder to write to; its files move to ``folder`` if the block ends without an exception.
 
     With one, none of them stays.
     """
