@@ -50,9 +50,9 @@ class _Axis:
     step: Tensor
 
 
-MAX_PARTS, MIN_OUTPUTS = 4, 32
-"""Parts that the outputs of an axis are computed in, and outputs of each. One product of all outputs
-with all pixels would be one with a matrix of which almost all is zero."""
+PARTS, MIN_OUTPUTS = 4, 32
+"""Parts that the outputs of an axis are computed in, and outputs of each at least. One product of
+all outputs with all pixels would be one with a matrix of which almost all is zero."""
 
 
 @dataclass(frozen=True)
@@ -81,22 +81,24 @@ class _Weights:
         """These where ``used``, bool (1,), and otherwise one pixel."""
         return replace(self, share=used.long())
 
-    def resized(self, images: Tensor) -> Tensor:
+    def resized(self, images: Tensor, parts: int = 1) -> Tensor:
         """Images, uint8 (N, C, M, length), with ``size`` for ``length``."""
         if not torch.onnx.is_in_onnx_export():
             # torch.export has no lengths that depend on values.
             return _rounded(images.double() @ self.every.T)
         size = self.every.shape[0]
-        count = max(1, min(MAX_PARTS, size // MIN_OUTPUTS))
-        edges = [size * part // count for part in range(count + 1)]
-        parts = []
-        for first, last in pairwise(edges):
-            begin = self.begin[first] * self.share
-            end = 1 + (self.end[last - 1] - 1) * self.share
-            outputs = first + 1 + (last - first - 1) * self.share
-            weights = self.every[first:outputs, begin:end]
-            parts.append(_rounded(images[..., begin:end].double() @ weights.T))
-        return torch.cat(parts, 3)[..., : 1 + (size - 1) * self.share]
+        parts = max(1, min(parts, size // MIN_OUTPUTS))
+        edges = [size * part // parts for part in range(parts + 1)]
+        begin = self.begin[torch.tensor(edges[:-1])] * self.share
+        end = 1 + (self.end[torch.tensor(edges[1:]) - 1] - 1) * self.share
+        found = [
+            _rounded(
+                images[..., begin[part] : end[part]].double()
+                @ self.every[first:last, begin[part] : end[part]].T
+            )
+            for part, (first, last) in enumerate(pairwise(edges))
+        ]
+        return torch.cat(found, 3)[..., : 1 + (size - 1) * self.share]
 
 
 class Prepare(nn.Module):
@@ -232,7 +234,7 @@ class Prepare(nn.Module):
             places.append(torch.where(long, float(PILLOW_BITS), fits.double().sum()))
         return torch.stack(places)
 
-    def _weights(self, axis: _Axis, length: int | Tensor, places: Tensor) -> _Weights:
+    def _weights(self, axis: _Axis, length: Any, places: Tensor) -> _Weights:
         """The weights of an axis of ``length`` pixels, whole numbers in units of 2 ** -places."""
         centre, begin, end = self._reach(axis)
         taps = _least(self._taps(length, axis.size), length)
@@ -243,7 +245,7 @@ class Prepare(nn.Module):
         every = torch.zeros(axis.size, length, dtype=torch.float64).scatter(1, at.long(), weights)
         return _Weights(every, begin.long(), end.long())
 
-    def _taps(self, length: int | Tensor, size: int) -> Any:
+    def _taps(self, length: Any, size: int) -> Any:
         """The most pixels that an output is computed from, where ``length`` become ``size``."""
         return 2 * HALF_WIDTHS[self.interpolation] * (length // size + 2) + 1
 
@@ -281,12 +283,12 @@ def _boxed(length: Tensor, start: Tensor, end: Tensor, size: int) -> _Axis:
 
 def _rows_first(pixels: Tensor, down: _Weights, across: _Weights) -> Tensor:
     """Pixels (N, H, W, C) resized along each row, and then along each column, (N, C, S, S)."""
-    images = across.resized(pixels.permute(0, 3, 1, 2))
-    return down.resized(images.transpose(2, 3)).transpose(2, 3)
+    images = across.resized(pixels.permute(0, 3, 1, 2), PARTS)
+    return down.resized(images.transpose(2, 3), PARTS).transpose(2, 3)
 
 
 def _columns_first(pixels: Tensor, down: _Weights, across: _Weights) -> Tensor:
-    """As :func:`_rows_first`, in the other order."""
+    """As :func:`_rows_first`, in the other order. Few pictures need it, so it is not in parts."""
     images = down.resized(pixels.permute(0, 3, 2, 1))
     return across.resized(images.transpose(2, 3))
 
