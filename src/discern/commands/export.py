@@ -53,6 +53,9 @@ log = logging.getLogger(__name__)
 TORCH, FLOAT32, INT8, OPENVINO = "PyTorch", "ONNX Runtime float32", "ONNX Runtime int8", "OpenVINO"
 """Ways of running a model."""
 
+PREPARATION = "preprocessing alone, of both"
+"""What float32 and int8 have in common, which is measured beside them."""
+
 SPREAD = ["p99 ms, batch 32", "p50 ms, batch 32", "p99 ms, batch 1", "p50 ms, batch 1"]
 """Columns of the table of speeds that a narrow terminal leaves out."""
 
@@ -181,6 +184,7 @@ def _measured(
         if calibration:
             small = int8.write(path, calibration, exported.about)
             ways[INT8] = onnx_file.run(small, exported.bundle)
+            ways[PREPARATION] = onnx_file.run_preparation(exported.bundle, card)
             proof = prove(network, exported.temperature, ways[INT8], images, cfg.images)
             files.append(Measured(small.name, proof))
         if cfg.seconds or cfg.quantize == "auto":
@@ -225,6 +229,8 @@ def _decided(made: Measured, path: Path, quantize: str, speeds: Speeds) -> Measu
         for batch in BATCHES
         if speeds
     ]
+    if speeds:
+        ratios.append(f"the same preprocessing being {_shares(speeds)} of float32's time")
     numbers = ", ".join([*ratios, f"accuracy {change:+.2f} points (McNemar p = {proof.p:.3g})"])
     name = made.file
     if quantize == "int8":
@@ -237,6 +243,14 @@ def _decided(made: Measured, path: Path, quantize: str, speeds: Speeds) -> Measu
     )
     path.unlink()
     return replace(made, verdict=f"{name}, 8 bits, is not kept, for it is {why}: {numbers}.")
+
+
+def _shares(speeds: Speeds) -> str:
+    """What share preprocessing has of the time of float32 with each batch size."""
+    return " and ".join(
+        f"{100 * speeds[PREPARATION][batch].p50 / speeds[FLOAT32][batch].p50:.0f} %"
+        for batch in BATCHES
+    )
 
 
 def _machine() -> dict[str, str]:

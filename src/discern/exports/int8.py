@@ -93,13 +93,9 @@ def normalise_by_convolutions(model: onnx.ModelProto) -> None:
         if each.type.tensor_type.HasField("shape")
     }
     for node in model.graph.node:
-        values = [constants.get(name) for name in node.input[1:]]
-        if (
-            node.op_type != "BatchNormalization"
-            or ranks.get(node.input[0]) != 4
-            or len(node.output) > 1
-            or not all(values)
-        ):
+        values = [constants[name] for name in node.input[1:] if name in constants]
+        of_images = node.op_type == "BatchNormalization" and ranks.get(node.input[0]) == 4
+        if not of_images or len(values) < 4 or len(node.output) > 1:
             continue
         scale, shift, mean, variance = (onnx.numpy_helper.to_array(each) for each in values)
         epsilon = next((each.f for each in node.attribute if each.name == "epsilon"), 1e-5)
