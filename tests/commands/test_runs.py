@@ -13,6 +13,7 @@ import pytest
 from filelock import FileLock
 
 from discern.runs.folder import read_run
+from discern.runs.holding import LOCK as RUN_LOCK
 from made_runs import aged, made_run, made_sweep
 from run_files import DISCERN, command, environment, in_process
 from starter import invoke
@@ -366,6 +367,17 @@ def test_a_sweep_that_is_at_work_or_has_just_begun_stays(run, tmp_path):
     aged(begun, 30)
     run("prune", "keep=0", "yes=true")
     assert list(outputs.iterdir()) == []
+
+
+def test_a_run_that_goes_on_after_its_end_or_after_days_stays(run, tmp_path):
+    outputs = tmp_path / "outputs"
+    folders = [made_run(outputs / "again"), made_run(outputs / "silent", state=None)]
+    for folder in folders:
+        aged(folder, 30)
+    with FileLock(folders[0] / RUN_LOCK), FileLock(folders[1] / RUN_LOCK):
+        done = run("prune", "keep=0", "yes=true")
+    assert "again stays: it is running." in done.stdout
+    assert left(outputs) == {"again", "silent"}
 
 
 def test_prune_follows_no_link_and_leaves_other_runs(run, tmp_path):

@@ -4,11 +4,15 @@ import multiprocessing
 import os
 import signal
 import socket
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from discern.config.preflight import take_folder
 from discern.errors import DiscernError
+from discern.files.locks import locked
 from discern.runs.holding import LOCK, held, hold, is_in_use, release
 from run_files import NOT_DRAWN, summary
 from starter import begin, end, invoke, kill, said, until
@@ -50,6 +54,27 @@ def test_a_folder_is_held_by_one_process_until_it_lets_go(tmp_path):
     assert in_another_process(lambda: hold(tmp_path))
 
 
+def test_who_looks_whether_a_folder_is_in_use_keeps_no_run_out(tmp_path):
+    looks = threading.Event()
+
+    def look() -> None:
+        with locked(tmp_path / LOCK):
+            looks.set()
+            time.sleep(0.15)
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    looks.wait()
+    assert in_another_process(lambda: hold(tmp_path))
+    looker.join()
+
+
+def test_a_folder_that_a_command_takes_is_its_own_to_its_end(tmp_path):
+    folder = take_folder(tmp_path / "out", "out")
+    assert not in_another_process(lambda: hold(folder))
+    release(folder)
+
+
 def test_the_processes_of_one_run_share_its_folder(tmp_path, monkeypatch):
     with held(tmp_path):
         monkeypatch.setenv("LOCAL_RANK", "1")
@@ -73,14 +98,15 @@ def files(folder: Path) -> dict[str, int]:
 def test_a_second_run_in_the_folder_says_who_has_it_and_touches_nothing(tmp_path):
     first = begin(tmp_path, *LONG)
     until((tmp_path / "run" / "metrics.csv").exists, first)
-    before = files(tmp_path)
+    before = files(tmp_path / "run")
+    assert len(before) > 2
     second = invoke(*RUN, cwd=tmp_path)
     assert second.returncode == 1
     assert second.stderr == (
         f"Error: hydra.run.dir=run is in use: process {first} on "
         f"{socket.gethostname()} is at work in it; name another folder, or wait for its end.\n"
     )
-    assert files(tmp_path) == before
+    assert files(tmp_path / "run") == before
     kill(first)
     assert (tmp_path / "run" / LOCK).exists()
     last = tmp_path / "run" / "checkpoints" / "last.safetensors"
@@ -99,7 +125,8 @@ def test_of_two_runs_begun_at_once_one_has_the_folder(tmp_path):
 
 def test_a_stopped_run_keeps_its_folder(tmp_path):
     first = begin(tmp_path, *LONG)
-    until((tmp_path / "run" / LOCK).exists, first)
+    lock = tmp_path / "run" / LOCK
+    until(lambda: lock.exists() and lock.read_text(), first)  # it is signed once it is held
     os.killpg(first, signal.SIGSTOP)
     assert invoke(*RUN, cwd=tmp_path).returncode == 1
     kill(first)

@@ -9,6 +9,7 @@ from filelock import FileLock
 
 from discern.errors import DiscernError
 from discern.models.checkpoint import write as write_checkpoint
+from discern.runs.holding import LOCK as RUN_LOCK
 from discern.runs.state import State
 from discern.sweeps import ledger as ledgers
 from discern.sweeps.ledger import Ledger
@@ -155,6 +156,16 @@ def test_a_job_s_summary_may_say_anything(tmp_path, name, odd):
     assert len(ledger.rows()) == 2
     assert set(ledger.logged()) <= {"val/loss"}
     assert write_sweep_page(tmp_path).stat().st_size
+
+
+def test_a_job_that_outlives_its_sweep_keeps_its_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(ledgers, "PATIENCE", 0.1)
+    ledger = planned(tmp_path, "0.1")
+    write(tmp_path / "lr=0.1", state="interrupted")
+    refused = pytest.raises(DiscernError, match="is in use")
+    with FileLock(tmp_path / "lr=0.1" / RUN_LOCK), refused:
+        ledger.resumption(ledger.jobs[0])
+    assert (tmp_path / "lr=0.1" / "summary.json").exists()
 
 
 def test_a_folder_has_one_sweep_at_a_time(tmp_path, monkeypatch):

@@ -37,6 +37,8 @@ class Mutation(NamedTuple):
 POWER, KILL = ("tests/torture/test_torture_power_loss.py",), ("tests/torture/test_torture_kill.py",)
 CHECKPOINTS = ("tests/training/test_checkpointing.py",)
 WRITING, CHECKPOINT = "files/writing.py", "models/checkpoint.py"
+LOCKS, LOCKING = "files/locks.py", ("tests/files/test_locks.py",)
+STORE, LEDGER = "features/store.py", "sweeps/ledger.py"
 
 MUTATIONS = {
     "sync of the file": Mutation(WRITING, "            os.fsync(file.fileno())\n", "", POWER),
@@ -78,20 +80,66 @@ MUTATIONS = {
     "worth of the one before": Mutation(
         CHECKPOINT, "keep is not None and not _is_worth_keeping(path)", "False", CHECKPOINTS
     ),
+    "lock": Mutation(
+        LOCKS, "        try:\n            lock.acquire(timeout=patience)\n        except",
+        "        try:\n            pass\n        except", LOCKING,
+    ),
+    "stand-in of a lock": Mutation(
+        LOCKS, "            lock.acquire(timeout=patience)\n            return lock\n",
+        "            return lock\n", LOCKING,
+    ),
+    "lock of features that are computed": Mutation(
+        STORE, 'with locked_in_turn(lock, "is computing these features"):', "if lock:",
+        ("tests/features/test_source.py",),
+    ),
+    "mark of features in use": Mutation(
+        STORE, "            self._use = hold(self.folder)\n", "",
+        ("tests/commands/test_cache_command.py",),
+    ),
+    "lock of a download": Mutation(
+        "data/published/fetch.py",
+        'with locked_in_turn(path.with_name(f".{path.name}.lock"), f"is making {path}"):',
+        "if path:", ("tests/data/published/test_fetch.py",),
+    ),
+    "lock of a sweep": Mutation(
+        LEDGER, "            lock = acquire(self.folder / LOCK)\n",
+        "            lock = acquire(self.folder / f'{LOCK}{id(self)}')\n",
+        ("tests/sweeps/test_ledger.py",),
+    ),
+    "lock of a job that goes on": Mutation(
+        LEDGER, "            with held(folder, PATIENCE):", "            if folder:",
+        ("tests/sweeps/test_ledger.py",),
+    ),
+    "lock of a folder that a command takes": Mutation(
+        "config/preflight.py", '    hold(folder, named_by or "folder")\n', "",
+        ("tests/runs/test_holding.py",),
+    ),
+    "lock of a run's folder": Mutation(
+        "run.py", "with held(Path(cfg.folder)), recorded(", "with recorded(",
+        ("tests/runs/test_holding.py", "tests/test_api.py"),
+    ),
+    "lock that keeps a sweep": Mutation(
+        "commands/prune.py", "    if is_held(unit.folder / LOCK):\n", "    if False:\n",
+        ("tests/commands/test_runs.py",),
+    ),
+    "lock that keeps a run": Mutation(
+        "commands/prune.py", "    if any(is_in_use(run.folder) for run in unit.runs):\n",
+        "    if False:\n", ("tests/commands/test_runs.py",),
+    ),
 }  # fmt: skip
 
 
 def main() -> int:
     """Try the mutations; 1 if one survives, or if a test fails without any."""
+    word = " ".join(sys.argv[1:])
+    chosen = {name: mutation for name, mutation in MUTATIONS.items() if word in name}
     survived = []
-    for tests in {mutation.tests for mutation in MUTATIONS.values()}:
+    for tests in sorted({mutation.tests for mutation in chosen.values()}):
         text = next(iter(MUTATIONS.values())).text
         if is_found(Mutation(WRITING, text, text, tests)):
             print(f"{tests[0]} fails as it is", flush=True)
             survived.append(tests[0])
-    for name, mutation in MUTATIONS.items():
-        if sys.argv[1:] and sys.argv[1] not in name:
-            continue
+    for name, mutation in chosen.items():
         found = is_found(mutation)
         print(f"{name:40} {'found' if found else 'SURVIVED'} ({mutation.file})", flush=True)
         survived += [] if found else [name]

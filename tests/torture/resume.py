@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import atexit
 import functools
+import json
 import os
 import shutil
 import signal
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from discern.reports.tensorboard.logger import RESULT
 from disk import hidden
 from photos import photo_folder
 from run_files import checkpoint, composed, metrics_csv
+from starter import invoke
 from torture.case import Case
 
 STEPS = 60
@@ -61,6 +63,10 @@ SCHEDULES = {
 }
 WORKERS = ((0, 0), (2, 2), (0, 2), (2, 0))
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL)
+
+
+HOME = "TORTURE_RESUME_HOME"
+"""Names the folder that all cases share to the processes that this one starts."""
 
 
 class Stop(NamedTuple):
@@ -177,14 +183,16 @@ def _run_whole(model: str, schedule: str, accumulate: int) -> tuple[Path, list[s
 @functools.cache
 def _home() -> Path:
     """A folder for what all cases share: the cache, the photographs, the undisturbed runs."""
-    home = Path(tempfile.mkdtemp(prefix="torture-resume-"))
-    atexit.register(shutil.rmtree, home, ignore_errors=True)
-    return home
+    if HOME not in os.environ:
+        os.environ[HOME] = tempfile.mkdtemp(prefix="torture-resume-")
+        atexit.register(shutil.rmtree, os.environ[HOME], ignore_errors=True)
+    return Path(os.environ[HOME])
 
 
 @functools.cache
 def _photos() -> Path:
-    return photo_folder(_home() / "photos", per_class=21)
+    folder = _home() / "photos"
+    return folder if folder.is_dir() else photo_folder(folder, per_class=21)
 
 
 def _steps_of(whole: Path) -> int:
@@ -197,13 +205,27 @@ def _stop(stop: Stop, run: Path, start: str, step: int, workers: int, seen: Path
         ended = _train(stop, run, start, workers, seen, step, stop.number)
         assert ended == 128 + stop.number, f"it ended with status {ended}"
         return
-    # A process of its own dies in the step after the one whose checkpoint is there.
-    child = os.fork()
-    if not child:
-        every = f"callbacks.checkpoints.every_n_steps={step}"
-        _train(stop, run, start, workers, seen, step + 1, stop.number, every)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    # A process of its own dies in the step after the one whose checkpoint is there. No fork of this
+    # one, which may have begun threads that a fork does not have.
+    told = json.dumps([stop, str(run), start, step, workers, str(seen)])
+    done = invoke("-c", KILLED, told, cwd=_home(), draws=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+KILLED = """
+import json, sys
+from torture.resume import train_until_killed
+train_until_killed(*json.loads(sys.argv[1]))
+"""
+
+
+def train_until_killed(
+    stop: Sequence[Any], run: str, start: str, step: int, workers: int, seen: str
+) -> None:
+    """Train, with a checkpoint after a step, until the process is killed in the next one."""
+    every = f"callbacks.checkpoints.every_n_steps={step}"
+    stopped = Stop(*stop)
+    _train(stopped, Path(run), start, workers, Path(seen), step + 1, stopped.number, every)
 
 
 def _train(
