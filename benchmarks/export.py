@@ -1,6 +1,6 @@
 """Exported models against their checkpoints: labels, probabilities, speed, the first answer.
 
-    python benchmarks/export.py [--data-dir data] [--photos Cat_Dog_data] [--backbone NAME]
+    python benchmarks/export.py [--data-dir data] [--photos data/Cat_Dog_data] [--backbone NAME]
                                 [--weights default|null]
 
 For Fashion-MNIST it trains an MLP for an epoch, and compares model.onnx with it on the 10,000 test
@@ -206,10 +206,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         if asked.only != "photographs":
             digits(asked.data_dir, Path(temporary, "digits"))
-        if asked.only != "digits" and asked.photos is not None:
+        if asked.only != "digits":
+            photos = asked.photos or asked.data_dir / "Cat_Dog_data"
             run, out = Path(temporary, "run"), Path(temporary, "photographs")
-            network = on_photographs(asked.photos, run, asked.backbone, asked.weights)
-            photographs(asked.photos, network, asked.count, out, asked.seconds)
+            network = on_photographs(photos, run, asked.backbone, asked.weights)
+            photographs(photos, network, asked.count, out, asked.seconds)
     print(f"{time.perf_counter() - begun:.0f} s")
 
 
