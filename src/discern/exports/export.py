@@ -14,6 +14,9 @@ from discern.exports.formats import format_of
 from discern.exports.running import Run
 from discern.models.card import Card
 
+READ_BACK = ("onnx", "web")
+"""Formats whose file ``discern evaluate`` takes, and which say what their run trained on."""
+
 
 @dataclass(frozen=True)
 class Exported:
@@ -65,7 +68,7 @@ def export(
     chosen = format_of(format)
     card: Card = network.card  # type: ignore[assignment]
     bundle = Bundle(network, temperature)
-    about = describe(network, sha256, known, temperature)
+    about = describe(network, sha256, known if format in READ_BACK else None, temperature)
     folder.mkdir(parents=True, exist_ok=True)
     path = chosen.write(bundle, card, about, folder)
     return Exported(path, format, about, bundle, chosen.run(path, bundle))
