@@ -16,6 +16,7 @@ from torch import nn
 
 from discern.commands.evaluate import check_fit, data_settings
 from discern.commands.members import known_to_any, members_of
+from discern.commands.predict import as_shown
 from discern.config.check import check
 from discern.data.images import Images
 from discern.data.known import KnownImages
@@ -38,7 +39,6 @@ from discern.exports.report import (
 from discern.exports.running import Pixels, Run, runs_in_torch
 from discern.exports.speed import BATCHES, Speeds, faster, measure
 from discern.models.card import Card
-from discern.models.combined import Model, combined
 from discern.models.saved import model_name
 from discern.models.threads import use_threads
 from discern.models.torch_file import sha256_of
@@ -85,15 +85,13 @@ def export(cfg: DictConfig) -> Report:
             f"ckpt_path={cfg.ckpt_path} is an exported model; give the checkpoint that it was "
             "exported from."
         )
-    model: Model = members[0]
-    if len(members) > 1 or cfg.tta != "none":
-        model = combined(members, cfg.tta)
+    model = as_shown(members, cfg)
     network, card = model.network, model.card
     network.card = card  # type: ignore[assignment]
     use_threads(network, card.input_shape)
     known = known_to_any(members)
     needed = cfg.proof or cfg.quantize != "none"
-    data = _data(cfg, members[0].card, checkpoint, known) if needed else None
+    data = _data(cfg, card, checkpoint, known) if needed else None
     calibration = _calibration(data, cfg.quantize)
     exported = export_model(
         network,
