@@ -126,10 +126,21 @@ class Spectral(_Small):
 
 
 class Pooling(_Small):
-    """It pools to a side that does not divide that of its images."""
+    """It pools to sides that do not divide those of its images."""
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.output(nn.functional.adaptive_avg_pool2d(self.features(images), 5).mean((2, 3)))
+        features = self.features(images)
+        return self.output(
+            nn.functional.adaptive_avg_pool2d(features, (5, None))[..., :3].mean((2, 3))
+            + nn.AdaptiveAvgPool2d(7)(features)[:, :, 1, 2]
+            + nn.AdaptiveAvgPool2d((29, 13))(features).amax((2, 3))
+        )
+
+
+class MaxPooling(_Small):
+    def forward(self, images: Tensor) -> Tensor:
+        pooled = nn.functional.adaptive_max_pool2d(self.features(images), 5)
+        return self.output(pooled.mean((2, 3)))
 
 
 def small(kind: type[nn.Module]) -> nn.Module:

@@ -15,6 +15,7 @@ from models_to_export import (
     Branching,
     Counting,
     InFloat64,
+    MaxPooling,
     Noisy,
     OneByOne,
     Pooling,
@@ -38,6 +39,8 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "a user's own": own,
     "a user's own in float64": lambda: small(InFloat64),
     "a user's own with weights that are computed": lambda: small(Spectral),
+    "a user's own that pools to odd sizes": lambda: small(Pooling),
+    "torchvision, larger than its last features": lambda: transfer("torchvision", "alexnet"),
     "torchvision, scaled up": lambda: transfer("torchvision", "mobilenet_v3_small", side=32),
     "timm": lambda: transfer("timm", "test_efficientnet.r160_in1k", unfreeze="all"),
     "timm, attention": lambda: transfer("timm", "test_vit.r160_in1k", side=160),
@@ -135,8 +138,8 @@ def test_an_operator_that_onnx_lacks_is_named(tmp_path):
 
 
 def test_an_operator_that_onnx_has_in_part_is_named(tmp_path):
-    with pytest.raises(DiscernError, match=r"uses adaptive_avg_pool2d, .*\(output size.*export ke"):
-        export(small(Pooling), tmp_path)
+    with pytest.raises(DiscernError, match=r"uses adaptive_max_pool2d, .*\(output size.*export ke"):
+        export(small(MaxPooling), tmp_path)
     assert not any(tmp_path.iterdir())
 
 
