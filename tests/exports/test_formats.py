@@ -16,6 +16,7 @@ from models_to_export import (
     Counting,
     InFloat64,
     MaxPooling,
+    Nearest,
     Noisy,
     OneByOne,
     Pooling,
@@ -40,7 +41,6 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "a user's own in float64": lambda: small(InFloat64),
     "a user's own with weights that are computed": lambda: small(Spectral),
     "a user's own that pools to odd sizes": lambda: small(Pooling),
-    "torchvision, larger than its last features": lambda: transfer("torchvision", "alexnet"),
     "torchvision, scaled up": lambda: transfer("torchvision", "mobilenet_v3_small", side=32),
     "timm": lambda: transfer("timm", "test_efficientnet.r160_in1k", unfreeze="all"),
     "timm, attention": lambda: transfer("timm", "test_vit.r160_in1k", side=160),
@@ -143,9 +143,9 @@ def test_an_operator_that_onnx_has_in_part_is_named(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("kind", [Branching, OneByOne, Counting, Noisy])
-def test_a_graph_of_some_pictures_alone_is_refused_and_removed(kind, tmp_path):
-    with pytest.raises(DiscernError, match="depends on the pictures or their number"):
+@pytest.mark.parametrize("kind", [Branching, OneByOne, Counting, Noisy, Nearest])
+def test_a_graph_that_is_not_the_network_is_refused_and_removed(kind, tmp_path):
+    with pytest.raises(DiscernError, match="does not give the model's probabilities"):
         export(small(kind), tmp_path)
     assert not any(tmp_path.iterdir())
 

@@ -84,7 +84,7 @@ def export(
 
 
 def _check_graph(run: Run, bundle: Bundle, card: Card, name: str) -> None:
-    """Refuse a file that holds only for the pictures, or their number, that it was made with.
+    """Refuse a file that is not the network for other pictures than those it was made with.
 
     A graph keeps the way that those took through a network's ``if`` and loops.
 
@@ -107,7 +107,7 @@ def _check_graph(run: Run, bundle: Bundle, card: Card, name: str) -> None:
         if not alike:
             raise DiscernError(
                 f"format={name} is not possible for this model: for {len(batch)} of black, white "
-                "and random pictures its graph does not give the model's probabilities, so that "
-                "the way through the network depends on the pictures or their number (if, for, "
-                "int(images.shape[0])), or on chance."
+                "and random pictures its graph does not give the model's probabilities. The way "
+                "through the network may depend on the pictures or their number (if, for, "
+                "int(images.shape[0])) or on chance, or an operator be computed in another way."
             )

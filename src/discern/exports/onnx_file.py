@@ -19,7 +19,7 @@ from discern.errors import DiscernError, first_line
 from discern.exports.about import PIXELS, PROBABILITIES
 from discern.exports.bundle import Bundle, example, traceable
 from discern.exports.onnx_model import load_exported
-from discern.exports.pooling import PoolingAsMatrices
+from discern.exports.pooling import PlainPooling
 from discern.exports.running import Run
 from discern.features.engine_export import MAX_WEIGHT_BYTES, weight_bytes
 from discern.files.writing import write_whole
@@ -90,7 +90,7 @@ def traced(module: nn.Module, card: Card, output: str) -> bytes:
         DiscernError: the module has an operator that ONNX lacks.
     """
     model = io.BytesIO()
-    with traceable(), PoolingAsMatrices(), _silent(), warnings.catch_warnings():
+    with traceable(), PlainPooling(), _silent(), warnings.catch_warnings():
         # The tracer warns of constants and of its deprecation.
         warnings.simplefilter("ignore")
         try:

@@ -1,4 +1,4 @@
-"""Average pooling to a size that does not divide the image's, which ONNX lacks, as matrices."""
+"""Average pooling to any size, for which ONNX has no operator, by those that it has."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d
 from torch.overrides import TorchFunctionMode
 
 
-class PoolingAsMatrices(TorchFunctionMode):
-    """Within it ``adaptive_avg_pool2d`` is two products where no kernel of one size does it."""
+class PlainPooling(TorchFunctionMode):
+    """Within it ``adaptive_avg_pool2d`` is a pooling of one kernel, or else two products."""
 
     def __torch_function__(
         self,
@@ -31,8 +31,11 @@ def _pooled(input: Tensor, output_size: Any) -> Tensor:  # noqa: A002 - as it is
     sizes = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
     before = int(input.shape[-2]), int(input.shape[-1])
     height, width = (old if new is None else new for old, new in zip(before, sizes, strict=True))
+    if (height, width) == (1, 1):
+        return adaptive_avg_pool2d(input, 1)
     if before[0] % height == 0 and before[1] % width == 0:
-        return adaptive_avg_pool2d(input, (height, width))
+        # The exporter would ask for the size, which is not always known to it.
+        return avg_pool2d(input, (before[0] // height, before[1] // width))
     down, across = _means(before[0], height).to(input), _means(before[1], width).to(input)
     return down @ input @ across.T
 
