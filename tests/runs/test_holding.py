@@ -4,11 +4,15 @@ import multiprocessing
 import os
 import signal
 import socket
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from discern.config.preflight import take_folder
 from discern.errors import DiscernError
+from discern.files.locks import locked
 from discern.runs.holding import LOCK, held, hold, is_in_use, release
 from run_files import NOT_DRAWN, summary
 from starter import begin, end, invoke, kill, said, until
@@ -48,6 +52,27 @@ def test_a_folder_is_held_by_one_process_until_it_lets_go(tmp_path):
     release(tmp_path)
     assert not list(tmp_path.iterdir())
     assert in_another_process(lambda: hold(tmp_path))
+
+
+def test_who_looks_whether_a_folder_is_in_use_keeps_no_run_out(tmp_path):
+    looks = threading.Event()
+
+    def look() -> None:
+        with locked(tmp_path / LOCK):
+            looks.set()
+            time.sleep(0.15)
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    looks.wait()
+    assert in_another_process(lambda: hold(tmp_path))
+    looker.join()
+
+
+def test_a_folder_that_a_command_takes_is_its_own_to_its_end(tmp_path):
+    folder = take_folder(tmp_path / "out", "out")
+    assert not in_another_process(lambda: hold(folder))
+    release(folder)
 
 
 def test_the_processes_of_one_run_share_its_folder(tmp_path, monkeypatch):
@@ -100,7 +125,8 @@ def test_of_two_runs_begun_at_once_one_has_the_folder(tmp_path):
 
 def test_a_stopped_run_keeps_its_folder(tmp_path):
     first = begin(tmp_path, *LONG)
-    until((tmp_path / "run" / LOCK).exists, first)
+    lock = tmp_path / "run" / LOCK
+    until(lambda: lock.exists() and lock.read_text(), first)  # it is signed once it is held
     os.killpg(first, signal.SIGSTOP)
     assert invoke(*RUN, cwd=tmp_path).returncode == 1
     kill(first)

@@ -21,11 +21,14 @@ LOCKS = (LOCK, f"{LOCK}{STAND_IN}")
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 """Environment variables of which one is above 0 in all processes of a run but the first."""
 
+MOMENT = 0.5
+"""Seconds within which whoever only looks whether a lock is held has let go of it."""
+
 _held: dict[Path, tuple[int, BaseFileLock]] = {}
 """Folder -> the process that holds it, which a fork of it is not, and its lock."""
 
 
-def hold(folder: Path, named_by: str = "folder", patience: float = 0.0) -> bool:
+def hold(folder: Path, named_by: str = "folder", patience: float = MOMENT) -> bool:
     """Keep other processes out of a folder; whether this process did not do so already.
 
     The processes of a distributed run share the folder that the first one holds.
@@ -73,7 +76,7 @@ def release_all() -> None:
 
 
 @contextmanager
-def held(folder: Path, patience: float = 0.0) -> Iterator[None]:
+def held(folder: Path, patience: float = MOMENT) -> Iterator[None]:
     """Keep other processes out of a folder, which is created, within the block.
 
     Nothing, if this process does so already.
