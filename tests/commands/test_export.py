@@ -100,6 +100,8 @@ def test_several_models_and_views_are_one_file(tiny_run, tiny_mnist, tmp_path, n
     export(cfg)
     (file,) = facts(tmp_path / "exported")["files"]
     assert (file["proof"]["flipped"], file["proof"]["images"]) == (0, 100)
+    views = "" if tta == "none" else f" with tta={tta}"
+    assert facts(tmp_path / "exported")["title"].startswith(f"mean of 2 × mlp{views} on ")
     for name, path in (("several", meant), ("file", tmp_path / "exported" / "model.onnx")):
         cfg = run_files.composed(
             f"ckpt_path={path}", f"data.dir='{tiny_mnist}'",

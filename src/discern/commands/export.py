@@ -15,7 +15,7 @@ from omegaconf import DictConfig, open_dict
 from torch import nn
 
 from discern.commands.evaluate import check_fit, data_settings
-from discern.commands.members import known_to_any, members_of
+from discern.commands.members import known_to_any, members_of, name_of
 from discern.commands.predict import as_shown
 from discern.config.check import check
 from discern.data.images import Images
@@ -39,7 +39,6 @@ from discern.exports.report import (
 from discern.exports.running import Pixels, Run, runs_in_torch
 from discern.exports.speed import BATCHES, Speeds, faster, measure
 from discern.models.card import Card
-from discern.models.saved import model_name
 from discern.models.threads import use_threads
 from discern.models.torch_file import sha256_of
 from discern.runs.summary import versions
@@ -102,7 +101,8 @@ def export(cfg: DictConfig) -> Report:
         known=known,
     )
     log.info("Exported: %s", relative(exported.path))
-    report = _measured(cfg, network, exported, data, calibration, checkpoint)
+    name = name_of(members, cfg.ensemble, cfg.tta)
+    report = _measured(cfg, name, network, exported, data, calibration, checkpoint)
     write(report, folder)
     _show(report)
     proof = report.files[0].proof
@@ -159,6 +159,7 @@ def _calibration(data: ImageDataModule | None, quantize: str) -> list[Pixels]:
 
 def _measured(
     cfg: DictConfig,
+    title: str,
     network: nn.Module,
     exported: Exported,
     data: ImageDataModule | None,
@@ -166,8 +167,7 @@ def _measured(
     checkpoint: Path,
 ) -> Report:
     """The report of an export; where 8 bits are asked for, their file is written here."""
-    card: Card = network.card  # type: ignore[assignment]
-    title, speeds, files = model_name(card), Speeds(), [Measured(exported.path, None)]
+    speeds, files = Speeds(), [Measured(exported.path, None)]
     if data is not None:
         images: Images = getattr(data, f"{cfg.split}_dataset")
         title = f"{title} on {data.title}, {cfg.split}"

@@ -169,9 +169,11 @@ def claim_folder(
                 number += 1
                 candidate = folder.with_name(f"{folder.name}_{number}")
     except OSError as error:
+        where = named_by or "hydra.run.dir"
+        sweeps = "" if named_by else " (hydra.sweep.dir=FOLDER for a sweep)"
         raise DiscernError(
             f"The output folder {folder} cannot be written ({error.strerror}); "
-            "choose another with hydra.run.dir=FOLDER (hydra.sweep.dir=FOLDER for a sweep)."
+            f"choose another with {where}=FOLDER{sweeps}."
         ) from error
 
 
