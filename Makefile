@@ -93,6 +93,7 @@ bench: setup  ## measure what the README claims (two hours)
 	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/dashboard.py
 	$(BIN)/python benchmarks/report.py
+	$(BIN)/python benchmarks/export.py
 	$(BIN)/python benchmarks/web.py
 	$(BIN)/python benchmarks/devices.py
 

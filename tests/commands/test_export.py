@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import importlib.util
 import json
+import re
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
@@ -22,6 +25,10 @@ from discern.models.torch_file import sha256_of
 from discern.run import train
 from photos import ORIENTATION, photo, photo_folder
 from starter import invoke
+
+needs_openvino = pytest.mark.skipif(
+    importlib.util.find_spec("openvino") is None, reason="openvino is not installed"
+)
 
 
 @pytest.fixture
@@ -124,13 +131,42 @@ def test_weights_alone_are_of_one_model_that_sees_a_picture_once(run, exported, 
         exported(run, "format=torch", *asked)
 
 
-def test_a_split_that_the_file_does_not_know_is_refused(run, exported, tiny_mnist, tmp_path):
+@pytest.mark.parametrize("split", ["val", "train"])
+def test_evaluate_gives_the_checkpoints_numbers_on_what_its_run_held_out_and_trained_on(
+    run, exported, tiny_mnist, tmp_path, no_pictures, split
+):
     model = exported(run, "proof=false") / "model.onnx"
-    cfg = run_files.composed(
-        f"ckpt_path='{model}'", f"data.dir='{tiny_mnist}'", "split=val", command="evaluate"
-    )
+    found = []
+    for name, path in (("checkpoint", run), ("file", model)):
+        cfg = run_files.composed(
+            f"ckpt_path='{path}'", f"data.dir='{tiny_mnist}'", f"split={split}", command="evaluate"
+        )
+        cfg.folder = str(tmp_path / name)
+        evaluate(cfg)
+        found.append(json.loads((tmp_path / name / "metrics.json").read_text()))
+    one, other = found
+    for key in ("images", "trained_on", "data", "split"):
+        assert one[key] == other[key]
+    assert one["trained_on"] == (one["images"] if split == "train" else 0)
+    for metric, value in one["metrics"].items():
+        assert other["metrics"][metric] == pytest.approx(value, abs=1e-5)
+
+
+def test_a_file_that_does_not_say_what_its_run_trained_on_measures_the_part_for_the_test_alone(
+    run, exported, tiny_mnist, tmp_path, no_pictures, caplog
+):
+    model = exported(run, "proof=false") / "model.onnx"
+    content = onnx.load(model)
+    said = {each.key: each.value for each in content.metadata_props}
+    del said["known_images"]
+    onnx.helper.set_model_props(content, said)
+    onnx.save(content, model)
+    cfg = run_files.composed(f"ckpt_path='{model}'", f"data.dir='{tiny_mnist}'", command="evaluate")
     cfg.folder = str(tmp_path / "evaluation")
-    with pytest.raises(DiscernError, match="split=val is not possible"):
+    evaluate(cfg)
+    assert "does not record which images its model was trained on" in caplog.text
+    cfg.split = "val"
+    with pytest.raises(DiscernError, match="split=val is not"):
         evaluate(cfg)
 
 
@@ -261,7 +297,16 @@ def test_an_exported_model_is_not_explained_or_exported_again(run, exported, tmp
         exported(model, name="again")
 
 
-def test_an_export_that_changes_labels_fails_with_the_images(run, exported, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "quantize=int8", "format=web", "format=safetensors",
+        pytest.param("format=openvino", marks=needs_openvino),
+    ],
+)  # fmt: skip
+def test_an_export_that_changes_labels_fails_with_the_images_and_leaves_nothing_else(
+    run, exported, tmp_path, monkeypatch, web_runtime, setting
+):
     """The negative control: a file that gives other labels is found, named and removed."""
     original = command.export_model
 
@@ -275,10 +320,20 @@ def test_an_export_that_changes_labels_fails_with_the_images(run, exported, tmp_
 
     monkeypatch.setattr(command, "export_model", turned)
     with pytest.raises(DiscernError, match=r"of 100 labels differ .*export\.html shows"):
-        exported(run)
+        exported(run, setting)
     folder = tmp_path / "exported"
-    assert not (folder / "model.onnx").exists()
+    assert sorted(path.name for path in folder.iterdir()) == ["export.html", "export.json"]
     assert facts(folder)["files"][0]["proof"]["differences"]
+
+
+def test_an_export_that_breaks_off_leaves_nothing(run, exported, tmp_path, monkeypatch):
+    def fails(*_):
+        raise DiscernError("quantize=int8 is not possible for this model: no reason.")
+
+    monkeypatch.setattr(int8, "write", fails)
+    with pytest.raises(DiscernError, match="not possible for this model"):
+        exported(run, "quantize=int8")
+    assert not list((tmp_path / "exported").iterdir())
 
 
 def test_eight_bits_are_written_when_asked_for_and_say_what_they_cost(run, exported):
@@ -305,8 +360,10 @@ def test_eight_bits_are_kept_only_where_they_are_faster_and_as_accurate(
     assert (folder / "model.int8.onnx").exists() == kept
     assert ("is kept" in small["verdict"]) == kept
     assert "as fast with a batch of 32" in small["verdict"]
+    assert re.search(r"preprocessing being \d+ % and \d+ % of float32's time", small["verdict"])
     speeds = facts(folder)["speeds"]
-    assert {"PyTorch", "ONNX Runtime float32", "ONNX Runtime int8"} <= speeds.keys()
+    ways = {"PyTorch", "ONNX Runtime float32", "ONNX Runtime int8", "preprocessing alone, of both"}
+    assert ways <= speeds.keys()
     assert all({"1", "32"} == set(each) for each in speeds.values())
 
 
@@ -351,7 +408,9 @@ def test_what_is_wrong_is_said_before_anything_is_written(tmp_path):
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["photo.jpg"]
 
 
-def test_a_page_is_proven_as_the_file_that_it_runs(run, exported, tmp_path, monkeypatch):
+@pytest.fixture
+def web_runtime(tmp_path, monkeypatch) -> None:
+    """A cache with files in the place of onnxruntime-web's."""
     cache, files = tmp_path / "cache" / "onnxruntime-web" / onnxruntime_web.VERSION, {}
     cache.mkdir(parents=True)
     for name in onnxruntime_web.FILES:
@@ -359,10 +418,31 @@ def test_a_page_is_proven_as_the_file_that_it_runs(run, exported, tmp_path, monk
         files[name] = hashlib.sha256(name.encode()).hexdigest()
     monkeypatch.setattr(onnxruntime_web, "FILES", files)
     monkeypatch.setenv("DISCERN_CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.mark.usefixtures("web_runtime")
+def test_a_page_is_proven_as_the_file_that_it_runs(run, exported):
     folder = exported(run, "format=web", "images=50")
     (file,) = facts(folder)["files"]
     assert (file["file"], file["proof"]["flipped"]) == ("model.onnx", 0)
     assert (folder / "index.html").exists()
+
+
+@needs_openvino
+def test_openvino_is_proven_and_measured_and_its_size_is_of_both_files(run, exported):
+    folder = exported(run, "format=openvino", "seconds=0.01")
+    (file,) = facts(folder)["files"]
+    assert (file["file"], file["proof"]["flipped"]) == ("model.xml", 0)
+    assert file["proof"]["difference"] <= 1e-5
+    both = sum((folder / name).stat().st_size for name in ("model.xml", "model.bin"))
+    assert file["bytes"] == both
+    assert facts(folder)["speeds"].keys() == {"PyTorch", "OpenVINO"}
+
+
+@needs_openvino
+def test_an_onnx_model_is_measured_in_openvino_too(run, exported):
+    speeds = facts(exported(run, "seconds=0.01"))["speeds"]
+    assert speeds.keys() == {"PyTorch", "ONNX Runtime float32", "OpenVINO"}
 
 
 def test_a_page_without_npm_and_in_eight_bits_is_refused_in_one_sentence(tmp_path):

@@ -138,7 +138,7 @@ def test_an_operator_that_onnx_lacks_is_named(tmp_path):
 
 
 def test_an_operator_that_onnx_has_in_part_is_named(tmp_path):
-    with pytest.raises(DiscernError, match=r"uses adaptive_max_pool2d, .*\(output size.*export ke"):
+    with pytest.raises(DiscernError, match=r"uses adaptive_max_pool2d, .*\(.*put size.*export ke"):
         export(small(MaxPooling), tmp_path)
     assert not any(tmp_path.iterdir())
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from models_to_export import mlp
 from onnx import TensorProto, helper, numpy_helper
 
 from discern.errors import DiscernError
-from discern.exports import onnx_model
+from discern.exports import about, onnx_model
 from discern.exports.export import export
 from discern.exports.onnx_model import load_exported
 
@@ -203,6 +205,32 @@ def test_the_file_itself_is_read(written, tmp_path):
     path = changed(written, tmp_path / "model.onnx", lambda model: None)
     model = load_exported(path)
     assert model(np.zeros((2, 28, 28, 1), np.uint8)).shape == (2, 4)
+
+
+SPLIT = {
+    "seed": 0, "val_size": 0.1, "test_size": None, "folds": None, "fold": 0, "fraction": 1.0,
+}  # fmt: skip
+
+
+def packed(content: bytes) -> str:
+    return base64.b64encode(zlib.compress(content)).decode()
+
+
+@pytest.mark.parametrize(
+    "images",
+    ["no base64", "bm8gemxpYg==", packed(b"no tensors"), packed(bytes(2**20))],
+    ids=["no base64", "not packed", "no tensors", "more than there may be"],
+)
+def test_images_of_a_run_that_are_none_are_refused(written, tmp_path, monkeypatch, images):
+    monkeypatch.setattr(about, "MAX_IMAGES_BYTES", 2**16)
+
+    def change(model: onnx.ModelProto) -> None:
+        card(split=SPLIT)(model)
+        metadata("known_images", images)(model)
+
+    path = changed(written, tmp_path / "model.onnx", change)
+    with pytest.raises(DiscernError, match="does not record its training images as expected"):
+        load_exported(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x08\x07" * 500, b"{}"])

@@ -26,6 +26,7 @@ SHAPES: list[tuple[tuple[int, int, int], dict[str, Any]]] = [
     ((3, 20, 30), {}),
     ((3, 32, 32), {"resize": 40, "interpolation": "bilinear"}),
     ((3, 56, 56), {"resize": 56, "interpolation": "bicubic"}),
+    ((3, 130, 130), {"resize": 150, "interpolation": "bicubic"}),  # in several parts
 ]
 
 
@@ -105,7 +106,7 @@ def test_pictures_of_a_batch_are_prepared_as_one_by_one():
 
 def test_torch_gives_the_same_pixels_as_the_graph():
     pictures = np.random.default_rng(0).integers(0, 256, (2, 97, 20, 3), dtype=np.uint8)
-    for number in (1, 2, 3):
+    for number in (1, 2, 3, 4):
         shape, photos = SHAPES[number]
         prepare = Prepare(with_card(nn.Identity(), shape, "", **photos).card)
         found = prepare.resized(torch.from_numpy(pictures)).numpy()

@@ -24,7 +24,6 @@ from discern.data.images import Images
 from discern.data.known import Rule
 from discern.data.module import ImageDataModule
 from discern.errors import DiscernError, as_override
-from discern.exports.onnx_model import ExportedModel
 from discern.files.writing import as_json_values, write_whole
 from discern.files.yaml_file import write_config
 from discern.models.card import TARGET, Card, without_target
@@ -141,8 +140,6 @@ def _data(cfg: DictConfig, members: Sequence[Member]) -> ImageDataModule:
     first = members[0]
     for member in members:
         use_threads(member.network, member.card.input_shape)
-    if isinstance(first.network, ExportedModel):
-        _check_sides_are_known(cfg, first.network)
     known = known_to_any(members)
     with open_dict(cfg):
         cfg.data = data_settings(cfg, first.card, first.path, known.rule)
@@ -153,15 +150,6 @@ def _data(cfg: DictConfig, members: Sequence[Member]) -> ImageDataModule:
     check_fit(first.card, data, first.path)
     say_what_is_measured(data, cfg.split)
     return data
-
-
-def _check_sides_are_known(cfg: DictConfig, model: ExportedModel) -> None:
-    """Refuse a split of a run's own data that the exported file cannot tell from the others."""
-    if cfg.split != "test" and model.facts.known is None and "_target_" not in cfg.data:
-        raise DiscernError(
-            f"split={cfg.split} is not possible: {model.path} does not say which images its run "
-            "trained on; split=test, or the checkpoint, is."
-        )
 
 
 def test_beside(run: Path) -> None:

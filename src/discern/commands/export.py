@@ -25,7 +25,7 @@ from discern.errors import DiscernError
 from discern.exports import int8, onnx_file, openvino_file
 from discern.exports.export import Exported
 from discern.exports.export import export as export_model
-from discern.exports.files import is_exported
+from discern.exports.files import all_or_none, is_exported
 from discern.exports.proof import MAX_FLIPPED, prove
 from discern.exports.report import (
     PAGE,
@@ -51,6 +51,9 @@ log = logging.getLogger(__name__)
 
 TORCH, FLOAT32, INT8, OPENVINO = "PyTorch", "ONNX Runtime float32", "ONNX Runtime int8", "OpenVINO"
 """Ways of running a model."""
+
+PREPARATION = "preprocessing alone, of both"
+"""What float32 and int8 have in common, which is measured beside them."""
 
 SPREAD = ["p99 ms, batch 32", "p50 ms, batch 32", "p99 ms, batch 1", "p50 ms, batch 1"]
 """Columns of the table of speeds that a narrow terminal leaves out."""
@@ -92,27 +95,27 @@ def export(cfg: DictConfig) -> Report:
     needed = cfg.proof or cfg.quantize != "none"
     data = _data(cfg, card, checkpoint, known) if needed else None
     calibration = _calibration(data, cfg.quantize)
-    exported = export_model(
-        network,
-        folder,
-        format=cfg.format,
-        temperature=card.temperature or 1.0,
-        sha256=_digest([member.path for member in members]),
-        known=known,
-    )
-    log.info("Exported: %s", relative(exported.path))
-    name = name_of(members, cfg.ensemble, cfg.tta)
-    report = _measured(cfg, name, network, exported, data, calibration, checkpoint)
-    write(report, folder)
-    _show(report)
-    proof = report.files[0].proof
-    if proof is not None and not proof.holds:
-        exported.path.unlink(missing_ok=True)
-        raise DiscernError(
-            f"{proof.flipped:,} of {proof.images:,} labels differ from the checkpoint's, more than "
-            f"{100 * MAX_FLIPPED:g} %, so the exported file was removed; {relative(folder / PAGE)} "
-            "shows the images."
+    with all_or_none(folder) as begun:
+        exported = export_model(
+            network,
+            begun,
+            format=cfg.format,
+            temperature=card.temperature or 1.0,
+            sha256=_digest([member.path for member in members]),
+            known=known,
         )
+        name = name_of(members, cfg.ensemble, cfg.tta)
+        report = _measured(cfg, name, network, exported, data, calibration, checkpoint)
+        write(report, folder)
+        _show(report)
+        proof = report.files[0].proof
+        if proof is not None and not proof.holds:
+            raise DiscernError(
+                f"{proof.flipped:,} of {proof.images:,} labels differ from the checkpoint's, more "
+                f"than {100 * MAX_FLIPPED:g} %, so nothing was exported; {relative(folder / PAGE)} "
+                "shows the images."
+            )
+    log.info("Exported: %s", relative(folder / exported.path.name))
     log.info("Report: %s", relative(folder / PAGE))
     return report
 
@@ -167,23 +170,26 @@ def _measured(
     checkpoint: Path,
 ) -> Report:
     """The report of an export; where 8 bits are asked for, their file is written here."""
-    speeds, files = Speeds(), [Measured(exported.path, None)]
+    card: Card = network.card  # type: ignore[assignment]
+    path, speeds, files = exported.path, Speeds(), [Measured(exported.path.name, None)]
     if data is not None:
         images: Images = getattr(data, f"{cfg.split}_dataset")
         title = f"{title} on {data.title}, {cfg.split}"
-        ways = _ways(network, exported)
         if cfg.proof:
             proof = prove(network, exported.temperature, exported.run, images, cfg.images)
-            files = [Measured(exported.path, proof)]
+            files = [Measured(path.name, proof)]
+        ways: dict[str, Run] = {}
         if calibration:
-            small = int8.write(exported.path, calibration, exported.about)
+            small = int8.write(path, calibration, exported.about)
             ways[INT8] = onnx_file.run(small, exported.bundle)
+            ways[PREPARATION] = onnx_file.run_preparation(exported.bundle, card)
             proof = prove(network, exported.temperature, ways[INT8], images, cfg.images)
-            files.append(Measured(small, proof))
+            files.append(Measured(small.name, proof))
         if cfg.seconds or cfg.quantize == "auto":
+            ways = _ways(network, exported) | ways
             speeds = measure(ways, images.pictures(np.array([0]))[0], cfg.seconds)
         if calibration:
-            files[-1] = _decided(files[-1], cfg.quantize, speeds)
+            files[-1] = _decided(files[-1], small, cfg.quantize, speeds)
     return Report(
         title=title,
         format=exported.format,
@@ -192,9 +198,7 @@ def _measured(
         checkpoint=checkpoint,
         machine=_machine(),
         speeds=speeds,
-        sizes={
-            path.name: path.stat().st_size for path in sorted(exported.path.parent.glob("model.*"))
-        },
+        sizes={each.name: each.stat().st_size for each in sorted(path.parent.glob("model.*"))},
     )
 
 
@@ -212,7 +216,7 @@ def _ways(network: nn.Module, exported: Exported) -> dict[str, Run]:
     return ways
 
 
-def _decided(made: Measured, quantize: str, speeds: Speeds) -> Measured:
+def _decided(made: Measured, path: Path, quantize: str, speeds: Speeds) -> Measured:
     """The file of 8 bits with the reason why it is kept; it is removed where it is not."""
     proof = made.proof
     assert proof is not None
@@ -223,8 +227,10 @@ def _decided(made: Measured, quantize: str, speeds: Speeds) -> Measured:
         for batch in BATCHES
         if speeds
     ]
+    if speeds:
+        ratios.append(f"the same preprocessing being {_shares(speeds)} of float32's time")
     numbers = ", ".join([*ratios, f"accuracy {change:+.2f} points (McNemar p = {proof.p:.3g})"])
-    name = made.path.name
+    name = made.file
     if quantize == "int8":
         return replace(made, verdict=f"{name}, 8 bits as asked for: {numbers}.")
     slower, loses = not faster(speeds, INT8, FLOAT32), proof.loses
@@ -233,8 +239,16 @@ def _decided(made: Measured, quantize: str, speeds: Speeds) -> Measured:
     why = " and ".join(
         reason for reason, holds in (("not faster here", slower), ("less accurate", loses)) if holds
     )
-    made.path.unlink()
+    path.unlink()
     return replace(made, verdict=f"{name}, 8 bits, is not kept, for it is {why}: {numbers}.")
+
+
+def _shares(speeds: Speeds) -> str:
+    """What share preprocessing has of the time of float32 with each batch size."""
+    return " and ".join(
+        f"{100 * speeds[PREPARATION][batch].p50 / speeds[FLOAT32][batch].p50:.0f} %"
+        for batch in BATCHES
+    )
 
 
 def _machine() -> dict[str, str]:
@@ -258,4 +272,4 @@ def _show(report: Report) -> None:
             log.info("%s", each.verdict)
         if each.proof is not None and each.proof.differences:
             shown = difference_table(each.proof.differences[:SHOWN])
-            log.info("Labels that differ in %s:\n%s\n", each.path.name, table(*shown))
+            log.info("Labels that differ in %s:\n%s\n", each.file, table(*shown))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,9 @@ PIXELS, PROBABILITIES = "pixels", "probabilities"
 MAX_TEXT = 2**25
 """Characters of one fact."""
 
+MAX_IMAGES_TEXT, MAX_IMAGES_BYTES = 2**29, 2**29
+"""Characters of the images of a run, and their bytes when unpacked: those of 25 million images."""
+
 NOT_STATED = "not stated"
 
 _LICENCES = {"torchvision": "BSD-3-Clause", "efficientnet_lite": "Apache-2.0"}
@@ -54,7 +58,7 @@ class About(Strict):
         data_title, data_fingerprint: of the data set that it was trained on, or empty.
         checkpoint_sha256: of the file that it was exported from.
         weights_licence: an SPDX identifier, or ``not stated``.
-        known_images: which images its run had, for data that are divided by chance; or empty.
+        known_images: which images its run had, and on which side each was; or empty.
     """
 
     discern_format: Annotated[str, Field(pattern="^[0-9]{1,9}$")]
@@ -66,7 +70,7 @@ class About(Strict):
     data_fingerprint: _Name
     checkpoint_sha256: _Digest
     weights_licence: _Name
-    known_images: _Text = ""
+    known_images: Annotated[str, Field(max_length=MAX_IMAGES_TEXT)] = ""
 
 
 @dataclass(frozen=True)
@@ -149,13 +153,13 @@ def read_about(values: Mapping[str, str], path: Path) -> Facts:
     return Facts(card, temperature, about.checkpoint_sha256, _unpacked(about, card, path))
 
 
-# The images of a run decide which are tested where a data set has no part for the test.
+# The images of a run decide which of them are tested, and which were trained on.
 
 
 def _packed(known: KnownImages | None) -> str:
-    if known is None or known.rule is None or known.rule.test is None or not len(known.keys):
+    if known is None or known.rule is None:
         return ""
-    return base64.b64encode(save(known.tensors())).decode()
+    return base64.b64encode(zlib.compress(save(known.tensors()))).decode()
 
 
 def _unpacked(about: About, card: Card, path: Path) -> KnownImages | None:
@@ -164,8 +168,9 @@ def _unpacked(about: About, card: Card, path: Path) -> KnownImages | None:
     if not about.known_images or card.split is None:
         return None
     try:
-        tensors = load(base64.b64decode(about.known_images, validate=True))
-    except (ValueError, SafetensorError) as error:
+        packed = base64.b64decode(about.known_images, validate=True)
+        tensors = load(zlib.decompressobj().decompress(packed, MAX_IMAGES_BYTES))
+    except (ValueError, zlib.error, SafetensorError) as error:
         raise DiscernError(f"{path} does not record its training images as expected.") from error
     fingerprint = card.data.get("fingerprint")
     return from_tensors(tensors, card.split, card.class_names, fingerprint, path)

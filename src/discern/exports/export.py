@@ -20,6 +20,9 @@ from discern.models.card import Card
 MAX_DIFFERENCE = 1e-3
 """In a probability, between a file and the network that it was made from."""
 
+READ_BACK = ("onnx", "web")
+"""Formats whose file ``discern evaluate`` takes, and which say what their run trained on."""
+
 
 @dataclass(frozen=True)
 class Exported:
@@ -71,7 +74,7 @@ def export(
     chosen = format_of(format)
     card: Card = network.card  # type: ignore[assignment]
     bundle = Bundle(network, temperature)
-    about = describe(network, sha256, known, temperature)
+    about = describe(network, sha256, known if format in READ_BACK else None, temperature)
     folder.mkdir(parents=True, exist_ok=True)
     path = chosen.write(bundle, card, about, folder)
     try:

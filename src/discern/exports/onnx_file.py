@@ -18,7 +18,7 @@ from torch.nn.utils import parametrize
 from discern.errors import DiscernError, first_line
 from discern.exports.about import PIXELS, PROBABILITIES
 from discern.exports.bundle import Bundle, example, traceable
-from discern.exports.onnx_model import load_exported
+from discern.exports.onnx_model import load_exported, session
 from discern.exports.pooling import PlainPooling
 from discern.exports.running import Run
 from discern.features.engine_export import MAX_WEIGHT_BYTES, weight_bytes
@@ -26,6 +26,9 @@ from discern.files.writing import write_whole
 from discern.models.card import Card
 
 FILE = "model.onnx"
+
+PREPARED = "prepared"
+"""The output of the preprocessing where it runs by itself."""
 
 OPSET = 18
 """The version of the operators, which every ONNX Runtime since 1.14 (2023) has."""
@@ -163,3 +166,9 @@ def run(path: Path, bundle: Bundle) -> Run:
     """The file that was just written to ``path``, checked as a stranger's and ready to run."""
     model = load_exported(path, torch.get_num_threads())
     return lambda pixels: model(pixels).numpy()
+
+
+def run_preparation(bundle: Bundle, card: Card) -> Run:
+    """What stands before the network in the file, by itself, to measure what share it takes."""
+    prepare = session(traced(bundle.prepare, card, PREPARED), torch.get_num_threads())
+    return lambda pixels: prepare.run([PREPARED], {PIXELS: pixels})[0]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +77,7 @@ class ExportedModel(nn.Module):
         """The images of the model's run, as far as the file says."""
         if self.facts.known is not None:
             return self.facts.known
-        return replace(
-            unknown(self.card.class_names if self.card.data else None, self.path),
-            rule=self.card.split,
-            fingerprint=self.card.data.get("fingerprint"),
-        )
+        return unknown(self.card.class_names if self.card.data else None, self.path)
 
     def of_pictures(self, pictures: Sequence[Pixels]) -> Floats:
         """Probabilities, float32 (N, K), of pictures, each uint8 (H, W, C), of any sizes."""
@@ -119,6 +114,9 @@ def session(content: bytes, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what is fatal is raised as well
+    # Its threads would wait for the next picture at full speed, and take the cores from whatever
+    # else runs: two models in turns took twice as long.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 

@@ -8,7 +8,8 @@ resize is a matrix product for each axis.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import PIL
@@ -49,6 +50,57 @@ class _Axis:
     step: Tensor
 
 
+PARTS, MIN_OUTPUTS = 4, 32
+"""Parts that the outputs of an axis are computed in, and outputs of each at least. One product of
+all outputs with all pixels would be one with a matrix of which almost all is zero."""
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """The weights that an axis is resized with.
+
+    Attributes:
+        every: of each pixel for each output, float64 (size, length).
+        begin, end: the first pixel that has a weight for each output, and the one after the last,
+            int64 (size, 1).
+        share: 1; 0 where the result is not used: it is then one pixel, which takes no time, made of
+            one, for ONNX Runtime up to 1.30 cannot multiply an empty batch.
+    """
+
+    every: Tensor
+    begin: Tensor
+    end: Tensor
+    share: Tensor | int = 1
+
+    def cut(self) -> _Weights:
+        """Those of the pixels from the first that has a weight to the last."""
+        first, end = self.begin[0], self.end[-1]
+        return _Weights(self.every[:, first:end], self.begin - first, self.end - first)
+
+    def where(self, used: Tensor) -> _Weights:
+        """These where ``used``, bool (1,), and otherwise one pixel."""
+        return replace(self, share=used.long())
+
+    def resized(self, images: Tensor, parts: int = 1) -> Tensor:
+        """Images, uint8 (N, C, M, length), with ``size`` for ``length``."""
+        if not torch.onnx.is_in_onnx_export():
+            # torch.export has no lengths that depend on values.
+            return _rounded(images.double() @ self.every.T)
+        size = self.every.shape[0]
+        parts = max(1, min(parts, size // MIN_OUTPUTS))
+        edges = [size * part // parts for part in range(parts + 1)]
+        begin = self.begin[torch.tensor(edges[:-1])] * self.share
+        end = 1 + (self.end[torch.tensor(edges[1:]) - 1] - 1) * self.share
+        found = [
+            _rounded(
+                images[..., begin[part] : end[part]].double()
+                @ self.every[first:last, begin[part] : end[part]].T
+            )
+            for part, (first, last) in enumerate(pairwise(edges))
+        ]
+        return torch.cat(found, 3)[..., : 1 + (size - 1) * self.share]
+
+
 class Prepare(nn.Module):
     """Pixels, uint8 (N, H, W, C), to a network's input, float32 (N, C, S, S).
 
@@ -83,9 +135,8 @@ class Prepare(nn.Module):
         return normalised
 
     def resized(self, pixels: Tensor) -> Tensor:
-        """Whole numbers, float64 (N, C, S, S), of pixels, uint8 (N, H, W, C)."""
+        """Pixels, uint8 (N, C, S, S), of pixels, uint8 (N, H, W, C), of any one size."""
         height, width = (_number(pixels.shape[axis]) for axis in (1, 2))
-        images = pixels.permute(0, 3, 1, 2).double()
         by_pillow = torch.ones_like(height, dtype=torch.bool)
         if self.resize is None:
             rows, columns = self._fitted(height, width)
@@ -94,30 +145,24 @@ class Prepare(nn.Module):
             by_pillow = torch.maximum(height, width) > 2 * torch.minimum(height, width)
             rows, columns = self._centred(height, width, self.resize)
             places = self._places(pixels, height, width, self.resize)
-        across = self._weights(columns, pixels.shape[2], places[1]).T
         down = self._weights(rows, pixels.shape[1], places[0])
-
-        def rows_first(images: Tensor, down: Tensor, across: Tensor) -> Tensor:
-            return _rounded(down @ _rounded(images @ across, places[1]), places[0])
-
-        def columns_first(images: Tensor, down: Tensor, across: Tensor) -> Tensor:
-            return _rounded(_rounded(down @ images, places[0]) @ across, places[1])
-
+        across = self._weights(columns, pixels.shape[2], places[1])
+        if torch.onnx.is_in_onnx_export():
+            pixels = pixels[:, down.begin[0] : down.end[-1], across.begin[0] : across.end[-1]]
+            down, across = down.cut(), across.cut()
         if not VERTICAL_FIRST:
-            return rows_first(images, down, across)
+            return _rows_first(pixels, down, across)
         turned = by_pillow & (height > self.height)
         turned = turned & (height - self.height > 2 * (width - self.width))
         if not torch.onnx.is_in_onnx_export():
-            one, other = columns_first(images, down, across), rows_first(images, down, across)
+            one, other = _columns_first(pixels, down, across), _rows_first(pixels, down, across)
             return torch.where(turned, one, other)
 
-        def part(used: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            # The order that is not used is given one pixel, which takes no time. ONNX Runtime up to
-            # 1.30 cannot multiply an empty batch.
+        def part(used: Tensor) -> tuple[Tensor, _Weights, _Weights]:
             rows, columns = (1 + (pixels.shape[axis] - 1) * used.long() for axis in (1, 2))
-            return images[:, :, :rows, :columns], down[:, :rows], across[:columns]
+            return pixels[:, :rows, :columns], down.where(used), across.where(used)
 
-        return torch.where(turned, columns_first(*part(turned)), rows_first(*part(~turned)))
+        return torch.where(turned, _columns_first(*part(turned)), _rows_first(*part(~turned)))
 
     # Where an output pixel lies in the picture
 
@@ -171,8 +216,7 @@ class Prepare(nn.Module):
         """
         shorter = torch.minimum(height, width)
         long = torch.maximum(height, width) > 2 * shorter
-        half = HALF_WIDTHS[self.interpolation]
-        taps = torch.arange(2 * half * (_least(pixels.shape[1], pixels.shape[2]) // resize + 2) + 1)
+        taps = torch.arange(self._taps(_least(pixels.shape[1], pixels.shape[2]), resize))
         powers = 2.0 ** torch.arange(1, TORCH_BITS + 1, dtype=torch.float64)
         places = []
         for length in (height, width):
@@ -190,11 +234,20 @@ class Prepare(nn.Module):
             places.append(torch.where(long, float(PILLOW_BITS), fits.double().sum()))
         return torch.stack(places)
 
-    def _weights(self, axis: _Axis, length: int, places: Tensor) -> Tensor:
-        """Weights (size, length) of an axis, whole numbers, float64, in units of 2 ** -places."""
-        at = torch.arange(length, dtype=torch.float64)
-        weights = self._filtered(axis, *self._reach(axis), at[None]) * 2.0**places
-        return _whole(weights + torch.where(weights < 0, -0.5, 0.5))
+    def _weights(self, axis: _Axis, length: Any, places: Tensor) -> _Weights:
+        """The weights of an axis of ``length`` pixels, whole numbers in units of 2 ** -places."""
+        centre, begin, end = self._reach(axis)
+        taps = _least(self._taps(length, axis.size), length)
+        # So many pixels, of which none lies beyond the picture.
+        at = torch.minimum(begin, axis.length - taps) + torch.arange(taps, dtype=torch.float64)
+        weights = self._filtered(axis, centre, begin, end, at) * 2.0**places
+        weights = _whole(weights + torch.where(weights < 0, -0.5, 0.5)) / 2.0**places
+        every = torch.zeros(axis.size, length, dtype=torch.float64).scatter(1, at.long(), weights)
+        return _Weights(every, begin.long(), end.long())
+
+    def _taps(self, length: Any, size: int) -> Any:
+        """The most pixels that an output is computed from, where ``length`` become ``size``."""
+        return 2 * HALF_WIDTHS[self.interpolation] * (length // size + 2) + 1
 
     def _reach(self, axis: _Axis) -> tuple[Tensor, Tensor, Tensor]:
         """Place in the input, first pixel and end of each output's filter, (size, 1)."""
@@ -228,10 +281,21 @@ def _boxed(length: Tensor, start: Tensor, end: Tensor, size: int) -> _Axis:
     return _Axis(length, size, start.double(), torch.zeros_like(length), step)
 
 
-def _rounded(images: Tensor, places: Tensor) -> Tensor:
-    """Sums of weighted pixels as pixels, 0 to 255, rounded as by a shift of whole numbers."""
-    unit = 2.0**places
-    return ((images + unit / 2) / unit).floor().clamp(0.0, 255.0)
+def _rows_first(pixels: Tensor, down: _Weights, across: _Weights) -> Tensor:
+    """Pixels (N, H, W, C) resized along each row, and then along each column, (N, C, S, S)."""
+    images = across.resized(pixels.permute(0, 3, 1, 2), PARTS)
+    return down.resized(images.transpose(2, 3), PARTS).transpose(2, 3)
+
+
+def _columns_first(pixels: Tensor, down: _Weights, across: _Weights) -> Tensor:
+    """As :func:`_rows_first`, in the other order. Few pictures need it, so it is not in parts."""
+    images = down.resized(pixels.permute(0, 3, 2, 1))
+    return across.resized(images.transpose(2, 3))
+
+
+def _rounded(images: Tensor) -> Tensor:
+    """Sums of weighted pixels, float64, as pixels, uint8."""
+    return (images + 0.5).clamp(0.0, 255.0).to(torch.uint8)
 
 
 def _whole(values: Tensor) -> Tensor:

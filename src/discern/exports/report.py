@@ -14,6 +14,9 @@ from discern.reports.page import Tile, percent, size, tile, write_page
 
 FACTS, PAGE = "export.json", "export.html"
 
+WEIGHTS_BESIDE = ".bin"
+"""The suffix of OpenVINO's weights, which stand beside its model."""
+
 Table = tuple[list[str], list[list[str]]]
 """Header and rows."""
 
@@ -23,12 +26,12 @@ class Measured:
     """A file and how it compares with the checkpoint.
 
     Attributes:
-        path: the file.
+        file: its name.
         proof: None without images.
         verdict: whether it is kept, and why; empty for the export itself.
     """
 
-    path: Path
+    file: str
     proof: Proof | None
     verdict: str = ""
 
@@ -57,6 +60,12 @@ class Report:
     speeds: Speeds = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
 
+    def size_of(self, file: str) -> int | None:
+        """Bytes of a file with its weights beside it; None where it is not kept."""
+        if file not in self.sizes:
+            return None
+        return self.sizes[file] + self.sizes.get(str(Path(file).with_suffix(WEIGHTS_BESIDE)), 0)
+
 
 def write(report: Report, folder: Path) -> None:
     """Write export.json and export.html."""
@@ -75,7 +84,7 @@ def write(report: Report, folder: Path) -> None:
         proof=proof_table(report),
         speed=speed_table(report.speeds),
         differences=[
-            (each.path.name, difference_table(each.proof.differences))
+            (each.file, difference_table(each.proof.differences))
             for each in report.files
             if each.proof is not None and each.proof.differences
         ],
@@ -94,8 +103,8 @@ def _facts(report: Report) -> dict[str, object]:
         "machine": report.machine,
         "files": [
             {
-                "file": each.path.name,
-                "bytes": report.sizes.get(each.path.name),
+                "file": each.file,
+                "bytes": report.size_of(each.file),
                 "verdict": each.verdict or None,
                 "proof": None if each.proof is None else asdict(each.proof),
             }
@@ -124,9 +133,9 @@ def _small(value: float) -> str:
 def proof_table(report: Report) -> Table:
     """A column for the checkpoint and one for each file."""
     proofs = [each.proof for each in report.files]
-    names = [each.path.name for each in report.files]
+    names = [each.file for each in report.files]
     known = [proof for proof in proofs if proof is not None]
-    rows = [["size", "", *(size(report.sizes.get(name, 0)) for name in names)]]
+    rows = [["size", "", *(size(report.size_of(name) or 0) for name in names)]]
     if known:
         before = percent(known[0].accuracy_before)
         rows += [

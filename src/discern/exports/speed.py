@@ -16,6 +16,10 @@ BATCHES = (1, 32)
 MIN_ROUNDS = 5
 """Of each batch size, whatever time they take."""
 
+PAUSE, TURN = 0.01, 0.02
+"""Seconds before a way of running has its turn, for the threads of the one before it wait at full
+speed for a while; and seconds that a turn takes at least."""
+
 
 @dataclass(frozen=True)
 class Speed:
@@ -25,7 +29,7 @@ class Speed:
         batch: images at once.
         images_per_second: by the median time.
         p50, p99: time of a batch in milliseconds.
-        rounds: the number of times it was measured.
+        rounds: the number of runs that were counted.
     """
 
     batch: int
@@ -40,7 +44,7 @@ Speeds = dict[str, dict[int, Speed]]
 
 
 def measure(ways: Mapping[str, Run], picture: Pixels, seconds: float) -> Speeds:
-    """Measure ways of running a model, each in turn, so that all meet the same machine.
+    """Measure ways of running a model, in turns, so that all meet the same machine.
 
     Args:
         ways: name -> what runs the model.
@@ -58,15 +62,25 @@ def measure(ways: Mapping[str, Run], picture: Pixels, seconds: float) -> Speeds:
         while rounds < MIN_ROUNDS or time.perf_counter() < end:
             rounds += 1
             for name, run in ways.items():
-                begun = time.perf_counter()
-                run(pixels)
-                times[name].append(time.perf_counter() - begun)
+                times[name] += _turn(run, pixels)
         for name, each in times.items():
             p50, p99 = np.percentile(each, [50, 99])
             found[name][batch] = Speed(
-                batch, batch / float(p50), 1000 * float(p50), 1000 * float(p99), rounds
+                batch, batch / float(p50), 1000 * float(p50), 1000 * float(p99), len(each)
             )
     return found
+
+
+def _turn(run: Run, pixels: Pixels) -> list[float]:
+    """Seconds of each run of a turn, without the first, after the pause, if there are more."""
+    times: list[float] = []
+    time.sleep(PAUSE)
+    end = time.perf_counter() + TURN
+    while not times or time.perf_counter() < end:
+        begun = time.perf_counter()
+        run(pixels)
+        times.append(time.perf_counter() - begun)
+    return times[1:] or times
 
 
 def faster(speeds: Speeds, name: str, than: str) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import onnx
-from torch import Tensor, nn, uint8
+from torch import Tensor, nn
 
 from discern.data.published import onnxruntime_web
 from discern.errors import DiscernError
@@ -79,7 +79,7 @@ class _Seen(nn.Module):
         self.prepare = prepare
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.prepare.resized(pixels).permute(0, 2, 3, 1).to(uint8)
+        return self.prepare.resized(pixels).permute(0, 2, 3, 1)
 
 
 def write(bundle: Bundle, card: Card, about: Mapping[str, str], folder: Path) -> Path:
