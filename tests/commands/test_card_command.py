@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -55,6 +56,18 @@ def test_the_header_is_what_hubs_read(tiny_run, tmp_path):
     assert "To be filled in by whoever publishes the model" in text
     assert f"**{summary(folder)['calibration']['temperature']:.4g}**" in text
     assert "95 % interval" in text
+
+
+@pytest.mark.parametrize(("after", "said"), [(0.05, False), (0.2, True)])
+def test_a_temperature_that_does_not_help_is_said(tiny_run, tmp_path, after, said):
+    folder = tiny_run().folder
+    facts = summary(folder)
+    facts["calibration"]["test"]["ece"] = [0.1, after]
+    (folder / "summary.json").write_text(json.dumps(facts))
+    run([str(folder), f"out={tmp_path / 'card'}"])
+    _, text = parts(tmp_path / "card")
+    assert "It was fitted on 60 validation images" in text
+    assert ("does not lower the calibration error of the test images" in text) == said
 
 
 def test_the_weights_are_a_model_and_readable_without_discern(tiny_run, tmp_path):

@@ -107,6 +107,8 @@ def test_several_models_and_views_are_one_file(tiny_run, tiny_mnist, tmp_path, n
     export(cfg)
     (file,) = facts(tmp_path / "exported")["files"]
     assert (file["proof"]["flipped"], file["proof"]["images"]) == (0, 100)
+    views = "" if tta == "none" else f" with tta={tta}"
+    assert facts(tmp_path / "exported")["title"].startswith(f"mean of 2 × mlp{views} on ")
     for name, path in (("several", meant), ("file", tmp_path / "exported" / "model.onnx")):
         cfg = run_files.composed(
             f"ckpt_path={path}", f"data.dir='{tiny_mnist}'",
@@ -242,6 +244,45 @@ def test_photographs_that_were_divided_by_chance(
     for before, after in zip(one[1:], other[1:], strict=True):
         assert before[:2] == after[:2]
         assert float(before[2]) == pytest.approx(float(after[2]), abs=1e-5)
+
+
+def test_crops_are_proven_on_the_larger_pictures_that_they_are_cut_from(photographs, tmp_path):
+    folder, run = photographs
+    cfg = run_files.composed(
+        f"ckpt_path='{run}'", f"data.dir='{folder}'", "tta=five_crop", command="export"
+    )
+    cfg.out, cfg.seconds = str(tmp_path / "exported"), 0
+    proof = export(cfg).files[0].proof
+    assert proof is not None
+    assert (proof.flipped, proof.difference) == (0, pytest.approx(0, abs=1e-5))
+
+
+def test_probabilities_are_exported_as_the_network_gives_them(run, exported, tmp_path):
+    Image.new("L", (28, 28), 99).save(tmp_path / "a.png")
+    found = {}
+    for name, path, *more in (
+        ("off", exported(run, "temperature=off", name="off") / "model.onnx"),
+        ("on", exported(run, name="on") / "model.onnx"),
+        ("checkpoint", run, "temperature=off"),
+    ):
+        overrides = (f"ckpt_path='{path}'", f"input='{tmp_path}/a.png'", *more)
+        cfg = run_files.composed(*overrides, command="predict")
+        cfg.out = str(tmp_path / f"{name} predicts")
+        predict(cfg)
+        found[name] = float(rows(tmp_path / f"{name} predicts" / "predictions.csv")[1][2])
+    assert found["off"] == pytest.approx(found["checkpoint"], abs=1e-6)
+    assert abs(found["on"] - found["off"]) > 1e-4
+    assert facts(tmp_path / "off")["about"]["temperature"] == "1.0"
+
+
+def test_an_export_that_failed_is_tried_again_in_the_same_folder(run, tmp_path):
+    words = ("export", f"ckpt_path={run}", "out=exported", "proof=false")
+    failed = invoke(*words, "tta=five_crop", cwd=tmp_path)
+    assert "tta=five_crop is not possible" in failed.stderr
+    assert invoke(*words, cwd=tmp_path).returncode == 0
+    names = {path.name for path in (tmp_path / "exported").iterdir()}
+    assert names == {"model.onnx", "export.json", "export.html", "export.log"}
+    assert "out=exported is not empty" in invoke(*words, cwd=tmp_path).stderr
 
 
 def test_an_exported_model_is_not_explained_or_exported_again(run, exported, tmp_path):

@@ -462,6 +462,7 @@ def test_what_is_in_flight_at_the_end_is_answered(tmp_path):
         ((), ""),
         (("port=80",), "ckpt_path is missing; "),
         (("ckpt_path=nowhere",), "ckpt_path=nowhere does not exist; "),
+        (("ckpt_path=[a,b]",), "ckpt_path=[a,b] is of several models, and discern serve takes one"),
         (("ckpt_path=model", "port=x"), "port=x must be a whole number from 0 to 65,535."),
         (("ckpt_path=model", "batch=0"), "batch=0 must be a whole number from 1 to 1,024."),
         (("ckpt_path=model", "engine=x"), "engine=x must be auto, torch, onnxruntime or openvino."),

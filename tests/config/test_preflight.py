@@ -86,6 +86,8 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     for folder in (tmp_path / "file" / "run", tmp_path / "file" / "day" / "run"):
         with pytest.raises(DiscernError, match=r"cannot be written .*hydra\.run\.dir=FOLDER"):
             claim_folder(folder)
+    with pytest.raises(DiscernError, match=r"choose another with out=FOLDER\.$"):
+        claim_folder(tmp_path / "file" / "run", "out")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

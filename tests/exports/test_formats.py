@@ -10,7 +10,23 @@ import onnx
 import pytest
 import safetensors
 import torch
-from models_to_export import CLASSES, inverse, mlp, own, transfer
+from models_to_export import (
+    CLASSES,
+    Branching,
+    Counting,
+    InFloat64,
+    MaxPooling,
+    Nearest,
+    Noisy,
+    OneByOne,
+    Pooling,
+    Spectral,
+    inverse,
+    mlp,
+    own,
+    small,
+    transfer,
+)
 from torch import nn
 
 from discern.errors import DiscernError
@@ -22,6 +38,9 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "mlp": mlp,
     "mlp with dropout and norm": lambda: mlp(dropout=0.5, norm="batch", activation="gelu"),
     "a user's own": own,
+    "a user's own in float64": lambda: small(InFloat64),
+    "a user's own with weights that are computed": lambda: small(Spectral),
+    "a user's own that pools to odd sizes": lambda: small(Pooling),
     "torchvision, scaled up": lambda: transfer("torchvision", "mobilenet_v3_small", side=32),
     "timm": lambda: transfer("timm", "test_efficientnet.r160_in1k", unfreeze="all"),
     "timm, attention": lambda: transfer("timm", "test_vit.r160_in1k", side=160),
@@ -116,6 +135,32 @@ def test_an_operator_that_onnx_lacks_is_named(tmp_path):
     with pytest.raises(DiscernError, match=r"linalg_inv.*, an operator that ONNX"):
         export(inverse(), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_operator_that_onnx_has_in_part_is_named(tmp_path):
+    with pytest.raises(DiscernError, match=r"uses adaptive_max_pool2d, .*\(.*put size.*export ke"):
+        export(small(MaxPooling), tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", [Branching, OneByOne, Counting, Noisy, Nearest])
+def test_a_graph_that_is_not_the_network_is_refused_and_removed(kind, tmp_path):
+    with pytest.raises(DiscernError, match="does not give the model's probabilities"):
+        export(small(kind), tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_torch_export_that_fails_says_so_in_a_sentence_alone(tmp_path, capfd):
+    with pytest.raises(DiscernError, match="format=torch_export is not possible for this model: "):
+        export(small(Branching), tmp_path, format="torch_export")
+    assert capfd.readouterr() == ("", "")
+    assert not any(tmp_path.iterdir())
+
+
+def test_weights_keep_their_names_where_they_are_computed(tmp_path):
+    network = small(Spectral)
+    path = export(network, tmp_path, format="torch").path
+    assert torch.load(path, weights_only=True).keys() == network.state_dict().keys()
 
 
 def test_a_format_that_does_not_exist_has_a_neighbour(tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from models_to_export import mlp
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from discern.errors import DiscernError
 from discern.exports import about, onnx_model
@@ -82,6 +82,18 @@ def huge_made_tensor(model: onnx.ModelProto) -> None:
     model.graph.node.insert(0, helper.make_node("ConstantOfShape", ["huge"], ["bomb"]))
 
 
+def huge_listed_tensor(model: onnx.ModelProto) -> None:
+    shape = helper.make_node("Constant", [], ["huge"], value_ints=[2**20, 2**20])
+    made = helper.make_node("ConstantOfShape", ["huge"], ["bomb"])
+    for node in (made, shape):
+        model.graph.node.insert(0, node)
+
+
+def huge_tensor_whose_shape_cuts_too(model: onnx.ModelProto) -> None:
+    huge_made_tensor(model)
+    model.graph.node.insert(0, helper.make_node("Split", ["pixels", "huge"], ["a", "b"], axis=3))
+
+
 def many_nodes(model: onnx.ModelProto) -> None:
     node = helper.make_node("Identity", ["pixels"], ["x"])
     model.graph.node.extend([node] * 50)
@@ -131,6 +143,8 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "a function": (function, "functions of its own"),
     "a tensor of 2 ** 80 numbers": (huge_tensor, "more than"),
     "a shape of 2 ** 40 numbers": (huge_made_tensor, "makes a tensor of more than"),
+    "a shape in a list": (huge_listed_tensor, "makes a tensor of more than"),
+    "a shape that says where to cut": (huge_tensor_whose_shape_cuts_too, "makes a tensor of more"),
     "branches in branches": (deep, "nested too deeply"),
     "metadata that nobody knows": (metadata("run_me", "rm -rf"), "run_me"),
     "no description": (metadata("discern_format", None), "does not say what model"),
@@ -157,6 +171,19 @@ def test_a_hostile_file_is_refused_in_a_sentence(written, tmp_path, monkeypatch,
     with pytest.raises(DiscernError, match=reason) as refused:
         load_exported(path)
     assert "\n" not in str(refused.value)
+
+
+def test_lengths_of_many_parts_are_no_shape(written, tmp_path):
+    """As those of Res2Net's eight parts, whose product is larger than any tensor."""
+
+    def parts(model: onnx.ModelProto) -> None:
+        weight = numpy_helper.from_array(np.zeros(8 * 14, np.float32), "whole")
+        lengths = numpy_helper.from_array(np.full(8, 14), "lengths")
+        model.graph.initializer.extend([weight, lengths])
+        names = [f"part{number}" for number in range(8)]
+        model.graph.node.append(helper.make_node("Split", ["whole", "lengths"], names, axis=0))
+
+    load_exported(changed(written, tmp_path / "model.onnx", parts))
 
 
 def test_too_many_operators_are_refused(written, tmp_path, monkeypatch):

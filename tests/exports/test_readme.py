@@ -12,7 +12,8 @@ from models_to_export import CLASSES, mlp, own
 from PIL import Image
 
 from discern.exports.export import export
-from discern.exports.running import runs_in_torch
+from discern.exports.running import preprocessing_of, runs_in_torch
+from photos import oriented, smooth
 from run_files import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -53,6 +54,20 @@ def test_the_lines_of_the_readme_run_without_torch_and_discern(tmp_path, model, 
     done = run(lines().replace('"RGB"', f'"{mode}"', 1), tmp_path)
     assert done.returncode == 0, done.stderr
     (expected,) = runs_in_torch(network)(pixels.reshape(1, 60, 81, -1))
+    name, _, probability = done.stdout.strip().rpartition(" ")
+    assert name == CLASSES[int(expected.argmax())]
+    assert float(probability) == pytest.approx(float(expected.max()), abs=1e-5)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 7])
+def test_the_lines_of_the_readme_see_a_photograph_as_discern_does(tmp_path, orientation):
+    network = own()
+    export(network, tmp_path / "exported")
+    path = oriented(smooth((61, 45)), tmp_path / "photo.jpg", orientation)
+    done = run(lines(), tmp_path)
+    assert done.returncode == 0, done.stderr
+    seen = preprocessing_of(network.card).picture(path)
+    (expected,) = runs_in_torch(network)(seen[None])
     name, _, probability = done.stdout.strip().rpartition(" ")
     assert name == CLASSES[int(expected.argmax())]
     assert float(probability) == pytest.approx(float(expected.max()), abs=1e-5)

@@ -82,7 +82,12 @@ def test_names_are_data_and_no_markup(tmp_path):
 
 @pytest.mark.parametrize(
     ("network", "title", "box"),
-    [(mlp, "MNIST", pytest.approx(20 / 28)), (mlp, "Fashion-MNIST", 0), (own, "MNIST", None)],
+    [
+        (mlp, "MNIST", pytest.approx(20 / 28)),
+        (mlp, "MNIST sample", pytest.approx(20 / 28)),
+        (mlp, "Fashion-MNIST", 0),
+        (own, "MNIST", None),
+    ],
 )
 def test_grey_models_are_drawn_for_and_digits_as_mnist_has_them(tmp_path, network, title, box):
     made = network()

@@ -138,6 +138,12 @@ def test_a_network_is_built_for_the_images_of_its_published_weights(monkeypatch)
     assert given["image_size"] == 518
 
 
+def test_a_network_with_layers_of_volumes_is_built():
+    """Whose weights have no channels-last format of images."""
+    backbone = build("timm", "lambda_resnet26t", weights=None)
+    assert any(weight.ndim == 5 for weight in backbone.parameters())
+
+
 def test_preprocessing_builds_no_network(monkeypatch):
     monkeypatch.setattr(nn.Conv2d, "__init__", None)
     for library, name in (

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import nn
 
-from discern.models.layers import MAX_LAYERS, layer_table
+from discern.models.layers import MAX_LAYERS, layer_table, shape_lazy_layers
+from discern.models.saved import load
+from discern.run import train
+from run_files import TINY, composed, own_model
 
 
 class Network(nn.Module):
@@ -60,3 +65,39 @@ def test_a_network_of_many_layers_is_shown_by_its_blocks():
 
 def test_a_single_layer_is_its_own_table():
     assert [row["name"] for row in layer_table(nn.Flatten(), (1, 2, 3))] == ["flatten"]
+
+
+def test_lazy_layers_are_given_the_sizes_of_an_image():
+    network = nn.Sequential(
+        nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(5)
+    )
+    torch.manual_seed(0)
+    shape_lazy_layers(network, (3, 8, 8))
+    assert network[3].weight.shape == (5, 4 * 6 * 6)
+    assert network[1].num_batches_tracked == 0
+    assert network.training
+
+
+def test_lazy_layers_are_given_sizes_where_nothing_is_allocated():
+    with torch.device("meta"):
+        network = nn.Sequential(nn.Flatten(), nn.LazyLinear(5))
+    shape_lazy_layers(network, (1, 8, 8))
+    assert network[1].weight.shape == (5, 64)
+    assert network[1].weight.is_meta
+
+
+class Lazy(nn.Sequential):
+    """A user's own network whose layers follow from the images."""
+
+    def __init__(self, input_shape: tuple[int, int, int], num_classes: int) -> None:
+        super().__init__(nn.Flatten(), nn.LazyLinear(num_classes))
+
+
+def test_a_run_of_a_network_with_lazy_layers_is_loaded(tiny_mnist, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("conf/model").mkdir(parents=True)
+    Path("conf/model/own.yaml").write_text("_target_: models.test_layers.Lazy\n")
+    few = [each for each in TINY if not each.startswith("model.")]
+    cfg = composed(*few, *own_model("models.test_layers.Lazy"))
+    cfg.data.dir, cfg.folder = str(tiny_mnist), str(tmp_path / "run")
+    assert load(train(cfg).folder)[1].weight.shape == (10, 784)

@@ -15,7 +15,8 @@ from omegaconf import DictConfig, open_dict
 from torch import nn
 
 from discern.commands.evaluate import check_fit, data_settings
-from discern.commands.members import known_to_any, members_of
+from discern.commands.members import known_to_any, members_of, name_of
+from discern.commands.predict import as_shown
 from discern.config.check import check
 from discern.data.images import Images
 from discern.data.known import KnownImages
@@ -38,8 +39,6 @@ from discern.exports.report import (
 from discern.exports.running import Pixels, Run, runs_in_torch
 from discern.exports.speed import BATCHES, Speeds, faster, measure
 from discern.models.card import Card
-from discern.models.combined import Model, combined
-from discern.models.saved import model_name
 from discern.models.threads import use_threads
 from discern.models.torch_file import sha256_of
 from discern.runs.summary import versions
@@ -88,15 +87,13 @@ def export(cfg: DictConfig) -> Report:
             f"ckpt_path={cfg.ckpt_path} is an exported model; give the checkpoint that it was "
             "exported from."
         )
-    model: Model = members[0]
-    if len(members) > 1 or cfg.tta != "none":
-        model = combined(members, cfg.tta)
+    model = as_shown(members, cfg)
     network, card = model.network, model.card
     network.card = card  # type: ignore[assignment]
     use_threads(network, card.input_shape)
     known = known_to_any(members)
     needed = cfg.proof or cfg.quantize != "none"
-    data = _data(cfg, members[0].card, checkpoint, known) if needed else None
+    data = _data(cfg, card, checkpoint, known) if needed else None
     calibration = _calibration(data, cfg.quantize)
     with all_or_none(folder) as begun:
         exported = export_model(
@@ -107,7 +104,8 @@ def export(cfg: DictConfig) -> Report:
             sha256=_digest([member.path for member in members]),
             known=known,
         )
-        report = _measured(cfg, network, exported, data, calibration, checkpoint)
+        name = name_of(members, cfg.ensemble, cfg.tta)
+        report = _measured(cfg, name, network, exported, data, calibration, checkpoint)
         write(report, folder)
         _show(report)
         proof = report.files[0].proof
@@ -164,6 +162,7 @@ def _calibration(data: ImageDataModule | None, quantize: str) -> list[Pixels]:
 
 def _measured(
     cfg: DictConfig,
+    title: str,
     network: nn.Module,
     exported: Exported,
     data: ImageDataModule | None,
@@ -172,8 +171,7 @@ def _measured(
 ) -> Report:
     """The report of an export; where 8 bits are asked for, their file is written here."""
     card: Card = network.card  # type: ignore[assignment]
-    path = exported.path
-    title, speeds, files = model_name(card), Speeds(), [Measured(path.name, None)]
+    path, speeds, files = exported.path, Speeds(), [Measured(exported.path.name, None)]
     if data is not None:
         images: Images = getattr(data, f"{cfg.split}_dataset")
         title = f"{title} on {data.title}, {cfg.split}"

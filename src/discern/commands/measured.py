@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from discern.commands.members import Member, known_to_any
+from discern.commands.members import Member, known_to_any, name_of
 from discern.commands.soup import soup
 from discern.data.augment import View
 from discern.data.images import Batch, Images
@@ -23,7 +23,6 @@ from discern.features.engine import use_engine
 from discern.files.csv_cells import write_csv
 from discern.files.writing import write_whole
 from discern.models.combined import combined, log_probabilities, mean_of
-from discern.models.saved import model_name
 from discern.models.torch_file import sha256_of
 from discern.reports.paired import Paired, compare_pairs
 from discern.runs.metric_table import metric_of
@@ -112,18 +111,15 @@ def measured_as(cfg: DictConfig, members: Sequence[Member], data: ImageDataModul
 def _named(members: Sequence[Member], cfg: DictConfig) -> tuple[str, str, list[Path]]:
     """The name for titles, the files for the terminal, and the files; that of a soup is new."""
     first, files = members[0], [member.path for member in members]
-    name, said = model_name(first.card), str(relative(first.path))
+    said = str(relative(first.path))
     if first.epoch is not None:
         said += f", of epoch {first.epoch}"
     if len(members) > 1:
         said = f"{len(members)} models, {', '.join(str(relative(file)) for file in files)}"
-        name = f"{'soup' if cfg.ensemble == 'soup' else 'mean'} of {len(members)} × {name}"
     if cfg.ensemble == "soup":
         path = Path(cfg.out or Path(cfg.folder) / SOUP)
         said, files = f"{relative(path)}, the mean of the weights of {said}", [path, *files]
-    if cfg.tta != "none":
-        name += f" with tta={cfg.tta}"
-    return name, said, files
+    return name_of(members, cfg.ensemble, cfg.tta), said, files
 
 
 def check_has_images(split: str, data: ImageDataModule) -> None:

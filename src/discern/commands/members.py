@@ -15,7 +15,14 @@ from discern.errors import DiscernError
 from discern.exports.files import is_exported
 from discern.files.places import placed
 from discern.models.combined import Model
-from discern.models.saved import Content, known_images, read, rebuilt, undamaged_checkpoint
+from discern.models.saved import (
+    Content,
+    known_images,
+    model_name,
+    read,
+    rebuilt,
+    undamaged_checkpoint,
+)
 from discern.runs.folder import checkpoint_in, is_sweep
 from discern.runs.state import State
 from discern.training.job import relative
@@ -132,6 +139,14 @@ def _check_alike(one: Member, other: Member) -> None:
         f"ckpt_path: the models in {first} and {second} were trained on different {different}, so "
         "that they are no ensemble."
     )
+
+
+def name_of(members: Sequence[Member], ensemble: str | None, tta: str | int) -> str:
+    """What one or several models, in these views, are called in titles."""
+    name = model_name(members[0].card)
+    if len(members) > 1:
+        name = f"{'soup' if ensemble == 'soup' else 'mean'} of {len(members)} × {name}"
+    return name if tta == "none" else f"{name} with tta={tta}"
 
 
 def known_to_any(members: Sequence[Member]) -> KnownImages:

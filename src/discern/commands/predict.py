@@ -109,7 +109,7 @@ def predict(cfg: DictConfig) -> Outcome:
     check_channels(members[0].card, members[0].path)
     if is_exported(members[0].path):
         _check_is_as_exported(cfg, members[0].path)
-    model = _model(members, cfg)
+    model = as_shown(members, cfg)
     card = model.card
     explainer = GradCam(model.network, shape, model_name(card)) if cfg.explain else None
     files = list(find_files(cfg.input))
@@ -135,8 +135,8 @@ def predict(cfg: DictConfig) -> Outcome:
     return outcome
 
 
-def _model(members: Sequence[Model], cfg: DictConfig) -> Model:
-    """The model that pictures are shown to."""
+def as_shown(members: Sequence[Model], cfg: DictConfig) -> Model:
+    """The model that pictures are shown to: one or several, in views, calibrated, as asked for."""
     if len(members) > 1 or cfg.tta != "none":
         return combined(members, cfg.tta, calibrated=cfg.temperature == "on")
     return members[0] if cfg.temperature == "on" else without_temperature(members[0])

@@ -19,7 +19,8 @@ from discern.config.schema import Engine
 from discern.console import for_terminal, loading, say
 from discern.data.costs import SETTING, max_bytes
 from discern.errors import DiscernError, not_installed
-from discern.runs.folder import find_checkpoint
+from discern.files.places import placed
+from discern.runs.folder import find_checkpoint, is_sweep
 
 if TYPE_CHECKING:
     from discern.commands.service.model import ServedModel
@@ -137,7 +138,7 @@ def run(arguments: list[str]) -> None:
         raise DiscernError(
             "ckpt_path is missing; it must be a checkpoint's path or a run's folder."
         )
-    find_checkpoint(asked.ckpt_path)
+    _check_is_one_model(asked.ckpt_path)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         with _listening(asked.host, asked.port) as listener:
@@ -149,6 +150,17 @@ def run(arguments: list[str]) -> None:
 def completions(typed: str) -> list[str]:
     """Words that may follow what was typed after ``discern serve``."""
     return words.starting(typed.rpartition(" ")[2], words.settings_of(Settings))
+
+
+def _check_is_one_model(ckpt_path: str) -> None:
+    """Raise a DiscernError where there is no such model, or several."""
+    place = placed(ckpt_path)
+    if is_sweep(place) or (ckpt_path.startswith("[") and not place.exists()):
+        raise DiscernError(
+            f"ckpt_path={for_terminal(ckpt_path)} is of several models, and discern serve takes "
+            "one: a run of them, or the file that discern export makes of all."
+        )
+    find_checkpoint(ckpt_path)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

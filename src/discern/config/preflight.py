@@ -65,7 +65,11 @@ class Preflight(Callback):
 def _claim_for(command: str, config: DictConfig) -> Path:
     """The folder of one run of a command."""
     if command in ("predict", "export") and is_typed("out", config.hydra.overrides.task):
-        return claim_folder(expanded(config.hydra.run.dir), "out", shared=command == "predict")
+        folder = expanded(config.hydra.run.dir)
+        if command == "predict":
+            return claim_folder(folder, "out", shared=True)
+        # An export that failed has left its log alone: it may be tried again as it was typed.
+        return take_folder(folder, "out", leftover=f"{config.hydra.job.name}.log")
     if command == "train" and config.auto_resume:
         return _claim_again(config)
     return _claim(config, "run", config.ckpt_path if command == "train" else None)
@@ -128,17 +132,21 @@ def _claim(config: DictConfig, kind: str, ckpt_path: str | None = None) -> Path:
 
 
 def take_folder(
-    folder: Path, named_by: str | None, ckpt_path: str | None = None, shared: bool = False
+    folder: Path,
+    named_by: str | None,
+    ckpt_path: str | None = None,
+    shared: bool = False,
+    leftover: str | None = None,
 ) -> Path:
     """Create a folder as :func:`claim_folder` does, and hold it until this process ends.
 
     Raises:
         DiscernError: as there, or another process is at work in it.
     """
-    folder = claim_folder(folder, named_by, ckpt_path, shared)
+    folder = claim_folder(folder, named_by, ckpt_path, shared, leftover)
     hold(folder, named_by or "folder")
     if named_by:  # another process may have had it, and have ended, in between
-        claim_folder(folder, named_by, ckpt_path, shared)
+        claim_folder(folder, named_by, ckpt_path, shared, leftover)
     return folder
 
 
@@ -147,6 +155,7 @@ def claim_folder(
     named_by: str | None = None,
     ckpt_path: str | None = None,
     shared: bool = False,
+    leftover: str | None = None,
 ) -> Path:
     """Create a new folder, adding a number to its name if it exists, and return its path.
 
@@ -155,6 +164,7 @@ def claim_folder(
         named_by: the setting with which the user named the folder; no number is added then.
         ckpt_path: a run that continues a checkpoint in ``folder`` may share it.
         shared: whether a folder that the user named need not be empty.
+        leftover: the name of a file that does not make it one that has been used.
 
     Raises:
         DiscernError: the folder cannot be created, or was named and is not empty.
@@ -168,17 +178,21 @@ def claim_folder(
                 return candidate
             except FileExistsError:
                 if named_by:
-                    return _share(folder, named_by, ckpt_path, shared)
+                    return _share(folder, named_by, ckpt_path, shared, leftover)
                 number += 1
                 candidate = folder.with_name(f"{folder.name}_{number}")
     except OSError as error:
+        where = named_by or "hydra.run.dir"
+        sweeps = "" if named_by else " (hydra.sweep.dir=FOLDER for a sweep)"
         raise DiscernError(
             f"The output folder {folder} cannot be written ({error.strerror}); "
-            "choose another with hydra.run.dir=FOLDER (hydra.sweep.dir=FOLDER for a sweep)."
+            f"choose another with {where}=FOLDER{sweeps}."
         ) from error
 
 
-def _share(folder: Path, setting: str, ckpt_path: str | None, shared: bool) -> Path:
+def _share(
+    folder: Path, setting: str, ckpt_path: str | None, shared: bool, leftover: str | None
+) -> Path:
     if not folder.is_dir():
         raise DiscernError(f"{setting}={folder} is a file; it must be a folder.")
     if int(os.environ.get("LOCAL_RANK", 0)) > 0:
@@ -186,7 +200,7 @@ def _share(folder: Path, setting: str, ckpt_path: str | None, shared: bool) -> P
     if not os.access(folder, os.W_OK | os.X_OK):
         raise DiscernError(f"{setting}={folder} cannot be written; choose another folder.")
     continues = ckpt_path and folder.resolve() in find_checkpoint(ckpt_path).resolve().parents
-    is_used = any(path.name not in LOCKS for path in folder.iterdir())
+    is_used = any(path.name not in (*LOCKS, leftover) for path in folder.iterdir())
     if is_used and not (continues or shared):
         if is_in_use(folder):
             hold(folder, setting)  # says who has it

@@ -599,6 +599,7 @@ class ExportSettings(Strict):
     ckpt_path: _Models
     ensemble: Literal["mean"] | _Best | Annotated[None, Field(description="null")]
     tta: Literal["none", "flip", "five_crop"]
+    temperature: Literal["on", "off"]
     format: Literal["onnx", "torch_export", "torch", "openvino", "safetensors", "web"]
     quantize: Literal["none", "int8", "auto"]
     out: _Folder

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, float32, nn
 
 from discern.exports.pixels import Prepare
 from discern.models.card import Card
@@ -35,7 +35,9 @@ class Bundle(nn.Module):
         logits: Tensor = self.network(self.prepare(pixels))
         if self.temperature != 1:
             logits = logits / self.temperature
-        return logits.softmax(1)
+        probabilities = logits.softmax(1)
+        # A user's own network may compute in float64.
+        return probabilities if probabilities.dtype == float32 else probabilities.float()
 
 
 class _Transfer(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import re
 import warnings
@@ -12,11 +13,13 @@ from pathlib import Path
 import onnx
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from discern.errors import DiscernError, first_line
 from discern.exports.about import PIXELS, PROBABILITIES
 from discern.exports.bundle import Bundle, example, traceable
 from discern.exports.onnx_model import load_exported, session
+from discern.exports.pooling import PlainPooling
 from discern.exports.running import Run
 from discern.features.engine_export import MAX_WEIGHT_BYTES, weight_bytes
 from discern.files.writing import write_whole
@@ -90,12 +93,12 @@ def traced(module: nn.Module, card: Card, output: str) -> bytes:
         DiscernError: the module has an operator that ONNX lacks.
     """
     model = io.BytesIO()
-    with traceable(), _silent(), warnings.catch_warnings():
+    with traceable(), PlainPooling(), _silent(), warnings.catch_warnings():
         # The tracer warns of constants and of its deprecation.
         warnings.simplefilter("ignore")
         try:
             torch.onnx.export(
-                module,
+                _with_plain_weights(module),
                 (example(card),),
                 model,  # type: ignore[arg-type] # it takes open files as well
                 # torch.export, which the newer exporter builds on, takes 38 s for DenseNet-121 and
@@ -114,6 +117,22 @@ def traced(module: nn.Module, card: Card, output: str) -> bytes:
     return model.getvalue()
 
 
+def _with_plain_weights(module: nn.Module) -> nn.Module:
+    """A module whose weights are those that parametrizations compute, such as spectral_norm."""
+    if not any(map(parametrize.is_parametrized, module.modules())):
+        return module
+    module = copy.deepcopy(module)
+    for part in list(module.modules()):
+        if parametrize.is_parametrized(part):
+            weights = {name: getattr(part, name).detach() for name in part.parametrizations}  # type: ignore[union-attr]
+            # remove_parametrizations changes a class that the original shares.
+            part.__class__ = parametrize.type_before_parametrizations(part)
+            del part.parametrizations
+            for name, weight in weights.items():
+                part.register_parameter(name, nn.Parameter(weight, requires_grad=False))
+    return module
+
+
 def _reason(error: Exception) -> str:
     """One sentence on a network that cannot be exported; names the operator."""
     if isinstance(error, torch.onnx.errors.UnsupportedOperatorError):
@@ -122,6 +141,12 @@ def _reason(error: Exception) -> str:
         return (
             f"format=onnx is not possible: the model uses {name}, an operator that ONNX "
             f"(opset {OPSET}) does not have; format=torch_export keeps it."
+        )
+    found = re.search(r"ONNX export of operator ([\w:]+), ([^.]+)\.", str(error))
+    if found:
+        return (
+            f"format=onnx is not possible: the model uses {found[1]}, which ONNX (opset {OPSET}) "
+            f"does not have so ({found[2]}); format=torch_export keeps it."
         )
     return f"format=onnx is not possible for this model: {first_line(error).removesuffix('.')}."
 

@@ -169,8 +169,9 @@ def _checked(model: onnx.ModelProto) -> dict[str, str]:
         raise ValueError(f"it uses operators of {_shown(sorted(domains - {'', 'ai.onnx'})[0])}")
     if model.functions or model.training_info:
         raise ValueError("it brings functions of its own")
-    nodes = 0
+    nodes, graphs = 0, []
     for graph in _graphs(model.graph, 0):
+        graphs.append(graph)
         nodes += len(graph.node)
         if nodes > MAX_NODES:
             raise ValueError(f"it has more than {MAX_NODES:,} operators")
@@ -180,6 +181,7 @@ def _checked(model: onnx.ModelProto) -> dict[str, str]:
             raise ValueError("it has sparse tensors, which discern does not write")
     for tensor in _tensors(model):
         _check_tensor(tensor)
+    _check_shapes(graphs)
     values: dict[str, str] = {}
     for prop in model.metadata_props:
         if not (isinstance(prop.key, str) and isinstance(prop.value, str)):
@@ -206,18 +208,44 @@ def _check_tensor(tensor: onnx.TensorProto) -> None:
         raise ValueError("some of its weights are in another file")
     if any(length < 0 for length in tensor.dims) or math.prod(tensor.dims) > MAX_VALUES:
         raise ValueError(f"a tensor has more than {MAX_VALUES:,} numbers")
-    if tensor.data_type in (onnx.TensorProto.INT64, onnx.TensorProto.INT32):
-        _check_shape(tensor)
 
 
-def _check_shape(tensor: onnx.TensorProto) -> None:
+def _check_shapes(graphs: Sequence[onnx.GraphProto]) -> None:
     """Refuse a constant that, as the shape of a tensor to be made, would fill the memory."""
-    if tensor.dims and math.prod(tensor.dims) <= 8:
-        values = onnx.numpy_helper.to_array(tensor).ravel().tolist()
-        # The largest index, which stands for the end of an axis, is no shape.
-        is_shape = all(0 < value < 2**31 - 1 for value in values)
-        if is_shape and math.prod(values) > MAX_VALUES:
-            raise ValueError(f"it makes a tensor of more than {MAX_VALUES:,} numbers")
+    harmless = _lengths_and_places(graphs)
+    for graph in graphs:
+        constants = [(tensor.name, _whole_numbers(tensor)) for tensor in graph.initializer]
+        constants += [
+            (node.output[0] if node.op_type == "Constant" and node.output else "", values)
+            for node in graph.node
+            for attribute in node.attribute
+            for values in (list(attribute.ints), *map(_whole_numbers, _tensors(attribute)))
+        ]
+        for name, values in constants:
+            # The largest index, which stands for the end of an axis, is no shape.
+            is_shape = 0 < len(values) <= 8 and all(0 < value < 2**31 - 1 for value in values)
+            if is_shape and name not in harmless and math.prod(values) > MAX_VALUES:
+                raise ValueError(f"it makes a tensor of more than {MAX_VALUES:,} numbers")
+
+
+def _lengths_and_places(graphs: Sequence[onnx.GraphProto]) -> set[str]:
+    """Names of values that say how a tensor that is there is cut, and nothing else."""
+    used: dict[bool, set[str]] = {True: set(), False: set()}
+    for graph in graphs:
+        used[False] |= {output.name for output in graph.output}
+        for node in graph.node:
+            for place, name in enumerate(node.input):
+                used[place > 0 and node.op_type in ("Split", "Slice")].add(name)
+    return used[True] - used[False]
+
+
+def _whole_numbers(tensor: onnx.TensorProto) -> list[int]:
+    """The values of a small tensor of whole numbers; none of another."""
+    is_whole = tensor.data_type in (onnx.TensorProto.INT64, onnx.TensorProto.INT32)
+    if not (is_whole and tensor.dims and math.prod(tensor.dims) <= 8):
+        return []
+    values: list[int] = onnx.numpy_helper.to_array(tensor).ravel().tolist()
+    return values
 
 
 def _graphs(graph: onnx.GraphProto, depth: int) -> Iterator[onnx.GraphProto]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import torch
@@ -34,7 +36,9 @@ def write(bundle: Bundle, card: Card, about: Mapping[str, str], folder: Path) ->
         warnings.simplefilter("ignore")
         logging.getLogger("torch").setLevel(logging.CRITICAL)
         try:
-            program = torch.export.export(bundle, (example(card),), dynamic_shapes=(axes,))
+            # Where it fails it prints all that it has traced.
+            with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+                program = torch.export.export(bundle, (example(card),), dynamic_shapes=(axes,))
         except Exception as error:  # the exporter has many kinds
             raise DiscernError(
                 f"format=torch_export is not possible for this model: "

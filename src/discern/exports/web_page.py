@@ -184,7 +184,7 @@ def _drawing(card: Card) -> Drawing | None:
     if card.input_shape[0] != 1:
         return None
     # The images of all published sets of small grey ones are light on dark, Fashion-MNIST's too.
-    return DIGIT if card.data.get("title") == "MNIST" else PLAIN
+    return DIGIT if card.data.get("title") in ("MNIST", "MNIST sample") else PLAIN
 
 
 def _policy(script: str, *styles: str) -> str:

@@ -197,8 +197,10 @@ def _built(
         weights=file.name if file and weights != PUBLISHED else weights,
         file_sha256=sha256_of(file) if file else None,
     )
-    # Convolutions are fastest so, on the CPU as well as on a GPU.
-    network = stripped.network.to(memory_format=torch.channels_last)
+    network = stripped.network
+    if all(weight.ndim < 5 for weight in network.parameters()):
+        # Convolutions are fastest so, on the CPU as well as on a GPU.
+        network = network.to(memory_format=torch.channels_last)
     return Backbone(network, provenance, source.preprocessing(name).image_size), file
 
 

@@ -8,6 +8,7 @@ from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 MAX_LAYERS = 60
 """The most rows of the table; a network with more layers is shown by its larger blocks."""
@@ -71,6 +72,18 @@ def empty_image(network: nn.Module, input_shape: Sequence[int]) -> Tensor:
     """An image of zeros, (1, C, H, W), of the type and on the device of a network's weights."""
     weights = _weights(network)
     return torch.zeros((1, *input_shape), device=weights.device, dtype=weights.dtype)
+
+
+def shape_lazy_layers(network: nn.Module, input_shape: tuple[int, int, int]) -> None:
+    """Give layers whose sizes follow from their input their weights, where a network has any.
+
+    The sizes are those for an image of ``input_shape`` (C, H, W).
+    """
+    tensors = (*network.parameters(), *network.buffers())
+    if any(map(is_lazy, tensors)):
+        device = next((each.device for each in tensors), None)
+        with undisturbed(network):
+            network(torch.zeros((1, *input_shape), device=device))
 
 
 def _weights(network: nn.Module) -> Tensor:

@@ -21,6 +21,7 @@ from discern.errors import DiscernError, first_line
 from discern.files.places import placed
 from discern.models import checkpoint, torch_file
 from discern.models.card import CARD, MAX_CLASSES, Card, parsed
+from discern.models.layers import shape_lazy_layers
 from discern.models.registry import model_class
 from discern.models.shapes import check_shapes
 from discern.models.torch_file import check_state
@@ -127,15 +128,17 @@ def _built(card: Card, device: str, path: Path) -> nn.Module:
         settings["weights"] = None
     try:
         with torch.device(device):
-            return model_class(card.model.name)(
+            network = model_class(card.model.name)(
                 input_shape=card.input_shape, num_classes=len(card.class_names), **settings
             )
+            shape_lazy_layers(network, card.input_shape)
     except DiscernError:
         raise
     except Exception as error:
         raise DiscernError(
             f"{path} describes a {card.model.name} that cannot be built: {first_line(error)}."
         ) from error
+    return network
 
 
 def epoch_of(content: Content) -> int | None:

@@ -237,17 +237,21 @@ class ModelCard:
             reason = facts.get("reason")
             why = f": {escaped(reason)}" if isinstance(reason, str) else ""
             return f"## Calibration\n\nThe model has no temperature{why}."
-        rows = []
+        rows, note = [], ""
         for split, name in (("val", "validation"), ("test", "test")):
             pair = mapping(facts.get(split)).get("ece")
             if isinstance(pair, list) and len(pair) == 2 and None not in map(finite, pair):
                 rows.append((f"{name} images", *(f"{value:.4f}" for value in pair)))
+                if split == "test" and pair[1] >= pair[0]:
+                    note = " It does not lower the calibration error of the test images."
         shown = table(["expected calibration error", "of the logits", "calibrated"], rows)
+        images = finite(facts.get("images"))
+        many = "the" if images is None else f"{int(images):,}"
         return (
             "## Calibration\n\nFor probabilities that are right as often as they say, divide the "
             f"logits by the temperature **{temperature:.4g}** before the softmax (Guo et al., "
-            "2017). It was fitted on the validation images, and discern applies it by itself; the "
-            "results above are without it." + (f"\n\n{shown}" if rows else "")
+            f"2017). It was fitted on {many} validation images, and discern applies it by itself; "
+            f"the results above are without it.{note}" + (f"\n\n{shown}" if rows else "")
         )
 
     def _confusion(self) -> str:

@@ -39,6 +39,7 @@ from discern.files.writing import write_whole
 from discern.models.backbones import backbone_preprocessing
 from discern.models.card import TARGET, Card, portable_settings, without_target, written
 from discern.models.classifier import Classifier
+from discern.models.layers import shape_lazy_layers
 from discern.models.mixing import mixing
 from discern.models.registry import MODELS, name_of
 from discern.models.saved import start_from
@@ -422,6 +423,7 @@ def build_model(cfg: DictConfig, data: ImageDataModule, validated: bool) -> Clas
     assert isinstance(settings, dict)
     training = {name: settings.pop(name, None) for name in FOR_TRAINING}
     network = build("model", settings, input_shape=data.input_shape, num_classes=data.num_classes)
+    shape_lazy_layers(network, data.input_shape)
     if training["init_from"] is not None:
         with about("model.init_from"):
             start_from(network, Path(training["init_from"]))
