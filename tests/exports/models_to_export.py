@@ -136,6 +136,8 @@ class Pooling(_Small):
             + nn.functional.adaptive_avg_pool2d(features, (5, None))[..., :3].mean((2, 3))
             + nn.AdaptiveAvgPool2d(7)(features)[:, :, 1, 2]
             + nn.AdaptiveAvgPool2d((29, 13))(features).amax((2, 3))
+            + nn.AdaptiveMaxPool2d(13)(features)[:, :, 3, 4]
+            + nn.functional.adaptive_max_pool2d(features, (5, None))[..., :3].mean((2, 3))
         )
 
 
@@ -147,10 +149,10 @@ class Nearest(_Small):
         return self.output(larger[:, :, ::7].mean((2, 3)))
 
 
-class MaxPooling(_Small):
+class PlacesOfMaxima(_Small):
     def forward(self, images: Tensor) -> Tensor:
-        pooled = nn.functional.adaptive_max_pool2d(self.features(images), 5)
-        return self.output(pooled.mean((2, 3)))
+        pool = nn.AdaptiveMaxPool2d(5, return_indices=True)
+        return self.output(pool(self.features(images))[1].float().mean((2, 3)))
 
 
 def small(kind: type[nn.Module]) -> nn.Module:

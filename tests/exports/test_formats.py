@@ -15,10 +15,10 @@ from models_to_export import (
     Branching,
     Counting,
     InFloat64,
-    MaxPooling,
     Nearest,
     Noisy,
     OneByOne,
+    PlacesOfMaxima,
     Pooling,
     Spectral,
     inverse,
@@ -139,7 +139,7 @@ def test_an_operator_that_onnx_lacks_is_named(tmp_path):
 
 def test_an_operator_that_onnx_has_in_part_is_named(tmp_path):
     with pytest.raises(DiscernError, match=r"uses adaptive_max_pool2d, .*\(.*put size.*export ke"):
-        export(small(MaxPooling), tmp_path)
+        export(small(PlacesOfMaxima), tmp_path)
     assert not any(tmp_path.iterdir())
 
 

@@ -1,4 +1,4 @@
-"""Average pooling to any size, for which ONNX has no operator, by those that it has."""
+"""Pooling to any size, for which ONNX has no operator, by those that it has."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d
 from torch.overrides import TorchFunctionMode
 
 
 class PlainPooling(TorchFunctionMode):
-    """Within it ``adaptive_avg_pool2d`` is a pooling of one kernel, or else two products."""
+    """Within it pooling to a given size is one of a fixed kernel, or products, or maxima.
+
+    The exporter would ask for the size before, which is not always known to it.
+    """
 
     def __torch_function__(
         self,
@@ -23,27 +26,49 @@ class PlainPooling(TorchFunctionMode):
     ) -> Any:
         """Call ``func``, or what stands for it."""
         if func is adaptive_avg_pool2d:
-            return _pooled(*args, **(kwargs or {}))
+            return _means_of(*args, **(kwargs or {}))
+        if func is adaptive_max_pool2d and not (kwargs or {}).get("return_indices"):
+            return _maxima_of(args[0], *args[1:2], **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
-def _pooled(input: Tensor, output_size: Any) -> Tensor:  # noqa: A002 - as it is called
+def _sizes(images: Tensor, output_size: Any) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Height and width before and after."""
     sizes = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
-    before = int(input.shape[-2]), int(input.shape[-1])
+    before = int(images.shape[-2]), int(images.shape[-1])
     height, width = (old if new is None else new for old, new in zip(before, sizes, strict=True))
+    return before, (height, width)
+
+
+def _means_of(input: Tensor, output_size: Any) -> Tensor:  # noqa: A002 - as it is called
+    before, (height, width) = _sizes(input, output_size)
     if (height, width) == (1, 1):
         return adaptive_avg_pool2d(input, 1)
     if before[0] % height == 0 and before[1] % width == 0:
-        # The exporter would ask for the size, which is not always known to it.
         return avg_pool2d(input, (before[0] // height, before[1] // width))
     down, across = _means(before[0], height).to(input), _means(before[1], width).to(input)
     return down @ input @ across.T
 
 
+def _maxima_of(input: Tensor, output_size: Any, return_indices: bool = False) -> Tensor:  # noqa: A002
+    before, after = _sizes(input, output_size)
+    for axis in (-2, -1):
+        parts = [
+            input.narrow(axis, start, end - start).amax(axis, keepdim=True)
+            for start, end in _parts(before[axis], after[axis])
+        ]
+        input = torch.cat(parts, axis)  # noqa: A001
+    return input
+
+
+def _parts(before: int, after: int) -> list[tuple[int, int]]:
+    """Where each part of a side begins and ends."""
+    return [(place * before // after, -(-(place + 1) * before // after)) for place in range(after)]
+
+
 def _means(before: int, after: int) -> Tensor:
     """The matrix (after, before) that takes the mean over each part of a side."""
     matrix = torch.zeros(after, before)
-    for row in range(after):
-        start, end = row * before // after, -(-(row + 1) * before // after)
+    for row, (start, end) in enumerate(_parts(before, after)):
         matrix[row, start:end] = 1 / (end - start)
     return matrix
