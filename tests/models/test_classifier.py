@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from discern.errors import DiscernError
 from discern.models.classifier import Classifier
 from discern.models.layers import count_parameters
 from discern.models.mlp import MLP
@@ -41,6 +42,33 @@ def test_a_forward_pass_gives_the_networks_logits_and_a_prediction_probabilities
     probabilities = model.predict_step((images, torch.zeros(5)), 0)
     torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(5))
     assert torch.equal(probabilities.argmax(dim=1), model(images).argmax(dim=1))
+
+
+WRONG = {
+    "a tuple": lambda logits: (logits,),
+    "None": lambda logits: None,
+    "a tensor of shape (5, 10, 1, 1)": lambda logits: logits[:, :, None, None],
+    "a tensor of shape (50,)": torch.flatten,
+    "a tensor of shape (5, 9)": lambda logits: logits[:, :9],
+    "a tensor of shape (5, 20)": lambda logits: torch.cat([logits, logits], 1),
+    "a tensor of shape (1, 10)": lambda logits: logits.mean(0, keepdim=True),
+}
+
+
+@pytest.mark.parametrize("said", WRONG)
+def test_a_network_that_makes_no_logits_is_told_what_it_makes(said):
+    class Own(MLP):
+        def forward(self, images):
+            return WRONG[said](super().forward(images))
+
+    model = classifier(Own((1, 4, 4), 10, hidden=[3]))
+    batch = torch.randn(5, 1, 4, 4), torch.zeros(5, dtype=torch.long)
+    for step in (model.training_step, model.validation_step, model.test_step):
+        with pytest.raises(DiscernError) as caught:
+            step(batch, 0)
+        assert str(caught.value).startswith(
+            f"model: Own makes {said} of images of shape (5, 1, 4, 4); it must make logits"
+        )
 
 
 def test_frozen_parameters_are_counted_apart_and_not_optimised():

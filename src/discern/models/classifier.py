@@ -97,8 +97,22 @@ class Classifier(LightningModule):
         return train + [f"val/{name}" for name in self.val_metrics.names]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, num_classes) of images (N, C, H, W)."""
-        logits: Tensor = self.network(images)
+        """Logits (N, num_classes) of images (N, C, H, W).
+
+        Raises:
+            DiscernError: the network, which may be a user's own, makes something else.
+        """
+        logits: object = self.network(images)
+        rows = len(images), self._num_classes
+        if not isinstance(logits, Tensor) or logits.shape != rows:
+            given = "None" if logits is None else f"a {type(logits).__name__}"
+            if isinstance(logits, Tensor):
+                given = f"a tensor of shape {tuple(logits.shape)}"
+            raise DiscernError(
+                f"model: {type(self.network).__name__} makes {given} of images of shape "
+                f"{tuple(images.shape)}; it must make logits, a tensor of shape {rows}: one row for "
+                "each image, one column for each class."
+            )
         return logits
 
     def on_train_start(self) -> None:
@@ -116,7 +130,7 @@ class Classifier(LightningModule):
         targets = labels
         if self._mixing is not None:
             images, targets = self._mixing(images, labels)
-        logits = self.network(images)
+        logits = self(images)
         loss = self._training_loss(logits, targets)
         if batch_idx == self._repeat_in:
             # Trained on, as others train on as many images, but measured by another process.
@@ -173,7 +187,7 @@ class Classifier(LightningModule):
         if not len(labels):  # of a process whose share of the images has ended
             logits = torch.empty(0, self._num_classes, device=labels.device)
         else:
-            logits = self.network(images)
+            logits = self(images)
         metrics.update(cross_entropy(logits, labels), logits, labels)
         return logits
 
