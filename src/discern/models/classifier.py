@@ -110,8 +110,8 @@ class Classifier(LightningModule):
                 given = f"a tensor of shape {tuple(logits.shape)}"
             raise DiscernError(
                 f"model: {type(self.network).__name__} makes {given} of images of shape "
-                f"{tuple(images.shape)}; it must make logits, a tensor of shape {rows}: one row for "
-                "each image, one column for each class."
+                f"{tuple(images.shape)}; it must make logits, a tensor of shape {rows}: a row for "
+                "each image, a column for each class."
             )
         return logits
 
