@@ -50,10 +50,12 @@ settings.register_profile(
 )
 settings.load_profile("discern")
 
+# A script that runs the tests in its background has them ignore Ctrl-C, and nohup the end of the
+# terminal, and with them each process that they start, send it to, and wait for.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A script that runs the tests in its background has them ignore Ctrl-C, and with them each
-    # process that they start, send it to, and wait for.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
