@@ -56,7 +56,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("said", WRONG)
-def test_a_network_that_makes_no_logits_is_told_what_it_makes(said):
+def test_a_network_that_gives_no_logits_is_told_what_it_gives(said):
     class Own(MLP):
         def forward(self, images):
             return WRONG[said](super().forward(images))
@@ -67,7 +67,7 @@ def test_a_network_that_makes_no_logits_is_told_what_it_makes(said):
         with pytest.raises(DiscernError) as caught:
             step(batch, 0)
         assert str(caught.value).startswith(
-            f"model: Own makes {said} of images of shape (5, 1, 4, 4); it must make logits"
+            f"model: Own gives {said} for images of shape (5, 1, 4, 4); it must give logits"
         )
 
 

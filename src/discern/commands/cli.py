@@ -78,8 +78,8 @@ def main(argv: list[str] | None = None) -> None:
 def _open_closed_streams() -> None:
     """Have standard streams that are closed lead nowhere.
 
-    The next file to be opened would else be given the number of one, and have in it what a library
-    prints.
+    Otherwise the next file that is opened gets the number of one, and what a library prints goes
+    into that file.
     """
     for number in range(3):
         try:

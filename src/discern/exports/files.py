@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from discern.files.writing import sync_folder
+
 SUFFIX = ".onnx"
 
 UNPROVEN = ".unproven-"
@@ -30,3 +32,4 @@ def all_or_none(folder: Path) -> Iterator[Path]:
         yield begun
         for path in sorted(begun.iterdir()):
             path.rename(folder / path.name)
+        sync_folder(folder)

@@ -27,8 +27,8 @@ class PlainPooling(TorchFunctionMode):
         """Call ``func``, or what stands for it."""
         if func is adaptive_avg_pool2d:
             return _means_of(*args, **(kwargs or {}))
-        if func is adaptive_max_pool2d and not (kwargs or {}).get("return_indices"):
-            return _maxima_of(args[0], *args[1:2], **(kwargs or {}))
+        if func is adaptive_max_pool2d:  # with indices it is another function
+            return _maxima_of(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
@@ -50,7 +50,7 @@ def _means_of(input: Tensor, output_size: Any) -> Tensor:  # noqa: A002 - as it 
     return down @ input @ across.T
 
 
-def _maxima_of(input: Tensor, output_size: Any, return_indices: bool = False) -> Tensor:  # noqa: A002
+def _maxima_of(input: Tensor, output_size: Any, return_indices: bool) -> Tensor:  # noqa: A002
     before, after = _sizes(input, output_size)
     for axis in (-2, -1):
         parts = [

@@ -100,7 +100,7 @@ class Classifier(LightningModule):
         """Logits (N, num_classes) of images (N, C, H, W).
 
         Raises:
-            DiscernError: the network, which may be a user's own, makes something else.
+            DiscernError: the network, which may be a user's own, gives something else.
         """
         logits: object = self.network(images)
         rows = len(images), self._num_classes
@@ -109,8 +109,8 @@ class Classifier(LightningModule):
             if isinstance(logits, Tensor):
                 given = f"a tensor of shape {tuple(logits.shape)}"
             raise DiscernError(
-                f"model: {type(self.network).__name__} makes {given} of images of shape "
-                f"{tuple(images.shape)}; it must make logits, a tensor of shape {rows}: a row for "
+                f"model: {type(self.network).__name__} gives {given} for images of shape "
+                f"{tuple(images.shape)}; it must give logits, a tensor of shape {rows}: a row for "
                 "each image, a column for each class."
             )
         return logits
