@@ -29,7 +29,7 @@ from discern.training.batches import omit_single_images, say_what_is_omitted
 from discern.training.calibration import calibrate, changes_of_test
 from discern.training.diagnosis import diagnosis, warnings_about
 from discern.training.divergence import divergence
-from discern.training.fit import best_checkpoint, fit, test
+from discern.training.fit import best_checkpoint, ended_with, fit, test
 from discern.training.interrupt import ends_at_once
 from discern.training.job import quiet_libraries
 from discern.training.meeting import check_trained_on, say_what_is_measured
@@ -161,6 +161,7 @@ def _fit(
     if settings_of(trainer).overfit_batches and trainer.global_step:
         facts["overfit"] = judge(trainer, run.model, run.data).facts()
     best = best_checkpoint(trainer)
+    ended = ended_with(ended, trainer, best)
     content = None if best is None else read(best)
     record_fit(summary, run.history, trainer, best, content)
     found = divergence(trainer)

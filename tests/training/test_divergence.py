@@ -134,6 +134,16 @@ def test_on_nan_continue_goes_on_says_nan_and_keeps_the_good_checkpoints(tiny_ru
     assert [math.isnan(row["train/loss"]) for row in rows] == [False, True, True, True]
     assert checkpoint(result.folder)["epoch"] == checkpoint(result.folder, "best")["epoch"] == 0
     assert result.metrics["test"]["loss"] > 0
+    (warning,) = summary(result.folder)["warnings"]
+    assert "weights that training ended with are not finite (on_nan=continue)" in warning
+
+
+def test_on_nan_continue_without_any_good_checkpoint_has_diverged(tiny_run):
+    result = tiny_run("optimizer.lr=1e30", "on_nan=continue")
+    assert (result.state, result.ended.status) == (State.DIVERGED, 1)
+    assert "2 of 2 epochs: the weights are not finite, and no checkpoint was kept" in result.reason
+    assert len(metrics_csv(result.folder)) == 2
+    assert "test" not in result.metrics  # of a model that predicts nothing
 
 
 def test_a_first_loss_that_is_not_finite_has_other_advice(tiny_run, tmp_path):

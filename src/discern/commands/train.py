@@ -12,10 +12,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from discern.config.experiment_file import name_of
-from discern.errors import refusals_of_files
+from discern.errors import DiscernError, refusals_of_files
 from discern.files.yaml_file import write_config
 from discern.run import train
-from discern.runs.folder import HYDRA
+from discern.runs.folder import HYDRA, SUMMARY
 from discern.runs.state import State
 from discern.runs.summary import Summary
 from discern.training.job import as_job
@@ -38,6 +38,7 @@ def job(cfg: DictConfig, import_seconds: float) -> Objective:
         "overrides": list(hydra.overrides.task),
         "seconds": {"import": import_seconds},
     }
+    summary = Summary(Path(cfg.folder) / SUMMARY, **identity)
     try:
         with as_job():
             if not getattr(rank_zero_only, "rank", 0) and hydra.mode == RunMode.RUN:
@@ -45,8 +46,7 @@ def job(cfg: DictConfig, import_seconds: float) -> Objective:
             result = train(cfg, identity, choices)
     except Exception as error:
         # The settings of a sweep's job are checked only here.
-        summary = Summary(Path(cfg.folder) / "summary.json", **identity)
-        with suppress(OSError):
+        with suppress(OSError, DiscernError):
             if not summary.path.exists():
                 summary.write(failed(error))
         raise

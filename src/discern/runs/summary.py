@@ -20,6 +20,7 @@ from discern.files.writing import write_whole
 from discern.redaction import redacted
 from discern.runs.folder import FORMAT
 from discern.runs.metric_table import metric_of
+from discern.runs.place import Place
 from discern.runs.state import Ended
 from discern.version import __version__
 
@@ -38,10 +39,13 @@ class Summary:
     Args:
         path: the JSON file.
         facts: those known from the start.
+
+    Attributes:
+        place: the file's folder as it was found.
     """
 
     def __init__(self, path: Path, **facts: Any) -> None:
-        self.path = path
+        self.path, self.place = path, Place(path.parent)
         began = datetime.now().astimezone().isoformat(timespec="seconds")
         self.facts: dict[str, Any] = redacted(
             {"began": began, "seconds": {}, **facts, "metrics": {}}
@@ -61,7 +65,12 @@ class Summary:
             log.debug("%s: %.2f s", name, took)
 
     def write(self, ended: Ended) -> None:
-        """Write the file, with the run's state and reason."""
+        """Write the file, with the run's state and reason.
+
+        Raises:
+            DiscernError: its folder was moved, removed or replaced.
+        """
+        self.place.check()
         seconds = self.facts["seconds"]
         seconds["total"] = seconds.get("import", 0.0) + time.perf_counter() - self._began
         outcome = {"format": FORMAT, "state": ended.state, "reason": ended.reason}

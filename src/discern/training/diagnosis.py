@@ -14,6 +14,7 @@ from discern.data.module import ImageDataModule
 from discern.models.classifier import Batch, Classifier
 from discern.models.transfer import TransferClassifier
 from discern.runs.state import Ended, State
+from discern.training.divergence import finite_weights
 from discern.training.history import Row
 from discern.training.seam import callback_of, settings_of
 
@@ -139,6 +140,12 @@ class Diagnosis(Callback):
             rows: the metrics of each epoch.
         """
         module, steps = trainer.lightning_module, trainer.global_step - self._steps
+        if not finite_weights(module):
+            return [
+                *self.found,
+                "The weights that training ended with are not finite (on_nan=continue): the "
+                "metrics and the checkpoints are from before.",
+            ]
         moved = _moved(self._weights, _trained(module))
         rate = rows[-1].get("train/lr") if rows else None
         at = "" if rate is None else f", at a learning rate of {rate:.3g}"

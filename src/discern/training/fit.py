@@ -14,11 +14,11 @@ from discern.errors import DiscernError, did_you_mean
 from discern.models.classifier import Classifier
 from discern.runs.metric_table import check_mode
 from discern.runs.signals import BY_CTRL_C
-from discern.runs.state import Ended
+from discern.runs.state import Ended, State
 from discern.runs.sweep_job import current_trial
 from discern.training.batches import batches_of, refusals_of_training
 from discern.training.build import train_metric_for
-from discern.training.divergence import DivergedError, StopOnDivergence, divergence
+from discern.training.divergence import DivergedError, StopOnDivergence, divergence, finite_weights
 from discern.training.ending import Ending
 from discern.training.interrupt import GracefulStop
 from discern.training.outputs import TestOutputs
@@ -149,6 +149,23 @@ def fit(
     ending = callback_of(trainer, Ending)
     assert ending is not None
     return ending.ended(trainer)
+
+
+def ended_with(ended: Ended, trainer: Trainer, best: Path | None) -> Ended:
+    """How a fit ended, given the weights that it ended with and the best checkpoint.
+
+    With ``on_nan=continue`` training goes on with weights that are not finite. Where no checkpoint
+    is from before that, there is no model, and the run has diverged.
+    """
+    spoilt = ended.state is State.DONE and not finite_weights(trainer.lightning_module)
+    if not spoilt or best is not None:
+        return ended
+    return Ended(
+        State.DIVERGED,
+        f"and went on (on_nan=continue), {ended.reason}: the weights are not finite, and no "
+        "checkpoint was kept before",
+        status=1,
+    )
 
 
 def best_checkpoint(trainer: Trainer) -> Path | None:

@@ -73,7 +73,7 @@ def build_run(cfg: DictConfig, summary: Summary, start: Path | None) -> tuple[Ru
     """The parts of the run; and its end, where it only looks for a learning rate."""
     folder, history = Path(cfg.folder), History()
     stop = GracefulStop(folder / "checkpoints" / "last.safetensors")
-    callbacks = _callbacks(cfg, history, stop)
+    callbacks = _callbacks(cfg, summary, history, stop)
     # Before the data: a missing device is reported before a file is read.
     trainer = build_trainer(cfg, callbacks)
     check_rollback(cfg, trainer)
@@ -95,8 +95,10 @@ def build_run(cfg: DictConfig, summary: Summary, start: Path | None) -> tuple[Ru
     return run, suggested
 
 
-def _callbacks(cfg: DictConfig, history: History, stop: GracefulStop) -> list[Callback]:
-    watch = FolderWatch(Path(cfg.folder))
+def _callbacks(
+    cfg: DictConfig, summary: Summary, history: History, stop: GracefulStop
+) -> list[Callback]:
+    watch = FolderWatch(summary.place)
     return [watch, *stopping_callbacks(cfg), history, RngState(), Diagnosis(), stop]
 
 
@@ -126,7 +128,7 @@ def begin_anew(cfg: DictConfig, run: Run, start: Path | None) -> None:
     """Build again what a fit has changed, to go on from a checkpoint or from the beginning."""
     before, history = run.trainer, run.history
     run.history = History(history.validation_seconds)
-    run.trainer = build_trainer(cfg, _callbacks(cfg, run.history, run.stop))
+    run.trainer = build_trainer(cfg, _callbacks(cfg, run.summary, run.history, run.stop))
     keep_going(before, run.trainer)
     run.data.features = None
     torch.set_rng_state(run.rng)

@@ -4,7 +4,7 @@ import functools
 import logging
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,7 @@ def recorded(
         with refusals_of_files(), refusals_of():
             yield summary
     except KeyboardInterrupt:
-        write_summary(summary, BY_CTRL_C, cfg)
-        _say_way_on(summary)
+        _end_early(summary, BY_CTRL_C, cfg)
         raise
     except SystemExit as end:
         ended = Ended(State.FAILED, f"it ended with status {end.code}")
@@ -72,19 +71,21 @@ def recorded(
             if each.status == end.code:
                 ended = each
                 log.warning("Interrupted %s.", ended.reason)
-        write_summary(summary, ended, cfg)
-        _say_way_on(summary)
+        _end_early(summary, ended, cfg)
         raise
     except BaseException as error:
         if not isinstance(error, DiscernError):  # a sentence that needs none
             summary.facts["traceback"] = _traceback(error)
-        with suppress(OSError):  # a full disk, which is reported already
-            write_summary(summary, failed(error), cfg)
-        _say_way_on(summary)
+        _end_early(summary, failed(error), cfg)
         raise
 
 
-def _say_way_on(summary: Summary) -> None:
+def _end_early(summary: Summary, ended: Ended, cfg: DictConfig) -> None:
+    try:
+        write_summary(summary, ended, cfg)
+    except (OSError, DiscernError) as error:  # a full disk, say, by which a run that failed failed
+        level = logging.DEBUG if ended.state is State.FAILED else logging.WARNING
+        log.log(level, "%s was not written: %s", SUMMARY, first_line(error))
     command = way_on(summary.facts, summary.path.parent)
     if command is not None:
         log.info("The last checkpoint is kept. Continue: %s", command)
