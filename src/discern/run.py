@@ -15,7 +15,7 @@ from discern.config.check import check
 from discern.config.values import plain
 from discern.console import print_tree
 from discern.files.writing import dispensable
-from discern.models.saved import Content, fill, read
+from discern.models.saved import Content, read, restore
 from discern.models.threads import use_threads
 from discern.redaction import log_missing, missing
 from discern.reports.tensorboard.hparams import log_row
@@ -102,7 +102,7 @@ def _train(cfg: DictConfig, summary: Summary, choices: Mapping[str, object]) -> 
     # Before the test, whose metrics TensorBoard adds to the row, and which may be interrupted.
     log_row(run.trainer, cfg, choices, summary.facts["metrics"], ended=came_to_its_end)
     if best is not None:
-        fill(run.model.network, (content or read(best))["state_dict"], best)
+        restore(run.model.network, content or read(best), best)
     if best is not None and content is not None and came_to_its_end and run.trainer.is_global_zero:
         with summary.phase("calibration"):
             calibration = calibrate(run.trainer, run.model, run.data, best, content)

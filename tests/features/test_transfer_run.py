@@ -231,6 +231,20 @@ def test_a_stage_trains_from_its_epoch_on_and_leaves_the_cache(run):
     assert first < later, "the rest of the backbone is trained from epoch 4 on"
 
 
+def test_a_best_epoch_before_the_backbone_was_trained_has_the_published_one(run):
+    pytest.importorskip("efficientnet_lite_pytorch")
+    result = run(
+        *FINETUNE,
+        *("model=efficientnet_lite_transfer", "model.weights=default", "model.head=[]"),
+        "model.label_smoothing=0.1",  # where all is right there is a gradient all the same
+        *("model.backbone=efficientnet_lite0", "model.lr_factor=1", "trainer.max_epochs=2"),
+        *("optimizer.lr=10", "scheduler=onecycle", "scheduler.div_factor=1e5"),
+    )
+    assert summary(result.folder)["best_epoch"] == 1
+    best = discern.load(result.folder / "checkpoints" / "best.safetensors")
+    assert same(weights(result), dict(best.state_dict()))
+
+
 def test_fine_tuning_goes_on_as_if_never_stopped(run):
     whole = run(*FINETUNE, "data.augment=light", name="whole")
     end = read(whole.folder / "checkpoints" / "last.safetensors")["state_dict"]

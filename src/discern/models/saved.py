@@ -281,6 +281,18 @@ def fill(network: nn.Module, state: dict[str, Tensor], path: str | Path) -> None
     network.load_state_dict(own, assign=True, strict=False)
 
 
+def restore(network: nn.Module, content: Content, path: Path) -> None:
+    """Give a network that has been trained the weights of an earlier checkpoint of its run.
+
+    Raises:
+        DiscernError: it has no card, or its published backbone cannot be had any more.
+    """
+    card, state = card_and_state(path, content)
+    if not getattr(network, "frozen_backbone", True):  # a head's own may be as published no more
+        state = _with_known_backbone(network, state, card, path)
+    fill(network, state, path)
+
+
 def check_fits(network: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
     """Raise a DiscernError that names the layers that differ, with both shapes."""
     check_shapes(str(path), with_backbone(network, state), network.state_dict(), "the model")
