@@ -282,6 +282,25 @@ def test_stages_that_cannot_be_are_refused(run, tmp_path, overrides, said):
         run(*overrides)
 
 
+@pytest.mark.parametrize("scheduler", ["none", "step"])
+@pytest.mark.parametrize(
+    ("changed", "rates"),
+    [
+        ("optimizer.lr=5e-4", [5e-4, 5e-5, 5e-6]),
+        ("model.lr_factor=0.5", [1e-3, 5e-4, 2.5e-4]),
+    ],
+)
+def test_changed_rates_keep_the_proportion_of_the_groups(run, scheduler, changed, rates):
+    settings = ("model.unfreeze=all", "model.lr_factor=0.1", f"scheduler={scheduler}")
+    first = run(*settings, "trainer.max_epochs=1", name="first")
+    rest = run(*settings, changed, f"ckpt_path={first.folder}", "trainer.max_epochs=2", name="rest")
+    content = read(rest.folder / "checkpoints" / "last.safetensors")
+    groups = content["optimizer_states"][0]["param_groups"]
+    assert [group["lr"] for group in groups] == pytest.approx(rates)
+    if scheduler == "step":
+        assert content["lr_schedulers"][0]["base_lrs"] == pytest.approx(rates)
+
+
 # Checkpoints
 
 

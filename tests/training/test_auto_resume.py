@@ -88,8 +88,16 @@ def test_both_it_and_ckpt_path_begin_with_the_checkpoint_of_the_folder(tmp_path)
     assert [row["epoch"] for row in metrics_csv(tmp_path / "run")] == [1, 2]
 
 
-def test_a_found_learning_rate_is_kept(tmp_path):
-    words = ("hydra.run.dir=run", "find_lr=use")
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        (),
+        ("scheduler=cosine", "scheduler.eta_min=1e-5"),
+        ("scheduler=onecycle", "scheduler.max_lr=0.01"),
+    ],
+)
+def test_found_learning_rates_are_kept(tmp_path, schedule):
+    words = ("hydra.run.dir=run", "find_lr=use", *schedule)
     part = train(tmp_path, *words, sends(3, signal.SIGTERM))
     assert part.returncode == 143, part.stderr
     rest = train(tmp_path, *words)

@@ -203,7 +203,7 @@ def test_parameter_groups_keep_their_proportions_in_the_search():
 
     groups = [{"params": [p], "factor": 0.1**n} for n, p in enumerate(parameters)]
     model: Any = SimpleNamespace(
-        _parameter_groups=lambda: groups, _build_optimizer=lambda groups: Watched(groups, lr=1.0)
+        parameter_groups=lambda: groups, _build_optimizer=lambda groups: Watched(groups, lr=1.0)
     )
     finders._keep_proportions(model)
     optimizer = model._build_optimizer(groups)

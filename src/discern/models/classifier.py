@@ -210,7 +210,7 @@ class Classifier(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer over the trainable parameters, and the schedule for the run's length."""
-        groups = self._parameter_groups()
+        groups = self.parameter_groups()
         if not any(group["params"] for group in groups):
             raise DiscernError("The model has no weights that are trained: all of them are frozen.")
         with refusals_of("optimizer"):
@@ -272,7 +272,7 @@ class Classifier(LightningModule):
         )
         return not mixed and not any(getattr(module, "sparse", False) for module in self.modules())
 
-    def _parameter_groups(self) -> list[Group]:
+    def parameter_groups(self) -> list[Group]:
         """The parameters that are or will be trained, in groups for the optimizer."""
         groups = getattr(self.network, "parameter_groups", None)
         if groups is None:

@@ -260,7 +260,7 @@ def _keep_proportions(model: Classifier) -> None:
         optimizer.register_step_post_hook(lambda *_: scale(-1))
         return optimizer
 
-    if len(model._parameter_groups()) > 1:
+    if len(model.parameter_groups()) > 1:
         model._build_optimizer = build_with_hooks
 
 

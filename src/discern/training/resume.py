@@ -13,6 +13,7 @@ from torch import Tensor
 
 from discern.errors import DiscernError
 from discern.models.card import Card
+from discern.models.classifier import Classifier
 from discern.models.metrics import STEP_LOSS
 from discern.models.saved import Content, card_and_state, read
 from discern.reports.tensorboard.logger import TensorBoard, logged_steps
@@ -116,7 +117,7 @@ class Continuation(Callback):
         self._check_schedule(trainer, pl_module)
         if self._epoch_is_open:
             _close_epoch(trainer)
-        self._apply_changes(trainer)
+        self._apply_changes(trainer, pl_module)
         self._stop_if_patience_is_over(trainer)
         # At last, since the callbacks before this one may draw random numbers.
         state = callback_of(trainer, RngState)
@@ -130,7 +131,7 @@ class Continuation(Callback):
                 callback.stopping_reason = EarlyStoppingReason.PATIENCE_EXHAUSTED
                 trainer.should_stop = True
 
-    def _apply_changes(self, trainer: Trainer) -> None:
+    def _apply_changes(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for callback, patience in self._patience.items():
             callback.patience = patience
         for config in trainer.lr_scheduler_configs:
@@ -141,13 +142,15 @@ class Continuation(Callback):
             return
         for setting, (saved, now) in optimizer.items():
             name = setting.removeprefix("optimizer.")
-            if name == "lr" and trainer.lr_scheduler_configs:
-                if not isinstance(saved, int | float) or not saved > 0:
-                    raise _refusal(f"optimizer.lr is {saved} there and {now} now")
-                scale_learning_rate(trainer, now / saved)
+            if name == "lr" and isinstance(saved, int | float) and saved > 0:
+                scale_learning_rate(trainer, now, saved)
+            elif name == "lr" and trainer.lr_scheduler_configs:
+                raise _refusal(f"optimizer.lr is {saved} there and {now} now")
             else:
                 for group in trainer.optimizers[0].param_groups:
                     group[name] = tuple(now) if isinstance(now, list) else now
+        if "model.lr_factor" in self.changes and isinstance(pl_module, Classifier):
+            _apply_lr_factor(trainer, pl_module)
 
     def _check_schedule(self, trainer: Trainer, pl_module: LightningModule) -> None:
         planned: dict[str, int] = getattr(pl_module, "schedule_total", {})
@@ -162,15 +165,33 @@ class Continuation(Callback):
                     )
 
 
-def scale_learning_rate(trainer: Trainer, factor: float) -> None:
-    """Multiply the learning rate of each parameter group, and those that its schedule goes by."""
-    for group in trainer.optimizers[0].param_groups:
-        for name in ("lr", "initial_lr", "max_lr", "min_lr"):
-            if name in group:
-                group[name] *= factor
+def scale_learning_rate(trainer: Trainer, now: float, before: float = 1.0) -> None:
+    """Multiply the learning rate of all parameter groups by ``now / before``."""
+    for number in range(len(trainer.optimizers[0].param_groups)):
+        _scale_group(trainer, number, now, before)
+
+
+def _scale_group(trainer: Trainer, number: int, now: float, before: float) -> None:
+    """Multiply the learning rate of a parameter group, and those that its schedule goes by."""
+    group = trainer.optimizers[0].param_groups[number]
+    for name in ("lr", "initial_lr", "max_lr", "min_lr"):
+        if name in group:
+            group[name] = group[name] / before * now  # in this order 1e-3 becomes 5e-4 exactly
     for config in trainer.lr_scheduler_configs:
         if hasattr(scheduler := config.scheduler, "base_lrs"):
-            scheduler.base_lrs = [rate * factor for rate in scheduler.base_lrs]
+            scheduler.base_lrs[number] = scheduler.base_lrs[number] / before * now
+
+
+def _apply_lr_factor(trainer: Trainer, model: Classifier) -> None:
+    """Give the parameter groups the proportion of learning rates that ``model.lr_factor`` says."""
+    groups = trainer.optimizers[0].param_groups
+    for number, (group, fresh) in enumerate(zip(groups, model.parameter_groups(), strict=True)):
+        saved = group.get("factor", fresh["factor"])
+        if saved != fresh["factor"]:
+            if not saved > 0:
+                raise _refusal(f"model.lr_factor gives {saved} there and {fresh['factor']} now")
+            _scale_group(trainer, number, fresh["factor"], saved)
+            group["factor"] = fresh["factor"]
 
 
 def _close_epoch(trainer: Trainer) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import Trainer
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from discern.data.known import KnownImages, unknown
 from discern.errors import DiscernError, about
@@ -28,6 +28,7 @@ from discern.models.saved import (
 )
 from discern.runs.folder import WORDS, checkpoints_in
 from discern.training.build import portable
+from discern.training.find import rates_in_proportion
 from discern.training.job import relative
 from discern.training.resume import Continuation
 from discern.training.seam import callbacks_of
@@ -59,11 +60,12 @@ def find_checkpoints(cfg: DictConfig) -> Path | None:
 
 
 def _keep_what_was_found(cfg: DictConfig, start: Path) -> None:
-    """Take the learning rate and the batch size that the first part of the run has searched for."""
+    """Take the learning rates and the batch size that the first part of the run has searched for."""
     found = card_and_state(start, read(start))[0].config
     if cfg.find_lr:
         cfg.find_lr = False
-        cfg.optimizer.lr = found["optimizer"]["lr"]
+        for setting, value in rates_in_proportion(cfg, found["optimizer"]["lr"]).items():
+            OmegaConf.update(cfg, setting, value)
     if cfg.data.get("batch_size") == "auto":
         cfg.data.batch_size = found["data"]["batch_size"]
 
