@@ -69,7 +69,7 @@ def scattered(network: TransferClassifier) -> TransferClassifier:
 
 def expected(network: TransferClassifier, images: Tensor) -> Tensor:
     with torch.no_grad():
-        return network.backbone(network._prepared(images))
+        return network.backbone(network.prepared(images))
 
 
 def assert_agree(engine: Engine, network: TransferClassifier, images: Tensor) -> None:

@@ -96,6 +96,18 @@ def test_training_from_the_cache_is_training_without_it_to_the_bit(run, augment)
     assert cached.metrics["test"] == plain.metrics["test"]
 
 
+def test_a_run_of_one_batch_computes_features_for_that_alone(run):
+    result = run("trainer.limit_train_batches=1")
+    assert "features" not in summary(result.folder)
+
+
+def test_what_insists_on_the_cache_is_refused_where_its_folder_is_a_file(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    for setting in ("cache.shard=1/2", "cache.mode=require"):
+        with pytest.raises(DiscernError, match="is a file; it must be a folder"):
+            run(setting, f"cache.dir={tmp_path / 'file'}", name=setting[6:10])
+
+
 def test_a_second_run_computes_nothing_and_says_so(run):
     first, second = run(name="first"), run("optimizer.lr=0.01", "model.head=[5]", name="second")
     assert summary(first.folder)["features"]["computed"] == 24

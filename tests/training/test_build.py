@@ -122,7 +122,7 @@ def test_what_is_trained_later_is_not_shared_between_processes():
 
 @pytest.mark.parametrize("version", ["2.7.0", "3.0.0"])
 def test_another_release_of_lightning_trains_by_its_own_loop_to_the_same_weights(
-    tiny_run, monkeypatch, version
+    tiny_run, monkeypatch, caplog, version
 ):
     """Its private classes, which discern.training.loop extends, may have gone."""
     ours = tiny_run(name="ours")
@@ -130,6 +130,7 @@ def test_another_release_of_lightning_trains_by_its_own_loop_to_the_same_weights
     monkeypatch.setitem(sys.modules, "discern.training.loop", None)
     trainer = build_trainer(composed("logger=none"), [])
     assert type(trainer.fit_loop.epoch_loop) is _TrainingEpochLoop
+    assert f"Lightning {version} is not 2.6.x: its own epoch loop trains" in caplog.text
     stock = tiny_run(name="stock")
     assert stock.metrics == ours.metrics
     assert same_bits(weights(stock.folder), weights(ours.folder))

@@ -203,10 +203,10 @@ def test_parameter_groups_keep_their_proportions_in_the_search():
 
     groups = [{"params": [p], "factor": 0.1**n} for n, p in enumerate(parameters)]
     model: Any = SimpleNamespace(
-        parameter_groups=lambda: groups, _build_optimizer=lambda groups: Watched(groups, lr=1.0)
+        parameter_groups=lambda: groups, optimizer_factory=lambda groups: Watched(groups, lr=1.0)
     )
     finders._keep_proportions(model)
-    optimizer = model._build_optimizer(groups)
+    optimizer = model.optimizer_factory(groups)
     for rate in (0.1, 0.2):
         for group in optimizer.param_groups:
             group["lr"] = rate

@@ -94,6 +94,13 @@ def test_without_a_checkpoint_it_begins_anew(tiny_run):
     assert "to the beginning" in summary(result.folder)["warnings"][0]
 
 
+def test_it_goes_back_to_a_checkpoint_within_the_epoch(tiny_run):
+    result = tiny_run(*ROLLBACK, "callbacks.checkpoints.every_n_steps=2", spoils(5))
+    (one,) = summary(result.folder)["rollbacks"]
+    assert (one["step"], one["to_epoch"], one["to_step"]) == (6, 1, 4)
+    assert [row["step"] for row in metrics_csv(result.folder)] == [6, 12]
+
+
 def test_a_rate_that_is_far_too_high_comes_down_until_training_works(tiny_run):
     result = tiny_run(*ROLLBACK, "optimizer=sgd", "optimizer.lr=1e30", "rollback.factor=1e-11",
                       "rollback.times=3")  # fmt: skip

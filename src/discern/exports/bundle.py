@@ -46,7 +46,7 @@ class _Transfer(nn.Module):
     def __init__(self, network: TransferClassifier) -> None:
         super().__init__()
         self.backbone, self.head = network.backbone, network.head
-        self._prepared = network._prepared
+        self._prepared = network.prepared
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.head(self.backbone(self._prepared(images)))

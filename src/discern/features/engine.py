@@ -85,7 +85,7 @@ class TorchEngine:
     def __call__(self, images: Tensor) -> Tensor:
         """As :class:`Engine`; less exact within ``torch.autocast``."""
         with torch.inference_mode():
-            features: Tensor = self._network.backbone(self._network._prepared(images))
+            features: Tensor = self._network.backbone(self._network.prepared(images))
         with torch.inference_mode(False):
             return features.clone().float()
 
@@ -149,7 +149,7 @@ class ExportedEngine:
                 self._infer = self._network.backbone
         assert self._infer is not None
         with as_float32():
-            prepared = self._network._prepared(images)
+            prepared = self._network.prepared(images)
             if not len(prepared):
                 return torch.empty(0, self._network.backbone.num_features)
             return self._infer(prepared)
@@ -292,5 +292,5 @@ def _prepared_shape(
     network: TransferClassifier, input_shape: Sequence[int]
 ) -> tuple[int, int, int]:
     """(3, H, W) of an image as the backbone takes it."""
-    _, channels, height, width = network._prepared(torch.empty(1, *input_shape)).shape
+    _, channels, height, width = network.prepared(torch.empty(1, *input_shape)).shape
     return channels, height, width

@@ -45,6 +45,10 @@ class Classifier(LightningModule):
         full_checkpoints: store a frozen backbone with published weights all the same.
         card: what checkpoints say of the model, as plain values.
         images: what checkpoints say of the images that it is trained on.
+
+    Attributes:
+        optimizer_factory: ``optimizer``; whoever wants another step replaces it before the fit.
+        schedule: ``schedule``.
     """
 
     def __init__(
@@ -67,8 +71,8 @@ class Classifier(LightningModule):
         # module, as in an average of weights.
         self.register_state_dict_post_hook(_leave_out_network)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_put_back_network)  # type: ignore[no-untyped-call]
-        self._build_optimizer = optimizer
-        self._schedule = schedule
+        self.optimizer_factory = optimizer
+        self.schedule = schedule
         self._label_smoothing = label_smoothing
         self._mixing = mixing
         self._lr_factor = lr_factor
@@ -217,23 +221,23 @@ class Classifier(LightningModule):
             optimizer = self.another_optimizer(groups)
         for group in optimizer.param_groups:
             group["lr"] *= group.get("factor", 1.0)
-        if self._schedule is None:
+        if self.schedule is None:
             return optimizer
-        steps, epochs = self._length_of_run(self._schedule)
-        self.schedule_total = self._schedule.total(steps, epochs)
+        steps, epochs = self._length_of_run(self.schedule)
+        self.schedule_total = self.schedule.total(steps, epochs)
         with refusals_of("scheduler"):
             try:
-                entry = self._schedule.for_run(optimizer, steps, epochs)
+                entry = self.schedule.for_run(optimizer, steps, epochs)
             except ZeroDivisionError as error:
-                if "pct_start" not in getattr(self._schedule.build, "keywords", {}):
+                if "pct_start" not in getattr(self.schedule.build, "keywords", {}):
                     raise
                 raise DiscernError(
                     f"scheduler: one of its phases has no step in a run of {steps}; the run must "
                     "be longer, or its phases must be different (scheduler.pct_start)."
                 ) from error
-        monitor = self._schedule.monitor or ""
+        monitor = self.schedule.monitor or ""
         watches = isinstance(entry["scheduler"], ReduceLROnPlateau) and monitor.startswith("val/")
-        if watches and self._schedule.interval == "epoch":
+        if watches and self.schedule.interval == "epoch":
             # An epoch without validation does not count as one without improvement.
             entry["frequency"] = self.trainer.check_val_every_n_epoch or 1
             entry["strict"] = False
@@ -241,7 +245,7 @@ class Classifier(LightningModule):
 
     def another_optimizer(self, groups: list[Group]) -> Optimizer:
         """An optimizer like the run's, for other groups of parameters."""
-        return build_optimizer(self._build_optimizer, groups, self._may_fuse_optimizer())
+        return build_optimizer(self.optimizer_factory, groups, self._may_fuse_optimizer())
 
     def _length_of_run(self, schedule: Schedule) -> tuple[int, int]:
         """Optimizer steps and epochs of the run; -1 for unlimited.

@@ -96,15 +96,15 @@ class TransferClassifier(nn.Module):
         """What the head sees of images (N, C, H, W): (N, F)."""
         # A gradient with respect to the images, as a saliency map asks for, needs the graph.
         if not self.frozen_backbone or (images.requires_grad and torch.is_grad_enabled()):
-            return self.backbone(self._prepared(images))  # type: ignore[no-any-return]
+            return self.backbone(self.prepared(images))  # type: ignore[no-any-return]
         if self.engine is not None:
             return self.engine(images)
         with torch.inference_mode():
-            features: Tensor = self.backbone(self._prepared(images))
+            features: Tensor = self.backbone(self.prepared(images))
         # The head saves its input for the backward pass, which tensors made inside forbid.
         return features.clone()
 
-    def _prepared(self, images: Tensor) -> Tensor:
+    def prepared(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) as the backbone takes them."""
         _, channels, height, width = images.shape
         _check_channels(channels)

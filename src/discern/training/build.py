@@ -243,11 +243,17 @@ def build_trainer(cfg: DictConfig, always: list[Callback]) -> Trainer:
         log.debug("%s: %s", name, ", ".join(kinds) or "none")
     _check_processes(trainer, settings)
     _check_checkpoints(trainer.checkpoint_callbacks)
-    if release("lightning").startswith(KNOWN_LIGHTNING):
+    if (version := release("lightning")).startswith(KNOWN_LIGHTNING):
         # Not with another release, in which the private classes that it extends may be missing.
         from discern.training.loop import use_lean_epoch_loop
 
         use_lean_epoch_loop(trainer)
+    else:
+        log.warning(
+            "Lightning %s is not %sx: its own epoch loop trains, which takes longer, and signals "
+            "and checkpoints wait for the end of an epoch.",
+            *(version, KNOWN_LIGHTNING),
+        )
     return trainer
 
 

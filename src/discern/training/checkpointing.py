@@ -192,12 +192,16 @@ class CheckpointsWithinEpochs(BetweenBatches):
         path: that of the last checkpoint.
         every_n_steps: optimizer steps of the run from one to the next; None to count none.
         every_minutes: minutes from one to the next; None for no clock.
+
+    Attributes:
+        has_saved: whether this fit has renewed it so.
     """
 
     def __init__(self, path: Path, every_n_steps: int | None, every_minutes: float | None) -> None:
         self.path, self.every_n_steps = path, every_n_steps
         self._seconds = math.inf if every_minutes is None else 60 * every_minutes
         self._clock = 0.0
+        self.has_saved = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -211,6 +215,7 @@ class CheckpointsWithinEpochs(BetweenBatches):
             due = trainer.strategy.broadcast(time.monotonic() - self._clock >= self._seconds)
         if due and not trainer.fast_dev_run and is_sound(trainer):  # type: ignore[attr-defined]
             trainer.save_checkpoint(self.path)
+            self.has_saved = True
             self._clock = time.monotonic()
 
 

@@ -247,7 +247,7 @@ def _keep_proportions(model: Classifier) -> None:
 
     Lightning's finder gives all groups the same rate.
     """
-    build = model._build_optimizer
+    build = model.optimizer_factory
 
     def build_with_hooks(groups: list[Group]) -> Optimizer:
         optimizer = build(groups)
@@ -261,7 +261,7 @@ def _keep_proportions(model: Classifier) -> None:
         return optimizer
 
     if len(model.parameter_groups()) > 1:
-        model._build_optimizer = build_with_hooks
+        model.optimizer_factory = build_with_hooks
 
 
 SMOOTHING = 0.98

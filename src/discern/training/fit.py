@@ -94,8 +94,8 @@ def check_monitors(trainer: Trainer, model: Classifier, validated: bool) -> None
         DiscernError: a callback is to watch a metric that no epoch logs, or the wrong way.
     """
     replaced = set()
-    if model._schedule is not None and model._schedule.monitor is not None:
-        _check_logged("scheduler.monitor", model._schedule.monitor, model)
+    if model.schedule is not None and model.schedule.monitor is not None:
+        _check_logged("scheduler.monitor", model.schedule.monitor, model)
     for callback in (*trainer.early_stopping_callbacks, *trainer.checkpoint_callbacks):
         if not isinstance(callback, (EarlyStopping, ModelCheckpoint)) or not callback.monitor:
             continue

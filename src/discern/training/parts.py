@@ -13,6 +13,7 @@ from torch import Tensor
 
 from discern.data.module import ImageDataModule
 from discern.models.classifier import Classifier
+from discern.models.threads import use_threads
 from discern.runs.state import Ended
 from discern.runs.summary import Summary
 from discern.training import find as finders
@@ -135,4 +136,5 @@ def begin_anew(cfg: DictConfig, run: Run, start: Path | None) -> None:
     run.model = build_model(cfg, run.data, run.validated)
     settle(cfg, run)
     epoch = set_out(cfg, run, start)
+    use_threads(run.model.network, run.data.input_shape, cfg.threads)  # training used the head's
     run.source = features.serve(cfg, run.model, run.data, run.trainer, epoch)

@@ -186,12 +186,12 @@ def _apply_lr_factor(trainer: Trainer, model: Classifier) -> None:
     """Give the parameter groups the proportion of learning rates that ``model.lr_factor`` says."""
     groups = trainer.optimizers[0].param_groups
     for number, (group, fresh) in enumerate(zip(groups, model.parameter_groups(), strict=True)):
-        saved = group.get("factor", fresh["factor"])
-        if saved != fresh["factor"]:
+        saved, now = (float(each.get("factor", 1.0)) for each in (group, fresh))
+        if saved != now:
             if not saved > 0:
-                raise _refusal(f"model.lr_factor gives {saved} there and {fresh['factor']} now")
-            _scale_group(trainer, number, fresh["factor"], saved)
-            group["factor"] = fresh["factor"]
+                raise _refusal(f"model.lr_factor gives {saved} there and {now} now")
+            _scale_group(trainer, number, now, saved)
+            group["factor"] = now
 
 
 def _close_epoch(trainer: Trainer) -> None:

@@ -15,6 +15,7 @@ from discern.errors import DiscernError
 from discern.models.saved import epoch_of, read
 from discern.reports.tensorboard.logger import TensorBoard
 from discern.runs.state import Ended, State
+from discern.training.checkpointing import CheckpointsWithinEpochs
 from discern.training.divergence import divergence
 from discern.training.resume import scale_learning_rate, steps_of
 from discern.training.seam import callback_of
@@ -165,8 +166,12 @@ def _last_good(trainer: Trainer, start: Path | None) -> tuple[Path | None, int, 
         for path in (callback.last_model_path, callback.best_model_path)
         if path
     }
+    paths = {*map(Path, written), *([start] if start else [])}
+    within = callback_of(trainer, CheckpointsWithinEpochs)
+    if within is not None and within.has_saved:
+        paths.add(within.path)
     found: list[tuple[int, int, Path]] = []
-    for path in {*map(Path, written), *([start] if start else [])}:
+    for path in paths:
         try:
             content = read(path)
         except (DiscernError, OSError) as error:

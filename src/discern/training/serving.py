@@ -37,7 +37,11 @@ READERS = ("pillow", "simplejpeg", "torchvision")
 def serve(
     cfg: DictConfig, model: Classifier, data: ImageDataModule, trainer: Trainer, epoch: int
 ) -> FeatureSource | None:
-    """Replace images by features of a frozen backbone; None where that is not possible."""
+    """Replace images by features of a frozen backbone; None where that is not possible.
+
+    Raises:
+        DiscernError: a setting insists on what is not possible, as ``cache.mode=require`` may.
+    """
     source = feature_source(cfg, model.network, data, trainer, epoch)
     if source is None:
         return None
@@ -84,18 +88,18 @@ def feature_source(
     settings = _settings(cfg, data)
     try:
         if settings.folder.exists() and not settings.folder.is_dir():
-            _warn(mode, f"cache.dir={cfg.cache.dir} is a file; it must be a folder")
+            _go_without(cfg, f"cache.dir={cfg.cache.dir} is a file; it must be a folder")
             return None
         return _source(cfg, network, data, trainer, settings, engine)
     except OSError as error:
-        _warn(mode, f"cache.dir={settings.folder} cannot be used: {error.strerror}")
+        _go_without(cfg, f"cache.dir={settings.folder} cannot be used: {error.strerror}")
         return None
 
 
 def _why_not(cfg: DictConfig, network: nn.Module, trainer: Trainer, epoch: int) -> str | None:
     """Why images cannot be replaced by features, or None."""
     names = ("limit_train_batches", "limit_val_batches")
-    limited = [name for name in names if getattr(trainer, name) not in (1.0, 0, None)]
+    limited = [name for name in names if _is_limit(getattr(trainer, name))]
     if not isinstance(network, TransferClassifier):
         return "the model has no backbone"
     if not network.frozen_backbone:
@@ -113,8 +117,14 @@ def _why_not(cfg: DictConfig, network: nn.Module, trainer: Trainer, epoch: int) 
     return None
 
 
-def _warn(mode: str, why: str) -> None:
-    if mode == "require":
+def _is_limit(batches: object) -> bool:
+    """Whether it leaves batches out: 1 is one batch, and 1.0 all of them."""
+    everything = isinstance(batches, float) and batches == 1
+    return not everything and batches not in (0, None)
+
+
+def _go_without(cfg: DictConfig, why: str) -> None:
+    if cfg.cache.mode == "require" or cfg.cache.shard is not None:
         raise DiscernError(f"{why}.")
     log.warning("%s: training goes on without the cache.", why)
 

@@ -60,7 +60,7 @@ def find_checkpoints(cfg: DictConfig) -> Path | None:
 
 
 def _keep_what_was_found(cfg: DictConfig, start: Path) -> None:
-    """Take the learning rates and the batch size that the first part of the run has searched for."""
+    """Take the learning rates and the batch size that the first part of the run has found."""
     found = card_and_state(start, read(start))[0].config
     if cfg.find_lr:
         cfg.find_lr = False
