@@ -10,6 +10,7 @@ tensors and plain values are read.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,14 @@ IMAGES = "images"
 
 BACKBONE = "backbone."
 """What the keys of a backbone's weights begin with."""
+
+
+def part_of(content: Mapping[str, object], *keys: str) -> object:
+    """What stands in a checkpoint under nested keys; None where a file has no such part."""
+    node: object = content
+    for key in keys:
+        node = node.get(key) if isinstance(node, Mapping) else None
+    return node
 
 
 def model_name(card: Card) -> str:

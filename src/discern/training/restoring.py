@@ -19,7 +19,7 @@ from discern.data.module import ImageDataModule
 from discern.errors import DiscernError, about, first_line
 from discern.models.card import CARD
 from discern.models.classifier import Classifier
-from discern.models.saved import Content, check_fits
+from discern.models.saved import Content, check_fits, part_of
 from discern.schema import check_schema
 from discern.training.checkpointing import state_beside
 from discern.training.history import History, HistoryState
@@ -204,7 +204,5 @@ def _with_checked_optimizers(content: Content, trainer: Trainer) -> Content:
 
 def _optimizer_of(content: Content) -> str:
     """The class of the optimizer that a checkpoint is of; empty if it does not say."""
-    node: object = content
-    for key in (CARD, "config", "optimizer", "_target_"):
-        node = node.get(key) if isinstance(node, Mapping) else None
-    return node.rpartition(".")[2] if isinstance(node, str) else ""
+    target = part_of(content, CARD, "config", "optimizer", "_target_")
+    return target.rpartition(".")[2] if isinstance(target, str) else ""

@@ -15,7 +15,7 @@ from discern.errors import DiscernError
 from discern.models.card import Card
 from discern.models.classifier import Classifier
 from discern.models.metrics import STEP_LOSS
-from discern.models.saved import Content, card_and_state, read
+from discern.models.saved import Content, card_and_state, part_of, read
 from discern.reports.tensorboard.logger import TensorBoard, logged_steps
 from discern.training.seam import callback_of
 
@@ -261,17 +261,13 @@ def steps_of(content: Content) -> int:
 
 
 def _count(content: Content, *keys: str) -> int:
-    node: object = content
-    for key in keys:
-        node = node.get(key) if isinstance(node, Mapping) else None
-    return node if isinstance(node, int) else 0
+    found = part_of(content, *keys)
+    return found if isinstance(found, int) else 0
 
 
 def is_in_epoch_end(content: Content) -> bool:
     """Whether a checkpoint was made by ``on_train_epoch_end``, before the epoch was closed."""
-    epochs: object = content
-    for part in ("loops", "fit_loop", "epoch_progress", "current"):
-        epochs = epochs.get(part) if isinstance(epochs, Mapping) else None
+    epochs = part_of(content, "loops", "fit_loop", "epoch_progress", "current")
     return isinstance(epochs, Mapping) and epochs.get("completed") != epochs.get("processed")
 
 

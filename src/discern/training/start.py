@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from discern.models.saved import (
     epoch_of,
     known_images,
     match_backbone,
+    part_of,
     read,
     undamaged_checkpoint,
 )
@@ -117,12 +117,5 @@ def continue_from(start: Path, cfg: DictConfig, trainer: Trainer, model: Classif
         match_backbone(model.network, card, current, start)
     log.info("  %-10s %s", "from", relative(start))
     callbacks_of(trainer).append(Continuation(card, portable(cfg)))
-    return (epoch_of(content) or 1) + _ends_an_epoch(content)
-
-
-def _ends_an_epoch(content: Mapping[str, object]) -> bool:
-    """Whether a checkpoint was written after the last batch of its epoch."""
-    progress: object = content
-    for part in ("loops", "fit_loop", "epoch_loop.batch_progress", "is_last_batch"):
-        progress = progress.get(part) if isinstance(progress, Mapping) else None
-    return progress is True
+    place = ("loops", "fit_loop", "epoch_loop.batch_progress", "is_last_batch")
+    return (epoch_of(content) or 1) + (part_of(content, *place) is True)
