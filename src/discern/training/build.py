@@ -201,23 +201,12 @@ def build_trainer(cfg: DictConfig, always: list[Callback]) -> Trainer:
     settings = OmegaConf.to_container(cfg.trainer, resolve=True)
     assert isinstance(settings, dict)
     _check_devices(settings["accelerator"], settings["devices"])
-    callbacks = build_all("callbacks", cfg.callbacks)
-    callbacks += build_all("trainer.callbacks", settings["callbacks"])
-    bare = settings["barebones"]  # nothing is logged that early stopping could watch
-    unwanted: list[type[Callback]] = [EarlyStopping] if bare else []
-    unwanted += [ModelCheckpoint] if bare or settings["enable_checkpointing"] is False else []
-    unwanted += [ProgressBar] if bare or settings["enable_progress_bar"] is False else []
-    callbacks = [c for c in callbacks if not isinstance(c, tuple(unwanted))]
-    if settings["profiler"] is not None:
-        callbacks.append(ProfileTotals())
+    callbacks = _callbacks_of(cfg, settings)
     if settings["profiler"] in (*PROFILERS,):
         settings["profiler"] = settings_of_profiler(settings["profiler"], cfg.folder)
     for name in ("profiler", "strategy"):
         if isinstance(settings[name], dict):
             settings[name] = build(f"trainer.{name}", settings[name])
-    if settings["max_time"] is not None:
-        # Lightning, which is given it as well, takes this one in the place of its own.
-        callbacks.append(TimeLimit(settings["max_time"]))
     loggers = (
         build_all("logger", _installed(plain(cfg.logger)))
         if settings["logger"] in (None, True)
@@ -232,7 +221,7 @@ def build_trainer(cfg: DictConfig, always: list[Callback]) -> Trainer:
         "enable_checkpointing": any(isinstance(c, ModelCheckpoint) for c in callbacks),
         "enable_progress_bar": any(isinstance(c, ProgressBar) for c in callbacks),
     }
-    if bare:
+    if settings["barebones"]:
         changes |= dict.fromkeys(("logger", "log_every_n_steps", "num_sanity_val_steps"))
     try:
         trainer: Trainer = build("trainer", settings | changes)
@@ -255,6 +244,23 @@ def build_trainer(cfg: DictConfig, always: list[Callback]) -> Trainer:
             *(version, KNOWN_LIGHTNING),
         )
     return trainer
+
+
+def _callbacks_of(cfg: DictConfig, settings: Settings) -> list[Callback]:
+    """The callbacks that the config chooses, without those that the Trainer's settings rule out."""
+    callbacks = build_all("callbacks", cfg.callbacks)
+    callbacks += build_all("trainer.callbacks", settings["callbacks"])
+    bare = settings["barebones"]  # nothing is logged that early stopping could watch
+    unwanted: list[type[Callback]] = [EarlyStopping] if bare else []
+    unwanted += [ModelCheckpoint] if bare or settings["enable_checkpointing"] is False else []
+    unwanted += [ProgressBar] if bare or settings["enable_progress_bar"] is False else []
+    callbacks = [c for c in callbacks if not isinstance(c, tuple(unwanted))]
+    if settings["profiler"] is not None:
+        callbacks.append(ProfileTotals())
+    if settings["max_time"] is not None:
+        # Lightning, which is given it as well, takes this one in the place of its own.
+        callbacks.append(TimeLimit(settings["max_time"]))
+    return callbacks
 
 
 def _check_processes(trainer: Trainer, settings: Mapping[Any, object]) -> None:
