@@ -106,7 +106,7 @@ def hold(folder: Path) -> IO[bytes] | None:
 
 
 def _share(file: IO[bytes], folder: Path) -> None:
-    """Lock a mark together with others, after who removes features from the folder."""
+    """Take a shared lock on a mark, waiting while another process removes features."""
     begun, told = time.monotonic(), False
     while True:
         try:

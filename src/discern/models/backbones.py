@@ -207,7 +207,7 @@ def _built(
 class _ConstantsOnCPU(TorchFunctionMode):
     """Lets libraries build on the meta device, and create small constants on the CPU.
 
-    Such are the rates of stochastic depth of their layers, which meta tensors do not have.
+    Stochastic depth, for one, reads the rates of its layers from them; meta tensors have no values.
     """
 
     def __torch_function__(

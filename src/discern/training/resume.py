@@ -1,4 +1,4 @@
-"""Continuing from a checkpoint with other settings than it was made with."""
+"""Going on from a checkpoint: changed settings, loggers, random numbers."""
 
 import logging
 from collections.abc import Mapping
