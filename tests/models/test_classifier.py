@@ -4,7 +4,10 @@ from functools import partial
 
 import pytest
 import torch
-from torch import nn
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, one_hot
 
 from discern.errors import DiscernError
 from discern.models.classifier import Classifier
@@ -146,3 +149,43 @@ def test_validation_is_a_hand_made_pass_in_eval_mode_without_autograd(tiny_run, 
     network.train()
     with torch.no_grad():
         assert not torch.equal(network(images), network(images))
+
+
+# The weights of classes in the training loss
+
+
+def weighted_loss(
+    weights: list[float], logits: Tensor, labels: Tensor, smoothing: float, mixed: bool
+) -> Tensor:
+    """The loss of a training step whose network gives these logits."""
+    shares = one_hot(labels, 3).float()
+    model = Classifier(
+        nn.Identity(), 3, partial(torch.optim.SGD, lr=0.1), label_smoothing=smoothing,
+        class_weights=torch.tensor(weights),
+        mixing=(lambda images, _: (images, (shares + shares.flip(0)) / 2)) if mixed else None,
+    )  # fmt: skip
+    return model.training_step((logits, labels), 0)
+
+
+@given(
+    st.lists(st.floats(0.1, 50), min_size=3, max_size=3), st.floats(0, 0.5), st.booleans(),
+    st.integers(0, 2**31), st.floats(0.1, 10),
+)  # fmt: skip
+def test_only_the_ratio_of_class_weights_counts(weights, smoothing, mixed, seed, factor):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(8, 3, generator=generator)
+    labels = torch.randint(3, (8,), generator=generator)
+    one = weighted_loss(weights, logits, labels, smoothing, mixed)
+    other = weighted_loss([factor * w for w in weights], logits, labels, smoothing, mixed)
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    if not smoothing and not mixed:
+        torch.testing.assert_close(one, cross_entropy(logits, labels, torch.tensor(weights)))
+
+
+def test_a_rare_class_does_not_take_the_images_of_others_where_labels_are_smoothed():
+    """Of a class that is a 30th: each image has to be called what it is."""
+    labels = torch.tensor([0] * 30 + [1, 2])
+    logits = torch.zeros(32, 3, requires_grad=True)
+    weighted_loss([1.0, 30.0, 30.0], logits, labels, 0.1, mixed=False).backward()
+    assert logits.grad is not None
+    assert torch.equal(logits.grad.argmin(dim=1), labels)

@@ -153,9 +153,20 @@ class Classifier(LightningModule):
         return loss
 
     def _training_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return cross_entropy(
-            logits, targets, weight=self._class_weights, label_smoothing=self._label_smoothing
+        """The mean over images, each weighted by its class, or by the classes that it mixes.
+
+        Not torch's ``weight``, which weights the shares that smoothing gives to other classes too:
+        where one class is rare enough, its share in each image outweighs the image's own class. And
+        of mixed labels it takes no mean, so that the size of the weights scales the loss.
+        """
+        weights = self._class_weights
+        if weights is None:
+            return cross_entropy(logits, targets, label_smoothing=self._label_smoothing)
+        losses = cross_entropy(
+            logits, targets, reduction="none", label_smoothing=self._label_smoothing
         )
+        of_image = weights[targets] if targets.ndim == 1 else (targets * weights).sum(1)
+        return (of_image * losses).sum() / of_image.sum()
 
     def bounds_of_loss(self, counts: Tensor) -> tuple[float, float]:
         """The lowest training loss of the same answer to all images, and the lowest of any answer.
