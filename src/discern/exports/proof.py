@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -91,28 +92,29 @@ def prove(
         temperature: that its logits are divided by.
         run: runs the file.
         images: what both classify.
-        most: images to look at, the first ones; None for all.
+        most: images to look at, evenly spaced, since files are sorted by class; None for all.
 
     Raises:
         DiscernError: the images cannot be had as they were before preprocessing.
     """
     count = len(images) if most is None else min(most, len(images))
+    chosen = np.linspace(0, len(images) - 1, count).round().astype(np.int64)
     parts = [
         (before, run_pictures(run, images.pictures(rows)))
-        for rows, before in _classified(network, temperature, images, count)
+        for rows, before in _classified(network, temperature, images, chosen)
     ]
     before, after = (np.concatenate(each) for each in zip(*parts, strict=True))
     card: Card = network.card  # type: ignore[assignment]
-    return compared(before, after, images, card.class_names)
+    return _compared(before, after, images, chosen, card.class_names)
 
 
 def _classified(
-    network: nn.Module, temperature: float, images: Images, count: int
+    network: nn.Module, temperature: float, images: Images, chosen: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.int64], Floats]]:
     """Rows of the images and the checkpoint's probabilities for them, as of `discern predict`."""
     batch = BATCH if images.names() is None else PHOTOGRAPHS
-    for start in range(0, count, batch):
-        rows = np.arange(start, min(start + batch, count))
+    for start in range(0, len(chosen), batch):
+        rows = chosen[start : start + batch]
         seen, _ = images.__getitems__(rows.tolist())
         with torch.inference_mode():
             logits = network(seen)
@@ -121,10 +123,15 @@ def _classified(
             yield rows, scaled.softmax(1).numpy()
 
 
-def compared(before: Floats, after: Floats, images: Images, names: Sequence[str]) -> Proof:
-    """The proof of probabilities (N, K) of the first N images."""
-    count = len(before)
-    labels: NDArray[np.int64] = labels_of(images)[:count].numpy()
+def _compared(
+    before: Floats,
+    after: Floats,
+    images: Images,
+    chosen: NDArray[np.int64],
+    names: Sequence[str],
+) -> Proof:
+    """The proof of probabilities (N, K) of the chosen images, rows (N,)."""
+    labels: NDArray[np.int64] = labels_of(images)[torch.from_numpy(chosen)].numpy()
     one, other = before.argmax(1), after.argmax(1)
     right, still = one == labels, other == labels
     only_before, only_after = int((right & ~still).sum()), int((still & ~right).sum())
@@ -133,21 +140,27 @@ def compared(before: Floats, after: Floats, images: Images, names: Sequence[str]
     # Where one is NaN and the other is not, nothing is alike.
     gaps = np.where(np.isnan(before) & np.isnan(after), 0.0, np.nan_to_num(gaps, nan=1.0))
     return Proof(
-        count, len(differ), float(gaps.max()), float(right.mean()), float(still.mean()),
+        len(chosen), len(differ), float(gaps.max()), float(right.mean()), float(still.mean()),
         only_before, only_after, mcnemar(only_before, only_after),
-        list(_listed(before, after, images, names, differ[:MAX_LISTED])),
+        list(_listed(before, after, images, chosen, names, differ[:MAX_LISTED])),
     )  # fmt: skip
 
 
 def _listed(
-    before: Floats, after: Floats, images: Images, names: Sequence[str], rows: NDArray[np.int64]
+    before: Floats,
+    after: Floats,
+    images: Images,
+    chosen: NDArray[np.int64],
+    names: Sequence[str],
+    places: NDArray[np.int64],
 ) -> Iterator[Difference]:
-    if not len(rows):
+    """The images at these places among the chosen ones."""
+    if not len(places):
         return
     files, labels = images.names(), labels_of(images)
-    for row in rows.tolist():
-        one, other = int(before[row].argmax()), int(after[row].argmax())
+    for place in places.tolist():
+        row, one, other = int(chosen[place]), *(int(p[place].argmax()) for p in (before, after))
         yield Difference(
-            row, None if files is None else printable(files[row]), names[int(labels[row])],
-            names[one], names[other], float(before[row, one]), float(after[row, other]),
+            row, None if files is None else printable(Path(files[row])), names[int(labels[row])],
+            names[one], names[other], float(before[place, one]), float(after[place, other]),
         )  # fmt: skip
