@@ -82,6 +82,29 @@ def test_last_is_the_newest_run_and_best_that_of_the_lowest_loss(outputs):
     assert run_meant("best", outputs).name == "lowest without a checkpoint"
 
 
+@pytest.mark.parametrize(
+    "limit", ["limit_val_batches: 1", "limit_val_batches: 0.5", "overfit_batches: 2"]
+)
+def test_a_run_that_was_validated_on_a_part_is_the_best_only_where_there_is_no_other(
+    tmp_path, limit
+):
+    part = made_run(tmp_path / "outputs" / "part", **loss(0.01))
+    with (part / "config.yaml").open("a") as file:
+        file.write(f"\ntrainer: {{{limit}}}\n")
+    assert run_meant("best", tmp_path / "outputs") == part
+    whole = made_run(tmp_path / "outputs" / "whole", **loss(0.2))
+    assert run_meant("best", tmp_path / "outputs") == whole
+
+
+def test_the_best_of_several_data_sets_is_said_to_be_so(tmp_path, caplog):
+    for name, data in (("one", "MNIST"), ("two", "photos")):
+        made_run(tmp_path / name, **loss(0.1 if name == "one" else 0.2), data={"title": data})
+    assert run_meant("best", tmp_path).name == "one"
+    assert "best is the run on MNIST, by its val/loss, which says nothing of runs on photos" in (
+        caplog.text
+    )
+
+
 def test_jobs_of_sweeps_are_among_them_and_runs_of_other_versions_are_none(outputs):
     made_sweep(outputs / "sweep", [0.5, 0.01], minute=9)
     assert run_meant("best", outputs) == outputs / "sweep" / "lr=1"

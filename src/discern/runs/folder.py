@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import io
+import logging
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -13,11 +14,13 @@ from datetime import datetime
 from pathlib import Path
 
 from discern.console import for_terminal
-from discern.errors import DiscernError, about
+from discern.errors import DiscernError, about, shortened
 from discern.files.places import placed
 from discern.files.reading import check_format, read_json, read_text
 from discern.runs.state import ENDINGS, Ended, State
 from discern.text import decoded
+
+log = logging.getLogger(__name__)
 
 OUTPUTS = Path("outputs")
 """The folder of all runs, in the working directory."""
@@ -152,6 +155,13 @@ class Run:
     def is_fold(self) -> bool:
         """Whether it is a fold of a cross-validation."""
         return isinstance(mapping(self.config.get("data")).get("folds"), int)
+
+    @property
+    def is_partly_validated(self) -> bool:
+        """Whether its validation left images out."""
+        trainer = mapping(self.config.get("trainer"))
+        few = any(trainer.get(name) for name in ("overfit_batches", "fast_dev_run"))
+        return few or leaves_out(trainer.get("limit_val_batches"))
 
     @property
     def seconds(self) -> float | None:
@@ -326,7 +336,9 @@ def run_meant(word: str, outputs: Path, *, with_checkpoint: bool = False) -> Pat
 
     Args:
         word: ``last``, the newest run; ``best``, the one with the lowest validation loss. A fold is
-            part of an estimate and never the best.
+            part of an estimate and never the best; one that was validated on a part of its images
+            is only where there is no other. Losses on several data sets are compared with a
+            warning.
         outputs: a folder with runs somewhere in it.
         with_checkpoint: whether only runs with a checkpoint count.
 
@@ -343,13 +355,28 @@ def run_meant(word: str, outputs: Path, *, with_checkpoint: bool = False) -> Pat
         raise DiscernError(f"{word} needs a run{needed} in {outputs}, and there is none.")
     if word == "last":
         return max(runs, key=order_of_beginning).folder
-    for run in sorted(runs, key=lambda run: run.metrics()["val/loss"]):
-        if not run.is_fold:
-            return run.folder
+    runs.sort(key=lambda run: run.metrics()["val/loss"])
+    whole = (run for run in runs if not run.is_fold and not run.is_partly_validated)
+    best = next(whole, None) or next((run for run in runs if not run.is_fold), None)
+    if best is not None:
+        others = sorted({run.data for run in runs} - {best.data})
+        if others:
+            log.warning(
+                "best is the run on %s, by its val/loss, which says nothing of runs on %s; where "
+                "one of these is meant, name its folder.",
+                *map(for_terminal, (best.data, shortened(others))),
+            )
+        return best.folder
     raise DiscernError(
         f"best needs a run in {outputs} that is not a fold (data.folds), and there is none: folds "
         "are parts of one estimate, of which the sweep's report has the mean."
     )
+
+
+def leaves_out(limit: object) -> bool:
+    """Whether a ``trainer.limit_…_batches`` leaves batches out: 1 is one batch, 1.0 all of them."""
+    everything = isinstance(limit, float) and limit == 1
+    return not everything and limit not in (0, None)
 
 
 def order_of_beginning(run: Run) -> tuple[float, str]:

@@ -21,6 +21,7 @@ from discern.files.places import expanded
 from discern.models.classifier import Classifier
 from discern.models.threads import use_threads, with_threads
 from discern.models.transfer import TransferClassifier
+from discern.runs.folder import leaves_out
 from discern.training.finetune import Finetune
 from discern.training.seam import callback_of, settings_of
 
@@ -99,7 +100,7 @@ def feature_source(
 def _why_not(cfg: DictConfig, network: nn.Module, trainer: Trainer, epoch: int) -> str | None:
     """Why images cannot be replaced by features, or None."""
     names = ("limit_train_batches", "limit_val_batches")
-    limited = [name for name in names if _is_limit(getattr(trainer, name))]
+    limited = [name for name in names if leaves_out(getattr(trainer, name))]
     if not isinstance(network, TransferClassifier):
         return "the model has no backbone"
     if not network.frozen_backbone:
@@ -115,12 +116,6 @@ def _why_not(cfg: DictConfig, network: nn.Module, trainer: Trainer, epoch: int) 
     if limited:
         return f"trainer.{limited[0]} leaves images out"
     return None
-
-
-def _is_limit(batches: object) -> bool:
-    """Whether it leaves batches out: 1 is one batch, and 1.0 all of them."""
-    everything = isinstance(batches, float) and batches == 1
-    return not everything and batches not in (0, None)
 
 
 def _go_without(cfg: DictConfig, why: str) -> None:
