@@ -63,6 +63,25 @@ def test_a_named_folder_with_something_in_it_is_refused(tmp_path):
         claim_folder(tmp_path, "hydra.run.dir")
 
 
+@pytest.mark.parametrize(
+    "ranks",
+    [{"LOCAL_RANK": "1"}, {"NODE_RANK": "1", "LOCAL_RANK": "0"}, {"SLURM_PROCID": "2"}],
+)
+def test_the_other_processes_of_a_run_share_its_folder(tmp_path, monkeypatch, ranks):
+    (tmp_path / "train.log").touch()
+    for name, value in ranks.items():
+        monkeypatch.setenv(name, value)
+    assert claim_folder(tmp_path, "hydra.run.dir") == tmp_path
+
+
+def test_a_rank_that_is_empty_is_that_of_the_first_process(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "")
+    assert claim_folder(tmp_path, "hydra.run.dir") == tmp_path
+    (tmp_path / "train.log").touch()
+    with pytest.raises(DiscernError, match="is not empty"):
+        claim_folder(tmp_path, "hydra.run.dir")
+
+
 def test_a_named_folder_may_be_shared_with_the_run_that_is_continued(tmp_path):
     path = tmp_path / "run" / "checkpoints" / "last.safetensors"
     path.parent.mkdir(parents=True)

@@ -18,7 +18,7 @@ from discern.errors import DiscernError, as_override, refuse
 from discern.files.places import expanded
 from discern.redaction import redacted_setting
 from discern.runs.folder import HYDRA, Run, find_checkpoint, find_sweep, glance, is_run, is_sweep
-from discern.runs.holding import LOCKS, hold, is_in_use
+from discern.runs.holding import LOCKS, hold, is_first_process, is_in_use
 from discern.runs.state import State
 from discern.text import decoded, visible
 
@@ -195,8 +195,8 @@ def _share(
 ) -> Path:
     if not folder.is_dir():
         raise DiscernError(f"{setting}={folder} is a file; it must be a folder.")
-    if int(os.environ.get("LOCAL_RANK", 0)) > 0:
-        return folder  # another process of the run that created it
+    if not is_first_process():
+        return folder  # the first one's, who has written in it
     if not os.access(folder, os.W_OK | os.X_OK):
         raise DiscernError(f"{setting}={folder} cannot be written; choose another folder.")
     continues = ckpt_path and folder.resolve() in find_checkpoint(ckpt_path).resolve().parents
