@@ -18,6 +18,9 @@ LOCK = ".run.lock"
 LOCKS = (LOCK, f"{LOCK}{STAND_IN}")
 """Names of a lock's files, which do not make a folder one that has been used."""
 
+INCOMPLETE = ".incomplete"
+"""Folder in it of files that will move into it together, which does not make it one either."""
+
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 """Environment variables of which one is above 0 in all processes of a run but the first."""
 

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from discern.config.preflight import claim_folder
 from discern.errors import DiscernError
+from discern.runs.claim import claim_folder
 from run_files import environment
 
 
@@ -33,7 +33,7 @@ def test_runs_that_start_together_get_folders_of_their_own(tmp_path):
 def test_processes_that_start_together_get_folders_of_their_own(tmp_path):
     program = (
         "from pathlib import Path\n"
-        "from discern.config.preflight import claim_folder\n"
+        "from discern.runs.claim import claim_folder\n"
         "for _ in range(20): print(claim_folder(Path('run')))\n"
     )
     running = [
