@@ -43,6 +43,7 @@ from discern.reports.measures import measure
 from discern.reports.samples import as_pixels, top_losses
 from discern.reports.sheet import save
 from discern.runs.folder import SUMMARY, glance, is_run, mapping
+from discern.runs.holding import held
 from discern.runs.metric_table import metric_of
 from discern.runs.predictions import Predictions, warn_of_undefined, write_predictions
 from discern.runs.state import Ended, State
@@ -156,29 +157,36 @@ def test_beside(run: Path) -> None:
     """Test a run's best checkpoint; its folder ``test`` keeps the metrics and the predictions.
 
     Raises:
-        DiscernError: the checkpoint or its data cannot be used.
+        DiscernError: the checkpoint or its data cannot be used, or another process, which may be
+            the run itself, is at work in the run's folder.
     """
-    folder = run / "test"
-    folder.mkdir(exist_ok=True)
+    quiet_libraries()
+    with held(run):
+        folder = run / "test"
+        folder.mkdir(exist_ok=True)
+        cfg = _default_settings(undamaged_checkpoint(str(run)), folder)
+        summary = Summary(folder / SUMMARY)
+        members = members_of(cfg.ckpt_path, None)
+        data = _data(cfg, members)
+        check_trained_on(data, ["test"])
+        # Without a temperature, as a run's own test.
+        predictions = predictions_of(members[0], cfg, data)
+        keep_predictions(predictions, data, folder)
+        # The metrics that a run's own test has.
+        known = {name.partition("/")[2] for name in glance(run).metrics()}
+        measured = {name: one.value for name, one in measure(predictions, cfg.seed).items()}
+        summary.facts["metrics"]["test"] = {n: v for n, v in measured.items() if n in known}
+        summary.write(Ended(State.DONE, "tested for a comparison"))
+
+
+def _default_settings(checkpoint: Path, folder: Path) -> DictConfig:
+    """The config of an evaluation for which nothing else was typed."""
     cfg = OmegaConf.load(conf_dir() / "evaluate.yaml")
     assert isinstance(cfg, DictConfig)
     for name in ("defaults", "hydra"):
         del cfg[name]
-    checkpoint = undamaged_checkpoint(str(run))
     cfg.ckpt_path, cfg.folder = str(checkpoint), str(folder)
-    quiet_libraries()
-    summary = Summary(folder / SUMMARY)
-    members = members_of(cfg.ckpt_path, None)
-    data = _data(cfg, members)
-    check_trained_on(data, ["test"])
-    # Without a temperature, as a run's own test.
-    predictions = predictions_of(members[0], cfg, data)
-    keep_predictions(predictions, data, folder)
-    # The metrics that a run's own test has.
-    known = {name.partition("/")[2] for name in glance(run).metrics()}
-    measured = measure(predictions, cfg.seed).items()
-    summary.facts["metrics"]["test"] = {name: one.value for name, one in measured if name in known}
-    summary.write(Ended(State.DONE, "tested for a comparison"))
+    return cfg
 
 
 # The settings of the data set
