@@ -131,7 +131,10 @@ def test_names_from_files_are_text(tiny_run, tmp_path):
     ("words", "sentence"),
     [
         ([], "discern card is of one run, and no word means 0"),
-        (["{run}", "licence=mit"], "licence=mit is not a setting of card; did you mean license"),
+        (
+            ["{run}", "licence=mit"],
+            "not a setting of discern card; did you mean license",
+        ),
         (["{run}", "license=MIT License"], "license=MIT License must be a licence's name"),
         (["{run}", "out={run}"], "is not empty; name a new folder"),
         (["{run}", "out={run}/summary.json"], "is a file; it must be a folder"),

@@ -83,7 +83,7 @@ def run(arguments: list[str]) -> None:
     asked, named = words.read(Settings, arguments)
     for word in named:
         if "=" in word and not Path(word).exists():
-            raise words.unknown(word, "card", words.settings_of(Settings))
+            raise words.unknown(word, "discern card", words.settings_of(Settings))
     runs = selected(named, asked.dir)
     if len(runs) != 1:
         said = for_terminal(" ".join(named)) or "no word"

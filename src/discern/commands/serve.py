@@ -99,18 +99,12 @@ def _inversion(name: str, value: str) -> bool | str:
     return value if value == "auto" else _one_of("auto", "true", "false")(name, value) == "true"
 
 
-def _text(name: str, value: str) -> str:
-    if not value:
-        raise DiscernError(f"{name}= must not be empty.")
-    return value
-
-
 @dataclass(frozen=True)
 class Settings:
     """Settings of ``discern serve``."""
 
-    ckpt_path: Annotated[str, _text] = ""
-    host: Annotated[str, _text] = "127.0.0.1"
+    ckpt_path: Annotated[str, words.text] = ""
+    host: Annotated[str, words.text] = "127.0.0.1"
     port: Annotated[int, _between(0, 65_535)] = 8000
     engine: Annotated[str, _one_of(*get_args(Engine))] = "auto"
     invert: Annotated[bool | str, _inversion] = "auto"
