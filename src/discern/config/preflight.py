@@ -116,7 +116,7 @@ def _sweep_there(config: DictConfig) -> str | None:
 
 
 def _check_is_named(config: DictConfig, kind: str) -> None:
-    written = plain(config.hydra[kind]._get_node("dir"), resolve=False)
+    written = plain(config.hydra[kind], resolve=False)["dir"]
     if "${now:" in str(written):
         raise DiscernError(
             f"auto_resume=true needs hydra.{kind}.dir=FOLDER, the same each time; without it each "
