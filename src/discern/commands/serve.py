@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib.util
 import os
+import resource
 import signal
 import socket
 import sys
@@ -258,10 +259,6 @@ def model_of(asked: Settings) -> ServedModel:
 
 def _allow_open_files() -> None:
     """Allow more open files than the 1,024 of many systems, as each connection is one."""
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
