@@ -34,7 +34,6 @@ from discern.commands.predict import (
 from discern.config.compose import check_overrides_are_listed, compose_command
 from discern.config.experiment_file import name_of
 from discern.config.missing import check_all
-from discern.config.preflight import claim_folder, take_folder
 from discern.config.typed import quoted
 from discern.console import ConsoleHandler, Formatter, LogFile
 from discern.errors import REFUSED, DiscernError, did_you_mean
@@ -48,6 +47,7 @@ from discern.reports.classified import Classified, classified_sheet
 from discern.reports.evaluation import Evaluation
 from discern.reports.notebook import comparison_html, predictions_html
 from discern.run import train as run
+from discern.runs.claim import claim_folder, take_folder
 from discern.runs.folder import OUTPUTS, SWEEP, find_sweep, is_run
 from discern.runs.holding import release
 from discern.sweeps.outcome import Sweep, read_sweep

@@ -81,11 +81,11 @@ def test_list_shows_each_store_and_what_else_there_is(run, kept, tmp_path):
     rows = {line.split()[0]: line.split() for line in done.stdout.splitlines() if line.strip()}
     day = time.strftime("%Y-%m-%d", time.localtime(time.time() - 10 * 86_400))
     assert rows[kept[2].name[:8]][1:] == [
-        "net2", "64x96", "float32", "torch-2.0-1", "5", "0.0", "MB", day, "no"
+        "net2", "64x96", "float32", "torch-2.0-1", "5", "20.4", "kB", day, "no"
     ]  # fmt: skip
     assert rows[kept[1].name[:8]][-1] == "yes"
-    assert "3 sets of features, 0.1 MB" in done.stdout
-    assert rows["pictures-1.sqlite"][1:3] == ["0.2", "MB"]
+    assert "3 sets of features, 61.2 kB" in done.stdout
+    assert rows["pictures-1.sqlite"][1:3] == ["200.0", "kB"]
     assert rows["engines"][1:3] == ["3.0", "MB"]
 
 
@@ -94,7 +94,7 @@ def test_converted_files_are_listed_and_go_with_the_rest(run, kept, tmp_path):
     torch_file.read(tmp_path / "given.pth")
     assert "weights  2.0 MB  files of torch.save, converted once" in run("list").stdout
     (converted,) = torch_file_folder.converted()
-    assert "Now: 3 sets of features, 0.1 MB; 1 converted file, 2.0 MB." in run("prune").stdout
+    assert "Now: 3 sets of features, 61.2 kB; 1 converted file, 2.0 MB." in run("prune").stdout
     os.utime(converted, (0, 0))
     told = f"removed {converted.name[:8]}  a converted file of weights"
     assert told in run("prune", "unused_days=20").stdout
@@ -185,7 +185,7 @@ def test_prune_goes_down_to_a_size(run, kept):
     assert done.returncode == 0
     assert names(kept[0].parent) == {kept[0].name, kept[1].name}
     assert f"removed {kept[2].name[:8]}  net2" in done.stdout
-    assert "Before: 3 sets of features, 0.1 MB. Now: 2 sets of features, 0.0 MB." in done.stdout
+    assert "Before: 3 sets of features, 61.2 kB. Now: 2 sets of features, 40.8 kB." in done.stdout
     run("prune", "max_gb=0")
     assert names(kept[0].parent) == set()
 
@@ -253,8 +253,8 @@ def test_backbones_go_before_features(run, kept, backbones):
     done = run("prune", "max_gb=0.0001")  # the features alone take 60 kB and something
     assert [path.exists() for path in backbones] == [True, False, False]
     assert "removed timm-1.0-net2  as other engines run it" in done.stdout
-    assert "Before: 3 sets of features, 0.1 MB; 3 backbones, 0.1 MB. Now: " in done.stdout
-    assert "3 sets of features, 0.1 MB; 1 backbone, 0.0 MB." in done.stdout
+    assert "Before: 3 sets of features, 61.2 kB; 3 backbones, 60.0 kB. Now: " in done.stdout
+    assert "3 sets of features, 61.2 kB; 1 backbone, 20.0 kB." in done.stdout
     run("prune", "max_gb=0.00005")
     assert names(kept[0].parent) == {kept[0].name, kept[1].name}
     assert not names(backbones[0].parent)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -130,9 +131,12 @@ def test_names_from_files_are_text(tiny_run, tmp_path):
     ("words", "sentence"),
     [
         ([], "discern card is of one run, and no word means 0"),
-        (["{run}", "licence=mit"], "licence=mit is not a setting of card; did you mean license"),
+        (
+            ["{run}", "licence=mit"],
+            "not a setting of discern card; did you mean license",
+        ),
         (["{run}", "license=MIT License"], "license=MIT License must be a licence's name"),
-        (["{run}", "out={run}"], "is not empty; it must be a new or an empty folder"),
+        (["{run}", "out={run}"], "is not empty; name a new folder"),
         (["{run}", "out={run}/summary.json"], "is a file; it must be a folder"),
         (["nowhere"], "nowhere does not exist"),
         (["{none}"], "has no checkpoint, and so no model to describe"),
@@ -145,6 +149,27 @@ def test_what_is_wrong_is_one_sentence(tiny_run, tmp_path, monkeypatch, words, s
     none = made_run(tmp_path / "none")
     with pytest.raises(DiscernError, match=sentence):
         run([word.format(run=folder, none=none) for word in words])
+
+
+def test_a_card_that_cannot_be_made_leaves_nothing(tiny_run, tmp_path, monkeypatch):
+    folder = tiny_run("test=false", "trainer.max_epochs=1").folder
+    wanted = [str(folder), f"out={tmp_path / 'card'}"]
+    with monkeypatch.context() as patch:
+        patch.setattr("discern.reports.model_card.ModelCard.text", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(wanted)
+    assert not list((tmp_path / "card").iterdir())
+    run(wanted)
+    assert {path.name for path in (tmp_path / "card").iterdir()} == {
+        "README.md", "model.safetensors",
+    }  # fmt: skip
+
+
+def test_a_folder_that_cannot_be_made_names_the_setting_of_the_command(tiny_run, tmp_path):
+    folder = tiny_run("test=false", "trainer.max_epochs=1").folder
+    (tmp_path / time.strftime("%Y-%m-%d")).touch()
+    with pytest.raises(DiscernError, match=r"choose another with out=FOLDER\.$"):
+        run([str(folder), f"dir={tmp_path}"])
 
 
 def test_the_command(tmp_path):

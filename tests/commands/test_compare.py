@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from discern.files.locks import locked
+from discern.runs.holding import LOCK
 from made_runs import keep_test, made_run, made_sweep
 from run_files import command, in_process
 from starter import invoke
@@ -299,11 +301,16 @@ def test_more_runs_than_letters(run, tmp_path):
     assert '<td class="long">run27</td>' in (tmp_path / "here" / "compare.html").read_text()
 
 
-def test_runs_without_a_test_are_tested_on_request(run, tiny_run):
+def test_runs_without_a_test_are_tested_on_request(run, tiny_run, tmp_path):
     whole = tiny_run(name="whole")
     tiny_run("test=false", name="untested")
     done = run("whole", "untested", "out=here")
     assert "B has no predictions for the test images" in done.stdout
+    with locked(tmp_path / "untested" / LOCK):  # as a run that goes on, or another comparison
+        refused = run("whole", "untested", "out=here", "test=true")
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    assert re.search(r"untested is in use: process \d+ .* is at work in it", refused.stderr)
+    assert not (tmp_path / "untested" / "test").exists()
     done = run("whole", "untested", "out=here", "test=true")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("Testing untested …\n")

@@ -276,6 +276,8 @@ def test_the_files_are_written(predicted, model, tmp_path):
     predicted(model, save_digits(tmp_path / "digits", 2))
     assert {path.name for path in predicted.out.iterdir()} == {"predictions.csv", "predictions.png"}
     assert min(Image.open(predicted.out / "predictions.png").size) > 200
+    predicted(model, tmp_path / "digits", "pictures=0")
+    assert {path.name for path in predicted.out.iterdir()} == {"predictions.csv"}
 
 
 def test_memory_does_not_grow_with_the_files(predicted, model, tmp_path, monkeypatch):

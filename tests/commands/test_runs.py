@@ -423,7 +423,7 @@ def test_what_cannot_be_deleted_is_one_sentence(run, outputs, monkeypatch):
         (["done"], "done is not a setting of discern runs"),
         (["state=dne"], "state=dne is not a state; did you mean done"),
         (["sort=val/los"], "sort=val/los is unknown; did you mean val/loss"),
-        (["sort="], "sort= must have a value"),
+        (["sort="], "sort= must not be empty"),
         (["limit=-1"], "limit=-1 must be a whole number, 0 or above."),
         (["limit=²"], "limit=² must be a whole number"),
         (["dir=/no/where"], "dir=/no/where must be a folder that exists."),

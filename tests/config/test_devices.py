@@ -56,7 +56,7 @@ def test_a_pytorch_for_the_cpu_alone_uses_none(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     ("system", "absent"),
-    [("Darwin", {"cuda"}), ("Windows", {"mps"}), ("Linux", {"gpu", "cuda", "mps"})],
+    [("Darwin", {"cuda"}), ("FreeBSD", {"mps"}), ("Linux", {"gpu", "cuda", "mps"})],
 )
 def test_what_a_system_cannot_have(monkeypatch, system, absent):
     monkeypatch.setattr(platform, "system", lambda: system)

@@ -220,6 +220,10 @@ def test_a_setting_taken_away_is_missed():
     )
 
 
+def test_a_value_that_is_taken_from_another_setting_is_refused_once():
+    assert complaint("data.val_size=-3", "seed=${data.val_size}").startswith("data.val_size=-3 is ")
+
+
 def test_an_interpolation_that_leads_nowhere():
     assert "nowhere" in complaint("optimizer.lr=${nowhere}")
 

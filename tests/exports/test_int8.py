@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import onnx
 import pytest
@@ -71,3 +73,17 @@ def test_preprocessing_stays_exact(tmp_path):
     model = onnx.load(int8.write(exported.path, pictures(8, 3), exported.about))
     quantised = [node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"]
     assert len([name for name in quantised if name.startswith(int8.PREPARATION)]) == 1
+
+
+def test_the_quantiser_logs_nothing_and_the_log_is_left_as_it_was(tmp_path, caplog):
+    exported = export(mlp(norm="batch"), tmp_path)  # of which it says that an axis is out of range
+    caplog.clear()
+    logging.disable(logging.INFO)  # the caller's own choice
+    try:
+        int8.write(exported.path, pictures(8, 1), exported.about)
+        assert logging.root.manager.disable == logging.INFO
+        assert not caplog.records
+        logging.warning("heard")
+    finally:
+        logging.disable(logging.NOTSET)
+    assert caplog.messages == ["heard"]

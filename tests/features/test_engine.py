@@ -397,12 +397,12 @@ def test_backbones_not_used_for_the_longest_go(folder, monkeypatch):
         engine_for(tiny(), (3, side, side), "onnxruntime").start()
         os.utime(exported(folder, side), (1e9 + number, 1e9 + number))
     engine_for(tiny(), (3, 64, 64), "onnxruntime").start()  # which is now used last
-    monkeypatch.setattr(engines_export, "MOST", 2.5 * exported(folder, 64).stat().st_size)
+    monkeypatch.setattr(engines_export, "MAX_BYTES", 2.5 * exported(folder, 64).stat().st_size)
     engine_for(tiny(), (3, 88, 88), "onnxruntime").start()
     sides = [side for side in (64, 72, 80, 88) if exported(folder, side).exists()]
     assert sides == [64, 88]
     assert len(list(folder.glob("*.sha256"))) == 2
-    monkeypatch.setattr(engines_export, "MOST", 0)
+    monkeypatch.setattr(engines_export, "MAX_BYTES", 0)
     engine_for(tiny(), (3, 96, 96), "onnxruntime").start()
     assert list(folder.glob("*.onnx")) == [exported(folder, 96)], "the one in use is kept"
 

@@ -107,7 +107,7 @@ def test_what_is_read_stays_when_the_cache_is_cleared(path):
 
 
 def test_those_not_used_for_the_longest_go(path, monkeypatch):
-    monkeypatch.setattr(torch_file_folder, "MOST", 1000)
+    monkeypatch.setattr(torch_file_folder, "MAX_BYTES", 1000)
     for number in range(4):
         torch.save({"w": torch.full((20,), number)}, path)
         torch_file.read(path)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from discern.config.preflight import take_folder
 from discern.errors import DiscernError
 from discern.files.locks import locked
+from discern.runs.claim import take_folder
 from discern.runs.holding import LOCK, held, hold, is_in_use, release
 from run_files import NOT_DRAWN, summary
 from starter import begin, end, invoke, kill, said, until

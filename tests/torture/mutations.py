@@ -111,7 +111,7 @@ MUTATIONS = {
         ("tests/sweeps/test_ledger.py",),
     ),
     "lock of a folder that a command takes": Mutation(
-        "config/preflight.py", '    hold(folder, named_by or "folder")\n', "",
+        "runs/claim.py", '    hold(folder, named_by or "folder")\n', "",
         ("tests/runs/test_holding.py",),
     ),
     "lock of a run's folder": Mutation(

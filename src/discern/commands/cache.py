@@ -18,7 +18,6 @@ from discern.features.chunks import SUFFIX, DamagedChunkError, open_chunk
 from discern.features.stores import (
     ABOUT,
     bytes_of,
-    file_size,
     in_use,
     last_used,
     make_room,
@@ -30,8 +29,9 @@ from discern.features.stores import (
 )
 from discern.files import derived as engines
 from discern.files.cache import cache_dir
-from discern.files.walk import file_sizes
+from discern.files.walk import file_size, file_sizes
 from discern.models import torch_file_folder
+from discern.reports.page import size
 from discern.runs.folder import mapping
 from discern.tables import line_width, table, wrapped
 from discern.text import printable
@@ -131,7 +131,7 @@ def _list(asked: Chosen) -> int:
         facts = "images", "size", "last used", "in use"
         rows = list(map(_row, found))
         say(f"\n{table((*header, *facts), rows, dispensable=DISPENSABLE)}\n")
-        say(f"{_count(found)}, {_size(sum(map(size_of, found)))}")
+        say(f"{_count(found)}, {size(sum(map(size_of, found)))}")
         say("Each view of an augmented image counts as an image.")
     if not asked.dir:
         _list_others(asked.folder)
@@ -154,7 +154,7 @@ def _row(store: Path) -> tuple[str, ...]:
         _shown(about.get("precision")),
         _shown(about.get("engine")),
         f"{rows:,}" + (f" ({damaged} files damaged)" if damaged else ""),
-        _size(size_of(store)),
+        size(size_of(store)),
         time.strftime("%Y-%m-%d", time.localtime(last_used(store))),
         "yes" if in_use(store) else "no",
     )
@@ -167,10 +167,10 @@ def _list_others(features: Path) -> None:
     if others:
         say(f"\nBesides, in {printable(folder)}:")
     for path in others:
-        size = file_size(path) if path.is_file() else sum(file_sizes(path))
+        taken = file_size(path) if path.is_file() else sum(file_sizes(path))
         sqlite = path.suffix == ".sqlite"
         purpose = "facts about picture files" if sqlite else _PURPOSES.get(path.name, "")
-        text = f"{_shown(printable(path.relative_to(folder)))}  {_size(size)}  {purpose}"
+        text = f"{_shown(printable(path.relative_to(folder)))}  {size(taken)}  {purpose}"
         say("\n".join(wrapped(text, line_width(), "  ", "    ")))
 
 
@@ -190,12 +190,12 @@ def _verify(asked: Chosen) -> int:
         desc="verify", total=sum(sizes), unit="B", unit_scale=True, leave=False,
         dynamic_ncols=True, disable=not is_terminal(),
     ) as bar:  # fmt: skip
-        for path, size in zip(files, sizes, strict=True):
+        for path, taken in zip(files, sizes, strict=True):
             fault = _fault(path)
             if fault is not None:
                 damaged += 1
                 tqdm.write(f"{printable(path)} {fault}.")
-            bar.update(size)
+            bar.update(taken)
     say(f"{_count(found)}, {len(files):,} files: {damaged:,} damaged.")
     return 1 if damaged else 0
 
@@ -289,7 +289,7 @@ def _about(store: Path) -> dict[str, object]:
 
 
 def _store_text(store: Path) -> str:
-    return f"{store.name[:8]}  {_backbone(_about(store))}  {_size(size_of(store))}"
+    return f"{store.name[:8]}  {_backbone(_about(store))}  {size(size_of(store))}"
 
 
 def _description(made: Path) -> str:
@@ -309,13 +309,13 @@ def _shown(value: object) -> str:
 
 def _total(asked: Chosen) -> str:
     found, made = stores(asked.folder), _made(asked)
-    texts = [f"{_count(found)}, {_size(sum(map(size_of, found)))}"]
+    texts = [f"{_count(found)}, {size(sum(map(size_of, found)))}"]
     for suffix, name in _MADE.items():
         files = [path for path in made if path.suffix == suffix]
         if files:
             several = "" if len(files) == 1 else "s"
-            size = _size(sum(map(engines.size_of, files)))
-            texts.append(f"{len(files)} {name}{several}, {size}")
+            taken = size(sum(map(file_size, files)))
+            texts.append(f"{len(files)} {name}{several}, {taken}")
     return "; ".join(texts)
 
 
@@ -324,7 +324,3 @@ _MADE = {engines.SUFFIX: "backbone", torch_file_folder.SUFFIX: "converted file"}
 
 def _count(found: list[Path]) -> str:
     return f"{len(found)} {'set' if len(found) == 1 else 'sets'} of features"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

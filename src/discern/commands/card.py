@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from discern.commands import words
-from discern.config.preflight import claim_folder
 from discern.console import for_terminal, loading, say
 from discern.errors import DiscernError
 from discern.files.writing import write_whole
+from discern.runs.all_or_none import all_or_none
+from discern.runs.claim import claim_folder, new_folder
 from discern.runs.folder import OUTPUTS, WORDS, Run, checkpoint_in
 from discern.sweeps.select import selected
 from discern.text import decoded
@@ -83,7 +83,7 @@ def run(arguments: list[str]) -> None:
     asked, named = words.read(Settings, arguments)
     for word in named:
         if "=" in word and not Path(word).exists():
-            raise words.unknown(word, "card", words.settings_of(Settings))
+            raise words.unknown(word, "discern card", words.settings_of(Settings))
     runs = selected(named, asked.dir)
     if len(runs) != 1:
         said = for_terminal(" ".join(named)) or "no word"
@@ -95,7 +95,7 @@ def run(arguments: list[str]) -> None:
     with loading("torch"):
         from discern.models.saved import load
     network = load(checkpoint)
-    folder = claim_folder(_default(asked.dir)) if asked.out is None else _empty(asked.out)
+    folder = new_folder(asked.dir, "card") if asked.out is None else claim_folder(asked.out, "out")
     try:
         write_card(runs[0], network, asked.license, folder)
     except OSError as error:
@@ -107,7 +107,7 @@ def run(arguments: list[str]) -> None:
 
 
 def write_card(run: Run, network: nn.Module, license_: str, folder: Path) -> None:
-    """Write README.md and model.safetensors.
+    """Write README.md and model.safetensors, both or neither.
 
     Args:
         run: its folder's contents.
@@ -124,31 +124,10 @@ def write_card(run: Run, network: nn.Module, license_: str, folder: Path) -> Non
     from discern.reports.run_facts import read_facts
 
     card: Card = network.card  # type: ignore[assignment]
-    # The weights whole, also those of a backbone that checkpoints leave out.
-    write({STATE: network.state_dict(), CARD: card.model_dump()}, folder / WEIGHTS)
     parameters = sum(weight.numel() for weight in network.parameters())
     made = ModelCard(read_facts(run.folder), card, license_, parameters)
-    with write_whole(folder / README) as file:
-        file.write(made.text())
-
-
-def _empty(folder: Path) -> Path:
-    """A folder that the user named, made if it is not there.
-
-    Raises:
-        DiscernError: it is a file, or has something in it, or cannot be made.
-    """
-    shown = for_terminal(decoded(folder))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise DiscernError(f"out={shown} is not empty; it must be a new or an empty folder.")
-    except FileExistsError as error:
-        raise DiscernError(f"out={shown} is a file; it must be a folder.") from error
-    except OSError as error:
-        raise DiscernError(f"out={shown} cannot be written: {error.strerror}.") from error
-    return folder
-
-
-def _default(outputs: Path) -> Path:
-    return outputs / time.strftime("%Y-%m-%d") / f"{time.strftime('%H-%M-%S')}_card"
+    with all_or_none(folder) as begun:
+        # The weights whole, also those of a backbone that checkpoints leave out.
+        write({STATE: network.state_dict(), CARD: card.model_dump()}, begun / WEIGHTS)
+        with write_whole(begun / README) as file:
+            file.write(made.text())

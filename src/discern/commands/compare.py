@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from discern.commands import words
 from discern.console import for_terminal, loading, say
 from discern.errors import DiscernError
+from discern.runs.claim import new_folder
 from discern.runs.folder import OUTPUTS, Run, checkpoint_in, read_run
 from discern.sweeps.select import selected
 from discern.tables import fits, line_width, table, wrapped
@@ -88,7 +88,7 @@ def run(arguments: list[str]) -> None:
     if asked.test:
         runs = list(map(_tested, runs))
     compared = compare(runs)
-    folder = asked.out or _new_folder(asked.dir)
+    folder = asked.out or new_folder(asked.dir, "compare")
     try:
         page = write_files(compared, folder)
     except OSError as error:
@@ -121,15 +121,6 @@ def write_files(compared: Comparison, folder: Path) -> Path:
         disputed_sheet(compared.disagreement).save(picture)
     write_compare_page(compared, page)
     return page
-
-
-def _new_folder(outputs: Path) -> Path:
-    wanted = outputs / time.strftime("%Y-%m-%d") / f"{time.strftime('%H-%M-%S')}_compare"
-    folder, number = wanted, 1
-    while folder.exists():
-        number += 1
-        folder = wanted.with_name(f"{wanted.name}_{number}")
-    return folder
 
 
 # What the terminal shows

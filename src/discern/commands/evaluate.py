@@ -3,12 +3,14 @@
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from discern.commands.measured import (
+    Measured,
+    Single,
     against_singles,
     measured_as,
     predictions_of,
@@ -43,6 +45,7 @@ from discern.reports.measures import measure
 from discern.reports.samples import as_pixels, top_losses
 from discern.reports.sheet import save
 from discern.runs.folder import SUMMARY, glance, is_run, mapping
+from discern.runs.holding import held
 from discern.runs.metric_table import metric_of
 from discern.runs.predictions import Predictions, warn_of_undefined, write_predictions
 from discern.runs.state import Ended, State
@@ -83,13 +86,53 @@ def evaluate(cfg: DictConfig) -> Evaluation:
     measured = measured_as(cfg, members, data)
     predictions = measured.predictions
     warn_of_undefined(predictions.undefined, len(predictions))
-    metrics = measure(predictions, cfg.seed)
-    before = None if measured.before is None else measure(measured.before, cfg.seed)
     title = f"{measured.name} on {data.title}, {cfg.split}"
-    singles = against_singles(measured, cfg.seed)
+    metrics = measure(predictions, cfg.seed)
+    outcome = _Outcome(
+        evaluation=Evaluation(title, cfg.split, metrics, predictions, folder),
+        measured=measured,
+        before=None if measured.before is None else measure(measured.before, cfg.seed),
+        singles=against_singles(measured, cfg.seed),
+        trained_on=trained_on,
+    )
+    with write_whole(folder / "metrics.json") as file:
+        facts = as_json_values(_facts(outcome, cfg, members, data))
+        json.dump(facts, file, indent=2, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
+    write_report(predictions, metrics, title, getattr(data, f"{cfg.split}_dataset"), data, folder)
+    if outcome.singles:
+        write_singles(outcome.singles, folder / "singles.csv")
+    _show(outcome)
+    return outcome.evaluation
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What an evaluation has found.
+
+    Attributes:
+        evaluation: the metrics and the predictions.
+        measured: the models, and how they were measured.
+        before: the metrics without the temperature; None where there is none.
+        singles: the single models against it.
+        trained_on: images that a model was trained on; None if unknown.
+    """
+
+    evaluation: Evaluation
+    measured: Measured
+    before: Mapping[str, Estimate] | None
+    singles: Sequence[Single]
+    trained_on: int | None
+
+
+def _facts(
+    outcome: _Outcome, cfg: DictConfig, members: Sequence[Member], data: ImageDataModule
+) -> dict[str, object]:
+    """The content of metrics.json."""
+    evaluation, measured, before = outcome.evaluation, outcome.measured, outcome.before
     changes = getattr(data, "changes", None)  # not of a data module of the user's own
-    facts = {
-        "title": title,
+    return {
+        "title": evaluation.title,
         "split": cfg.split,
         "classes": len(data.class_names),
         "data": {
@@ -99,40 +142,37 @@ def evaluate(cfg: DictConfig) -> Evaluation:
             # Images that are new, gone or changed since training.
             "changes": asdict(changes) if changes else None,
         },
-        "trained_on": trained_on,
-        "images": len(predictions),
+        "trained_on": outcome.trained_on,
+        "images": len(evaluation.predictions),
         "checkpoint": measured.checkpoints[0],
         "checkpoints": measured.checkpoints,
         "ensemble": cfg.ensemble or ("mean" if len(members) > 1 else None),
         "tta": cfg.tta,
         "epoch": members[0].epoch if len(members) == 1 else None,
         "temperature": measured.temperature,
-        "metrics": {name: asdict(estimate) for name, estimate in metrics.items()},
+        "metrics": {name: asdict(one) for name, one in evaluation.metrics.items()},
         "before_temperature": None
         if before is None
         else {name: asdict(before[name]) for name in CHANGED},
-        "singles": [single.facts() for single in singles],
+        "singles": [single.facts() for single in outcome.singles],
     }
-    with write_whole(folder / "metrics.json") as file:
-        json.dump(as_json_values(facts), file, indent=2, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
-    write_report(predictions, metrics, title, getattr(data, f"{cfg.split}_dataset"), data, folder)
-    log.info("Measured: %s", measured.said)
-    log.info(
-        "\n%s\n",
-        metrics_table(
-            metrics, f"{title}: {len(predictions):,} images", before, measured.temperature
-        ),
-    )
-    if singles:
-        write_singles(singles, folder / "singles.csv")
-        log.info("%s\n", singles_table(singles))
-    if trained_on and cfg.split != "train":
-        log.warning("%s.", trained_on_sentence(cfg.split, trained_on, len(predictions)))
-    if len(data.class_names) <= MAX_CLASSES_PRINTED:
+
+
+def _show(outcome: _Outcome) -> None:
+    """The results in the terminal."""
+    evaluation, measured = outcome.evaluation, outcome.measured
+    predictions, split = evaluation.predictions, evaluation.split
+    title = f"{evaluation.title}: {len(predictions):,} images"
+    metrics = metrics_table(evaluation.metrics, title, outcome.before, measured.temperature)
+    log.info("Measured: %s", measured.description)
+    log.info("\n%s\n", metrics)
+    if outcome.singles:
+        log.info("%s\n", singles_table(outcome.singles))
+    if outcome.trained_on and split != "train":
+        log.warning("%s.", trained_on_sentence(split, outcome.trained_on, len(predictions)))
+    if len(predictions.class_names) <= MAX_CLASSES_PRINTED:
         log.info("%s\n", class_table(predictions))
-    log.info("Results: %s", relative(folder))
-    return Evaluation(title, cfg.split, metrics, predictions, folder)
+    log.info("Results: %s", relative(evaluation.folder))
 
 
 def _data(cfg: DictConfig, members: Sequence[Member]) -> ImageDataModule:
@@ -156,29 +196,36 @@ def test_beside(run: Path) -> None:
     """Test a run's best checkpoint; its folder ``test`` keeps the metrics and the predictions.
 
     Raises:
-        DiscernError: the checkpoint or its data cannot be used.
+        DiscernError: the checkpoint or its data cannot be used, or another process, which may be
+            the run itself, is at work in the run's folder.
     """
-    folder = run / "test"
-    folder.mkdir(exist_ok=True)
+    quiet_libraries()
+    with held(run):
+        folder = run / "test"
+        folder.mkdir(exist_ok=True)
+        cfg = _default_settings(undamaged_checkpoint(str(run)), folder)
+        summary = Summary(folder / SUMMARY)
+        members = members_of(cfg.ckpt_path, None)
+        data = _data(cfg, members)
+        check_trained_on(data, ["test"])
+        # Without a temperature, as a run's own test.
+        predictions = predictions_of(members[0], cfg, data)
+        keep_predictions(predictions, data, folder)
+        # The metrics that a run's own test has.
+        known = {name.partition("/")[2] for name in glance(run).metrics()}
+        measured = {name: one.value for name, one in measure(predictions, cfg.seed).items()}
+        summary.facts["metrics"]["test"] = {n: v for n, v in measured.items() if n in known}
+        summary.write(Ended(State.DONE, "tested for a comparison"))
+
+
+def _default_settings(checkpoint: Path, folder: Path) -> DictConfig:
+    """The config of an evaluation for which nothing else was typed."""
     cfg = OmegaConf.load(conf_dir() / "evaluate.yaml")
     assert isinstance(cfg, DictConfig)
     for name in ("defaults", "hydra"):
         del cfg[name]
-    checkpoint = undamaged_checkpoint(str(run))
     cfg.ckpt_path, cfg.folder = str(checkpoint), str(folder)
-    quiet_libraries()
-    summary = Summary(folder / SUMMARY)
-    members = members_of(cfg.ckpt_path, None)
-    data = _data(cfg, members)
-    check_trained_on(data, ["test"])
-    # Without a temperature, as a run's own test.
-    predictions = predictions_of(members[0], cfg, data)
-    keep_predictions(predictions, data, folder)
-    # The metrics that a run's own test has.
-    known = {name.partition("/")[2] for name in glance(run).metrics()}
-    measured = measure(predictions, cfg.seed).items()
-    summary.facts["metrics"]["test"] = {name: one.value for name, one in measured if name in known}
-    summary.write(Ended(State.DONE, "tested for a comparison"))
+    return cfg
 
 
 # The settings of the data set

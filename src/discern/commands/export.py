@@ -25,7 +25,7 @@ from discern.errors import DiscernError
 from discern.exports import int8, onnx_file, openvino_file
 from discern.exports.export import Exported
 from discern.exports.export import export as export_model
-from discern.exports.files import all_or_none, is_exported
+from discern.exports.files import is_exported
 from discern.exports.proof import MAX_FLIPPED, prove
 from discern.exports.report import (
     PAGE,
@@ -41,6 +41,7 @@ from discern.exports.speed import BATCHES, Speeds, faster, measure
 from discern.models.card import Card
 from discern.models.threads import use_threads
 from discern.models.torch_file import sha256_of
+from discern.runs.all_or_none import all_or_none
 from discern.runs.summary import versions
 from discern.tables import table
 from discern.training.build import build_data

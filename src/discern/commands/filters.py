@@ -14,7 +14,7 @@ from discern.errors import DiscernError, as_override, did_you_mean
 from discern.files.places import expanded
 from discern.files.walk import file_sizes
 from discern.runs.folder import OUTPUTS, Run
-from discern.runs.metric_table import LISTED, metric_of
+from discern.runs.metric_table import metric_of
 from discern.text import decoded
 
 FILTERS = ("state", "model", "data", "tag")
@@ -110,12 +110,6 @@ def name_in(folder: Path, outputs: Path) -> str:
     return for_terminal(shown)
 
 
-def _text(name: str, value: str) -> str:
-    if not value:
-        raise DiscernError(f"{name}= must have a value, such as {name}={LISTED[0]}.")
-    return value
-
-
 @dataclass(frozen=True)
 class Chosen:
     """A selection of runs.
@@ -133,7 +127,7 @@ class Chosen:
 class Listing(Chosen):
     """Settings of ``discern runs``; None for those not typed."""
 
-    sort: Annotated[str | None, _text] = None
+    sort: Annotated[str | None, words.text] = None
     limit: Annotated[int | None, words.count] = None
     json: bool = False
 
@@ -143,5 +137,5 @@ class Pruning(Chosen):
     """Settings of ``discern runs prune``."""
 
     keep: Annotated[int | None, words.count] = None
-    by: Annotated[str | None, _text] = None
+    by: Annotated[str | None, words.text] = None
     yes: Annotated[bool, words.switch] = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -49,7 +50,7 @@ class Measured:
 
     Attributes:
         name: of the model, for titles.
-        said: its files, for the terminal.
+        description: its files, for the terminal.
         checkpoints: path and SHA-256 of each file.
         predictions: for the images of the split.
         before: the same without the temperature; None where there is none.
@@ -59,7 +60,7 @@ class Measured:
     """
 
     name: str
-    said: str
+    description: str
     checkpoints: list[dict[str, str]]
     predictions: Predictions
     before: Predictions | None
@@ -79,47 +80,82 @@ def measured_as(cfg: DictConfig, members: Sequence[Member], data: ImageDataModul
     for member in members:
         use_engine(member.network, member.card.input_shape, cfg.engine, images)
     several, views = len(members) > 1, cfg.tta != "none"
-    logits = [_logits(member, cfg, data) for member in members[: MAX_SINGLES if views else None]]
-    singles: dict[str, NDArray[np.int64]] = {}
-    if several or views:
-        known = zip(members[:MAX_SINGLES], logits, strict=False)
-        singles = {str(relative(one.path)): found.argmax(1).numpy() for one, found in known}
-    name, said, files = _named(members, cfg)
+    # In views the single models are only what the result is compared with.
+    alone = [_logits(member, cfg, data) for member in members[: MAX_SINGLES if views else None]]
+    singles = _singles(members, alone) if several or views else {}
+    name, description, files = _named(members, cfg)
     if cfg.ensemble == "soup":
-        members = [soup(members, data, files[0])]
-        use_engine(members[0].network, members[0].card.input_shape, cfg.engine, images)
-        logits = [] if views else [_logits(members[0], cfg, data)]
-    calibrated = cfg.temperature == "on"
-    temperature = members[0].card.temperature if calibrated and len(members) == 1 else None
-    before = None
-    if views:
-        found, temperature = _in_views(cfg, members, data), None
-        predictions = _predictions(found, cfg, data)
-    elif len(members) > 1:
-        each = [
-            log_probabilities(one, member.card.temperature if calibrated else None)
-            for one, member in zip(logits, members, strict=True)
-        ]
-        predictions = _predictions(mean_of(each), cfg, data)
+        found = _of_soup(cfg, soup(members, data, files[0]), data)
+    elif views:
+        found = _of_views(cfg, members, data)
+    elif several:
+        found = _of_mean(cfg, members, alone, data)
     else:
-        predictions = _predictions(logits[0], cfg, data, temperature)
-        before = None if temperature is None else _predictions(logits[0], cfg, data)
+        found = _of_one(cfg, members[0], alone[0], data)
     checkpoints = [{"path": str(file), "sha256": sha256_of(file)} for file in files]
-    return Measured(name, said, checkpoints, predictions, before, temperature, singles)
+    return Measured(name, description, checkpoints, *found, singles)
+
+
+class _Found(NamedTuple):
+    """Predictions, those without the temperature, and the temperature, as in Measured."""
+
+    predictions: Predictions
+    before: Predictions | None = None
+    temperature: float | None = None
+
+
+def _of_one(cfg: DictConfig, member: Member, logits: Tensor, data: ImageDataModule) -> _Found:
+    temperature = _temperature(cfg, member)
+    as_given = _predictions(logits, cfg, data)
+    if temperature is None:
+        return _Found(as_given)
+    return _Found(_predictions(logits, cfg, data, temperature), as_given, temperature)
+
+
+def _of_mean(
+    cfg: DictConfig, members: Sequence[Member], logits: Sequence[Tensor], data: ImageDataModule
+) -> _Found:
+    each = [
+        log_probabilities(one, _temperature(cfg, member))
+        for one, member in zip(logits, members, strict=True)
+    ]
+    return _Found(_predictions(mean_of(each), cfg, data))
+
+
+def _of_soup(cfg: DictConfig, member: Member, data: ImageDataModule) -> _Found:
+    use_engine(member.network, member.card.input_shape, cfg.engine, data.num_images[cfg.split])
+    if cfg.tta != "none":
+        return _of_views(cfg, [member], data)
+    return _of_one(cfg, member, _logits(member, cfg, data), data)
+
+
+def _of_views(cfg: DictConfig, members: Sequence[Member], data: ImageDataModule) -> _Found:
+    return _Found(_predictions(_in_views(cfg, members, data), cfg, data))
+
+
+def _temperature(cfg: DictConfig, member: Member) -> float | None:
+    return member.card.temperature if cfg.temperature == "on" else None
+
+
+def _singles(members: Sequence[Member], logits: Sequence[Tensor]) -> dict[str, NDArray[np.int64]]:
+    """Name of each of the first models -> its predicted classes, (N,)."""
+    known = list(zip(members, logits, strict=False))[:MAX_SINGLES]
+    return {str(relative(one.path)): found.argmax(1).numpy() for one, found in known}
 
 
 def _named(members: Sequence[Member], cfg: DictConfig) -> tuple[str, str, list[Path]]:
     """The name for titles, the files for the terminal, and the files; that of a soup is new."""
     first, files = members[0], [member.path for member in members]
-    said = str(relative(first.path))
+    description = str(relative(first.path))
     if first.epoch is not None:
-        said += f", of epoch {first.epoch}"
+        description += f", of epoch {first.epoch}"
     if len(members) > 1:
-        said = f"{len(members)} models, {', '.join(str(relative(file)) for file in files)}"
+        description = f"{len(members)} models, {', '.join(str(relative(file)) for file in files)}"
     if cfg.ensemble == "soup":
         path = Path(cfg.out or Path(cfg.folder) / SOUP)
-        said, files = f"{relative(path)}, the mean of the weights of {said}", [path, *files]
-    return name_of(members, cfg.ensemble, cfg.tta), said, files
+        description = f"{relative(path)}, the mean of the weights of {description}"
+        files = [path, *files]
+    return name_of(members, cfg.ensemble, cfg.tta), description, files
 
 
 def check_has_images(split: str, data: ImageDataModule) -> None:

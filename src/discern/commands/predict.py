@@ -126,11 +126,13 @@ def predict(cfg: DictConfig) -> Outcome:
         for batch in classify_files(files, model, cfg.invert):
             write_csv(file, _rows(batch, card.class_names))
             _count(outcome, batch, cfg.pictures)
+    drawing = folder / "predictions.png"
+    drawing.unlink(missing_ok=True)  # of an earlier table
     if explainer is not None:
         outcome.shown = list(_explained(outcome.shown, explainer, card))
     if outcome.shown:
         sheet = classified_sheet(outcome.shown, card.class_names, title_of(card))
-        sheet.save(folder / "predictions.png")
+        sheet.save(drawing)
     _conclude(outcome, cfg, card)
     return outcome
 

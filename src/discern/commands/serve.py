@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib.util
 import os
+import resource
 import signal
 import socket
 import sys
@@ -99,18 +100,12 @@ def _inversion(name: str, value: str) -> bool | str:
     return value if value == "auto" else _one_of("auto", "true", "false")(name, value) == "true"
 
 
-def _text(name: str, value: str) -> str:
-    if not value:
-        raise DiscernError(f"{name}= must not be empty.")
-    return value
-
-
 @dataclass(frozen=True)
 class Settings:
     """Settings of ``discern serve``."""
 
-    ckpt_path: Annotated[str, _text] = ""
-    host: Annotated[str, _text] = "127.0.0.1"
+    ckpt_path: Annotated[str, words.text] = ""
+    host: Annotated[str, words.text] = "127.0.0.1"
     port: Annotated[int, _between(0, 65_535)] = 8000
     engine: Annotated[str, _one_of(*get_args(Engine))] = "auto"
     invert: Annotated[bool | str, _inversion] = "auto"
@@ -264,10 +259,6 @@ def model_of(asked: Settings) -> ServedModel:
 
 def _allow_open_files() -> None:
     """Allow more open files than the 1,024 of many systems, as each connection is one."""
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -19,6 +19,7 @@ from discern.models.card import CARD
 from discern.models.checkpoint import STATE, write
 from discern.models.saved import BACKBONE, IMAGES, has_backbone, rebuilt
 from discern.models.temperature import NoTemperatureError, fit_temperature
+from discern.models.transfer import TransferClassifier
 from discern.training.job import relative
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,8 @@ def soup(members: Sequence[Member], data: ImageDataModule, path: Path) -> Member
         _check_architecture(first, other)
     states = [member.network.state_dict() for member in members]
     first.network.load_state_dict(_mean(states))
+    if isinstance(first.network, TransferClassifier):
+        first.network.engine = None  # only torch's own layers collect statistics
     _say_or_measure_statistics(first.network, states, data)
     state = first.network.state_dict()
     if not any(map(_holds_backbone, members)) and len({*map(_backbone, members)}) == 1:

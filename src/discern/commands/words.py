@@ -59,6 +59,13 @@ def starting(begun: str, names: Iterable[str], *others: str) -> list[str]:
     return [word for word in words if word.startswith(begun)]
 
 
+def text(name: str, value: str) -> str:
+    """A text that is not empty."""
+    if not value:
+        raise DiscernError(f"{name}= must not be empty.")
+    return value
+
+
 def path(name: str, value: str) -> Path:
     """A folder, whether it exists or not."""
     if not value:

@@ -92,7 +92,7 @@ def faults(cfg: DictConfig, command: str) -> Faults:
     settings, checks = COMMANDS[command]
     written = _written(cfg)
     try:
-        read_interpolated(cfg, _validators(written, settings))
+        read_interpolated(cfg, written, _validators(written, settings))
         place_paths(cfg, as_typed_settings())
         values = {
             str(key): "???" if OmegaConf.is_missing(cfg, key) else plain(cfg[key])
@@ -122,7 +122,8 @@ def faults(cfg: DictConfig, command: str) -> Faults:
 
 def _written(cfg: DictConfig) -> dict[str, object]:
     """The settings as they are written, interpolations unresolved; without Hydra's own part."""
-    return {str(key): plain(cfg._get_node(key), resolve=False) for key in cfg if key != "hydra"}
+    written = cfg.items_ex(resolve=False)
+    return {str(key): plain(part, resolve=False) for key, part in written if key != "hydra"}
 
 
 def _referred(written: object, setting: str) -> str | None:

@@ -20,6 +20,7 @@ from discern.config.experiment_file import not_found
 from discern.config.missing import check_all
 from discern.config.typed import for_hydra, is_typed, quoted
 from discern.config.user_config import conf_dir, warn_of_unused
+from discern.config.values import plain
 from discern.errors import DiscernError, did_you_mean
 from discern.redaction import remember
 
@@ -71,7 +72,7 @@ def compose_command(
                 cfg.folder = cfg.hydra.run.dir
             # The time in the folder's name is that at which it is read.
             folders = {
-                kind: str(cfg.hydra[kind]._get_node("dir")._value()) for kind in ("run", "sweep")
+                kind: str(plain(cfg.hydra[kind], resolve=False)["dir"]) for kind in ("run", "sweep")
             }
             chosen = cfg.hydra.runtime.choices.items()
         except Exception as error:  # Hydra's errors have many types

@@ -1,6 +1,5 @@
 """The steps between composing a config and running it: the check, and a new folder."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,8 +16,8 @@ from discern.config.values import plain
 from discern.errors import DiscernError, as_override, refuse
 from discern.files.places import expanded
 from discern.redaction import redacted_setting
-from discern.runs.folder import HYDRA, Run, find_checkpoint, find_sweep, glance, is_run, is_sweep
-from discern.runs.holding import LOCKS, hold, is_in_use
+from discern.runs.claim import claim_folder, take_folder
+from discern.runs.folder import HYDRA, Run, find_sweep, glance, is_run, is_sweep
 from discern.runs.state import State
 from discern.text import decoded, visible
 
@@ -117,7 +116,7 @@ def _sweep_there(config: DictConfig) -> str | None:
 
 
 def _check_is_named(config: DictConfig, kind: str) -> None:
-    written = plain(config.hydra[kind]._get_node("dir"), resolve=False)
+    written = plain(config.hydra[kind], resolve=False)["dir"]
     if "${now:" in str(written):
         raise DiscernError(
             f"auto_resume=true needs hydra.{kind}.dir=FOLDER, the same each time; without it each "
@@ -129,85 +128,3 @@ def _claim(config: DictConfig, kind: str, ckpt_path: str | None = None) -> Path:
     setting = f"hydra.{kind}.dir"
     named = is_typed(setting, config.hydra.overrides.hydra)
     return take_folder(expanded(config.hydra[kind].dir), setting if named else None, ckpt_path)
-
-
-def take_folder(
-    folder: Path,
-    named_by: str | None,
-    ckpt_path: str | None = None,
-    shared: bool = False,
-    leftover: str | None = None,
-) -> Path:
-    """Create a folder as :func:`claim_folder` does, and hold it until this process ends.
-
-    Raises:
-        DiscernError: as there, or another process is at work in it.
-    """
-    folder = claim_folder(folder, named_by, ckpt_path, shared, leftover)
-    hold(folder, named_by or "folder")
-    if named_by:  # another process may have had it, and have ended, in between
-        claim_folder(folder, named_by, ckpt_path, shared, leftover)
-    return folder
-
-
-def claim_folder(
-    folder: Path,
-    named_by: str | None = None,
-    ckpt_path: str | None = None,
-    shared: bool = False,
-    leftover: str | None = None,
-) -> Path:
-    """Create a new folder, adding a number to its name if it exists, and return its path.
-
-    Args:
-        folder: the preferred path.
-        named_by: the setting with which the user named the folder; no number is added then.
-        ckpt_path: a run that continues a checkpoint in ``folder`` may share it.
-        shared: whether a folder that the user named need not be empty.
-        leftover: the name of a file that does not make it one that has been used.
-
-    Raises:
-        DiscernError: the folder cannot be created, or was named and is not empty.
-    """
-    candidate, number = folder, 1
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        while True:
-            try:
-                candidate.mkdir()
-                return candidate
-            except FileExistsError:
-                if named_by:
-                    return _share(folder, named_by, ckpt_path, shared, leftover)
-                number += 1
-                candidate = folder.with_name(f"{folder.name}_{number}")
-    except OSError as error:
-        where = named_by or "hydra.run.dir"
-        sweeps = "" if named_by else " (hydra.sweep.dir=FOLDER for a sweep)"
-        raise DiscernError(
-            f"The output folder {folder} cannot be written ({error.strerror}); "
-            f"choose another with {where}=FOLDER{sweeps}."
-        ) from error
-
-
-def _share(
-    folder: Path, setting: str, ckpt_path: str | None, shared: bool, leftover: str | None
-) -> Path:
-    if not folder.is_dir():
-        raise DiscernError(f"{setting}={folder} is a file; it must be a folder.")
-    if int(os.environ.get("LOCAL_RANK", 0)) > 0:
-        return folder  # another process of the run that created it
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise DiscernError(f"{setting}={folder} cannot be written; choose another folder.")
-    continues = ckpt_path and folder.resolve() in find_checkpoint(ckpt_path).resolve().parents
-    is_used = any(path.name not in (*LOCKS, leftover) for path in folder.iterdir())
-    if is_used and not (continues or shared):
-        if is_in_use(folder):
-            hold(folder, setting)  # says who has it
-        more = (
-            ""
-            if setting == "out"
-            else (", or continue the run in it with discern train ckpt_path=FILE")
-        )
-        raise DiscernError(f"{setting}={folder} is not empty; name a new folder{more}.")
-    return folder

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from omegaconf import DictConfig, ListConfig, Node, OmegaConf, flag_override
+from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from discern.config.allowed import adapter
@@ -25,11 +25,12 @@ LEFT_OUT = "<left out>"
 
 def leave_out(cfg: DictConfig) -> None:
     """Remove the settings with the value ``LEFT_OUT``."""
-    for key in list(cfg):
-        node = cfg._get_node(key)
-        if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation():
-            leave_out(node)
-        elif not OmegaConf.is_config(node) and node._value() == LEFT_OUT:  # type: ignore[union-attr]
+    if not cfg.keys():  # null, or a reference to another part
+        return
+    for key, value in list(cfg.items_ex(resolve=False)):
+        if isinstance(value, DictConfig):
+            leave_out(value)
+        elif value == LEFT_OUT:
             with flag_override(cfg, ["struct", "readonly"], [False, False]):
                 del cfg[key]
 
@@ -62,16 +63,21 @@ def _placed(value: str, setting: AsTyped) -> str:
     return value if path == Path(value) else str(path)
 
 
-def read_interpolated(cfg: DictConfig, validators: Mapping[str, Validator]) -> None:
+def read_interpolated(
+    cfg: DictConfig, written: Mapping[str, object], validators: Mapping[str, Validator]
+) -> None:
     """Read the results of interpolations as if they were typed.
 
     An environment variable is a text; ``optimizer.lr=${oc.env:LR}`` means the number in it.
 
     Args:
         cfg: the config.
+        written: the same as plain values, interpolations unresolved.
         validators: of each setting.
     """
-    found = {name: node for name in validators if (node := _interpolated(cfg, name)) is not None}
+    found = {
+        name: text for name in validators if (text := _interpolated(written, name)) is not None
+    }
     # Resolvers first, so that a setting that refers to one has a number, too.
     for name in sorted(found, key=lambda name: ":" not in str(found[name])):
         value = _value(cfg, name)
@@ -85,32 +91,26 @@ def read_interpolated(cfg: DictConfig, validators: Mapping[str, Validator]) -> N
         _set(cfg, name, meant)
 
 
-def _interpolated(cfg: DictConfig, name: str) -> Node | None:
-    """The node of a setting, if there is an interpolation in it."""
-    parent, _, key = name.rpartition(".")
-    above = OmegaConf.select(cfg, parent, throw_on_missing=False) if parent else cfg
-    if not isinstance(above, DictConfig) or above._is_none():
-        return None
-    node = above._get_node(key, validate_access=False)
-    return node if _has_interpolation(node) else None
+def _interpolated(written: object, name: str) -> object:
+    """What is written for a setting, or for a part it is in; None without an interpolation."""
+    for key in name.split("."):
+        if isinstance(written, Mapping):
+            written = written.get(key)
+    return written if _has_interpolation(written) else None
 
 
-def _has_interpolation(node: object) -> bool:
+def _has_interpolation(written: object) -> bool:
     """Whether a value, or an item of a list, is an interpolation."""
-    if not isinstance(node, Node) or isinstance(node, DictConfig) or node._is_none():
-        return False
-    if node._is_interpolation() or not isinstance(node, ListConfig):
-        return node._is_interpolation()
-    return any(_has_interpolation(node._get_node(index)) for index in range(len(node)))
+    if isinstance(written, list):
+        return any(map(_has_interpolation, written))
+    return isinstance(written, str) and "${" in written
 
 
-def _as_typed(value: object, node: object) -> object:
+def _as_typed(value: object, written: object) -> object:
     """A value in which the results of interpolations are read as if they were typed."""
-    if not isinstance(node, Node):
-        return value
-    if isinstance(value, list) and isinstance(node, ListConfig) and not node._is_interpolation():
-        return [_as_typed(item, node._get_node(index)) for index, item in enumerate(value)]
-    if not isinstance(value, str) or not node._is_interpolation():
+    if isinstance(value, list) and isinstance(written, list):
+        return [_as_typed(item, each) for item, each in zip(value, written, strict=True)]
+    if not isinstance(value, str) or not _has_interpolation(written):
         return value
     override = parsed(f"x={value}")
     return value if override is None or override.is_sweep_override() else override.value()
@@ -149,4 +149,5 @@ number_or_word = adapter(int | float | bool).validate_python
 
 def settle_sweep(cfg: DictConfig) -> None:
     """Read the results of interpolations in the settings of a sweep itself."""
-    read_interpolated(cfg, dict.fromkeys(NUMBERS_OF_SWEEPS, number_or_word))
+    written = plain(cfg, resolve=False)
+    read_interpolated(cfg, written, dict.fromkeys(NUMBERS_OF_SWEEPS, number_or_word))

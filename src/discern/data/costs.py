@@ -8,6 +8,7 @@ pictures are decoded one at a time.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import re
 import threading
@@ -19,11 +20,6 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from discern.errors import DiscernError
-
-try:
-    import fcntl
-except ImportError:  # Windows: each process has its own bound
-    fcntl = None  # type: ignore[assignment]
 
 SETTING = "DISCERN_MAX_PICTURE_MB"
 """Environment variable that allows larger pictures. No file can set it."""
@@ -145,11 +141,10 @@ class _Room:
 
     def __init__(self) -> None:
         # Locks of files belong to a process, and are gone with one that is killed.
-        shared = fcntl is not None and hasattr(os, "memfd_create")
+        shared = hasattr(os, "memfd_create")  # elsewhere each process has its own bound
         self._turn = os.memfd_create("discern-pictures") if shared else -1
         self._start()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._start)
+        os.register_at_fork(after_in_child=self._start)
 
     def _start(self) -> None:
         self._taken = 0

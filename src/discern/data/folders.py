@@ -223,7 +223,8 @@ def _from_named_parts(folder: Path, parts: PartFolders) -> Listing:
     found.parts = {part: files for part, files in found.parts.items() if files or part == "train"}
     named = {Path(name).parts[0] for name in parts.values() if Path(name).parts}
     others = [name for name in _subfolders(folder) if named and name not in named]
-    found.doubts += [f"{folder / name} is passed over: data.parts has it not." for name in others]
+    why = "is passed over: data.parts does not name it"
+    found.doubts += [f"{folder / name} {why}." for name in others]
     return found
 
 
@@ -459,9 +460,11 @@ def _from_tables(tables: Sequence[Table], place: Path) -> Listing:
     listing.parts = {part: in_order(files) for part, files in listing.parts.items()}
     others = [path for path in tables[0].files.pictures() if path not in named]
     if others:
+        names = " and ".join(table.path.name for table in tables)
+        does = "does" if len(tables) == 1 else "do"
         listing.doubts.append(
-            f"Files that are passed over, since {' and '.join(t.path.name for t in tables)} has "
-            f"them not: {len(others):,}, such as {others[0]}."
+            f"Files that are passed over, since {names} {does} not name them: {len(others):,}, "
+            f"such as {others[0]}."
         )
     return listing
 

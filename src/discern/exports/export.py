@@ -69,7 +69,7 @@ def export(
 
     Raises:
         DiscernError: there is no such format, it needs a package that is not installed, or it
-            cannot hold this network; no file of the model is left then.
+            cannot hold this network.
     """
     chosen = format_of(format)
     card: Card = network.card  # type: ignore[assignment]
@@ -77,12 +77,8 @@ def export(
     about = describe(network, sha256, known if format in READ_BACK else None, temperature)
     folder.mkdir(parents=True, exist_ok=True)
     path = chosen.write(bundle, card, about, folder)
-    try:
-        run = chosen.run(path, bundle)
-        _check_graph(run, bundle, card, format)
-    except DiscernError:
-        path.unlink(missing_ok=True)
-        raise
+    run = chosen.run(path, bundle)
+    _check_graph(run, bundle, card, format)
     return Exported(path, format, about, bundle, run)
 
 

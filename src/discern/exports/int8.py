@@ -126,11 +126,16 @@ def normalise_by_convolutions(model: onnx.ModelProto) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the quantiser's advice on its own use from the log."""
-    logging.disable(logging.WARNING)
+    """Keep the quantiser's advice on its own use from the log; it has no logger but the root."""
+    root = logging.getLogger()
+    root.addFilter(_is_error)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(logging.NOTSET)
+        root.removeFilter(_is_error)
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR

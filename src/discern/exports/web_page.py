@@ -52,13 +52,13 @@ class Drawing:
         title: what there is to draw.
         box: the share of a side that it is scaled to; 0: it stays as it is drawn.
         centred: whether its centre of mass is moved to the middle.
-        told: the same for people.
+        description: the same for people.
     """
 
     title: str
     box: float
     centred: bool
-    told: str
+    description: str
 
 
 DIGIT = Drawing(

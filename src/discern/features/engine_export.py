@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from discern.files.derived import MOST, SUFFIX, beside, folder, make_room, mark_used
+from discern.files.derived import MAX_BYTES, SUFFIX, beside, folder, make_room, mark_used
 from discern.files.writing import write_whole
 from discern.models.backbones import Backbone
 
@@ -138,7 +138,7 @@ def keep(path: Path, model: bytes) -> None:
             file.write(model)
         with write_whole(beside(path)) as file:
             file.write(hashlib.sha256(model).hexdigest() + "\n")
-        make_room(MOST, keep=path)
+        make_room(MAX_BYTES, keep=path)
     except OSError as error:
         log.debug("%s is not kept: %s.", path, error)
 

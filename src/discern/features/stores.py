@@ -17,6 +17,7 @@ from typing import IO
 
 from discern.files import reading
 from discern.files.locks import SILENT_SECONDS
+from discern.files.walk import file_size
 
 log = logging.getLogger(__name__)
 
@@ -53,13 +54,6 @@ def stores(folder: Path) -> list[Path]:
 def size_of(folder: Path) -> int:
     """Bytes that the files in a folder take."""
     return sum(map(file_size, folder.iterdir())) if folder.is_dir() else 0
-
-
-def file_size(path: Path) -> int:
-    """Bytes in a file; 0 if it is gone."""
-    with suppress(FileNotFoundError):
-        return path.lstat().st_size
-    return 0
 
 
 def bytes_of(gigabytes: float) -> int:

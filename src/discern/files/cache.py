@@ -38,8 +38,6 @@ def cache_dir(make: bool = True) -> Path:
 @functools.cache
 def _warn_of_others(folder: Path) -> None:
     """Warn once if other users can write to the cache."""
-    if os.name != "posix":
-        return
     found = folder.stat()
     others = found.st_uid not in (0, os.geteuid())
     if others or found.st_mode & stat.S_IWOTH:

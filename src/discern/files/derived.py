@@ -8,11 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from discern.files.cache import cache_dir
+from discern.files.walk import file_size
 
 SUFFIX = ".onnx"
 
-MOST = 2_000_000_000
-"""Bytes that exported backbones may take together, but for one that is larger."""
+MAX_BYTES = 2_000_000_000
+"""What exported backbones may take together, but for one that is larger."""
 
 
 def folder() -> Path:
@@ -35,13 +36,6 @@ def last_used(path: Path) -> float:
     with suppress(OSError):
         return path.lstat().st_mtime
     return 0.0
-
-
-def size_of(path: Path) -> int:
-    """Bytes of a file; 0 if it is gone."""
-    with suppress(OSError):
-        return path.lstat().st_size
-    return 0
 
 
 def mark_used(path: Path) -> None:
@@ -68,11 +62,11 @@ def make_room(
         files: which there are, in the order in which they go; all backbones by default.
     """
     found = exported() if files is None else files
-    total, removed = sum(map(size_of, found)), []
+    total, removed = sum(map(file_size, found)), []
     for path in found:
         if total <= most:
             break
-        size = size_of(path)
+        size = file_size(path)
         if path != keep and remove(path):
             total -= size
             removed.append(path)

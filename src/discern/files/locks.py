@@ -139,7 +139,7 @@ def is_held(path: Path) -> bool:
 def _sign(path: Path) -> None:
     """Write into a lock's file who holds it, for those who wait."""
     with suppress(OSError):  # a full disk
-        descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0))
+        descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(f"{os.getpid()} {socket.gethostname()}\n")
 
@@ -156,7 +156,7 @@ def _describe_holder(path: Path) -> str:
 def _signed(path: Path) -> tuple[int, str] | None:
     """Number and host of the process that has signed a lock's file."""
     with suppress(OSError, UnicodeDecodeError):
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
         with os.fdopen(descriptor, encoding="utf-8") as file:
             if found := _HOLDER.fullmatch(file.read(300)):
                 return int(found[1]), found[2]

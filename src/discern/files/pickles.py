@@ -5,8 +5,7 @@ Another one, :mod:`discern.files.pickles_child`, reads it and writes what it hol
 without any memory, time, file or network that it could abuse. What it has written is read here, and
 checked as if a stranger had written that too.
 
-The limits are those of the system: Linux has all of them, macOS those on time and files, Windows
-none but the time that is waited.
+The limits are those of the system: Linux has all of them, macOS those on time and files.
 """
 
 from __future__ import annotations
@@ -108,7 +107,7 @@ def _run(file: BufferedReader, target: Path) -> str | None:
         reason = message.read(4 * MAX_MESSAGE).decode("utf-8", "replace")
     if done.returncode == pickles_child.REFUSED and reason:
         return reason
-    if done.returncode == -getattr(signal, "SIGXCPU", 0):
+    if done.returncode == -signal.SIGXCPU:
         return _TOO_LONG
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name

@@ -293,7 +293,7 @@ class Dict(dict[object, object]):
 
 
 def _tensor(*about: object) -> Tensor:
-    """By its place, whether it has a gradient, its hooks, and which bits are set."""
+    """A tensor as torch describes it: its place, requires_grad, hooks, and the bits set on it."""
     tensor = Tensor(*about[:4])
     if any(about[6:]):
         tensor.fault = "is negated or conjugated only when it is read"

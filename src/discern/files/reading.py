@@ -19,9 +19,7 @@ MAX_PARTS, MAX_PART_DEPTH = 1_000_000, 50
 """Values of a file, and lists in lists; with references a few lines of YAML can say more."""
 
 
-WITHOUT_WAITING = (
-    getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-)
+WITHOUT_WAITING = os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def read_bytes(path: Path, limit: int, within: Path | None = None) -> bytes:
@@ -49,7 +47,7 @@ def open_regular(path: Path, within: Path | None = None) -> BufferedReader:
     """Open a file for reading as :func:`read_bytes` does, for those who read it in pieces."""
     flags = os.O_RDONLY | WITHOUT_WAITING
     if within is not None:
-        path, flags = inside(path, within), flags | getattr(os, "O_NOFOLLOW", 0)
+        path, flags = inside(path, within), flags | os.O_NOFOLLOW
     _check_regular(os.stat(path), path)  # noqa: PTH116 - for opening a device may do something
     file = os.fdopen(os.open(path, flags), "rb")
     try:

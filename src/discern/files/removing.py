@@ -1,7 +1,6 @@
 """Removing a folder, however deep, and nothing that its links lead to."""
 
 import errno
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,7 +17,7 @@ def remove_tree(folder: Path) -> None:
     except (RecursionError, OSError) as error:
         # Before Python 3.13 it calls itself, and has a file open, for each folder in a folder.
         too_deep = isinstance(error, RecursionError) or error.errno == errno.EMFILE
-        if not too_deep or os.name != "posix":
+        if not too_deep:
             raise
         done = subprocess.run(["/bin/rm", "-rf", "--", folder], capture_output=True, check=False)
         if done.returncode:

@@ -88,6 +88,13 @@ def everything(folder: Path) -> Iterator[os.DirEntry[str]]:
                 left.append(entry.path)
 
 
+def file_size(path: Path) -> int:
+    """Bytes of a file; 0 if it is gone."""
+    with suppress(OSError):
+        return path.lstat().st_size
+    return 0
+
+
 def file_sizes(folder: Path) -> Iterator[int]:
     """The bytes of each file below a folder, hidden or not; links are not followed."""
     for entry in everything(folder):

@@ -15,8 +15,8 @@ SUFFIX = ".safetensors"
 FORMAT = 1
 """Part of the files' names: raised where the same file is converted to another."""
 
-MOST = 10_000_000_000
-"""Bytes that converted files may take together, but for one that is larger."""
+MAX_BYTES = 10_000_000_000
+"""What converted files may take together, but for one that is larger."""
 
 
 BEGUN = ".new-"
@@ -54,4 +54,4 @@ def make_room(keep: Path) -> None:
     for begun in folder().glob(f"{BEGUN}*"):
         if last_used(begun) < time.time() - _DAY:
             shutil.rmtree(begun, ignore_errors=True)
-    engines_folder.make_room(MOST, keep, converted())
+    engines_folder.make_room(MAX_BYTES, keep, converted())

@@ -18,6 +18,9 @@ LOCK = ".run.lock"
 LOCKS = (LOCK, f"{LOCK}{STAND_IN}")
 """Names of a lock's files, which do not make a folder one that has been used."""
 
+INCOMPLETE = ".incomplete"
+"""Folder in it of files that will move into it together, which does not make it one either."""
+
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 """Environment variables of which one is above 0 in all processes of a run but the first."""
 
@@ -26,6 +29,11 @@ MOMENT = 0.5
 
 _held: dict[Path, tuple[int, BaseFileLock]] = {}
 """Folder -> the process that holds it, which a fork of it is not, and its lock."""
+
+
+def is_first_process() -> bool:
+    """Whether this is a run's only process, or the first one of a distributed run."""
+    return all(os.environ.get(rank, "0") in ("", "0") for rank in RANKS)
 
 
 def hold(folder: Path, named_by: str = "folder", patience: float = MOMENT) -> bool:
@@ -42,7 +50,7 @@ def hold(folder: Path, named_by: str = "folder", patience: float = MOMENT) -> bo
         DiscernError: another process holds it, or it cannot be written.
     """
     place = folder.resolve()
-    if any(os.environ.get(rank, "0") not in ("", "0") for rank in RANKS):
+    if not is_first_process():
         return False
     if place in _held and _held[place][0] == os.getpid():
         return False
@@ -79,7 +87,7 @@ def release_all() -> None:
 def held(folder: Path, patience: float = MOMENT) -> Iterator[None]:
     """Keep other processes out of a folder, which is created, within the block.
 
-    Nothing, if this process does so already.
+    A folder that this process holds already stays held after the block.
 
     Raises:
         DiscernError: another process holds it, or it cannot be written.

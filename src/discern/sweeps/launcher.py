@@ -148,12 +148,6 @@ class JobsLauncher(BasicLauncher):
         Raises:
             InterruptedSweepError: a signal that ends a sweep came; no further job was started.
         """
-        if not hasattr(os, "fork"):  # Windows: in this process
-            results: Sequence[JobReturn] = super().launch(job_overrides, initial_job_idx)
-            for place, result in enumerate(results):
-                if self.ended is not None:
-                    self.ended(place, result)
-            return results
         batch = _Batch(job_overrides, initial_job_idx)
         try:
             with _Signals(self._workers) as signals:

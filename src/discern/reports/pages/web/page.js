@@ -74,7 +74,7 @@ function showSeen({ seen, inverted, coloured, size, isDrawing, seconds }) {
   $("seen-pixels").getContext("2d").putImageData(pixels, 0, 0);
   $("seen-pixels").classList.toggle("tiny", width < 100);
   const said = [`${width} × ${height} pixels, ${channels === 1 ? "grey" : "in colour"}`];
-  if (isDrawing) said.push(DATA.drawing.told);
+  if (isDrawing) said.push(DATA.drawing.description);
   else if (size[0] !== width || size[1] !== height) said.push(`scaled and cut at the centre from ${size.map((side) => side.toLocaleString("en")).join(" × ")}`);
   if (coloured && channels === 1) said.push("its colours as grey, for the model knows no colours");
   if (inverted) said.push($("invert").value === "auto" ? "inverted, for it is dark on light" : "inverted");

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from discern.config.preflight import claim_folder
 from discern.errors import DiscernError
+from discern.runs.claim import claim_folder
 from run_files import environment
 
 
@@ -33,7 +33,7 @@ def test_runs_that_start_together_get_folders_of_their_own(tmp_path):
 def test_processes_that_start_together_get_folders_of_their_own(tmp_path):
     program = (
         "from pathlib import Path\n"
-        "from discern.config.preflight import claim_folder\n"
+        "from discern.runs.claim import claim_folder\n"
         "for _ in range(20): print(claim_folder(Path('run')))\n"
     )
     running = [
@@ -60,6 +60,25 @@ def test_a_named_folder_that_is_empty_is_used(tmp_path):
 def test_a_named_folder_with_something_in_it_is_refused(tmp_path):
     (tmp_path / "metrics.csv").write_text("")
     with pytest.raises(DiscernError, match=r"^hydra\.run\.dir=.* is not empty"):
+        claim_folder(tmp_path, "hydra.run.dir")
+
+
+@pytest.mark.parametrize(
+    "ranks",
+    [{"LOCAL_RANK": "1"}, {"NODE_RANK": "1", "LOCAL_RANK": "0"}, {"SLURM_PROCID": "2"}],
+)
+def test_the_other_processes_of_a_run_share_its_folder(tmp_path, monkeypatch, ranks):
+    (tmp_path / "train.log").touch()
+    for name, value in ranks.items():
+        monkeypatch.setenv(name, value)
+    assert claim_folder(tmp_path, "hydra.run.dir") == tmp_path
+
+
+def test_a_rank_that_is_empty_is_that_of_the_first_process(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "")
+    assert claim_folder(tmp_path, "hydra.run.dir") == tmp_path
+    (tmp_path / "train.log").touch()
+    with pytest.raises(DiscernError, match="is not empty"):
         claim_folder(tmp_path, "hydra.run.dir")
 
 
