@@ -115,7 +115,7 @@ MUTATIONS = {
         ("tests/runs/test_holding.py",),
     ),
     "lock of a run's folder": Mutation(
-        "run.py", "with held(Path(cfg.folder)), recorded(", "with recorded(",
+        "run.py", "        held(Path(cfg.folder)),\n", "",
         ("tests/runs/test_holding.py", "tests/test_api.py"),
     ),
     "lock that keeps a sweep": Mutation(
