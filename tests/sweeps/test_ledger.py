@@ -80,6 +80,20 @@ def test_a_job_without_a_last_word_is_unfinished_or_failed_for_a_reason(tmp_path
     assert (ledger.rows()[0].state, ledger.rows()[0].reason) == (State.FAILED, ledger.reasons[0])
 
 
+def test_why_a_job_failed_stays_until_it_is_run_again(tmp_path):
+    ledger = planned(tmp_path, "0.1", "0.2")
+    (tmp_path / "lr=0.1").mkdir()
+    (tmp_path / "lr=0.1" / "config.yaml").touch()
+    ledger.reasons[0] = "its process was ended by SIGKILL"
+    ledger.save()
+    again = Ledger.load(tmp_path)
+    assert again.rows() == ledger.rows()
+    again.resumption(again.jobs[0])
+    assert not Ledger.load(tmp_path).reasons
+    write(tmp_path / "lr=0.1", metrics={"val": {"loss": 0.5}})
+    assert ledger.rows()[0].state is State.DONE  # whose reason nobody has taken back
+
+
 def test_an_interrupted_job_goes_on_from_its_checkpoint_and_another_begins_anew(tmp_path):
     ledger = planned(tmp_path, "0.1", "0.2")
     for job in ledger.jobs:

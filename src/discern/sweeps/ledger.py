@@ -58,7 +58,7 @@ class Ledger:
         objectives: what jobs are ranked by.
         search: the arguments that ask for a search; None for a grid.
         jobs: planned so far.
-        reasons: number of a job -> why it ended, where its folder does not say.
+        reasons: number of a job -> why it failed, where its folder does not say.
     """
 
     folder: Path
@@ -98,6 +98,7 @@ class Ledger:
             "objectives": [asdict(objective) for objective in self.objectives],
             "search": redacted(self.search),
             "jobs": [asdict(replace(job, overrides=job.shown)) for job in self.jobs],
+            "reasons": self.reasons,
         }
         with write_whole(self.folder / SWEEP) as file:
             json.dump(content, file, indent=2, ensure_ascii=False)
@@ -127,7 +128,8 @@ class Ledger:
             raise DiscernError(f"{path} cannot be read: {error.strerror}.") from error
         except ValueError as error:
             raise DiscernError(f"{path} cannot be read: it is not what discern writes.") from error
-        return cls(folder, content.arguments, content.objectives, content.search, content.jobs)
+        found = {name: value for name, value in content if name != "format"}
+        return cls(folder, **found)
 
     def complete(self, given: Mapping[tuple[str, str], str]) -> list[str]:
         """Fill in the secrets of the jobs, which are not written to disk.
@@ -175,7 +177,7 @@ class Ledger:
         values = {each.metric: run.metric(*each.metric.split("/", 1)) for each in objectives}
         absent = [metric for metric, value in values.items() if value is None]
         state, reason = run.state, run.reason
-        if job.number in self.reasons:
+        if job.number in self.reasons and not state.is_settled:
             state, reason = State.FAILED, self.reasons[job.number]
         elif state is State.UNFINISHED and not (folder / CONFIG).exists():
             state = State.WAITING
@@ -205,6 +207,8 @@ class Ledger:
         if folder.is_dir():
             with held(folder, PATIENCE):  # a job may outlive a killed sweep by one batch
                 pass
+        if self.reasons.pop(job.number, None) is not None:
+            self.save()
         if self.row(job).state in (State.INTERRUPTED, State.UNFINISHED):
             with suppress(DiscernError):  # none, or all are damaged
                 last = undamaged_checkpoint(str(folder.absolute()), goes_on=True)
