@@ -8,7 +8,7 @@ import optuna
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from sweeping import begin, results, sweep
+from sweeping import begin, dies, results, sweep
 
 from discern.errors import DiscernError
 from discern.runs.sweep_job import Trial
@@ -114,6 +114,12 @@ def test_failures_and_losses_that_diverge_end_no_search(tmp_path):
     assert len(results(tmp_path / "sweep")["rows"]) == 8
 
 
+def test_a_search_whose_jobs_are_interrupted_ends(tmp_path):
+    settings = (*QUICK, RATES, dies("sysexit"), "hydra.sweeper.n_trials=2")
+    assert sweep(tmp_path, *settings) == 1
+    assert [row["state"] for row in results(tmp_path / "sweep")["rows"]] == ["interrupted"] * 2
+
+
 def test_a_search_that_was_killed_goes_on_with_its_study(tmp_path):
     settings = (*QUICK, RATES, "trainer.max_epochs=8", "hydra.sweeper.n_trials=5")
     number = begin(tmp_path, *settings)
@@ -130,14 +136,54 @@ def test_a_search_that_was_killed_goes_on_with_its_study(tmp_path):
     assert len(study(folder).trials) == 5
 
 
+def rates(folder: Path) -> list[str]:
+    """The learning rate of each job, in order of number."""
+    rows = sorted(results(folder)["rows"], key=lambda row: row["number"])
+    return [row["overrides"]["optimizer.lr"] for row in rows]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
+def test_a_search_that_goes_on_tries_other_values(tmp_path, sampler):
+    chosen = f"hydra/sweeper/sampler={sampler}"
+    first = (*QUICK, RATES, chosen, "trainer.max_epochs=1", "hydra.sweeper.n_trials=3")
+    assert sweep(tmp_path, *first) == 0, said(tmp_path)
+    before = rates(tmp_path / "sweep")
+    more = ("hydra/sweeper=optuna", chosen, "hydra.sweeper.n_trials=6")
+    assert sweep(tmp_path, "sweep.resume=sweep", *more) == 0, said(tmp_path)
+    after = rates(tmp_path / "sweep")
+    assert after[:3] == before
+    assert len(set(after)) == 6
+
+
+def test_an_undisturbed_search_depends_on_the_seed_alone(tmp_path):
+    settings = (*QUICK, RATES, "trainer.max_epochs=1", "hydra.sweeper.n_trials=3", "seed=7")
+    assert sweep(tmp_path, *settings) == 0, said(tmp_path)
+    alone = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=7))
+    space = {"optimizer.lr": FloatDistribution(1e-4, 1e-1, log=True)}
+    asked = [alone.ask(space).params["optimizer.lr"] for _ in range(3)]
+    assert [float(rate) for rate in rates(tmp_path / "sweep")] == asked
+
+
 def test_two_sweeps_join_one_study(tmp_path):
     shared = (*QUICK[:-2], QUICK[-1], RATES, f"hydra.sweeper.storage={tmp_path / 'study.log'}")
     first = begin(tmp_path, *shared, "hydra.sweeper.n_trials=6", "hydra.sweep.dir=one")
-    second = begin(tmp_path, *shared, "hydra.sweeper.n_trials=6", "hydra.sweep.dir=two", "seed=1")
+    second = begin(tmp_path, *shared, "hydra.sweeper.n_trials=6", "hydra.sweep.dir=two")
     assert (end(first), end(second)) == (0, 0), said(tmp_path)
-    rows = [results(tmp_path / name)["rows"] for name in ("one", "two")]
-    assert 6 <= sum(map(len, rows)) <= 7  # each may have asked for the last one
-    assert all(rows)
+    tried = [rates(tmp_path / name) for name in ("one", "two")]
+    assert 6 <= sum(map(len, tried)) <= 7  # each may have asked for the last one
+    assert all(tried)
+    assert not set(tried[0]) & set(tried[1])
+
+
+def test_a_study_of_other_values_is_refused_by_the_name_of_the_setting(tmp_path):
+    shared = (*QUICK[:-2], QUICK[-1], f"hydra.sweeper.storage={tmp_path / 'study.log'}")
+    first = ("optimizer=adam,sgd", "hydra.sweeper.n_trials=1", "hydra.sweep.dir=one")
+    assert sweep(tmp_path, *shared, *first) == 0, said(tmp_path)
+    second = ("optimizer=adam,adamw", "hydra.sweeper.n_trials=2", "hydra.sweep.dir=two")
+    assert sweep(tmp_path, *shared, *second) == 1
+    assert "optimizer=adam,adamw is not what the trials" in said(tmp_path)
+    assert "Traceback" not in said(tmp_path)
+    assert not (tmp_path / "two").exists()
 
 
 def test_hopeless_jobs_are_pruned_as_optuna_says(tmp_path):
@@ -197,6 +243,7 @@ def test_a_study_from_a_stranger_names_no_class_but_a_pruner(tmp_path):
         (["find_lr=choice(use,true)", RATES], "find_lr=use trains with it"),
         (["hydra.sweeper.direction=up", RATES], "hydra.sweeper.direction=up is not allowed"),
         (["hydra.sweeper.direction=[minimize,maximize]", RATES], "direction has 2 values"),
+        (["+hydra.sweeper.sampler.n_startups=1", RATES], "hydra.sweeper.sampler: "),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(tmp_path, arguments, sentence):

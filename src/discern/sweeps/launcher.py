@@ -51,7 +51,7 @@ GUESSED_SECONDS = 1.0
 Overrides = Sequence[str]
 
 
-def check_count(setting: str, value: object, others: str = "") -> None:
+def check_positive(setting: str, value: object, others: str = "") -> None:
     """Check that a setting is a whole number above 0.
 
     Raises:
@@ -120,7 +120,7 @@ class JobsLauncher(BasicLauncher):
     def __init__(self, n_jobs: int | str = "auto") -> None:
         super().__init__()
         if n_jobs != "auto":
-            check_count("hydra.launcher.n_jobs", n_jobs, "auto or ")
+            check_positive("hydra.launcher.n_jobs", n_jobs, "auto or ")
         self.n_jobs = n_jobs
         self.ended: Callable[[int, JobReturn], None] | None = None
         """Called with the index and result of each finished job."""
@@ -159,9 +159,11 @@ class JobsLauncher(BasicLauncher):
             with _Signals(self._workers) as signals:
                 import_for_jobs()
                 self._run(batch, signals, job_timeout(self.config))
-        finally:
-            if not self._open:
-                self._close()
+        except BaseException:
+            self._close()  # whoever catches it takes no more results
+            raise
+        if not self._open:
+            self._close()
         if signals.number is not None:
             raise InterruptedSweepError(signals.number)
         return batch.results
@@ -169,14 +171,16 @@ class JobsLauncher(BasicLauncher):
     def _run(self, batch: _Batch, signals: _Signals, limit: float) -> None:
         ended: list[int] = []
         while True:
-            self._start_workers(batch)
-            for worker in self._workers:
-                if worker.place is None and batch.waiting and signals.number is None:
-                    worker.begin(*batch.next(), limit)
-            # After the next jobs were started: none waits for the report of the one before.
-            for place in ended:
-                if self.ended is not None:
-                    self.ended(place, batch.results[place])
+            try:
+                self._start_workers(batch)
+                for worker in self._workers:
+                    if worker.place is None and batch.waiting and signals.number is None:
+                        worker.begin(*batch.next(), limit)
+            finally:
+                # After the next jobs were started: none waits for the report of the one before.
+                for place in ended:
+                    if self.ended is not None:
+                        self.ended(place, batch.results[place])
             busy = [worker for worker in self._workers if worker.place is not None]
             if not busy:
                 return
@@ -412,6 +416,9 @@ class _Worker:
         self._process.kill()
 
     def close(self) -> None:
+        if self.place is not None:  # it would go on to the end of its job
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
         with contextlib.suppress(OSError):
             self.pipe.send(None)
         self._process.join(GRACE_SECONDS)
