@@ -11,11 +11,12 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from sweeping import begin, dies, results, sweep
 
 from discern.errors import DiscernError
-from discern.runs.sweep_job import Trial
+from discern.runs.sweep_job import TRIAL, Trial
 from discern.sweeps.search import search_space
+from discern.training.fit import stopping_callbacks
 from discern.training.pruning import Pruning
 from discern.training.study import PRUNER
-from run_files import summary
+from run_files import composed, summary
 from starter import end, said, until
 
 QUICK = (
@@ -216,19 +217,54 @@ def test_hopeless_jobs_are_pruned_as_optuna_says(tmp_path):
         assert summary(folder)["state"] == "pruned"
 
 
+def test_a_pruner_may_hold_another(tmp_path):
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    made = optuna.create_study(storage=storage, study_name="sweep")
+    for loss in (0.1, 0.1, 9.0):
+        trial = made.ask()
+        for epoch in (1, 2, 3):
+            trial.report(loss + epoch, epoch)  # all get worse
+        if loss < 1:
+            made.tell(trial, loss)
+    median = {"_target_": "optuna.pruners.MedianPruner", "n_startup_trials": 1}
+    patient = {"_target_": "optuna.pruners.PatientPruner", "patience": 1}
+    made.set_user_attr(PRUNER, {**patient, "wrapped_pruner": median})
+    assert found_trial(Trial(storage, "sweep", 2)).should_prune()
+    made.set_user_attr(PRUNER, {**patient, "wrapped_pruner": None})
+    assert found_trial(Trial(storage, "sweep", 2)).should_prune()
+    made.set_user_attr(PRUNER, {**patient, "wrapped_pruner": {"_target_": "os.system"}})
+    with pytest.raises(DiscernError, match="not a pruner"):
+        found_trial(Trial(storage, "sweep", 2))
+
+
+def found_trial(place: Trial) -> optuna.Trial:
+    """The trial as a job finds it."""
+    callback = Pruning(place, "val/loss")
+
+    class Zero:
+        is_global_zero = True
+
+    callback.setup(Zero(), None, "fit")  # type: ignore[arg-type]
+    assert callback._trial is not None
+    return callback._trial
+
+
+def test_an_objective_in_a_list_prunes_as_one_that_is_not(monkeypatch):
+    monkeypatch.setenv(TRIAL, str(Trial("study.log", "sweep", 0)))
+    for objective in ("val/loss", "[val/loss]"):
+        callbacks = stopping_callbacks(composed(f"objective={objective}"))
+        (pruning,) = [one for one in callbacks if isinstance(one, Pruning)]
+        assert pruning.metric == "val/loss"
+
+
 def test_a_study_from_a_stranger_names_no_class_but_a_pruner(tmp_path):
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     made = optuna.create_study(storage=storage, study_name="sweep")
     made.ask()
     for target in ("os.system", "optuna.pruners.json", "optuna.create_study", "builtins.eval"):
         made.set_user_attr(PRUNER, {"_target_": target, "command": "false"})
-        callback = Pruning(Trial(storage, "sweep", 0), "val/loss")
-
-        class Zero:
-            is_global_zero = True
-
         with pytest.raises(DiscernError, match="not a pruner"):
-            callback.setup(Zero(), None, "fit")  # type: ignore[arg-type]
+            found_trial(Trial(storage, "sweep", 0))
 
 
 @pytest.mark.parametrize(
