@@ -23,6 +23,7 @@ from discern.files.writing import write_whole
 from discern.redaction import missing, redacted
 from discern.runs.folder import (
     CONFIG,
+    FOLD,
     OVERRIDES,
     SUMMARY,
     SWEEP,
@@ -183,9 +184,12 @@ class Ledger:
             state = State.WAITING
         elif state is State.DONE and absent:
             state, reason = State.FAILED, f"{absent[0]} is not a number, or was not logged"
-        epochs = finite(run.facts.get("epochs"))
-        trained = None if epochs is None else int(epochs)
-        return Row(job.number, folder, overrides, state, values, trained, run.seconds, reason)
+        is_fold = FOLD in (key.lstrip("+") for key in overrides)
+        folds = mapping(run.config.get("data")).get("folds") if is_fold else None
+        trained, parts = _whole(run.facts.get("epochs")), _whole(folds)
+        return Row(
+            job.number, folder, overrides, state, values, trained, run.seconds, reason, parts
+        )
 
     def is_validated(self, job: Job) -> bool | None:
         """Whether a job has validation metrics; None if it ended too early to know."""
@@ -259,6 +263,11 @@ class Ledger:
             for name in mapping(metrics)
         }
         return sorted(names)
+
+
+def _whole(value: object) -> int | None:
+    number = finite(value)
+    return None if number is None else int(number)
 
 
 def _is_a_jobs(folder: Path) -> bool:
