@@ -44,7 +44,7 @@ from discern.sweeps.ranking import (
     verdict,
 )
 from discern.sweeps.results import mean_and_sd, results_table, write_results
-from discern.sweeps.rows import Job, Objective, Row
+from discern.sweeps.rows import Job, Row
 from discern.training.job import relative
 
 log = logging.getLogger(__name__)
@@ -96,27 +96,17 @@ def conclude(ledger: Ledger, test: Tester | None, extra: Mapping[str, object]) -
     Returns:
         One row per job.
     """
-    rows, objectives, folder = ledger.rows(), ledger.objectives, ledger.folder
+    rows, folder = ledger.rows(), ledger.folder
     best = _best_of(ledger, rows)
     tested: dict[str, float] = {}
-
-    def write() -> None:
-        facts = {} if best is None else {"best": _best_facts(best, tested)}
-        write_results(folder, rows, objectives, {**extra, **facts})
-
-    write()
-    if best is not None:
-        _keep(folder, best)
+    _write(ledger, rows, best, tested, extra)
     try:
         if test is not None and best is not None and best.row is not None:
             tested = test(ledger, best.row)
+            _write(ledger, rows, best, tested, extra)
     finally:
-        if tested and best is not None:
-            _keep(folder, best)  # once more, with the results of the test
-            write()
-        log.info("\n%s\n", results_table(rows, objectives))
-        _log_best(ledger, rows, best, tested)
-        _draw(rows, best, objectives, folder)
+        _print(ledger, rows, best, tested)
+        _draw(ledger, rows, best)
         log.info("Results: %s", relative(folder))
         if (folder / REPORT).exists():
             log.info("Report: %s", relative(folder / REPORT))
@@ -125,14 +115,28 @@ def conclude(ledger: Ledger, test: Tester | None, extra: Mapping[str, object]) -
 
 def _best_of(ledger: Ledger, rows: Sequence[Row]) -> _Best | None:
     if has_folds(rows):
-        setting = best_group(rows, ledger.objectives)
+        setting = best_group(rows, ledger.ranked_by)
         if setting is None:
             return None
         job = ledger.jobs[setting.rows[0].number]
         kept = {k: v for k, v in job.overrides.items() if k.lstrip("+") not in FOLDS}
         return _Best(Job(job.number, job.name, kept), None, setting)
-    row = best_job(rows, ledger.objectives)
+    row = best_job(rows, ledger.ranked_by)
     return None if row is None else _Best(ledger.jobs[row.number], row, None)
+
+
+def _write(
+    ledger: Ledger,
+    rows: Sequence[Row],
+    best: _Best | None,
+    tested: Mapping[str, float],
+    extra: Mapping[str, object],
+) -> None:
+    """Write the results, best.yaml, and the links to the files of the best job."""
+    facts = {} if best is None else {"best": _best_facts(best, tested)}
+    write_results(ledger.folder, rows, ledger.ranked_by, {**extra, **facts})
+    if best is not None:
+        _keep(ledger.folder, best)
 
 
 def _best_facts(best: _Best, tested: Mapping[str, float]) -> dict[str, object]:
@@ -161,10 +165,9 @@ def _keep(folder: Path, best: _Best) -> None:
         file.write(as_experiment(best.job, kind))
 
 
-def _draw(
-    rows: Sequence[Row], best: _Best | None, objectives: Sequence[Objective], folder: Path
-) -> None:
+def _draw(ledger: Ledger, rows: Sequence[Row], best: _Best | None) -> None:
     """Draw sweep.png, and write the reports of the best job and of the sweep."""
+    objectives, folder = ledger.ranked_by, ledger.folder
     title = f"{objectives[0].metric} of {len(rows)} jobs"
     if varied(rows) and (over := repetitions(rows)):
         title += f": mean ± standard deviation over {over}"
@@ -209,10 +212,15 @@ def _allowing(settings: Mapping[str, object]) -> str:
     return f" {shlex.quote(words)}" if entries else ""
 
 
-def _log_best(
+def _print(
     ledger: Ledger, rows: Sequence[Row], best: _Best | None, tested: Mapping[str, float]
 ) -> None:
-    objectives, folder = ledger.objectives, ledger.folder
+    """Print the ranking, and the command that trains the best job."""
+    objectives, folder = ledger.ranked_by, ledger.folder
+    if objectives != ledger.objectives:
+        metrics = ", ".join(objective.metric for objective in objectives)
+        log.info("No validation: jobs are ranked by %s.", metrics)
+    log.info("\n%s\n", results_table(rows, objectives))
     if best is None:
         _log_metrics(ledger)
         return
@@ -234,7 +242,7 @@ def _log_best(
 
 
 def _log_metrics(ledger: Ledger) -> None:
-    logged, metric = ledger.logged(), ledger.objectives[0].metric
+    logged, metric = ledger.logged(), ledger.ranked_by[0].metric
     if logged and metric not in logged:
         log.error("objective=%s is not logged by any job; they log %s.", metric, ", ".join(logged))
 

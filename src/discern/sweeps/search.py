@@ -184,7 +184,7 @@ class SearchSweeper(JobsSweeper):
         self, study: optuna.Study, ledger: Ledger, jobs: Sequence[Job], numbers: Sequence[int]
     ) -> None:
         location, name = self._location(ledger), study.study_name
-        prunes = self.pruner is not None and len(ledger.objectives) == 1
+        prunes = self.pruner is not None and len(ledger.ranked_by) == 1
         extra = [
             [for_job(TRIAL, str(Trial(location, name, number)))] if prunes else []
             for number in numbers
@@ -197,7 +197,7 @@ class SearchSweeper(JobsSweeper):
         from optuna.trial import TrialState
 
         row = ledger.row(job)
-        values = [row.values.get(objective.metric) for objective in ledger.objectives]
+        values = [row.values.get(objective.metric) for objective in ledger.ranked_by]
         if row.state is State.DONE and None not in values:
             study.tell(number, [value for value in values if value is not None])
         elif row.state is State.PRUNED:
@@ -220,7 +220,7 @@ class SearchSweeper(JobsSweeper):
             raise DiscernError(MISSING) from error
         # discern logs a line per trial itself.
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        directions = [objective.direction for objective in ledger.objectives]
+        directions = [objective.direction for objective in ledger.ranked_by]
         if self.storage is None:
             check_study(ledger.folder / STUDY)
         with refusals_of("hydra.sweeper.storage"):
@@ -263,7 +263,7 @@ class SearchSweeper(JobsSweeper):
             return {}
         from discern.sweeps.importance import importance_of
 
-        importance = importance_of(self._study, ledger.objectives)
+        importance = importance_of(self._study, ledger.ranked_by)
         return {
             "study": redacted_setting(self._location(ledger)),
             "importance": importance,

@@ -94,9 +94,8 @@ class JobsSweeper(Sweeper):
         self.launcher: Launcher
         self._shown = 0
         self._planned = 0
-        self._settled = False
         self._has_begun = False
-        self._best: float | None = None
+        self._best: dict[str, float] = {}
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -370,11 +369,6 @@ class JobsSweeper(Sweeper):
         return [argument for argument in typed if argument.startswith(ALLOWING)]
 
     def _show(self, ledger: Ledger, job: Job, settings: Sequence[str]) -> None:
-        if not self._settled and (validated := ledger.is_validated(job)) is not None:
-            self._settled = True
-            if not validated and ledger.rank_by_training():
-                metrics = ", ".join(objective.metric for objective in ledger.objectives)
-                log.info("No validation: jobs are ranked by %s.", metrics)
         row = ledger.row(job, settings)
         self._shown += 1
         parts = [f"{self._shown}/{max(self._planned, len(ledger.jobs))}", job.name]
@@ -390,20 +384,21 @@ class JobsSweeper(Sweeper):
         self._draw(ledger)
 
     def _keep_best(self, ledger: Ledger, row: Row) -> None:
-        objective = ledger.objectives[0]
+        objective = ledger.ranked_by[0]
         value = row.values.get(objective.metric)
         # Folds are recognized by the settings that differ; none of them is the best.
         folds = FOLD in (name.lstrip("+") for name in row.overrides)
         if row.state is State.DONE and value is not None and not folds:
-            values = [value] if self._best is None else [value, self._best]
-            self._best = min(values, key=lambda each: objective.sign * each)
+            values = [value, self._best.get(objective.metric, value)]
+            self._best[objective.metric] = min(values, key=lambda each: objective.sign * each)
 
     def _draw(self, ledger: Ledger) -> None:
         """Update the progress bar, on a terminal."""
         screen = self.launcher.screen if isinstance(self.launcher, JobsLauncher) else None
         if screen is None:
             return
-        best = "" if self._best is None else f"{ledger.objectives[0].metric} {self._best:.4f}"
+        metric = ledger.ranked_by[0].metric
+        best = f"{metric} {self._best[metric]:.4f}" if metric in self._best else ""
         screen.show(self._shown, max(self._planned, len(ledger.jobs)), best)
 
     def _run_best(self, ledger: Ledger, row: Row) -> dict[str, float]:
