@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobReturn, JobStatus, run_job
+from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from discern.config.durations import seconds_of
@@ -107,6 +108,38 @@ class Done:
     result: JobReturn
     seconds: float
     threads: int
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What Hydra has given to a launcher."""
+
+    hydra_context: HydraContext
+    config: DictConfig
+    task_function: TaskFunction
+
+    @classmethod
+    def of(cls, launcher: BasicLauncher) -> Setup:
+        """That of a launcher, which Hydra has set up."""
+        assert launcher.hydra_context is not None
+        assert launcher.config is not None
+        assert launcher.task_function is not None
+        return cls(launcher.hydra_context, launcher.config, launcher.task_function)
+
+
+def run_one(setup: Setup, overrides: Overrides, number: int) -> JobReturn:
+    """Run a job in this process, whose logging Hydra sets up for each job."""
+    loader = setup.hydra_context.config_loader
+    config = loader.load_sweep_config(setup.config, list(overrides))
+    with open_dict(config):
+        config.hydra.job.id = config.hydra.job.num = number
+    return run_job(
+        hydra_context=setup.hydra_context,
+        task_function=setup.task_function,
+        config=config,
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+    )
 
 
 class JobsLauncher(BasicLauncher):
@@ -228,21 +261,8 @@ class JobsLauncher(BasicLauncher):
             self._workers.append(_Worker(self._one, threads, self.screen, first))
 
     def _one(self, overrides: Overrides, number: int) -> JobReturn:
-        """Run a job in this process, whose logging Hydra sets up for each job."""
-        assert self.hydra_context is not None
-        assert self.config is not None
-        assert self.task_function is not None
-        loader = self.hydra_context.config_loader
-        config = loader.load_sweep_config(self.config, list(overrides))
-        with open_dict(config):
-            config.hydra.job.id = config.hydra.job.num = number
-        return run_job(
-            hydra_context=self.hydra_context,
-            task_function=self.task_function,
-            config=config,
-            job_dir_key="hydra.sweep.dir",
-            job_subdir_key="hydra.sweep.subdir",
-        )
+        """Run a job in this process."""
+        return run_one(Setup.of(self), overrides, number)
 
     def _close(self) -> None:
         for worker in self._workers:
