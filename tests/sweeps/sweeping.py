@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,24 @@ class Dies(Callback):
             raise SystemExit(4)
         if self.how == "raise":
             raise RuntimeError("a mistake\nin two lines")
+
+
+class EndsTest(Callback):
+    """A user's own callback by which the test of a model fails, or waits to be stopped."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def on_test_start(self, trainer, pl_module) -> None:
+        if self.how == "raise":
+            raise RuntimeError("a mistake\nin two lines")
+        Path("testing").touch()
+        time.sleep(60)
+
+
+def ends_test(how: str) -> str:
+    """An override: the test of a job ends in this way."""
+    return f"trainer.callbacks=[{{_target_: sweeping.EndsTest, how: {how}}}]"
 
 
 def dies(*how: str) -> str:

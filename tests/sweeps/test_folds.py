@@ -48,6 +48,7 @@ def test_folds_alone_end_in_mean_and_deviation_and_no_best(cwd):
     assert "best" not in said.replace("best.yaml", "")
     assert "Train it again: python train.py " in said
     assert [row["rank"] for row in told["rows"]] == [None] * 3
+    assert [row["folds"] for row in told["rows"]] == [3] * 3
 
 
 def test_of_several_settings_the_best_mean_is_the_best(cwd):

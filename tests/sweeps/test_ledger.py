@@ -80,6 +80,20 @@ def test_a_job_without_a_last_word_is_unfinished_or_failed_for_a_reason(tmp_path
     assert (ledger.rows()[0].state, ledger.rows()[0].reason) == (State.FAILED, ledger.reasons[0])
 
 
+def test_why_a_job_failed_stays_until_it_is_run_again(tmp_path):
+    ledger = planned(tmp_path, "0.1", "0.2")
+    (tmp_path / "lr=0.1").mkdir()
+    (tmp_path / "lr=0.1" / "config.yaml").touch()
+    ledger.reasons[0] = "its process was ended by SIGKILL"
+    ledger.save()
+    again = Ledger.load(tmp_path)
+    assert again.rows() == ledger.rows()
+    again.resumption(again.jobs[0])
+    assert not Ledger.load(tmp_path).reasons
+    write(tmp_path / "lr=0.1", metrics={"val": {"loss": 0.5}})
+    assert ledger.rows()[0].state is State.DONE  # whose reason nobody has taken back
+
+
 def test_an_interrupted_job_goes_on_from_its_checkpoint_and_another_begins_anew(tmp_path):
     ledger = planned(tmp_path, "0.1", "0.2")
     for job in ledger.jobs:
@@ -104,14 +118,26 @@ def test_of_another_version_a_sentence_says_so(tmp_path, name):
 
 def test_without_validation_images_jobs_are_ranked_by_training(tmp_path):
     ledger = planned(tmp_path, "0.1", "0.2")
-    assert ledger.is_validated(ledger.jobs[0]) is None
+    assert (ledger.rows()[0].state, ledger.ranked_by) == (State.WAITING, [LOSS])
     write(tmp_path / "lr=0.1", validated=False, metrics={"train": {"loss": 0.25}})
-    assert ledger.is_validated(ledger.jobs[0]) is False
-    assert ledger.rank_by_training()
-    assert not ledger.rank_by_training()
-    assert ledger.objectives == [Objective("train/loss", "minimize")]
-    assert ledger.rows()[0].values == {"train/loss": 0.25}
-    assert Ledger.load(tmp_path).objectives == ledger.objectives
+    for each in (ledger, Ledger.load(tmp_path)):
+        assert each.row(each.jobs[0]).values == {"train/loss": 0.25}
+        assert each.ranked_by == [Objective("train/loss", "minimize")]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_order_in_which_jobs_end_does_not_decide_what_they_are_ranked_by(tmp_path, first):
+    ledger = planned(tmp_path, "0.1", "0.2")
+    for name, validated in (("lr=0.1", first), ("lr=0.2", not first)):
+        metrics = {"train": {"loss": 0.25}} | ({"val": {"loss": 0.5}} if validated else {})
+        write(tmp_path / name, validated=validated, metrics=metrics)
+        ledger.row(ledger.jobs[int(name == "lr=0.2")])
+    for each in (ledger, Ledger.load(tmp_path)):
+        rows = sorted(each.rows(), key=lambda row: row.state)
+        assert each.ranked_by == [LOSS]
+        assert [row.values for row in rows] == [{"val/loss": 0.5}, {"val/loss": None}]
+        assert rows[1].state is State.FAILED
+        assert rows[1].reason == "it has no validation, and other jobs are ranked by val/loss"
 
 
 @pytest.mark.parametrize(

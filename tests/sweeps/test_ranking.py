@@ -309,6 +309,16 @@ def test_the_test_over_folds_allows_for_the_images_that_they_share():
     assert f"(corrected paired t-test over 3 folds, p = {p:.2g})" in sentence
 
 
+def test_the_images_that_folds_share_follow_from_all_folds_not_from_those_that_ran():
+    # Three folds of ten: the held-out images are a ninth of those trained on.
+    losses = {"a": (0.10, 0.20, 0.30), "b": (0.20, 0.22, 0.33)}
+    rows = [replace(row, folds=10) for row in folded(**losses)]
+    t = 1.98680 * math.sqrt(1 / 3) / math.sqrt(1 / 3 + 1 / 9)
+    p = 1 - t / math.sqrt(2 + t * t)
+    sentence = verdict(group_rows(rows, [LOSS]), LOSS)
+    assert f"(corrected paired t-test over 3 folds, p = {p:.2g})" in sentence
+
+
 def judged_folds(**losses) -> str:
     return verdict(group_rows(folded(**losses), [LOSS]), LOSS)
 

@@ -8,14 +8,15 @@ import optuna
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from sweeping import begin, results, sweep
+from sweeping import begin, dies, results, sweep
 
 from discern.errors import DiscernError
-from discern.runs.sweep_job import Trial
+from discern.runs.sweep_job import TRIAL, Trial
 from discern.sweeps.search import search_space
+from discern.training.fit import stopping_callbacks
 from discern.training.pruning import Pruning
 from discern.training.study import PRUNER
-from run_files import summary
+from run_files import composed, summary
 from starter import end, said, until
 
 QUICK = (
@@ -114,6 +115,12 @@ def test_failures_and_losses_that_diverge_end_no_search(tmp_path):
     assert len(results(tmp_path / "sweep")["rows"]) == 8
 
 
+def test_a_search_whose_jobs_are_interrupted_ends(tmp_path):
+    settings = (*QUICK, RATES, dies("sysexit"), "hydra.sweeper.n_trials=2")
+    assert sweep(tmp_path, *settings) == 1
+    assert [row["state"] for row in results(tmp_path / "sweep")["rows"]] == ["interrupted"] * 2
+
+
 def test_a_search_that_was_killed_goes_on_with_its_study(tmp_path):
     settings = (*QUICK, RATES, "trainer.max_epochs=8", "hydra.sweeper.n_trials=5")
     number = begin(tmp_path, *settings)
@@ -130,14 +137,54 @@ def test_a_search_that_was_killed_goes_on_with_its_study(tmp_path):
     assert len(study(folder).trials) == 5
 
 
+def rates(folder: Path) -> list[str]:
+    """The learning rate of each job, in order of number."""
+    rows = sorted(results(folder)["rows"], key=lambda row: row["number"])
+    return [row["overrides"]["optimizer.lr"] for row in rows]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
+def test_a_search_that_goes_on_tries_other_values(tmp_path, sampler):
+    chosen = f"hydra/sweeper/sampler={sampler}"
+    first = (*QUICK, RATES, chosen, "trainer.max_epochs=1", "hydra.sweeper.n_trials=3")
+    assert sweep(tmp_path, *first) == 0, said(tmp_path)
+    before = rates(tmp_path / "sweep")
+    more = ("hydra/sweeper=optuna", chosen, "hydra.sweeper.n_trials=6")
+    assert sweep(tmp_path, "sweep.resume=sweep", *more) == 0, said(tmp_path)
+    after = rates(tmp_path / "sweep")
+    assert after[:3] == before
+    assert len(set(after)) == 6
+
+
+def test_an_undisturbed_search_depends_on_the_seed_alone(tmp_path):
+    settings = (*QUICK, RATES, "trainer.max_epochs=1", "hydra.sweeper.n_trials=3", "seed=7")
+    assert sweep(tmp_path, *settings) == 0, said(tmp_path)
+    alone = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=7))
+    space = {"optimizer.lr": FloatDistribution(1e-4, 1e-1, log=True)}
+    asked = [alone.ask(space).params["optimizer.lr"] for _ in range(3)]
+    assert [float(rate) for rate in rates(tmp_path / "sweep")] == asked
+
+
 def test_two_sweeps_join_one_study(tmp_path):
     shared = (*QUICK[:-2], QUICK[-1], RATES, f"hydra.sweeper.storage={tmp_path / 'study.log'}")
     first = begin(tmp_path, *shared, "hydra.sweeper.n_trials=6", "hydra.sweep.dir=one")
-    second = begin(tmp_path, *shared, "hydra.sweeper.n_trials=6", "hydra.sweep.dir=two", "seed=1")
+    second = begin(tmp_path, *shared, "hydra.sweeper.n_trials=6", "hydra.sweep.dir=two")
     assert (end(first), end(second)) == (0, 0), said(tmp_path)
-    rows = [results(tmp_path / name)["rows"] for name in ("one", "two")]
-    assert 6 <= sum(map(len, rows)) <= 7  # each may have asked for the last one
-    assert all(rows)
+    tried = [rates(tmp_path / name) for name in ("one", "two")]
+    assert 6 <= sum(map(len, tried)) <= 7  # each may have asked for the last one
+    assert all(tried)
+    assert not set(tried[0]) & set(tried[1])
+
+
+def test_a_study_of_other_values_is_refused_by_the_name_of_the_setting(tmp_path):
+    shared = (*QUICK[:-2], QUICK[-1], f"hydra.sweeper.storage={tmp_path / 'study.log'}")
+    first = ("optimizer=adam,sgd", "hydra.sweeper.n_trials=1", "hydra.sweep.dir=one")
+    assert sweep(tmp_path, *shared, *first) == 0, said(tmp_path)
+    second = ("optimizer=adam,adamw", "hydra.sweeper.n_trials=2", "hydra.sweep.dir=two")
+    assert sweep(tmp_path, *shared, *second) == 1
+    assert "optimizer=adam,adamw is not what the trials" in said(tmp_path)
+    assert "Traceback" not in said(tmp_path)
+    assert not (tmp_path / "two").exists()
 
 
 def test_hopeless_jobs_are_pruned_as_optuna_says(tmp_path):
@@ -170,19 +217,54 @@ def test_hopeless_jobs_are_pruned_as_optuna_says(tmp_path):
         assert summary(folder)["state"] == "pruned"
 
 
+def test_a_pruner_may_hold_another(tmp_path):
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    made = optuna.create_study(storage=storage, study_name="sweep")
+    for loss in (0.1, 0.1, 9.0):
+        trial = made.ask()
+        for epoch in (1, 2, 3):
+            trial.report(loss + epoch, epoch)  # all get worse
+        if loss < 1:
+            made.tell(trial, loss)
+    median = {"_target_": "optuna.pruners.MedianPruner", "n_startup_trials": 1}
+    patient = {"_target_": "optuna.pruners.PatientPruner", "patience": 1}
+    made.set_user_attr(PRUNER, {**patient, "wrapped_pruner": median})
+    assert found_trial(Trial(storage, "sweep", 2)).should_prune()
+    made.set_user_attr(PRUNER, {**patient, "wrapped_pruner": None})
+    assert found_trial(Trial(storage, "sweep", 2)).should_prune()
+    made.set_user_attr(PRUNER, {**patient, "wrapped_pruner": {"_target_": "os.system"}})
+    with pytest.raises(DiscernError, match="not a pruner"):
+        found_trial(Trial(storage, "sweep", 2))
+
+
+def found_trial(place: Trial) -> optuna.Trial:
+    """The trial as a job finds it."""
+    callback = Pruning(place, "val/loss")
+
+    class Zero:
+        is_global_zero = True
+
+    callback.setup(Zero(), None, "fit")  # type: ignore[arg-type]
+    assert callback._trial is not None
+    return callback._trial
+
+
+def test_an_objective_in_a_list_prunes_as_one_that_is_not(monkeypatch):
+    monkeypatch.setenv(TRIAL, str(Trial("study.log", "sweep", 0)))
+    for objective in ("val/loss", "[val/loss]"):
+        callbacks = stopping_callbacks(composed(f"objective={objective}"))
+        (pruning,) = [one for one in callbacks if isinstance(one, Pruning)]
+        assert pruning.metric == "val/loss"
+
+
 def test_a_study_from_a_stranger_names_no_class_but_a_pruner(tmp_path):
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     made = optuna.create_study(storage=storage, study_name="sweep")
     made.ask()
     for target in ("os.system", "optuna.pruners.json", "optuna.create_study", "builtins.eval"):
         made.set_user_attr(PRUNER, {"_target_": target, "command": "false"})
-        callback = Pruning(Trial(storage, "sweep", 0), "val/loss")
-
-        class Zero:
-            is_global_zero = True
-
         with pytest.raises(DiscernError, match="not a pruner"):
-            callback.setup(Zero(), None, "fit")  # type: ignore[arg-type]
+            found_trial(Trial(storage, "sweep", 0))
 
 
 @pytest.mark.parametrize(
@@ -197,6 +279,7 @@ def test_a_study_from_a_stranger_names_no_class_but_a_pruner(tmp_path):
         (["find_lr=choice(use,true)", RATES], "find_lr=use trains with it"),
         (["hydra.sweeper.direction=up", RATES], "hydra.sweeper.direction=up is not allowed"),
         (["hydra.sweeper.direction=[minimize,maximize]", RATES], "direction has 2 values"),
+        (["+hydra.sweeper.sampler.n_startups=1", RATES], "hydra.sweeper.sampler: "),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(tmp_path, arguments, sentence):

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweeping import begin, dies, results, sweep
+from sweeping import begin, dies, ends_test, results, sweep
 
+from discern.sweeps.outcome import read_sweep
 from photos import photo_folder
 from run_files import metrics_csv, same_bits, summary, weights
 from starter import end, invoke, said, until
@@ -110,7 +111,74 @@ def test_jobs_that_fail_or_die_are_rows_and_the_others_finish(tmp_path):
     assert rows[3]["reason"] == "a mistake"
     assert found["rows"][0]["number"] == 1
     assert "4 of 5 jobs failed." in said(tmp_path)
+    # A new process knows them too, as for the page and for discern.sweep.
+    again = [(row.state, row.reason) for _, row in read_sweep(tmp_path / "sweep").ranking]
+    assert again == [(row["state"], row["reason"]) for row in found["rows"]]
+    assert "SIGKILL" in (tmp_path / "sweep" / "report.html").read_text()
     assert "Traceback" not in said(tmp_path)
+
+
+def test_a_sweep_whose_best_job_cannot_be_tested_is_ranked_and_says_why(tmp_path):
+    undrawable = {"discern.sweeps.conclusion": {"draw_sweep": None}}
+    settings = (*QUICK, ends_test("raise"), "optimizer.lr=1e-2,1e-4")
+    assert end(begin(tmp_path, *settings, changes=undrawable)) == 1
+    found = results(tmp_path / "sweep")
+    assert [row["rank"] for row in found["rows"]] == [1, 2]
+    assert found["best"]["test"] == {}
+    printed = said(tmp_path)
+    assert found["best"]["command"] in printed
+    assert "sweep.png was not drawn" in printed
+    best = found["rows"][0]["folder"]
+    assert f"Error: The test of the best job, {best}, failed: a mistake." in printed
+    assert "Traceback" not in printed
+
+
+def test_ctrl_c_in_the_test_of_the_best_job_keeps_the_ranking(tmp_path):
+    number = begin(tmp_path, *QUICK, ends_test("wait"), "optimizer.lr=1e-2,1e-4")
+    until((tmp_path / "testing").exists, number)
+    os.kill(number, signal.SIGINT)
+    assert end(number) == 130, said(tmp_path)
+    folder = tmp_path / "sweep"
+    found = results(folder)
+    assert [row["rank"] for row in found["rows"]] == [1, 2]
+    assert all((folder / name).exists() for name in ("results.csv", "sweep.png", "best.yaml"))
+    printed = said(tmp_path)
+    assert found["best"]["command"] in printed
+    assert "Interrupted. Continue: python train.py -m sweep.resume=sweep" in printed
+
+
+NO_SECOND_PROCESS = """
+import errno, os
+from discern.sweeps import launcher
+
+class Worker(launcher._Worker):
+    begun = 0
+
+    def __init__(self, *arguments):
+        if Worker.begun:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        Worker.begun += 1
+        super().__init__(*arguments)
+
+launcher._Worker = Worker
+from discern.commands.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("search", [(), ("hydra/sweeper=optuna", "hydra.sweeper.n_trials=3")])
+def test_a_sweep_that_can_start_no_process_ends_and_says_why(tmp_path, search):
+    # The process of a job that failed is not used again.
+    jobs = ("optimizer.lr=-1" + (",-2" if search else ",1e-2"), *search)
+    done = invoke("-c", NO_SECOND_PROCESS, "train", "-m", *QUICK, *jobs, cwd=tmp_path, draws=False)
+    assert done.returncode == 1
+    states = [row["state"] for row in results(tmp_path / "sweep")["rows"]]
+    assert states == ["failed", "not run"]
+    why = "hydra/launcher=jobs cannot go on: Resource temporarily unavailable."
+    assert f"Error: {why}" in done.stderr
+    assert "Continue: python train.py -m sweep.resume=sweep" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "1/" in done.stdout  # the job that ended before is told of
 
 
 def test_a_wrong_value_and_a_loss_that_diverges_are_rows(tmp_path):

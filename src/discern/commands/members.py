@@ -113,7 +113,7 @@ def _of_sweep(folder: Path) -> list[Path]:
     from discern.sweeps.ranking import listed_rows
 
     ledger = Ledger.load(folder)
-    rows = [row for _, row in listed_rows(ledger.rows(), ledger.objectives)]
+    rows = [row for _, row in listed_rows(ledger.rows(), ledger.ranked_by)]
     found = [checkpoint_in(row.folder) for row in rows if row.state is State.DONE]
     return [path for path in found if path is not None]
 

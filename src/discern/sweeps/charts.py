@@ -247,9 +247,9 @@ def curve_charts(ledger: Ledger, rows: Sequence[Row]) -> dict[str, Chart]:
     """Each objective by epoch, by the charts' ids: a line per job, or per setting over seeds."""
     grouped = bool(repetitions(rows))
     ranked: Sequence[Row | Group] = (
-        [group for _, group in ranked_groups(rows, ledger.objectives)]
+        [group for _, group in ranked_groups(rows, ledger.ranked_by)]
         if grouped
-        else [row for _, row in rank_rows(rows, ledger.objectives)]
+        else [row for _, row in rank_rows(rows, ledger.ranked_by)]
     )
     shown = ranked[:MAX_CURVES]
     epochs = {
@@ -259,7 +259,7 @@ def curve_charts(ledger: Ledger, rows: Sequence[Row]) -> dict[str, Chart]:
         if is_run(row.folder)
     }
     charts: dict[str, Chart] = {}
-    for number, objective in enumerate(ledger.objectives):
+    for number, objective in enumerate(ledger.ranked_by):
         curves = {
             folder: drawn
             for folder, of in epochs.items()

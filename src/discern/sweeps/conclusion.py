@@ -8,7 +8,7 @@ import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import yaml
@@ -68,59 +68,117 @@ NOT_THE_MODEL = ("hparams_search", "test", "train", "ckpt_path", "tags", "object
 """Settings without influence on how a model is trained."""
 
 
+@dataclass(frozen=True)
+class _Best:
+    """What a sweep has found.
+
+    Attributes:
+        job: the best one; of folds, the best setting as a job without a fold.
+        row: the outcome of the job; None of folds.
+        setting: the jobs of the setting, of folds; None otherwise.
+    """
+
+    job: Job
+    row: Row | None
+    setting: Group | None
+
+
 def conclude(ledger: Ledger, test: Tester | None, extra: Mapping[str, object]) -> list[Row]:
-    """Rank the jobs, print the results, and write them into the sweep's folder.
+    """Rank the jobs, write the results into the sweep's folder, and print them.
+
+    The ranking is written and printed also where the test fails or is interrupted.
 
     Args:
         ledger: of the sweep.
-        test: measures the best job on the test split; None after an interruption.
+        test: measures the best job on the test split; None where the sweep could not go on.
         extra: further entries of results.json.
 
     Returns:
         One row per job.
     """
-    rows, objectives, folder = ledger.rows(), ledger.objectives, ledger.folder
-    folds, best, facts = has_folds(rows), best_job(rows, objectives), dict(extra)
-    setting = best_group(rows, objectives) if folds else None
-    job = None if best is None else ledger.jobs[best.number]
+    rows, folder = ledger.rows(), ledger.folder
+    best = _best_of(ledger, rows)
     tested: dict[str, float] = {}
-    if setting is not None:
-        job = _keep_setting(ledger, setting)
-        metrics = {
-            metric: {**asdict(spread), "counted": setting.counted(metric)}
-            for metric, spread in setting.spreads.items()
-        }
-        facts["best"] = {"setting": setting.overrides, "folds": metrics, "command": _command(job)}
-    elif best is not None and job is not None:
-        _link(folder / BEST, job.name)
-        _write_best(folder, job)
-        if test is not None:
-            tested = test(ledger, best)
-            # Once more, with the results of the test. It may have been interrupted.
-            _link(folder / BEST, job.name)
-        facts["best"] = {"folder": job.name, "command": _command(job), "test": tested}
-    write_results(folder, rows, objectives, facts)
+    _write(ledger, rows, best, tested, extra)
+    try:
+        if test is not None and best is not None and best.row is not None:
+            tested = test(ledger, best.row)
+            _write(ledger, rows, best, tested, extra)
+    finally:
+        _print(ledger, rows, best, tested)
+        _draw(ledger, rows, best)
+        log.info("Results: %s", relative(folder))
+        if (folder / REPORT).exists():
+            log.info("Report: %s", relative(folder / REPORT))
+    return rows
+
+
+def _best_of(ledger: Ledger, rows: Sequence[Row]) -> _Best | None:
+    if has_folds(rows):
+        setting = best_group(rows, ledger.ranked_by)
+        if setting is None:
+            return None
+        job = ledger.jobs[setting.rows[0].number]
+        kept = {k: v for k, v in job.overrides.items() if k.lstrip("+") not in FOLDS}
+        return _Best(Job(job.number, job.name, kept), None, setting)
+    row = best_job(rows, ledger.ranked_by)
+    return None if row is None else _Best(ledger.jobs[row.number], row, None)
+
+
+def _write(
+    ledger: Ledger,
+    rows: Sequence[Row],
+    best: _Best | None,
+    tested: Mapping[str, float],
+    extra: Mapping[str, object],
+) -> None:
+    """Write the results, best.yaml, and the links to the files of the best job."""
+    facts = {} if best is None else {"best": _best_facts(best, tested)}
+    write_results(ledger.folder, rows, ledger.ranked_by, {**extra, **facts})
+    if best is not None:
+        _keep(ledger.folder, best)
+
+
+def _best_facts(best: _Best, tested: Mapping[str, float]) -> dict[str, object]:
+    """The entry of results.json."""
+    if best.setting is None:
+        return {"folder": best.job.name, "command": _command(best.job), "test": tested}
+    metrics = {
+        metric: {**asdict(spread), "counted": best.setting.counted(metric)}
+        for metric, spread in best.setting.spreads.items()
+    }
+    return {
+        "setting": best.setting.overrides, "folds": metrics, "command": _command(best.job)
+    }  # fmt: skip
+
+
+def _keep(folder: Path, best: _Best) -> None:
+    """Write best.yaml, and the links to the files of the best job."""
+    kind = "best job of a sweep"
+    if best.setting is None:
+        _link(folder / BEST, best.job.name)
+    else:
+        # Left by a sweep whose jobs were no folds when it was begun.
+        _remove_links(folder / BEST)
+        kind = f"{'best setting' if best.setting.overrides else 'settings'} of a cross-validation"
+    with write_whole(folder / BEST_FILE) as file:
+        file.write(as_experiment(best.job, kind))
+
+
+def _draw(ledger: Ledger, rows: Sequence[Row], best: _Best | None) -> None:
+    """Draw sweep.png, and write the reports of the best job and of the sweep."""
+    objectives, folder = ledger.ranked_by, ledger.folder
     title = f"{objectives[0].metric} of {len(rows)} jobs"
     if varied(rows) and (over := repetitions(rows)):
         title += f": mean ± standard deviation over {over}"
-    draw_sweep(rows, objectives[0], title, folder / "sweep.png")
-    if best is not None:
-        write_job_report(best.folder)  # with the results of the test
+    with _failures_logged("sweep.png was not drawn"):
+        draw_sweep(rows, objectives[0], title, folder / "sweep.png")
+    if best is not None and best.row is not None:
+        write_job_report(best.row.folder)  # with the results of the test
     runs = [row.folder for row in rows if is_run(row.folder)]
     if not runs or any(map(_reports, runs)):
         with _failures_logged("The report of the sweep was not written"):
             write_sweep_page(folder)
-    log.info("\n%s\n", results_table(rows, objectives))
-    if job is None:
-        _log_metrics(ledger)
-    else:
-        if repetitions(rows) and (varied(rows) or not folds):
-            log.info("%s", verdict(group_rows(rows, objectives), objectives[0]))
-        _log_best(job, setting, tested, folder)
-    log.info("Results: %s", relative(folder))
-    if (folder / REPORT).exists():
-        log.info("Report: %s", relative(folder / REPORT))
-    return rows
 
 
 def write_job_report(folder: Path) -> None:
@@ -147,23 +205,6 @@ def _reports(folder: Path) -> bool:
     return read_run(folder).config.get("report", True) is not False
 
 
-def _keep_setting(ledger: Ledger, setting: Group) -> Job:
-    """Write best.yaml of the best setting over folds; the setting as a job without a fold."""
-    job = ledger.jobs[setting.rows[0].number]
-    kept = {k: v for k, v in job.overrides.items() if k.lstrip("+") not in FOLDS}
-    job = Job(job.number, job.name, kept)
-    # Left by a sweep whose jobs were no folds when it was begun.
-    _remove_links(ledger.folder / BEST)
-    kind = "best setting" if setting.overrides else "settings"
-    _write_best(ledger.folder, job, f"{kind} of a cross-validation")
-    return job
-
-
-def _write_best(folder: Path, job: Job, kind: str = "best job of a sweep") -> None:
-    with write_whole(folder / BEST_FILE) as file:
-        file.write(as_experiment(job, kind))
-
-
 def _allowing(settings: Mapping[str, object]) -> str:
     """The ``allow_targets`` to type for a file of settings outside ``./conf``."""
     entries = to_be_allowed(settings)
@@ -171,24 +212,37 @@ def _allowing(settings: Mapping[str, object]) -> str:
     return f" {shlex.quote(words)}" if entries else ""
 
 
-def _log_best(job: Job, setting: Group | None, tested: Mapping[str, float], folder: Path) -> None:
-    if setting is not None and setting.overrides:
-        name = described(setting.overrides)
-        for metric, spread in setting.spreads.items():
-            mean, folds = mean_and_sd(spread), setting.counted(metric)
+def _print(
+    ledger: Ledger, rows: Sequence[Row], best: _Best | None, tested: Mapping[str, float]
+) -> None:
+    """Print the ranking, and the command that trains the best job."""
+    objectives, folder = ledger.ranked_by, ledger.folder
+    if objectives != ledger.objectives:
+        metrics = ", ".join(objective.metric for objective in objectives)
+        log.info("No validation: jobs are ranked by %s.", metrics)
+    log.info("\n%s\n", results_table(rows, objectives))
+    if best is None:
+        _log_metrics(ledger)
+        return
+    if repetitions(rows) and (varied(rows) or not has_folds(rows)):
+        log.info("%s", verdict(group_rows(rows, objectives), objectives[0]))
+    if best.setting is not None and best.setting.overrides:
+        name = described(best.setting.overrides)
+        for metric, spread in best.setting.spreads.items():
+            mean, folds = mean_and_sd(spread), best.setting.counted(metric)
             log.info("Best setting: %s, %s %s over %s folds", name, metric, mean, folds)
     if tested:
         names, ((_, *values),) = metric_cells({"test": tested})
         pairs = ", ".join(map(" ".join, zip(names, values, strict=True)))
         log.info("Test metrics of the best job: %s", pairs)
-    log.info("Train it again: %s", _command(job))
+    log.info("Train it again: %s", _command(best.job))
     file = folder / BEST_FILE
     allowing = _allowing(yaml.safe_load(file.read_text(encoding="utf-8")))
     log.info("  or: python train.py experiment=%s%s", shlex.quote(str(relative(file))), allowing)
 
 
 def _log_metrics(ledger: Ledger) -> None:
-    logged, metric = ledger.logged(), ledger.objectives[0].metric
+    logged, metric = ledger.logged(), ledger.ranked_by[0].metric
     if logged and metric not in logged:
         log.error("objective=%s is not logged by any job; they log %s.", metric, ", ".join(logged))
 

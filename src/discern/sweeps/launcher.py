@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobReturn, JobStatus, run_job
+from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from discern.config.durations import seconds_of
@@ -51,7 +52,7 @@ GUESSED_SECONDS = 1.0
 Overrides = Sequence[str]
 
 
-def check_count(setting: str, value: object, others: str = "") -> None:
+def check_positive(setting: str, value: object, others: str = "") -> None:
     """Check that a setting is a whole number above 0.
 
     Raises:
@@ -109,6 +110,38 @@ class Done:
     threads: int
 
 
+@dataclass(frozen=True)
+class Setup:
+    """What Hydra has given to a launcher."""
+
+    hydra_context: HydraContext
+    config: DictConfig
+    task_function: TaskFunction
+
+    @classmethod
+    def of(cls, launcher: BasicLauncher) -> Setup:
+        """That of a launcher, which Hydra has set up."""
+        assert launcher.hydra_context is not None
+        assert launcher.config is not None
+        assert launcher.task_function is not None
+        return cls(launcher.hydra_context, launcher.config, launcher.task_function)
+
+
+def run_one(setup: Setup, overrides: Overrides, number: int) -> JobReturn:
+    """Run a job in this process, whose logging Hydra sets up for each job."""
+    loader = setup.hydra_context.config_loader
+    config = loader.load_sweep_config(setup.config, list(overrides))
+    with open_dict(config):
+        config.hydra.job.id = config.hydra.job.num = number
+    return run_job(
+        hydra_context=setup.hydra_context,
+        task_function=setup.task_function,
+        config=config,
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+    )
+
+
 class JobsLauncher(BasicLauncher):
     """Runs jobs in one process or several.
 
@@ -120,7 +153,7 @@ class JobsLauncher(BasicLauncher):
     def __init__(self, n_jobs: int | str = "auto") -> None:
         super().__init__()
         if n_jobs != "auto":
-            check_count("hydra.launcher.n_jobs", n_jobs, "auto or ")
+            check_positive("hydra.launcher.n_jobs", n_jobs, "auto or ")
         self.n_jobs = n_jobs
         self.ended: Callable[[int, JobReturn], None] | None = None
         """Called with the index and result of each finished job."""
@@ -153,9 +186,11 @@ class JobsLauncher(BasicLauncher):
             with _Signals(self._workers) as signals:
                 import_for_jobs()
                 self._run(batch, signals, job_timeout(self.config))
-        finally:
-            if not self._open:
-                self._close()
+        except BaseException:
+            self._close()  # whoever catches it takes no more results
+            raise
+        if not self._open:
+            self._close()
         if signals.number is not None:
             raise InterruptedSweepError(signals.number)
         return batch.results
@@ -163,14 +198,16 @@ class JobsLauncher(BasicLauncher):
     def _run(self, batch: _Batch, signals: _Signals, limit: float) -> None:
         ended: list[int] = []
         while True:
-            self._start_workers(batch)
-            for worker in self._workers:
-                if worker.place is None and batch.waiting and signals.number is None:
-                    worker.begin(*batch.next(), limit)
-            # After the next jobs were started: none waits for the report of the one before.
-            for place in ended:
-                if self.ended is not None:
-                    self.ended(place, batch.results[place])
+            try:
+                self._start_workers(batch)
+                for worker in self._workers:
+                    if worker.place is None and batch.waiting and signals.number is None:
+                        worker.begin(*batch.next(), limit)
+            finally:
+                # After the next jobs were started: none waits for the report of the one before.
+                for place in ended:
+                    if self.ended is not None:
+                        self.ended(place, batch.results[place])
             busy = [worker for worker in self._workers if worker.place is not None]
             if not busy:
                 return
@@ -218,21 +255,8 @@ class JobsLauncher(BasicLauncher):
             self._workers.append(_Worker(self._one, threads, self.screen, first))
 
     def _one(self, overrides: Overrides, number: int) -> JobReturn:
-        """Run a job in this process, whose logging Hydra sets up for each job."""
-        assert self.hydra_context is not None
-        assert self.config is not None
-        assert self.task_function is not None
-        loader = self.hydra_context.config_loader
-        config = loader.load_sweep_config(self.config, list(overrides))
-        with open_dict(config):
-            config.hydra.job.id = config.hydra.job.num = number
-        return run_job(
-            hydra_context=self.hydra_context,
-            task_function=self.task_function,
-            config=config,
-            job_dir_key="hydra.sweep.dir",
-            job_subdir_key="hydra.sweep.subdir",
-        )
+        """Run a job in this process."""
+        return run_one(Setup.of(self), overrides, number)
 
     def _close(self) -> None:
         for worker in self._workers:
@@ -406,6 +430,9 @@ class _Worker:
         self._process.kill()
 
     def close(self) -> None:
+        if self.place is not None:  # it would go on to the end of its job
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
         with contextlib.suppress(OSError):
             self.pipe.send(None)
         self._process.join(GRACE_SECONDS)

@@ -23,6 +23,7 @@ from discern.files.writing import write_whole
 from discern.redaction import missing, redacted
 from discern.runs.folder import (
     CONFIG,
+    FOLD,
     OVERRIDES,
     SUMMARY,
     SWEEP,
@@ -55,10 +56,10 @@ class Ledger:
     Attributes:
         folder: of the sweep.
         arguments: typed after ``-m``, without Hydra's own.
-        objectives: what jobs are ranked by.
+        objectives: what jobs are to be ranked by.
         search: the arguments that ask for a search; None for a grid.
         jobs: planned so far.
-        reasons: number of a job -> why it ended, where its folder does not say.
+        reasons: number of a job -> why it failed, where its folder does not say.
     """
 
     folder: Path
@@ -67,6 +68,18 @@ class Ledger:
     search: list[str] | None = None
     jobs: list[Job] = field(default_factory=list)
     reasons: dict[int, str] = field(default_factory=dict)
+    _validated: bool | None = field(default=None, init=False, compare=False)
+
+    @property
+    def ranked_by(self) -> list[Objective]:
+        """The objectives, of the training split if no job that was looked at has a validation.
+
+        The first job to end does not decide it: as soon as one has a validation, all are ranked by
+        that.
+        """
+        if self._validated is not False:
+            return self.objectives
+        return [replace(o, metric=re.sub("^val/", "train/", o.metric)) for o in self.objectives]
 
     @property
     def settings(self) -> list[str]:
@@ -98,6 +111,7 @@ class Ledger:
             "objectives": [asdict(objective) for objective in self.objectives],
             "search": redacted(self.search),
             "jobs": [asdict(replace(job, overrides=job.shown)) for job in self.jobs],
+            "reasons": self.reasons,
         }
         with write_whole(self.folder / SWEEP) as file:
             json.dump(content, file, indent=2, ensure_ascii=False)
@@ -127,7 +141,8 @@ class Ledger:
             raise DiscernError(f"{path} cannot be read: {error.strerror}.") from error
         except ValueError as error:
             raise DiscernError(f"{path} cannot be read: it is not what discern writes.") from error
-        return cls(folder, content.arguments, content.objectives, content.search, content.jobs)
+        found = {name: value for name, value in content if name != "format"}
+        return cls(folder, **found)
 
     def complete(self, given: Mapping[tuple[str, str], str]) -> list[str]:
         """Fill in the secrets of the jobs, which are not written to disk.
@@ -164,38 +179,43 @@ class Ledger:
     def rows(self) -> list[Row]:
         """The outcome of each job."""
         settings = self.settings
-        return [self.row(job, settings) for job in self.jobs]
+        runs = [self._run(job) for job in self.jobs]
+        return [self._row(job, run, settings) for job, run in zip(self.jobs, runs, strict=True)]
 
     def row(self, job: Job, settings: Sequence[str] | None = None) -> Row:
         """The outcome of a job, read from its folder."""
-        overrides = {key: job.shown.get(key, "") for key in settings or ()}
+        return self._row(job, self._run(job), settings or ())
+
+    def _run(self, job: Job) -> Run:
+        """A job's run, of which it is noted whether it has a validation."""
         folder = self.folder / job.name
         run = Run(folder, read_facts(folder) or {})
-        objectives = self.objectives if run.facts else []
+        validated = run.facts.get("validated")
+        if isinstance(validated, bool):
+            self._validated = validated or bool(self._validated)
+        return run
+
+    def _row(self, job: Job, run: Run, settings: Sequence[str]) -> Row:
+        overrides = {key: job.shown.get(key, "") for key in settings}
+        folder = run.folder
+        objectives = self.ranked_by if run.facts else []
         values = {each.metric: run.metric(*each.metric.split("/", 1)) for each in objectives}
         absent = [metric for metric, value in values.items() if value is None]
         state, reason = run.state, run.reason
-        if job.number in self.reasons:
+        if job.number in self.reasons and not state.is_settled:
             state, reason = State.FAILED, self.reasons[job.number]
         elif state is State.UNFINISHED and not (folder / CONFIG).exists():
             state = State.WAITING
         elif state is State.DONE and absent:
             state, reason = State.FAILED, f"{absent[0]} is not a number, or was not logged"
-        epochs = finite(run.facts.get("epochs"))
-        trained = None if epochs is None else int(epochs)
-        return Row(job.number, folder, overrides, state, values, trained, run.seconds, reason)
-
-    def is_validated(self, job: Job) -> bool | None:
-        """Whether a job has validation metrics; None if it ended too early to know."""
-        validated = (read_facts(self.folder / job.name) or {}).get("validated")
-        return validated if isinstance(validated, bool) else None
-
-    def rank_by_training(self) -> bool:
-        """Rank by training metrics instead of validation metrics; whether they differ."""
-        before = self.objectives
-        self.objectives = [replace(o, metric=re.sub("^val/", "train/", o.metric)) for o in before]
-        self.save()
-        return self.objectives != before
+            if absent[0].startswith("val/") and run.facts.get("validated") is False:
+                reason = f"it has no validation, and other jobs are ranked by {absent[0]}"
+        is_fold = FOLD in (key.lstrip("+") for key in overrides)
+        folds = mapping(run.config.get("data")).get("folds") if is_fold else None
+        trained, parts = _whole(run.facts.get("epochs")), _whole(folds)
+        return Row(
+            job.number, folder, overrides, state, values, trained, run.seconds, reason, parts
+        )
 
     def resumption(self, job: Job) -> list[str]:
         """Prepare the folder of a job; the overrides that resume it from its checkpoint."""
@@ -205,6 +225,8 @@ class Ledger:
         if folder.is_dir():
             with held(folder, PATIENCE):  # a job may outlive a killed sweep by one batch
                 pass
+        if self.reasons.pop(job.number, None) is not None:
+            self.save()
         if self.row(job).state in (State.INTERRUPTED, State.UNFINISHED):
             with suppress(DiscernError):  # none, or all are damaged
                 last = undamaged_checkpoint(str(folder.absolute()), goes_on=True)
@@ -255,6 +277,11 @@ class Ledger:
             for name in mapping(metrics)
         }
         return sorted(names)
+
+
+def _whole(value: object) -> int | None:
+    number = finite(value)
+    return None if number is None else int(number)
 
 
 def _is_a_jobs(folder: Path) -> bool:

@@ -103,7 +103,7 @@ def read_sweep(folder: Path) -> Sweep:
         DiscernError: there is no sweep, or none that this version can read.
     """
     ledger = Ledger.load(folder)
-    rows, objectives = ledger.rows(), ledger.objectives
+    rows, objectives = ledger.rows(), ledger.ranked_by
     groups = ranked_groups(rows, objectives) if repetitions(rows) else []
     found = Sweep(
         folder,

@@ -63,7 +63,7 @@ def write_sweep_page(folder: Path) -> Path:
         DiscernError: the folder is not a sweep's, or of another version of discern.
     """
     ledger = Ledger.load(folder)
-    rows, objectives = ledger.rows(), ledger.objectives
+    rows, objectives = ledger.rows(), ledger.ranked_by
     results = _results(folder / "results.json")
     ranked = listed_rows(rows, objectives)
     space = intervals(results)
@@ -144,7 +144,7 @@ def _swept(ledger: Ledger, rows: Sequence[Row], space: Mapping[str, Interval]) -
         told.append([name, str(space[name]) if name in space else listed])
     ranked_by = [
         f"{each.metric} ({'less' if each.sign > 0 else 'more'} is better)"
-        for each in ledger.objectives
+        for each in ledger.ranked_by
     ]
     return {"settings": told, "by": ", ".join(ranked_by), "search": shlex.join(ledger.search or [])}
 

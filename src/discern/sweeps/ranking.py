@@ -274,7 +274,8 @@ def _judgement(first: Group, second: Group, objective: Objective) -> str:
         p, test = 0.0, f"the same difference with each of {len(both)} {name}"
     else:
         folds = len({fold for _, fold in both})
-        p = _chance(leads, folds)
+        parts = [row.folds for row in (*first.rows, *second.rows) if row.folds is not None]
+        p = _chance(leads, min(parts, default=folds) if folds > 1 else 1)
         shown = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
         kind = "corrected paired" if folds > 1 else "paired"
         test = f"{kind} t-test over {len(both)} {name}, {shown}"
@@ -287,11 +288,15 @@ def _judgement(first: Group, second: Group, objective: Objective) -> str:
 
 
 def _chance(leads: NDArray[np.floating], folds: int) -> float:
-    """The p-value of the paired t-test of differences (N,), over a number of different folds."""
+    """The p-value of the paired t-test of differences (N,) between jobs that hold out one of folds.
+
+    With one fold, which is none, there is no correction.
+    """
     from scipy.stats import t
 
     count = len(leads)
-    # With k folds, the test images are 1 / (k - 1) as many as the training images.
+    # With k folds, the test images are 1 / (k - 1) as many as the training images, also where only
+    # some of the folds were run.
     shared = 1 / (folds - 1) if folds > 1 else 0.0
     error = math.sqrt(float(leads.var(ddof=1)) * (1 / count + shared))
     return float(2 * t.sf(abs(float(leads.mean())) / error, count - 1))

@@ -16,11 +16,16 @@ from typing import Any
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
 
 from discern.errors import DiscernError, first_line
-from discern.sweeps.launcher import GRACE_SECONDS, JobDiedError, JobTimeoutError, job_timeout
+from discern.sweeps.launcher import (
+    GRACE_SECONDS,
+    JobDiedError,
+    JobTimeoutError,
+    Setup,
+    job_timeout,
+    run_one,
+)
 
 
 class RayLauncher(BasicLauncher):
@@ -57,8 +62,7 @@ class RayLauncher(BasicLauncher):
         threads = max(1, int(self._remote.get("num_cpus") or 1))
         environment = {"env_vars": {"OMP_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"}}
         task: Any = ray.remote(max_retries=0, runtime_env=environment, **self._remote)(_run)
-        state, limit = Singleton.get_state(), job_timeout(self.config)
-        setup = self.hydra_context, self.config, self.task_function
+        setup, state, limit = Setup.of(self), Singleton.get_state(), job_timeout(self.config)
         pending = [
             task.remote(setup, state, list(overrides), initial_job_idx + place, limit)
             for place, overrides in enumerate(job_overrides)
@@ -75,7 +79,7 @@ class RayLauncher(BasicLauncher):
 
 
 def _run(
-    setup: tuple[HydraContext | None, DictConfig | None, TaskFunction | None],
+    setup: Setup,
     state: object,
     overrides: list[str],
     number: int,
@@ -84,14 +88,12 @@ def _run(
     """Run a job in a process of Ray, which ends after ``limit`` seconds."""
     Singleton.set_state(state)
     setup_globals()
-    launcher = BasicLauncher()
-    launcher.hydra_context, launcher.config, launcher.task_function = setup
     over = threading.Event()
     if math.isfinite(limit):
         threading.Thread(target=_watch, args=(over, limit), daemon=True).start()
     begun = time.monotonic()
     try:
-        result = launcher.launch([overrides], number)[0]
+        result = run_one(setup, overrides, number)
     except SystemExit as end:  # interrupted, as its summary says
         late = time.monotonic() - begun >= limit
         error = JobTimeoutError(limit) if late else JobDiedError(repr(end))

@@ -80,6 +80,8 @@ class Row:
         epochs: trained.
         seconds: taken.
         reason: why the job is not done, or why it ended, in one sentence.
+        folds: number of parts of the training images of which the job holds out one; None where
+            jobs do not differ in their fold, or it is not known.
     """
 
     number: int
@@ -90,6 +92,7 @@ class Row:
     epochs: int | None = None
     seconds: float | None = None
     reason: str = ""
+    folds: int | None = None
 
     @property
     def outcome(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -20,11 +21,11 @@ from discern.errors import DiscernError, refusals_of
 from discern.redaction import redacted_setting
 from discern.runs.state import State
 from discern.runs.sweep_job import TRIAL, Trial
-from discern.sweeps.launcher import check_count
+from discern.sweeps.launcher import check_positive
 from discern.sweeps.ledger import Ledger
 from discern.sweeps.rows import Direction, Job
 from discern.sweeps.study_file import check_study
-from discern.sweeps.sweeper import JobsSweeper, for_job, typed
+from discern.sweeps.sweeper import JobsSweeper, as_typed, for_job
 from discern.training.study import FOLDER, PRUNER, open_storage
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ log = logging.getLogger(__name__)
 
 STUDY = "study.db"
 """File of the study in the sweep's folder, unless a storage is named."""
+
+SELF_NUMBERED = ("GridSampler", "QMCSampler")
+"""Samplers that keep in the study which of their values come next, and need the seed they had."""
 
 MAX_INT = 2**53
 """Samplers compute in float64, which has no distinct whole numbers beyond."""
@@ -78,7 +82,7 @@ class SearchSweeper(JobsSweeper):
     ) -> None:
         super().__init__(params=params)
         for name, value in (("n_trials", n_trials), ("n_jobs", n_jobs)):
-            check_count(f"hydra.sweeper.{name}", value)
+            check_positive(f"hydra.sweeper.{name}", value)
         self.n_trials = n_trials
         self.n_jobs = n_jobs
         self.direction = direction
@@ -92,21 +96,21 @@ class SearchSweeper(JobsSweeper):
     def _directions(self) -> list[Direction]:
         if self.direction is None:
             return []
-        typed = [self.direction] if isinstance(self.direction, str) else self.direction
-        for direction in typed:
+        directions = [self.direction] if isinstance(self.direction, str) else self.direction
+        for direction in directions:
             if direction not in ("minimize", "maximize"):
                 raise DiscernError(
                     f"hydra.sweeper.direction={direction} is not allowed; it must be minimize or "
                     "maximize."
                 )
-        return cast("list[Direction]", list(typed))
+        return cast("list[Direction]", list(directions))
 
     def _search(self, arguments: Sequence[str]) -> list[str]:
-        of_hydra = [str(typed) for typed in self.config.hydra.overrides.hydra]
+        of_hydra = [str(argument) for argument in self.config.hydra.overrides.hydra]
         names = ("hydra/sweeper", "hydra.sweeper")
         return [
-            *(typed for typed in arguments if typed.startswith("hparams_search=")),
-            *(typed for typed in of_hydra if typed.startswith(names)),
+            *(argument for argument in arguments if argument.startswith("hparams_search=")),
+            *(argument for argument in of_hydra if argument.startswith(names)),
         ]
 
     def _run(self, ledger: Ledger, overrides: Sequence[Override]) -> None:
@@ -120,23 +124,37 @@ class SearchSweeper(JobsSweeper):
         study = self._study = self._open(ledger)
         first = fixed | {key: _examples(values)[0] for key, values in space.items()}
         self._check([first | {key: value} for key in space for value in _examples(space[key])])
-        try:
-            self._planned = self.n_trials
-            self._finish(study, ledger)
-            while (left := self.n_trials - _finished(study)) > 0:
+        self._planned = self.n_trials
+        self._finish(study, ledger)
+        while (left := self.n_trials - _ended(study, ledger)) > 0:
+            with refusals_of("hydra.sweeper"):
                 trials = [study.ask(space) for _ in range(min(left, self.n_jobs))]
-                jobs = ledger.plan(
-                    [
-                        fixed | {key: _typed(value) for key, value in trial.params.items()}
-                        for trial in trials
-                    ],
-                    list(space),
-                )
-                for job, trial in zip(jobs, trials, strict=True):
-                    trial.set_user_attr(FOLDER, str(ledger.folder.resolve() / job.name))
-                self._try(study, ledger, jobs, [trial.number for trial in trials])
-        except KeyError as error:  # of Optuna, for a parameter whose values were others before
-            raise DiscernError(f"The study knows other values: {error}.") from error
+            jobs = ledger.plan(
+                [
+                    fixed | {key: _parameter(value) for key, value in trial.params.items()}
+                    for trial in trials
+                ],
+                list(space),
+            )
+            for job, trial in zip(jobs, trials, strict=True):
+                trial.set_user_attr(FOLDER, str(ledger.folder.resolve() / job.name))
+            self._try(study, ledger, jobs, [trial.number for trial in trials])
+
+    def _check_space(self, study: optuna.Study) -> None:
+        """Refuse values of another kind than those that the study's trials chose from.
+
+        Raises:
+            DiscernError: names the first such setting.
+        """
+        for trial in study.get_trials(deepcopy=False):
+            for name, values in self._space.items():
+                known = trial.distributions.get(name, values)
+                if _choices(known) != _choices(values) or _is_log(known) != _is_log(values):
+                    raise DiscernError(
+                        f"{name}={_described(values)} is not what the trials of the study chose "
+                        f"from, {_described(known)}; take the same values, or another "
+                        f"hydra.sweeper.study_name than {study.study_name}."
+                    )
 
     def _finish(self, study: optuna.Study, ledger: Ledger) -> None:
         """Finish the jobs that were running when the sweep was killed."""
@@ -166,7 +184,7 @@ class SearchSweeper(JobsSweeper):
         self, study: optuna.Study, ledger: Ledger, jobs: Sequence[Job], numbers: Sequence[int]
     ) -> None:
         location, name = self._location(ledger), study.study_name
-        prunes = self.pruner is not None and len(ledger.objectives) == 1
+        prunes = self.pruner is not None and len(ledger.ranked_by) == 1
         extra = [
             [for_job(TRIAL, str(Trial(location, name, number)))] if prunes else []
             for number in numbers
@@ -179,7 +197,7 @@ class SearchSweeper(JobsSweeper):
         from optuna.trial import TrialState
 
         row = ledger.row(job)
-        values = [row.values.get(objective.metric) for objective in ledger.objectives]
+        values = [row.values.get(objective.metric) for objective in ledger.ranked_by]
         if row.state is State.DONE and None not in values:
             study.tell(number, [value for value in values if value is not None])
         elif row.state is State.PRUNED:
@@ -202,35 +220,50 @@ class SearchSweeper(JobsSweeper):
             raise DiscernError(MISSING) from error
         # discern logs a line per trial itself.
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        directions = [objective.direction for objective in ledger.objectives]
-        sampler = instantiate(self.sampler) if self.sampler is not None else None
+        directions = [objective.direction for objective in ledger.ranked_by]
         if self.storage is None:
             check_study(ledger.folder / STUDY)
         with refusals_of("hydra.sweeper.storage"):
             study = optuna.create_study(
                 storage=open_storage(self._location(ledger)),
-                sampler=sampler,
                 study_name=self.study_name,
                 directions=directions,
                 load_if_exists=True,
             )
-            study.get_trials(deepcopy=False)  # fails if the file is damaged
+            begun = len(study.get_trials(deepcopy=False))  # fails if the file is damaged
         if [direction.name.lower() for direction in study.directions] != directions:
             raise DiscernError(
                 f"hydra.sweeper.study_name={self.study_name} is a study with other objectives; "
                 "choose another name."
             )
+        self._check_space(study)
+        if self.sampler is not None:
+            study.sampler = self._sampler(self.sampler, begun, ledger)
         if self.pruner is not None:
             entry = OmegaConf.to_container(OmegaConf.create(dict(self.pruner)), resolve=True)
             study.set_user_attr(PRUNER, entry)
         return study
+
+    def _sampler(self, entry: Entry, begun: int, ledger: Ledger) -> optuna.samplers.BaseSampler:
+        """The sampler, seeded so that it proposes nothing again.
+
+        With its own seed it would repeat the values of the trials begun before a resumption, and
+        those of another sweep that shares the study.
+        """
+        settings, seed = dict(entry), entry.get("seed")
+        if isinstance(seed, int) and not str(entry.get("_target_")).endswith(SELF_NUMBERED):
+            of_sweep = str(ledger.folder.resolve()).encode() if self.storage is not None else b""
+            settings["seed"] = (seed + begun + zlib.crc32(of_sweep)) % 2**32
+        with refusals_of("hydra.sweeper.sampler"):
+            sampler: optuna.samplers.BaseSampler = instantiate(settings)
+        return sampler
 
     def _extras(self, ledger: Ledger) -> Mapping[str, object]:
         if self._study is None:
             return {}
         from discern.sweeps.importance import importance_of
 
-        importance = importance_of(self._study, ledger.objectives)
+        importance = importance_of(self._study, ledger.ranked_by)
         return {
             "study": redacted_setting(self._location(ledger)),
             "importance": importance,
@@ -254,7 +287,7 @@ def search_space(
         if override.is_sweep_override():
             space[key] = _distribution(override)
         else:
-            fixed[key] = typed(override.get_value_element_as_str())
+            fixed[key] = as_typed(override.get_value_element_as_str())
     return space, fixed
 
 
@@ -279,7 +312,7 @@ def _distribution(override: Override) -> BaseDistribution:
         except ValueError as error:  # of Optuna's own checks, too
             text = f"{override.input_line} cannot be searched: {error}"
             raise DiscernError(text) from error
-    return d.CategoricalDistribution([typed(each) for each in override.sweep_string_iterator()])
+    return d.CategoricalDistribution([as_typed(each) for each in override.sweep_string_iterator()])
 
 
 def _intervals(space: Mapping[str, BaseDistribution]) -> dict[str, object]:
@@ -310,13 +343,41 @@ def _ends(
 def _examples(values: BaseDistribution) -> list[str]:
     """Values to check before the search: all categories, or the lower end of an interval."""
     categories = getattr(values, "choices", None)
-    return [_typed(value) for value in categories or [getattr(values, "low", None)]]
+    return [_parameter(value) for value in categories or [getattr(values, "low", None)]]
 
 
-def _typed(value: object) -> str:
-    """A parameter as one would type it."""
+def _parameter(value: object) -> str:
+    """The value of a parameter as one would type it."""
     return repr(value) if isinstance(value, (int, float)) else str(value)
 
 
-def _finished(study: optuna.Study) -> int:
-    return sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
+def _choices(values: BaseDistribution) -> object:
+    """The categories of a parameter; of a number, its type."""
+    return getattr(values, "choices", type(values))
+
+
+def _is_log(values: BaseDistribution) -> bool:
+    return bool(getattr(values, "log", False))
+
+
+def _described(values: BaseDistribution) -> str:
+    """The values of a parameter, about as they are typed."""
+    facts = vars(values)
+    if "choices" in facts:
+        return ",".join(map(str, facts["choices"]))
+    interval = f"interval({facts.get('low')},{facts.get('high')})"
+    interval = f"int({interval})" if isinstance(facts.get("low"), int) else interval
+    return f"tag(log,{interval})" if _is_log(values) else interval
+
+
+def _ended(study: optuna.Study, ledger: Ledger) -> int:
+    """Number of trials that have ended.
+
+    Between two batches those are all of this sweep, also the ones whose jobs were interrupted: they
+    have no result in the study, but a resumed sweep goes on with them.
+    """
+    of_sweep = ledger.folder.resolve()
+    return sum(
+        trial.state.is_finished() or Path(str(trial.user_attrs.get(FOLDER))).parent == of_sweep
+        for trial in study.get_trials(deepcopy=False)
+    )

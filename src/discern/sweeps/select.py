@@ -125,7 +125,7 @@ def _folds(sweep: Path) -> dict[str, int]:
     rows = ledger.rows()
     if not has_folds(rows):
         return {}
-    listed = listed_rows(rows, ledger.objectives)
+    listed = listed_rows(rows, ledger.ranked_by)
     return {row.folder.name: place for place, (_, row) in enumerate(listed)}
 
 

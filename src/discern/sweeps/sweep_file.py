@@ -41,6 +41,7 @@ class SweepFile(Strict):
     objectives: list[Objective] = Field(min_length=1, max_length=100)
     search: list[Text] | None = Field(max_length=1000)
     jobs: list[Job] = Field(max_length=MAX_LISTED)
+    reasons: dict[int, Text] = Field({}, max_length=MAX_LISTED)
 
     @model_validator(mode="after")
     def _each_job_once(self) -> SweepFile:

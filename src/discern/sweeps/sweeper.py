@@ -7,8 +7,10 @@ import itertools
 import logging
 import math
 import shlex
+import signal
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,17 +28,17 @@ from discern.config.checked_files import CheckedLoader
 from discern.config.foreign import SETTING, check_overrides
 from discern.config.typed import quoted, without_escapes
 from discern.config.values import plain
-from discern.errors import DiscernError, as_override, first_line, refuse
+from discern.errors import DiscernError, as_override, file_errors, first_line, refuse
 from discern.redaction import log_missing, redacted, redacted_setting
 from discern.runs.folder import FOLD, WORDS, checkpoint_in, find_checkpoint, glance, numbers
-from discern.runs.state import State
+from discern.runs.state import Ended, State
 from discern.runs.sweep_job import DRAWS
 from discern.sweeps.launcher import (
     InterruptedSweepError,
     JobsLauncher,
     JobStoppedError,
     JobTimeoutError,
-    check_count,
+    check_positive,
     job_timeout,
 )
 from discern.sweeps.ledger import Ledger
@@ -84,7 +86,7 @@ class JobsSweeper(Sweeper):
         self, max_batch_size: int | None = None, params: Mapping[str, Any] | None = None
     ) -> None:
         if max_batch_size is not None:
-            check_count("hydra.sweeper.max_batch_size", max_batch_size, "null or ")
+            check_positive("hydra.sweeper.max_batch_size", max_batch_size, "null or ")
         self.max_batch_size = max_batch_size
         self.params = dict(params or {})
         self.config: DictConfig
@@ -92,8 +94,8 @@ class JobsSweeper(Sweeper):
         self.launcher: Launcher
         self._shown = 0
         self._planned = 0
-        self._settled = False
-        self._best: float | None = None
+        self._has_begun = False
+        self._best: dict[str, float] = {}
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -142,23 +144,37 @@ class JobsSweeper(Sweeper):
             ledger.save()
             shown_config = redacted(OmegaConf.to_container(self.config))
             OmegaConf.save(OmegaConf.create(shown_config), folder / "multirun.yaml")
-            stopped = 0
-            try:
-                self._run(ledger, self._parse(ledger.arguments))
-            except InterruptedSweepError as end:
-                stopped = 128 + end.number
-            except KeyboardInterrupt:
-                stopped = 130
-            from discern.sweeps.conclusion import conclude  # matplotlib
-
-            rows = conclude(ledger, self._run_best if not stopped else None, self._extras(ledger))
-        if stopped:
             again = shlex.quote(f"sweep.resume={relative(folder)}")
-            log.warning("Interrupted. Continue: python train.py -m %s", again)
-            raise SystemExit(stopped)
+            try:
+                rows = self._run_and_conclude(ledger)
+            except KeyboardInterrupt as end:
+                log.warning("Interrupted. Continue: python train.py -m %s", again)
+                number = end.number if isinstance(end, InterruptedSweepError) else signal.SIGINT
+                raise SystemExit(128 + number) from end
+            except Exception:
+                if self._has_begun:
+                    log.warning("Continue: python train.py -m %s", again)
+                raise
         if _say_what_died(rows, is_search=ledger.search is not None):
             raise SystemExit(1)
         return rows
+
+    def _run_and_conclude(self, ledger: Ledger) -> list[Row]:
+        try:
+            self._run(ledger, self._parse(ledger.arguments))
+        except (Exception, KeyboardInterrupt) as end:
+            # What has been trained is ranked also where the sweep cannot go on.
+            if self._has_begun or isinstance(end, KeyboardInterrupt):
+                self._conclude(ledger, None)
+            raise
+        return self._conclude(ledger, self._run_best)
+
+    def _conclude(
+        self, ledger: Ledger, test: Callable[[Ledger, Row], dict[str, float]] | None
+    ) -> list[Row]:
+        from discern.sweeps.conclusion import conclude  # matplotlib
+
+        return conclude(ledger, test, self._extras(ledger))
 
     @abstractmethod
     def _run(self, ledger: Ledger, overrides: Sequence[Override]) -> None:
@@ -296,9 +312,9 @@ class JobsSweeper(Sweeper):
 
         def ended(place: int, result: JobReturn) -> None:
             job = jobs[place]
-            error = result._return_value if result.status == JobStatus.FAILED else None
-            if error is not None and _says_more(error, ledger.row(job).state):
-                ledger.reasons[job.number] = first_line(error)
+            if reason := _reason_of(result, ledger.row(job).state):
+                ledger.reasons[job.number] = reason
+                ledger.save()
             self._show(ledger, job, settings)
             if own is not None:
                 from discern.sweeps.conclusion import write_job_report  # matplotlib
@@ -308,11 +324,8 @@ class JobsSweeper(Sweeper):
         if own is not None:
             own.ended = ended
         self._draw(ledger)
-        try:
-            results = self._launched(ledger, overrides, jobs[0].number)
-        except Exception as error:  # a launcher whose jobs died
-            log.debug("The launcher failed.", exc_info=True)
-            results = [JobReturn(status=JobStatus.FAILED, _return_value=error) for _ in jobs]
+        self._has_begun = True
+        results = self._launched(ledger, overrides, jobs[0].number)
         if own is None:
             for place, result in enumerate(results):
                 ended(place, result)
@@ -322,12 +335,23 @@ class JobsSweeper(Sweeper):
     def _launched(
         self, ledger: Ledger, overrides: Sequence[Sequence[str]], first: int
     ) -> Sequence[JobReturn]:
-        """Run jobs; afterwards remove submitit's pickles, which hold the overrides with secrets."""
+        """Run jobs; afterwards remove submitit's pickles, which hold the overrides with secrets.
+
+        Raises:
+            DiscernError: the system does not let discern's own launcher start a process.
+        """
+        is_own = isinstance(self.launcher, JobsLauncher)
         kept = ledger.folder / SUBMITIT
         if "submitit" in str(self.config.hydra.launcher._target_):
             kept.mkdir(0o700, exist_ok=True)
         try:
-            return self.launcher.launch(overrides, first)
+            with file_errors("hydra/launcher=jobs cannot go on") if is_own else nullcontext():
+                return self.launcher.launch(overrides, first)
+        except Exception as error:
+            if is_own:  # which raises for no job
+                raise
+            log.debug("The launcher failed.", exc_info=True)
+            return [JobReturn(status=JobStatus.FAILED, _return_value=error) for _ in overrides]
         finally:
             own = ledger.folder.resolve() / SUBMITIT
             for pickled in kept.glob("*/*.pkl"):
@@ -345,11 +369,6 @@ class JobsSweeper(Sweeper):
         return [argument for argument in typed if argument.startswith(ALLOWING)]
 
     def _show(self, ledger: Ledger, job: Job, settings: Sequence[str]) -> None:
-        if not self._settled and (validated := ledger.is_validated(job)) is not None:
-            self._settled = True
-            if not validated and ledger.rank_by_training():
-                metrics = ", ".join(objective.metric for objective in ledger.objectives)
-                log.info("No validation: jobs are ranked by %s.", metrics)
         row = ledger.row(job, settings)
         self._shown += 1
         parts = [f"{self._shown}/{max(self._planned, len(ledger.jobs))}", job.name]
@@ -365,24 +384,29 @@ class JobsSweeper(Sweeper):
         self._draw(ledger)
 
     def _keep_best(self, ledger: Ledger, row: Row) -> None:
-        objective = ledger.objectives[0]
+        objective = ledger.ranked_by[0]
         value = row.values.get(objective.metric)
         # Folds are recognized by the settings that differ; none of them is the best.
         folds = FOLD in (name.lstrip("+") for name in row.overrides)
         if row.state is State.DONE and value is not None and not folds:
-            values = [value] if self._best is None else [value, self._best]
-            self._best = min(values, key=lambda each: objective.sign * each)
+            values = [value, self._best.get(objective.metric, value)]
+            self._best[objective.metric] = min(values, key=lambda each: objective.sign * each)
 
     def _draw(self, ledger: Ledger) -> None:
         """Update the progress bar, on a terminal."""
         screen = self.launcher.screen if isinstance(self.launcher, JobsLauncher) else None
         if screen is None:
             return
-        best = "" if self._best is None else f"{ledger.objectives[0].metric} {self._best:.4f}"
+        metric = ledger.ranked_by[0].metric
+        best = f"{metric} {self._best[metric]:.4f}" if metric in self._best else ""
         screen.show(self._shown, max(self._planned, len(ledger.jobs)), best)
 
     def _run_best(self, ledger: Ledger, row: Row) -> dict[str, float]:
-        """The test metrics of the model that a job kept."""
+        """The test metrics of the model that a job kept.
+
+        Raises:
+            DiscernError: the test has failed.
+        """
         job = ledger.jobs[row.number]
         if self.config.test is False:
             return {}
@@ -402,7 +426,12 @@ class JobsSweeper(Sweeper):
             f"hydra.sweep.subdir={quoted(name)}",
         ]
         if glance(ledger.folder / name).state is not State.DONE:
-            self._launched(ledger, [overrides], len(ledger.jobs))
+            (result,) = self._launched(ledger, [overrides], len(ledger.jobs))
+            run = glance(ledger.folder / name)
+            if run.state is not State.DONE:
+                reason = _reason_of(result, run.state)
+                ended = Ended(State.FAILED, reason) if reason else run.ended
+                raise DiscernError(f"The test of the best job, {job.name}, {ended}.")
         return numbers(glance(ledger.folder / name).part("metrics").get("test"))
 
 
@@ -424,12 +453,14 @@ def _say_what_died(rows: Sequence[Row], *, is_search: bool) -> bool:
     return bool(failed) or (bool(diverged) and (not is_search or len(diverged) == len(rows)))
 
 
-def _says_more(error: Exception, state: State) -> bool:
-    """Whether the launcher knows more of a job's end than the job's folder."""
-    if isinstance(error, JobTimeoutError):
-        return not state.is_settled
+def _reason_of(result: JobReturn, state: State) -> str:
+    """Why a job failed, if the launcher knows more of it than the job's folder; else empty."""
+    error = result._return_value
+    if result.status != JobStatus.FAILED or state.is_settled:
+        return ""
     silent = state in (State.WAITING, State.UNFINISHED)
-    return silent and not isinstance(error, JobStoppedError)
+    says_more = silent and not isinstance(error, JobStoppedError)
+    return first_line(error) if says_more or isinstance(error, JobTimeoutError) else ""
 
 
 class GridSweeper(JobsSweeper):
@@ -483,12 +514,12 @@ def _overrides(settings: Mapping[str, str]) -> list[str]:
 def _values(override: Override) -> list[str] | None:
     """The values of an override, at most one more than there may be jobs; None for an interval."""
     if not override.is_sweep_override():
-        return [typed(override.get_value_element_as_str())]
+        return [as_typed(override.get_value_element_as_str())]
     if not override.is_discrete_sweep():
         return None
     try:
         few = itertools.islice(override.sweep_string_iterator(), MAX_JOBS + 1)
-        values = [typed(value) for value in few]
+        values = [as_typed(value) for value in few]
     except (ValueError, ArithmeticError) as error:  # of a range
         raise DiscernError(
             f"{override.input_line} cannot be counted: its ends must be finite, and its step not 0."
@@ -498,7 +529,7 @@ def _values(override: Override) -> list[str] | None:
     return values
 
 
-def typed(value: object) -> str:
+def as_typed(value: object) -> str:
     """A value as typed on the command line; Hydra writes those of YAML in Python's syntax."""
     text = {"True": "true", "False": "false", "None": "null"}.get(str(value), str(value))
     return without_escapes(text)

@@ -38,7 +38,9 @@ def stopping_callbacks(cfg: DictConfig) -> list[Callback]:
     elif cfg.on_nan == "skip":
         callbacks.append(SkipNonFinite())
     if (trial := current_trial()) is not None:
-        callbacks.append(Pruning(trial, cfg.objective))
+        # A search by several objectives prunes nothing.
+        (metric,) = [cfg.objective] if isinstance(cfg.objective, str) else cfg.objective
+        callbacks.append(Pruning(trial, metric))
     return callbacks
 
 

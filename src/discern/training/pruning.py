@@ -74,7 +74,7 @@ def _find(trial: Trial) -> tuple[optuna.Trial, set[int]]:
 
 
 def _pruner(node: Mapping[str, object] | None) -> optuna.pruners.BasePruner:
-    """The study's pruner, which must be one of Optuna's own."""
+    """The study's pruner and any that it holds, which must be Optuna's own."""
     import optuna
 
     if node is None:
@@ -86,5 +86,8 @@ def _pruner(node: Mapping[str, object] | None) -> optuna.pruners.BasePruner:
         raise DiscernError(
             f"hydra.sweeper.pruner names {module}.{kind}, which is not a pruner of optuna.pruners."
         )
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            settings[name] = _pruner(value)
     with refusals_of("hydra.sweeper.pruner"):
         return found(**settings)
