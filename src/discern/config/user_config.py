@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from discern.files.places import started_in
+from discern.files.yaml_file import read_settings, yaml_errors
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +64,8 @@ def target_of(path: Path) -> str | None:
     A file that cannot be read names none: it may be another program's, and choosing it reports why.
     """
     try:
-        node = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        node = read_settings(path)
+    except (OSError, ValueError):
         return None
     target = node.get("_target_") if isinstance(node, dict) else None
     return target if isinstance(target, str) else None
@@ -95,7 +95,8 @@ def choice_settings(path: Path, files: Mapping[str, Path]) -> dict[str, object]:
     """The settings of a choice's file, with those of the choices that it builds on; unresolved.
 
     Args:
-        path: the file; one that holds no settings, as another program's may, has none.
+        path: the file; one that holds no settings or cannot be read, as another program's may be,
+            has none.
         files: choice -> file, of its group.
     """
     settings: Any = OmegaConf.to_container(_with_bases(path, files))
@@ -103,7 +104,11 @@ def choice_settings(path: Path, files: Mapping[str, Path]) -> dict[str, object]:
 
 
 def _with_bases(path: Path, files: Mapping[str, Path]) -> DictConfig | ListConfig:
-    own = OmegaConf.load(path)
+    try:
+        with yaml_errors():
+            own = OmegaConf.load(path)
+    except (OSError, ValueError):
+        return OmegaConf.create({})
     if not isinstance(own, DictConfig):
         return OmegaConf.create({})
     names = [name for name in own.pop("defaults", ()) if isinstance(name, str) and name in files]
