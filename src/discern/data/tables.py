@@ -38,7 +38,7 @@ _FLAGS = {
 _YES, _NO = {"true", "yes", "1", "1.0", "t", "y"}, {"false", "no", "0", "0.0", "f", "n", ""}
 _SEPARATORS = (",", ";", "\t", "|")
 _MAX_PROBES = 20
-_MAX_BYTES = 1 << 28
+_MAX_BYTES, _MAX_CELLS = 1 << 28, 20_000_000
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _DRIVE = re.compile(r"^[A-Za-z]:")
 
@@ -107,7 +107,9 @@ def _cells(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """The names of the columns, and the number and the cells of each line that is not empty."""
     try:
         text = _text(path)
+        _check_cells(max(map(text.count, _SEPARATORS)))  # before they take memory
         separator, skipped = _separator(text)
+        _check_cells(text.count(separator))
         reader = csv.reader(
             io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True
         )
@@ -125,10 +127,16 @@ def _cells(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
                 stripped = [csv_text(cell.strip()) for cell in cells[: len(header)]]
                 stripped += [""] * (len(header) - len(stripped))
                 lines.append((reader.line_num, stripped))
+                _check_cells(len(lines) * len(header))
     except (OSError, csv.Error, UnicodeError) as error:
         why = getattr(error, "strerror", None) or first_line(error)
         raise NoTableError(f"data.csv={path} cannot be read: {why}.") from error
     return header, lines
+
+
+def _check_cells(count: int) -> None:
+    if count > _MAX_CELLS:
+        raise csv.Error(f"it has more than {_MAX_CELLS:,} cells")
 
 
 def _text(path: Path) -> str:
