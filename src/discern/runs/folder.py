@@ -60,7 +60,7 @@ MAX_FACTS = 1 << 22
 """Bytes of a summary, which fits some numbers for each of 20,000 classes."""
 
 MAX_CSV, MAX_CELLS = 1 << 26, 2_000_000
-"""Bytes and cells of metrics.csv, which fit 100,000 epochs with twenty columns."""
+"""Bytes and cells of a table, which fit 100,000 epochs with twenty columns."""
 
 MAX_PICTURE = 1 << 25
 """Bytes of a picture."""
@@ -195,18 +195,30 @@ class Run:
     def epochs(self) -> list[dict[str, float]]:
         """The rows of metrics.csv, one per epoch, without empty cells."""
         try:
-            text = read_text(self.folder / "metrics.csv", MAX_CSV, home(self.folder))
-            return _epochs(csv.reader(io.StringIO(text, newline="")))
-        except (OSError, ValueError, csv.Error):
+            return _epochs(table(self.folder, "metrics.csv"))
+        except (OSError, ValueError):
             return []
 
 
+def table(folder: Path, name: str) -> Iterator[list[str]]:
+    """The rows of a table in a run's folder, with their cells.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no table, or one of too many cells.
+    """
+    text = read_text(folder / name, MAX_CSV, home(folder))
+    if text.count(",") + text.count("\n") > MAX_CELLS:  # before they take memory
+        raise ValueError("a table of too many cells")
+    try:
+        yield from csv.reader(io.StringIO(text, newline=""))
+    except csv.Error as error:
+        raise ValueError("no table") from error
+
+
 def _epochs(lines: Iterator[list[str]]) -> list[dict[str, float]]:
-    rows, left, header = [], MAX_CELLS, next(lines, [])
+    rows, header = [], next(lines, [])
     for cells in lines:
-        left -= len(cells)
-        if left < 0:
-            raise ValueError("a table of too many cells")
         named = {name: _number(cell) for name, cell in zip(header, cells, strict=False) if name}
         row = {name: value for name, value in named.items() if value is not None}
         if math.isfinite(row.get("epoch", math.nan)):
