@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -249,6 +250,16 @@ def test_a_long_list_of_skipped_files_is_shortened(folder):
     assert "=a.jpg cat broken" in text_of(page)
     (folder / "bad_files.csv").write_text("file,label\n" + "," * 3_000_000)
     write_run_page(folder)
+
+
+def test_of_very_many_settings_the_first_ones_are_shown(folder):
+    typed = [f"data.dir='{number}'" for number in range(20_000)]
+    (folder / "overrides.yaml").write_text(json.dumps(typed))
+    text = text_of(write_run_page(folder))
+    assert "data.dir=199" in html.unescape(text)
+    assert "# … and 19,800 more" in text
+    (folder / "overrides.yaml").write_text(json.dumps([f"data.dir='{'x' * 400_000}'", "seed=1"]))
+    assert "train.py # … and 2 more" in text_of(write_run_page(folder))
 
 
 def test_classes_without_a_column_take_no_time(folder):

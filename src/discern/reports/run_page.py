@@ -11,8 +11,6 @@ from typing import NotRequired, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from discern.config.check import as_typed_settings
-from discern.config.typed import command_line
 from discern.errors import as_override
 from discern.files.reading import read_bytes
 from discern.files.yaml_file import MAX_YAML
@@ -29,7 +27,7 @@ from discern.reports.run_environment import (
     samples,
     time,
 )
-from discern.reports.run_facts import RunFacts, Section, read_facts
+from discern.reports.run_facts import RunFacts, Section, command_of, read_facts
 from discern.reports.speed import counted_in
 from discern.runs.folder import (
     CONFIG,
@@ -192,7 +190,7 @@ def _configuration(facts: RunFacts) -> Section:
     except (OSError, ValueError):
         config = b""
     return {
-        "command": command_line(redacted(run.overrides), as_typed_settings()),
+        "command": command_of(run),
         "changed": rows if isinstance(changed, dict) else None,
         "config": redacted_text(config.decode("utf-8", errors="backslashreplace")),
     }
