@@ -9,7 +9,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from discern.errors import DiscernError, closest, did_you_mean
-from discern.files.places import expanded
+from discern.files.places import expanded, is_file
 from discern.files.reading import read_text
 from discern.files.yaml_file import MAX_YAML, check_yaml, yaml_errors
 
@@ -32,14 +32,14 @@ def name_of(choice: str) -> str:
 def find_file(choice: str) -> Path | None:
     """The file that a choice names, with or without its ending."""
     candidates = (expanded(choice), expanded(f"{choice}{SUFFIX}"))
-    return next((path for path in candidates if path.is_file()), None)
+    return next((path for path in candidates if is_file(path)), None)
 
 
 def not_found(choice: str, choices: Iterable[str]) -> str:
     """The sentence for a choice that is neither a recipe nor a file."""
     way_out = did_you_mean(choice, choices)
     if is_path(choice):
-        files = [path for path in Path(choice).parent.glob(f"*{SUFFIX}") if path.is_file()]
+        files = [path for path in Path(choice).parent.glob(f"*{SUFFIX}") if is_file(path)]
         beside = {path.stem: path for path in files}
         close = closest(name_of(choice), beside)
         if close is not None:
@@ -64,7 +64,7 @@ def read_settings(path: Path, source: str) -> tuple[str, DictConfig]:
             check_yaml(text, MAX_VALUES, yaml.SafeLoader)
             root = yaml.compose(text, yaml.SafeLoader)
             is_mapping = root is None or isinstance(root, yaml.MappingNode)
-            settings = OmegaConf.create(text if root is not None and is_mapping else {})
+            settings = OmegaConf.create(text) if root and is_mapping else OmegaConf.create({})
     except OSError as error:
         raise DiscernError(f"{source} cannot be read ({error.strerror}).") from error
     except ValueError as error:

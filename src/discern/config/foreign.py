@@ -24,7 +24,7 @@ from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser
 from discern.config.typed import parsed
 from discern.config.user_config import conf_dir, make_importable, user_conf_dir
 from discern.errors import DiscernError
-from discern.files.places import started_in
+from discern.files.places import is_file, is_folder, started_in
 from discern.text import visible
 
 SETTING = "allow_targets"
@@ -187,7 +187,7 @@ def _check_override(override: str, source: str) -> None:
     if found.is_sweep_override():
         # An interval, a range, or a pattern of choices lists no values.
         values = [found._convert_value(value) for value in getattr(values[0], "list", [])]
-    if "/" in key or (conf_dir() / key).is_dir():
+    if "/" in key or is_folder(conf_dir() / key):
         # A choice, or the path of an experiment, whose file is checked when it is read.
         _check_choices(place, values, source, is_free=key == "experiment")
     for value in values:
@@ -326,7 +326,7 @@ def _chosen() -> set[str]:
 
 @functools.cache
 def _named(folder: Path) -> set[str]:
-    files = [path for path in (*folder.glob("*.yaml"), *folder.glob("*/*.yaml")) if path.is_file()]
+    files = [path for path in (*folder.glob("*.yaml"), *folder.glob("*/*.yaml")) if is_file(path)]
     texts = [path.read_text(encoding="utf-8", errors="replace") for path in files]
     return {name for text in texts for name in re.findall(r"_target_: *['\"]?([\w.]+)", text)}
 
@@ -365,7 +365,7 @@ def _is_beside(target: str) -> bool:
         return False
     path, spec = started_in() / f"{module}.py", importlib.util.find_spec(module)
     is_other = spec is not None and Path(spec.origin or "").resolve() != path.resolve()
-    if is_other or (started_in() / module).is_dir() or not path.is_file():
+    if is_other or is_folder(started_in() / module) or not is_file(path):
         return False
     text = path.read_text(encoding="utf-8", errors="replace")
     return bool(re.search(rf"^\s*(class|from|import)\b.*\b{name}\b", text, re.MULTILINE))

@@ -13,6 +13,7 @@ from pathlib import Path
 from discern.data.part_names import part_of
 from discern.errors import DiscernError, first_line
 from discern.files.csv_cells import csv_text
+from discern.files.places import is_file, is_there
 from discern.files.walk import walk
 from discern.text import visible
 
@@ -149,7 +150,7 @@ def _text(path: Path) -> str:
 
 
 def _decoded(path: Path) -> str:
-    if not os.path.isfile(path):  # noqa: PTH113 - is_file raises for some paths
+    if not is_file(path):
         path.stat()
         raise OSError("it is no file")  # a pipe would be waited for without end
     if path.stat().st_size > _MAX_BYTES:
@@ -391,13 +392,13 @@ class Files:
 
     def find(self, value: str, part: str | None = None) -> list[Path]:
         """The files that a value may mean: one if it is clear, none if there is no such file."""
-        if _is_file(path := self.table / value):
+        if is_file(path := self.table / value):
             return [self._as_walked(path, value)]
         steps = [step for step in _DRIVE.sub("", value).replace("\\", "/").split("/") if step]
         steps = [step for step in steps if step != "."]
         if not steps or "\0" in value:
             return []
-        if "\\" in value and _is_file(path := self.table.joinpath(*steps)):
+        if "\\" in value and is_file(path := self.table.joinpath(*steps)):
             return [self._as_walked(path, value)]
         return self._closest(self._candidates(steps[-1]), steps[:-1], part)
 
@@ -452,8 +453,4 @@ def _stem(name: str, suffixes: set[str]) -> str:
 
 
 def _is_same(one: Path, other: Path) -> bool:
-    return os.path.exists(one) and os.path.samefile(one, other)  # noqa: PTH110, PTH121
-
-
-def _is_file(path: Path) -> bool:
-    return os.path.isfile(path)  # noqa: PTH113 - is_file raises for some paths
+    return is_there(one) and os.path.samefile(one, other)  # noqa: PTH121

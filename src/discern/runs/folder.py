@@ -15,7 +15,7 @@ from pathlib import Path
 
 from discern.console import for_terminal
 from discern.errors import DiscernError, about, shortened
-from discern.files.places import placed
+from discern.files.places import is_file, is_folder, is_there, placed
 from discern.files.reading import check_format, read_json, read_text
 from discern.runs.state import ENDINGS, Ended, State
 from discern.text import decoded
@@ -228,12 +228,12 @@ def _epochs(lines: Iterator[list[str]]) -> list[dict[str, float]]:
 
 def is_run(folder: Path) -> bool:
     """Whether a run of ``train`` has begun in this folder."""
-    return (folder / SUMMARY).is_file() or (folder / OVERRIDES).is_file()
+    return is_file(folder / SUMMARY) or is_file(folder / OVERRIDES)
 
 
 def is_sweep(folder: Path) -> bool:
     """Whether a sweep has begun in this folder."""
-    return (folder / SWEEP).is_file()
+    return is_file(folder / SWEEP)
 
 
 def read_run(folder: Path) -> Run:
@@ -444,7 +444,7 @@ def find_sweep(wanted: str) -> Path:
             raise DiscernError(f"sweep.resume=last needs a sweep in {OUTPUTS}, and there is none.")
         return max(found, key=lambda file: file.stat().st_mtime_ns).parent
     folder = placed(wanted)
-    if not (folder / SWEEP).is_file():
+    if not is_file(folder / SWEEP):
         raise DiscernError(
             f"sweep.resume={wanted} is not the folder of a sweep: it has no {SWEEP}."
         )
@@ -465,12 +465,12 @@ def find_checkpoint(wanted: str, setting: str = "ckpt_path", *, goes_on: bool = 
         DiscernError: there is none.
     """
     path = placed(wanted)
-    if path.is_file():
+    if is_file(path):
         return path
-    if not path.exists() and wanted in WORDS:
+    if not is_there(path) and wanted in WORDS:
         with about(setting):
             path = run_meant(wanted, placed(OUTPUTS), with_checkpoint=True)
-    if path.is_dir():
+    if is_folder(path):
         if (found := checkpoint_in(path, goes_on)) is not None:
             return found
         raise DiscernError(
@@ -497,7 +497,7 @@ def checkpoints_in(folder: Path, goes_on: bool = False) -> list[Path]:
     names = (
         (LAST_SAVED, BEFORE_LAST, BEST_SAVED) if goes_on else (BEST_SAVED, LAST_SAVED, BEFORE_LAST)
     )
-    files = [file for name in names if (file := folder / CHECKPOINTS / name).is_file()]
+    files = [file for name in names if is_file(file := folder / CHECKPOINTS / name)]
     return [] if goes_on and [file.name for file in files] == [BEST_SAVED] else files
 
 
