@@ -169,7 +169,7 @@ def check_overrides(overrides: Iterable[str], typed: Iterable[str], source: str)
 
 
 _HARMLESS = re.compile(
-    r"(?!.*\.\.)\+?(?!hydra|sweep|allow_targets|logger)[a-z_]+(\.[a-z_]*[a-z])*(?<!dir|ath)=[\w+.-]*",
+    r"(?!.*\.\.)\+?(?!hydra|sweep|allow_targets|logger)[a-z_]+(\.[a-z_]*[a-z])*(?<!dir|ath|url)=[\w+.-]*",
     re.ASCII,
 )
 """A setting and a number or a word, as most overrides are: to parse one takes a millisecond."""
