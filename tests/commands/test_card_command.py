@@ -139,6 +139,8 @@ def test_names_from_files_are_text(tiny_run, tmp_path):
         (["{run}", "out={run}"], "is not empty; name a new folder"),
         (["{run}", "out={run}/summary.json"], "is a file; it must be a folder"),
         (["nowhere"], "nowhere does not exist"),
+        (["x" * 300], "x+ does not exist"),
+        (["x" * 300 + "=y"], "x+=y is not a setting of discern card"),
         (["{none}"], "has no checkpoint, and so no model to describe"),
         (["{run}", "{none}"], "is of one run, and .* means 2"),
     ],

@@ -16,9 +16,13 @@ from starter import begin, invoke, kill, said, until
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("port=x", "port=x must be a whole number from 1 to 65535."),
-        ("port=0", "port=0 must be a whole number from 1 to 65535."),
+        ("port=x", "port=x must be a whole number from 1 to 65,535."),
+        ("port=0", "port=0 must be a whole number from 1 to 65,535."),
         ("port=65536", "port=65536 must be"),
+        ("port=" + "0" * 5000 + "1", "port=000"),
+        ("logdir=" + "x" * 300, "logdir=xxx"),
+        ("host=a..b", "host=a..b is not the name of a host."),
+        ("host=" + "x" * 300, "host=xxx"),
         ("prot=1", "prot=1 is not a setting of discern dashboard; did you mean port"),
         ("logs", "logs is not a setting of discern dashboard; "),
         ("host=", "host= must be a host's name or address"),

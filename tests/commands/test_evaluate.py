@@ -423,10 +423,19 @@ def test_the_help_page_and_what_it_says_to_try(tmp_path):
         composed(*(word for word in line.split() if not word.startswith("hydra.")))
 
 
-def test_a_refusal_leaves_nothing(tmp_path):
-    done = invoke("evaluate", "ckpt_path=x.safetensors", "split=tset", cwd=tmp_path)
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("ckpt_path=x.safetensors", "split=tset"), "split=tset "),
+        (("ckpt_path=" + "x" * 300,), "ckpt_path=xxx"),
+        (("ckpt_path=x.safetensors", "data=mnist", "data.dir=" + "x" * 300), "ckpt_path=x.safet"),
+    ],
+)
+def test_a_refusal_leaves_nothing(tmp_path, words, sentence):
+    done = invoke("evaluate", *words, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("Error: split=tset ")
+    assert done.stderr.startswith(f"Error: {sentence}")
+    assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
 
 

@@ -43,6 +43,7 @@ def test_of_another_version_a_sentence_says_so(tmp_path):
     ("asked", "said"),
     [
         ("nowhere", "nowhere is not a folder"),
+        ("x" * 300, "xxx is not a folder"),
         ("empty", "empty has no run in it"),
         ("last", "last needs a run in outputs, and there is none"),
         ("best", "best needs a run with a val/loss in outputs, and there is none"),

@@ -29,6 +29,7 @@ def test_settings_are_told_from_other_words_and_the_last_counts(tmp_path):
     ("word", "why"),
     [
         ("dir=/no/where", "dir=/no/where must be a folder that exists."),
+        (f"dir={'x' * 300}", "dir=x+ must be a folder that exists."),
         ("dir=", "dir= must be a folder that exists."),
         ("out=", "out= must be a folder."),
         ("keep=1.5", "keep=1.5 must be a whole number, 0 or above."),

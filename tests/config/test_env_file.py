@@ -36,7 +36,13 @@ def test_what_is_secret_in_it_is_left_out_of_texts(here):
     assert "0123456789abcdef" not in redacted_text("with 0123456789abcdef")
 
 
-@pytest.mark.parametrize("name", ["LD_PRELOAD", "PYTHONSTARTUP", "GIT_CONFIG_COUNT", "Ld_Audit"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "LD_PRELOAD", "PYTHONSTARTUP", "GIT_CONFIG_COUNT", "Ld_Audit", "OPENSSL_CONF", "CC", "CXX",
+        "XDG_CONFIG_HOME", "MPLBACKEND", "OMP_TOOL_LIBRARIES", "TRITON_PTXAS_PATH", "BROWSER",
+    ],
+)  # fmt: skip
 def test_it_does_not_decide_what_other_programs_run(here, name):
     os.environ.pop(name, None)
     (here / ".env").write_text(f"{name}=x\n")

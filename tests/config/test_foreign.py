@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import re
 import string
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from discern.config.check import check
 from discern.config.compose import compose
@@ -34,6 +38,13 @@ class Plain:
 def make():
     return Hello()
 """
+
+
+def pixel(value: int) -> bytes:
+    """A PNG of a colour."""
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), (value, 0, 0)).save(file, "PNG")
+    return file.getvalue()
 
 
 @pytest.fixture
@@ -95,9 +106,61 @@ def test_a_file_of_settings_of_no_form_is_told_in_a_sentence(here, text):
         check(compose(["experiment=x.yaml"]))
 
 
+EVIL = """
+from pathlib import Path
+from torch import nn
+
+Path("RAN").touch()
+
+class Net(nn.Module):
+    pass
+"""
+UNPACKED = """
+defaults: [override /data: catdog]
+data: {{dir: ., url: 'file://{}'}}
+model: {{_target_: Cat_Dog_data.evil.Net}}
+"""
+
+
+def test_nothing_that_a_file_has_downloaded_is_imported(tmp_path):
+    with zipfile.ZipFile(tmp_path / "cats.zip", "w") as archive:
+        archive.writestr("Cat_Dog_data/evil.py", EVIL)
+        for part, kind in itertools.product(("train", "test"), ("cat", "dog")):
+            for number in range(4):
+                archive.writestr(f"Cat_Dog_data/{part}/{kind}/{number}.png", pixel(number))
+    (tmp_path / "x.yaml").write_text(UNPACKED.format(tmp_path / "cats.zip"))
+    here = tmp_path / "here"
+    here.mkdir()
+    words = ("experiment=../x.yaml", "trainer.accelerator=cpu", "debug=limit")
+    for allowed, refused in (
+        ("data.url", "_target_: Cat_Dog_data.evil.Net"),
+        ("Cat_Dog_data", "data.url"),
+    ):
+        done = invoke("train", *words, f"allow_targets=[{allowed}]", cwd=here)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert f"says {refused}, which" in done.stderr
+    assert not list(here.iterdir())
+    with pytest.raises(DiscernError, match=r"x says data\.url, which only you may set"):
+        check_overrides([f"data.url=file://{tmp_path}/cats.zip"], [], "x")
+
+
+@pytest.mark.parametrize("package", ["__init__.py", "evil.py"])
+def test_no_module_in_a_folder_that_lies_here_is_imported(here, package):
+    (here / "photos").mkdir()
+    (here / "photos" / package).write_text(EVIL)
+    module = "photos" if package == "__init__.py" else "photos.evil"
+    (here / "x.yaml").write_text(f"callbacks: {{x: {{_target_: {module}.Net}}}}")
+    with pytest.raises(DiscernError, match=f"_target_: {module}.Net, which is not a class"):
+        compose(["experiment=x.yaml"])
+    with pytest.raises(DiscernError, match=f"_target_: {module}.Net, which is not a class"):
+        check_overrides([f"+callbacks.x._target_={module}.Net"], [], "x")
+    assert not (here / "RAN").exists()
+
+
 @pytest.mark.parametrize(
     ("text", "entry"),
     [
+        ("defaults: [override /data: catdog]\ndata: {url: 'https://a.b/c.zip'}", "data.url"),
         ("callbacks: {x: {_target_: mine_of_tests.make}}", "mine_of_tests"),
         ("callbacks: {x: {_target_: mine_of_tests.Plain}}", "mine_of_tests.Plain"),
         ("tags: ['${oc.env:BAIT}']", "oc.env"),

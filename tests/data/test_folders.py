@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import tempfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -500,6 +501,24 @@ def test_a_table_goes_before_folders_and_one_that_is_named_before_others(tmp_pat
 )
 def test_a_table_with_a_mistake_is_refused(tmp_path, text, reason):
     assert reason in refusal(table(tmp_path, text), "labels.csv")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "file,label" + ",x" * 60_000 + "\n" + "a.jpg,cat\n" * 2_000,
+        "file,label" + "," * 21_000_000,
+        "sep=x\nfilexlabel" + "x" * 21_000_000,
+    ],
+)
+def test_a_table_of_too_many_cells_is_refused_before_it_takes_memory(tmp_path, text):
+    folder = table(tmp_path, text)
+    tracemalloc.start()
+    try:
+        assert "cannot be read: it has more than 20,000,000 cells" in refusal(folder, "labels.csv")
+        assert tracemalloc.get_traced_memory()[1] < 300_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_table_that_cannot_be_opened_is_refused(tmp_path):

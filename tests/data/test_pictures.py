@@ -277,6 +277,8 @@ def whole_png() -> bytes:
 UNREADABLE = {
     "empty": (b"", "not a picture"),
     "text": (b"hello\n", "not a picture"),
+    "one byte": (b"x", "not a picture"),
+    "three bytes": (b"BM\n", "not a picture"),
     "pdf": (b"%PDF-1.4\n%%EOF\n", "not a picture"),
     "half": (whole_png()[:2000], "truncated"),
     "bomb": (png_of_size(17_000, 17_000), "268,435,456 pixels"),

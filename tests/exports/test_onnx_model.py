@@ -13,11 +13,14 @@ import onnx
 import pytest
 from models_to_export import mlp
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 from discern.errors import DiscernError
 from discern.exports import about, onnx_model
 from discern.exports.export import export
 from discern.exports.onnx_model import load_exported
+from discern.runs.summary import memory_bytes
+from starter import begin, end, said
 
 Change = Callable[[onnx.ModelProto], None]
 
@@ -262,6 +265,35 @@ def test_a_file_that_is_missing_or_a_folder_is_a_sentence(tmp_path):
     for path in (tmp_path / "no.onnx", tmp_path):
         with pytest.raises(DiscernError, match="cannot be read"):
             load_exported(path)
+
+
+def doubled(model: onnx.ModelProto) -> None:
+    """Have it compute 800 MB of pixels in vain, of which it adds none to the probabilities."""
+    graph, last = model.graph, model.graph.node[-1]
+    (end,) = (output.name for output in graph.output)
+    place = next(i for i, name in enumerate(last.output) if name == end)
+    last.output[place] = "before"
+    twice = [helper.make_node("Concat", [f"x{i}"] * 2, [f"x{i + 1}"], axis=0) for i in range(18)]
+    graph.node.extend(
+        [
+            helper.make_node("Cast", [graph.input[0].name], ["x0"], to=TensorProto.FLOAT),
+            *twice,
+            helper.make_node("ReduceMin", ["x18"], ["least"], keepdims=0),
+            helper.make_node("Mul", ["least", "nothing"], ["zero"]),
+            helper.make_node("Add", ["before", "zero"], [end]),
+        ]
+    )
+    graph.initializer.append(numpy_helper.from_array(np.float32(0), "nothing"))
+
+
+def test_a_file_takes_no_more_than_a_share_of_the_memory(written, tmp_path):
+    path = changed(written, tmp_path / "model.onnx", doubled)
+    Image.fromarray(np.zeros((28, 28), np.uint8)).save(tmp_path / "digit.png")
+    words = ("predict", f"ckpt_path={path}", "input=digit.png", "invert=false")
+    changes = {"discern.exports.onnx_model": {"MEMORY_SHARE": 2**28 / memory_bytes()}}
+    assert end(begin(tmp_path, *words, changes=changes)) == 1
+    assert "model.onnx cannot be run: " in said(tmp_path)
+    assert "Traceback" not in said(tmp_path)
 
 
 def test_too_many_pixels_at_once_are_refused(written, tmp_path, monkeypatch):

@@ -1,18 +1,22 @@
-"""What is written of a config is what OmegaConf reads again."""
+"""What is written of a config is what OmegaConf reads again; what is read may be a stranger's."""
 
 from __future__ import annotations
 
 import enum
+import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from discern.config.experiment_file import read_settings as read_experiment
+from discern.errors import DiscernError
 from discern.files import yaml_file as config_file
-from discern.files.yaml_file import write_config
+from discern.files.yaml_file import read_settings, write_config
 
 SCALARS = (
     st.none()
@@ -60,3 +64,48 @@ def test_it_is_written_as_omegaconf_writes_it(tmp_path: Path, monkeypatch, has_l
     )
     write_config(cfg, tmp_path / "config.yaml")
     assert (tmp_path / "config.yaml").read_text() == OmegaConf.to_yaml(cfg, resolve=True)
+
+
+TAGS = (
+    "", "!", "!x", "!!bool", "!!int", "!!float", "!!null", "!!str", "!!timestamp", "!!binary",
+    "!!merge", "!!value", "!!map", "!!seq", "!!set", "!!omap", "!!pairs", "!!python/name:os.system",
+    "!!python/tuple",
+)  # fmt: skip
+WORDS = st.text("019.:+-_exobaZT~=<'\"[]{}&*?, ") | st.sampled_from(
+    ["", "maybe", "x", "-", "0x", "0b", "-:", ".", ".nan", "2000-13-45", "12:", "1:" * 200 + "1.5"]
+)
+VALUES_OF_STRANGERS = st.builds(
+    "{}{} {}".format, st.sampled_from(["", "&a "]), st.sampled_from(TAGS), WORDS
+)
+
+
+def refusal(path: Path) -> str:
+    try:
+        read_experiment(path, "experiment=x")
+    except DiscernError as error:
+        return str(error)
+    return "experiment=x holds settings."
+
+
+@given(
+    form=st.sampled_from(["a: {}", "? {}\n: 1", "[{}]", "{}", "a: [{}, *a]", "<<: {}"]),
+    value=VALUES_OF_STRANGERS,
+)
+@example("a: {}", "!!bool maybe")
+@example("a: {}", "!!int ''")
+@example("a: {}", "!!timestamp x")
+@example("a: {}", "1:" * 200 + "1.5")
+def test_a_strangers_values_are_read_or_refused(tmp_path_factory, form, value):
+    path = tmp_path_factory.mktemp("strangers") / "config.yaml"
+    path.write_text(form.format(value))
+    with suppress(OSError, ValueError):
+        read_settings(path)
+    assert re.fullmatch(r"experiment=x [^\n]+\.", refusal(path))
+
+
+@pytest.mark.parametrize("tag", ["!!int ", "!!float ", ""])
+def test_a_long_number_takes_no_time(tmp_path, tag):
+    path = tmp_path / "config.yaml"
+    path.write_text(f"a: {tag}1" + ":59" * 100_000)
+    with pytest.raises(ValueError, match="a word that is too long"):
+        read_settings(path)

@@ -440,6 +440,7 @@ TARGETS = (
     "torch.multiprocessing.spawn", "torch.ops.load_library", "torch.classes.load_library",
     "torchvision.datasets.ImageNet", "torchvision.datasets.utils.download_url",
     "torchvision.io.read_file", "torchvision.io.write_file",
+    "nowhere_at_all.Net", "timm_.models.Net",
     "lightning.pytorch.serve.ServableModuleValidator", "lightning.pytorch.cli.LightningCLI",
     "lightning.pytorch.LightningModule.load_from_checkpoint",
     "lightning.pytorch.utilities.rank_zero.os.system",

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from PIL import Image
 from discern.errors import DiscernError
 from discern.reports.run_page import write_run_page
 from discern.run import train
-from discern.runs.tested import FILE, read_tested
+from discern.runs.tested import FILE, read_tested, write_tested
 from photos import photo_folder
 from run_files import SHOWN, TINY, Raises, composed, summary
 
@@ -227,6 +229,55 @@ def test_large_pictures_of_samples_are_made_smaller(folder):
     Image.fromarray(noise).save(folder / "samples.png")
     assert (folder / "samples.png").stat().st_size > 5_000_000
     assert write_run_page(folder).stat().st_size < 3_000_000
+
+
+@pytest.mark.parametrize("content", [b"x", b"BM", b"P4\n", b"\x89PNG\r\n\x1a\n\0", b"\xff\xd8\xff"])
+def test_pictures_that_are_none_are_left_out(folder, content):
+    (folder / "samples.png").write_bytes(content)
+    tested = read_tested(folder)
+    shown = replace(tested.thumbnails, picture=content)
+    write_tested(replace(tested, thumbnails=shown), folder)
+    text = text_of(write_run_page(folder))
+    assert "Training images as the network sees them" not in text
+    assert "Confusion matrix" in text
+
+
+def test_a_long_list_of_skipped_files_is_shortened(folder):
+    rows = ["file,label,reason", "=a.jpg,cat,broken" + "," * 500_000, f"b.jpg,{'x' * 100_000},c"]
+    (folder / "bad_files.csv").write_text("\n".join(rows))
+    page = write_run_page(folder)
+    assert page.stat().st_size < 3_000_000
+    assert "=a.jpg cat broken" in text_of(page)
+    (folder / "bad_files.csv").write_text("file,label\n" + "," * 3_000_000)
+    write_run_page(folder)
+
+
+def test_of_very_many_settings_the_first_ones_are_shown(folder):
+    typed = [f"data.dir='{number}'" for number in range(20_000)]
+    (folder / "overrides.yaml").write_text(json.dumps(typed))
+    text = text_of(write_run_page(folder))
+    assert "data.dir=199" in html.unescape(text)
+    assert "# … and 19,800 more" in text
+    (folder / "overrides.yaml").write_text(json.dumps([f"data.dir='{'x' * 400_000}'", "seed=1"]))
+    assert "train.py # … and 2 more" in text_of(write_run_page(folder))
+
+
+def test_classes_without_a_column_take_no_time(folder):
+    facts = summary(folder)
+    facts["data"]["classes"] = [f"{number}" for number in range(200_000)]
+    (folder / "summary.json").write_text(json.dumps(facts))
+    columns = ",".join(f"val/accuracy/{number}" for number in range(100))
+    rows = "".join(f"{epoch}{',0.5' * 100}\n" for epoch in range(1000))
+    (folder / "metrics.csv").write_text(f"epoch,{columns}\n{rows}")
+    chart = data_of(write_run_page(folder))["charts"]["class_accuracy"]
+    assert len(chart["series"]) == 12
+
+
+def test_columns_of_few_cells_take_no_time(folder):
+    columns = ",".join(f"m{number}" for number in range(3000))
+    rows = "".join(f"{epoch}\n" for epoch in range(1, 3000))
+    (folder / "metrics.csv").write_text(f"epoch,{columns}\n0{',0.5' * 3000}\n{rows}")
+    assert write_run_page(folder).stat().st_size < 12_000_000
 
 
 def test_the_report_needs_its_folder_alone(folder, tmp_path):

@@ -70,6 +70,13 @@ def test_a_file_that_is_none_is_none(tmp_path, spoil):
     assert read_tested(tmp_path) is None
 
 
+def test_a_test_of_no_images_is_none(tmp_path):
+    none = torch.zeros(0, dtype=torch.int64)
+    said = Predictions.of(torch.zeros(0, 3), none, none, ["a", "b", "c"])
+    write_tested(Tested(said, "f00d", Thumbnails(np.zeros(0, np.int64), b"", 1)), tmp_path)
+    assert read_tested(tmp_path) is None
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

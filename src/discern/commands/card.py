@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from discern.commands import words
 from discern.console import for_terminal, loading, say
 from discern.errors import DiscernError
+from discern.files.places import is_there
 from discern.files.writing import write_whole
 from discern.runs.all_or_none import all_or_none
 from discern.runs.claim import claim_folder, new_folder
@@ -82,7 +83,7 @@ def run(arguments: list[str]) -> None:
     """
     asked, named = words.read(Settings, arguments)
     for word in named:
-        if "=" in word and not Path(word).exists():
+        if "=" in word and not is_there(word):
             raise words.unknown(word, "discern card", words.settings_of(Settings))
     runs = selected(named, asked.dir)
     if len(runs) != 1:

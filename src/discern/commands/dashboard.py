@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from discern.commands import words
-from discern.commands.hosts import OwnHosts, is_loopback
-from discern.console import say
+from discern.commands.hosts import OwnHosts, address_of, is_loopback
+from discern.console import for_terminal, say
 from discern.errors import DiscernError
+from discern.files.places import is_folder
 from discern.runs.folder import OUTPUTS
 
 if TYPE_CHECKING:
@@ -44,12 +45,6 @@ ATTEMPTS = 100
 """Ports that are tried one after another."""
 
 
-def _port(name: str, value: str) -> int:
-    if not (value.isascii() and value.isdigit() and 1 <= int(value) <= 65_535):
-        raise DiscernError(f"{name}={value} must be a whole number from 1 to 65535.")
-    return int(value)
-
-
 def _host(name: str, value: str) -> str:
     if not value:
         raise DiscernError(f"{name}= must be a host's name or address, such as 127.0.0.1.")
@@ -61,7 +56,7 @@ class Settings:
     """Settings of ``discern dashboard``."""
 
     logdir: Annotated[Path, words.path] = OUTPUTS
-    port: Annotated[int, _port] = 6006
+    port: Annotated[int, words.between(1, 65_535)] = 6006
     host: Annotated[str, _host] = "127.0.0.1"
 
 
@@ -72,8 +67,9 @@ def run(arguments: list[str]) -> None:
         DiscernError: a word is not known, the folder does not exist, or no port is free.
     """
     asked = words.read_all(Settings, arguments, "discern dashboard")
-    if not asked.logdir.is_dir():
-        raise DiscernError(f"logdir={asked.logdir} must be a folder that exists; a run makes it.")
+    if not is_folder(asked.logdir):
+        logdir = for_terminal(str(asked.logdir))
+        raise DiscernError(f"logdir={logdir} must be a folder that exists; a run makes it.")
     url, port = start(asked)
     if port != asked.port:
         say(f"Port {asked.port} is in use; using port {port} instead.")
@@ -129,9 +125,7 @@ def _is_free(host: str, port: int) -> bool:
         DiscernError: it cannot be used for another reason than another server.
     """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        family, kind, protocol, address = address_of(host, port)
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
@@ -139,6 +133,6 @@ def _is_free(host: str, port: int) -> bool:
         if error.errno == errno.EADDRINUSE:
             return False
         raise DiscernError(
-            f"host={host} port={port} cannot be served on: {error.strerror}."
+            f"host={for_terminal(host)} port={port} cannot be served on: {error.strerror}."
         ) from error
     return True

@@ -23,7 +23,7 @@ from discern.console import say
 from discern.data.published.publication import FASHION_MNIST, MNIST
 from discern.data.published.wanted import CATDOG_COURSE, FLOWERS, PETS
 from discern.files.cache import cache_dir
-from discern.files.places import expanded, hub_dir, hugging_face_dir
+from discern.files.places import expanded, hub_dir, hugging_face_dir, is_file, is_folder, is_there
 from discern.files.walk import file_sizes
 from discern.redaction import redacted
 from discern.runs.folder import OUTPUTS
@@ -177,7 +177,7 @@ def _torch_build() -> str:
     """What PyTorch was built for, read in its file: importing it takes seconds."""
     spec = importlib.util.find_spec("torch")
     file = Path(spec.origin).with_name("version.py") if spec and spec.origin else None
-    if file is None or not file.is_file():
+    if file is None or not is_file(file):
         return "build unknown"
     text = file.read_text(encoding="utf-8", errors="replace")
     for kind, title in (("cuda", "CUDA"), ("hip", "ROCm"), ("xpu", "XPU")):
@@ -245,7 +245,7 @@ def folders() -> dict[str, str]:
         **{
             f"data={choice}": printable(folder)
             for choice, folder in SYSTEM_DATA.items()
-            if folder.is_dir()
+            if is_folder(folder)
         },
         "weights": _place(hub_dir(), _files_in(hub_dir())),
         "timm's weights": _place(hugging_face_dir(), _models_in(hugging_face_dir())),
@@ -269,7 +269,7 @@ def data_dir() -> Path:
 
 def _place(folder: Path, found: str) -> str:
     where = printable(folder if folder.is_absolute() else Path.cwd() / folder)
-    return f"{where}: {found}" if folder.is_dir() else f"{where}: not there"
+    return f"{where}: {found}" if is_folder(folder) else f"{where}: not there"
 
 
 def _names(folder: Path) -> list[str]:
@@ -318,7 +318,7 @@ def free_disk() -> dict[str, str]:
 
 def _free(folder: Path) -> str:
     folder = Path.cwd() / folder
-    there = next(path for path in (folder, *folder.parents) if path.exists())
+    there = next(path for path in (folder, *folder.parents) if is_there(path))
     try:
         usage = shutil.disk_usage(there)
     except OSError as error:

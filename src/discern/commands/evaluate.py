@@ -26,6 +26,7 @@ from discern.data.images import Images
 from discern.data.known import Rule
 from discern.data.module import ImageDataModule
 from discern.errors import DiscernError, as_override
+from discern.files.places import expanded, is_folder
 from discern.files.writing import as_json_values, write_whole
 from discern.files.yaml_file import write_config
 from discern.models.card import TARGET, Card, without_target
@@ -272,7 +273,7 @@ def _folder_of_run(checkpoint: Path, target: str, own: Mapping[str, object]) -> 
     run = checkpoint.parent.parent
     saved = mapping(glance(run).config.get("data")) if is_run(run) else {}
     folder = saved.get("dir") if saved.get("_target_") == target else None
-    if isinstance(folder, str) and "${" not in folder and Path(folder).expanduser().is_dir():
+    if isinstance(folder, str) and "${" not in folder and is_folder(expanded(folder)):
         return folder
     if own.get("dir") is not None:
         return str(own["dir"])

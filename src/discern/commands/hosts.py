@@ -10,7 +10,10 @@ import ipaddress
 import re
 import socket
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from discern.console import for_terminal
+from discern.errors import DiscernError
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -52,6 +55,22 @@ def is_own(header: str, host: str) -> bool:
         return True
     # A request for an address cannot come from DNS rebinding.
     return not is_loopback(host) and (name in _own_names() or _is_own_address(name.strip("[]")))
+
+
+def address_of(host: str, port: int) -> tuple[int, int, int, tuple[Any, ...]]:
+    """The family, kind and protocol of a socket at a host's first address, and that address.
+
+    Raises:
+        DiscernError: no host can have that name.
+        OSError: there is none of that name.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except UnicodeError as error:  # a part of it is empty, or longer than any
+        raise DiscernError(f"host={for_terminal(host)} is not the name of a host.") from error
+    return family, kind, protocol, address
 
 
 def is_loopback(host: str) -> bool:

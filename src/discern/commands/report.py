@@ -7,7 +7,7 @@ from pathlib import Path
 
 from discern.console import loading, say
 from discern.errors import DiscernError
-from discern.files.places import expanded
+from discern.files.places import expanded, is_folder, is_there
 from discern.runs.folder import (
     OUTPUTS,
     WORDS,
@@ -47,9 +47,9 @@ def run(arguments: list[str]) -> None:
 
 def _found(wanted: str) -> list[tuple[Callable[[Path], Path], Path]]:
     folder = expanded(wanted)
-    if wanted in WORDS and not folder.exists():
+    if wanted in WORDS and not is_there(folder):
         folder = run_meant(wanted, OUTPUTS)
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise DiscernError(
             f"{wanted} is not a folder; it must be a run's, a sweep's, last or best."
         )

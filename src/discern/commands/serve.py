@@ -15,12 +15,12 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated, get_args
 
 from discern.commands import words
-from discern.commands.hosts import is_loopback
+from discern.commands.hosts import address_of, is_loopback
 from discern.config.schema import Engine
 from discern.console import for_terminal, loading, say
 from discern.data.costs import SETTING, max_bytes
 from discern.errors import DiscernError, not_installed
-from discern.files.places import placed
+from discern.files.places import is_there, placed
 from discern.runs.folder import find_checkpoint, is_sweep
 
 if TYPE_CHECKING:
@@ -70,17 +70,6 @@ OPEN_FILES = 8192
 """Connections and files that the process may have open, where the system allows it."""
 
 
-def _between(least: int, most: int) -> Callable[[str, str], int]:
-    def read(name: str, value: str) -> int:
-        if not (value.isascii() and value.isdigit() and least <= int(value[:10]) <= most):
-            raise DiscernError(
-                f"{name}={for_terminal(value)} must be a whole number from {least} to {most:,}."
-            )
-        return int(value)
-
-    return read
-
-
 def _one_of(*choices: str) -> Callable[[str, str], str]:
     def read(name: str, value: str) -> str:
         if value not in choices:
@@ -93,7 +82,7 @@ def _one_of(*choices: str) -> Callable[[str, str], str]:
 
 
 def _batch(name: str, value: str) -> int | None:
-    return None if value == "auto" else _between(1, 1024)(name, value)
+    return None if value == "auto" else words.between(1, 1024)(name, value)
 
 
 def _inversion(name: str, value: str) -> bool | str:
@@ -106,16 +95,16 @@ class Settings:
 
     ckpt_path: Annotated[str, words.text] = ""
     host: Annotated[str, words.text] = "127.0.0.1"
-    port: Annotated[int, _between(0, 65_535)] = 8000
+    port: Annotated[int, words.between(0, 65_535)] = 8000
     engine: Annotated[str, _one_of(*get_args(Engine))] = "auto"
     invert: Annotated[bool | str, _inversion] = "auto"
     batch: Annotated[int | None, _batch] = None
-    wait_ms: Annotated[int, _between(0, 1000)] = 4
-    max_body_mb: Annotated[int, _between(1, 1024)] = 32
-    max_files: Annotated[int, _between(1, 1024)] = 64
-    max_picture_mb: Annotated[int, _between(1, 2**20)] = 128
-    max_requests: Annotated[int, _between(1, 65_536)] = 2048
-    timeout: Annotated[int, _between(1, 3600)] = 30
+    wait_ms: Annotated[int, words.between(0, 1000)] = 4
+    max_body_mb: Annotated[int, words.between(1, 1024)] = 32
+    max_files: Annotated[int, words.between(1, 1024)] = 64
+    max_picture_mb: Annotated[int, words.between(1, 2**20)] = 128
+    max_requests: Annotated[int, words.between(1, 65_536)] = 2048
+    timeout: Annotated[int, words.between(1, 3600)] = 30
 
 
 def run(arguments: list[str]) -> None:
@@ -150,7 +139,7 @@ def completions(typed: str) -> list[str]:
 def _check_is_one_model(ckpt_path: str) -> None:
     """Raise a DiscernError where there is no such model, or several."""
     place = placed(ckpt_path)
-    if is_sweep(place) or (ckpt_path.startswith("[") and not place.exists()):
+    if is_sweep(place) or (ckpt_path.startswith("[") and not is_there(place)):
         raise DiscernError(
             f"ckpt_path={for_terminal(ckpt_path)} is of several models, and discern serve takes "
             "one: a run of them, or the file that discern export makes of all."
@@ -169,9 +158,7 @@ def _listening(host: str, port: int) -> socket.socket:
         DiscernError: it is in use, or none of this machine's.
     """
     try:
-        family, *_, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        family, _, _, address = address_of(host, port)
         return socket.create_server(address[:2], family=family, backlog=2048)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
@@ -179,8 +166,6 @@ def _listening(host: str, port: int) -> socket.socket:
         raise DiscernError(
             f"host={for_terminal(host)} port={port} cannot be served on: {error.strerror}."
         ) from error
-    except UnicodeError as error:  # a name longer than any
-        raise DiscernError(f"host={for_terminal(host)} is not the name of a host.") from error
 
 
 def _serve(asked: Settings, listener: socket.socket) -> None:

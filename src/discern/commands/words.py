@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar, get_type_hints
 
 from discern.console import for_terminal
 from discern.errors import DiscernError, did_you_mean
-from discern.files.places import expanded
+from discern.files.places import expanded, is_folder
 
 T = TypeVar("T")
 
@@ -75,7 +75,7 @@ def path(name: str, value: str) -> Path:
 
 def folder(name: str, value: str) -> Path:
     """A folder that exists."""
-    if not value or not expanded(value).is_dir():
+    if not value or not is_folder(expanded(value)):
         raise DiscernError(f"{name}={for_terminal(value)} must be a folder that exists.")
     return expanded(value)
 
@@ -85,6 +85,20 @@ def count(name: str, value: str) -> int:
     if not (value.isascii() and value.isdigit() and len(value) < 10):
         raise DiscernError(f"{name}={for_terminal(value)} must be a whole number, 0 or above.")
     return int(value)
+
+
+def between(least: int, most: int) -> Callable[[str, str], int]:
+    """The reader of a whole number within bounds."""
+
+    def read(name: str, value: str) -> int:
+        is_number = value.isascii() and value.isdigit() and len(value) <= 10
+        if not (is_number and least <= int(value) <= most):
+            raise DiscernError(
+                f"{name}={for_terminal(value)} must be a whole number from {least} to {most:,}."
+            )
+        return int(value)
+
+    return read
 
 
 def switch(name: str, value: str) -> bool:

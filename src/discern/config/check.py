@@ -56,7 +56,7 @@ from discern.errors import (
     not_installed,
     raise_all,
 )
-from discern.files.places import placed
+from discern.files.places import is_folder, placed
 from discern.files.walk import find_files
 from discern.redaction import remember
 from discern.runs.folder import find_checkpoint
@@ -205,7 +205,7 @@ def _unknown_names(cfg: DictConfig) -> Iterator[tuple[str, str]]:
     for name, value in written.items():
         if name in known:
             continue
-        if (conf_dir() / name).is_dir():
+        if is_folder(conf_dir() / name):
             yield (
                 name,
                 f"{name} is a group, not a setting; a file chooses from it by a line "

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from discern.errors import DiscernError, closest, did_you_mean
-from discern.files.places import expanded
+from discern.files.places import expanded, is_file
 from discern.files.reading import read_text
-from discern.files.yaml_file import MAX_YAML, check_yaml
+from discern.files.yaml_file import MAX_YAML, check_yaml, yaml_errors
 
 SUFFIX = ".yaml"
 
@@ -33,14 +32,14 @@ def name_of(choice: str) -> str:
 def find_file(choice: str) -> Path | None:
     """The file that a choice names, with or without its ending."""
     candidates = (expanded(choice), expanded(f"{choice}{SUFFIX}"))
-    return next((path for path in candidates if path.is_file()), None)
+    return next((path for path in candidates if is_file(path)), None)
 
 
 def not_found(choice: str, choices: Iterable[str]) -> str:
     """The sentence for a choice that is neither a recipe nor a file."""
     way_out = did_you_mean(choice, choices)
     if is_path(choice):
-        files = [path for path in Path(choice).parent.glob(f"*{SUFFIX}") if path.is_file()]
+        files = [path for path in Path(choice).parent.glob(f"*{SUFFIX}") if is_file(path)]
         beside = {path.stem: path for path in files}
         close = closest(name_of(choice), beside)
         if close is not None:
@@ -60,27 +59,20 @@ def read_settings(path: Path, source: str) -> tuple[str, DictConfig]:
     """
     try:
         text = read_text(path, MAX_YAML, path.parent)  # a stranger's may be a link to elsewhere
-        # The loader of OmegaConf is the slow one, which reads what the fast one would refuse.
-        check_yaml(text, MAX_VALUES, yaml.SafeLoader)
-        root = yaml.compose(text, yaml.SafeLoader)
-        if root is not None and not isinstance(root, yaml.MappingNode):
-            kind = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
-            raise DiscernError(
-                f"{source} holds {kind}; it must hold settings, as the files in conf/experiment do."
-            )
-        settings = OmegaConf.create({}) if root is None else OmegaConf.create(text)
+        with yaml_errors():
+            # The loader of OmegaConf is the slow one, which reads what the fast one would refuse.
+            check_yaml(text, MAX_VALUES, yaml.SafeLoader)
+            root = yaml.compose(text, yaml.SafeLoader)
+            is_mapping = root is None or isinstance(root, yaml.MappingNode)
+            settings = OmegaConf.create(text) if root and is_mapping else OmegaConf.create({})
     except OSError as error:
         raise DiscernError(f"{source} cannot be read ({error.strerror}).") from error
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
-        raise DiscernError(f"{source} is not a YAML file: {_problem(error)}.") from error
+    except ValueError as error:
+        raise DiscernError(f"{source} is not a YAML file: {error}.") from error
+    if not is_mapping:
+        kind = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
+        raise DiscernError(
+            f"{source} holds {kind}; it must hold settings, as the files in conf/experiment do."
+        )
     assert isinstance(settings, DictConfig)
     return text, settings
-
-
-def _problem(error: Exception) -> str:
-    """What is wrong, and where."""
-    if isinstance(error, RecursionError):
-        return "it nests too deep"
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
-        return f"{error.problem}, line {error.problem_mark.line + 1}"
-    return str(error).splitlines()[0].rstrip(".")

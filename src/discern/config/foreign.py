@@ -11,7 +11,6 @@ import functools
 import importlib.util
 import inspect
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -25,7 +24,7 @@ from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser
 from discern.config.typed import parsed
 from discern.config.user_config import conf_dir, make_importable, user_conf_dir
 from discern.errors import DiscernError
-from discern.files.places import started_in
+from discern.files.places import is_file, is_folder, started_in
 from discern.text import visible
 
 SETTING = "allow_targets"
@@ -62,6 +61,9 @@ WRITTEN_TO = (
 
 NAMED = (".filename", ".folder")
 """Suffixes of settings that are joined to such a folder."""
+
+DOWNLOADED = (".sha256", ".url")
+"""Suffixes of settings that say what is downloaded and unpacked, into a folder of the file's."""
 
 OF_LOGGERS = ("artifact_location", "name", "sub_dir", "tracking_uri", "version")
 """Settings of loggers that are a path or a part of one; an interpolation is refused."""
@@ -167,7 +169,7 @@ def check_overrides(overrides: Iterable[str], typed: Iterable[str], source: str)
 
 
 _HARMLESS = re.compile(
-    r"(?!.*\.\.)\+?(?!hydra|sweep|allow_targets|logger)[a-z_]+(\.[a-z_]*[a-z])*(?<!dir|ath)=[\w+.-]*",
+    r"(?!.*\.\.)\+?(?!hydra|sweep|allow_targets|logger)[a-z_]+(\.[a-z_]*[a-z])*(?<!dir|ath|url)=[\w+.-]*",
     re.ASCII,
 )
 """A setting and a number or a word, as most overrides are: to parse one takes a millisecond."""
@@ -185,7 +187,7 @@ def _check_override(override: str, source: str) -> None:
     if found.is_sweep_override():
         # An interval, a range, or a pattern of choices lists no values.
         values = [found._convert_value(value) for value in getattr(values[0], "list", [])]
-    if "/" in key or (conf_dir() / key).is_dir():
+    if "/" in key or is_folder(conf_dir() / key):
         # A choice, or the path of an experiment, whose file is checked when it is read.
         _check_choices(place, values, source, is_free=key == "experiment")
     for value in values:
@@ -231,6 +233,8 @@ def _check_value(value: object, place: tuple[str, ...], source: str) -> None:
     name = ".".join(place)
     if place and place[0].lstrip("+~") in OF_A_SWEEP and not _allows(place[0]):
         raise _refused(source, name, "which only you may set", place[0])
+    if f".{name}".endswith(DOWNLOADED) and not _allows(name):
+        raise _refused(source, name, "which only you may set", name)
     if place and place[-1] == "_target_":
         _check_target(value, source)
     elif isinstance(value, str):
@@ -307,20 +311,11 @@ def _check_target(target: object, source: str) -> None:
         return
     if not isinstance(target, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", target):
         raise _refused(source, f"_target_: {_shown(str(target))}", "which is not a class's name")
-    if _is_nowhere(target.partition(".")[0]):  # building it gives a better message
-        return
     if target not in _chosen() and not _is_harmless(target):
         raise _refused(
             source, f"_target_: {target}", "which is not a class that a file given by path may use",
             target,
         )  # fmt: skip
-
-
-def _is_nowhere(package: str) -> bool:
-    """Whether no module of that name is installed or in the working directory."""
-    here = started_in()
-    is_here = any(here.glob(f"{package}.*")) or (here / package).exists()
-    return not is_here and package not in sys.modules and importlib.util.find_spec(package) is None
 
 
 def _chosen() -> set[str]:
@@ -331,7 +326,7 @@ def _chosen() -> set[str]:
 
 @functools.cache
 def _named(folder: Path) -> set[str]:
-    files = [path for path in (*folder.glob("*.yaml"), *folder.glob("*/*.yaml")) if path.is_file()]
+    files = [path for path in (*folder.glob("*.yaml"), *folder.glob("*/*.yaml")) if is_file(path)]
     texts = [path.read_text(encoding="utf-8", errors="replace") for path in files]
     return {name for text in texts for name in re.findall(r"_target_: *['\"]?([\w.]+)", text)}
 
@@ -360,22 +355,20 @@ def _is_harmless(target: str) -> bool:
 
 
 def _is_beside(target: str) -> bool:
-    """Whether a module in the working directory defines a class of that name.
+    """Whether a file in the working directory is a module that defines a class of that name.
 
-    The source is searched, since importing a script would run it.
+    No module of a folder in it: a stranger's pictures or runs may lie there. The source is
+    searched, since importing a script would run it.
     """
-    *module, name = target.split(".")
-    here = started_in()
-    spec = importlib.util.find_spec(module[0]) if module[0] not in LIBRARIES else None
-    places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or [])]
-    if any(place and not Path(place).resolve().is_relative_to(here.resolve()) for place in places):
+    module, _, name = target.rpartition(".")
+    if "." in module or module in LIBRARIES:
         return False
-    base = here.joinpath(*module)
-    for path in (base.with_suffix(".py"), base / "__init__.py"):
-        if path.is_file():
-            text = path.read_text(encoding="utf-8", errors="replace")
-            return bool(re.search(rf"^\s*(class|from|import)\b.*\b{name}\b", text, re.MULTILINE))
-    return False
+    path, spec = started_in() / f"{module}.py", importlib.util.find_spec(module)
+    is_other = spec is not None and Path(spec.origin or "").resolve() != path.resolve()
+    if is_other or is_folder(started_in() / module) or not is_file(path):
+        return False
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return bool(re.search(rf"^\s*(class|from|import)\b.*\b{name}\b", text, re.MULTILINE))
 
 
 def _kinds(package: str) -> tuple[type, ...]:

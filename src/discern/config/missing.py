@@ -24,7 +24,7 @@ from discern.data.published.pretrained import (
 )
 from discern.data.published.wanted import NEEDS, Download, refusals
 from discern.errors import DiscernError, raise_all
-from discern.files.places import expanded, placed
+from discern.files.places import expanded, is_file, is_folder, placed
 from discern.runs.folder import WORDS, find_checkpoint, mapping
 
 log = logging.getLogger(__name__)
@@ -109,9 +109,9 @@ def _backbone(cfg: DictConfig) -> Problems:
 
 def _check_weights(wanted: str) -> None:
     path = placed(wanted)
-    if wanted in WORDS or path.is_dir():
+    if wanted in WORDS or is_folder(path):
         find_checkpoint(wanted, "model.weights")
-    elif not path.is_file():
+    elif not is_file(path):
         raise not_a_file(Path(expanded(wanted)))
 
 

@@ -1,6 +1,7 @@
 """The steps between composing a config and running it: the check, and a new folder."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -13,8 +14,8 @@ from discern.config.settle import settle_sweep
 from discern.config.typed import as_value, is_typed, quoted
 from discern.config.user_config import warn_of_unused
 from discern.config.values import plain
-from discern.errors import DiscernError, as_override, refuse
-from discern.files.places import expanded
+from discern.errors import DiscernError, as_override, refusals_of_files, refuse
+from discern.files.places import expanded, is_file
 from discern.redaction import redacted_setting
 from discern.runs.claim import claim_folder, take_folder
 from discern.runs.folder import HYDRA, Run, find_sweep, glance, is_run, is_sweep
@@ -33,19 +34,17 @@ class Preflight(Callback):
         """Check the config and the machine, and create a folder for the run."""
         # The folder's name refers to Hydra's own settings, which Hydra sets only later.
         HydraConfig.instance().set_config(config)
-        try:
+        with _refusals():
             command = config.hydra.job.config_name
             check_all(config, command)
             warn_of_unused(config.hydra.runtime.choices)
             with read_write(config.hydra.run):
                 config.hydra.run.dir = as_value(str(_claim_for(command, config)))
-        except DiscernError as error:
-            refuse(error)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
         """Create a folder for the sweep; each job checks its own config."""
         HydraConfig.instance().set_config(config)
-        try:
+        with _refusals():
             settle_sweep(config)
             if "sweep" in config:
                 check_sweep(config)
@@ -57,8 +56,16 @@ class Preflight(Callback):
                 if resumed:
                     config.sweep.resume = as_value(str(resumed))
                 config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(str(folder))}")
-        except DiscernError as error:
-            refuse(error)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """End the process with the sentence for an error of the user's or of the system."""
+    try:
+        with refusals_of_files():
+            yield
+    except DiscernError as error:
+        refuse(error)
 
 
 def _claim_for(command: str, config: DictConfig) -> Path:
@@ -82,7 +89,7 @@ def _claim_again(config: DictConfig) -> Path:
     """
     _check_is_named(config, "run")
     folder = expanded(config.hydra.run.dir)
-    begun = is_run(folder) or (folder / HYDRA).is_file()
+    begun = is_run(folder) or is_file(folder / HYDRA)
     claimed = take_folder(folder, "hydra.run.dir", shared=begun)
     run = glance(claimed)
     if run.state.is_settled:

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from discern.files.places import started_in
+from discern.files.places import is_file, is_folder, started_in
+from discern.files.yaml_file import read_settings, yaml_errors
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ GLOBAL = ("experiment", "debug", "hparams_search")
 def user_conf_dir() -> Path | None:
     """The user's folder of choices; None where it does not exist or is discern's own."""
     folder = started_in() / FOLDER
-    return folder if folder.is_dir() and folder.resolve() != conf_dir().resolve() else None
+    return folder if is_folder(folder) and folder.resolve() != conf_dir().resolve() else None
 
 
 def choices(group: str) -> dict[str, Path]:
@@ -49,7 +49,7 @@ def warn_of_unused(chosen: Mapping[str, object]) -> None:
     folder = user_conf_dir()
     for group, choice in chosen.items():
         name = f"{group}/{choice}.yaml"
-        if folder and (folder / name).is_file() and (conf_dir() / name).is_file():
+        if folder and is_file(folder / name) and is_file(conf_dir() / name):
             log.warning(
                 "%s is not used: %s=%s is a choice of discern's own; give the file another name.",
                 Path(FOLDER, name),
@@ -64,8 +64,8 @@ def target_of(path: Path) -> str | None:
     A file that cannot be read names none: it may be another program's, and choosing it reports why.
     """
     try:
-        node = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        node = read_settings(path)
+    except (OSError, ValueError):
         return None
     target = node.get("_target_") if isinstance(node, dict) else None
     return target if isinstance(target, str) else None
@@ -79,7 +79,7 @@ def make_importable(target: str) -> None:
     module, here = target.partition(".")[0], started_in()
     if not module.isidentifier() or module in sys.modules or str(here) in sys.path:
         return
-    is_here = (here / f"{module}.py").is_file() or (here / module).is_dir()
+    is_here = is_file(here / f"{module}.py") or is_folder(here / module)
     if is_here and importlib.util.find_spec(module) is None:
         sys.path.append(str(here))
 
@@ -88,14 +88,15 @@ def conf_dir() -> Path:
     """discern's own folder of choices: the installed package's, else the repository's."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "conf"
-    return installed if installed.is_dir() else package.parents[1] / "conf"
+    return installed if is_folder(installed) else package.parents[1] / "conf"
 
 
 def choice_settings(path: Path, files: Mapping[str, Path]) -> dict[str, object]:
     """The settings of a choice's file, with those of the choices that it builds on; unresolved.
 
     Args:
-        path: the file; one that holds no settings, as another program's may, has none.
+        path: the file; one that holds no settings or cannot be read, as another program's may be,
+            has none.
         files: choice -> file, of its group.
     """
     settings: Any = OmegaConf.to_container(_with_bases(path, files))
@@ -103,7 +104,11 @@ def choice_settings(path: Path, files: Mapping[str, Path]) -> dict[str, object]:
 
 
 def _with_bases(path: Path, files: Mapping[str, Path]) -> DictConfig | ListConfig:
-    own = OmegaConf.load(path)
+    try:
+        with yaml_errors():
+            own = OmegaConf.load(path)
+    except (OSError, ValueError):
+        return OmegaConf.create({})
     if not isinstance(own, DictConfig):
         return OmegaConf.create({})
     names = [name for name in own.pop("defaults", ()) if isinstance(name, str) and name in files]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +19,7 @@ from discern.data.pictures import picture_suffixes
 from discern.data.place import check_folder, visible_names
 from discern.data.tables import SUFFIXES, Files, NoTableError, Table, read_table
 from discern.errors import DiscernError
+from discern.files.places import is_file, is_folder
 from discern.files.walk import walk
 from discern.text import visible
 
@@ -213,7 +213,7 @@ def _from_named_parts(folder: Path, parts: PartFolders) -> Listing:
         return found
     found = Listing({})
     for part, name in parts.items():
-        if not os.path.isdir(folder / name):  # noqa: PTH112 - is_dir raises for some paths
+        if not is_folder(folder / name):
             raise DiscernError(
                 f"data.parts.{part}={name} is no folder in data.dir={folder}; it has "
                 f"{', '.join(_subfolders(folder)[:10]) or 'none'}."
@@ -306,7 +306,7 @@ def _has_own_data(folder: Path) -> bool:
 
 
 def _has_files(folder: Path) -> bool:
-    return os.path.isdir(folder) and next(walk(folder), None) is not None  # noqa: PTH112
+    return is_folder(folder) and next(walk(folder), None) is not None
 
 
 def _check_classes(folder: Path, names: Sequence[str]) -> None:
@@ -374,7 +374,7 @@ def _warn_of_classes(found: Listing) -> None:
 
 
 def _subfolders(folder: Path) -> list[str]:
-    return [name for name in visible_names(folder) if os.path.isdir(folder / name)]  # noqa: PTH112
+    return [name for name in visible_names(folder) if is_folder(folder / name)]
 
 
 def _text(name: str) -> str:
@@ -404,7 +404,7 @@ def _tables_in(place: Path, unread: dict[Path, NoTableError]) -> list[Table]:
     """
     tables = []
     for path in (place / name for name in visible_names(place) if _is_named_table(name)):
-        if not os.path.isfile(path):  # noqa: PTH113 - is_file raises for some paths
+        if not is_file(path):
             continue
         if {"submission", "submit"} & set(parse(path.stem).rest):
             unread[path] = NoTableError("is named like an answer to be submitted.")

@@ -342,8 +342,7 @@ def _unread(file: IO[bytes], formats: Sequence[str]) -> str:
     file.seek(0)
     prefix = file.read(16)
     for name in Image.ID:
-        accepts = Image.OPEN[name][1]
-        if name not in formats and accepts is not None and accepts(prefix) is True:
+        if name not in formats and _is_claimed(name, prefix):
             why = (
                 "which is a program for a printer, and is not run"
                 if name == "EPS"
@@ -351,6 +350,15 @@ def _unread(file: IO[bytes], formats: Sequence[str]) -> str:
             )
             return f"{name}, {why}; save it as a PNG or JPEG"
     return _NO_PICTURE
+
+
+def _is_claimed(name: str, prefix: bytes) -> bool:
+    """Whether Pillow's reader of a format takes a file that begins so."""
+    accepts = Image.OPEN[name][1]
+    try:
+        return accepts is not None and accepts(prefix) is True
+    except Exception:  # some look further than a short file goes
+        return False
 
 
 def _in_eight_bits(

@@ -6,13 +6,14 @@ import os
 from pathlib import Path
 
 from discern.errors import DiscernError, file_errors
+from discern.files.places import is_folder, is_there
 from discern.files.walk import JUNK
 
 
 def check_folder(folder: Path) -> None:
     """Raise a DiscernError unless ``data.dir`` is a folder that can be listed."""
-    if not os.path.isdir(folder):  # noqa: PTH112 - is_dir raises for some paths
-        what = "is a file" if os.path.exists(folder) else "does not exist"  # noqa: PTH110
+    if not is_folder(folder):
+        what = "is a file" if is_there(folder) else "does not exist"
         raise DiscernError(f"data.dir={folder} {what}; it must be a folder of pictures.")
     visible_names(folder)
 

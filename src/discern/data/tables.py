@@ -13,6 +13,7 @@ from pathlib import Path
 from discern.data.part_names import part_of
 from discern.errors import DiscernError, first_line
 from discern.files.csv_cells import csv_text
+from discern.files.places import is_file, is_there
 from discern.files.walk import walk
 from discern.text import visible
 
@@ -38,7 +39,7 @@ _FLAGS = {
 _YES, _NO = {"true", "yes", "1", "1.0", "t", "y"}, {"false", "no", "0", "0.0", "f", "n", ""}
 _SEPARATORS = (",", ";", "\t", "|")
 _MAX_PROBES = 20
-_MAX_BYTES = 1 << 28
+_MAX_BYTES, _MAX_CELLS = 1 << 28, 20_000_000
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _DRIVE = re.compile(r"^[A-Za-z]:")
 
@@ -107,7 +108,9 @@ def _cells(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """The names of the columns, and the number and the cells of each line that is not empty."""
     try:
         text = _text(path)
+        _check_cells(max(map(text.count, _SEPARATORS)))  # before they take memory
         separator, skipped = _separator(text)
+        _check_cells(text.count(separator))
         reader = csv.reader(
             io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True
         )
@@ -125,10 +128,16 @@ def _cells(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
                 stripped = [csv_text(cell.strip()) for cell in cells[: len(header)]]
                 stripped += [""] * (len(header) - len(stripped))
                 lines.append((reader.line_num, stripped))
+                _check_cells(len(lines) * len(header))
     except (OSError, csv.Error, UnicodeError) as error:
         why = getattr(error, "strerror", None) or first_line(error)
         raise NoTableError(f"data.csv={path} cannot be read: {why}.") from error
     return header, lines
+
+
+def _check_cells(count: int) -> None:
+    if count > _MAX_CELLS:
+        raise csv.Error(f"it has more than {_MAX_CELLS:,} cells")
 
 
 def _text(path: Path) -> str:
@@ -141,7 +150,7 @@ def _text(path: Path) -> str:
 
 
 def _decoded(path: Path) -> str:
-    if not os.path.isfile(path):  # noqa: PTH113 - is_file raises for some paths
+    if not is_file(path):
         path.stat()
         raise OSError("it is no file")  # a pipe would be waited for without end
     if path.stat().st_size > _MAX_BYTES:
@@ -383,13 +392,13 @@ class Files:
 
     def find(self, value: str, part: str | None = None) -> list[Path]:
         """The files that a value may mean: one if it is clear, none if there is no such file."""
-        if _is_file(path := self.table / value):
+        if is_file(path := self.table / value):
             return [self._as_walked(path, value)]
         steps = [step for step in _DRIVE.sub("", value).replace("\\", "/").split("/") if step]
         steps = [step for step in steps if step != "."]
         if not steps or "\0" in value:
             return []
-        if "\\" in value and _is_file(path := self.table.joinpath(*steps)):
+        if "\\" in value and is_file(path := self.table.joinpath(*steps)):
             return [self._as_walked(path, value)]
         return self._closest(self._candidates(steps[-1]), steps[:-1], part)
 
@@ -444,8 +453,4 @@ def _stem(name: str, suffixes: set[str]) -> str:
 
 
 def _is_same(one: Path, other: Path) -> bool:
-    return os.path.exists(one) and os.path.samefile(one, other)  # noqa: PTH110, PTH121
-
-
-def _is_file(path: Path) -> bool:
-    return os.path.isfile(path)  # noqa: PTH113 - is_file raises for some paths
+    return is_there(one) and os.path.samefile(one, other)  # noqa: PTH121

@@ -1,11 +1,13 @@
 """Reading an exported ONNX file, also a stranger's, and running it.
 
 The file is parsed and checked before ONNX Runtime sees it: it has ONNX's own operators alone, no
-file beside it, no loop, no part of unlimited size, and discern's own description of the model.
+file beside it, no loop, no tensor and no constant shape of unlimited size, and discern's own
+description of the model. What its operators compute may be large: ONNX Runtime's memory is limited.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -25,6 +27,7 @@ from discern.exports.running import Floats, Pixels, run_pictures
 from discern.files.reading import open_regular
 from discern.models.card import Card
 from discern.models.threads import all_threads
+from discern.runs.summary import memory_bytes
 
 MAX_BYTES = 2**31 - 1
 """Of a file: what a protobuf message may have."""
@@ -37,6 +40,12 @@ MAX_VALUES = 2**29
 
 MAX_PIXELS = 2**28
 """Values of the pixels that are given to a model at once."""
+
+MEMORY_SHARE = 0.5
+"""The share of the machine's memory that ONNX Runtime may take."""
+
+USUAL_MEMORY = 2**34
+"""Bytes of memory that a machine is taken to have where it does not say."""
 
 # They run as often as the file says.
 _LOOPS = {"Loop", "Scan", "SequenceMap"}
@@ -110,7 +119,9 @@ def session(content: bytes, threads: int) -> Any:
     """An inference session of ONNX Runtime on the CPU, with its own operators alone."""
     import onnxruntime
 
+    _limit_memory()
     options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.use_env_allocators", "1")
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what is fatal is raised as well
@@ -118,6 +129,25 @@ def session(content: bytes, threads: int) -> Any:
     # else runs: two models in turns took twice as long.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+@functools.cache
+def _limit_memory() -> None:
+    """Limit the memory of all sessions in this process together."""
+    from onnxruntime import (
+        OrtAllocatorType,
+        OrtArenaCfg,
+        OrtMemoryInfo,
+        OrtMemType,
+        create_and_register_allocator,
+    )
+
+    most = int(MEMORY_SHARE * (memory_bytes() or USUAL_MEMORY))
+    place = OrtMemoryInfo("Cpu", OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, OrtMemType.DEFAULT)
+    # -1 is ONNX Runtime's own choice of how the rest is done.
+    usual = ("arena_extend_strategy", "initial_chunk_size_bytes", "max_dead_bytes_per_chunk")
+    limits = {"max_mem": most, **dict.fromkeys(usual, -1)}
+    create_and_register_allocator(place, OrtArenaCfg(limits))
 
 
 def load_exported(path: Path, threads: int = 0) -> ExportedModel:

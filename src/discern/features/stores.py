@@ -17,6 +17,7 @@ from typing import IO
 
 from discern.files import reading
 from discern.files.locks import SILENT_SECONDS
+from discern.files.places import is_folder
 from discern.files.walk import file_size
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ def name_of(about: object) -> str:
 
 def stores(folder: Path) -> list[Path]:
     """The folders of features in the cache's folder; nothing else in it is ever touched."""
-    if not folder.is_dir():
+    if not is_folder(folder):
         return []
     return sorted(
         path
@@ -53,7 +54,7 @@ def stores(folder: Path) -> list[Path]:
 
 def size_of(folder: Path) -> int:
     """Bytes that the files in a folder take."""
-    return sum(map(file_size, folder.iterdir())) if folder.is_dir() else 0
+    return sum(map(file_size, folder.iterdir())) if is_folder(folder) else 0
 
 
 def bytes_of(gigabytes: float) -> int:

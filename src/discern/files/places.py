@@ -15,6 +15,24 @@ def expanded(text: str | Path) -> Path:
     return Path(os.path.expanduser(text))  # noqa: PTH111 - Path.expanduser raises there
 
 
+def is_there(path: str | Path) -> bool:
+    """Whether a file or folder is there; not under a name that is too long, or in a closed folder.
+
+    Path.exists and the like raise an OSError for these, up to Python 3.13.
+    """
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether a file is there, as :func:`is_there` says it."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether a folder is there, as :func:`is_there` says it."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
 def started_in() -> Path:
     """The folder in which the command was started.
 
@@ -37,7 +55,7 @@ def placed(text: str | Path) -> Path:
     It stays relative as long as that folder is the working directory.
     """
     path, start = expanded(text), started_in()
-    return path if start.exists() and start == _working_directory() else start / path
+    return path if is_there(start) and start == _working_directory() else start / path
 
 
 def _working_directory() -> Path:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from discern.errors import DiscernError
-from discern.files.places import expanded
+from discern.files.places import expanded, is_file, is_folder
 
 JUNK = frozenset({"__MACOSX", "@eaDir"})
 """Folders that macOS and Synology leave beside pictures, with copies and thumbnails of them."""
@@ -26,16 +26,16 @@ def find_files(wanted: str) -> Iterator[Path]:
         DiscernError: there are none.
     """
     path = expanded(wanted)
-    if path.is_file():
+    if is_file(path):
         files = iter([path])
-    elif path.is_dir():
+    elif is_folder(path):
         files = walk(path)
     else:
         matches = matching(path)
-        files = (match for match in matches if match.is_file())
+        files = (match for match in matches if is_file(match))
     first = next(files, None)
     if first is None:
-        what = "is a folder without files" if path.is_dir() else "is not a file and matches none"
+        what = "is a folder without files" if is_folder(path) else "is not a file and matches none"
         raise DiscernError(
             f"input={wanted} {what}; it must be a picture, a folder of pictures, or a pattern "
             "such as 'photos/*.png'."

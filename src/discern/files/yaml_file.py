@@ -1,13 +1,17 @@
 """Files of settings: how a run's are written, and how a stranger's are read."""
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
 from omegaconf._utils import get_omega_conf_dumper
+from omegaconf.errors import OmegaConfBaseException
 
+from discern.errors import first_line
 from discern.files.reading import MAX_PARTS, check_plain, read_text
 from discern.files.writing import write_whole
 from discern.redaction import redacted
@@ -34,13 +38,32 @@ def read_settings(path: Path, within: Path | None = None) -> Any:
         ValueError: it is not YAML of plain values.
     """
     text = read_text(path, MAX_YAML, within)
-    try:
+    with yaml_errors():
         check_yaml(text)
         content = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError("it is not a YAML file") from error
     check_plain(content)
     return content
+
+
+@contextmanager
+def yaml_errors() -> Iterator[None]:
+    """Turn whatever is raised for a text that is not YAML of plain values into a ValueError.
+
+    PyYAML's readers of single values raise errors of many types, and OmegaConf has its own.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except RecursionError as error:
+        raise ValueError("it nests too deep") from error
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ValueError(f"{error.problem or error.context}{line}") from error
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
+        raise ValueError(first_line(error).rstrip(".")) from error
+    except Exception as error:
+        raise ValueError("it holds a value that is not of its type") from error
 
 
 def check_yaml(text: str, most: int = MAX_PARTS, loader: Any = None) -> None:
@@ -58,7 +81,8 @@ def check_yaml(text: str, most: int = MAX_PARTS, loader: Any = None) -> None:
         elif isinstance(event, yaml.ScalarEvent):
             if event.anchor:
                 named[event.anchor] = 1
-            if event.implicit[0] and len(event.value) > MAX_WORD_LENGTH:
+            is_text = not event.implicit[0] and event.tag in (None, "!")  # in quotes
+            if not is_text and len(event.value) > MAX_WORD_LENGTH:
                 raise ValueError("it holds a word that is too long")
             if event.tag == "tag:yaml.org,2002:binary":
                 raise ValueError("it holds bytes, which are neither text nor number")

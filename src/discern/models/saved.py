@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from discern.data.known import KnownImages, from_tensors, unknown
 from discern.errors import DiscernError, first_line
-from discern.files.places import placed
+from discern.files.places import is_file, placed
 from discern.models import checkpoint, torch_file
 from discern.models.card import CARD, MAX_CLASSES, Card, parsed
 from discern.models.layers import shape_lazy_layers
@@ -86,7 +86,7 @@ def undamaged_checkpoint(wanted: str, setting: str = "ckpt_path", *, goes_on: bo
         DiscernError: there is none, or all of them are damaged; gives the reason of each.
     """
     found = find_checkpoint(wanted, setting, goes_on=goes_on)
-    named = placed(wanted).is_file()
+    named = is_file(placed(wanted))
     if named and not (goes_on and found.name == LAST_SAVED and found.parent.name == CHECKPOINTS):
         return found
     flaws: dict[str, str] = {}
@@ -163,7 +163,7 @@ def read(path: str | Path) -> Content:
         DiscernError: the file is missing, damaged, or holds anything else.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise DiscernError(f"{path} is not a file; it must be a checkpoint.")
     own = checkpoint.is_one(path)
     content = checkpoint.read(path) if own else torch_file.read(path)

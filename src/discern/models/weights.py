@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from discern.data.published.fetch import DownloadError, answering_mirrors, fetch
 from discern.data.published.pretrained import SETTING, by_hand, not_a_file, not_to_be_had
 from discern.errors import DiscernError, about, first_line
+from discern.files.places import is_file, is_there
 from discern.models import torch_file
 from discern.models.shapes import check_shapes
 from discern.models.torch_file import check_finite, check_state
@@ -54,11 +55,11 @@ def published_file(url: str) -> Path:
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
     match = torch.hub.HASH_REGEX.search(name)
     try:
-        if not path.exists():
+        if not is_there(path):
             require_answer(f"{address}/", name)
         return fetch(url, path, sha256=match.group(1) if match else None)
     except DiscernError as error:
-        if path.exists():
+        if is_there(path):
             raise DiscernError(f"{SETTING}=default: {error}") from error
         raise not_to_be_had(name, by_hand(url, path), error) from error
 
@@ -88,7 +89,7 @@ def read_weights(path: Path, rather: Sequence[str] = ()) -> dict[str, Tensor]:
     Raises:
         DiscernError: the file is missing, damaged, or holds anything but weights.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise not_a_file(path)
     with about(SETTING):
         read = _read_safetensors if path.suffix == ".safetensors" else torch_file.read

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from discern.config.check import as_typed_settings
-from discern.config.typed import AsTyped, command_line
+from discern.config.typed import AsTyped
 from discern.errors import as_override
 from discern.models.card import TARGET, Card, without_target
 from discern.redaction import redacted, redacted_text
 from discern.reports.intervals import Estimate
 from discern.reports.markdown import code, escaped, front_matter, table
-from discern.reports.run_facts import RunFacts
+from discern.reports.run_facts import RunFacts, command_of
 from discern.runs.folder import finite, mapping, numbers
 from discern.runs.metric_table import METRICS, metric_of
 from discern.runs.summary import trained_on_sentence
@@ -185,7 +185,7 @@ class ModelCard:
 
     def _training(self) -> str:
         run, card = self.facts.run, self.card
-        command = command_line(_without_paths(redacted(run.overrides)), as_typed_settings())
+        command = command_of(run, _without_paths)
         images = numbers(run.part("data").get("images"))
         counts = ", ".join(f"{int(n):,} for {split}" for split, n in images.items() if n)
         epoch, epochs = run.facts.get("best_epoch"), run.facts.get("epochs")

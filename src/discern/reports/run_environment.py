@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
 from discern.files.csv_cells import csv_text
-from discern.files.reading import read_bytes, read_text
+from discern.files.reading import read_bytes
 from discern.redaction import redacted_text
 from discern.reports.page import cell, data_url, size
 from discern.reports.run_facts import RunFacts, Section
 from discern.reports.speed import counted_in
-from discern.runs.folder import MAX_CSV, MAX_PICTURE, finite, home, mapping, numbers
+from discern.runs.folder import MAX_PICTURE, finite, home, mapping, numbers, table
 from discern.runs.thumbnails import open_picture
 from discern.text import printable
 
-MAX_BAD_FILES = 200
-"""Rows in the list of skipped files."""
+MAX_BAD_FILES, MAX_COLUMNS, MAX_CELL = 200, 8, 5000
+"""Rows and columns in the list of skipped files, and characters of a cell."""
 
 MAX_LAYERS = 200
 """Rows in the table of layers."""
@@ -60,12 +59,10 @@ def _picture(path: Path) -> str | None:
 
 def bad_files(facts: RunFacts) -> Section | None:
     """The files that were skipped, and why."""
-    folder = facts.run.folder
     try:
-        text = read_text(folder / "bad_files.csv", MAX_CSV, home(folder))
-        lines = csv.reader(io.StringIO(text, newline=""))
-        header, *rows = list(itertools.islice(lines, MAX_BAD_FILES + 2))
-    except (OSError, ValueError, csv.Error):
+        read = itertools.islice(table(facts.run.folder, "bad_files.csv"), MAX_BAD_FILES + 2)
+        header, *rows = [[cell[:MAX_CELL] for cell in row[:MAX_COLUMNS]] for row in read]
+    except (OSError, ValueError):
         return None
     shown = [list(map(csv_text, row)) for row in rows[:MAX_BAD_FILES]]
     more = "the first " * (len(rows) > MAX_BAD_FILES)

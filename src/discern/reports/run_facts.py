@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from discern.config.check import as_typed_settings
+from discern.config.typed import command_line
+from discern.redaction import redacted
 from discern.reports.confusion import confusion_matrix
 from discern.reports.intervals import Estimate
 from discern.reports.measures import measure
@@ -46,6 +51,24 @@ class RunFacts:
             return np.zeros((0, 0), np.int64)
         found = self.tested.predictions
         return confusion_matrix(found.labels, found.predicted, len(found.class_names))
+
+
+MAX_SETTINGS, MAX_TYPED = 200, 100_000
+"""Settings of a command that is shown, and characters of them; to read one takes milliseconds."""
+
+
+def command_of(run: Run, change: Callable[[list[str]], list[str]] = list) -> str:
+    """The command of a run, without secrets; of very many settings it has the first ones.
+
+    Args:
+        run: the run.
+        change: applied to the settings.
+    """
+    lengths = itertools.islice(itertools.accumulate(map(len, run.overrides)), MAX_SETTINGS)
+    count = sum(length <= MAX_TYPED for length in lengths)
+    command = command_line(change(redacted(run.overrides[:count])), as_typed_settings())
+    more = len(run.overrides) - count
+    return f"{command}  # … and {more:,} more" if more else command
 
 
 def read_facts(folder: Path) -> RunFacts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,8 +11,6 @@ from typing import NotRequired, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from discern.config.check import as_typed_settings
-from discern.config.typed import command_line
 from discern.errors import as_override
 from discern.files.reading import read_bytes
 from discern.files.yaml_file import MAX_YAML
@@ -28,7 +27,7 @@ from discern.reports.run_environment import (
     samples,
     time,
 )
-from discern.reports.run_facts import RunFacts, Section, read_facts
+from discern.reports.run_facts import RunFacts, Section, command_of, read_facts
 from discern.reports.speed import counted_in
 from discern.runs.folder import (
     CONFIG,
@@ -39,7 +38,13 @@ from discern.runs.folder import (
     mapping,
     numbers,
 )
-from discern.runs.metric_table import DRAWN, METRICS, SHARE
+from discern.runs.metric_table import (
+    CLASS_ACCURACY,
+    DRAWN,
+    MAX_CLASS_CURVES,
+    METRICS,
+    SHARE,
+)
 from discern.runs.predictions import Predictions
 from discern.runs.state import State
 from discern.runs.summary import trained_on_sentence
@@ -52,6 +57,9 @@ MATRIX_UP_TO = 150
 LISTED_FROM, MAX_CONFUSIONS = 21, (20, 100)
 """The smallest number of classes with a list of confusions, and the most rows of it: beside a
 matrix and without one."""
+
+MAX_EPOCH_CELLS = 200_000
+"""Cells in the table of epochs, which leaves out columns of a run of very many."""
 
 MAX_WARNINGS, MAX_WARNING = 20, 2000
 """Sentences on what to look at that are shown, and characters of each."""
@@ -182,7 +190,7 @@ def _configuration(facts: RunFacts) -> Section:
     except (OSError, ValueError):
         config = b""
     return {
-        "command": command_line(redacted(run.overrides), as_typed_settings()),
+        "command": command_of(run),
         "changed": rows if isinstance(changed, dict) else None,
         "config": redacted_text(config.decode("utf-8", errors="backslashreplace")),
     }
@@ -200,7 +208,7 @@ def _curves(facts: RunFacts) -> Section | None:
     if not epochs:
         return None
     logged = {name for row in epochs for name in row if not name.startswith(CLASS_ACCURACY)}
-    names = sorted(logged - {"epoch"})
+    names = sorted(logged - {"epoch"})[: MAX_EPOCH_CELLS // len(epochs)]
     rows = [
         [int(row["epoch"]), *(cell(row.get(name), _brief(row.get(name))) for name in names)]
         for row in epochs
@@ -234,15 +242,14 @@ def _charts(run: Run, epochs: Sequence[Mapping[str, float]]) -> dict[str, Chart]
     return {name: chart for name, chart in charts.items() if chart["series"]}
 
 
-CLASS_ACCURACY = "val/accuracy/"
-"""What the columns of metrics.csv for single classes begin with; a class's number follows."""
-
-
 def _class_curves(run: Run, epochs: Sequence[Mapping[str, float]]) -> Chart:
     """The validation accuracy of each class by epoch, where there are few."""
     classes = run.part("data").get("classes")
     names = classes if isinstance(classes, list) else []
-    columns = {str(name): f"{CLASS_ACCURACY}{number}" for number, name in enumerate(names)}
+    logged = {name for row in epochs for name in row if name.startswith(CLASS_ACCURACY)}
+    numbered = ((str(name), f"{CLASS_ACCURACY}{number}") for number, name in enumerate(names))
+    drawn = (pair for pair in numbered if pair[1] in logged)
+    columns = dict(itertools.islice(drawn, MAX_CLASS_CURVES))
     return line_chart("Validation accuracy of each class", [(epochs, columns)])
 
 

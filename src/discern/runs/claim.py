@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from discern.errors import DiscernError
+from discern.files.places import is_folder
 from discern.runs.folder import find_checkpoint
 from discern.runs.holding import INCOMPLETE, LOCKS, hold, is_first_process, is_in_use
 
@@ -86,7 +87,7 @@ def claim_folder(
 def _share(
     folder: Path, setting: str, ckpt_path: str | None, shared: bool, leftover: str | None
 ) -> Path:
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise DiscernError(f"{setting}={folder} is a file; it must be a folder.")
     if not is_first_process():
         return folder  # the first one's, who has written in it

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from discern.console import for_terminal
 from discern.errors import DiscernError, about, shortened
-from discern.files.places import placed
+from discern.files.places import is_file, is_folder, is_there, placed
 from discern.files.reading import check_format, read_json, read_text
 from discern.runs.state import ENDINGS, Ended, State
 from discern.text import decoded
@@ -60,7 +60,7 @@ MAX_FACTS = 1 << 22
 """Bytes of a summary, which fits some numbers for each of 20,000 classes."""
 
 MAX_CSV, MAX_CELLS = 1 << 26, 2_000_000
-"""Bytes and cells of metrics.csv, which fit 100,000 epochs with twenty columns."""
+"""Bytes and cells of a table, which fit 100,000 epochs with twenty columns."""
 
 MAX_PICTURE = 1 << 25
 """Bytes of a picture."""
@@ -195,18 +195,30 @@ class Run:
     def epochs(self) -> list[dict[str, float]]:
         """The rows of metrics.csv, one per epoch, without empty cells."""
         try:
-            text = read_text(self.folder / "metrics.csv", MAX_CSV, home(self.folder))
-            return _epochs(csv.reader(io.StringIO(text, newline="")))
-        except (OSError, ValueError, csv.Error):
+            return _epochs(table(self.folder, "metrics.csv"))
+        except (OSError, ValueError):
             return []
 
 
+def table(folder: Path, name: str) -> Iterator[list[str]]:
+    """The rows of a table in a run's folder, with their cells.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no table, or one of too many cells.
+    """
+    text = read_text(folder / name, MAX_CSV, home(folder))
+    if text.count(",") + text.count("\n") > MAX_CELLS:  # before they take memory
+        raise ValueError("a table of too many cells")
+    try:
+        yield from csv.reader(io.StringIO(text, newline=""))
+    except csv.Error as error:
+        raise ValueError("no table") from error
+
+
 def _epochs(lines: Iterator[list[str]]) -> list[dict[str, float]]:
-    rows, left, header = [], MAX_CELLS, next(lines, [])
+    rows, header = [], next(lines, [])
     for cells in lines:
-        left -= len(cells)
-        if left < 0:
-            raise ValueError("a table of too many cells")
         named = {name: _number(cell) for name, cell in zip(header, cells, strict=False) if name}
         row = {name: value for name, value in named.items() if value is not None}
         if math.isfinite(row.get("epoch", math.nan)):
@@ -216,12 +228,12 @@ def _epochs(lines: Iterator[list[str]]) -> list[dict[str, float]]:
 
 def is_run(folder: Path) -> bool:
     """Whether a run of ``train`` has begun in this folder."""
-    return (folder / SUMMARY).is_file() or (folder / OVERRIDES).is_file()
+    return is_file(folder / SUMMARY) or is_file(folder / OVERRIDES)
 
 
 def is_sweep(folder: Path) -> bool:
     """Whether a sweep has begun in this folder."""
-    return (folder / SWEEP).is_file()
+    return is_file(folder / SWEEP)
 
 
 def read_run(folder: Path) -> Run:
@@ -432,7 +444,7 @@ def find_sweep(wanted: str) -> Path:
             raise DiscernError(f"sweep.resume=last needs a sweep in {OUTPUTS}, and there is none.")
         return max(found, key=lambda file: file.stat().st_mtime_ns).parent
     folder = placed(wanted)
-    if not (folder / SWEEP).is_file():
+    if not is_file(folder / SWEEP):
         raise DiscernError(
             f"sweep.resume={wanted} is not the folder of a sweep: it has no {SWEEP}."
         )
@@ -453,12 +465,12 @@ def find_checkpoint(wanted: str, setting: str = "ckpt_path", *, goes_on: bool = 
         DiscernError: there is none.
     """
     path = placed(wanted)
-    if path.is_file():
+    if is_file(path):
         return path
-    if not path.exists() and wanted in WORDS:
+    if not is_there(path) and wanted in WORDS:
         with about(setting):
             path = run_meant(wanted, placed(OUTPUTS), with_checkpoint=True)
-    if path.is_dir():
+    if is_folder(path):
         if (found := checkpoint_in(path, goes_on)) is not None:
             return found
         raise DiscernError(
@@ -485,7 +497,7 @@ def checkpoints_in(folder: Path, goes_on: bool = False) -> list[Path]:
     names = (
         (LAST_SAVED, BEFORE_LAST, BEST_SAVED) if goes_on else (BEST_SAVED, LAST_SAVED, BEFORE_LAST)
     )
-    files = [file for name in names if (file := folder / CHECKPOINTS / name).is_file()]
+    files = [file for name in names if is_file(file := folder / CHECKPOINTS / name)]
     return [] if goes_on and [file.name for file in files] == [BEST_SAVED] else files
 
 

@@ -165,6 +165,10 @@ LISTED = [f"{split}/{each.name}" for split in ("val", "test") for each in METRIC
           if split in each.listed]  # fmt: skip
 """The metrics that ``discern runs`` lists; the first one ranks runs."""
 
+CLASS_ACCURACY, MAX_CLASS_CURVES = "val/accuracy/", 12
+"""What the columns of metrics.csv for single classes begin with, before a class's number, and the
+most classes for which there are such columns."""
+
 SMALL_IS_GOOD = ("loss", "error", "seconds")
 """Endings of names of a user's own metrics of which lower is better."""
 

@@ -154,8 +154,8 @@ def _read(tensors: Mapping[str, NDArray[np.generic]], about: _About) -> Tested:
         ValueError, KeyError: the tensors do not match each other, or one is missing.
     """
     images, classes = len(tensors["labels"]), len(about.class_names)
-    if images * classes > MAX_PROBABILITIES:
-        raise ValueError("too many probabilities")
+    if not 0 < images * classes <= MAX_PROBABILITIES:
+        raise ValueError("too many probabilities, or none")
     if about.files is not None and len(about.files) != images:
         raise ValueError("the number of files is not the number of images")
     _check_shapes(tensors, {"N": images, "K": classes})

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from discern.data.pictures import PictureError, opened
+from discern.data.pictures import opened
 from discern.runs.predictions import Predictions
 
 SIDE = 96
@@ -111,7 +111,9 @@ def open_picture(content: bytes) -> Iterator[Image.Image]:
             if picture.width * picture.height > MAX_PIXELS:
                 raise ValueError("a picture of too many pixels")
             yield picture
-    except (OSError, SyntaxError, PictureError, Image.DecompressionBombError) as error:
+    except ValueError:
+        raise
+    except Exception as error:  # each of Pillow's readers raises its own errors
         raise ValueError("no PNG or JPEG") from error
 
 

@@ -21,7 +21,7 @@ from discern.config.settle import LEFT_OUT
 from discern.config.typed import as_text, as_value, command_line, is_interpolated
 from discern.config.user_config import conf_dir
 from discern.errors import first_line
-from discern.files.places import expanded
+from discern.files.places import expanded, is_file, is_folder, is_there
 from discern.files.removing import remove_tree
 from discern.files.writing import is_unfinished, write_whole
 from discern.files.yaml_file import dumper
@@ -108,7 +108,7 @@ def conclude(ledger: Ledger, test: Tester | None, extra: Mapping[str, object]) -
         _print(ledger, rows, best, tested)
         _draw(ledger, rows, best)
         log.info("Results: %s", relative(folder))
-        if (folder / REPORT).exists():
+        if is_there(folder / REPORT):
             log.info("Report: %s", relative(folder / REPORT))
     return rows
 
@@ -270,7 +270,7 @@ def as_experiment(job: Job, kind: str = "best job of a sweep") -> str:
         (override,) = OverridesParser.create().parse_overrides([f"{key}={text}"])
         name = override.key_or_group
         value: object = override.value()
-        if (conf_dir() / name).is_dir() and not isinstance(value, dict):
+        if is_folder(conf_dir() / name) and not isinstance(value, dict):
             choices = merged if name in MERGED else chosen
             if override.is_delete() or (name in choices and choices[name] is None):
                 choices[name] = None  # whatever else is chosen of the group
@@ -303,7 +303,7 @@ def _absolute(value: object, words: tuple[str, ...]) -> object:
     if not isinstance(value, str) or value in words or is_interpolated(value):
         return value
     path = expanded(as_text(value))
-    return as_value(str(path.resolve())) if path.exists() else value
+    return as_value(str(path.resolve())) if is_there(path) else value
 
 
 def _absolute_experiment(choice: object) -> object:
@@ -312,7 +312,7 @@ def _absolute_experiment(choice: object) -> object:
         return [_absolute_experiment(each) for each in choice]
     if not isinstance(choice, str):
         return choice
-    is_recipe = not is_path(choice) and (conf_dir() / "experiment" / f"{choice}{SUFFIX}").is_file()
+    is_recipe = not is_path(choice) and is_file(conf_dir() / "experiment" / f"{choice}{SUFFIX}")
     path = None if is_recipe else find_file(choice)
     return choice if path is None else str(path.resolve())
 
@@ -350,14 +350,14 @@ def _link(folder: Path, name: str) -> None:
         try:
             (folder / path.name).symlink_to(Path("..") / name / path.name)
         except OSError:
-            (shutil.copytree if path.is_dir() else shutil.copy2)(path, folder / path.name)
+            (shutil.copytree if is_folder(path) else shutil.copy2)(path, folder / path.name)
 
 
 def _remove_links(folder: Path) -> bool:
     """Remove the folder of :func:`_link`, unless it holds other files; whether it is gone."""
     if not os.path.lexists(folder):
         return True
-    known = folder.is_dir() and not folder.is_symlink()
+    known = is_folder(folder) and not folder.is_symlink()
     if not known or not (is_run(folder) or all(path.is_symlink() for path in folder.iterdir())):
         log.warning("%s is not replaced: it does not hold a best job.", relative(folder))
         return False

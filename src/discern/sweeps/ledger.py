@@ -17,6 +17,7 @@ from pathlib import Path
 from discern.config.typed import quoted
 from discern.errors import DiscernError, refusals_of_files
 from discern.files.locks import InUseError, acquire
+from discern.files.places import is_folder, is_there
 from discern.files.reading import check_format, inside, is_regular, read_json
 from discern.files.removing import remove_tree
 from discern.files.writing import write_whole
@@ -204,7 +205,7 @@ class Ledger:
         state, reason = run.state, run.reason
         if job.number in self.reasons and not state.is_settled:
             state, reason = State.FAILED, self.reasons[job.number]
-        elif state is State.UNFINISHED and not (folder / CONFIG).exists():
+        elif state is State.UNFINISHED and not is_there(folder / CONFIG):
             state = State.WAITING
         elif state is State.DONE and absent:
             state, reason = State.FAILED, f"{absent[0]} is not a number, or was not logged"
@@ -222,7 +223,7 @@ class Ledger:
         from discern.models.saved import undamaged_checkpoint  # start-up time: torch
 
         folder = self.folder / job.name
-        if folder.is_dir():
+        if is_folder(folder):
             with held(folder, PATIENCE):  # a job may outlive a killed sweep by one batch
                 pass
         if self.reasons.pop(job.number, None) is not None:
@@ -242,7 +243,7 @@ class Ledger:
             DiscernError: it is not the folder of a job, or cannot be removed.
         """
         with refusals_of_files():
-            if not folder.is_dir() or folder.is_symlink() or not _is_a_jobs(folder):
+            if not is_folder(folder) or folder.is_symlink() or not _is_a_jobs(folder):
                 raise DiscernError(
                     f"{printable(folder)} is not removed: it does not hold what a job of a sweep "
                     "writes. Move it away to go on with the sweep."

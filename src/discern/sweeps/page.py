@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from discern.files.places import is_file
 from discern.files.reading import check_format, read_json
 from discern.reports.page import cell, duration, write_page
 from discern.runs.folder import REPORT, Run, glance, mapping, numbers
@@ -194,7 +195,7 @@ def _best(
 
 def _named(row: Row, folder: Path) -> Part:
     """The name of a job, and the link to its report where it has one."""
-    has_report = (row.folder / REPORT).is_file() and row.folder.parent == folder
+    has_report = is_file(row.folder / REPORT) and row.folder.parent == folder
     link = f"./{quote(row.folder.name)}/{REPORT}" if has_report else None
     return {"name": printable(Path(row.folder.name)), "link": link}
 

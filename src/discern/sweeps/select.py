@@ -8,7 +8,7 @@ from pathlib import Path
 
 from discern.console import for_terminal
 from discern.errors import DiscernError
-from discern.files.places import expanded
+from discern.files.places import expanded, is_file, is_there
 from discern.files.walk import matching
 from discern.runs.folder import (
     OVERRIDES,
@@ -48,7 +48,7 @@ def selected(words: Iterable[str], outputs: Path) -> list[Run]:
 
 def _meant(word: str, outputs: Path) -> list[Path]:
     path = expanded(word)
-    if not path.exists():
+    if not is_there(path):
         if word in WORDS:
             return [run_meant(word, outputs)]
         if glob.has_magic(word):
@@ -101,7 +101,7 @@ def _matching(pattern: str) -> list[Path]:
 def _inside(path: Path) -> list[Path]:
     if is_run(path):
         # The folder ``best`` of a sweep holds links to a job's files.
-        marker = next(name for name in (SUMMARY, OVERRIDES) if (path / name).is_file())
+        marker = next(name for name in (SUMMARY, OVERRIDES) if is_file(path / name))
         linked = (path / marker).is_symlink()
         return [(path / marker).resolve().parent if linked else path]
     folders = list(runs_below(path))

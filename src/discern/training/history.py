@@ -24,7 +24,7 @@ from discern.files.writing import dispensable, write_whole
 from discern.models.classifier import Batch
 from discern.models.metrics import STEP_LOSS, EpochMetrics
 from discern.reports.speed import how_counted
-from discern.runs.metric_table import DRAWN
+from discern.runs.metric_table import CLASS_ACCURACY, DRAWN, MAX_CLASS_CURVES
 from discern.schema import Strict
 from discern.tables import terminal_width
 from discern.training.seam import settings_of
@@ -37,9 +37,6 @@ log = logging.getLogger(__name__)
 
 NORM_EVERY = 50
 """Optimizer steps from one measured gradient norm to the next, of which an epoch logs the mean."""
-
-MAX_CLASS_CURVES = 12
-"""The most classes for which an epoch records the validation accuracy of each class."""
 
 ROWS_AT_ONCE = 100
 """Up to so many rows, metrics.csv is written after each epoch."""
@@ -313,7 +310,7 @@ def _class_columns(module: LightningModule) -> dict[str, float]:
     metrics = getattr(module, "val_metrics", None)
     found = metrics.class_accuracy if isinstance(metrics, EpochMetrics) else {}
     few = len(found) <= MAX_CLASS_CURVES
-    return {f"val/accuracy/{number}": value for number, value in found.items()} if few else {}
+    return {f"{CLASS_ACCURACY}{number}": value for number, value in found.items()} if few else {}
 
 
 def _source(trainer: Trainer) -> FeatureSource | None:

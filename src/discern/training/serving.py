@@ -17,7 +17,7 @@ from discern.data.images import Shown
 from discern.data.module import ImageDataModule
 from discern.errors import DiscernError
 from discern.files.cache import cache_dir
-from discern.files.places import expanded
+from discern.files.places import expanded, is_folder, is_there
 from discern.models.classifier import Classifier
 from discern.models.threads import use_threads, with_threads
 from discern.models.transfer import TransferClassifier
@@ -88,7 +88,7 @@ def feature_source(
         log.info("  %-10s model.mixup mixes them, two images', not the pixels", "features")
     settings = _settings(cfg, data)
     try:
-        if settings.folder.exists() and not settings.folder.is_dir():
+        if is_there(settings.folder) and not is_folder(settings.folder):
             _go_without(cfg, f"cache.dir={cfg.cache.dir} is a file; it must be a folder")
             return None
         return _source(cfg, network, data, trainer, settings, engine)

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from discern.data.known import KnownImages, unknown
 from discern.errors import DiscernError, about
-from discern.files.places import placed
+from discern.files.places import is_file, is_folder, placed
 from discern.models.card import CARD
 from discern.models.classifier import Classifier
 from discern.models.registry import MODELS
@@ -54,7 +54,7 @@ def find_checkpoints(cfg: DictConfig) -> Path | None:
     if (wanted := model.get("init_from")) is not None:
         model.init_from = str(undamaged_checkpoint(wanted, "model.init_from"))
     weights = model.get("weights") if model._target_ == MODELS["transfer"] else None
-    if weights not in (None, "default") and (weights in WORDS or placed(weights).is_dir()):
+    if weights not in (None, "default") and (weights in WORDS or is_folder(placed(weights))):
         model.weights = str(undamaged_checkpoint(weights, "model.weights"))
     return start
 
@@ -85,7 +85,7 @@ def known_of(cfg: DictConfig, start: Path | None) -> KnownImages | None:
 
 def known_of_backbone(weights: str | None) -> KnownImages | None:
     """The images that a backbone was trained on, where its weights are a checkpoint's."""
-    if weights is None or not Path(weights).is_file():
+    if weights is None or not is_file(weights):
         return None
     try:
         content = read(weights)
