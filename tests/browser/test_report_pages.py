@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import shlex
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import pytest
 from made import CLIPPED, HOSTILE, SHORT, opened
 from PIL import Image
 
+from discern.models.checkpoint import write
 from discern.reports.run_page import write_run_page
 from discern.runs.tested import read_tested, write_tested
 from discern.sweeps.page import write_sweep_page
 from made_runs import made_sweep
+from run_files import checkpoint
 from starter import invoke
 
 SIZES = [
@@ -261,12 +264,16 @@ def test_hostile_names_of_jobs_do_nothing(browser, sweep, tmp_path):
 
 @pytest.fixture(scope="module")
 def nothing_but_nan(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of a run that went on although its loss was NaN."""
+    """The report of a run that tests a model of weights that are NaN."""
     cwd = tmp_path_factory.mktemp("nan")
+    assert invoke("train", *SHORT, "test=false", "hydra.run.dir=good", cwd=cwd).returncode == 0
+    content = checkpoint(cwd / "good")
+    for weight in content["state_dict"].values():
+        weight.fill_(math.nan)
+    write(content, cwd / "nan.safetensors")
     done = invoke(
-        "train", *SHORT, "trainer.max_epochs=2", "optimizer.lr=1e30", "on_nan=continue",
-        "hydra.run.dir=run", cwd=cwd,
-    )  # fmt: skip
+        "train", *SHORT, "train=false", "ckpt_path=nan.safetensors", "hydra.run.dir=run", cwd=cwd
+    )
     assert done.returncode == 0, done.stderr
     return cwd / "run" / "report.html"
 
