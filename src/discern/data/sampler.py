@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -88,7 +88,7 @@ class InOrderSampler(EpochSampler, SequentialSampler):
 
 
 class ShareSampler(DistributedSampler[int], SequentialSampler):
-    """Every n-th index, in order, so that no two processes have the same index.
+    """Every n-th index of an order, so that no two processes have the same index.
 
     Shares differ by one image at most, and ``len()`` is the length of the longest. From it every
     process gets the same number of batches, of which the last may be empty: processes that wait for
@@ -101,11 +101,19 @@ class ShareSampler(DistributedSampler[int], SequentialSampler):
         dataset: the data set whose indices are shared.
         num_replicas: number of processes.
         rank: which of them this is, from 0.
+        order: each index once; None for the indices in their own order.
     """
 
-    def __init__(self, dataset: Dataset[Batch], num_replicas: int, rank: int) -> None:
+    def __init__(
+        self,
+        dataset: Dataset[Batch],
+        num_replicas: int,
+        rank: int,
+        order: Sequence[int] | None = None,
+    ) -> None:
         super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=False)
-        self.share = range(rank, len(dataset), num_replicas)  # type: ignore[arg-type]
+        order = range(len(dataset)) if order is None else order  # type: ignore[arg-type]
+        self.share = order[rank::num_replicas]
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.share)
@@ -126,6 +134,21 @@ def mixed_order(labels: Tensor) -> Tensor:
     first = (counts.cumsum(0) - counts)[labels[by_class]]
     place = torch.arange(len(labels)) - first  # within the class
     return by_class[torch.argsort(place, stable=True)]
+
+
+def spread_order(labels: Tensor, count: int) -> Tensor:
+    """Indices, int64 (N,), of which the first ``count`` hold each class in its proportion.
+
+    Those and the others are each in their own order.
+
+    Args:
+        labels: int64 (N,).
+        count: from 0 to N.
+    """
+    by_class = torch.argsort(labels, stable=True)
+    taken = torch.zeros(len(labels), dtype=torch.bool)
+    taken[by_class[torch.arange(count) * len(labels) // max(count, 1)]] = True
+    return torch.cat([taken.nonzero().flatten(), (~taken).nonzero().flatten()])
 
 
 def batch_with_a_repeat(loader: DataLoader[Batch] | None) -> int | None:
