@@ -142,7 +142,7 @@ def test_replicas_share_a_balanced_epoch(world_size):
     assert dealt[:100] == drawn(UNEVEN)
 
 
-def test_places_tell_the_epoch():
+def test_places_tell_the_epoch_and_how_often_an_image_was_there_before():
     dataset = TensorDataset(torch.arange(7))
     for labels in (None, torch.arange(7) % 2):
         plain, places = (
@@ -150,7 +150,23 @@ def test_places_tell_the_epoch():
         )
         for sampler in (plain, places):
             sampler.set_epoch(5)
-        assert list(places) == [5 * 7 + index for index in plain]
+        order = list(plain)
+        before = [order[:place].count(index) for place, index in enumerate(order)]
+        assert list(places) == [
+            (5 * 7 + repeat) * 7 + index for repeat, index in zip(before, order, strict=True)
+        ]
+
+
+@given(st.integers(1, 9))
+def test_replicas_count_together_how_often_an_image_was_there_before(world_size):
+    def places(num_replicas: int, rank: int) -> list[int]:
+        dataset = TensorDataset(UNEVEN)
+        return list(EpochSampler(dataset, 1, num_replicas, rank, labels=UNEVEN, places=True))
+
+    shares = [places(world_size, rank) for rank in range(world_size)]
+    dealt = [place for turn in zip(*shares, strict=True) for place in turn]
+    assert dealt[:100] == places(1, 0)
+    assert len(set(dealt)) == 100
 
 
 class Numbers(TensorDataset):

@@ -30,8 +30,8 @@ class EpochSampler(DistributedSampler[int]):
         rank: which of them this is, from 0.
         labels: class of each image, int64 (N,), to draw as many images as there are, with
             replacement, each class equally often on average; None for each image once.
-        places: yield ``epoch * len(dataset) + index`` instead of the index, which passes the epoch
-            to a data set that augments.
+        places: yield the places of ``AugmentedImages`` instead of indices, which tell it the epoch
+            and how often that has had the index before.
     """
 
     def __init__(
@@ -58,7 +58,8 @@ class EpochSampler(DistributedSampler[int]):
         skipped, self._skipped = self._skipped, 0
         order = self._order()
         if self.places:
-            order = order + self.epoch * len(order)
+            before = 0 if self._weights is None else _repeats(order)
+            order = (self.epoch * len(order) + before) * len(order) + order
         padded = np.resize(order, self.total_size)
         yield from padded[self.rank :: self.num_replicas][skipped:].tolist()
 
@@ -75,6 +76,15 @@ class EpochSampler(DistributedSampler[int]):
             drawn = torch.randperm(len(self.dataset), generator=generator)  # type: ignore[arg-type]
         order: NDArray[np.int64] = drawn.numpy()
         return order
+
+
+def _repeats(order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How often the index at each place of an order comes before it, int64 (N,)."""
+    together = np.argsort(order, kind="stable")
+    begins = np.searchsorted(order[together], order[together])
+    found = np.empty_like(order)
+    found[together] = np.arange(len(order)) - begins
+    return found
 
 
 class InOrderSampler(EpochSampler, SequentialSampler):
