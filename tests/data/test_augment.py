@@ -10,9 +10,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
 from discern.config.schema import InMemorySettings, PhotoSettings
 from discern.data.augment import AUGMENTATIONS, Augmentation, View, random_words
+from discern.data.module import InMemoryDataModule, LoadedImages
 from discern.data.published.mnist import MNIST
 from discern.data.views import PHOTO_AUGMENTATIONS
 
@@ -79,6 +81,53 @@ def test_the_number_of_workers_does_not_matter(tiny_mnist, epoch):
         seen.append([images for images, _ in loader])
     for others in seen[1:]:
         assert all(torch.equal(one, other) for one, other in zip(seen[0], others, strict=True))
+
+
+# Balanced
+
+
+class Uneven(InMemoryDataModule):
+    """Of one class there is a single image, the last, which half of an epoch's draws take."""
+
+    class_names = ["many", "one"]  # noqa: RUF012 - an attribute of the base class
+    input_shape = (1, 8, 8)
+
+    def load_images(self) -> LoadedImages:
+        images = torch.from_numpy(IMAGES)
+        labels = (torch.arange(len(images)) == len(images) - 1).long()
+        return LoadedImages("Uneven", images, labels, images, labels)
+
+
+def uneven(**settings: object) -> Uneven:
+    data = Uneven(val_size=0, augment="flip_shift", **{"batch_size": 3, **settings})
+    data.setup()
+    return data
+
+
+def balanced(**settings: int) -> DataLoader:
+    return uneven(sampler="balanced", **settings).train_dataloader()
+
+
+def test_an_image_that_is_drawn_again_in_an_epoch_is_in_another_view():
+    images, labels = (torch.cat(parts) for parts in zip(*balanced(), strict=True))
+    views = [image.numpy().tobytes() for image in images[labels == 1]]
+    assert len({*views}) > len(views) / 2 > 2
+    alone, _ = uneven().seen_in_epoch([19], 0)
+    assert views[0] == alone.numpy().tobytes(), "the first is the one that it has without balance"
+
+
+@pytest.mark.parametrize("settings", [{"num_workers": 1}, {"num_workers": 2}, {"batch_size": 7}])
+def test_views_of_a_balanced_epoch_are_those_of_any_workers_and_batches(settings):
+    one, other = (torch.cat([images for images, _ in balanced(**s)]) for s in ({}, settings))
+    assert torch.equal(one, other)
+
+
+def test_views_of_a_balanced_epoch_are_those_of_one_that_is_continued():
+    whole = [images for images, _ in balanced()]
+    rest = balanced()
+    rest.load_state_dict({"epoch": 0, "batches": 2})
+    for one, other in zip(whole[2:], [images for images, _ in rest], strict=True):
+        assert torch.equal(one, other)
 
 
 def test_validation_and_test_images_are_left_as_they_are(tiny_mnist):

@@ -158,7 +158,7 @@ def test_the_global_random_numbers_are_left_alone(folder, name):
 @pytest.mark.parametrize("name", PHOTO_AUGMENTATIONS)
 def test_processes_that_load_change_nothing(folder, name):
     data = AugmentedImages(all_of(folder), PHOTO_AUGMENTATIONS[name], seed=5)
-    places = [10 * 3 + index for index in (4, 0, 9, 2, 7, 1)]  # in epoch 3
+    places = [10 * 10 * 3 + place for place in (4, 0, 9, 2, 7, 1, 10 + 7)]  # in epoch 3
     batches = [
         [
             images.clone()
@@ -168,6 +168,15 @@ def test_processes_that_load_change_nothing(folder, name):
     ]
     for others in batches[1:]:
         assert torch.equal(torch.cat(others), torch.cat(batches[0]))
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_an_image_that_comes_again_in_an_epoch_is_in_another_view(folder, name):
+    data = AugmentedImages(all_of(folder), PHOTO_AUGMENTATIONS[name], seed=5)
+    shown, labels = data.__getitems__([10 * (10 * 3 + repeat) + 7 for repeat in range(9)])
+    assert set(labels.tolist()) == {7}
+    assert torch.equal(shown[0], views(all_of(folder), name, seed=5, epoch=3, indices=[7])[0])
+    assert len({image.numpy().tobytes() for image in shown}) == 9
 
 
 def test_without_augmentation_training_sees_what_evaluation_does(folder):

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
 from lightning.pytorch.accelerators import CUDAAccelerator
 from numbered_images import NUM_IMAGES, NumberedImages, Recorder, indices_of, quiet_trainer
 
+from discern.data.module import LoadedImages
 from discern.errors import DiscernError
 
 
@@ -100,6 +102,43 @@ def test_overfitting_repeats_the_same_batches_in_order():
     model, data = Recorder(), NumberedImages()
     quiet_trainer(max_epochs=2, overfit_batches=2).fit(model, data)
     assert [indices for _, _, indices in model.seen] == [[0, 1, 2], [3, 4, 5]] * 2
+
+
+class Sorted(NumberedImages):
+    """Twelve images of one class, then eight of the other, as the files of a folder are found."""
+
+    def load_images(self) -> LoadedImages:
+        labels = (torch.arange(NUM_IMAGES) >= 12).long()
+        return replace(super().load_images(), train_labels=labels, test_labels=labels)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize(
+    "limit",
+    [
+        {"limit_val_batches": 1},
+        {"limit_val_batches": 0.5},
+        {"limit_val_batches": 1, "num_sanity_val_steps": 2},
+        {"limit_val_batches": 1, "val_check_interval": 1, "limit_train_batches": 1},
+        {"overfit_batches": 1},
+        {"fast_dev_run": 1},
+    ],
+)
+def test_a_limit_of_batches_leaves_each_class_its_proportion(limit, num_workers):
+    model, data = Recorder(), Sorted(val_size=10, num_workers=num_workers)
+    quiet_trainer(max_epochs=1, **{"num_sanity_val_steps": 0, **limit}).fit(model, data)
+    seen = model.validated[-5:]
+    assert len(model.validated) == (10 if limit.get("num_sanity_val_steps") else 5)
+    assert sum(index < 12 for index in seen) == 3
+    assert seen == sorted(seen) == visited(data.sequential_loader(data.evaluated("val"), 5))
+
+
+@pytest.mark.parametrize("limit", [None, 1.0, 2, 100])
+def test_a_limit_that_leaves_nothing_out_changes_nothing(limit):
+    model, data = Recorder(), NumberedImages(val_size=10)
+    quiet_trainer(limit_val_batches=limit).validate(model, data, verbose=False)
+    assert model.validated == visited(set_up(val_size=10).val_dataloader())
+    assert data.evaluated("val") is data.val_dataset
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

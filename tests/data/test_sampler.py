@@ -14,6 +14,7 @@ from discern.data.sampler import (
     ShareSampler,
     batch_with_a_repeat,
     mixed_order,
+    spread_order,
 )
 
 SIZES = st.integers(1, 60)
@@ -141,7 +142,7 @@ def test_replicas_share_a_balanced_epoch(world_size):
     assert dealt[:100] == drawn(UNEVEN)
 
 
-def test_places_tell_the_epoch():
+def test_places_tell_the_epoch_and_how_often_an_image_was_there_before():
     dataset = TensorDataset(torch.arange(7))
     for labels in (None, torch.arange(7) % 2):
         plain, places = (
@@ -149,7 +150,23 @@ def test_places_tell_the_epoch():
         )
         for sampler in (plain, places):
             sampler.set_epoch(5)
-        assert list(places) == [5 * 7 + index for index in plain]
+        order = list(plain)
+        before = [order[:place].count(index) for place, index in enumerate(order)]
+        assert list(places) == [
+            (5 * 7 + repeat) * 7 + index for repeat, index in zip(before, order, strict=True)
+        ]
+
+
+@given(st.integers(1, 9))
+def test_replicas_count_together_how_often_an_image_was_there_before(world_size):
+    def places(num_replicas: int, rank: int) -> list[int]:
+        dataset = TensorDataset(UNEVEN)
+        return list(EpochSampler(dataset, 1, num_replicas, rank, labels=UNEVEN, places=True))
+
+    shares = [places(world_size, rank) for rank in range(world_size)]
+    dealt = [place for turn in zip(*shares, strict=True) for place in turn]
+    assert dealt[:100] == places(1, 0)
+    assert len(set(dealt)) == 100
 
 
 class Numbers(TensorDataset):
@@ -172,6 +189,8 @@ def test_processes_share_all_images_in_the_same_number_of_batches(size, processe
         counts.add(len(batches))
         seen.append([index for batch in batches for index in batch])
         assert seen[-1] == sorted(seen[-1])
+        backwards = ShareSampler(dataset, processes, rank, range(size)[::-1])
+        assert list(backwards) == [size - 1 - index for index in seen[-1]]
     assert len(counts) == 1
     assert sorted(chain.from_iterable(seen)) == list(range(size))
 
@@ -198,3 +217,15 @@ def test_the_first_images_of_the_mixed_order_are_of_as_many_classes_as_there_can
     assert sorted(order) == list(range(len(labels)))
     held = {labels[index] for index in order[:first]}
     assert len(held) == min(first, len(set(labels)))
+
+
+@given(st.lists(st.integers(0, 7), min_size=1, max_size=60), st.data())
+def test_the_first_images_of_the_spread_order_hold_each_class_in_its_proportion(labels, data):
+    count = data.draw(st.integers(0, len(labels)))
+    order = spread_order(torch.tensor(labels), count).tolist()
+    assert sorted(order) == list(range(len(labels)))
+    assert order[:count] == sorted(order[:count])
+    assert order[count:] == sorted(order[count:])
+    held = Counter(labels[index] for index in order[:count])
+    for label, whole in Counter(labels).items():
+        assert abs(held[label] - whole * count / len(labels)) < 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import re
 import shutil
 from collections.abc import Callable
@@ -87,13 +88,28 @@ def losses(result: Result) -> list[dict[str, float]]:
 # The cache changes nothing but the time
 
 
-@pytest.mark.parametrize("augment", ["none", "notes"])
-def test_training_from_the_cache_is_training_without_it_to_the_bit(run, augment):
-    settings = (f"data.augment={augment}", "model.dropout=0.5")
-    cached = run(*settings, name="cached")
-    plain = run(*settings, "cache.mode=off", name="plain")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["data.augment=none"],
+        ["data.augment=notes"],
+        ["trainer.limit_test_batches=2", "data.eval_batch_size=1"],
+    ],
+)
+def test_training_from_the_cache_is_training_without_it_to_the_bit(run, settings):
+    cached = run(*settings, "model.dropout=0.5", name="cached")
+    plain = run(*settings, "model.dropout=0.5", "cache.mode=off", name="plain")
     assert same(weights(cached), weights(plain))
     assert cached.metrics["test"] == plain.metrics["test"]
+
+
+@pytest.mark.parametrize(("augment", "said"), [("none", False), ("light", True)])
+def test_that_an_image_drawn_again_has_the_view_that_is_cached_is_said(run, caplog, augment, said):
+    caplog.set_level(logging.INFO)
+    result = run("data.sampler=balanced", f"data.augment={augment}", "cache.views=2")
+    sentence = "an image that data.sampler draws again has the same features"
+    assert (sentence in caplog.text) == said
+    assert summary(result.folder)["features"]["computed"] == (16 * 2 if said else 16) + 8
 
 
 def test_a_run_of_one_batch_computes_features_for_that_alone(run):

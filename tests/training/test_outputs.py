@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,7 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from discern.run import train
+from discern.runs.tested import read_tested
 from discern.training.outputs import SAMPLES, TestOutputs, spread
+from photos import photos_in_turn
+from run_files import composed, summary
 
 
 class Rank:
@@ -75,3 +80,30 @@ def test_a_sample_is_spread_over_all_of_a_split(length: int) -> None:
     gaps = [b - a for a, b in zip(places, [*places[1:], length], strict=True)]
     assert max(gaps) - min(gaps) <= 1
     assert spread(0, SAMPLES) == []
+
+
+def of_folder(place: Path, *overrides: str, name: str) -> Path:
+    """The folder of a run on ``pictures``, whose files are found class by class."""
+    cfg = composed(
+        *("data=image_folder", "data.image_size=8", "data.num_workers=0", "data.val_size=12"),
+        *("data.test_size=12", "data.eval_batch_size=3", "model.hidden=[8]", "report=false"),
+        *("trainer.accelerator=cpu", "trainer.max_epochs=2", *overrides),
+    )
+    cfg.data.dir, cfg.folder = str(place / "pictures"), str(place / name)
+    return train(cfg).folder
+
+
+def test_what_a_limit_leaves_of_a_test_is_of_all_classes_and_keeps_its_files(tmp_path):
+    photos_in_turn(tmp_path / "pictures", 42)
+    limits = ("trainer.limit_val_batches=1", "trainer.limit_test_batches=2")
+    part = of_folder(tmp_path, *limits, name="part")
+    assert summary(part)["calibration"]["images"] == 3
+    some = read_tested(part).predictions
+    assert some.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    whole = read_tested(
+        of_folder(tmp_path, "train=false", f"ckpt_path='{part}'", name="whole")
+    ).predictions
+    rows = [whole.files.index(file) for file in some.files]
+    assert rows != list(range(6))
+    assert some.indices.tolist() == whole.indices[rows].tolist()
+    assert some.losses == pytest.approx(whole.losses[rows], rel=1e-5)

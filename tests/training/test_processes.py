@@ -113,6 +113,17 @@ def test_each_image_counts_once_in_every_metric(pictures, tmp_path):
     assert_same_test(two, one, 17)
 
 
+def test_under_a_limit_two_processes_measure_what_one_measures(pictures, tmp_path):
+    limits = ("trainer.limit_val_batches={0}", "trainer.limit_test_batches={0}")
+    one = run(tmp_path, 1, *STILL, *(limit.format(2) for limit in limits), name="one")
+    two = run(tmp_path, 2, *STILL, *(limit.format(1) for limit in limits), name="two")
+    assert_same_metrics(two, one)
+    assert_same_test(two, one, 8)
+    assert set(tested(two).predictions.labels) == {0, 1, 2}
+    for each in (one, two):
+        assert summary(each)["calibration"]["images"] == 8
+
+
 def test_a_process_without_any_image_takes_part(tmp_path):
     for part, count in {"train": 7, "val": 1, "test": 1}.items():
         photos_in_turn(tmp_path / "pictures" / part, count)

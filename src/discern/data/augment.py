@@ -1,5 +1,7 @@
 """Augmentation of small images a batch at a time, as a function of seed, epoch and index alone.
 
+An image that an epoch draws again (``data.sampler=balanced``) is changed in another way each time.
+
 No generator is used, so that any image seen in training can be computed again for any number of
 workers, batch size and order, and a continued run sees the same images.
 """
@@ -16,17 +18,30 @@ from numpy.typing import NDArray
 Words = NDArray[np.uint64]
 
 
-def random_words(seed: int, epoch: int, indices: NDArray[np.int64], draw: int) -> Words:
-    """Uniform 64-bit words (B,), a function of the arguments; ``draw`` separates
-    independent uses.
+def random_words(
+    seed: int,
+    epoch: int,
+    indices: NDArray[np.int64],
+    draw: int,
+    repeats: NDArray[np.int64] | None = None,
+) -> Words:
+    """Uniform 64-bit words (B,), a function of the arguments.
 
     Each word is the output of SplitMix64 (Steele, Lea & Flood, 2014) at a state that is mixed from
-    the four numbers in turn.
+    the numbers in turn.
+
+    Args:
+        seed, epoch: of all of them.
+        indices: int64 (B,).
+        draw: separates independent uses.
+        repeats: how often the epoch has had each index before, int64 (B,); None for never.
     """
     state = np.zeros(len(indices), np.uint64)
     for part in (seed, epoch, draw, indices):
         state = mix(state + np.asarray(part).astype(np.uint64))
-    return state
+    if repeats is None or not repeats.any():
+        return state
+    return np.where(repeats > 0, mix(state + repeats.astype(np.uint64)), state)
 
 
 VIEWS = 1
@@ -81,13 +96,18 @@ class Augmentation:
     shift: int = 0
 
     def __call__(
-        self, images: NDArray[np.uint8], seed: int, epoch: int, indices: NDArray[np.int64]
+        self,
+        images: NDArray[np.uint8],
+        seed: int,
+        epoch: int,
+        indices: NDArray[np.int64],
+        repeats: NDArray[np.int64] | None = None,
     ) -> NDArray[np.uint8]:
-        """Changed copies of ``images``, uint8 (B, C, H, W), whose ``indices`` are int64 (B,)."""
+        """Changed copies of ``images``, uint8 (B, C, H, W); for the others see ``random_words``."""
         if self.shift:
-            images = self._shifted(images, random_words(seed, epoch, indices, draw=0))
+            images = self._shifted(images, random_words(seed, epoch, indices, 0, repeats))
         if self.flip:
-            mirrored = random_words(seed, epoch, indices, draw=1) % 2 == 1
+            mirrored = random_words(seed, epoch, indices, 1, repeats) % 2 == 1
             images = np.where(mirrored[:, None, None, None], images[..., ::-1], images)
         return images
 

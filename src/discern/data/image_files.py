@@ -86,7 +86,12 @@ class ImageFiles(Images):
                 pixels[place] = self.preprocessing.read(path)
         return self._as_seen(pixels), self.labels[chosen]
 
-    def augmented(self, indices: NDArray[np.int64], view: View | None) -> Batch:
+    def augmented(
+        self,
+        indices: NDArray[np.int64],
+        view: View | None,
+        repeats: NDArray[np.int64] | None = None,
+    ) -> Batch:
         """As ``__getitems__``, each image in its view.
 
         A file that can no longer be read is left out of the batch with a warning, rather than to
@@ -97,7 +102,7 @@ class ImageFiles(Images):
             UnreadableFileError: no file of the data set can be read.
         """
         chosen = self.of_all(indices)
-        words = _draws(_words(self.digests[chosen.numpy()]), view)
+        words = _draws(_words(self.digests[chosen.numpy()]), view, repeats)
         pixels, read = self._room(len(chosen)), []
         for place, (index, word) in enumerate(zip(chosen.tolist(), words.tolist(), strict=True)):
             path = self._path(index)
@@ -237,10 +242,10 @@ def _words(digests: NDArray[np.uint8]) -> Words:
     return np.ascontiguousarray(digests[:, :16]).view("<u8")
 
 
-def _draws(words: Words, view: View | None) -> Words:
+def _draws(words: Words, view: View | None, repeats: NDArray[np.int64] | None = None) -> Words:
     """The seed, (B,), by which the view of each image is drawn."""
     seed, epoch = (0, 0) if view is None else (view.seed, view.epoch)
-    return random_words(seed, epoch, keys_of(words), draw=0)
+    return random_words(seed, epoch, keys_of(words), 0, repeats)
 
 
 @contextmanager

@@ -42,8 +42,20 @@ class Augmentable(Batched):
     """A data set that can also show the views of an epoch of training."""
 
     @abstractmethod
-    def augmented(self, indices: NDArray[np.int64], view: View | None) -> Batch:
-        """The items at ``indices`` as training sees them, in a view if there is one."""
+    def augmented(
+        self,
+        indices: NDArray[np.int64],
+        view: View | None,
+        repeats: NDArray[np.int64] | None = None,
+    ) -> Batch:
+        """The items at ``indices`` as training sees them, in a view if there is one.
+
+        Args:
+            indices: int64 (B,).
+            view: of the epoch.
+            repeats: how often the epoch has shown each before, int64 (B,), which is in another
+                view each time; None for never.
+        """
 
 
 class Images(Augmentable):
@@ -128,8 +140,9 @@ class Shown:
 class AugmentedImages(Batched):
     """The images of a data set, each changed at random anew in every epoch.
 
-    It is indexed by places: index ``i`` in epoch ``e`` is at ``e * N + i``. So the epoch reaches
-    worker processes with every batch, however long they have been running.
+    It is indexed by places: index ``i``, which epoch ``e`` has shown ``k`` times before, is at
+    ``(e * N + k) * N + i``. So both reach worker processes with every batch, however long they have
+    been running.
 
     Args:
         images: N images.
@@ -147,8 +160,9 @@ class AugmentedImages(Batched):
 
     def __getitems__(self, places: list[int]) -> Batch:
         """The images at places of one epoch."""
-        epoch, indices = places[0] // len(self), np.array(places, dtype=np.int64) % len(self)
-        return self.plain.augmented(indices, View.of(self.augmentation, self.seed, epoch))
+        turns, indices = np.divmod(np.array(places, dtype=np.int64), len(self))
+        view = View.of(self.augmentation, self.seed, int(turns[0]) // len(self))
+        return self.plain.augmented(indices, view, turns % len(self))
 
 
 def as_batch(batch: Batch) -> Batch:

@@ -63,10 +63,15 @@ class InMemoryImages(Images):
         pixels, labels = self.cut(np.array(indices, dtype=np.int64))
         return self.normalised(pixels), labels
 
-    def augmented(self, indices: NDArray[np.int64], view: View | None) -> Batch:
+    def augmented(
+        self,
+        indices: NDArray[np.int64],
+        view: View | None,
+        repeats: NDArray[np.int64] | None = None,
+    ) -> Batch:
         """As ``__getitems__``, of the images in a view."""
         pixels, labels = self.cut(indices)
-        return self.normalised(_in_view(pixels, indices, view)), labels
+        return self.normalised(_in_view(pixels, indices, view, repeats)), labels
 
     def identify(self, view: View | None = None) -> Words:
         """IDs of the images, (M, 2), by their pixels and their view."""
@@ -93,12 +98,18 @@ class InMemoryImages(Images):
         return pixels.to(torch.float32).mul_(self._scale).add_(self._shift)
 
 
-def _in_view(pixels: Tensor, indices: NDArray[np.int64], view: View | None) -> Tensor:
+def _in_view(
+    pixels: Tensor,
+    indices: NDArray[np.int64],
+    view: View | None,
+    repeats: NDArray[np.int64] | None = None,
+) -> Tensor:
     """Pixels, uint8 (B, C, H, W), changed as the view changes images at ``indices``."""
     if view is None:
         return pixels
     assert isinstance(view.augmentation, Augmentation)
-    return torch.from_numpy(view.augmentation(pixels.numpy(), view.seed, view.epoch, indices))
+    changed = view.augmentation(pixels.numpy(), view.seed, view.epoch, indices, repeats)
+    return torch.from_numpy(changed)
 
 
 def _ids(pixels: Tensor, indices: NDArray[np.int64], view: View | None) -> Words:

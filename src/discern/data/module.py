@@ -30,7 +30,13 @@ from discern.data.images import (
 from discern.data.in_memory import InMemoryImages
 from discern.data.known import Changes, KnownImages, Rule, Side, check_classes
 from discern.data.loader import ImageLoader, ResumableDataLoader
-from discern.data.sampler import EpochSampler, InOrderSampler, ShareSampler, mixed_order
+from discern.data.sampler import (
+    EpochSampler,
+    InOrderSampler,
+    ShareSampler,
+    mixed_order,
+    spread_order,
+)
 from discern.data.served import Features, ServedFeatures
 from discern.errors import DiscernError
 
@@ -391,16 +397,45 @@ class ImageDataModule(LightningDataModule, ABC):
         return self.train_dataset.augmented(np.array(indices, dtype=np.int64), view)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
-        """Batches of the images held out, in order; no loader at all where there are none."""
+        """Batches of the images held out, in order; no loader at all where there are none.
+
+        Under a limit of batches those of ``evaluated`` come first.
+        """
         if not self.has_validation:
             # An empty list means no validation to Lightning, which warns of it.
             warnings.filterwarnings("ignore", "Total length of `list` across ranks is zero")
             return []
-        return self._share_of(self.val_dataset)
+        return self._share_of("val")
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        """Batches of the test images, in order."""
-        return self._share_of(self.test_dataset)
+        """Batches of the test images, in order; under a limit those of ``evaluated`` first."""
+        return self._share_of("test")
+
+    def evaluated(self, split: str) -> Images:
+        """The images of a split, in their order, to which the Trainer's limit of batches comes.
+
+        They hold each class in its proportion: the first images of a folder would be of one class.
+
+        Args:
+            split: ``val`` or ``test``.
+        """
+        images, count = self._evaluation_split(split), self._num_evaluated(split)
+        if count == len(images):
+            return images
+        first = spread_order(labels_of(images), count)[:count]
+        return images.subset(images.of_all(first.numpy()))
+
+    def _evaluation_split(self, split: str) -> Images:
+        return self.val_dataset if split == "val" else self.test_dataset
+
+    def _num_evaluated(self, split: str) -> int:
+        trainer, images = self.trainer, len(self._evaluation_split(split))
+        if trainer is None:
+            return images
+        at_once = self.eval_batch_size * trainer.world_size
+        limit = getattr(trainer, f"limit_{split}_batches")
+        batches = limit if isinstance(limit, int) else int(-(-images // at_once) * limit)
+        return min(images, batches * at_once)
 
     @property
     def _set_up(self) -> _Splits:
@@ -412,11 +447,14 @@ class ImageDataModule(LightningDataModule, ABC):
         """Batches of ``dataset`` in order, as the network sees them in evaluation."""
         return self._loader(dataset, batch_size)
 
-    def _share_of(self, images: Images) -> DataLoader[Batch]:
-        """Batches, in order, of the images that this process evaluates."""
-        trainer, share = self.trainer, None
-        if trainer is not None and trainer.world_size > 1:
-            share = ShareSampler(images, trainer.world_size, trainer.global_rank)
+    def _share_of(self, split: str) -> DataLoader[Batch]:
+        """Batches of the images of a split that this process evaluates."""
+        trainer, images, share = self.trainer, self._evaluation_split(split), None
+        count, order = self._num_evaluated(split), None
+        if count < len(images):
+            order = spread_order(labels_of(images), count).tolist()
+        if trainer is not None and (trainer.world_size > 1 or order is not None):
+            share = ShareSampler(images, trainer.world_size, trainer.global_rank, order)
         return self._loader(images, self.eval_batch_size, share)
 
     def _loader(

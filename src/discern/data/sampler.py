@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -30,8 +30,8 @@ class EpochSampler(DistributedSampler[int]):
         rank: which of them this is, from 0.
         labels: class of each image, int64 (N,), to draw as many images as there are, with
             replacement, each class equally often on average; None for each image once.
-        places: yield ``epoch * len(dataset) + index`` instead of the index, which passes the epoch
-            to a data set that augments.
+        places: yield the places of ``AugmentedImages`` instead of indices, which tell it the epoch
+            and how often that has had the index before.
     """
 
     def __init__(
@@ -58,7 +58,8 @@ class EpochSampler(DistributedSampler[int]):
         skipped, self._skipped = self._skipped, 0
         order = self._order()
         if self.places:
-            order = order + self.epoch * len(order)
+            before = 0 if self._weights is None else _repeats(order)
+            order = (self.epoch * len(order) + before) * len(order) + order
         padded = np.resize(order, self.total_size)
         yield from padded[self.rank :: self.num_replicas][skipped:].tolist()
 
@@ -77,6 +78,15 @@ class EpochSampler(DistributedSampler[int]):
         return order
 
 
+def _repeats(order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How often the index at each place of an order comes before it, int64 (N,)."""
+    together = np.argsort(order, kind="stable")
+    begins = np.searchsorted(order[together], order[together])
+    found = np.empty_like(order)
+    found[together] = np.arange(len(order)) - begins
+    return found
+
+
 class InOrderSampler(EpochSampler, SequentialSampler):
     """The indices in their own order in every epoch.
 
@@ -88,7 +98,7 @@ class InOrderSampler(EpochSampler, SequentialSampler):
 
 
 class ShareSampler(DistributedSampler[int], SequentialSampler):
-    """Every n-th index, in order, so that no two processes have the same index.
+    """Every n-th index of an order, so that no two processes have the same index.
 
     Shares differ by one image at most, and ``len()`` is the length of the longest. From it every
     process gets the same number of batches, of which the last may be empty: processes that wait for
@@ -101,11 +111,19 @@ class ShareSampler(DistributedSampler[int], SequentialSampler):
         dataset: the data set whose indices are shared.
         num_replicas: number of processes.
         rank: which of them this is, from 0.
+        order: each index once; None for the indices in their own order.
     """
 
-    def __init__(self, dataset: Dataset[Batch], num_replicas: int, rank: int) -> None:
+    def __init__(
+        self,
+        dataset: Dataset[Batch],
+        num_replicas: int,
+        rank: int,
+        order: Sequence[int] | None = None,
+    ) -> None:
         super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=False)
-        self.share = range(rank, len(dataset), num_replicas)  # type: ignore[arg-type]
+        order = range(len(dataset)) if order is None else order  # type: ignore[arg-type]
+        self.share = order[rank::num_replicas]
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.share)
@@ -126,6 +144,21 @@ def mixed_order(labels: Tensor) -> Tensor:
     first = (counts.cumsum(0) - counts)[labels[by_class]]
     place = torch.arange(len(labels)) - first  # within the class
     return by_class[torch.argsort(place, stable=True)]
+
+
+def spread_order(labels: Tensor, count: int) -> Tensor:
+    """Indices, int64 (N,), of which the first ``count`` hold each class in its proportion.
+
+    Those and the others are each in their own order.
+
+    Args:
+        labels: int64 (N,).
+        count: from 0 to N.
+    """
+    by_class = torch.argsort(labels, stable=True)
+    taken = torch.zeros(len(labels), dtype=torch.bool)
+    taken[by_class[torch.arange(count) * len(labels) // max(count, 1)]] = True
+    return torch.cat([taken.nonzero().flatten(), (~taken).nonzero().flatten()])
 
 
 def batch_with_a_repeat(loader: DataLoader[Batch] | None) -> int | None:

@@ -45,7 +45,12 @@ class ServedFeatures(Augmentable):
         """Features as in evaluation."""
         return self.augmented(np.array(indices, dtype=np.int64), None)
 
-    def augmented(self, indices: NDArray[np.int64], view: View | None) -> Batch:
-        """Features of a view."""
+    def augmented(
+        self,
+        indices: NDArray[np.int64],
+        view: View | None,
+        repeats: NDArray[np.int64] | None = None,
+    ) -> Batch:
+        """Features of a view, which an epoch has once, however often it draws an image."""
         kept = view and replace(view, epoch=view.epoch % self.features.views)
         return self.features.rows(Shown(self.images, kept), indices), self._labels[indices]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +99,7 @@ def _validated(trainer: Trainer, model: Classifier, data: ImageDataModule) -> tu
         raise NoTemperatureError("the data module is not one of discern's")
     if not data.has_validation or trainer.limit_val_batches == 0:
         raise NoTemperatureError("there are no validation images")
-    loader = data.sequential_loader(data.val_dataset, data.eval_batch_size)
-    limit = trainer.limit_val_batches
-    few = limit if isinstance(limit, int) else max(1, int(len(loader) * limit))
+    loader = data.sequential_loader(data.evaluated("val"), data.eval_batch_size)
     network, device = model.network, trainer.strategy.root_device
     one = next(network.parameters(), torch.empty(0))
     home, dtype, training = one.device, one.dtype, network.training
@@ -110,7 +107,7 @@ def _validated(trainer: Trainer, model: Classifier, data: ImageDataModule) -> tu
     try:
         network.to(device).eval()
         with torch.inference_mode():
-            for images, truth in islice(loader, few * trainer.world_size):
+            for images, truth in loader:
                 logits.append(network(images.to(device, dtype)).float().cpu())
                 labels.append(truth.cpu())
     finally:

@@ -84,27 +84,26 @@ def keep_test(outputs: TestOutputs, data: ImageDataModule, folder: Path) -> None
     """Write the predictions for the test images, with thumbnails of some."""
     if outputs.logits is None or outputs.labels is None:
         return
-    images, tested = len(outputs.labels), data.test_dataset
+    tested = data.evaluated("test")
     indices = torch.arange(len(tested)) if tested.indices is None else tested.indices
-    files = tested.names()
     predictions = Predictions.of(
         outputs.logits,
         outputs.labels,
-        indices[:images],
+        indices,
         list(data.class_names),
-        None if files is None else files[:images],
+        tested.names(),
     )
     warn_of_undefined(predictions.undefined, len(predictions))
     keep_predictions(predictions, data, folder)
 
 
 def keep_predictions(predictions: Predictions, data: ImageDataModule, folder: Path) -> None:
-    """Write predictions for the first test images, with thumbnails of some."""
-    tested = data.test_dataset
+    """Write predictions for the test images, with thumbnails of some."""
+    tested = data.evaluated("test")
     rows = chosen(predictions, THUMBNAILS_OF_FILES if predictions.files else THUMBNAILS)
     pictures, _ = tested.__getitems__(rows.tolist())
     shown = thumbnails(rows, pixels_of(pictures, data))
-    seen = digest_of(tested.identify()[: len(predictions)], predictions.labels)
+    seen = digest_of(tested.identify(), predictions.labels)
     write_tested(Tested(predictions, seen, shown), folder)
 
 

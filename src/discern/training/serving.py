@@ -86,6 +86,8 @@ def feature_source(
     assert isinstance(network, TransferClassifier)
     if cfg.model.get("mixup"):
         log.info("  %-10s model.mixup mixes them, two images', not the pixels", "features")
+    if cfg.data.get("sampler") == "balanced" and data.augmentation is not None:
+        log.info("  %-10s an image that data.sampler draws again has the same features", "features")
     settings = _settings(cfg, data)
     try:
         if is_there(settings.folder) and not is_folder(settings.folder):

@@ -231,6 +231,26 @@ def test_photographs_are_shown_though_training_sees_features(photos, tmp_path, m
     assert shown.images("val/worst_predictions")
 
 
+def test_the_worst_predictions_of_a_limited_validation_keep_their_pictures(
+    photos, tmp_path, monkeypatch
+):
+    from discern.reports.tensorboard import callback as dashboard
+
+    seen = []
+
+    def keep(predictions, rows, pixels, title):
+        seen.append((predictions.labels[rows], pixels))
+        return draw(predictions, rows, pixels, title)
+
+    draw = dashboard.top_losses
+    monkeypatch.setattr(dashboard, "top_losses", keep)
+    train(transfer(photos, tmp_path, "trainer.limit_val_batches=2", "data.eval_batch_size=1"))
+    labels, pixels = seen[0]
+    assert sorted(labels) == [0, 1]
+    red, green, _ = pixels.mean(axis=(2, 3)).T  # cats are red and dogs are not
+    assert ((red > green) == (labels == 0)).all()
+
+
 @pytest.mark.parametrize(
     ("overrides", "points"),
     [

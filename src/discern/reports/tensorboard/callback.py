@@ -130,7 +130,7 @@ class Dashboard(Callback):
         writer.add_image("val/confusion_matrix", rendered(figure), self._step, dataformats="HWC")
         rows = predictions.worst(self.worst)
         try:
-            pixels, _ = _pixels(data.val_dataset, rows, data)
+            pixels, _ = _pixels(data.evaluated("val"), rows, data)
         except (DiscernError, OSError) as error:
             log.warning("TensorBoard has no picture of the worst predictions: %s", error)
             return
