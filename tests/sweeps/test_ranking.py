@@ -5,6 +5,7 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -232,10 +233,29 @@ def test_equal_groups_are_level():
     )
 
 
-def test_the_same_difference_with_each_seed_has_no_noise():
+@pytest.mark.parametrize(
+    ("seeds", "judgement", "chance"),
+    [
+        (2, "not distinguishable", "p = 0.5"),
+        (5, "not distinguishable", "p = 0.062"),
+        (6, "more than noise", "p = 0.031"),
+        (11, "more than noise", "p < 0.001"),
+    ],
+)
+def test_the_same_difference_with_each_seed_is_left_to_the_sign_test(seeds, judgement, chance):
     # 0.3 - 0.2 and 0.2 - 0.1 differ in their last bit.
-    sentence = judged(a=(0.1, 0.2, 0.7), b=(0.2, 0.3, 0.8))
-    assert sentence.endswith(": more than noise (the same difference with each of 3 seeds).")
+    ours = [seed / 10 for seed in range(seeds)]
+    sentence = judged(a=ours, b=[loss + 0.1 for loss in ours])
+    test = f"the same difference with each, sign test over {seeds} seeds, {chance}"
+    assert sentence.endswith(f": {judgement} ({test}).")
+
+
+def test_settings_that_do_nothing_are_rarely_told_apart_by_two_seeds():
+    # Accuracies are multiples of 1 / 100: the differences of two seeds are often equal.
+    random = np.random.default_rng(0)
+    pairs = random.binomial(100, 0.97, (1000, 2, 2)) / 100
+    told = [judged(ACCURACY, a=a.tolist(), b=b.tolist()) for a, b in pairs]
+    assert sum("more than noise" in sentence for sentence in told) <= 50
 
 
 def test_a_lead_that_the_common_seeds_contradict_is_not_trusted():

@@ -236,7 +236,8 @@ def verdict(groups: Sequence[Group], objective: Objective) -> str:
 
     A paired, two-sided t-test over the seeds of which both groups have a job that is done; pruned
     jobs are left out, as they had fewer epochs. Over folds, the variance is corrected for training
-    images that folds share (Nadeau & Bengio, 2003).
+    images that folds share (Nadeau & Bengio, 2003). Equal differences, which have no variance, are
+    left to the exact sign test.
     """
     ranked = [group for rank, group in rank_groups(groups, [objective]) if rank is not None]
     if not ranked:
@@ -271,13 +272,15 @@ def _judgement(first: Group, second: Group, objective: Objective) -> str:
     if np.abs(leads).max() <= rounding:
         return f"not distinguishable (equal with each of {len(both)} {name})"
     if np.ptp(leads) <= rounding:
-        p, test = 0.0, f"the same difference with each of {len(both)} {name}"
+        # Accuracies are multiples of 1 / images: two seeds often differ equally by chance.
+        p = 2 * 0.5 ** len(both)
+        kind = "the same difference with each, sign test"
     else:
         folds = len({fold for _, fold in both})
         p = _chance(leads, folds)
-        shown = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
-        kind = "corrected paired" if folds > 1 else "paired"
-        test = f"{kind} t-test over {len(both)} {name}, {shown}"
+        kind = f"{'corrected ' if folds > 1 else ''}paired t-test"
+    shown = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+    test = f"{kind} over {len(both)} {name}, {shown}"
     if p >= SIGNIFICANT:
         return f"not distinguishable ({test})"
     if leads.mean() < 0:
