@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from dataclasses import replace
@@ -13,10 +14,11 @@ from hypothesis import strategies as st
 from discern.runs.state import State
 from discern.sweeps.ranking import (
     best_group,
+    best_job,
     best_row,
     group_by,
     group_rows,
-    has_folds,
+    has_parts,
     has_seeds,
     is_geometric,
     listed_rows,
@@ -292,7 +294,7 @@ def folded(**losses) -> list[Row]:
 
 def test_folds_of_a_setting_are_one_estimate_and_have_its_rank():
     rows = folded(a=(0.5, 0.6), b=(0.1, 0.9), c=(0.2, 0.3))
-    assert (has_folds(rows), has_seeds(rows), repetitions(rows)) == (True, False, "folds")
+    assert (has_parts(rows), has_seeds(rows), repetitions(rows)) == (True, False, "folds")
     assert varied(rows) == ["lr"]
     ranks = [(rank, row.overrides["lr"], row.overrides["data.fold"])
              for rank, row in listed_rows(rows, [LOSS])]  # fmt: skip
@@ -317,7 +319,7 @@ def test_a_mean_that_lacks_folds_says_so_and_leads_nobody():
 
 def test_a_prefix_does_not_hide_a_fold():
     rows = [job(n, n / 10, **{"+data.fold": str(n)}) for n in range(3)]
-    assert has_folds(rows)
+    assert has_parts(rows)
     assert varied(rows) == []
 
 
@@ -327,6 +329,31 @@ def test_the_test_over_folds_allows_for_the_images_that_they_share():
     t = 1.98680 * math.sqrt(1 / 3) / math.sqrt(1 / 3 + 1 / 2)
     p = 1 - t / math.sqrt(2 + t * t)
     assert f"(corrected paired t-test over 3 folds, p = {p:.2g})" in sentence
+
+
+# Splits
+
+
+def test_splits_are_repetitions_and_none_is_the_best():
+    rows = [job(n, loss, **{"lr": lr, "data.seed": seed})
+            for n, (lr, seed, loss) in enumerate(
+                [("a", "0", 0.5), ("a", "1", 0.1), ("b", "0", 0.2), ("b", "1", 0.25)])]  # fmt: skip
+    assert (has_parts(rows), has_seeds(rows), repetitions(rows)) == (True, False, "splits")
+    assert varied(rows) == ["lr"]
+    assert best_job(rows, [LOSS]) is None
+    assert best_group(rows, [LOSS]).overrides == {"lr": "b"}
+    assert [rank for rank, _ in listed_rows(rows[:2], [LOSS])] == [None, None]
+    assert "(paired t-test over 2 splits, p = " in verdict(group_rows(rows, [LOSS]), LOSS)
+
+
+def test_seeds_splits_and_folds_are_paired_with_their_own_kind():
+    kinds = ("seed", "data.seed", "data.fold")
+    rows = [
+        job(n, 0.1 * n + 0.01 * n * n, lr=lr, **dict(zip(kinds, key, strict=True)))
+        for n, (lr, *key) in enumerate(itertools.product("ab", "12", "34", "56"))
+    ]
+    assert repetitions(rows) == "seeds and splits and folds"
+    assert "t-test over 8 seeds and splits and folds" in verdict(group_rows(rows, [LOSS]), LOSS)
 
 
 def judged_folds(**losses) -> str:

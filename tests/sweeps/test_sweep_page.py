@@ -155,6 +155,15 @@ def test_folds_alone_are_an_estimate(tmp_path):
     assert "Best" not in text
 
 
+def test_the_page_says_that_jobs_were_validated_on_different_images(tmp_path):
+    folder = sweep(tmp_path, [{"data.val_size": size} for size in ("5", "30")], [0.5, 0.6])
+    for number, count in enumerate((5, 30)):
+        path = folder / f"job{number}" / "summary.json"
+        facts = json.loads(path.read_text()) | {"data": {"images": {"val": count}}}
+        path.write_text(json.dumps(facts))
+    assert "validated on different images, 5 to 30 of them" in write_sweep_page(folder).read_text()
+
+
 def test_the_page_says_what_was_swept(tmp_path):
     jobs = [{"optimizer.lr": str(lr), "seed": str(seed)} for lr in range(14) for seed in (1, 2)]
     folder = sweep(tmp_path, jobs, [0.5] * 28)

@@ -27,7 +27,7 @@ from discern.files.writing import is_unfinished, write_whole
 from discern.files.yaml_file import dumper
 from discern.reports.curves import draw_curves_of
 from discern.reports.run_page import write_run_page
-from discern.runs.folder import BEST, REPORT, is_run, read_run
+from discern.runs.folder import BEST, FOLD, REPORT, is_run, read_run
 from discern.runs.summary import metric_cells
 from discern.sweeps.ledger import Ledger
 from discern.sweeps.page import write_sweep_page
@@ -38,13 +38,13 @@ from discern.sweeps.ranking import (
     best_job,
     described,
     group_rows,
-    has_folds,
+    has_parts,
     repetitions,
     varied,
     verdict,
 )
 from discern.sweeps.results import mean_and_sd, results_table, write_results
-from discern.sweeps.rows import Job, Row
+from discern.sweeps.rows import PARTS, Job, Row
 from discern.training.job import relative
 
 log = logging.getLogger(__name__)
@@ -60,9 +60,6 @@ EVENTS = "events.out.tfevents"
 
 MERGED = ("experiment", "debug")
 """Groups whose choices may change any setting and override those before them."""
-
-FOLDS = ("data.fold", "data.folds")
-"""Settings of the cross-validation, which are not settings of the model."""
 
 NOT_THE_MODEL = ("hparams_search", "test", "train", "ckpt_path", "tags", "objective")
 """Settings without influence on how a model is trained."""
@@ -80,8 +77,8 @@ def conclude(ledger: Ledger, test: Tester | None, extra: Mapping[str, object]) -
         One row per job.
     """
     rows, objectives, folder = ledger.rows(), ledger.objectives, ledger.folder
-    folds, best, facts = has_folds(rows), best_job(rows, objectives), dict(extra)
-    setting = best_group(rows, objectives) if folds else None
+    parts, best, facts = has_parts(rows), best_job(rows, objectives), dict(extra)
+    setting = best_group(rows, objectives) if parts else None
     job = None if best is None else ledger.jobs[best.number]
     tested: dict[str, float] = {}
     if setting is not None:
@@ -90,7 +87,7 @@ def conclude(ledger: Ledger, test: Tester | None, extra: Mapping[str, object]) -
             metric: {**asdict(spread), "counted": setting.counted(metric)}
             for metric, spread in setting.spreads.items()
         }
-        facts["best"] = {"setting": setting.overrides, "folds": metrics, "command": _command(job)}
+        facts["best"] = {"setting": setting.overrides, "values": metrics, "command": _command(job)}
     elif best is not None and job is not None:
         _link(folder / BEST, job.name)
         _write_best(folder, job)
@@ -114,9 +111,11 @@ def conclude(ledger: Ledger, test: Tester | None, extra: Mapping[str, object]) -
     if job is None:
         _log_metrics(ledger)
     else:
-        if repetitions(rows) and (varied(rows) or not folds):
+        if repetitions(rows) and (varied(rows) or not parts):
             log.info("%s", verdict(group_rows(rows, objectives), objectives[0]))
-        _log_best(job, setting, tested, folder)
+        if setting is not None and setting.overrides:
+            _log_setting(setting, repetitions(rows))
+        _log_best(job, tested, folder)
     log.info("Results: %s", relative(folder))
     if (folder / REPORT).exists():
         log.info("Report: %s", relative(folder / REPORT))
@@ -148,11 +147,14 @@ def _reports(folder: Path) -> bool:
 
 
 def _keep_setting(ledger: Ledger, setting: Group) -> Job:
-    """Write best.yaml of the best setting over folds; the setting as a job without a fold."""
+    """Write best.yaml of the best setting; the setting as a job without its fold or split."""
     job = ledger.jobs[setting.rows[0].number]
-    kept = {k: v for k, v in job.overrides.items() if k.lstrip("+") not in FOLDS}
+    parts = {name for name in ledger.settings if name.lstrip("+") in PARTS}
+    if any(name.lstrip("+") == FOLD for name in parts):
+        parts |= {name for name in job.overrides if name.lstrip("+") == "data.folds"}
+    kept = {name: value for name, value in job.overrides.items() if name not in parts}
     job = Job(job.number, job.name, kept)
-    # Left by a sweep whose jobs were no folds when it was begun.
+    # Left by a sweep whose jobs were no folds or splits when it was begun.
     _remove_links(ledger.folder / BEST)
     kind = "best setting" if setting.overrides else "settings"
     _write_best(ledger.folder, job, f"{kind} of a cross-validation")
@@ -171,12 +173,15 @@ def _allowing(settings: Mapping[str, object]) -> str:
     return f" {shlex.quote(words)}" if entries else ""
 
 
-def _log_best(job: Job, setting: Group | None, tested: Mapping[str, float], folder: Path) -> None:
-    if setting is not None and setting.overrides:
-        name = described(setting.overrides)
-        for metric, spread in setting.spreads.items():
-            mean, folds = mean_and_sd(spread), setting.counted(metric)
-            log.info("Best setting: %s, %s %s over %s folds", name, metric, mean, folds)
+def _log_setting(setting: Group, over: str) -> None:
+    for metric, spread in setting.spreads.items():
+        name, counted = described(setting.overrides), setting.counted(metric)
+        log.info(
+            "Best setting: %s, %s %s over %s %s", name, metric, mean_and_sd(spread), counted, over
+        )
+
+
+def _log_best(job: Job, tested: Mapping[str, float], folder: Path) -> None:
     if tested:
         names, ((_, *values),) = metric_cells({"test": tested})
         pairs = ", ".join(map(" ".join, zip(names, values, strict=True)))

@@ -30,6 +30,7 @@ from discern.runs.folder import (
     finite,
     glance,
     mapping,
+    numbers,
     read_facts,
 )
 from discern.runs.holding import held
@@ -183,7 +184,11 @@ class Ledger:
             state, reason = State.FAILED, f"{absent[0]} is not a number, or was not logged"
         epochs = finite(run.facts.get("epochs"))
         trained = None if epochs is None else int(epochs)
-        return Row(job.number, folder, overrides, state, values, trained, run.seconds, reason)
+        images = numbers(mapping(run.facts.get("data")).get("images")).get("val")
+        return Row(
+            *(job.number, folder, overrides, state, values, trained, run.seconds, reason),
+            validation_images=None if images is None else int(images),
+        )
 
     def is_validated(self, job: Job) -> bool | None:
         """Whether a job has validation metrics; None if it ended too early to know."""
