@@ -193,6 +193,30 @@ def test_curves_over_seeds_are_a_mean_and_a_band(tmp_path):
     assert found["effect"]["series"][0]["band"][1] == [2, pytest.approx(0.25), pytest.approx(0.25)]
 
 
+def longer(job: Path, losses: list[float]) -> None:
+    lines = [f"{epoch},{5 * epoch},{loss}" for epoch, loss in enumerate(losses, 1)]
+    (job / "metrics.csv").write_text("\n".join(["epoch,step,val/loss", *lines]) + "\n")
+
+
+def test_a_mean_curve_ends_with_the_first_of_its_jobs(tmp_path):
+    # One job went on, and its loss is lower: the mean of those that are left would jump.
+    folder = sweep(tmp_path, [{"seed": seed} for seed in "123"], [0.7, 0.65, 0.28])
+    longer(folder / "job2", [0.5, 0.4, 0.3, 0.28])
+    (line,) = charts(write_sweep_page(folder))["curves0"]["series"]
+    assert [epoch for epoch, _ in line["points"]] == [1, 2]
+    assert line["points"][1][1] == pytest.approx((0.7 + 0.65 + 0.4) / 3)
+    assert [epoch for epoch, *_ in line["band"]] == [1, 2]
+
+
+def test_a_failed_job_does_not_end_a_mean_curve_and_one_job_has_no_band(tmp_path):
+    folder = sweep(tmp_path, [{"seed": seed} for seed in "12"], [0.28, None])
+    longer(folder / "job0", [0.5, 0.4, 0.28])
+    longer(folder / "job1", [0.9])
+    (line,) = charts(write_sweep_page(folder))["curves0"]["series"]
+    assert line["points"] == [[1, 0.5], [2, 0.4], [3, 0.28]]
+    assert "band" not in line
+
+
 SPACE = {"optimizer.lr": {"low": 1e-4, "high": 1, "log": True}}
 
 
