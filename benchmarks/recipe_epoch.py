@@ -42,7 +42,7 @@ def bare(data: MNIST, epochs: int) -> float:
     assert split.indices is not None
     pixels, labels = split.images[split.indices], split.labels[split.indices]
     network = MLP((1, 28, 28), 10, [1024, 512, 256], "gelu", dropout=0.25, norm="batch")
-    optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(network.parameters(), 4e-3, weight_decay=0.01, fused=True)
     steps = epochs * -(-len(labels) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
     ema = get_ema_avg_fn(0.998)  # type: ignore[no-untyped-call]

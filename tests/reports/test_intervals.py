@@ -37,10 +37,19 @@ def test_percentiles_are_those_of_the_replicates():
 
 
 def test_reflected_turns_the_percentiles_about_the_value_and_stays_above_0():
-    estimate = reflected(600.0, np.arange(1001.0))
+    none = np.zeros(100)
+    estimate = reflected(600.0, np.arange(1001.0), none)
     assert (estimate.low, estimate.high) == pytest.approx((225, 1175))
-    estimate = reflected(10.0, np.arange(1001.0))
+    estimate = reflected(10.0, np.arange(1001.0), none)
     assert (estimate.low, estimate.high) == (0, 10)
+
+
+def test_reflected_begins_at_0_where_chance_explains_the_value():
+    by_chance = np.arange(1001.0)
+    assert reflected(976.0, np.arange(900.0, 1000.0), by_chance).low > 0
+    estimate = reflected(974.0, np.arange(900.0, 1000.0), by_chance)
+    assert (estimate.low, estimate.value) == (0, 974)
+    assert estimate.high > 974
 
 
 def weights(images: int, seed: int, replicates: int = 1000) -> np.ndarray:

@@ -90,3 +90,23 @@ def test_one_image_has_intervals_too():
     found = measure(random_predictions(1, 10)[2], 0)
     assert found["accuracy"].value in (0, 1)
     assert all(estimate.low <= estimate.high for estimate in found.values())
+
+
+def drawn(images: int, classes: int, generator: torch.Generator, sharpened: float = 1.0):
+    """Predictions whose labels are drawn from the probabilities, which are sharpened after that."""
+    logits = 2 * torch.randn(images, classes, generator=generator)
+    labels = logits.softmax(dim=1).multinomial(1, generator=generator)[:, 0]
+    names = [str(number) for number in range(classes)]
+    return Predictions.of(sharpened * logits, labels, torch.arange(images), names)
+
+
+@pytest.mark.parametrize(("images", "classes"), [(100, 2), (300, 3), (1000, 10)])
+def test_the_interval_of_a_calibrated_models_error_contains_0(images, classes):
+    generator = torch.Generator().manual_seed(0)
+    found = [measure(drawn(images, classes, generator), n)["ece"].low == 0 for n in range(60)]
+    assert sum(found) >= 54
+
+
+def test_the_interval_of_an_overconfident_models_error_does_not_contain_0():
+    generator = torch.Generator().manual_seed(0)
+    assert all(measure(drawn(1000, 10, generator, 2.0), n)["ece"].low > 0 for n in range(20))

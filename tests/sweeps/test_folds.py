@@ -1,4 +1,4 @@
-"""What a sweep over folds ends in: real jobs, in processes as a user's are."""
+"""What a sweep over folds or splits ends in: real jobs, in processes as a user's are."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ def test_of_several_settings_the_best_mean_is_the_best(cwd):
     assert "fold" not in told["best"]["command"]
     assert "optimizer.lr=0.01" in told["best"]["command"]
     assert (
-        told["best"]["folds"]["val/loss"]["mean"] == told["groups"][0]["values"]["val/loss"]["mean"]
+        told["best"]["values"]["val/loss"]["mean"]
+        == told["groups"][0]["values"]["val/loss"]["mean"]
     )
 
 
@@ -83,6 +84,17 @@ def test_best_yaml_trains_without_a_fold(cwd):
     assert not [name for name in changed if name.startswith("data.fold")]
 
 
+def test_splits_end_in_mean_and_deviation_and_no_best(tmp_path):
+    quick = (word for word in QUICK if not word.startswith("data.folds"))
+    done = invoke("train", "-m", *quick, "data.seed=1,2", "hydra.sweep.dir=splits", cwd=tmp_path,
+                  draws=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "(mean ± sd over 2 splits)" in done.stdout
+    assert "data.seed" not in results(tmp_path / "splits")["best"]["command"]
+    assert "seed" not in (tmp_path / "splits" / "best.yaml").read_text()
+    assert not (tmp_path / "splits" / "best").exists()
+
+
 def test_commands_that_rank_runs_call_no_fold_the_best(cwd):
     with pytest.raises(DiscernError, match=r"^best needs a run in .* that is not a fold"):
         run_meant("best", cwd / "two")
@@ -92,7 +104,7 @@ def test_commands_that_rank_runs_call_no_fold_the_best(cwd):
     assert "Some are folds (data.folds) of one estimate" in listed.stdout
     compared = invoke("compare", "one", "out=compared", cwd=cwd)
     assert "A, B and C are folds" in " ".join(compared.stdout.split())
-    mean = results(cwd / "two")["best"]["folds"]["val/loss"]["mean"]
+    mean = results(cwd / "two")["best"]["values"]["val/loss"]["mean"]
     (cwd / "few").mkdir()
     (cwd / "two").rename(cwd / "few" / "two")
     try:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,10 +14,11 @@ from hypothesis import strategies as st
 from discern.runs.state import State
 from discern.sweeps.ranking import (
     best_group,
+    best_job,
     best_row,
     group_by,
     group_rows,
-    has_folds,
+    has_parts,
     has_seeds,
     is_geometric,
     listed_rows,
@@ -232,10 +235,29 @@ def test_equal_groups_are_level():
     )
 
 
-def test_the_same_difference_with_each_seed_has_no_noise():
+@pytest.mark.parametrize(
+    ("seeds", "judgement", "chance"),
+    [
+        (2, "not distinguishable", "p = 0.5"),
+        (5, "not distinguishable", "p = 0.062"),
+        (6, "more than noise", "p = 0.031"),
+        (11, "more than noise", "p < 0.001"),
+    ],
+)
+def test_the_same_difference_with_each_seed_is_left_to_the_sign_test(seeds, judgement, chance):
     # 0.3 - 0.2 and 0.2 - 0.1 differ in their last bit.
-    sentence = judged(a=(0.1, 0.2, 0.7), b=(0.2, 0.3, 0.8))
-    assert sentence.endswith(": more than noise (the same difference with each of 3 seeds).")
+    ours = [seed / 10 for seed in range(seeds)]
+    sentence = judged(a=ours, b=[loss + 0.1 for loss in ours])
+    test = f"the same difference with each, sign test over {seeds} seeds, {chance}"
+    assert sentence.endswith(f": {judgement} ({test}).")
+
+
+def test_settings_that_do_nothing_are_rarely_told_apart_by_two_seeds():
+    # Accuracies are multiples of 1 / 100: the differences of two seeds are often equal.
+    random = np.random.default_rng(0)
+    pairs = random.binomial(100, 0.97, (1000, 2, 2)) / 100
+    told = [judged(ACCURACY, a=a.tolist(), b=b.tolist()) for a, b in pairs]
+    assert sum("more than noise" in sentence for sentence in told) <= 50
 
 
 def test_a_lead_that_the_common_seeds_contradict_is_not_trusted():
@@ -272,7 +294,7 @@ def folded(**losses) -> list[Row]:
 
 def test_folds_of_a_setting_are_one_estimate_and_have_its_rank():
     rows = folded(a=(0.5, 0.6), b=(0.1, 0.9), c=(0.2, 0.3))
-    assert (has_folds(rows), has_seeds(rows), repetitions(rows)) == (True, False, "folds")
+    assert (has_parts(rows), has_seeds(rows), repetitions(rows)) == (True, False, "folds")
     assert varied(rows) == ["lr"]
     ranks = [(rank, row.overrides["lr"], row.overrides["data.fold"])
              for rank, row in listed_rows(rows, [LOSS])]  # fmt: skip
@@ -297,7 +319,7 @@ def test_a_mean_that_lacks_folds_says_so_and_leads_nobody():
 
 def test_a_prefix_does_not_hide_a_fold():
     rows = [job(n, n / 10, **{"+data.fold": str(n)}) for n in range(3)]
-    assert has_folds(rows)
+    assert has_parts(rows)
     assert varied(rows) == []
 
 
@@ -317,6 +339,31 @@ def test_the_images_that_folds_share_follow_from_all_folds_not_from_those_that_r
     p = 1 - t / math.sqrt(2 + t * t)
     sentence = verdict(group_rows(rows, [LOSS]), LOSS)
     assert f"(corrected paired t-test over 3 folds, p = {p:.2g})" in sentence
+
+
+# Splits
+
+
+def test_splits_are_repetitions_and_none_is_the_best():
+    rows = [job(n, loss, **{"lr": lr, "data.seed": seed})
+            for n, (lr, seed, loss) in enumerate(
+                [("a", "0", 0.5), ("a", "1", 0.1), ("b", "0", 0.2), ("b", "1", 0.25)])]  # fmt: skip
+    assert (has_parts(rows), has_seeds(rows), repetitions(rows)) == (True, False, "splits")
+    assert varied(rows) == ["lr"]
+    assert best_job(rows, [LOSS]) is None
+    assert best_group(rows, [LOSS]).overrides == {"lr": "b"}
+    assert [rank for rank, _ in listed_rows(rows[:2], [LOSS])] == [None, None]
+    assert "(paired t-test over 2 splits, p = " in verdict(group_rows(rows, [LOSS]), LOSS)
+
+
+def test_seeds_splits_and_folds_are_paired_with_their_own_kind():
+    kinds = ("seed", "data.seed", "data.fold")
+    rows = [
+        job(n, 0.1 * n + 0.01 * n * n, lr=lr, **dict(zip(kinds, key, strict=True)))
+        for n, (lr, *key) in enumerate(itertools.product("ab", "12", "34", "56"))
+    ]
+    assert repetitions(rows) == "seeds and splits and folds"
+    assert "t-test over 8 seeds and splits and folds" in verdict(group_rows(rows, [LOSS]), LOSS)
 
 
 def judged_folds(**losses) -> str:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -315,6 +316,29 @@ def test_folds_are_summed_up_and_missing_ones_counted(shown):
     assert other[:8] == ["2", "0.1", "0.5500", "±", "0.071", "2", "of", "3"]
     assert ["job", "2", "failed:", "CUDA"] in [line[:4] for line in rest]
     assert "(n = 2 of 3)" in shown(folded(), columns=45)
+
+
+def on_images(*counts: int | None) -> list[Row]:
+    return [
+        replace(row, overrides={"data.val_size": str(count)}, validation_images=count)
+        for row, count in zip(seeded(), counts, strict=False)
+    ]
+
+
+def test_jobs_validated_on_different_images_are_said_to_be(shown):
+    sentence = (
+        "The jobs were validated on different images, 50 to 3,000 of them: their val/loss may "
+        "differ by that alone."
+    )
+    assert sentence in " ".join(shown(on_images(3000, 50, None)).split())
+    assert "validated on" not in shown(on_images(50, 50, None))
+    of_training = shown(on_images(3000, 50), Objective("train/loss", "minimize"))
+    assert "validated on" not in of_training
+
+
+def test_folds_of_other_sizes_are_no_different_images(shown):
+    rows = [replace(row, validation_images=10 + n % 3) for n, row in enumerate(folded())]
+    assert "validated on" not in shown(rows)
 
 
 def test_folds_alone_are_not_ranked(shown):

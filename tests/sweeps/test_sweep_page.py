@@ -155,6 +155,15 @@ def test_folds_alone_are_an_estimate(tmp_path):
     assert "Best" not in text
 
 
+def test_the_page_says_that_jobs_were_validated_on_different_images(tmp_path):
+    folder = sweep(tmp_path, [{"data.val_size": size} for size in ("5", "30")], [0.5, 0.6])
+    for number, count in enumerate((5, 30)):
+        path = folder / f"job{number}" / "summary.json"
+        facts = json.loads(path.read_text()) | {"data": {"images": {"val": count}}}
+        path.write_text(json.dumps(facts))
+    assert "validated on different images, 5 to 30 of them" in write_sweep_page(folder).read_text()
+
+
 def test_the_page_says_what_was_swept(tmp_path):
     jobs = [{"optimizer.lr": str(lr), "seed": str(seed)} for lr in range(14) for seed in (1, 2)]
     folder = sweep(tmp_path, jobs, [0.5] * 28)
@@ -182,6 +191,30 @@ def test_curves_over_seeds_are_a_mean_and_a_band(tmp_path):
     assert other["band"][1] == [2, pytest.approx(0.6 - sd), pytest.approx(0.6 + sd)]
     assert "mean over seeds" in found["curves0"]["caption"]
     assert found["effect"]["series"][0]["band"][1] == [2, pytest.approx(0.25), pytest.approx(0.25)]
+
+
+def longer(job: Path, losses: list[float]) -> None:
+    lines = [f"{epoch},{5 * epoch},{loss}" for epoch, loss in enumerate(losses, 1)]
+    (job / "metrics.csv").write_text("\n".join(["epoch,step,val/loss", *lines]) + "\n")
+
+
+def test_a_mean_curve_ends_with_the_first_of_its_jobs(tmp_path):
+    # One job went on, and its loss is lower: the mean of those that are left would jump.
+    folder = sweep(tmp_path, [{"seed": seed} for seed in "123"], [0.7, 0.65, 0.28])
+    longer(folder / "job2", [0.5, 0.4, 0.3, 0.28])
+    (line,) = charts(write_sweep_page(folder))["curves0"]["series"]
+    assert [epoch for epoch, _ in line["points"]] == [1, 2]
+    assert line["points"][1][1] == pytest.approx((0.7 + 0.65 + 0.4) / 3)
+    assert [epoch for epoch, *_ in line["band"]] == [1, 2]
+
+
+def test_a_failed_job_does_not_end_a_mean_curve_and_one_job_has_no_band(tmp_path):
+    folder = sweep(tmp_path, [{"seed": seed} for seed in "12"], [0.28, None])
+    longer(folder / "job0", [0.5, 0.4, 0.28])
+    longer(folder / "job1", [0.9])
+    (line,) = charts(write_sweep_page(folder))["curves0"]["series"]
+    assert line["points"] == [[1, 0.5], [2, 0.4], [3, 0.28]]
+    assert "band" not in line
 
 
 SPACE = {"optimizer.lr": {"low": 1e-4, "high": 1, "log": True}}

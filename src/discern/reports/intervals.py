@@ -69,18 +69,27 @@ def percentile(value: float, replicates: NDArray[np.floating]) -> Estimate:
     return Estimate(value, float(low), float(high), "bootstrap")
 
 
-def reflected(value: float, replicates: NDArray[np.floating]) -> Estimate:
+def reflected(
+    value: float, replicates: NDArray[np.floating], by_chance: NDArray[np.floating]
+) -> Estimate:
     """A value of 0 or above with the basic bootstrap interval, 2 value - the percentile interval.
 
     For a calibration error: noise increases its absolute values, so a sample's error is above the
-    true one and a resample's is above the sample's. Reflection undoes the shift; the percentile
-    interval would never contain the true 0 of a calibrated model (Davison & Hinkley, 1997, chapter
-    5.2).
+    true one and a resample's is above the sample's. Reflection undoes the shift (Davison & Hinkley,
+    1997, chapter 5.2), but near 0 not enough. The interval begins at 0 where chance alone explains
+    the value: where it is among the lower 97.5 % of ``by_chance``.
+
+    Args:
+        value: as measured.
+        replicates: of its bootstrap, (R,).
+        by_chance: values of such samples if the true one were 0, (R',).
     """
     up = percentile(value, replicates)
     if math.isnan(value):
         return up
     low, high = max(0.0, 2 * value - up.high), max(value, 2 * value - up.low)
+    if value <= percentile(value, by_chance).high:
+        low = 0.0
     return Estimate(value, min(low, value), high, "bootstrap")
 
 
@@ -94,11 +103,28 @@ def bootstrap_weights(
     without any image, which occur for few images, are left out.
     """
     generator = np.random.default_rng(seed)
-    rows = max(1, WEIGHTS_AT_ONCE // images)
-    for start in range(0, replicates, rows):
-        size = (min(rows, replicates - start), images)
+    for size in _blocks(images, replicates):
         weights = _POISSON[generator.integers(0, len(_POISSON), size, dtype=np.uint16)]
         yield weights[weights.any(axis=1)] if images < 50 else weights
+
+
+def correct_by_chance(
+    confidences: NDArray[np.float32], seed: int, replicates: int = REPLICATES
+) -> Iterator[NDArray[np.float32]]:
+    """Which images are correct, 1 or 0, if each is so with its confidence (N,).
+
+    Blocks (R', N), R rows in total: the consistency resampling of Bröcker & Smith (2007).
+    """
+    generator = np.random.default_rng([seed, 1])  # independent of the weights
+    for size in _blocks(len(confidences), replicates):
+        yield (generator.random(size, np.float32) < confidences).astype(np.float32)
+
+
+def _blocks(images: int, replicates: int) -> Iterator[tuple[int, int]]:
+    """The sizes (R', images) of blocks that memory has room for, R rows in total."""
+    rows = max(1, WEIGHTS_AT_ONCE // images)
+    for start in range(0, replicates, rows):
+        yield min(rows, replicates - start), images
 
 
 def _poisson_table() -> NDArray[np.float32]:

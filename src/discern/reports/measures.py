@@ -6,7 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from discern.reports.calibration import BINS, bin_of
-from discern.reports.intervals import Estimate, bootstrap_weights, percentile, reflected, wilson
+from discern.reports.intervals import (
+    Estimate,
+    bootstrap_weights,
+    correct_by_chance,
+    percentile,
+    reflected,
+    wilson,
+)
 from discern.runs.metric_table import METRICS, ClassCounts, Metric, Sums
 from discern.runs.predictions import Predictions
 
@@ -24,9 +31,11 @@ def measure(predictions: Predictions, seed: int) -> dict[str, Estimate]:
         name, value = metric.name, float(values[metric.name][0])
         if metric.interval == "wilson":
             estimates[name] = wilson(round(value * total), total)
+        elif metric.interval == "reflected":
+            by_chance = _errors_by_chance(predictions.confidences, seed)
+            estimates[name] = reflected(value, resampled[name], by_chance)
         else:
-            interval = reflected if metric.interval == "reflected" else percentile
-            estimates[name] = interval(value, resampled[name])
+            estimates[name] = percentile(value, resampled[name])
     return estimates
 
 
@@ -50,6 +59,15 @@ def _resampled(
         for weights in bootstrap_weights(len(predictions), seed)
     ]
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+
+
+def _errors_by_chance(confidences: NDArray[np.float32], seed: int) -> NDArray[np.floating]:
+    """Calibration errors, (R,), of images with these confidences (N,) if they are true."""
+    bins = _one_hot(bin_of(confidences), BINS)
+    expected = confidences.astype(np.float64) @ bins
+    excess = [expected - correct @ bins for correct in correct_by_chance(confidences, seed)]
+    errors: NDArray[np.floating] = np.abs(np.concatenate(excess)).sum(axis=1) / len(confidences)
+    return errors
 
 
 def _weighted(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from discern.reports.run_page import points
 from discern.runs.folder import finite, is_run, mapping, numbers, read_run
+from discern.runs.state import State
 from discern.sweeps.ledger import Ledger
 from discern.sweeps.names import short_names, short_number
 from discern.sweeps.ranking import (
@@ -268,7 +270,10 @@ def curve_charts(ledger: Ledger, rows: Sequence[Row]) -> dict[str, Chart]:
         lines = [line for one in shown if (line := _line(one, curves))["points"]]
         caption = f"{objective.metric} by epoch"
         if grouped:
-            caption += f": mean over {repetitions(rows)}, and a band of ± one standard deviation"
+            caption += (
+                f": mean over {repetitions(rows)}, up to the epoch that all have, and a band "
+            )
+            caption += "of ± one standard deviation"
         if len(ranked) > MAX_CURVES:
             caption += f", the best {MAX_CURVES} {'settings' if grouped else 'jobs'}"
         if lines:
@@ -282,16 +287,25 @@ def curve_charts(ledger: Ledger, rows: Sequence[Row]) -> dict[str, Chart]:
 def _line(one: Row | Group, curves: Mapping[Path, list[list[float]]]) -> Chart:
     if isinstance(one, Row):
         return {"name": printable(Path(one.folder.name)), "points": curves.get(one.folder, [])}
+    # Those that count in the group's mean; without any, such as while a sweep runs, all.
+    counted = [row for row in one.rows if row.state in (State.DONE, State.PRUNED)] or one.rows
+    drawn = [curves[row.folder] for row in counted if row.folder in curves]
     values: dict[float, list[float]] = {}
-    for row in one.rows:
-        for epoch, value in curves.get(row.folder, []):
-            values.setdefault(epoch, []).append(value)
+    for epoch, value in itertools.chain(*drawn):
+        values.setdefault(epoch, []).append(value)
+    # Where a job has ended, the mean of the others would jump.
+    of_all = [(epoch, each) for epoch, each in sorted(values.items()) if len(each) == len(drawn)]
     short = zip(short_names(list(one.overrides)), one.overrides.values(), strict=True)
     name = ", ".join(f"{name}={short_number(value)}" for name, value in short)
-    means = [[epoch, statistics.fmean(each)] for epoch, each in sorted(values.items())]
-    sds = [statistics.stdev(values[e]) if len(values[e]) > 1 else 0.0 for e, _ in means]
-    return {
+    line: Chart = {
         "name": name or f"mean of {len(one.rows)} jobs",
-        "points": means,
-        "band": [[epoch, m - sd, m + sd] for (epoch, m), sd in zip(means, sds, strict=True)],
+        "points": [[epoch, statistics.fmean(each)] for epoch, each in of_all],
     }
+    if len(drawn) > 1:
+        line["band"] = [[epoch, *_within_sd(each)] for epoch, each in of_all]
+    return line
+
+
+def _within_sd(values: Sequence[float]) -> tuple[float, float]:
+    mean, sd = statistics.fmean(values), statistics.stdev(values)
+    return mean - sd, mean + sd

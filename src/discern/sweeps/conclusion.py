@@ -27,7 +27,7 @@ from discern.files.writing import is_unfinished, write_whole
 from discern.files.yaml_file import dumper
 from discern.reports.curves import draw_curves_of
 from discern.reports.run_page import write_run_page
-from discern.runs.folder import BEST, REPORT, is_run, read_run
+from discern.runs.folder import BEST, FOLD, REPORT, is_run, read_run
 from discern.runs.summary import metric_cells
 from discern.sweeps.ledger import Ledger
 from discern.sweeps.page import write_sweep_page
@@ -38,13 +38,13 @@ from discern.sweeps.ranking import (
     best_job,
     described,
     group_rows,
-    has_folds,
+    has_parts,
     repetitions,
     varied,
     verdict,
 )
 from discern.sweeps.results import mean_and_sd, results_table, write_results
-from discern.sweeps.rows import Job, Row
+from discern.sweeps.rows import PARTS, Job, Row
 from discern.training.job import relative
 
 log = logging.getLogger(__name__)
@@ -61,9 +61,6 @@ EVENTS = "events.out.tfevents"
 MERGED = ("experiment", "debug")
 """Groups whose choices may change any setting and override those before them."""
 
-FOLDS = ("data.fold", "data.folds")
-"""Settings of the cross-validation, which are not settings of the model."""
-
 NOT_THE_MODEL = ("hparams_search", "test", "train", "ckpt_path", "tags", "objective")
 """Settings without influence on how a model is trained."""
 
@@ -73,9 +70,9 @@ class _Best:
     """What a sweep has found.
 
     Attributes:
-        job: the best one; of folds, the best setting as a job without a fold.
-        row: the outcome of the job; None of folds.
-        setting: the jobs of the setting, of folds; None otherwise.
+        job: the best one; of folds or splits, the best setting as a job without its own.
+        row: the outcome of the job; None of folds or splits.
+        setting: the jobs of the setting, of folds or splits; None otherwise.
     """
 
     job: Job
@@ -114,12 +111,15 @@ def conclude(ledger: Ledger, test: Tester | None, extra: Mapping[str, object]) -
 
 
 def _best_of(ledger: Ledger, rows: Sequence[Row]) -> _Best | None:
-    if has_folds(rows):
+    if has_parts(rows):
         setting = best_group(rows, ledger.ranked_by)
         if setting is None:
             return None
         job = ledger.jobs[setting.rows[0].number]
-        kept = {k: v for k, v in job.overrides.items() if k.lstrip("+") not in FOLDS}
+        parts = {name for name in ledger.settings if name.lstrip("+") in PARTS}
+        if any(name.lstrip("+") == FOLD for name in parts):
+            parts |= {name for name in job.overrides if name.lstrip("+") == "data.folds"}
+        kept = {name: value for name, value in job.overrides.items() if name not in parts}
         return _Best(Job(job.number, job.name, kept), None, setting)
     row = best_job(rows, ledger.ranked_by)
     return None if row is None else _Best(ledger.jobs[row.number], row, None)
@@ -148,7 +148,7 @@ def _best_facts(best: _Best, tested: Mapping[str, float]) -> dict[str, object]:
         for metric, spread in best.setting.spreads.items()
     }
     return {
-        "setting": best.setting.overrides, "folds": metrics, "command": _command(best.job)
+        "setting": best.setting.overrides, "values": metrics, "command": _command(best.job)
     }  # fmt: skip
 
 
@@ -158,7 +158,7 @@ def _keep(folder: Path, best: _Best) -> None:
     if best.setting is None:
         _link(folder / BEST, best.job.name)
     else:
-        # Left by a sweep whose jobs were no folds when it was begun.
+        # Left by a sweep whose jobs were no folds or splits when it was begun.
         _remove_links(folder / BEST)
         kind = f"{'best setting' if best.setting.overrides else 'settings'} of a cross-validation"
     with write_whole(folder / BEST_FILE) as file:
@@ -224,13 +224,14 @@ def _print(
     if best is None:
         _log_metrics(ledger)
         return
-    if repetitions(rows) and (varied(rows) or not has_folds(rows)):
+    over = repetitions(rows)
+    if over and (varied(rows) or not has_parts(rows)):
         log.info("%s", verdict(group_rows(rows, objectives), objectives[0]))
     if best.setting is not None and best.setting.overrides:
         name = described(best.setting.overrides)
         for metric, spread in best.setting.spreads.items():
-            mean, folds = mean_and_sd(spread), best.setting.counted(metric)
-            log.info("Best setting: %s, %s %s over %s folds", name, metric, mean, folds)
+            mean, counted = mean_and_sd(spread), best.setting.counted(metric)
+            log.info("Best setting: %s, %s %s over %s %s", name, metric, mean, counted, over)
     if tested:
         names, ((_, *values),) = metric_cells({"test": tested})
         pairs = ", ".join(map(" ".join, zip(names, values, strict=True)))

@@ -213,9 +213,12 @@ class Ledger:
                 reason = f"it has no validation, and other jobs are ranked by {absent[0]}"
         is_fold = FOLD in (key.lstrip("+") for key in overrides)
         folds = mapping(run.config.get("data")).get("folds") if is_fold else None
-        trained, parts = _whole(run.facts.get("epochs")), _whole(folds)
+        images = mapping(run.facts.get("data")).get("images")
         return Row(
-            job.number, folder, overrides, state, values, trained, run.seconds, reason, parts
+            *(job.number, folder, overrides, state, values),
+            *(_whole(run.facts.get("epochs")), run.seconds, reason),
+            folds=_whole(folds),
+            validation_images=_whole(mapping(images).get("val")),
         )
 
     def resumption(self, job: Job) -> list[str]:

@@ -34,7 +34,7 @@ class Sweep:
         folder: the sweep's folder.
         objectives: what jobs are ranked by.
         ranking: each job with its rank, best first; None for a job without a value.
-        groups: the settings with their ranks, over seeds or folds; empty where none is repeated.
+        groups: the settings with their ranks, over repetitions; empty where none is repeated.
         verdict: whether the best setting's lead over the next is more than noise; empty without
             repetitions.
         test: metric -> value of the best job on the test split; empty if it was not measured.
@@ -51,7 +51,7 @@ class Sweep:
 
     @property
     def best(self) -> Row | None:
-        """The best job, which ``best.yaml`` and ``best/`` are of; None for folds or without one."""
+        """The best job, which ``best.yaml`` and ``best/`` are of; None for folds and splits."""
         return best_job([row for _, row in self.ranking], self.objectives)
 
     def table(self) -> tuple[list[str], list[list[str]]]:

@@ -26,10 +26,11 @@ from discern.sweeps.names import short_names, short_number
 from discern.sweeps.ranking import (
     best_group,
     described,
-    has_folds,
+    has_parts,
     has_seeds,
     listed_rows,
     number_of,
+    on_other_images,
     ranked_groups,
     repetitions,
     settings,
@@ -87,6 +88,7 @@ def write_sweep_page(folder: Path) -> Path:
         best=_best(ranked, objectives, mapping(results.get("best")), folder),
         command=shlex.join(["python", "train.py", "-m", *ledger.arguments]),
         ranking=_ranking(ranked, objectives, folder),
+        caution=on_other_images(rows, objectives),
         groups=_groups(rows, objectives) if repetitions(rows) else None,
         views=list(effects),
         curves=list(curves),
@@ -160,13 +162,14 @@ def _best(
     if not best or not rows:
         return None
     command = str(best.get("command", ""))
-    if has_folds(rows):
+    if has_parts(rows):
         setting = best_group(rows, objectives)
         if setting is None:
             return None
+        over = repetitions(rows)
         tiles = [
-            {"name": f"{metric} over {setting.counted(metric)} folds", "value": mean_and_sd(spread)}
-            for metric, spread in setting.spreads.items()
+            {"name": f"{name} over {setting.counted(name)} {over}", "value": mean_and_sd(spread)}
+            for name, spread in setting.spreads.items()
         ]
         return {
             "title": "Best setting" if varied(rows) else "Cross-validation estimate",
@@ -245,6 +248,6 @@ def _groups(rows: Sequence[Row], objectives: Sequence[Objective]) -> Part:
         "header": ["rank", *short_names(names), *metrics, over],
         "rows": shown,
         "verdict": verdict([group for _, group in ranked], objectives[0])
-        if names or not has_folds(rows)
+        if names or not has_parts(rows)
         else "",
     }

@@ -24,9 +24,9 @@ MAX_BARS, MAX_CELLS, MAX_JOINED, MAX_TICKS = 40, 20, 30, 10
 def draw_sweep(rows: Sequence[Row], objective: Objective, title: str, path: Path) -> None:
     """Draw the objective of jobs over the settings that they differ in, and save a PNG file.
 
-    Seeds and folds are averaged. One numeric setting is a line; two settings are a heat map if at
-    least half of their pairs have a value; all else is bars, best on top. Jobs that differ in seed
-    or fold alone are bars with their mean, folds in their order.
+    Repetitions are averaged. One numeric setting is a line; two settings are a heat map if at
+    least half of their pairs have a value; all else is bars, best on top. Jobs that
+    only repeat each other are bars with their mean, folds and splits in their order.
     """
     view = _View(rows, objective)
     lines = [title]
@@ -35,7 +35,7 @@ def draw_sweep(rows: Sequence[Row], objective: Objective, title: str, path: Path
         lines.append(f"No job has a value of {objective.metric}.")
     else:
         view.draw()
-    if view.spreads and not view.folds:
+    if view.spreads and not view.parts:
         lines.append(f"best: {mean_and_sd(view.spreads[0])} at {view.label(0)}")
     if view.spreads and view.repeated:
         view.axes.axvline(float(view.means.mean()), color="0.3", linestyle="--")
@@ -50,13 +50,13 @@ class _View:
     def __init__(self, rows: Sequence[Row], objective: Objective) -> None:
         varied = ranking.varied(rows)
         self.repeated = not varied and bool(ranking.repetitions(rows))
-        # No fold is the best: they stay in their order.
-        self.folds = not varied and ranking.has_folds(rows)
+        # No fold or split is the best: they stay in their order.
+        self.parts = not varied and ranking.has_parts(rows)
         names = varied or ranking.settings(rows)
         self.names = short_names(names)
         groups = ranking.group_by(rows, [objective], names)
         ranked = [group for _, group in ranking.rank_groups(groups, [objective])]
-        groups = [g for g in (groups if self.folds else ranked) if g.spreads[objective.metric].n]
+        groups = [g for g in (groups if self.parts else ranked) if g.spreads[objective.metric].n]
         self.texts = [[group.overrides.get(name, NONE) for group in groups] for name in names]
         self.spreads = [group.spreads[objective.metric] for group in groups]
         self.means = np.array([spread.mean for spread in self.spreads], float)
@@ -130,7 +130,7 @@ class _View:
         """Draw a bar for each group, the first on top, with its settings and its value."""
         count = min(len(self.means), MAX_BARS)
         self.figure.set_figheight(1.5 + 0.25 * max(4, count))
-        colours = [BLUE if self.folds else VERMILION, *[BLUE] * (count - 1)]
+        colours = [BLUE if self.parts else VERMILION, *[BLUE] * (count - 1)]
         sds = np.nan_to_num(self.sds[:count])
         bars = self.axes.barh(range(count), self.means[:count], xerr=sds, color=colours)
         self.axes.bar_label(bars, [*map(mean_and_sd, self.spreads[:count])], padding=3)

@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from discern.runs.folder import FOLD
 from discern.runs.state import State
 from discern.sweeps.names import differing
-from discern.sweeps.rows import Objective, Row
+from discern.sweeps.rows import PARTS, Objective, Row
 
-SEED = "seed"
-"""Jobs that differ in this setting or in ``FOLD`` alone repeat each other. Folds are parts of one
-estimate: they are not ranked, and none is the best."""
+REPETITIONS = {"seed": "seeds", "data.seed": "splits", FOLD: "folds"}
+"""Settings in which repeated jobs differ, and what jobs are then called."""
 
 SIGNIFICANT = 0.05
 """Level of significance: a lead with a p-value from here on may be chance."""
@@ -68,14 +67,14 @@ class Group:
     states: Mapping[State, int]
 
     @property
-    def lacks_folds(self) -> bool:
-        """Whether the mean lacks some of the folds."""
-        return has_folds(self.rows) and any(s.n < len(self.rows) for s in self.spreads.values())
+    def lacks_parts(self) -> bool:
+        """Whether the mean lacks some of the folds or splits."""
+        return has_parts(self.rows) and any(s.n < len(self.rows) for s in self.spreads.values())
 
     def counted(self, metric: str) -> str:
-        """Number of values of a mean, as ``2 of 3`` where folds lack one."""
+        """Number of values of a mean, as ``2 of 3`` where folds or splits lack one."""
         n, of = self.spreads[metric].n, len(self.rows)
-        return f"{n} of {of}" if has_folds(self.rows) and n < of else f"{n}"
+        return f"{n} of {of}" if has_parts(self.rows) and n < of else f"{n}"
 
 
 def settings(rows: Sequence[Row]) -> list[str]:
@@ -85,27 +84,37 @@ def settings(rows: Sequence[Row]) -> list[str]:
 
 def has_seeds(rows: Sequence[Row]) -> bool:
     """Whether jobs differ in their seeds."""
-    return len(rows) > 1 and SEED in map(_plain, settings(rows))
+    return "seed" in _repeated(rows)
 
 
-def has_folds(rows: Sequence[Row]) -> bool:
-    """Whether jobs differ in their folds."""
-    return len(rows) > 1 and FOLD in map(_plain, settings(rows))
+def has_parts(rows: Sequence[Row]) -> bool:
+    """Whether jobs differ in their folds or splits."""
+    return any(name in PARTS for name in _repeated(rows))
 
 
 def repetitions(rows: Sequence[Row]) -> str:
-    """What repeated jobs differ in: seeds, folds or both; empty without repetition."""
-    kinds = ((has_seeds, "seeds"), (has_folds, "folds"))
-    return " and ".join(name for has, name in kinds if has(rows))
+    """What repeated jobs differ in, as ``seeds and folds``; empty without repetition."""
+    return " and ".join(REPETITIONS[name] for name in _repeated(rows))
+
+
+def _repeated(rows: Sequence[Row]) -> list[str]:
+    found = set(map(_plain, settings(rows))) if len(rows) > 1 else ()
+    return [name for name in REPETITIONS if name in found]
 
 
 def varied(rows: Sequence[Row]) -> list[str]:
-    """The settings that differ between jobs, other than seed and fold."""
-    return [name for name in settings(rows) if _plain(name) not in (SEED, FOLD)]
+    """The settings that differ between jobs, other than those of repetitions."""
+    return [name for name in settings(rows) if _plain(name) not in REPETITIONS]
 
 
 def _plain(name: str) -> str:
     return name.lstrip("+")
+
+
+def repetition(row: Row) -> tuple[str, ...]:
+    """Seed, seed of the split, and fold of a job; empty texts for those that do not differ."""
+    overrides = {_plain(name): text for name, text in row.overrides.items()}
+    return tuple(overrides.get(name, "") for name in REPETITIONS)
 
 
 def value_of(row: Row, objective: Objective) -> float | None:
@@ -141,11 +150,11 @@ def best_row(rows: Sequence[Row], objectives: Sequence[Objective]) -> Row | None
 def listed_rows(
     rows: Sequence[Row], objectives: Sequence[Objective]
 ) -> list[tuple[int | None, Row]]:
-    """The jobs in the order of a list: ranked, or grouped by setting where they are folds.
+    """The jobs in the order of a list: ranked, or grouped by setting over folds or splits.
 
-    Folds have the rank of their setting; those of a single setting have none.
+    Folds and splits have the rank of their setting; those of a single setting have none.
     """
-    if not has_folds(rows):
+    if not has_parts(rows):
         return rank_rows(rows, objectives)
     ranked = ranked_groups(rows, objectives)
     return [
@@ -156,7 +165,7 @@ def listed_rows(
 
 
 def group_rows(rows: Sequence[Row], objectives: Sequence[Objective]) -> list[Group]:
-    """The jobs grouped by their settings other than seed and fold, in order of first number."""
+    """Repetitions of the same settings as groups, in order of first number."""
     return group_by(rows, objectives, varied(rows))
 
 
@@ -192,14 +201,14 @@ def rank_groups(
 ) -> list[tuple[int | None, Group]]:
     """The groups with their ranks, best mean first, by the rules of :func:`rank_rows`.
 
-    Groups without a job that is done follow the others, and so do groups that lack folds, whose
-    means are over other images.
+    Groups without a job that is done follow the others, and so do groups that lack folds or splits,
+    whose means are over other images.
     """
     return _rank(
         groups,
         [[group.spreads[objective.metric].mean for objective in objectives] for group in groups],
         objectives,
-        late=lambda group: not group.states.get(State.DONE) or group.lacks_folds,
+        late=lambda group: not group.states.get(State.DONE) or group.lacks_parts,
         number=lambda group: group.rows[0].number,
     )
 
@@ -217,8 +226,8 @@ def best_group(rows: Sequence[Row], objectives: Sequence[Objective]) -> Group | 
 
 
 def best_job(rows: Sequence[Row], objectives: Sequence[Objective]) -> Row | None:
-    """The best job; with seeds, that of the best mean; None for folds, which are not ranked."""
-    if has_folds(rows):
+    """The best job; with seeds, that of the best mean; None for folds and splits."""
+    if has_parts(rows):
         return None
     if has_seeds(rows):
         group = best_group(rows, objectives)
@@ -231,12 +240,29 @@ def described(overrides: Mapping[str, str]) -> str:
     return " ".join(f"{name}={value}" for name, value in overrides.items())
 
 
+def on_other_images(rows: Sequence[Row], objectives: Sequence[Objective]) -> str:
+    """A sentence where jobs of one seed, split and fold were validated on different images."""
+    counts: dict[tuple[str, ...], set[int]] = {}
+    for row in rows:
+        if row.validation_images is not None:
+            counts.setdefault(repetition(row), set()).add(row.validation_images)
+    names = [objective.metric for objective in objectives if objective.metric.startswith("val/")]
+    if not names or all(len(each) == 1 for each in counts.values()):
+        return ""
+    found = set.union(*counts.values())
+    return (
+        f"The jobs were validated on different images, {min(found):,} to {max(found):,} of them: "
+        f"their {' and '.join(names)} may differ by that alone."
+    )
+
+
 def verdict(groups: Sequence[Group], objective: Objective) -> str:
     """One sentence on whether the best group's lead over the second is more than noise.
 
     A paired, two-sided t-test over the seeds of which both groups have a job that is done; pruned
     jobs are left out, as they had fewer epochs. Over folds, the variance is corrected for training
-    images that folds share (Nadeau & Bengio, 2003).
+    images that folds share (Nadeau & Bengio, 2003). Equal differences, which have no variance, are
+    left to the exact sign test.
     """
     ranked = [group for rank, group in rank_groups(groups, [objective]) if rank is not None]
     if not ranked:
@@ -271,14 +297,16 @@ def _judgement(first: Group, second: Group, objective: Objective) -> str:
     if np.abs(leads).max() <= rounding:
         return f"not distinguishable (equal with each of {len(both)} {name})"
     if np.ptp(leads) <= rounding:
-        p, test = 0.0, f"the same difference with each of {len(both)} {name}"
+        # Accuracies are multiples of 1 / images: two seeds often differ equally by chance.
+        p = 2 * 0.5 ** len(both)
+        kind = "the same difference with each, sign test"
     else:
-        folds = len({fold for _, fold in both})
+        folds = len({fold for *_, fold in both})
         parts = [row.folds for row in (*first.rows, *second.rows) if row.folds is not None]
         p = _chance(leads, min(parts, default=folds) if folds > 1 else 1)
-        shown = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
-        kind = "corrected paired" if folds > 1 else "paired"
-        test = f"{kind} t-test over {len(both)} {name}, {shown}"
+        kind = f"{'corrected ' if folds > 1 else ''}paired t-test"
+    shown = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+    test = f"{kind} over {len(both)} {name}, {shown}"
     if p >= SIGNIFICANT:
         return f"not distinguishable ({test})"
     if leads.mean() < 0:
@@ -302,14 +330,13 @@ def _chance(leads: NDArray[np.floating], folds: int) -> float:
     return float(2 * t.sf(abs(float(leads.mean())) / error, count - 1))
 
 
-def _by_repetition(group: Group, objective: Objective) -> dict[tuple[str, str], float]:
-    """(seed, fold) -> mean objective of the jobs that are done."""
-    values: dict[tuple[str, str], list[float]] = {}
+def _by_repetition(group: Group, objective: Objective) -> dict[tuple[str, ...], float]:
+    """(seed, seed of the split, fold) -> mean objective of the jobs that are done."""
+    values: dict[tuple[str, ...], list[float]] = {}
     for row in group.rows:
         value = value_of(row, objective)
         if value is not None and row.state is State.DONE:
-            overrides = {_plain(name): text for name, text in row.overrides.items()}
-            values.setdefault((overrides.get(SEED, ""), overrides.get(FOLD, "")), []).append(value)
+            values.setdefault(repetition(row), []).append(value)
     return {key: statistics.fmean(each) for key, each in values.items()}
 
 

@@ -18,6 +18,7 @@ from discern.sweeps.ranking import (
     described,
     group_rows,
     listed_rows,
+    on_other_images,
     ranked_groups,
     repetitions,
     settings,
@@ -37,7 +38,7 @@ FORMAT = 1
 
 
 def results_table(rows: Sequence[Row], objectives: Sequence[Objective]) -> str:
-    """The jobs best first, or their groups where seeds or folds differ, for any terminal's width.
+    """The jobs best first, or their groups where some are repeated, for any terminal's width.
 
     Where a table is too wide, each job takes lines of its own. Reasons for a missing rank follow.
     """
@@ -81,6 +82,8 @@ def results_table(rows: Sequence[Row], objectives: Sequence[Objective]) -> str:
     if repeated and not grouped:
         for line in over_repetitions(rows, objectives):
             parts += wrapped(line, later="  ")
+    if caution := on_other_images(rows, objectives):
+        parts += wrapped(caution, later="  ")
     reasons = _reasons(rows, objectives)
     return "\n".join([*parts, *(["", *reasons] if reasons else [])])
 
@@ -162,7 +165,7 @@ def _block(rank: int | None, lines: Sequence[str]) -> str:
 
 
 def over_repetitions(rows: Sequence[Row], objectives: Sequence[Objective]) -> list[str]:
-    """Mean and standard deviation of each objective, where jobs differ in seed or fold alone."""
+    """Mean and standard deviation of each objective, where jobs only repeat each other."""
     (group,) = group_rows(rows, objectives)
     return [
         f"{metric}: {mean_and_sd(spread)} "

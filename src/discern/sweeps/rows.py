@@ -11,6 +11,7 @@ from annotated_types import Ge, Len
 
 from discern.errors import DiscernError
 from discern.redaction import redacted_setting
+from discern.runs.folder import FOLD
 from discern.runs.metric_table import metric_of
 from discern.runs.state import Ended, State
 
@@ -66,6 +67,11 @@ class Objective:
         return 1 if self.direction == "minimize" else -1
 
 
+PARTS = ("data.seed", FOLD)
+"""Settings that draw other validation images. Their jobs are parts of one estimate: they are not
+ranked, and the best of them would only have the easiest images."""
+
+
 @dataclass(frozen=True)
 class Row:
     """The outcome of a job.
@@ -82,6 +88,7 @@ class Row:
         reason: why the job is not done, or why it ended, in one sentence.
         folds: number of parts of the training images of which the job holds out one; None where
             jobs do not differ in their fold, or it is not known.
+        validation_images: their number; None if it is not known.
     """
 
     number: int
@@ -93,6 +100,12 @@ class Row:
     seconds: float | None = None
     reason: str = ""
     folds: int | None = None
+    validation_images: int | None = None
+
+    @property
+    def is_part(self) -> bool:
+        """Whether the job is a fold, or has one of several splits."""
+        return any(name.lstrip("+") in PARTS for name in self.overrides)
 
     @property
     def outcome(self) -> str:

@@ -107,23 +107,23 @@ def _inside(path: Path) -> list[Path]:
     folders = list(runs_below(path))
     if not is_sweep(path):
         return folders
-    folds = _folds(path)
+    parts = _parts(path)
     # Jobs that sweep.json does not list come last.
-    key = (lambda each: folds.get(each.name, len(folds))) if folds else _loss
+    key = (lambda each: parts.get(each.name, len(parts))) if parts else _loss
     return sorted(folders, key=key)
 
 
-def _folds(sweep: Path) -> dict[str, int]:
-    """Folder of a job -> its place in a sweep over folds; empty for other sweeps."""
+def _parts(sweep: Path) -> dict[str, int]:
+    """Folder of a job -> its place in a sweep over folds or splits; empty for other sweeps."""
     from discern.sweeps.ledger import Ledger  # numpy: start-up time
-    from discern.sweeps.ranking import has_folds, listed_rows
+    from discern.sweeps.ranking import has_parts, listed_rows
 
     try:
         ledger = Ledger.load(sweep)
     except DiscernError:  # of another version
         return {}
     rows = ledger.rows()
-    if not has_folds(rows):
+    if not has_parts(rows):
         return {}
     listed = listed_rows(rows, ledger.ranked_by)
     return {row.folder.name: place for place, (_, row) in enumerate(listed)}

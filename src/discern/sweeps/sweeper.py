@@ -30,7 +30,7 @@ from discern.config.typed import quoted, without_escapes
 from discern.config.values import plain
 from discern.errors import DiscernError, as_override, file_errors, first_line, refuse
 from discern.redaction import log_missing, redacted, redacted_setting
-from discern.runs.folder import FOLD, WORDS, checkpoint_in, find_checkpoint, glance, numbers
+from discern.runs.folder import WORDS, checkpoint_in, find_checkpoint, glance, numbers
 from discern.runs.state import Ended, State
 from discern.runs.sweep_job import DRAWS
 from discern.sweeps.launcher import (
@@ -386,9 +386,7 @@ class JobsSweeper(Sweeper):
     def _keep_best(self, ledger: Ledger, row: Row) -> None:
         objective = ledger.ranked_by[0]
         value = row.values.get(objective.metric)
-        # Folds are recognized by the settings that differ; none of them is the best.
-        folds = FOLD in (name.lstrip("+") for name in row.overrides)
-        if row.state is State.DONE and value is not None and not folds:
+        if row.state is State.DONE and value is not None and not row.is_part:
             values = [value, self._best.get(objective.metric, value)]
             self._best[objective.metric] = min(values, key=lambda each: objective.sign * each)
 
