@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import torch
 from lightning.pytorch import Callback
@@ -235,8 +236,6 @@ def _train(
     from discern.run import train
     from discern.runs.sweep_job import DRAWS
 
-    os.environ[DRAWS] = "1"  # nobody looks at a picture
-    os.environ["DISCERN_CACHE_DIR"] = str(_home() / "cache")
     watch = (
         f"{{_target_: torture.resume.Seen, path: '{seen}', step: {step}, number: {int(number)}}}"
     )
@@ -247,7 +246,9 @@ def _train(
         f"trainer.callbacks=[{watch}]", *more,
     )  # fmt: skip
     cfg.folder, cfg.ckpt_path = str(run), None if start == "null" else start
-    return train(cfg).ended.status
+    # Nobody looks at a picture.
+    with patch.dict(os.environ, {DRAWS: "1", "DISCERN_CACHE_DIR": str(_home() / "cache")}):
+        return train(cfg).ended.status
 
 
 def _seen(path: Path, first: int, last: int) -> list[str]:

@@ -62,8 +62,8 @@ WRITTEN_TO = (
 NAMED = (".filename", ".folder")
 """Suffixes of settings that are joined to such a folder."""
 
-DOWNLOADED = (".sha256", ".url")
-"""Suffixes of settings that say what is downloaded and unpacked, into a folder of the file's."""
+DOWNLOADED = ("data.sha256", "data.url")
+"""Settings that say what is downloaded and unpacked, into a folder of the file's."""
 
 OF_LOGGERS = ("artifact_location", "name", "sub_dir", "tracking_uri", "version")
 """Settings of loggers that are a path or a part of one; an interpolation is refused."""
@@ -233,7 +233,7 @@ def _check_value(value: object, place: tuple[str, ...], source: str) -> None:
     name = ".".join(place)
     if place and place[0].lstrip("+~") in OF_A_SWEEP and not _allows(place[0]):
         raise _refused(source, name, "which only you may set", place[0])
-    if f".{name}".endswith(DOWNLOADED) and not _allows(name):
+    if name.lstrip("+~") in DOWNLOADED and not _allows(name):
         raise _refused(source, name, "which only you may set", name)
     if place and place[-1] == "_target_":
         _check_target(value, source)
