@@ -146,3 +146,27 @@ def test_a_folder_of_a_run_that_has_ended_is_refused_as_before(tmp_path, used):
     assert invoke(*RUN, cwd=tmp_path).returncode == used
     if used:
         assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
+
+
+def test_a_run_that_python_begins_leaves_a_folder_alone_that_another_process_has(
+    tiny_run, tmp_path
+):
+    (tmp_path / "run").mkdir()
+    ready, done = FORK.Event(), FORK.Event()
+
+    def keep() -> None:
+        hold(tmp_path / "run")
+        ready.set()
+        done.wait(60)
+        os._exit(0)
+
+    process = FORK.Process(target=keep)
+    process.start()
+    try:
+        assert ready.wait(60)
+        with pytest.raises(DiscernError, match="is in use"):
+            tiny_run()
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [LOCK]
+    finally:
+        done.set()
+        process.join()
