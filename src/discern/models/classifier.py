@@ -153,11 +153,11 @@ class Classifier(LightningModule):
         return loss
 
     def _training_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The mean over images, each weighted by its class, or by the classes that it mixes.
+        """The weighted mean over images; a mixture has the mean of its classes' weights.
 
-        Not torch's ``weight``, which weights the shares that smoothing gives to other classes too:
-        where one class is rare enough, its share in each image outweighs the image's own class. And
-        of mixed labels it takes no mean, so that the size of the weights scales the loss.
+        torch's own ``weight`` also weights the shares that smoothing gives to other classes: the
+        share of a rare class then outweighs the image's own class. With mixed labels it divides by
+        the number of images, so that the size of the weights scales the loss.
         """
         weights = self._class_weights
         if weights is None:

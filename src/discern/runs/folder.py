@@ -348,9 +348,9 @@ def run_meant(word: str, outputs: Path, *, with_checkpoint: bool = False) -> Pat
 
     Args:
         word: ``last``, the newest run; ``best``, the one with the lowest validation loss. A fold is
-            part of an estimate and never the best; one that was validated on a part of its images
-            is only where there is no other. Losses on several data sets are compared with a
-            warning.
+            part of an estimate and never the best; a run that was validated on a part of its
+            images is the best only if there is no other. If the runs are on several data sets, a
+            warning says so.
         outputs: a folder with runs somewhere in it.
         with_checkpoint: whether only runs with a checkpoint count.
 

@@ -22,7 +22,7 @@ class Place:
     def check(self) -> None:
         """Raise a DiscernError if the folder was moved, removed or replaced.
 
-        Writing would make it again, and half of the run would be in each.
+        Writing would create it again, and each of the two would have half of the run.
         """
         if self._identity is not None and identity(self._folder) != self._identity:
             raise DiscernError(

@@ -83,7 +83,8 @@ def recorded(
 def _end_early(summary: Summary, ended: Ended, cfg: DictConfig) -> None:
     try:
         write_summary(summary, ended, cfg)
-    except (OSError, DiscernError) as error:  # a full disk, say, by which a run that failed failed
+    except (OSError, DiscernError) as error:
+        # A run that failed has said why already, a full disk for example.
         level = logging.DEBUG if ended.state is State.FAILED else logging.WARNING
         log.log(level, "%s was not written: %s", SUMMARY, first_line(error))
     command = way_on(summary.facts, summary.path.parent)
